@@ -1,0 +1,253 @@
+//! Host ↔ agent, over vsock.
+//!
+//! The guest makes one connection, [`READY_PORT`], and sends one [`Ready`] on it. All others come from the host
+//! to [`AGENT_PORT`] and begin with a [`Hello`] that names what the connection is for:
+//!
+//! ```text
+//!  Control   Request → Response, one at a time, as many as wanted
+//!  Process   ProcessCommand →, ← ProcessEvent; closing it kills the process that it stands for
+//!  Stream    after HelloReply: raw bytes of one stdio stream, ended by shutdown of the writing side
+//! ```
+//!
+//! The order for one container is: `Request::Create`; then its Process and Stream connections; then
+//! `Request::Start`. So no output can precede its stream.
+
+use serde::{Deserialize, Serialize};
+
+use crate::container::Container;
+
+/// The newest version of these messages.
+pub const VERSION: u16 = 1;
+
+/// The oldest version that this build still speaks.
+pub const OLDEST_VERSION: u16 = 1;
+
+/// First field of [`Hello`] and [`Ready`].
+pub const MAGIC: [u8; 4] = *b"STKD";
+
+/// vsock port on the host (CID 2) to which the agent reports that it listens.
+pub const READY_PORT: u32 = 1;
+
+/// vsock port on which the agent listens. Below 1024: workloads without CAP_NET_BIND_SERVICE cannot take it.
+pub const AGENT_PORT: u32 = 1;
+
+/// virtio-fs tag of the tree of shared file systems.
+pub const SHARE_TAG: &str = "stockade";
+
+/// The agent's one message on the connection to [`READY_PORT`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// [`MAGIC`].
+    pub magic: [u8; 4],
+    /// Oldest protocol version that the agent speaks.
+    pub oldest_version: u16,
+    /// Newest protocol version that the agent speaks.
+    pub version: u16,
+    /// `uname -r` of the guest.
+    pub kernel_release: String,
+    /// Guest TSC at the agent's first instruction.
+    pub entry_tsc: u64,
+}
+
+/// First message of every connection to [`AGENT_PORT`]; its layout is frozen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`MAGIC`].
+    pub magic: [u8; 4],
+    /// The version in which the host will speak.
+    pub version: u16,
+    /// What the connection is for.
+    pub purpose: Purpose,
+}
+
+impl Hello {
+    /// A hello in the current [`VERSION`].
+    pub fn new(purpose: Purpose) -> Self {
+        Self { magic: MAGIC, version: VERSION, purpose }
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Requests and responses.
+    Control,
+    /// Stands for one process: its life, its signals, its end.
+    Process(ProcessId),
+    /// Carries one stdio stream of one process.
+    Stream(ProcessId, Stream),
+}
+
+/// A process that the host knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// The container's ID.
+    pub container: String,
+    /// `None` for the container's init, else the host's own name for an exec.
+    pub exec: Option<String>,
+}
+
+/// One of a process's stdio streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Stream {
+    /// To the process's fd 0.
+    Stdin,
+    /// From the process's fd 1.
+    Stdout,
+    /// From the process's fd 2.
+    Stderr,
+    /// Both ways: the process's controlling terminal.
+    Terminal,
+}
+
+/// The agent's answer to [`Hello`]; its layout is frozen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HelloReply {
+    /// The connection is in use as asked.
+    Welcome,
+    /// The agent closes the connection, for this reason.
+    Refused(AgentError),
+}
+
+/// What the host asks on a Control connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Build a container up to "created": its init waits before execve.
+    Create(Box<Container>),
+    /// Let a created container's init execute its program. Answered when execve has succeeded or failed.
+    Start {
+        /// The container's ID.
+        container: String,
+    },
+    /// Send a signal to the container's init, or with `all` to every process of the container.
+    Signal {
+        /// The container's ID.
+        container: String,
+        /// Linux signal number; 0 only asks whether there is a process.
+        signal: i32,
+        /// Every process in the container's cgroup.
+        all: bool,
+    },
+    /// How a container is.
+    State {
+        /// The container's ID.
+        container: String,
+    },
+    /// Kill what is left of a container and forget it. Answered when its mounts and cgroup are gone.
+    Delete {
+        /// The container's ID.
+        container: String,
+    },
+}
+
+/// The agent's answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// To Create: the container waits for Start.
+    Created {
+        /// The init's PID in the guest's root pid namespace.
+        guest_pid: u32,
+        /// What could not be applied, one sentence each.
+        warnings: Vec<String>,
+    },
+    /// To Start: the program runs.
+    Started,
+    /// To Signal: it is sent.
+    Signalled,
+    /// To State.
+    State(ContainerState),
+    /// To Delete.
+    Deleted,
+    /// The request failed; nothing was left half done.
+    Error(AgentError),
+}
+
+/// A container's state, as the agent sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerState {
+    /// Built, its init waits.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// Its init has ended.
+    Stopped(ExitStatus),
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// By exit(2) with this status.
+    Exited(u8),
+    /// By this signal.
+    Signalled(u8),
+}
+
+impl ExitStatus {
+    /// The status as shells and OCI callers read it: 128+n after signal n.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Exited(status) => status,
+            Self::Signalled(signal) => 128u8.wrapping_add(signal),
+        }
+    }
+}
+
+/// Host → agent on a Process connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProcessCommand {
+    /// Send this signal to the process.
+    Signal(i32),
+    /// The terminal's window changed.
+    Resize(WindowSize),
+}
+
+/// A terminal's size in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// Agent → host on a Process connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProcessEvent {
+    /// The process has ended and all of its output has been written to its streams, which are at EOF.
+    Ended(ExitStatus),
+}
+
+/// Why the agent did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct AgentError {
+    /// What callers need to tell apart.
+    pub kind: ErrorKind,
+    /// One line for a person: what failed, on what, why.
+    pub message: String,
+}
+
+/// The kinds of [`AgentError`] that callers treat differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorKind {
+    /// The protocol version is not spoken here.
+    Version,
+    /// No such container, process or stream.
+    NotFound,
+    /// The ID is taken.
+    Exists,
+    /// The container is not in the state that the request needs.
+    WrongState,
+    /// The container has no such process any more.
+    NoProcess,
+    /// `process.args[0]` is not there (exit status 127).
+    ExecutableNotFound,
+    /// `process.args[0]` may not be executed (exit status 126).
+    NotExecutable,
+    /// The specification cannot be applied.
+    Spec,
+    /// Anything else.
+    Internal,
+}

@@ -1,0 +1,150 @@
+//! Runtime ↔ VMM.
+//!
+//! The runtime starts `stockade-vmm` with a fixed set of descriptors ([`fd`]); the first carries one framed
+//! [`Config`]. The VMM reports on the status socket (SOCK_SEQPACKET, one postcard [`Status`] per packet, no
+//! length) and answers framed [`Request`]s on connections to its control socket.
+//!
+//! The other end of the status socket is also the VMM's lease of life: when the last copy of it is closed (the
+//! runtime's until `create` is done, the sandbox relay's afterwards), the VMM exits.
+
+use serde::{Deserialize, Serialize};
+
+/// The descriptors that the VMM inherits. Numbers are fixed: the runtime dups to them before execve.
+pub mod fd {
+    /// One framed [`super::Config`], then EOF.
+    pub const CONFIG: i32 = 3;
+    /// The guest kernel, an uncompressed ELF, open for reading.
+    pub const KERNEL: i32 = 4;
+    /// The initramfs, open for reading.
+    pub const INITRAMFS: i32 = 5;
+    /// SOCK_SEQPACKET end on which the VMM writes [`super::Status`].
+    pub const STATUS: i32 = 6;
+    /// SOCK_STREAM end that gets the bytes of the guest's connection to [`crate::agent::READY_PORT`].
+    pub const READY: i32 = 7;
+    /// Listening UNIX socket; each connection is bridged to [`crate::agent::AGENT_PORT`] in the guest.
+    pub const AGENT_LISTENER: i32 = 8;
+    /// Listening UNIX socket for framed [`super::Request`]s.
+    pub const CONTROL_LISTENER: i32 = 9;
+    /// `cgroup.procs` of the sandbox's cgroup, open for writing; the VMM joins after KVM_CREATE_VM. /dev/null for none.
+    pub const CGROUP_PROCS: i32 = 10;
+    /// /dev/kvm, open for reading and writing.
+    pub const KVM: i32 = 11;
+}
+
+/// How to make the microVM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Guest RAM, in MiB.
+    pub memory_mib: u32,
+    /// vCPUs that boot.
+    pub vcpus: u8,
+    /// Guest context ID of the vsock device; at least 3.
+    pub cid: u32,
+    /// Appended to the VMM's own kernel command line.
+    pub kernel_parameters: String,
+}
+
+/// What the VMM reports. Sent in this order, each stage at most once; `Failed` or `Ended` is the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    /// The VMM has reached a stage.
+    Reached(Stage),
+    /// The VMM gives up and exits.
+    Failed {
+        /// The last stage reached before.
+        after: Stage,
+        /// One line: what failed, why, what to do.
+        reason: String,
+        /// The last lines of the guest's console, possibly none.
+        console: String,
+    },
+    /// The guest shut down or reset its machine; the VMM exits.
+    Ended {
+        /// One line.
+        reason: String,
+        /// The last lines of the guest's console, possibly none.
+        console: String,
+    },
+}
+
+/// How far the VMM has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Stage {
+    /// The process runs and has read its configuration.
+    Started,
+    /// Its mount namespace is made and it has pivoted into it: shares can be attached.
+    Isolated,
+    /// Guest memory, kernel and devices are in place.
+    Loaded,
+    /// The vCPUs run.
+    Running,
+    /// The guest has configured its first virtio device.
+    DriverReady,
+    /// The agent has connected to [`crate::agent::READY_PORT`].
+    AgentConnected,
+}
+
+impl Stage {
+    /// The stage in words, for "the guest got as far as …".
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Started => "the VMM had started",
+            Self::Isolated => "the VMM had entered its own namespaces",
+            Self::Loaded => "the guest kernel was in memory",
+            Self::Running => "the virtual CPU was running",
+            Self::DriverReady => "the guest kernel had found its devices",
+            Self::AgentConnected => "the agent had connected",
+        }
+    }
+}
+
+/// What the runtime asks on a control connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Serve `/shares/NAME` of the VMM's mount namespace as `/NAME` of the guest's share.
+    AddShare {
+        /// One path component.
+        name: String,
+    },
+    /// Stop serving it and drop every descriptor below it.
+    RemoveShare {
+        /// One path component.
+        name: String,
+    },
+    /// The guest's console, as far as it is kept.
+    Console,
+    /// Figures for benchmarks and `stockade check`.
+    Figures,
+}
+
+/// The VMM's answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// It is done.
+    Done,
+    /// To Console.
+    Console(Vec<u8>),
+    /// To Figures.
+    Figures(Figures),
+    /// It failed: one line.
+    Error(String),
+}
+
+/// Figures of a running VMM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Host TSC when the VMM's main function began.
+    pub entry_tsc: u64,
+    /// What the guest's TSC reads minus what the host's reads (wrapping).
+    pub tsc_offset: u64,
+    /// Resident memory that is not guest RAM, in KiB.
+    pub overhead_kib: u64,
+    /// Resident guest RAM, in KiB.
+    pub guest_kib: u64,
+}
+
+/// Longest status packet, in bytes.
+pub const STATUS_LIMIT: usize = 32 << 10;
+
+/// Longest console excerpt in a status packet, in bytes.
+pub const CONSOLE_EXCERPT: usize = 8 << 10;

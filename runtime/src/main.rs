@@ -1,0 +1,2 @@
+//! Start of the crate.
+fn main() {}

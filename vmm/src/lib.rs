@@ -1,0 +1,3 @@
+//! stockade's VMM: one KVM microVM, its devices, nothing else.
+
+pub mod virtio;

@@ -1,0 +1,72 @@
+//! What a virtio device is to the rest of the VMM.
+//!
+//! Life of a device, as the transport drives it (virtio 1.3 §2.1, §3.1):
+//!
+//! ```text
+//!            driver negotiates, sets up queues        DRIVER_OK
+//!  created ───────────────────────────────────▶ ready ─────────▶ active ──▶ failed (DEVICE_NEEDS_RESET)
+//!     ▲                                                            │             │
+//!     └──────────────────────────── reset ◀────────────────────────┴─────────────┘
+//! ```
+//!
+//! A device knows nothing of registers, interrupts lines or the guest's address map: it gets its queues, already
+//! validated and frozen, in [`Activation`], and works on threads of its own.
+
+use std::sync::Arc;
+
+use virtio_queue::Queue;
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::interrupt::Interrupt;
+
+/// One kind of virtio device.
+pub trait VirtioDevice: Send {
+    /// Device ID (virtio 1.3 §5).
+    fn device_type(&self) -> u32;
+
+    /// Largest size of each queue; the length is the number of queues.
+    fn queue_max_sizes(&self) -> &[u16];
+
+    /// Feature bits offered besides those of the transport (VIRTIO_F_VERSION_1 is the transport's).
+    fn features(&self) -> u64;
+
+    /// Reads device configuration space; bytes beyond its end are left as they are (zero).
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Writes device configuration space; most devices have nothing writable.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// Starts work: the driver has set DRIVER_OK and the queues are valid.
+    ///
+    /// # Errors
+    /// The text of what failed; the transport then sets DEVICE_NEEDS_RESET.
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
+
+    /// Stops work and joins the device's threads. May be called in any state.
+    fn reset(&mut self);
+}
+
+/// What an active device works with.
+pub struct Activation {
+    /// Guest RAM. Every access is bounds-checked.
+    pub memory: GuestMemoryMmap,
+    /// Features that the driver accepted.
+    pub features: u64,
+    /// One per entry of [`VirtioDevice::queue_max_sizes`]; those that the driver left unset are not ready.
+    pub queues: Vec<Queue>,
+    /// Signalled (ioeventfd) when the driver notifies the queue of the same index.
+    pub queue_events: Vec<EventFd>,
+    /// How to tell the driver of used buffers, of configuration changes, and that the device has failed.
+    pub interrupt: Arc<Interrupt>,
+}
+
+/// A device could not start.
+#[derive(Debug, thiserror::Error)]
+#[error("{device}: {reason}")]
+pub struct ActivateError {
+    /// Name of the device.
+    pub device: &'static str,
+    /// What failed.
+    pub reason: String,
+}

@@ -1,0 +1,70 @@
+//! How a device speaks to its driver: the interrupt status of virtio-mmio and its irqfd.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use vmm_sys_util::eventfd::EventFd;
+
+/// Bit 0 of InterruptStatus: a used buffer (virtio 1.3 §4.2.2).
+const USED_BUFFER: u32 = 1;
+
+/// Bit 1 of InterruptStatus: configuration change, which DEVICE_NEEDS_RESET is too.
+const CONFIGURATION: u32 = 2;
+
+/// Shared by a device's threads and its transport.
+#[derive(Debug)]
+pub struct Interrupt {
+    status: AtomicU32,
+    failed: AtomicU32,
+    irq: EventFd,
+}
+
+impl Interrupt {
+    /// An interrupt that injects through `irq`, an irqfd.
+    pub fn new(irq: EventFd) -> Self {
+        Self { status: AtomicU32::new(0), failed: AtomicU32::new(0), irq }
+    }
+
+    /// Tells the driver that the device has used buffers.
+    pub fn used(&self) {
+        self.raise(USED_BUFFER);
+    }
+
+    /// Tells the driver that configuration space has changed.
+    pub fn configuration_changed(&self) {
+        self.raise(CONFIGURATION);
+    }
+
+    /// Marks the device as failed because its driver (or its own resources) broke the rules; it does no more work
+    /// until it is reset.
+    pub fn fail(&self) {
+        self.failed.store(1, Ordering::Release);
+        self.raise(CONFIGURATION);
+    }
+
+    /// True after [`Self::fail`].
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire) != 0
+    }
+
+    /// InterruptStatus as the driver reads it.
+    pub fn status(&self) -> u32 {
+        self.status.load(Ordering::Acquire)
+    }
+
+    /// InterruptACK: the driver has handled these bits.
+    pub fn acknowledge(&self, bits: u32) {
+        self.status.fetch_and(!bits, Ordering::AcqRel);
+    }
+
+    /// Back to the state after creation.
+    pub fn reset(&self) {
+        self.status.store(0, Ordering::Release);
+        self.failed.store(0, Ordering::Release);
+    }
+
+    fn raise(&self, bit: u32) {
+        self.status.fetch_or(bit, Ordering::AcqRel);
+        // The counter of an eventfd is full only after 2^64-2 unread signals, and then the interrupt is pending anyway.
+        let _ = self.irq.write(1);
+    }
+}
