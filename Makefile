@@ -1,0 +1,56 @@
+# stockade's build. `make demo` and `make test` do all set-up by themselves; README.md tells the rest.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+TRIPLE   := x86_64-unknown-linux-gnu
+BUILT    := target/$(TRIPLE)/release
+BINARIES := stockade stockade-vmm stockade-agent
+GUEST    := target/guest
+
+.PHONY: all binaries kernel kernel-reproducible initramfs setup demo test bench lab install clean
+
+all: binaries kernel initramfs
+
+binaries:
+	cargo build --release --locked --workspace
+	@mkdir -p target/release
+	@for binary in $(BINARIES); do ln -f $(BUILT)/$$binary target/release/$$binary; done
+
+kernel:
+	guest-kernel/build.sh
+
+# Builds the kernel twice in different folders, without the cache, and compares.
+kernel-reproducible:
+	guest-kernel/build.sh --reproducible
+
+initramfs: binaries
+	@mkdir -p $(GUEST)
+	$(BUILT)/stockade-rootfs-builder --agent target/release/stockade-agent --output $(GUEST)/initramfs
+
+setup:
+	@tests/setup/install
+
+# A Debian image in a microVM, from debootstrap to `stockade run`.
+demo: setup all
+	@tests/demo/run
+
+# Unit and property tests here, end-to-end tests on hardware KVM or in the lab.
+test: setup all
+	@tests/run
+
+bench: setup all
+	@tests/bench/run
+
+# make lab CMD='uname -a'
+lab: setup all
+	@tests/lab/run -- sh -c '$(CMD)'
+
+install: all
+	install -D -m 755 target/release/stockade $(DESTDIR)$(PREFIX)/bin/stockade
+	install -D -m 755 target/release/stockade-vmm $(DESTDIR)$(PREFIX)/libexec/stockade/stockade-vmm
+	install -D -m 644 $(GUEST)/vmlinux $(DESTDIR)$(PREFIX)/share/stockade/vmlinux
+	install -D -m 644 $(GUEST)/initramfs $(DESTDIR)$(PREFIX)/share/stockade/initramfs
+
+clean:
+	cargo clean
