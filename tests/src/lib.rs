@@ -1,1 +1,9 @@
-//! What the end-to-end tests, the lab and the benchmarks share.
+//! What the end-to-end tests share: bundles of real programs, the `stockade` binary as its callers run it, and a
+//! picture of the host that shows what a container has left behind.
+//!
+//! The tests run as root where microVMs run: on hardware KVM, or in the lab (`tests/run` decides).
+
+pub mod bundle;
+pub mod cli;
+pub mod engine;
+pub mod host;

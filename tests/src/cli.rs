@@ -1,0 +1,194 @@
+//! The `stockade` binary, run as its callers run it.
+
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest that one command may take before its test fails.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// A file of the checkout's `target` folder.
+pub fn built(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(path).canonicalize().unwrap_or_else(|e| {
+        panic!("target/{path}: {e}; run `make` first");
+    })
+}
+
+/// `stockade` with a state folder of its own.
+pub struct Stockade {
+    root: TempDir,
+    /// Environment variables of every command.
+    pub env: Vec<(String, String)>,
+}
+
+impl Default for Stockade {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Stockade {
+    /// A state folder in a temporary folder.
+    pub fn new() -> Self {
+        let root = tempfile::Builder::new().prefix("state-").tempdir().expect("temporary folder");
+        std::fs::create_dir(root.path().join("run")).expect("state folder");
+        Self { root, env: Vec::new() }
+    }
+
+    /// With a configuration file of this text instead of the system's.
+    pub fn with_config(text: &str) -> Self {
+        let mut stockade = Self::new();
+        let file = stockade.root.path().join("config.toml");
+        std::fs::write(&file, text).expect("write config.toml");
+        stockade.env.push(("STOCKADE_CONFIG".into(), file.display().to_string()));
+        stockade
+    }
+
+    /// The state folder: `--root`.
+    pub fn root(&self) -> PathBuf {
+        self.root.path().join("run")
+    }
+
+    /// A command, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(built("release/stockade"));
+        command.arg("--root").arg(self.root()).args(args).envs(self.env.iter().cloned());
+        command
+    }
+
+    /// Runs a command to its end with an empty standard input.
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        Outcome::of(&mut self.command(args), b"")
+    }
+
+    /// `run --bundle B ID`.
+    pub fn run_bundle(&self, bundle: &crate::bundle::Bundle, id: &str) -> Outcome {
+        self.run(&["run", "--bundle", text(bundle.path()), id])
+    }
+
+    /// `create --bundle B --pid-file F ID` with null stdio; the relay's PID.
+    pub fn create(&self, bundle: &crate::bundle::Bundle, id: &str) -> i32 {
+        let pid_file = bundle.path().join("pid");
+        let mut command =
+            self.command(&["create", "--bundle", text(bundle.path()), "--pid-file", text(&pid_file), id]);
+        // Inherited output would keep the pipes open for as long as the container lives.
+        let log = bundle.path().join("create.log");
+        let status = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).expect("log"))
+            .status()
+            .expect("stockade create");
+        assert!(status.success(), "create: {status}: {}", std::fs::read_to_string(log).unwrap_or_default());
+        std::fs::read_to_string(pid_file).expect("pid file").trim().parse().expect("pid")
+    }
+
+    /// `state ID`, which must succeed.
+    pub fn state(&self, id: &str) -> Value {
+        let outcome = self.run(&["state", id]).success();
+        serde_json::from_str(&outcome.stdout).expect("state prints JSON")
+    }
+
+    /// `.status` of `state ID`.
+    pub fn status(&self, id: &str) -> String {
+        self.state(id)["status"].as_str().expect("status").to_owned()
+    }
+
+    /// The VMM's PID on the host.
+    pub fn vmm_pid(&self, relay: i32) -> i32 {
+        crate::host::pids_named("stockade-vmm")
+            .into_iter()
+            .find(|&pid| crate::host::cgroup_of(pid) == crate::host::cgroup_of(relay))
+            .expect("a stockade-vmm in the container's cgroup")
+    }
+}
+
+/// A path as the string that it is.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8 path")
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit status; 128+n after signal n.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Runs a command to its end, feeding it `input`.
+    pub fn of(command: &mut Command, input: &[u8]) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let mut stdin = child.stdin.take().expect("piped");
+        let input = input.to_vec();
+        // A program that does not read its input breaks the pipe: that is its right.
+        thread::spawn(move || drop(stdin.write_all(&input)));
+        Self::wait(child, &format!("{command:?}"))
+    }
+
+    /// Waits for a child whose output is piped; fails the test after [`LIMIT`].
+    pub fn wait(mut child: Child, name: &str) -> Self {
+        let mut stdout = child.stdout.take().expect("piped");
+        let mut stderr = child.stderr.take().expect("piped");
+        let pid = child.id();
+        let (done, finished) = mpsc::channel();
+        let out = thread::spawn(move || read_all(&mut stdout));
+        let err = thread::spawn(move || read_all(&mut stderr));
+        thread::spawn(move || {
+            let status = child.wait();
+            // Output ends when every holder of the pipe has closed it, which must not be later than the command.
+            let _ = done.send((status, out.join(), err.join()));
+        });
+        match finished.recv_timeout(LIMIT) {
+            Ok((status, stdout, stderr)) => {
+                let status = status.expect("wait");
+                Self {
+                    status: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+                    stdout: stdout.expect("reader"),
+                    stderr: stderr.expect("reader"),
+                }
+            }
+            Err(_) => {
+                let processes = crate::host::Snapshot::take();
+                let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+                panic!("{name}: not ended (or its output still open) after {LIMIT:?}\n{processes:#?}");
+            }
+        }
+    }
+
+    /// Fails the test unless the status is 0.
+    #[track_caller]
+    pub fn success(self) -> Self {
+        assert_eq!(self.status, 0, "{self:#?}");
+        self
+    }
+
+    /// Fails the test unless the command failed with this status and one line on stderr that has all of `words`.
+    #[track_caller]
+    pub fn failure(self, status: i32, words: &[&str]) -> Self {
+        assert_eq!(self.status, status, "{self:#?}");
+        assert_eq!(self.stderr.trim_end().lines().count(), 1, "one line on stderr: {self:#?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "stderr lacks {word:?}: {self:#?}");
+        }
+        self
+    }
+}
+
+fn read_all(from: &mut impl Read) -> String {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes).expect("read output");
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,83 @@
+//! Processes that die at the wrong moment.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use stockade_tests::bundle::Bundle;
+use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_tests::host::{self, Snapshot};
+
+fn kill(pid: i32) {
+    // SAFETY: kill takes two integers.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0, "kill {pid}");
+}
+
+#[test]
+fn a_dead_vmm_ends_the_container_with_137() {
+    let stockade = Stockade::new();
+    let bundle = Bundle::busybox(&["sleep", "1000"]);
+    let before = Snapshot::take();
+    let relay = stockade.create(&bundle, "vmm");
+    stockade.run(&["start", "vmm"]).success();
+    kill(stockade.vmm_pid(relay));
+    host::wait_for_end(relay);
+    assert_eq!(stockade.status("vmm"), "stopped");
+    stockade.run(&["kill", "vmm", "KILL"]).failure(1, &["container not running"]);
+    stockade.run(&["delete", "--force", "vmm"]).success();
+    before.assert_same_now();
+}
+
+#[test]
+fn run_reports_a_vmm_that_dies() {
+    let stockade = Stockade::new();
+    let bundle = Bundle::script("echo up; exec sleep 1000");
+    let mut child = stockade
+        .command(&["run", "-b", text(bundle.path()), "reported"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run");
+    std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut [0; 3]).expect("read");
+    let vmm = host::pids_named("stockade-vmm");
+    assert_eq!(vmm.len(), 1);
+    kill(vmm[0]);
+    let outcome = Outcome::wait(child, "run");
+    assert_eq!(outcome.status, 137, "{outcome:#?}");
+}
+
+/// Kills `create` itself at its n-th system call, for many n: `delete --force` must clean up whatever there is.
+#[test]
+fn a_create_that_is_killed_anywhere_leaves_nothing_after_delete() {
+    let stockade = Stockade::new();
+    let bundle = Bundle::busybox(&["sleep", "1000"]);
+    let before = Snapshot::take();
+    for (call, n) in [
+        ("clone3", 1),
+        ("clone3", 2),
+        ("bind", 1),
+        ("bind", 2),
+        ("mkdir", 2),
+        ("sendmsg", 1),
+        ("recvmsg", 1),
+        ("recvmsg", 2),
+        ("rename", 1),
+        ("rename", 2),
+        ("connect", 1),
+        ("connect", 3),
+        ("poll", 1),
+        ("poll", 4),
+        ("exit_group", 1),
+    ] {
+        let inject = format!("inject={call}:signal=KILL:when={n}");
+        let create = stockade.command(&["create", "-b", text(bundle.path()), "torn"]);
+        let mut traced = std::process::Command::new("strace");
+        traced.args(["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject]);
+        traced.arg(create.get_program()).args(create.get_args());
+        let status =
+            traced.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().expect("strace");
+        assert!(status.success() || status.signal() == Some(libc::SIGKILL) || status.code().is_some());
+        stockade.run(&["delete", "--force", "torn"]).success();
+        before.assert_same_now();
+    }
+}

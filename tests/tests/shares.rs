@@ -1,0 +1,134 @@
+//! The root file system and bind mounts: what the container does to them is on the host, and nothing else is.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use stockade_tests::bundle::Bundle;
+use stockade_tests::cli::{Stockade, text};
+
+fn bind(config: &mut Value, source: &str, destination: &str, options: &[&str]) {
+    config["mounts"].as_array_mut().expect("mounts").push(json!({
+        "destination": destination, "type": "bind", "source": source, "options": options
+    }));
+}
+
+#[test]
+fn folders_and_single_files_are_shared_both_ways() {
+    let host = stockade_tests::bundle::folder();
+    let (folder, file) = (host.path().join("folder"), host.path().join("hosts"));
+    fs::create_dir(&folder).expect("mkdir");
+    fs::write(folder.join("from-host"), "hello\n").expect("write");
+    fs::write(&file, "one\n").expect("write");
+    let bundle = Bundle::script(
+        "cat /data/from-host /etc/hosts; echo two >> /etc/hosts; echo reply > /data/from-guest",
+    )
+    .edit(|config| {
+        bind(config, text(&folder), "/data", &["rbind", "rw"]);
+        bind(config, text(&file), "/etc/hosts", &["bind"]);
+    });
+    let outcome = Stockade::new().run_bundle(&bundle, "binds").success();
+    assert_eq!(outcome.stdout, "hello\none\n");
+    assert_eq!(fs::read_to_string(&file).expect("read"), "one\ntwo\n");
+    assert_eq!(fs::read_to_string(folder.join("from-guest")).expect("read"), "reply\n");
+}
+
+#[test]
+fn a_read_only_bind_is_read_only_for_root_too() {
+    let host = stockade_tests::bundle::folder();
+    fs::write(host.path().join("file"), "kept\n").expect("write");
+    let bundle = Bundle::script(
+        "(echo x > /data/file || echo refused; mount -o remount,rw,bind /data; echo x > /data/file || echo refused) 2>/dev/null",
+    )
+    .edit(|config| {
+        bind(config, text(host.path()), "/data", &["rbind", "ro"]);
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]);
+        }
+    });
+    let outcome = Stockade::new().run_bundle(&bundle, "ro").success();
+    assert_eq!(outcome.stdout, "refused\nrefused\n", "the second is the host kernel's refusal");
+    assert_eq!(fs::read_to_string(host.path().join("file")).expect("read"), "kept\n");
+}
+
+#[test]
+fn owners_modes_and_links_are_what_the_container_made() {
+    let bundle = Bundle::script(
+        "cd /tmp; echo text > file; chmod 4750 file; ln file hard; ln -s file soft; mkdir folder; \
+         stat -c '%u %a %h' file; readlink soft; mv folder moved; rm hard",
+    )
+    .edit(|config| config["process"]["user"] = json!({ "uid": 1234, "gid": 4321 }));
+    fs::set_permissions(bundle.rootfs().join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod");
+    let outcome = Stockade::new().run_bundle(&bundle, "owners").success();
+    assert_eq!(outcome.stdout, "1234 4750 2\nfile\n");
+    let made = fs::metadata(bundle.rootfs().join("tmp/file")).expect("file on the host");
+    assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777, made.nlink()), (1234, 4321, 0o4750, 1));
+    assert!(bundle.rootfs().join("tmp/moved").is_dir());
+    assert!(!bundle.rootfs().join("tmp/hard").exists());
+}
+
+#[test]
+fn links_planted_in_the_image_lead_nowhere_on_the_host() {
+    let host = stockade_tests::bundle::folder();
+    fs::write(host.path().join("secret"), "secret\n").expect("write");
+    let bundle = Bundle::script("cat /escape/secret /file 2>/dev/null; ls /mounted").edit(|config| {
+        bind(config, "/usr/share/doc", "/escape-by-mount/inside", &["rbind", "ro"]);
+    });
+    symlink(host.path(), bundle.rootfs().join("escape")).expect("symlink");
+    symlink(host.path().join("secret"), bundle.rootfs().join("file")).expect("symlink");
+    symlink("../../../../../..", bundle.rootfs().join("escape-by-mount")).expect("symlink");
+    fs::create_dir(bundle.rootfs().join("mounted")).expect("mkdir");
+    let outcome = Stockade::new().run_bundle(&bundle, "links").success();
+    assert_eq!(outcome.stdout, "");
+    assert!(bundle.rootfs().join("inside").is_dir(), "the destination was resolved inside the root");
+}
+
+#[test]
+fn mounts_below_a_source_come_along_and_none_shows_on_the_host() {
+    let host = stockade_tests::bundle::folder();
+    let inner = host.path().join("inner");
+    fs::create_dir(&inner).expect("mkdir");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "below", text(&inner)]).status().expect("mount");
+    assert!(mounted.success());
+    fs::write(inner.join("deep"), "deep\n").expect("write");
+    let before = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let bundle = Bundle::busybox(&["sleep", "1000"])
+        .edit(|config| bind(config, text(host.path()), "/data", &["rbind"]));
+    let stockade = Stockade::new();
+    stockade.create(&bundle, "below");
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").expect("mountinfo"), before);
+    // The caller can unmount its original while the container has its clone.
+    let unmounted = Command::new("umount").arg(&inner).status().expect("umount");
+    assert!(unmounted.success(), "the clone must not pin the original");
+    stockade.run(&["delete", "--force", "below"]).success();
+    let bundle = Bundle::script("cat /data/inner/deep").edit(|config| {
+        bind(config, text(host.path()), "/data", &["rbind"]);
+    });
+    assert!(
+        Command::new("mount").args(["-t", "tmpfs", "below", text(&inner)]).status().expect("mount").success()
+    );
+    fs::write(inner.join("deep"), "deep\n").expect("write");
+    let outcome = stockade.run_bundle(&bundle, "below");
+    assert!(Command::new("umount").arg(&inner).status().expect("umount").success());
+    assert_eq!(outcome.success().stdout, "deep\n");
+}
+
+#[test]
+fn a_big_tree_survives_a_copy_through_the_guest() {
+    let bundle = Bundle::script(
+        "mkdir /tmp/tree; for i in $(seq 300); do mkdir -p /tmp/tree/$((i % 17)); seq $i > /tmp/tree/$((i % 17))/$i; done; \
+         dd if=/dev/urandom of=/tmp/tree/big bs=1M count=16 2>/dev/null; find /tmp/tree -type f | sort | xargs md5sum | md5sum",
+    );
+    let outcome = Stockade::new().run_bundle(&bundle, "tree").success();
+    let tree = bundle.rootfs().join("tmp/tree");
+    // The names differ by the root's path only; md5sum prints them.
+    let script = "cd \"$1\" && find tmp/tree -type f | sort | sed s,^,/, | while read f; do echo \"$(md5sum < .$f | cut -d' ' -f1)  $f\"; done | md5sum";
+    let outside = Command::new("sh")
+        .args(["-c", script, "sh", text(&bundle.rootfs())])
+        .env("LC_ALL", "C")
+        .output()
+        .expect("sh");
+    assert!(tree.join("big").exists());
+    assert_eq!(outcome.stdout, String::from_utf8_lossy(&outside.stdout));
+}
