@@ -135,6 +135,8 @@ pub enum Response {
 pub struct Figures {
     /// Host TSC when the VMM's main function began.
     pub entry_tsc: u64,
+    /// Host TSC just before the first KVM_RUN.
+    pub run_tsc: u64,
     /// What the guest's TSC reads minus what the host's reads (wrapping).
     pub tsc_offset: u64,
     /// Resident memory that is not guest RAM, in KiB.
