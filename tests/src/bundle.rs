@@ -25,10 +25,10 @@ pub fn folder() -> TempDir {
 
 /// The busybox applets that tests call by name.
 const APPLETS: &[&str] = &[
-    "awk", "cat", "chmod", "cut", "date", "dd", "df", "echo", "env", "false", "find", "grep", "head",
-    "hostname", "id", "kill", "ln", "ls", "md5sum", "mkdir", "mknod", "mount", "mv", "printf", "ps", "pwd",
-    "readlink", "rm", "sed", "seq", "sh", "sleep", "sort", "stat", "stty", "sync", "tail", "test", "touch",
-    "tr", "true", "tty", "umount", "uname", "wc", "xargs", "yes",
+    "awk", "cat", "chmod", "cut", "date", "dd", "df", "dmesg", "echo", "env", "false", "find", "grep",
+    "head", "hostname", "id", "kill", "ln", "ls", "md5sum", "mkdir", "mknod", "mount", "mv", "printf", "ps",
+    "pwd", "readlink", "rm", "sed", "seq", "sh", "sleep", "sort", "stat", "stty", "sync", "tail", "test",
+    "touch", "tr", "true", "tty", "umount", "uname", "wc", "xargs", "yes",
 ];
 
 impl Bundle {

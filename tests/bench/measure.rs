@@ -1,0 +1,75 @@
+//! Runs a command and reads the TSC around it.
+
+use std::arch::x86_64::_rdtsc;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// One run of a command.
+pub struct Run {
+    /// TSC before the command was started.
+    pub start: u64,
+    /// TSC after it had ended and its output was read.
+    pub end: u64,
+    /// Its standard output.
+    pub stdout: String,
+}
+
+impl Run {
+    /// Runs a command that must succeed.
+    pub fn of(command: &mut Command) -> Result<Self> {
+        command.stdin(Stdio::null());
+        let start = tsc();
+        let output = command.output()?;
+        let end = tsc();
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!("{command:?}: {}\n{stdout}{}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(Self { start, end, stdout })
+    }
+
+    /// The number that the container's program printed: its TSC at its first instructions.
+    pub fn first_tsc(&self) -> Result<u64> {
+        number_after(&self.stdout, "TSC=")
+    }
+}
+
+/// Runs a command to its end: TSC ticks until a line of its output has `mark`, and until its end.
+pub fn first_output(command: &mut Command, mark: &str) -> Result<(u64, u64)> {
+    let start = tsc();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut first = None;
+    for line in BufReader::new(child.stdout.take().context("piped")?).lines() {
+        if line?.contains(mark) {
+            first.get_or_insert(tsc());
+        }
+    }
+    child.wait()?;
+    let end = tsc();
+    let Some(first) = first else { bail!("{command:?}: no {mark:?} in its output") };
+    Ok((first - start, end - start))
+}
+
+/// The host's time stamp counter.
+pub fn tsc() -> u64 {
+    // SAFETY: every x86_64 has RDTSC.
+    unsafe { _rdtsc() }
+}
+
+/// The decimal number behind `mark` in `text`.
+pub fn number_after(text: &str, mark: &str) -> Result<u64> {
+    let Some((_, rest)) = text.split_once(mark) else { bail!("no {mark:?} in {text:?}") };
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Ok(digits.parse()?)
+}
+
+/// Middle value and spread (largest minus smallest) of some measurements.
+pub fn median_and_spread(mut values: Vec<u64>) -> (u64, u64) {
+    values.sort_unstable();
+    match (values.first(), values.last()) {
+        (Some(first), Some(last)) => (values[values.len() / 2], last - first),
+        _ => (0, 0),
+    }
+}

@@ -1,0 +1,161 @@
+//! What is run and compared: one bundle, under stockade, under runtimes of the host's kernel, and its kernel in QEMU.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use stockade_tests::bundle::Bundle;
+use stockade_tests::cli::{built, text};
+
+use crate::measure::Run;
+use crate::stage;
+
+/// Sizes of the microVM.
+#[derive(Clone, Copy)]
+pub enum Sizes {
+    /// 128 MiB.
+    Small,
+    /// What `stockade run` takes without a limit.
+    Default,
+}
+
+/// TSC readings of one `stockade run`, counted from its exec.
+pub struct Stockade {
+    /// The runtime starts the VMM.
+    pub vmm_start: u64,
+    /// The VMM's main begins.
+    pub vmm_main: u64,
+    /// The vCPU runs its first instruction.
+    pub vmm_run: u64,
+    /// The agent's first instruction.
+    pub agent: u64,
+    /// The container's first instruction.
+    pub container: u64,
+    /// `stockade run` has ended.
+    pub end: u64,
+    /// The VMM's resident memory without guest RAM, in KiB.
+    pub vmm_kib: u64,
+}
+
+/// Everything that is measured, in memory.
+pub struct Scenario {
+    bundle: Bundle,
+    folder: PathBuf,
+    initramfs: PathBuf,
+}
+
+impl Scenario {
+    /// Copies what is measured to memory.
+    pub fn prepare() -> Result<Self> {
+        let binaries =
+            ["release/stockade", "release/stockade-vmm", "guest/vmlinux", "guest/initramfs"].map(built);
+        let mut programs = vec!["crun", "runc", "qemu-system-x86_64"];
+        programs.extend(binaries.iter().map(|path| text(path)));
+        stage::programs(&programs)?;
+        stage::folder("/usr/share/qemu")?;
+
+        let folder = PathBuf::from("/tmp/bench");
+        fs::create_dir_all(&folder)?;
+        for (name, config) in [("small", "memory_mib = 128\n"), ("default", "")] {
+            fs::write(folder.join(name), config)?;
+        }
+        let first = built("x86_64-unknown-linux-gnu/release/bench-first");
+        let bundle = Bundle::busybox(&["/first"]);
+        fs::copy(&first, bundle.rootfs().join("first"))?;
+
+        let initramfs = folder.join("initramfs");
+        fs::create_dir_all(folder.join("root"))?;
+        fs::copy(&first, folder.join("root/init"))?;
+        let script = "mkdir -p dev && mknod dev/console c 5 1 && find . | cpio -o -H newc --quiet";
+        let cpio = Command::new("sh").args(["-c", script]).current_dir(folder.join("root")).output()?;
+        fs::write(&initramfs, cpio.stdout)?;
+        Ok(Self { bundle, folder, initramfs })
+    }
+
+    fn command(&self, size: Sizes) -> Command {
+        let mut command = Command::new(built("release/stockade"));
+        let config = match size {
+            Sizes::Small => "small",
+            Sizes::Default => "default",
+        };
+        command.env("STOCKADE_CONFIG", self.folder.join(config));
+        command.arg("--root").arg(self.folder.join("state"));
+        command
+    }
+
+    /// One `stockade run`.
+    pub fn stockade(&self, size: Sizes) -> Result<Stockade> {
+        let log = self.folder.join("log");
+        let _ = fs::remove_file(&log);
+        let mut command = self.command(size);
+        command.args(["--log-format", "json", "--log-level", "debug", "--log", text(&log)]);
+        command.args(["run", "--bundle", text(self.bundle.path()), "bench"]);
+        let run = Run::of(&mut command)?;
+        let log = fs::read_to_string(&log)?;
+        let figure = |name: &str| -> Result<u64> {
+            for line in log.lines() {
+                let line: Value = serde_json::from_str(line).context("stockade's log")?;
+                if let Some(number) = line[name].as_u64() {
+                    return Ok(number);
+                }
+            }
+            bail!("stockade's debug log has no {name}:\n{log}")
+        };
+        let offset = figure("tsc_offset")?;
+        let since = |tsc: u64| tsc.wrapping_sub(run.start);
+        Ok(Stockade {
+            vmm_start: since(figure("vmm_start_tsc")?),
+            vmm_main: since(figure("vmm_entry_tsc")?),
+            vmm_run: since(figure("vmm_run_tsc")?),
+            agent: since(figure("agent_entry_tsc")?.wrapping_sub(offset)),
+            container: since(run.first_tsc()?.wrapping_sub(offset)),
+            end: since(run.end),
+            vmm_kib: figure("vmm_overhead_kib")?,
+        })
+    }
+
+    /// One run under a runtime of the host's own kernel: the container's first instruction, and the end.
+    pub fn host_runtime(&self, program: &str) -> Result<(u64, u64)> {
+        let mut command = Command::new(program);
+        command.arg("--root").arg(self.folder.join(program));
+        let run = Run::of(command.args(["run", "--bundle", text(self.bundle.path()), "bench"]))?;
+        Ok((run.first_tsc()? - run.start, run.end - run.start))
+    }
+
+    /// The same kernel and the same program as init under nested QEMU: its first output, and QEMU's end.
+    ///
+    /// The guest's TSC has an unknown offset there, so the first column is when the line reaches QEMU's console.
+    pub fn qemu(&self) -> Result<(u64, u64)> {
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(["-M", "microvm,acpi=off,rtc=on", "-accel", "kvm", "-cpu", "host", "-m", "128"]);
+        command.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-serial",
+            "stdio",
+        ]);
+        command.args(["-kernel", text(&built("guest/vmlinux")), "-initrd", text(&self.initramfs)]);
+        // The init returns, so the kernel panics, and a panic reboots, which ends QEMU.
+        command.args(["-append", "console=ttyS0 quiet panic=-1 reboot=t"]);
+        crate::measure::first_output(&mut command, "TSC=")
+    }
+
+    /// The guest kernel's log after a boot with more kernel parameters.
+    pub fn kernel_log(&self, parameters: &str) -> Result<String> {
+        let config = self.folder.join("debug");
+        fs::write(&config, format!("memory_mib = 128\nkernel_parameters = {parameters:?}\n"))?;
+        let bundle = Bundle::busybox(&["dmesg"]).edit(|config| {
+            for set in ["bounding", "effective", "permitted"] {
+                config["process"]["capabilities"][set] = json!(["CAP_SYSLOG"]);
+            }
+        });
+        let mut command = self.command(Sizes::Small);
+        command.env("STOCKADE_CONFIG", config);
+        Ok(Run::of(command.args(["run", "--bundle", text(bundle.path()), "log"]))?.stdout)
+    }
+}
