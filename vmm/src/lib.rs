@@ -1,3 +1,18 @@
 //! stockade's VMM: one KVM microVM, its devices, nothing else.
+//!
+//! `main.rs` is the sequence from the inherited descriptors to the running guest; each step is a module here.
 
+pub mod boot;
+pub mod bus;
+pub mod console;
+pub mod control;
+pub mod devices;
+pub mod error;
+pub mod figures;
+pub mod inherited;
+pub mod isolation;
+pub mod machine;
+pub mod memory;
+pub mod status;
+pub mod vcpu;
 pub mod virtio;

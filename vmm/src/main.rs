@@ -1,2 +1,98 @@
-//! Start of the crate.
-fn main() {}
+//! stockade-vmm: the microVM of one sandbox.
+//!
+//! Started by the runtime with a fixed set of descriptors (`protocol/src/vmm.rs`); takes no arguments and reads no
+//! files. Exits with 0 when the guest has ended or nobody needs it any more, with 1 when it failed; the reason is on the
+//! status socket.
+
+use std::{process::ExitCode, sync::Arc, thread};
+
+use stockade_protocol::vmm::{CONSOLE_EXCERPT, Stage};
+use stockade_vmm::{
+    boot::{self, command_line, mp_table::Cpus},
+    bus::Bus,
+    console::{self, Output},
+    control::{self, Ending, Services},
+    devices::{self, fs::shares::Shares},
+    error::Error,
+    figures::{FigureSource, host_tsc},
+    inherited, isolation,
+    machine::Machine,
+    memory,
+    status::StatusSocket,
+    vcpu::{End, Vcpu},
+    virtio::slots,
+};
+
+/// Stack of a vCPU thread, in bytes: exits are handled a few calls deep.
+const VCPU_STACK: usize = 128 << 10;
+
+fn main() -> ExitCode {
+    let entry_tsc = host_tsc();
+    // SAFETY: nothing has opened or closed a descriptor yet.
+    let status = match unsafe { inherited::take_status() } {
+        Ok(status) => Arc::new(status),
+        Err(e) => {
+            eprintln!("stockade-vmm: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let console = Output::default();
+    match run(entry_tsc, &status, &console) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(End::Reset)) => {
+            status.ended("the guest reset its machine", console.last_lines(CONSOLE_EXCERPT));
+            ExitCode::SUCCESS
+        }
+        Ok(Some(End::Failed(reason))) => {
+            status.failed(&reason, console.last_lines(CONSOLE_EXCERPT));
+            ExitCode::FAILURE
+        }
+        Err(e) => {
+            status.failed(&e.to_string(), console.last_lines(CONSOLE_EXCERPT));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<Option<End>, Error> {
+    // SAFETY: nothing but the status socket has been claimed yet, once.
+    let inherited = unsafe { inherited::take() }?;
+    let config = inherited.config;
+    status.reached(Stage::Started);
+
+    let machine = Machine::create(inherited.kvm)?;
+    isolation::join_cgroup(inherited.cgroup_procs)?;
+    isolation::enter()?;
+    status.reached(Stage::Isolated);
+
+    let memory = memory::reserve(config.memory_mib)?;
+    machine.set_up(&memory)?;
+    let shares = Shares::default();
+    let devices = devices::all(devices::Parts { shares: shares.clone() }).map_err(Error::Device)?;
+    let command_line =
+        command_line::build(devices.len(), &config.kernel_parameters).map_err(boot::Error::CommandLine)?;
+    let lines: Vec<u8> =
+        [console::IRQ].into_iter().chain(slots::all().take(devices.len()).map(|slot| slot.irq)).collect();
+    let cpus = Cpus { listed: config.vcpus, lines: &lines };
+    let entry = boot::load(&memory, &inherited.kernel, &inherited.initramfs, &command_line, cpus)?;
+    let bus = Bus::new(machine.serial_line(console.clone())?, machine.attach(devices, &memory, status)?);
+    let vcpu = machine.boot_cpu(entry, config.vcpus)?;
+    status.reached(Stage::Loaded);
+
+    let ending = Arc::new(Ending::new().map_err(Error::Thread)?);
+    let figures = FigureSource { entry_tsc, run_tsc: host_tsc(), tsc_offset: vcpu.tsc_offset(), memory };
+    start(vcpu, bus, Arc::clone(&ending))?;
+    status.reached(Stage::Running);
+
+    let services = Services { shares, console: console.clone(), figures };
+    Ok(control::serve(status, &inherited.control_listener, &ending, &services)?)
+}
+
+fn start(vcpu: Vcpu, bus: Bus, ending: Arc<Ending>) -> Result<(), Error> {
+    thread::Builder::new()
+        .name("vcpu0".into())
+        .stack_size(VCPU_STACK)
+        .spawn(move || ending.set(vcpu.run(&bus)))
+        .map(drop)
+        .map_err(Error::Thread)
+}

@@ -1,4 +1,6 @@
-//! virtio: the device trait, the interrupt and (in time) the virtio-mmio transport.
+//! virtio: the device trait, the interrupt, the virtio-mmio transport and its slots.
 
 pub mod device;
 pub mod interrupt;
+pub mod mmio;
+pub mod slots;

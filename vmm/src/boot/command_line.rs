@@ -1,0 +1,44 @@
+//! The guest kernel's command line.
+
+use linux_loader::cmdline::{self, Cmdline};
+use vm_memory::{Address, GuestAddress};
+
+use super::{COMMAND_LINE, MP_POINTER};
+use crate::virtio::slots::{self, Slot};
+
+/// Longest command line with its terminator, in bytes: COMMAND_LINE_SIZE of x86.
+const CAPACITY: usize = 2048;
+
+const _: () = assert!(COMMAND_LINE.0 + CAPACITY as u64 <= MP_POINTER.0);
+
+/// What every guest gets.
+///
+/// - `quiet`: each byte of console output is an exit.
+/// - `panic=-1 reboot=k`: a panic resets the machine at once, through the i8042, which ends the VMM.
+/// - `8250.nr_uarts=1`: there is one serial port; probing for more is exits for nothing.
+const BASE: &str = "console=ttyS0 quiet panic=-1 reboot=k 8250.nr_uarts=1 random.trust_cpu=on";
+
+/// The command line cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is too long, or has characters that a command line cannot have.
+    #[error("{0} (at most {CAPACITY} bytes, printable ASCII)")]
+    Invalid(#[from] cmdline::Error),
+}
+
+/// The command line for a machine with devices in the first `devices` slots, with `extra` at its end.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub fn build(devices: usize, extra: &str) -> Result<String, Error> {
+    let mut line = Cmdline::new(CAPACITY)?;
+    line.insert_str(BASE)?;
+    for slot in slots::all().take(devices) {
+        let Slot { address, irq, .. } = slot;
+        line.add_virtio_mmio_device(slots::SIZE, GuestAddress(address.raw_value()), irq.into(), None)?;
+    }
+    if !extra.trim().is_empty() {
+        line.insert_str(extra.trim())?;
+    }
+    Ok(line.as_cstring()?.to_string_lossy().into_owned())
+}

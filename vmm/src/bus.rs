@@ -1,0 +1,92 @@
+//! What a vCPU's I/O and MMIO exits reach.
+//!
+//! Anything at an address that nobody has is passed over without a word: probing for hardware is what kernels do, and
+//! a guest in a loop must not fill a log.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::{
+    console::{self, SerialLine},
+    virtio::{mmio::MmioTransport, slots},
+};
+
+/// Command and status port of the i8042 keyboard controller.
+const I8042: u16 = 0x64;
+
+/// i8042 command: pulse the reset line.
+const I8042_RESET: u8 = 0xfe;
+
+/// What a write leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest goes on.
+    Continue,
+    /// The guest has reset its machine.
+    Reset,
+}
+
+/// The devices, shared by all vCPUs.
+pub struct Bus {
+    serial: Mutex<SerialLine>,
+    transports: Vec<Mutex<MmioTransport>>,
+}
+
+impl Bus {
+    /// A bus with the serial line and the devices of [`slots::all`], in order.
+    pub fn new(serial: SerialLine, transports: Vec<MmioTransport>) -> Self {
+        Self { serial: Mutex::new(serial), transports: transports.into_iter().map(Mutex::new).collect() }
+    }
+
+    /// `out` and `outs`.
+    pub fn write_port(&self, port: u16, data: &[u8]) -> Outcome {
+        match port {
+            console::PORT..=console::LAST_PORT => {
+                let mut serial = lock(&self.serial);
+                for byte in data {
+                    // It fails only where the interrupt cannot be injected, and then the guest's driver polls.
+                    let _ = serial.write((port - console::PORT) as u8, *byte);
+                }
+                Outcome::Continue
+            }
+            I8042 if data.contains(&I8042_RESET) => Outcome::Reset,
+            _ => Outcome::Continue,
+        }
+    }
+
+    /// `in` and `ins`.
+    pub fn read_port(&self, port: u16, data: &mut [u8]) {
+        match port {
+            console::PORT..=console::LAST_PORT => {
+                let mut serial = lock(&self.serial);
+                data.fill_with(|| serial.read((port - console::PORT) as u8));
+            }
+            // The controller is always ready for a command, and has nothing to say.
+            I8042 => data.fill(0),
+            _ => data.fill(0xff),
+        }
+    }
+
+    /// A write to the MMIO hole.
+    pub fn write_mmio(&self, address: u64, data: &[u8]) {
+        if let Some((transport, offset)) = self.transport(address) {
+            lock(transport).write(offset, data);
+        }
+    }
+
+    /// A read from the MMIO hole.
+    pub fn read_mmio(&self, address: u64, data: &mut [u8]) {
+        match self.transport(address) {
+            Some((transport, offset)) => lock(transport).read(offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    fn transport(&self, address: u64) -> Option<(&Mutex<MmioTransport>, u64)> {
+        let (slot, offset) = slots::at(address)?;
+        Some((self.transports.get(slot)?, offset))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,82 @@
+//! The guest's serial console: a 16550 whose output is kept, as far as it fits, for error messages.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use vm_superio::{Serial, Trigger, serial::NoEvents};
+use vmm_sys_util::eventfd::EventFd;
+
+/// First I/O port of the serial line (COM1).
+pub const PORT: u16 = 0x3f8;
+
+/// Last I/O port of the serial line.
+pub const LAST_PORT: u16 = PORT + 7;
+
+/// Interrupt line of the serial line.
+pub const IRQ: u8 = 4;
+
+/// Most that is kept, in bytes.
+const CAPACITY: usize = 64 << 10;
+
+/// What the guest has written last, shared between its vCPUs and the control socket.
+#[derive(Clone, Debug, Default)]
+pub struct Output(Arc<Mutex<VecDeque<u8>>>);
+
+impl Output {
+    /// All that is kept.
+    pub fn bytes(&self) -> Vec<u8> {
+        let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.iter().copied().collect()
+    }
+
+    /// The last whole lines that fit into `limit` bytes.
+    pub fn last_lines(&self, limit: usize) -> String {
+        let bytes = self.bytes();
+        let mut tail = &bytes[bytes.len().saturating_sub(limit)..];
+        if tail.len() < bytes.len()
+            && let Some(newline) = tail.iter().position(|byte| *byte == b'\n')
+        {
+            tail = &tail[newline + 1..];
+        }
+        let mut lines = String::from_utf8_lossy(tail).replace('\r', "");
+        // Replacement characters are longer than what they replace.
+        lines.truncate(lines.floor_char_boundary(limit));
+        lines
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = (ring.len() + bytes.len()).saturating_sub(CAPACITY).min(ring.len());
+        ring.drain(..over);
+        ring.extend(&bytes[bytes.len().saturating_sub(CAPACITY)..]);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The line's interrupt, an irqfd.
+#[derive(Debug)]
+pub struct Irq(pub EventFd);
+
+impl Trigger for Irq {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+/// The 16550.
+pub type SerialLine = Serial<Irq, NoEvents, Output>;
+
+#[cfg(test)]
+#[path = "console_test.rs"]
+mod tests;

@@ -1,0 +1,188 @@
+//! The main thread's loop: requests of the runtime, the end of the guest, the end of the VMM's lease.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+};
+use stockade_protocol::{
+    frame::{self, FrameBuffer},
+    vmm::{Request, Response},
+};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::{
+    console::Output, devices::fs::shares::Shares, figures::FigureSource, status::StatusSocket, vcpu::End,
+};
+
+/// Longest request, in bytes.
+const REQUEST_LIMIT: usize = 4 << 10;
+
+/// How long the runtime may take to read a response before its connection is dropped.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+const STATUS: u64 = 0;
+const LISTENER: u64 = 1;
+const ENDING: u64 = 2;
+const FIRST_CONNECTION: u64 = 3;
+
+/// The loop cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// epoll failed.
+    #[error("epoll: {0}")]
+    Epoll(#[from] Errno),
+    /// A descriptor is not what it should be.
+    #[error("control socket: {0}")]
+    Socket(#[from] io::Error),
+}
+
+/// How a vCPU thread tells the main thread that the machine has ended.
+#[derive(Debug)]
+pub struct Ending {
+    event: EventFd,
+    end: Mutex<Option<End>>,
+}
+
+impl Ending {
+    /// Nothing has ended yet.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { event: EventFd::new(EFD_NONBLOCK)?, end: Mutex::new(None) })
+    }
+
+    /// The machine has ended; the first to say so is heard.
+    pub fn set(&self, end: End) {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(end);
+        // The counter of an eventfd that is read once cannot be full.
+        let _ = self.event.write(1);
+    }
+
+    fn take(&self) -> Option<End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What requests are about.
+pub struct Services {
+    /// The file systems that the guest sees.
+    pub shares: Shares,
+    /// The guest's console.
+    pub console: Output,
+    /// Figures of this process.
+    pub figures: FigureSource,
+}
+
+struct Connection {
+    stream: UnixStream,
+    requests: FrameBuffer,
+}
+
+/// Serves requests until the machine ends or nobody holds the other end of the status socket any more (`None`).
+///
+/// # Errors
+/// Any [`Error`].
+pub fn serve(
+    status: &StatusSocket,
+    listener: &UnixListener,
+    ending: &Ending,
+    services: &Services,
+) -> Result<Option<End>, Error> {
+    listener.set_nonblocking(true)?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let watch = |fd: &dyn AsRawFd, flags, token| {
+        // SAFETY: the descriptor is open for the duration of the call.
+        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd.as_raw_fd()) };
+        epoll.add(fd, EpollEvent::new(flags, token))
+    };
+    watch(&status.as_fd(), EpollFlags::EPOLLRDHUP, STATUS)?;
+    watch(listener, EpollFlags::EPOLLIN, LISTENER)?;
+    watch(&ending.event, EpollFlags::EPOLLIN, ENDING)?;
+
+    let mut connections = HashMap::<u64, Connection>::new();
+    let mut next = FIRST_CONNECTION;
+    let mut events = [EpollEvent::empty(); 8];
+    loop {
+        let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(Errno::EINTR) => 0,
+            ready => ready?,
+        };
+        for event in &events[..ready] {
+            match event.data() {
+                STATUS => return Ok(None),
+                ENDING => {
+                    if let Some(end) = ending.take() {
+                        return Ok(Some(end));
+                    }
+                }
+                LISTENER => {
+                    // A caller that has gone away again, or no descriptor left for it: it sees the hang-up.
+                    if let Ok((stream, _)) = listener.accept()
+                        && prepare(&stream).is_ok()
+                        && watch(&stream, EpollFlags::EPOLLIN, next).is_ok()
+                    {
+                        connections
+                            .insert(next, Connection { stream, requests: FrameBuffer::new(REQUEST_LIMIT) });
+                        next += 1;
+                    }
+                }
+                token => {
+                    // Dropping a connection closes it, which ends its registration too.
+                    if let Some(connection) = connections.get_mut(&token)
+                        && answer(connection, services).is_err()
+                    {
+                        connections.remove(&token);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn prepare(stream: &UnixStream) -> io::Result<()> {
+    // Blocking, for the answers: reading happens only when there is something to read.
+    stream.set_nonblocking(false)?;
+    stream.set_write_timeout(Some(WRITE_TIMEOUT))
+}
+
+/// Reads what has come and answers what is complete; an error drops the connection.
+fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
+    let mut bytes = [0; 1024];
+    let length = connection.stream.read(&mut bytes)?;
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    connection.requests.extend(&bytes[..length]);
+    while let Some(request) = connection.requests.next().map_err(io::Error::other)? {
+        let response = respond(request, services);
+        connection.stream.write_all(&frame::encode(&response).map_err(io::Error::other)?)?;
+    }
+    Ok(())
+}
+
+fn respond(request: Request, services: &Services) -> Response {
+    let outcome = match request {
+        Request::AddShare { name } => services.shares.add(&name),
+        Request::RemoveShare { name } => services.shares.remove(&name),
+        Request::Console => return Response::Console(services.console.bytes()),
+        Request::Figures => {
+            return match services.figures.read() {
+                Ok(figures) => Response::Figures(figures),
+                Err(e) => Response::Error(format!("cannot read the VMM's memory map: {e}")),
+            };
+        }
+    };
+    outcome.map_or_else(|e| Response::Error(e.to_string()), |()| Response::Done)
+}

@@ -1,0 +1,2 @@
+//! virtio-fs
+pub mod shares;

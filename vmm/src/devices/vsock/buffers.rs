@@ -1,0 +1,204 @@
+//! Guest memory that descriptors point to, as lists of slices: collected, cut, and moved to and from sockets without
+//! a copy in between.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixStream,
+    },
+};
+
+use virtio_queue::{DescriptorChain, desc::split::Descriptor};
+use vm_memory::{Address, GuestMemory, GuestMemoryMmap, VolatileSlice};
+
+/// Most descriptors in one chain. Linux makes at most 18 (a header and MAX_SKB_FRAGS pages).
+pub const MAX_DESCRIPTORS: usize = 128;
+
+/// Most slices in one system call; what is over waits for the next.
+const MAX_IOVECS: usize = 64;
+
+/// A descriptor chain that no driver makes.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// Longer than [`MAX_DESCRIPTORS`].
+    #[error("a chain of more than {MAX_DESCRIPTORS} descriptors")]
+    TooManyDescriptors,
+    /// Device-writable where it must be readable, or the other way round.
+    #[error("a buffer that is {0}")]
+    WrongAccess(&'static str),
+    /// Not in guest memory.
+    #[error("a buffer of {length:#x} bytes at {address:#x}, outside guest memory")]
+    Outside {
+        /// Guest physical address.
+        address: u64,
+        /// Bytes.
+        length: u32,
+    },
+    /// Too short for what it should hold.
+    #[error("a chain of {found} bytes for a packet of {needed}")]
+    TooShort {
+        /// Bytes in the chain.
+        found: usize,
+        /// Bytes of the packet.
+        needed: usize,
+    },
+}
+
+/// Who writes to a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The device reads what the driver has written.
+    Readable,
+    /// The device writes.
+    Writable,
+}
+
+/// Appends the buffers of `chain` to `slices` and returns their total length in bytes.
+///
+/// # Errors
+/// [`ChainError`], other than `TooShort`.
+pub fn collect<'m>(
+    memory: &'m GuestMemoryMmap,
+    chain: DescriptorChain<&'m GuestMemoryMmap>,
+    access: Access,
+    slices: &mut Vec<VolatileSlice<'m>>,
+) -> Result<usize, ChainError> {
+    let mut total = 0;
+    for (index, descriptor) in chain.enumerate() {
+        if index == MAX_DESCRIPTORS {
+            return Err(ChainError::TooManyDescriptors);
+        }
+        if let Some(slice) = buffer(memory, &descriptor, access)? {
+            // DescriptorChain ends before 2^32 bytes.
+            total += slice.len();
+            slices.push(slice);
+        }
+    }
+    Ok(total)
+}
+
+fn buffer<'m>(
+    memory: &'m GuestMemoryMmap,
+    descriptor: &Descriptor,
+    access: Access,
+) -> Result<Option<VolatileSlice<'m>>, ChainError> {
+    match (access, descriptor.is_write_only()) {
+        (Access::Readable, true) => return Err(ChainError::WrongAccess("writable in the tx queue")),
+        (Access::Writable, false) => return Err(ChainError::WrongAccess("not writable in the rx queue")),
+        _ => {}
+    }
+    if descriptor.len() == 0 {
+        return Ok(None);
+    }
+    memory.get_slice(descriptor.addr(), descriptor.len() as usize).map(Some).map_err(|_| ChainError::Outside {
+        address: descriptor.addr().raw_value(),
+        length: descriptor.len(),
+    })
+}
+
+/// Drops the first `count` bytes.
+pub fn skip<'s, 'm>(mut slices: &'s mut [VolatileSlice<'m>], mut count: usize) -> &'s mut [VolatileSlice<'m>] {
+    while let Some((first, rest)) = slices.split_first_mut() {
+        match first.offset(count) {
+            Ok(tail) if !tail.is_empty() => {
+                *first = tail;
+                return slices;
+            }
+            _ => {
+                count -= first.len();
+                slices = rest;
+            }
+        }
+    }
+    slices
+}
+
+/// Drops all but the first `count` bytes.
+pub fn truncate(slices: &mut Vec<VolatileSlice<'_>>, mut count: usize) {
+    let mut kept = 0;
+    for slice in slices.iter_mut() {
+        if count == 0 {
+            break;
+        }
+        if let Ok(head) = slice.subslice(0, count) {
+            *slice = head;
+        }
+        count -= slice.len();
+        kept += 1;
+    }
+    slices.truncate(kept);
+}
+
+/// Copies from the start of `slices` until `bytes` is full, and returns how many bytes that were.
+pub fn copy_out(slices: &[VolatileSlice<'_>], bytes: &mut [u8]) -> usize {
+    let mut done = 0;
+    for slice in slices {
+        done += slice.copy_to(&mut bytes[done..]);
+    }
+    done
+}
+
+/// Copies `bytes` to the start of `slices`.
+pub fn copy_in(slices: &[VolatileSlice<'_>], mut bytes: &[u8]) {
+    for slice in slices {
+        let (now, later) = bytes.split_at(slice.len().min(bytes.len()));
+        slice.copy_from(now);
+        bytes = later;
+    }
+}
+
+/// Writes as much as the socket takes at once, at most [`MAX_IOVECS`] slices.
+///
+/// # Errors
+/// Those of sendmsg(2); `WouldBlock` when the socket's buffer is full.
+pub fn send(socket: &UnixStream, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    with_iovecs(slices, |message| {
+        // SAFETY: `message` points to iovecs of guest memory that stays mapped while `slices` is borrowed; the kernel
+        // only reads it, and tolerates that the guest writes to it meanwhile.
+        unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }
+    })
+}
+
+/// Reads what the socket has into at most [`MAX_IOVECS`] slices; 0 is the end of the stream.
+///
+/// # Errors
+/// Those of recvmsg(2); `WouldBlock` when there is nothing to read.
+pub fn receive(socket: &UnixStream, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    with_iovecs(slices, |message| {
+        // SAFETY: `message` points to iovecs of guest memory that stays mapped while `slices` is borrowed, and to which
+        // no Rust reference exists.
+        unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), message, libc::MSG_DONTWAIT) }
+    })
+}
+
+fn with_iovecs(
+    slices: &[VolatileSlice<'_>],
+    call: impl Fn(*mut libc::msghdr) -> libc::ssize_t,
+) -> io::Result<usize> {
+    let mut iovecs = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_IOVECS];
+    let count = slices.len().min(MAX_IOVECS);
+    for (iovec, slice) in iovecs.iter_mut().zip(slices) {
+        let guard = slice.ptr_guard_mut();
+        *iovec = libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() };
+    }
+    // SAFETY: all-zero is a valid msghdr: no name, no buffers, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = iovecs.as_mut_ptr();
+    message.msg_iovlen = count;
+    loop {
+        match usize::try_from(call(&raw mut message)) {
+            Ok(count) => return Ok(count),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "buffers_test.rs"]
+mod tests;

@@ -1,0 +1,454 @@
+//! One connection: a UNIX stream socket on one side, a vsock stream of the guest on the other.
+//!
+//! ```text
+//!   accepted on the listener           guest's REQUEST to the ready port
+//!         │ REQUEST →                          │ RESPONSE →
+//!         ▼              ← RESPONSE            ▼
+//!     Requested ─────────────────────────▶ Established ── both directions over: SHUTDOWN(both) → ──▶ over
+//!         │                                    │
+//!         │ ← RST                              │ ← RST, ← SHUTDOWN(both): RST →, broken rules: RST →
+//!         ▼                                    ▼
+//!        over ◀──── backlog written ─────── Detached
+//! ```
+//!
+//! In `Detached` the guest has no such connection any more, but what it sent before still goes to the host's side.
+//!
+//! While established, the directions end one by one:
+//!
+//! | direction | ends by | then the other side hears |
+//! |---|---|---|
+//! | to the guest | end of file on the socket | SHUTDOWN(SEND) |
+//! | to the guest | SHUTDOWN(RCV) from the guest | EPIPE |
+//! | to the host | SHUTDOWN(SEND) from the guest, and the backlog is written | end of file |
+//! | to the host | the socket is closed or no longer read | SHUTDOWN(RCV) |
+//!
+//! The socket is watched edge-triggered: `readable` remembers an edge until the socket has been read empty, so that a
+//! guest without credit or buffers costs no wake-ups. EPOLLOUT is asked for only while there is a backlog.
+
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind, Read, Write},
+    net::Shutdown,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
+};
+
+use vm_memory::VolatileSlice;
+use vmm_sys_util::epoll::EventSet;
+
+use super::{
+    buffers,
+    credit::Credit,
+    packet::{Header, op, shutdown},
+};
+
+/// Most receive buffers of the guest that one read fills.
+const MAX_BURST: usize = 32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The guest has not answered yet.
+    Requested,
+    /// Bytes flow.
+    Established,
+    /// The guest's side is gone.
+    Detached,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ToHost {
+    /// The guest may send.
+    Open,
+    /// The guest has sent its last byte; the backlog is still to be written.
+    Ending,
+    /// All is written, or nobody reads it.
+    Over,
+}
+
+/// What a read from the socket brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// So many bytes.
+    Bytes(u32),
+    /// None now, or never again.
+    Nothing,
+}
+
+/// A packet without data that the guest should get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// One of [`op`].
+    pub op: u16,
+    /// Flags of [`op::SHUTDOWN`].
+    pub flags: u32,
+}
+
+/// State of one connection. It knows no ports: those are its key in the muxer.
+#[derive(Debug)]
+pub struct Connection {
+    socket: UnixStream,
+    phase: Phase,
+    credit: Credit,
+    /// Bytes of the guest that the socket did not take at once; never more than the credit's window.
+    backlog: VecDeque<u8>,
+    to_host: ToHost,
+    to_guest_over: bool,
+    /// The socket may have something to read.
+    readable: bool,
+    /// Receive buffers that the next read may fill: grows while reads fill them all.
+    burst: usize,
+    /// Directions that the guest itself has shut down.
+    shut_by_guest: u32,
+    /// Directions whose end the guest has been told.
+    told: u32,
+    owes_request: bool,
+    owes_response: bool,
+    owes_reset: bool,
+    owes_credit_update: bool,
+    credit_request: CreditRequest,
+}
+
+/// One is sent for each time that the credit runs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CreditRequest {
+    Idle,
+    Owed,
+    Sent,
+}
+
+impl Connection {
+    /// A connection that the host asks for. `window` is the most that is kept of what the guest sends, in bytes.
+    pub fn request(socket: UnixStream, window: u32) -> Self {
+        Self { owes_request: true, ..Self::new(socket, Phase::Requested, window) }
+    }
+
+    /// A connection that the guest asks for, and gets.
+    pub fn accept(socket: UnixStream, window: u32, request: &Header) -> Self {
+        let mut connection = Self { owes_response: true, ..Self::new(socket, Phase::Established, window) };
+        connection.credit.learn(request.buf_alloc, request.fwd_cnt);
+        connection
+    }
+
+    fn new(socket: UnixStream, phase: Phase, window: u32) -> Self {
+        Self {
+            socket,
+            phase,
+            credit: Credit::new(window),
+            backlog: VecDeque::new(),
+            to_host: ToHost::Open,
+            to_guest_over: false,
+            readable: false,
+            burst: 1,
+            shut_by_guest: 0,
+            told: 0,
+            owes_request: false,
+            owes_response: false,
+            owes_reset: false,
+            owes_credit_update: false,
+            credit_request: CreditRequest::Idle,
+        }
+    }
+
+    /// The socket, to watch it.
+    pub fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// What to watch the socket for; `None` while the guest has not accepted.
+    pub fn interest(&self) -> Option<EventSet> {
+        let events = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
+        match self.phase {
+            Phase::Requested => None,
+            _ if self.backlog.is_empty() => Some(events),
+            _ => Some(events | EventSet::OUT),
+        }
+    }
+
+    /// True when nothing is left to do in either direction: drop it.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Detached && !self.owes_reset && self.backlog.is_empty()
+    }
+
+    /// True when the guest does not have this connection any more.
+    pub fn is_detached(&self) -> bool {
+        self.phase == Phase::Detached
+    }
+
+    /// Handles a packet of the guest's side, `data` being the `header.len` bytes after its header.
+    pub fn handle(&mut self, header: &Header, data: &mut [VolatileSlice<'_>]) {
+        self.credit.learn(header.buf_alloc, header.fwd_cnt);
+        if self.credit.allowance() > 0 {
+            self.credit_request = CreditRequest::Idle;
+        }
+        match (self.phase, header.op) {
+            (_, op::RST) => self.detach(),
+            (Phase::Requested, op::RESPONSE) => self.phase = Phase::Established,
+            (Phase::Established, op::RW) => self.take(header.len, data),
+            (Phase::Established, op::SHUTDOWN) => self.shut(header.flags),
+            (Phase::Established, op::CREDIT_UPDATE) => {}
+            (Phase::Established, op::CREDIT_REQUEST) => self.owes_credit_update = true,
+            _ => self.reset(),
+        }
+    }
+
+    /// The socket has become ready for something.
+    pub fn on_event(&mut self, events: EventSet) {
+        if events.intersects(EventSet::IN | EventSet::READ_HANG_UP | EventSet::HANG_UP | EventSet::ERROR) {
+            self.readable = true;
+        }
+        if events.intersects(EventSet::HANG_UP | EventSet::ERROR) {
+            self.host_reads_no_more();
+        } else if events.contains(EventSet::OUT) {
+            self.flush();
+        }
+    }
+
+    /// The next packet without data for the guest.
+    pub fn next_control(&mut self) -> Option<Control> {
+        if std::mem::take(&mut self.owes_request) {
+            return Some(Control { op: op::REQUEST, flags: 0 });
+        }
+        if std::mem::take(&mut self.owes_response) {
+            return Some(Control { op: op::RESPONSE, flags: 0 });
+        }
+        if std::mem::take(&mut self.owes_reset) {
+            return Some(Control { op: op::RST, flags: 0 });
+        }
+        if self.phase != Phase::Established {
+            return None;
+        }
+        if self.owes_shutdown() {
+            let flags = self.ended();
+            self.told = flags;
+            if flags == shutdown::BOTH {
+                self.detach();
+            }
+            return Some(Control { op: op::SHUTDOWN, flags });
+        }
+        if std::mem::take(&mut self.owes_credit_update) {
+            return Some(Control { op: op::CREDIT_UPDATE, flags: 0 });
+        }
+        if self.credit_request == CreditRequest::Owed {
+            self.credit_request = CreditRequest::Sent;
+            return Some(Control { op: op::CREDIT_REQUEST, flags: 0 });
+        }
+        None
+    }
+
+    /// True when [`Self::next_control`] has something.
+    pub fn owes_control(&self) -> bool {
+        self.owes_request
+            || self.owes_response
+            || self.owes_reset
+            || (self.phase == Phase::Established
+                && (self.owes_shutdown()
+                    || self.owes_credit_update
+                    || self.credit_request == CreditRequest::Owed))
+    }
+
+    /// True when a read from the socket may bring bytes that the guest can take.
+    pub fn may_receive(&self) -> bool {
+        self.phase == Phase::Established
+            && self.readable
+            && !self.to_guest_over
+            && self.credit.allowance() > 0
+    }
+
+    /// Bytes and receive buffers that the next read may fill.
+    pub fn budget(&self) -> (u32, usize) {
+        (self.credit.allowance(), self.burst)
+    }
+
+    /// Reads from the socket into receive buffers, which are within [`Self::budget`].
+    pub fn receive(&mut self, data: &[VolatileSlice<'_>]) -> Received {
+        match buffers::receive(&self.socket, data) {
+            Ok(0) => {
+                self.to_guest_over = true;
+                Received::Nothing
+            }
+            Ok(count) => {
+                let room: usize = data.iter().map(VolatileSlice::len).sum();
+                self.burst = if count == room { (self.burst * 2).min(MAX_BURST) } else { 1 };
+                // No more than the allowance, a u32, has been asked for.
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                self.credit.spend(count);
+                self.ask_for_credit();
+                Received::Bytes(count)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Received::Nothing
+            }
+            Err(_) => {
+                // A peer that died with bytes unread: its side is gone in both directions.
+                self.to_guest_over = true;
+                self.host_reads_no_more();
+                Received::Nothing
+            }
+        }
+    }
+
+    /// `buf_alloc` and `fwd_cnt` for a packet to the guest.
+    pub fn announce(&mut self) -> (u32, u32) {
+        self.owes_credit_update = false;
+        self.credit.announce()
+    }
+
+    /// Takes bytes of the guest: to the socket, and to the backlog what the socket does not take.
+    fn take(&mut self, count: u32, mut data: &mut [VolatileSlice<'_>]) {
+        if self.shut_by_guest & shutdown::SEND != 0 || self.credit.receive(count).is_err() {
+            return self.reset();
+        }
+        let mut left = count;
+        while left > 0 && self.to_host == ToHost::Open && self.backlog.is_empty() {
+            match buffers::send(&self.socket, data) {
+                Ok(sent) => {
+                    data = buffers::skip(data, sent);
+                    // No more than `count`, a u32, can be sent.
+                    let sent = u32::try_from(sent).unwrap_or(left);
+                    self.credit.forward(sent);
+                    left = left.saturating_sub(sent);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.host_reads_no_more(),
+            }
+        }
+        if self.to_host == ToHost::Open {
+            keep(&mut self.backlog, data);
+        } else {
+            self.credit.forward(left);
+        }
+        self.owes_credit_update |= self.credit.is_update_due();
+    }
+
+    /// Writes the backlog until the socket takes no more.
+    fn flush(&mut self) {
+        while !self.backlog.is_empty() {
+            match send_front(&self.socket, &self.backlog) {
+                Ok(sent) => {
+                    self.backlog.drain(..sent);
+                    self.credit.forward(u32::try_from(sent).unwrap_or(u32::MAX));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return self.host_reads_no_more(),
+            }
+        }
+        self.owes_credit_update |= self.credit.is_update_due();
+        if self.backlog.is_empty() {
+            self.backlog = VecDeque::new();
+            self.end_to_host();
+        }
+    }
+
+    /// If the guest has sent its last byte and all is written, says so to the host's side.
+    fn end_to_host(&mut self) {
+        if self.to_host == ToHost::Ending && self.backlog.is_empty() {
+            let _ = self.socket.shutdown(Shutdown::Write);
+            self.to_host = ToHost::Over;
+        }
+    }
+
+    /// The socket is closed, or shut down for reading, on its other side.
+    fn host_reads_no_more(&mut self) {
+        self.credit.forward(u32::try_from(self.backlog.len()).unwrap_or(u32::MAX));
+        self.backlog = VecDeque::new();
+        self.to_host = ToHost::Over;
+    }
+
+    /// The guest has shut down one direction or both.
+    fn shut(&mut self, flags: u32) {
+        self.shut_by_guest |= flags & shutdown::BOTH;
+        if self.shut_by_guest == shutdown::BOTH {
+            // The guest waits for this before it lets the port go. All its bytes came before.
+            self.owes_reset = true;
+            return self.detach();
+        }
+        if self.shut_by_guest & shutdown::RCV != 0 {
+            let _ = self.socket.shutdown(Shutdown::Read);
+            self.to_guest_over = true;
+        }
+        if self.shut_by_guest & shutdown::SEND != 0 && self.to_host == ToHost::Open {
+            self.to_host = ToHost::Ending;
+            self.end_to_host();
+        }
+    }
+
+    /// The guest has broken the rules.
+    fn reset(&mut self) {
+        self.owes_reset = true;
+        self.detach();
+    }
+
+    fn detach(&mut self) {
+        self.phase = Phase::Detached;
+        self.to_guest_over = true;
+        self.owes_request = false;
+        self.owes_response = false;
+    }
+
+    /// Directions that are over, as flags of a SHUTDOWN of ours.
+    fn ended(&self) -> u32 {
+        let send = if self.to_guest_over { shutdown::SEND } else { 0 };
+        let receive = if self.to_host == ToHost::Over { shutdown::RCV } else { 0 };
+        send | receive
+    }
+
+    /// True when the guest does not know yet of a direction's end, or when that was the last.
+    fn owes_shutdown(&self) -> bool {
+        let ended = self.ended();
+        // What the guest does not send, we do not receive.
+        let from_guest = match self.shut_by_guest {
+            shutdown::SEND => shutdown::RCV,
+            shutdown::RCV => shutdown::SEND,
+            _ => 0,
+        };
+        ended == shutdown::BOTH || ended & !(self.told | from_guest) != 0
+    }
+
+    fn ask_for_credit(&mut self) {
+        if self.credit.allowance() == 0 && self.credit_request == CreditRequest::Idle {
+            self.credit_request = CreditRequest::Owed;
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// A UNIX socket that is closed with bytes unread gives its peer ECONNRESET after the last byte. The peer of a
+    /// process that has ended in order should see the end of file.
+    fn drop(&mut self) {
+        if self.shut_by_guest == shutdown::BOTH && self.socket.shutdown(Shutdown::Both).is_ok() {
+            let mut unread = [0; 4096];
+            while matches!((&self.socket).read(&mut unread), Ok(1..)) {}
+        }
+    }
+}
+
+fn keep(backlog: &mut VecDeque<u8>, data: &[VolatileSlice<'_>]) {
+    let mut chunk = [0; 4096];
+    for slice in data {
+        let mut rest = *slice;
+        loop {
+            let count = rest.copy_to(&mut chunk);
+            backlog.extend(&chunk[..count]);
+            match rest.offset(count) {
+                Ok(tail) if !tail.is_empty() => rest = tail,
+                _ => break,
+            }
+        }
+    }
+}
+
+fn send_front(mut socket: &UnixStream, backlog: &VecDeque<u8>) -> io::Result<usize> {
+    loop {
+        match socket.write(backlog.as_slices().0) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "connection_test.rs"]
+mod tests;

@@ -1,0 +1,27 @@
+//! Why the VMM gave up.
+
+use std::io;
+
+use crate::{boot, control, inherited, isolation, machine, memory};
+
+/// Any of the VMM's errors; the text is the one line that the runtime shows.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // Each wraps one module's error.
+pub enum Error {
+    #[error(transparent)]
+    Inherited(#[from] inherited::Error),
+    #[error(transparent)]
+    Isolation(#[from] isolation::Error),
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
+    #[error(transparent)]
+    Boot(#[from] boot::Error),
+    #[error("device: {0}")]
+    Device(io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    #[error(transparent)]
+    Control(#[from] control::Error),
+}

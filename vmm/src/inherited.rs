@@ -1,0 +1,119 @@
+//! The descriptors and the configuration that the runtime hands over (`protocol/src/vmm.rs`).
+
+use std::{
+    fs::File,
+    os::{
+        fd::{FromRawFd, OwnedFd, RawFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+};
+
+use stockade_protocol::{
+    frame::{self, FrameError},
+    vmm::{Config, fd},
+};
+
+use crate::status::StatusSocket;
+
+/// What is wrong with what the VMM was started with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A descriptor of the fixed set is not open.
+    #[error("descriptor {number} ({name}) was not passed: stockade-vmm is started by stockade, not by hand")]
+    Missing {
+        /// The descriptor.
+        number: RawFd,
+        /// What it should have been.
+        name: &'static str,
+    },
+    /// The configuration could not be read.
+    #[error("configuration: {0}")]
+    Config(#[from] FrameError),
+    /// The configuration ended before it began.
+    #[error("configuration: descriptor {} is empty", fd::CONFIG)]
+    NoConfig,
+    /// The configuration asks for what cannot be.
+    #[error("configuration: {0}")]
+    Invalid(&'static str),
+}
+
+/// The descriptors, owned, and the configuration.
+#[derive(Debug)]
+pub struct Inherited {
+    /// How to make the microVM.
+    pub config: Config,
+    /// The guest kernel.
+    pub kernel: File,
+    /// The initramfs.
+    pub initramfs: File,
+    /// Gets the guest's ready connection.
+    pub ready: UnixStream,
+    /// Its connections go to the agent.
+    pub agent_listener: UnixListener,
+    /// Its connections carry requests to the VMM.
+    pub control_listener: UnixListener,
+    /// `cgroup.procs` to join.
+    pub cgroup_procs: File,
+    /// /dev/kvm.
+    pub kvm: OwnedFd,
+}
+
+/// Takes the status socket; everything that fails afterwards is reported on it.
+///
+/// # Errors
+/// [`Error::Missing`].
+///
+/// # Safety
+/// As [`take`].
+pub unsafe fn take_status() -> Result<StatusSocket, Error> {
+    // SAFETY: the caller vouches for it.
+    Ok(StatusSocket::new(unsafe { claim(fd::STATUS, "status") }?))
+}
+
+/// Takes the other descriptors and reads the configuration.
+///
+/// # Errors
+/// Any [`Error`].
+///
+/// # Safety
+/// Called once, before anything else opens or closes descriptors: those of [`fd`] must belong to nobody yet.
+pub unsafe fn take() -> Result<Inherited, Error> {
+    // SAFETY: the caller vouches for all of these; each number is claimed once.
+    unsafe {
+        let mut config = File::from(claim(fd::CONFIG, "configuration")?);
+        let config = frame::read(&mut config, frame::HOST_LIMIT)?.ok_or(Error::NoConfig)?;
+        Ok(Inherited {
+            config: checked(config)?,
+            kernel: claim(fd::KERNEL, "kernel")?.into(),
+            initramfs: claim(fd::INITRAMFS, "initramfs")?.into(),
+            ready: claim(fd::READY, "ready")?.into(),
+            agent_listener: claim(fd::AGENT_LISTENER, "agent listener")?.into(),
+            control_listener: claim(fd::CONTROL_LISTENER, "control listener")?.into(),
+            cgroup_procs: claim(fd::CGROUP_PROCS, "cgroup.procs")?.into(),
+            kvm: claim(fd::KVM, "KVM")?,
+        })
+    }
+}
+
+fn checked(config: Config) -> Result<Config, Error> {
+    if config.vcpus != 1 {
+        return Err(Error::Invalid("the number of vCPUs must be 1"));
+    }
+    if config.cid < 3 {
+        return Err(Error::Invalid("the guest's context ID must be at least 3"));
+    }
+    Ok(config)
+}
+
+/// Takes ownership of an inherited descriptor.
+///
+/// # Safety
+/// Nobody else owns `number`.
+unsafe fn claim(number: RawFd, name: &'static str) -> Result<OwnedFd, Error> {
+    // SAFETY: F_GETFD touches no memory, and fails on a number that is not open.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(Error::Missing { number, name });
+    }
+    // SAFETY: it is open, and the caller vouches that nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,173 @@
+//! The KVM virtual machine: memory slots, interrupt controllers, and the wiring of devices.
+
+use std::{io, os::fd::OwnedFd, sync::Arc};
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
+use vm_memory::{Address, GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
+use vmm_sys_util::{errno, eventfd::EventFd};
+
+use crate::{
+    boot::Entry,
+    console::{self, Irq, Output, SerialLine},
+    status::StatusSocket,
+    vcpu::{self, Vcpu},
+    virtio::{
+        device::VirtioDevice,
+        mmio::{MmioTransport, register},
+        slots::{self, Slot},
+    },
+};
+use stockade_protocol::vmm::Stage;
+
+/// Three pages that Intel's KVM needs in a guest without "unrestricted guest", where nothing else is.
+const TASK_STATE: usize = 0xfffb_d000;
+
+/// The only KVM API there is.
+const API_VERSION: i32 = 12;
+
+/// The virtual machine cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The descriptor is something else, or KVM is unusable.
+    #[error("/dev/kvm: not a KVM device of API version {API_VERSION}")]
+    NotKvm,
+    /// KVM refuses.
+    #[error("KVM: {what}: {source}; see `stockade check`")]
+    Kvm {
+        /// The request.
+        what: &'static str,
+        /// Why.
+        source: errno::Error,
+    },
+    /// The host has no descriptors or memory left.
+    #[error("eventfd: {0}")]
+    EventFd(#[from] io::Error),
+    /// There are more devices than slots.
+    #[error("more than {0} devices")]
+    TooManyDevices(usize),
+    /// A vCPU cannot be made.
+    #[error(transparent)]
+    Vcpu(#[from] vcpu::Error),
+}
+
+fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> Error {
+    move |source| Error::Kvm { what, source }
+}
+
+/// One virtual machine.
+#[derive(Debug)]
+pub struct Machine {
+    kvm: Kvm,
+    vm: VmFd,
+}
+
+impl Machine {
+    /// KVM_CREATE_VM on an open /dev/kvm.
+    ///
+    /// # Errors
+    /// [`Error::NotKvm`], [`Error::Kvm`].
+    pub fn create(kvm: OwnedFd) -> Result<Self, Error> {
+        // SAFETY: the descriptor is owned and handed on; whether it is KVM's is checked next.
+        let kvm =
+            unsafe { <Kvm as std::os::fd::FromRawFd>::from_raw_fd(std::os::fd::IntoRawFd::into_raw_fd(kvm)) };
+        if kvm.get_api_version() != API_VERSION {
+            return Err(Error::NotKvm);
+        }
+        let vm = loop {
+            match kvm.create_vm() {
+                // A signal that is pending in the kernel's own memory notifier set-up.
+                Err(e) if e.errno() == libc::EINTR => {}
+                created => break created.map_err(refused("KVM_CREATE_VM"))?,
+            }
+        };
+        Ok(Self { kvm, vm })
+    }
+
+    /// Gives the machine its RAM and its interrupt controllers.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn set_up(&self, memory: &GuestMemoryMmap) -> Result<(), Error> {
+        for (slot, region) in (0..).zip(memory.iter()) {
+            let region = kvm_userspace_memory_region {
+                slot,
+                guest_phys_addr: region.start_addr().raw_value(),
+                memory_size: region.len(),
+                userspace_addr: region.as_ptr() as u64,
+                flags: 0,
+            };
+            // SAFETY: the region is mapped, and `memory` is kept for as long as vCPUs run.
+            unsafe { self.vm.set_user_memory_region(region) }
+                .map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        self.vm.set_tss_address(TASK_STATE).map_err(refused("KVM_SET_TSS_ADDR"))?;
+        self.vm.create_irq_chip().map_err(refused("KVM_CREATE_IRQCHIP"))
+    }
+
+    /// The serial line, wired to its interrupt.
+    ///
+    /// # Errors
+    /// [`Error::EventFd`], [`Error::Kvm`].
+    pub fn serial_line(&self, output: Output) -> Result<SerialLine, Error> {
+        Ok(SerialLine::new(Irq(self.irq(console::IRQ)?), output))
+    }
+
+    /// The devices behind their transports, in the first slots, wired to their interrupts and notifications.
+    ///
+    /// # Errors
+    /// [`Error::TooManyDevices`], [`Error::EventFd`], [`Error::Kvm`].
+    pub fn attach(
+        &self,
+        devices: Vec<Box<dyn VirtioDevice>>,
+        memory: &GuestMemoryMmap,
+        status: &Arc<StatusSocket>,
+    ) -> Result<Vec<MmioTransport>, Error> {
+        if devices.len() > slots::all().count() {
+            return Err(Error::TooManyDevices(slots::all().count()));
+        }
+        devices
+            .into_iter()
+            .zip(slots::all())
+            .map(|(device, slot)| self.attach_one(device, slot, memory, status))
+            .collect()
+    }
+
+    fn attach_one(
+        &self,
+        device: Box<dyn VirtioDevice>,
+        slot: Slot,
+        memory: &GuestMemoryMmap,
+        status: &Arc<StatusSocket>,
+    ) -> Result<MmioTransport, Error> {
+        let status = Arc::clone(status);
+        let on_driver_ok = Box::new(move || status.reached(Stage::DriverReady));
+        let transport = MmioTransport::new(device, memory.clone(), self.irq(slot.irq)?, on_driver_ok)?;
+        let notify = IoEventAddress::Mmio(slot.address.raw_value() + register::QUEUE_NOTIFY);
+        for (event, queue) in transport.queue_events().iter().zip(0u32..) {
+            self.vm.register_ioevent(event, &notify, queue).map_err(refused("KVM_IOEVENTFD"))?;
+        }
+        Ok(transport)
+    }
+
+    /// The vCPU that boots, at `entry`.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`], [`Error::Vcpu`].
+    pub fn boot_cpu(&self, entry: Entry, listed: u8) -> Result<Vcpu, Error> {
+        let supported = self.supported_cpuid()?;
+        let vcpu = Vcpu::new(&self.vm, &supported, 0, listed)?;
+        vcpu.enter_at(entry)?;
+        Ok(vcpu)
+    }
+
+    fn supported_cpuid(&self) -> Result<CpuId, Error> {
+        self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("KVM_GET_SUPPORTED_CPUID"))
+    }
+
+    fn irq(&self, line: u8) -> Result<EventFd, Error> {
+        let event = EventFd::new(libc::EFD_NONBLOCK)?;
+        self.vm.register_irqfd(&event, line.into()).map_err(refused("KVM_IRQFD"))?;
+        Ok(event)
+    }
+}

@@ -1,0 +1,166 @@
+//! Guest RAM and the guest's physical address map.
+//!
+//! ```text
+//!  0          9f000  a0000      100000                 3 GiB            4 GiB
+//!  │ RAM      │ boot │ (holes)  │ RAM: kernel, initramfs│ MMIO hole     │ RAM above 3 GiB
+//! ```
+//!
+//! RAM is private and lazily backed: the host has a page for it once the guest (or a device) touches it. Files are
+//! mapped into it copy-on-write, so that a page of the kernel which the guest only reads is the host's page cache.
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd, unix::fs::FileExt},
+};
+
+use vm_memory::{
+    Address, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
+    mmap::FromRangesError,
+};
+
+/// Start of the hole in which devices live.
+pub const MMIO_START: GuestAddress = GuestAddress(3 << 30);
+
+/// First address after the hole.
+pub const MMIO_END: GuestAddress = GuestAddress(4 << 30);
+
+/// Size of a page, in bytes.
+pub const PAGE_SIZE: u64 = 4096;
+
+const MIB: u64 = 1 << 20;
+
+/// Least RAM in which a kernel starts, in MiB.
+const LEAST_MIB: u32 = 32;
+
+/// Most RAM, in MiB: the guest's page tables and KVM take more, but a typing error should not.
+const MOST_MIB: u32 = 4 << 20;
+
+/// Guest RAM could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The size is out of range.
+    #[error("guest memory of {0} MiB is out of range: {LEAST_MIB} to {MOST_MIB} MiB")]
+    Size(u32),
+    /// The host refuses the address space.
+    #[error("guest memory of {memory_mib} MiB cannot be reserved: {source}; raise RLIMIT_AS or ask for less")]
+    Reserve {
+        /// The size.
+        memory_mib: u32,
+        /// Why.
+        source: FromRangesError,
+    },
+    /// A file does not fit where it belongs.
+    #[error(
+        "{length} bytes at {address:#x} are outside the guest's memory of {ram} bytes below 3 GiB; give it more"
+    )]
+    Outside {
+        /// Guest physical address.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// Bytes of RAM below the hole.
+        ram: u64,
+    },
+    /// A file cannot be mapped into guest memory.
+    #[error("cannot map into guest memory: {0}")]
+    Map(io::Error),
+    /// A file cannot be read into guest memory.
+    #[error("cannot read into guest memory: {0}")]
+    Read(io::Error),
+    /// Guest memory cannot be written.
+    #[error("cannot write guest memory: {0}")]
+    Access(#[from] GuestMemoryError),
+}
+
+/// Reserves `memory_mib` MiB of guest RAM.
+///
+/// # Errors
+/// [`Error::Size`], [`Error::Reserve`].
+pub fn reserve(memory_mib: u32) -> Result<GuestMemoryMmap, Error> {
+    if !(LEAST_MIB..=MOST_MIB).contains(&memory_mib) {
+        return Err(Error::Size(memory_mib));
+    }
+    let size = u64::from(memory_mib) * MIB;
+    let low = size.min(MMIO_START.raw_value());
+    // x86_64: u64 fits usize.
+    let mut ranges = vec![(GuestAddress(0), low as usize)];
+    if size > low {
+        ranges.push((MMIO_END, (size - low) as usize));
+    }
+    GuestMemoryMmap::from_ranges(&ranges).map_err(|source| Error::Reserve { memory_mib, source })
+}
+
+/// Bytes of RAM below the MMIO hole.
+pub fn low_ram(memory: &GuestMemoryMmap) -> u64 {
+    memory.find_region(GuestAddress(0)).map_or(0, GuestMemoryRegion::len)
+}
+
+/// Puts `length` bytes of `file` from `offset` at `address`: whole pages by mapping them copy-on-write, the edges, and
+/// everything where file and memory are aligned differently, by reading.
+///
+/// # Errors
+/// [`Error::Outside`], [`Error::Map`], [`Error::Read`].
+pub fn place_file(
+    memory: &GuestMemoryMmap,
+    address: GuestAddress,
+    file: &File,
+    offset: u64,
+    length: u64,
+) -> Result<(), Error> {
+    let ram = low_ram(memory);
+    let end = address
+        .checked_add(length)
+        .map(|end| end.raw_value())
+        .filter(|end| *end <= ram)
+        .ok_or(Error::Outside { address: address.raw_value(), length, ram })?;
+    let start = address.raw_value();
+    let mapped = start.next_multiple_of(PAGE_SIZE)..end / PAGE_SIZE * PAGE_SIZE;
+    if start % PAGE_SIZE != offset % PAGE_SIZE || mapped.is_empty() {
+        return read_file(memory, start, file, offset, length);
+    }
+    read_file(memory, start, file, offset, mapped.start - start)?;
+    map_file(memory, mapped.start, file, offset + (mapped.start - start), mapped.end - mapped.start)?;
+    read_file(memory, mapped.end, file, offset + (mapped.end - start), end - mapped.end)
+}
+
+/// Reads into guest memory; the range has been checked to be in the lower region.
+fn read_file(
+    memory: &GuestMemoryMmap,
+    start: u64,
+    file: &File,
+    offset: u64,
+    length: u64,
+) -> Result<(), Error> {
+    if length == 0 {
+        return Ok(());
+    }
+    let slice = memory.get_slice(GuestAddress(start), length as usize)?;
+    // SAFETY: the slice is in bounds, and nobody else has references into guest memory: no vCPU runs yet.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(slice.ptr_guard_mut().as_ptr(), slice.len()) };
+    file.read_exact_at(bytes, offset).map_err(Error::Read)
+}
+
+/// Maps pages over guest memory; the range has been checked to be whole pages of the lower region.
+fn map_file(
+    memory: &GuestMemoryMmap,
+    start: u64,
+    file: &File,
+    offset: u64,
+    length: u64,
+) -> Result<(), Error> {
+    let at = memory.get_host_address(GuestAddress(start))?;
+    // SAFETY: MAP_FIXED replaces pages of a mapping that guest memory owns and unmaps as one range; no references
+    // into it exist.
+    let mapped = unsafe {
+        libc::mmap(
+            at.cast(),
+            length as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+            file.as_raw_fd(),
+            offset as libc::off_t,
+        )
+    };
+    if mapped == libc::MAP_FAILED { Err(Error::Map(io::Error::last_os_error())) } else { Ok(()) }
+}

@@ -1,0 +1,69 @@
+//! Reports to the runtime: how far the VMM has come, and how it ended.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+};
+
+use nix::sys::socket::{MsgFlags, send};
+use stockade_protocol::vmm::{CONSOLE_EXCERPT, STATUS_LIMIT, Stage, Status};
+
+/// Longest reason in a report, in bytes, so that a packet stays below [`STATUS_LIMIT`].
+const REASON_LIMIT: usize = 4 << 10;
+
+const _: () = assert!(CONSOLE_EXCERPT + REASON_LIMIT + 64 < STATUS_LIMIT);
+
+/// The status socket, which threads share.
+///
+/// Nothing is done where a report cannot be sent: nobody listens any more then, and the VMM is about to see that and
+/// leave.
+#[derive(Debug)]
+pub struct StatusSocket {
+    socket: OwnedFd,
+    last: Mutex<Option<Stage>>,
+}
+
+impl StatusSocket {
+    /// Reports go to `socket`, a SOCK_SEQPACKET.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket, last: Mutex::new(None) }
+    }
+
+    /// Reports a stage; one that is not after the last is passed over.
+    pub fn reached(&self, stage: Stage) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last < stage) {
+            *last = Some(stage);
+            self.send(&Status::Reached(stage));
+        }
+    }
+
+    /// Reports that the VMM gives up; the caller exits.
+    pub fn failed(&self, reason: &str, console: String) {
+        // A VMM that cannot read its configuration has not reached any stage; the first is the nearest.
+        let after = self.last.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Stage::Started);
+        self.send(&Status::Failed { after, reason: one_line(reason), console });
+    }
+
+    /// Reports that the guest has ended its machine; the caller exits.
+    pub fn ended(&self, reason: &str, console: String) {
+        self.send(&Status::Ended { reason: one_line(reason), console });
+    }
+
+    fn send(&self, status: &Status) {
+        if let Ok(packet) = postcard::to_stdvec(status) {
+            let _ = send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL);
+        }
+    }
+}
+
+impl AsFd for StatusSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn one_line(reason: &str) -> String {
+    let end = reason.floor_char_boundary(REASON_LIMIT);
+    reason[..end].replace('\n', " ")
+}

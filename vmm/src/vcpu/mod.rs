@@ -1,0 +1,124 @@
+//! Virtual CPUs.
+
+pub mod cpuid;
+pub mod registers;
+
+use kvm_bindings::{CpuId, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use vmm_sys_util::{errno, ioctl::ioctl_with_ref, ioctl_iow_nr};
+
+use crate::{
+    boot::Entry,
+    bus::{Bus, Outcome},
+};
+
+ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
+
+/// A vCPU cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("vCPU {id}: {what}: {source}")]
+pub struct Error {
+    id: u8,
+    what: &'static str,
+    source: errno::Error,
+}
+
+/// How a vCPU ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest reset its machine.
+    Reset,
+    /// It cannot go on, for this reason.
+    Failed(String),
+}
+
+/// One virtual CPU.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: VcpuFd,
+    id: u8,
+}
+
+impl Vcpu {
+    /// CPU `id` of a machine that may have up to `listed`.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn new(vm: &VmFd, supported: &CpuId, id: u8, listed: u8) -> Result<Self, Error> {
+        let error = |what| move |source| Error { id, what, source };
+        let fd = vm.create_vcpu(id.into()).map_err(error("KVM_CREATE_VCPU"))?;
+        fd.set_cpuid2(&cpuid::of_cpu(supported, id, listed)).map_err(error("KVM_SET_CPUID2"))?;
+        registers::set_up(&fd).map_err(error("its registers"))?;
+        Ok(Self { fd, id })
+    }
+
+    /// Makes it the CPU that boots.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn enter_at(&self, entry: Entry) -> Result<(), Error> {
+        registers::enter(&self.fd, entry).map_err(|source| Error {
+            id: self.id,
+            what: "its registers",
+            source,
+        })
+    }
+
+    /// What the guest's TSC reads minus what the host's reads (wrapping); 0 where KVM cannot tell.
+    pub fn tsc_offset(&self) -> u64 {
+        let mut offset = 0u64;
+        let attribute = kvm_device_attr {
+            group: KVM_VCPU_TSC_CTRL,
+            attr: KVM_VCPU_TSC_OFFSET.into(),
+            addr: &raw mut offset as u64,
+            flags: 0,
+        };
+        // SAFETY: the attribute is a u64, which KVM writes to `addr`; on failure it writes nothing.
+        unsafe { ioctl_with_ref(&self.fd, KVM_GET_DEVICE_ATTR(), &attribute) };
+        offset
+    }
+
+    /// Runs until the machine ends.
+    pub fn run(mut self, bus: &Bus) -> End {
+        loop {
+            let failure = match self.fd.run() {
+                Ok(VcpuExit::MmioWrite(address, data)) => {
+                    bus.write_mmio(address, data);
+                    continue;
+                }
+                Ok(VcpuExit::MmioRead(address, data)) => {
+                    bus.read_mmio(address, data);
+                    continue;
+                }
+                Ok(VcpuExit::IoOut(port, data)) => match bus.write_port(port, data) {
+                    Outcome::Continue => continue,
+                    Outcome::Reset => return End::Reset,
+                },
+                Ok(VcpuExit::IoIn(port, data)) => {
+                    bus.read_port(port, data);
+                    continue;
+                }
+                Ok(VcpuExit::Intr) => continue,
+                Ok(VcpuExit::Shutdown) => "the guest crashed (triple fault)".into(),
+                Ok(VcpuExit::FailEntry(reason, _)) => {
+                    format!(
+                        "the host's CPU refused to run the guest (hardware reason {reason:#x}): see `stockade check`"
+                    )
+                }
+                Ok(VcpuExit::InternalError) => self.internal_error(),
+                Ok(exit) => format!("KVM stopped the guest unexpectedly: {exit:?}"),
+                Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => continue,
+                Err(e) if e.errno() == libc::EFAULT => "the host has no memory for the guest".into(),
+                Err(e) => format!("KVM_RUN: {e}"),
+            };
+            return End::Failed(format!("vCPU {}: {failure}", self.id));
+        }
+    }
+
+    fn internal_error(&mut self) -> String {
+        // SAFETY: the exit reason says that this is the union's field.
+        let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
+        let at = self.fd.get_regs().map(|registers| registers.rip).unwrap_or_default();
+        format!("KVM cannot emulate the guest (internal error {suberror}) at {at:#x}: see `stockade check`")
+    }
+}

@@ -1,0 +1,34 @@
+//! Where virtio-mmio devices are in the guest's address map, and which interrupt line each has.
+
+use vm_memory::GuestAddress;
+
+use crate::memory::MMIO_START;
+
+/// Bytes of address space of one slot: registers, then configuration space.
+pub const SIZE: u64 = 0x1000;
+
+/// The I/O APIC lines that no legacy device has.
+const LINES: [u8; 17] = [5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23];
+
+/// One place for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its registers.
+    pub address: GuestAddress,
+    /// Its interrupt line.
+    pub irq: u8,
+}
+
+/// All slots, in the order in which devices fill them.
+pub fn all() -> impl Iterator<Item = Slot> {
+    LINES
+        .iter()
+        .zip(0u64..)
+        .map(|(irq, index)| Slot { address: GuestAddress(MMIO_START.0 + index * SIZE), irq: *irq })
+}
+
+/// The slot that a guest physical address falls into, and the offset in it.
+pub fn at(address: u64) -> Option<(usize, u64)> {
+    let offset = address.checked_sub(MMIO_START.0)?;
+    Some(((offset / SIZE) as usize, offset % SIZE))
+}
