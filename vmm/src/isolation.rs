@@ -36,6 +36,12 @@ const CAPABILITIES: [Capability; 9] = [
     Capability::CAP_SETUID,
 ];
 
+/// The file server's threads take on the uid of a request's caller to create files as its own; this keeps their
+/// capabilities while they do (capabilities(7), "securebits"). The caller's rights are the guest's to check.
+const SECURE_BITS: libc::c_ulong = SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED;
+const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+const SECBIT_NO_SETUID_FIXUP_LOCKED: libc::c_ulong = 1 << 3;
+
 /// A folder that every mount namespace has, to mount the new root on before it becomes the root.
 const STEPPING_STONE: &str = "/proc";
 
@@ -121,6 +127,9 @@ fn raise_descriptor_limit() -> Result<(), Error> {
 }
 
 fn drop_capabilities() -> Result<(), Error> {
+    // SAFETY: no pointers are passed.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECURE_BITS) })
+        .map_err(failed("PR_SET_SECUREBITS"))?;
     let keep = HashSet::from(CAPABILITIES);
     for capability in caps::all() {
         // It fails on those that this kernel does not know yet.

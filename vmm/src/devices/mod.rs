@@ -2,6 +2,7 @@
 
 pub mod fs;
 pub mod rng;
+pub mod vsock;
 
 use std::io;
 
@@ -18,6 +19,5 @@ pub struct Parts {
 /// # Errors
 /// A device cannot be made.
 pub fn all(parts: Parts) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
-    let _ = parts;
-    Ok(vec![])
+    Ok(vec![Box::new(rng::Rng::default()), Box::new(fs::Fs::new(parts.shares))])
 }

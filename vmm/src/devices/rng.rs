@@ -1,1 +1,86 @@
+//! The entropy device (virtio 1.3 §5.4): the host's random numbers for the guest.
 
+use std::io::{self, Write};
+
+use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::DescriptorChain;
+use vm_memory::GuestMemoryMmap;
+
+use crate::virtio::{
+    device::{ActivateError, Activation, VirtioDevice},
+    worker::{Handler, Nonsense, Worker},
+};
+
+const NAME: &str = "rng";
+const DEVICE_TYPE: u32 = 4;
+const QUEUE_SIZES: [u16; 1] = [16];
+const STACK: usize = 64 << 10;
+
+/// Most that one request gets, in bytes; a driver that asks for more asks again.
+const MOST: usize = 256;
+
+/// An entropy device.
+#[derive(Debug, Default)]
+pub struct Rng {
+    worker: Option<Worker>,
+}
+
+impl VirtioDevice for Rng {
+    fn device_type(&self) -> u32 {
+        DEVICE_TYPE
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_RING_F_EVENT_IDX
+    }
+
+    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        let worker = Worker::spawn(NAME, STACK, activation, Source);
+        self.worker = Some(worker.map_err(|e| ActivateError { device: NAME, reason: e.to_string() })?);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.stop();
+        }
+    }
+}
+
+struct Source;
+
+impl Handler for Source {
+    fn handle(
+        &mut self,
+        _queue: usize,
+        memory: &GuestMemoryMmap,
+        chain: DescriptorChain<&GuestMemoryMmap>,
+    ) -> Result<u32, Nonsense> {
+        let mut writer = chain.writer(memory)?;
+        let length = writer.available_bytes().min(MOST);
+        if length == 0 {
+            return Err(Nonsense);
+        }
+        let mut bytes = [0; MOST];
+        fill(&mut bytes[..length]).map_err(|_| Nonsense)?;
+        writer.write_all(&bytes[..length]).map_err(|_| Nonsense)?;
+        Ok(length as u32)
+    }
+}
+
+/// Fills at most 256 bytes, which getrandom(2) does in one go.
+fn fill(bytes: &mut [u8]) -> io::Result<()> {
+    // SAFETY: the buffer is valid for its length.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if got == bytes.len() as isize { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+#[path = "rng_test.rs"]
+mod tests;

@@ -12,7 +12,12 @@ use crate::{
     bus::{Bus, Outcome},
 };
 
-ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
+/// An attribute of a vCPU, for which kvm-ioctls has no method on x86.
+mod attribute {
+    #![allow(missing_docs)] // The macro makes a public function.
+    use super::{KVMIO, ioctl_iow_nr, kvm_device_attr};
+    ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
+}
 
 /// A vCPU cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +79,7 @@ impl Vcpu {
             flags: 0,
         };
         // SAFETY: the attribute is a u64, which KVM writes to `addr`; on failure it writes nothing.
-        unsafe { ioctl_with_ref(&self.fd, KVM_GET_DEVICE_ATTR(), &attribute) };
+        unsafe { ioctl_with_ref(&self.fd, attribute::KVM_GET_DEVICE_ATTR(), &attribute) };
         offset
     }
 

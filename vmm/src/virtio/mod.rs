@@ -4,3 +4,7 @@ pub mod device;
 pub mod interrupt;
 pub mod mmio;
 pub mod slots;
+pub mod worker;
+
+#[cfg(test)]
+pub mod queue_fixture;

@@ -1,0 +1,145 @@
+//! The thread of a device that answers descriptor chains one after the other.
+//!
+//! ```text
+//!  notification ─▶ take available chains ─▶ device handles each ─▶ used ring ─▶ interrupt, if the driver wants one
+//! ```
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use nix::{
+    errno::Errno,
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{device::Activation, interrupt::Interrupt};
+
+/// The driver broke the rules: the device fails.
+#[derive(Debug, thiserror::Error)]
+#[error("the driver broke the rules of its queue")]
+pub struct Nonsense;
+
+impl From<virtio_queue::Error> for Nonsense {
+    fn from(_: virtio_queue::Error) -> Self {
+        Self
+    }
+}
+
+/// What a device does with one chain.
+pub trait Handler: Send + 'static {
+    /// Handles a chain of the queue of this index and returns how many bytes were written to it.
+    ///
+    /// # Errors
+    /// The chain cannot be understood.
+    fn handle(
+        &mut self,
+        queue: usize,
+        memory: &GuestMemoryMmap,
+        chain: DescriptorChain<&GuestMemoryMmap>,
+    ) -> Result<u32, Nonsense>;
+}
+
+/// A device's running thread.
+#[derive(Debug)]
+pub struct Worker {
+    thread: JoinHandle<()>,
+    stop: EventFd,
+}
+
+impl Worker {
+    /// Starts a thread of `stack` bytes that works on all queues of `activation`.
+    ///
+    /// # Errors
+    /// The host has no descriptors or threads left.
+    pub fn spawn(
+        name: &'static str,
+        stack: usize,
+        activation: Activation,
+        handler: impl Handler,
+    ) -> io::Result<Self> {
+        let stop = EventFd::new(EFD_NONBLOCK)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (event, token) in activation.queue_events.iter().chain([&stop]).zip(0..) {
+            // SAFETY: the descriptor is open for the duration of the call.
+            let event = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
+            epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        }
+        let Activation { memory, queues, queue_events, interrupt, .. } = activation;
+        let work = Work { epoll, memory, queues, queue_events, interrupt, handler };
+        let thread = thread::Builder::new().name(name.into()).stack_size(stack).spawn(move || work.run())?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Ends the thread; it finishes the chain at hand.
+    pub fn stop(self) {
+        // The counter is written once. A thread that panicked has ended too.
+        let _ = self.stop.write(1);
+        let _ = self.thread.join();
+    }
+}
+
+struct Work<H> {
+    epoll: Epoll,
+    memory: GuestMemoryMmap,
+    queues: Vec<Queue>,
+    queue_events: Vec<EventFd>,
+    interrupt: Arc<Interrupt>,
+    handler: H,
+}
+
+impl<H: Handler> Work<H> {
+    /// Until stopped; a device that has failed waits for that.
+    fn run(mut self) {
+        let mut events = [EpollEvent::empty(); 4];
+        loop {
+            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(ready) => ready,
+                Err(Errno::EINTR) => continue,
+                Err(_) => return self.interrupt.fail(),
+            };
+            for event in &events[..ready] {
+                let index = event.data() as usize;
+                let Some(queue_event) = self.queue_events.get(index) else { return };
+                // Only this thread reads it; where it has nothing, the queue has nothing.
+                let _ = queue_event.read();
+                if !self.interrupt.has_failed() && self.work(index).is_err() {
+                    self.interrupt.fail();
+                }
+            }
+        }
+    }
+
+    /// Works on at most one ring's worth of chains, then lets the other queues and a stop have their turn.
+    fn work(&mut self, index: usize) -> Result<(), Nonsense> {
+        let memory = &self.memory;
+        let Some(queue) = self.queues.get_mut(index).filter(|queue| queue.ready()) else { return Ok(()) };
+        let mut left = queue.size();
+        loop {
+            queue.disable_notification(memory)?;
+            while let Some(chain) = queue.iter(memory)?.next() {
+                let head = chain.head_index();
+                let written = self.handler.handle(index, memory, chain)?;
+                queue.add_used(memory, head, written)?;
+                if queue.needs_notification(memory)? {
+                    self.interrupt.used();
+                }
+                left -= 1;
+                if left == 0 {
+                    // The counter is at most 1 here.
+                    let _ = self.queue_events[index].write(1);
+                    return Ok(());
+                }
+            }
+            if !queue.enable_notification(memory)? {
+                return Ok(());
+            }
+        }
+    }
+}
