@@ -68,7 +68,18 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     let memory = memory::reserve(config.memory_mib)?;
     machine.set_up(&memory)?;
     let shares = Shares::default();
-    let devices = devices::all(devices::Parts { shares: shares.clone() }).map_err(Error::Device)?;
+    let on_ready = {
+        let status = Arc::clone(status);
+        move || status.reached(Stage::AgentConnected)
+    };
+    let devices = devices::all(devices::Parts {
+        shares: shares.clone(),
+        cid: config.cid,
+        agent_listener: inherited.agent_listener,
+        ready: inherited.ready,
+        on_ready: Box::new(on_ready),
+    })
+    .map_err(Error::Device)?;
     let command_line =
         command_line::build(devices.len(), &config.kernel_parameters).map_err(boot::Error::CommandLine)?;
     let lines: Vec<u8> =

@@ -4,7 +4,10 @@ pub mod fs;
 pub mod rng;
 pub mod vsock;
 
-use std::io;
+use std::{
+    io,
+    os::unix::net::{UnixListener, UnixStream},
+};
 
 use crate::virtio::device::VirtioDevice;
 
@@ -12,6 +15,14 @@ use crate::virtio::device::VirtioDevice;
 pub struct Parts {
     /// The file systems that the guest sees.
     pub shares: fs::shares::Shares,
+    /// The guest's context ID.
+    pub cid: u32,
+    /// Its connections go to the agent.
+    pub agent_listener: UnixListener,
+    /// Gets the guest's one connection.
+    pub ready: UnixStream,
+    /// Called when the guest has made it.
+    pub on_ready: Box<dyn FnOnce() + Send>,
 }
 
 /// Every device, in the order of their slots.
@@ -19,5 +30,10 @@ pub struct Parts {
 /// # Errors
 /// A device cannot be made.
 pub fn all(parts: Parts) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
-    Ok(vec![Box::new(rng::Rng::default()), Box::new(fs::Fs::new(parts.shares))])
+    let Parts { shares, cid, agent_listener, ready, on_ready } = parts;
+    Ok(vec![
+        Box::new(rng::Rng::default()),
+        Box::new(fs::Fs::new(shares)),
+        Box::new(vsock::Vsock::new(cid.into(), agent_listener, ready, on_ready)?),
+    ])
 }
