@@ -1,2 +1,53 @@
-//! Start of the crate.
-fn main() {}
+//! PID 1 of a stockade guest: builds containers, carries their stdio, reaps.
+//!
+//! One thread and one epoll loop: the agent waits for nothing but descriptors, a thread per stream would cost
+//! memory in every guest, and a single-threaded process may run ordinary code between clone and execve.
+
+use std::{arch::x86_64::_rdtsc, convert::Infallible};
+
+use nix::sys::reboot::{RebootMode, reboot};
+
+mod boot;
+mod cgroup;
+mod cgroup_devices;
+mod clone;
+mod connection;
+mod container;
+mod error;
+mod init;
+mod mount_api;
+mod poller;
+mod process;
+mod pump;
+mod reaper;
+mod server;
+mod signal;
+mod stdio;
+mod vsock;
+
+use error::Result;
+
+fn main() {
+    // SAFETY: RDTSC is in every x86-64 processor, and the guest kernel leaves it to user space.
+    let entry_tsc = unsafe { _rdtsc() };
+    std::panic::set_hook(Box::new(|panic| give_up(&panic.to_string())));
+    let Err(error) = run(entry_tsc);
+    give_up(&error.message);
+}
+
+fn run(entry_tsc: u64) -> Result<Infallible> {
+    let listener = vsock::listen()?;
+    vsock::report_ready(entry_tsc)?;
+    // The host prepares the first container meanwhile.
+    boot::prepare()?;
+    server::Server::new(listener)?.run()
+}
+
+/// Ends the guest, because a guest without its PID 1 is lost; the host shows the console's last lines.
+fn give_up(reason: &str) -> ! {
+    eprintln!("stockade-agent: {reason}");
+    if !init::is_container_process() {
+        let _ = reboot(RebootMode::RB_AUTOBOOT);
+    }
+    std::process::exit(1)
+}

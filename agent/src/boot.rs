@@ -1,0 +1,80 @@
+//! What the guest needs once, before its first container. Every call here is paid at every start of a pod.
+
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sys::{
+        resource::{Resource, setrlimit},
+        socket::{AddressFamily, SockFlag, SockType, socket},
+    },
+    unistd::{chdir, chroot},
+};
+use std::os::fd::AsRawFd;
+use stockade_protocol::agent::SHARE_TAG;
+
+use crate::{
+    cgroup,
+    error::{Context, Result},
+};
+
+/// The tree of shared file systems.
+pub const SHARES: &str = "/run/shares";
+
+/// Where the initramfs is bound onto itself.
+const ROOT: &str = "/root";
+
+/// Open files that the agent itself may have: some ten for every container.
+const AGENT_OPEN_FILES: u64 = 1 << 16;
+
+/// Makes the agent's surroundings.
+pub fn prepare() -> Result<()> {
+    leave_rootfs()?;
+    let none = MsFlags::empty();
+    mount_fs("proc", "/proc", "proc", MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC)?;
+    mount_fs("cgroup2", cgroup::ROOT, "cgroup2", none)?;
+    mount_fs(SHARE_TAG, SHARES, "virtiofs", none)?;
+    cgroup::enable_controllers()?;
+    raise_limits()?;
+    bring_loopback_up()
+}
+
+/// pivot_root(2) refuses to leave the initial rootfs, so the agent lives in a bind mount of it.
+fn leave_rootfs() -> Result<()> {
+    mount(Some("/"), ROOT, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .and_then(|()| chroot(ROOT))
+        .and_then(|()| chdir("/"))
+        .or_internal(|| "leave the initial root".to_owned())
+}
+
+fn mount_fs(source: &str, target: &str, fstype: &str, flags: MsFlags) -> Result<()> {
+    mount(Some(source), target, Some(fstype), flags, None::<&str>)
+        .or_internal(|| format!("mount {fstype} on {target}"))
+}
+
+/// The kernel sizes its defaults for the little memory that a guest boots with; the exact limits are the cgroups'.
+fn raise_limits() -> Result<()> {
+    let unlimited = nix::sys::resource::RLIM_INFINITY;
+    setrlimit(Resource::RLIMIT_NOFILE, AGENT_OPEN_FILES, crate::init::MOST_OPEN_FILES)
+        .and_then(|()| setrlimit(Resource::RLIMIT_NPROC, unlimited, unlimited))
+        .and_then(|()| setrlimit(Resource::RLIMIT_SIGPENDING, unlimited, unlimited))
+        .or_internal(|| "raise the resource limits".to_owned())
+}
+
+fn bring_loopback_up() -> Result<()> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .or_internal(|| "open a socket for the loopback interface".to_owned())?;
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: (libc::IFF_UP | libc::IFF_RUNNING) as i16 },
+    };
+    request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which `request` is, and stores nothing.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    Errno::result(result).map(drop).or_internal(|| "bring the loopback interface up".to_owned())
+}
+
+/// `uname -r`.
+pub fn kernel_release() -> Result<String> {
+    let names = nix::sys::utsname::uname().or_internal(|| "uname".to_owned())?;
+    Ok(names.release().to_string_lossy().into_owned())
+}

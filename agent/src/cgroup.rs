@@ -1,0 +1,182 @@
+//! The containers' cgroups (v2). The guest's cgroup files hold the exact limits; the host's only bound the VM.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Component, Path, PathBuf},
+};
+
+use nix::{errno::Errno, unistd::Pid};
+use stockade_protocol::container;
+
+use crate::{
+    cgroup_devices,
+    error::{Context, ErrorKind, Result, errno_of, error},
+    signal,
+};
+
+/// Where the agent has cgroup2.
+pub const ROOT: &str = "/run/cgroup";
+
+/// Hands every controller of the kernel down to the containers.
+pub fn enable_controllers() -> Result<()> {
+    delegate(Path::new(ROOT)).or_internal(|| "enable the cgroup controllers".to_owned())
+}
+
+/// Lets the children of `folder` use all controllers that it has itself.
+fn delegate(folder: &Path) -> io::Result<()> {
+    let controllers = fs::read_to_string(folder.join("cgroup.controllers"))?;
+    let wanted: Vec<String> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
+    write_file(&folder.join("cgroup.subtree_control"), &wanted.join(" "))
+}
+
+/// In one write(2), as the kernel wants it, and never creating: an unknown file is an error.
+fn write_file(path: &Path, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+/// One container's cgroup.
+#[derive(Debug)]
+pub struct Cgroup {
+    folder: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes it, with its limits in force before its first process.
+    pub fn create(spec: &container::Cgroup) -> Result<Self> {
+        let folder = folder(&spec.path)?;
+        let cgroup = Self { folder };
+        let made = cgroup.make_folders().and_then(|()| cgroup.configure(spec));
+        if let Err(error) = made {
+            cgroup.remove();
+            return Err(error);
+        }
+        Ok(cgroup)
+    }
+
+    fn make_folders(&self) -> Result<()> {
+        let below_root = self.folder.strip_prefix(ROOT).unwrap_or(&self.folder);
+        let mut folder = PathBuf::from(ROOT);
+        for (depth, name) in below_root.components().enumerate() {
+            if depth > 0 {
+                delegate(&folder)
+                    .or_spec(|| format!("enable the controllers of cgroup {}", folder.display()))?;
+            }
+            folder.push(name);
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).or_spec(|| format!("create cgroup {}", folder.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn configure(&self, spec: &container::Cgroup) -> Result<()> {
+        for (file, value) in &spec.values {
+            if file.contains('/') || file.starts_with('.') {
+                return Err(error(ErrorKind::Spec, format!("{file:?} is not the name of a cgroup file")));
+            }
+            write_file(&self.folder.join(file), value)
+                .or_spec(|| format!("write {value:?} to cgroup file {file}"))?;
+        }
+        if !spec.devices.is_empty() {
+            cgroup_devices::attach(&self.open()?, &spec.devices)?;
+        }
+        Ok(())
+    }
+
+    /// Its folder, open: where clone3 puts a process.
+    pub fn open(&self) -> Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(&self.folder)
+            .or_internal(|| format!("open cgroup {}", self.folder.display()))
+    }
+
+    /// Its `cgroup.events`, which reports urgent news when the last process ends.
+    pub fn events(&self) -> Result<File> {
+        let path = self.folder.join("cgroup.events");
+        File::open(&path).or_internal(|| format!("open {}", path.display()))
+    }
+
+    /// Kills every process in it, those of its own children included.
+    pub fn kill(&self) -> Result<()> {
+        match write_file(&self.folder.join("cgroup.kill"), "1") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.or_internal(|| format!("kill cgroup {}", self.folder.display())),
+        }
+    }
+
+    /// Sends `signal` to every process in it; the number of processes.
+    pub fn signal(&self, signal: i32) -> Result<usize> {
+        let mut processes = BTreeSet::new();
+        collect_processes(&self.folder, &mut processes)
+            .or_internal(|| format!("list the processes of cgroup {}", self.folder.display()))?;
+        let mut count = 0;
+        for pid in processes {
+            match signal::send(Pid::from_raw(pid), signal) {
+                Ok(()) => count += 1,
+                // It has ended since the list was read.
+                Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).or_spec(|| format!("send signal {signal} to process {pid}")),
+            }
+        }
+        Ok(count)
+    }
+
+    /// Removes it, if no process is left in it, and the parents that nobody else uses; true if it is gone.
+    pub fn remove(&self) -> bool {
+        if remove_tree(&self.folder).is_err_and(|error| errno_of(&error) != Errno::ENOENT) {
+            return false;
+        }
+        let unused = |parent: &&Path| *parent != Path::new(ROOT) && fs::remove_dir(parent).is_ok();
+        self.folder.ancestors().skip(1).take_while(unused).for_each(drop);
+        true
+    }
+}
+
+/// The folder for a path that the host has given.
+fn folder(path: &str) -> Result<PathBuf> {
+    let mut components = Path::new(path).components().peekable();
+    let names_a_folder =
+        components.peek().is_some() && components.all(|part| matches!(part, Component::Normal(_)));
+    if !names_a_folder {
+        return Err(error(ErrorKind::Spec, format!("{path:?} is not a path below the cgroup root")));
+    }
+    Ok(Path::new(ROOT).join(path))
+}
+
+fn subfolders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
+}
+
+fn collect_processes(folder: &Path, into: &mut BTreeSet<i32>) -> io::Result<()> {
+    let processes = fs::read_to_string(folder.join("cgroup.procs"))?;
+    into.extend(processes.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    subfolders(folder)?.iter().try_for_each(|child| collect_processes(child, into))
+}
+
+/// Removes a cgroup with those that its processes have made below it.
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    if fs::remove_dir(folder).is_ok() {
+        return Ok(());
+    }
+    subfolders(folder)?.iter().try_for_each(|child| remove_tree(child))?;
+    fs::remove_dir(folder)
+}
+
+#[cfg(test)]
+#[path = "cgroup_test.rs"]
+mod tests;

@@ -1,0 +1,66 @@
+//! A container's life:
+//!
+//! ```text
+//!  Creating ──▶ Created ──▶ Starting ──▶ Running ──▶ Stopped
+//!      │           │            │           │           │
+//!      └───────────┴────────────┴───────────┴───────────┴──▶ (removal) ──▶ gone
+//! ```
+//!
+//! Creating and Starting wait for the init's report. A removal, asked for by Delete or by a Create that has failed, waits
+//! until the init is reaped and the cgroup is empty.
+
+use std::{fs::File, os::fd::OwnedFd, rc::Rc};
+
+use stockade_protocol::agent::{ExitStatus, ProcessId, Response};
+
+use crate::{cgroup::Cgroup, poller::Token};
+
+/// One container.
+#[derive(Debug)]
+pub struct Container {
+    /// Names its init.
+    pub init: Rc<ProcessId>,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+    /// How far it is.
+    pub phase: Phase,
+    /// To the init, until it has executed its program.
+    pub channel: Option<Channel>,
+    /// Set once it is to go.
+    pub removal: Option<Removal>,
+}
+
+/// How far a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The init builds it; this connection waits for Created.
+    Creating(Token),
+    /// The init waits.
+    Created,
+    /// The init is executing the program; this connection waits for Started.
+    Starting(Token),
+    /// The program runs.
+    Running,
+    /// The init has ended.
+    Stopped(ExitStatus),
+}
+
+/// The agent's end of the socket pair between it and an init.
+#[derive(Debug)]
+pub struct Channel {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// Its registration.
+    pub token: Token,
+}
+
+/// A removal under way.
+#[derive(Debug)]
+pub struct Removal {
+    /// The connection that waits for its end.
+    pub reply_to: Token,
+    /// What it is told then.
+    pub response: Response,
+    /// The cgroup's events and their registration.
+    pub events: Option<(File, Token)>,
+}

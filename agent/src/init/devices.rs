@@ -1,0 +1,149 @@
+//! Device nodes: those that every container has (runtime-spec config-linux, "Default Devices") and `linux.devices`.
+//!
+//! On a tmpfs they are made in place. On a shared file system they cannot be (the host mounts it without devices), so
+//! there a node on a tmpfs of the guest's is bound over an empty file.
+
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::{
+        stat::{Mode, SFlag, makedev, mknodat},
+        statfs::{TMPFS_MAGIC, fstatfs},
+    },
+    unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat},
+};
+use stockade_protocol::container::{Container, Device, DeviceKind};
+
+use super::{
+    mounts::share_covers_dev,
+    resolve::{Missing, Root},
+    rootfs::path_of,
+};
+use crate::error::{Context, Result};
+
+/// Path, major and minor number of the default devices; all are character devices that everybody may use.
+const DEFAULT: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// Name and target of the default links in /dev.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    (PTMX, "pts/ptmx"),
+];
+
+const PTMX: &str = "ptmx";
+
+/// Where nodes are made that are to be bound.
+const STAGE: &str = "/run/devices";
+
+/// Makes all nodes and links.
+pub fn create_all(root: &Root, spec: &Container) -> Result<()> {
+    let mut stage = Stage::default();
+    for device in &spec.devices {
+        create(root, device, &mut stage).or_spec(|| format!("create device {}", device.path))?;
+    }
+    if !share_covers_dev(&spec.mounts) {
+        for (path, major, minor) in DEFAULT {
+            let device = default_device(path, major, minor);
+            create(root, &device, &mut stage).or_spec(|| format!("create device {path}"))?;
+        }
+        create_links(root)?;
+    }
+    stage.leave().or_internal(|| "unmount the device nodes' stage".to_owned())
+}
+
+fn default_device(path: &str, major: u32, minor: u32) -> Device {
+    Device { path: path.to_owned(), kind: DeviceKind::Char, major, minor, mode: 0o666, uid: 0, gid: 0 }
+}
+
+/// Makes one node; what is there already stays, as with other runtimes.
+fn create(root: &Root, device: &Device, stage: &mut Stage) -> Result<(), Errno> {
+    let path = Path::new(&device.path);
+    let (folder, name) = root.parent(path)?;
+    let made = if fstatfs(&folder)?.filesystem_type() == TMPFS_MAGIC {
+        make_node(&folder, name, device)
+    } else {
+        let target = root.open_or_create(path, Missing::File)?;
+        let node = stage.node(device)?;
+        mount(Some(&node), path_of(&target).as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+    };
+    match made {
+        Err(Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+fn make_node(folder: &OwnedFd, name: &Path, device: &Device) -> Result<(), Errno> {
+    let (kind, number) = match device.kind {
+        DeviceKind::Char => (SFlag::S_IFCHR, makedev(device.major.into(), device.minor.into())),
+        DeviceKind::Block => (SFlag::S_IFBLK, makedev(device.major.into(), device.minor.into())),
+        DeviceKind::Fifo => (SFlag::S_IFIFO, 0),
+    };
+    mknodat(folder, name, kind, Mode::from_bits_truncate(device.mode), number)?;
+    if (device.uid, device.gid) == (0, 0) {
+        return Ok(());
+    }
+    let owner = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    fchownat(folder, name, Some(owner.0), Some(owner.1), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+fn create_links(root: &Root) -> Result<()> {
+    let dev = root
+        .open_or_create(Path::new("/dev"), Missing::Folder)
+        .or_spec(|| "create /dev in the root file system".to_owned())?;
+    for (name, target) in LINKS {
+        let mut linked = symlinkat(target, &dev, name);
+        // An image's own ptmx would be a node of another devpts.
+        if linked == Err(Errno::EEXIST) && name == PTMX {
+            linked =
+                unlinkat(&dev, name, UnlinkatFlags::NoRemoveDir).and_then(|()| symlinkat(target, &dev, name));
+        }
+        match linked {
+            Err(Errno::EEXIST) => {}
+            other => other.or_spec(|| format!("link /dev/{name} to {target}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// A tmpfs for nodes to be bound; mounted with the first, and detached after the last.
+#[derive(Default)]
+struct Stage {
+    nodes: usize,
+    folder: Option<OwnedFd>,
+}
+
+impl Stage {
+    /// Makes a node and says where.
+    fn node(&mut self, device: &Device) -> Result<PathBuf, Errno> {
+        if self.folder.is_none() {
+            mount(Some("tmpfs"), STAGE, Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))?;
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            self.folder = Some(nix::fcntl::open(STAGE, flags, Mode::empty())?);
+        }
+        let Some(folder) = &self.folder else { return Err(Errno::ENOENT) };
+        let name = self.nodes.to_string();
+        self.nodes += 1;
+        make_node(folder, Path::new(&name), device)?;
+        Ok(Path::new(STAGE).join(name))
+    }
+
+    fn leave(self) -> Result<(), Errno> {
+        if self.folder.is_some() { umount2(STAGE, MntFlags::MNT_DETACH) } else { Ok(()) }
+    }
+}

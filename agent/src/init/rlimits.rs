@@ -1,0 +1,31 @@
+//! `process.rlimits`.
+
+use nix::{
+    errno::Errno,
+    sys::resource::{Resource, setrlimit},
+};
+use stockade_protocol::container::Rlimit;
+
+use crate::error::{Context, Result};
+
+/// Open files that a container may raise its limit to, where config.json does not say.
+pub const MOST_OPEN_FILES: u64 = 1 << 20;
+
+/// Open files that a process has without asking; more breaks programs that use select(2).
+const OPEN_FILES: u64 = 1024;
+
+/// Sets them, and takes back the agent's own.
+pub fn apply(rlimits: &[Rlimit]) -> Result<()> {
+    if rlimits.iter().all(|limit| limit.resource != libc::RLIMIT_NOFILE) {
+        setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, MOST_OPEN_FILES)
+            .or_internal(|| "limit the open files".to_owned())?;
+    }
+    for limit in rlimits {
+        let value = libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard };
+        // SAFETY: the kernel only reads the structure, and rejects a resource that it does not know.
+        Errno::result(unsafe { libc::setrlimit(limit.resource, &raw const value) }).or_spec(|| {
+            format!("set process.rlimits, resource {} to {}:{}", limit.resource, limit.soft, limit.hard)
+        })?;
+    }
+    Ok(())
+}

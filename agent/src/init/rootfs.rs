@@ -1,0 +1,89 @@
+//! `root`: the container's root file system, from the share to `/`.
+
+use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+};
+
+use nix::{
+    fcntl::{OFlag, OpenHow, ResolveFlag, open as open_path, openat2},
+    mount::{MntFlags, umount2},
+    sys::stat::Mode,
+    unistd::{chdir, fchdir, pivot_root},
+};
+use stockade_protocol::container::Rootfs;
+
+use super::resolve::{Missing, Root};
+use crate::{
+    boot::SHARES,
+    error::{Context, Result},
+    mount_api::{self, MountAttributes},
+};
+
+/// Where the root is mounted until it is the root; every container has a mount namespace, and so one of these.
+const STAGE: &str = "/run/rootfs";
+
+/// Opens something below the share's root. The host made these paths; links in them would be the image's.
+pub fn open_shared(path: &str) -> nix::Result<OwnedFd> {
+    let shares = open_folder(SHARES)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(&shares, path, how)
+}
+
+/// Mounts the root where it can be filled.
+pub fn open(spec: &Rootfs) -> Result<Root> {
+    let source = open_shared(&spec.share).or_spec(|| format!("open the shared folder {}", spec.share))?;
+    let root = mount_api::clone_tree(source, true).or_internal(|| "clone the root file system".to_owned())?;
+    open_folder(STAGE)
+        .and_then(|stage| mount_api::attach(&root, stage))
+        .or_internal(|| "mount the root file system".to_owned())?;
+    Ok(Root::new(root))
+}
+
+/// The root that the process has now.
+pub fn current() -> Result<Root> {
+    open_folder("/").map(Root::new).or_internal(|| "open the root".to_owned())
+}
+
+fn open_folder(path: &str) -> nix::Result<OwnedFd> {
+    open_path(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Makes the working folder, as other runtimes do.
+pub fn create_folder(root: &Root, path: &str) -> Result<()> {
+    root.open_or_create(Path::new(path), Missing::Folder)
+        .map(drop)
+        .or_spec(|| format!("create the working folder {path:?}"))
+}
+
+/// Makes the container's root the root, and lets go of the guest's.
+pub fn pivot(root: Root) -> Result<()> {
+    // With both arguments alike the old root is mounted over the new one, and detaching it uncovers the new one.
+    fchdir(&root)
+        .and_then(|()| pivot_root(".", "."))
+        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+        .and_then(|()| chdir("/"))
+        .or_internal(|| "change to the root file system".to_owned())
+}
+
+/// Settles how the container sees its root, after the last change to it.
+pub fn finish(spec: &Rootfs) -> Result<()> {
+    const MS_REC: u64 = libc::MS_REC as u64;
+    if spec.propagation != 0 {
+        let change = MountAttributes::propagation(spec.propagation & !MS_REC);
+        mount_api::set_attributes_at(c"/", change, spec.propagation & MS_REC != 0)
+            .or_spec(|| "set linux.rootfsPropagation".to_owned())?;
+    }
+    if spec.readonly {
+        mount_api::set_attributes_at(c"/", MountAttributes::READONLY, false)
+            .or_internal(|| "make the root read-only".to_owned())?;
+    }
+    Ok(())
+}
+
+/// The path by which this process can name what a descriptor refers to.
+pub fn path_of(fd: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}

@@ -1,0 +1,121 @@
+//! The mount system calls that take descriptors instead of paths, and so cannot be led astray by a symbolic link.
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+};
+
+use nix::errno::Errno;
+
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+
+/// `MOUNT_ATTR_*` of mount_setattr(2).
+pub mod attr {
+    /// Read-only.
+    pub const RDONLY: u64 = 0x1;
+    /// set-user-ID bits have no effect.
+    pub const NOSUID: u64 = 0x2;
+    /// Device nodes cannot be opened.
+    pub const NODEV: u64 = 0x4;
+    /// Nothing can be executed.
+    pub const NOEXEC: u64 = 0x8;
+    /// The bits of the access-time setting; relatime is none of them.
+    pub const ATIME: u64 = 0x70;
+    /// Access times are not kept.
+    pub const NOATIME: u64 = 0x10;
+    /// Access times are always kept.
+    pub const STRICTATIME: u64 = 0x20;
+    /// Access times of folders are not kept.
+    pub const NODIRATIME: u64 = 0x80;
+    /// Symbolic links are not followed.
+    pub const NOSYMFOLLOW: u64 = 0x20_0000;
+}
+
+/// A change to a mount, as mount_setattr(2) takes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct MountAttributes {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub clear: u64,
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE` or 0.
+    pub propagation: u64,
+    userns_fd: u64,
+}
+
+impl MountAttributes {
+    /// Makes read-only.
+    pub const READONLY: Self = Self { set: attr::RDONLY, clear: 0, propagation: 0, userns_fd: 0 };
+
+    /// Changes the propagation only.
+    pub const fn propagation(propagation: u64) -> Self {
+        Self { set: 0, clear: 0, propagation, userns_fd: 0 }
+    }
+
+    /// Sets these, after clearing those.
+    pub const fn new(set: u64, clear: u64) -> Self {
+        Self { set, clear, propagation: 0, userns_fd: 0 }
+    }
+}
+
+/// A detached copy of the mount at `folder`, with the mounts below it if `recursive`.
+pub fn clone_tree(at: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
+    let recursive = if recursive { libc::AT_RECURSIVE as libc::c_uint } else { 0 };
+    let flags =
+        OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_EMPTY_PATH as libc::c_uint | recursive;
+    // SAFETY: the path is a NUL-terminated string that outlives the call.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, at.as_fd().as_raw_fd(), c"".as_ptr(), flags) };
+    // SAFETY: open_tree has just made this descriptor, and nobody else knows it.
+    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Mounts the detached `tree` on `target`.
+pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
+    // SAFETY: both paths are NUL-terminated strings that outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            target.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Changes the mount that `mount` is the root of, with all below it if `recursive`.
+pub fn set_attributes(mount: impl AsFd, attributes: MountAttributes, recursive: bool) -> Result<(), Errno> {
+    setattr(mount.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH, attributes, recursive)
+}
+
+/// As [`set_attributes`], for the topmost mount at an absolute path.
+pub fn set_attributes_at(path: &CStr, attributes: MountAttributes, recursive: bool) -> Result<(), Errno> {
+    setattr(libc::AT_FDCWD, path, 0, attributes, recursive)
+}
+
+fn setattr(
+    at: i32,
+    path: &CStr,
+    flags: i32,
+    attributes: MountAttributes,
+    recursive: bool,
+) -> Result<(), Errno> {
+    let flags = flags | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is NUL-terminated, and the size is that of the structure, which the kernel only reads.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            at,
+            path.as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    Errno::result(result).map(drop)
+}

@@ -1,0 +1,140 @@
+//! Moves bytes from one descriptor to another until the one is at its end or the other is gone.
+//!
+//! Between a pipe and a socket the kernel moves them itself (splice); a terminal needs a buffer.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{SpliceFFlags, splice},
+    unistd::{read, write},
+};
+
+/// Bytes that one call of [`Pump::run`] moves before others have their turn.
+const TURN: usize = 1 << 20;
+
+/// Bytes of one system call.
+const CHUNK: usize = 64 << 10;
+
+/// Why [`Pump::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing can be moved until one side reports an event.
+    Blocked,
+    /// There may be more, but it is the others' turn.
+    Yielded,
+    /// The source is at its end, and all that came from it has been written.
+    Finished,
+    /// The sink takes no more, or the source failed.
+    Broken,
+}
+
+/// One direction of one stream. Both descriptors are non-blocking.
+#[derive(Debug)]
+pub struct Pump {
+    source: Rc<OwnedFd>,
+    means: Means,
+    /// Bytes after which the pump is finished, wherever the source's end is.
+    remaining: Option<usize>,
+}
+
+#[derive(Debug)]
+enum Means {
+    Splice(Rc<OwnedFd>),
+    Copy { sink: Rc<OwnedFd>, buffer: Box<[u8]>, filled: std::ops::Range<usize> },
+    Discard(Box<[u8]>),
+}
+
+impl Pump {
+    /// Between a pipe and any other descriptor.
+    pub fn splice(source: Rc<OwnedFd>, sink: Rc<OwnedFd>) -> Self {
+        Self { source, means: Means::Splice(sink), remaining: None }
+    }
+
+    /// Between any two descriptors.
+    pub fn copy(source: Rc<OwnedFd>, sink: Rc<OwnedFd>) -> Self {
+        let buffer = vec![0; CHUNK].into_boxed_slice();
+        Self { source, means: Means::Copy { sink, buffer, filled: 0..0 }, remaining: None }
+    }
+
+    /// Reads what nobody wants, so that the writer does not block.
+    pub fn discard(source: Rc<OwnedFd>) -> Self {
+        Self { source, means: Means::Discard(vec![0; CHUNK].into_boxed_slice()), remaining: None }
+    }
+
+    /// Finishes after what the source, a pipe, holds now: whoever else keeps it open is not waited for.
+    pub fn end_after_content(&mut self) {
+        self.remaining = Some(readable_bytes(&self.source));
+    }
+
+    /// Moves what can be moved now.
+    pub fn run(&mut self) -> Progress {
+        let mut turn = TURN;
+        while turn > 0 {
+            let most = CHUNK.min(self.remaining.unwrap_or(CHUNK));
+            if most == 0 && !self.holds_bytes() {
+                return Progress::Finished;
+            }
+            match self.step(most) {
+                Ok(Step::Read(0)) => return Progress::Finished,
+                Ok(Step::Read(count)) => {
+                    turn = turn.saturating_sub(count);
+                    self.remaining = self.remaining.map(|remaining| remaining - count);
+                }
+                Ok(Step::Wrote) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Progress::Blocked,
+                // A terminal's master reads EIO when nobody has the other side open any more.
+                Err(Errno::EIO) if matches!(self.means, Means::Copy { .. }) => return Progress::Finished,
+                Err(_) => return Progress::Broken,
+            }
+        }
+        Progress::Yielded
+    }
+
+    fn holds_bytes(&self) -> bool {
+        matches!(&self.means, Means::Copy { filled, .. } if filled.start < filled.end)
+    }
+
+    fn step(&mut self, most: usize) -> Result<Step, Errno> {
+        match &mut self.means {
+            Means::Splice(sink) => {
+                let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+                splice(self.source.as_fd(), None, sink.as_fd(), None, most, flags).map(Step::Read)
+            }
+            Means::Copy { sink, buffer, filled } if filled.start < filled.end => {
+                let count = write(sink.as_fd(), &buffer[filled.clone()])?;
+                filled.start += count;
+                Ok(Step::Wrote)
+            }
+            Means::Copy { buffer, filled, .. } => {
+                let count = read(self.source.as_fd(), &mut buffer[..most])?;
+                *filled = 0..count;
+                Ok(Step::Read(count))
+            }
+            Means::Discard(buffer) => read(self.source.as_fd(), &mut buffer[..most]).map(Step::Read),
+        }
+    }
+}
+
+enum Step {
+    Read(usize),
+    Wrote,
+}
+
+nix::ioctl_read_bad!(fionread, libc::FIONREAD, libc::c_int);
+
+/// Bytes that can be read from a pipe without blocking.
+fn readable_bytes(pipe: &OwnedFd) -> usize {
+    use std::os::fd::AsRawFd;
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD stores one int, which `count` is.
+    let result = unsafe { fionread(pipe.as_raw_fd(), &raw mut count) };
+    if result.is_ok() { count.max(0) as usize } else { 0 }
+}
+
+#[cfg(test)]
+#[path = "pump_test.rs"]
+mod tests;

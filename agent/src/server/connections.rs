@@ -1,0 +1,178 @@
+//! Who talks to the agent: accepting, greeting, and connections that carry messages.
+
+use std::rc::Rc;
+
+use stockade_protocol::agent::{
+    Hello, HelloReply, MAGIC, OLDEST_VERSION, ProcessCommand, ProcessId, Purpose, Response, Stream, VERSION,
+};
+
+use super::{Server, Target};
+use crate::{
+    connection::{Closed, Connection, Role},
+    container::Phase,
+    error::{ErrorKind, Result, error},
+    poller::Token,
+    vsock,
+};
+
+/// Connections that the host may have open, streams aside.
+const MOST_CONNECTIONS: usize = 4096;
+
+impl Server {
+    /// Takes the host's new connections in.
+    pub(super) fn accept(&mut self) {
+        while let Some(socket) = vsock::accept(&self.listener) {
+            if self.connections.len() >= MOST_CONNECTIONS {
+                continue;
+            }
+            let connection = Connection::new(socket);
+            // Without a registration it is dropped, which the host sees.
+            if let Ok(token) = self.poller.add(&connection, Target::Connection) {
+                self.connections.insert(token, connection);
+            }
+        }
+    }
+
+    /// Reads and answers what a connection has.
+    pub(super) fn serve_connection(&mut self, token: Token) {
+        if self.try_serve(token).is_err() {
+            self.close(token);
+        }
+    }
+
+    fn try_serve(&mut self, token: Token) -> Result<(), Closed> {
+        while let Some(connection) = self.connections.get_mut(&token) {
+            connection.flush()?;
+            match connection.role.clone() {
+                Role::Greeting => match connection.receive()? {
+                    Some(hello) => self.greet(token, hello)?,
+                    None => return Ok(()),
+                },
+                Role::Control { busy: true } => return Ok(()),
+                Role::Control { busy: false } => match connection.receive()? {
+                    Some(request) => {
+                        connection.role = Role::Control { busy: true };
+                        self.serve_request(token, request);
+                    }
+                    None => return Ok(()),
+                },
+                Role::Process(id) => match connection.receive()? {
+                    Some(command) => self.obey(&id, command),
+                    None => return Ok(()),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a request that was waiting.
+    pub(super) fn respond(&mut self, token: Token, response: Response) {
+        // The host may have left; what it asked for is done all the same.
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        connection.role = Role::Control { busy: false };
+        if connection.send(&response).is_err() {
+            self.close(token);
+        } else {
+            self.again.push(Target::Connection(token));
+        }
+    }
+
+    /// Forgets a connection; what it stood for ends with it.
+    pub(super) fn close(&mut self, token: Token) {
+        self.poller.forget(token);
+        let Some(connection) = self.connections.remove(&token) else { return };
+        if let Role::Process(id) = connection.role {
+            self.abandon(&id);
+        }
+    }
+
+    fn greet(&mut self, token: Token, hello: Hello) -> Result<(), Closed> {
+        if hello.magic != MAGIC {
+            return Err(Closed);
+        }
+        match self.welcome(token, hello) {
+            Ok(Welcomed::AsMessages) => Ok(()),
+            Ok(Welcomed::AsStream(id, stream)) => self.attach_stream(token, id, stream),
+            Err(refusal) => {
+                let connection = self.connections.get_mut(&token).ok_or(Closed)?;
+                connection.send(&HelloReply::Refused(refusal))?;
+                Err(Closed)
+            }
+        }
+    }
+
+    fn welcome(&mut self, token: Token, hello: Hello) -> Result<Welcomed> {
+        if !(OLDEST_VERSION..=VERSION).contains(&hello.version) {
+            let message = format!(
+                "the agent speaks protocol versions {OLDEST_VERSION} to {VERSION}, not {}",
+                hello.version
+            );
+            return Err(error(ErrorKind::Version, message));
+        }
+        match hello.purpose {
+            Purpose::Control => {
+                self.accept_role(token, Role::Control { busy: false });
+                Ok(Welcomed::AsMessages)
+            }
+            Purpose::Process(id) => {
+                let (id, process) = self.process(&id)?;
+                if process.connection.is_some() {
+                    let message = format!("process of container {} has its connection already", id.container);
+                    return Err(error(ErrorKind::Exists, message));
+                }
+                process.connection = Some(token);
+                self.accept_role(token, Role::Process(id.clone()));
+                self.report_exit(&id);
+                Ok(Welcomed::AsMessages)
+            }
+            Purpose::Stream(id, stream) => {
+                let (id, _) = self.process(&id)?;
+                match self.container(&id.container)?.phase {
+                    Phase::Created => Ok(Welcomed::AsStream(id, stream)),
+                    _ => {
+                        Err(error(ErrorKind::WrongState, "streams are attached before the start".to_owned()))
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept_role(&mut self, token: Token, role: Role) {
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.role = role;
+            // A connection that cannot be written to reports its end to the loop.
+            let _ = connection.send(&HelloReply::Welcome);
+        }
+    }
+
+    fn attach_stream(&mut self, token: Token, id: Rc<ProcessId>, stream: Stream) -> Result<(), Closed> {
+        let mut connection = self.connections.remove(&token).ok_or(Closed)?;
+        self.poller.remove(&connection, token);
+        let process = self.processes.get_mut(&id).ok_or(Closed)?;
+        if let Err(refusal) = process.stdio.can_attach(stream) {
+            return connection.send(&HelloReply::Refused(refusal));
+        }
+        connection.send(&HelloReply::Welcome)?;
+        process.stdio.attach(stream, connection.into_stream()?);
+        self.watch_stream(&id, stream);
+        Ok(())
+    }
+
+    fn obey(&mut self, id: &Rc<ProcessId>, command: ProcessCommand) {
+        let Some(process) = self.processes.get(id) else { return };
+        match command {
+            // It may end before the signal arrives; the host hears of that as of any end.
+            ProcessCommand::Signal(signal) if process.exit.is_none() => {
+                let _ = crate::signal::send(process.pid, signal);
+            }
+            ProcessCommand::Signal(_) => {}
+            ProcessCommand::Resize(size) => process.stdio.resize(size),
+        }
+    }
+}
+
+/// How a greeted connection goes on.
+enum Welcomed {
+    AsMessages,
+    AsStream(Rc<ProcessId>, Stream),
+}

@@ -1,0 +1,72 @@
+//! `Request::Delete`, and what a failed Create leaves: kills, waits until all is gone, forgets.
+
+use stockade_protocol::agent::{ProcessEvent, Response};
+
+use super::{Server, Target};
+use crate::{
+    container::{Phase, Removal},
+    error::{ErrorKind, Result, error},
+    poller::Token,
+};
+
+impl Server {
+    /// Begins to delete a container.
+    pub(super) fn delete(&mut self, reply_to: Token, id: &str) -> Result<Option<Response>> {
+        let container = self.container(id)?;
+        if container.removal.is_some() {
+            return Err(error(ErrorKind::WrongState, format!("container {id} is being deleted already")));
+        }
+        if let Phase::Creating(waiting) | Phase::Starting(waiting) = container.phase {
+            let message = format!("container {id} was deleted meanwhile");
+            self.respond(waiting, Response::Error(error(ErrorKind::WrongState, message)));
+        }
+        self.begin_removal(id, reply_to, Response::Deleted);
+        Ok(None)
+    }
+
+    /// Kills a container; `reply_to` gets `response` when it is gone.
+    pub(super) fn begin_removal(&mut self, id: &str, reply_to: Token, response: Response) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if let Some(channel) = container.channel.take() {
+            self.poller.forget(channel.token);
+        }
+        let killed = container.cgroup.kill().and_then(|()| container.cgroup.events()).and_then(|events| {
+            let token = self.poller.add(&events, |_| Target::Cgroup(container.init.clone()))?;
+            Ok((events, token))
+        });
+        let events = match killed {
+            Ok(watched) => Some(watched),
+            Err(error) => {
+                eprintln!("stockade-agent: {}", error.message);
+                None
+            }
+        };
+        container.removal = Some(Removal { reply_to, response, events });
+        self.finish_removal(id);
+    }
+
+    /// Forgets a container that is to go, if nothing of it is left.
+    pub(super) fn finish_removal(&mut self, id: &str) {
+        let Some(container) = self.containers.get(id) else { return };
+        let reaped = self.processes.get(&container.init).is_none_or(|process| process.exit.is_some());
+        if container.removal.is_none() || !reaped || !container.cgroup.remove() {
+            return;
+        }
+        let Some(container) = self.containers.remove(id) else { return };
+        if let Some(mut process) = self.processes.remove(&container.init) {
+            process.stdio.close();
+            process.watched.iter().for_each(|token| self.poller.forget(*token));
+            let connection = process.connection.and_then(|token| self.connections.get_mut(&token));
+            if let (Some(status), Some(connection)) = (process.unreported_exit(), connection) {
+                // A connection that cannot be written to reports its end to the loop.
+                let _ = connection.send(&ProcessEvent::Ended(status));
+            }
+        }
+        if let Some(removal) = container.removal {
+            if let Some((_, token)) = removal.events {
+                self.poller.forget(token);
+            }
+            self.respond(removal.reply_to, removal.response);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The event loop, and all that it knows.
+//!
+//! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and ends),
+//! [`create`], [`start`], [`signal`], [`state`] and [`delete`] (one per request).
+
+use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
+
+use nix::sys::signalfd::SignalFd;
+use stockade_protocol::agent::{ProcessId, Request, Response, Stream};
+
+use crate::{
+    connection::Connection,
+    container::Container,
+    error::{ErrorKind, Result, error},
+    poller::{Poller, Token},
+    process::Process,
+    reaper,
+};
+
+mod connections;
+mod create;
+mod delete;
+mod processes;
+mod signal;
+mod start;
+mod state;
+
+/// Containers that one guest holds at most: each has descriptors in the agent.
+const MOST_CONTAINERS: usize = 1024;
+
+/// What an event is about.
+#[derive(Clone, Debug)]
+enum Target {
+    /// The host connects.
+    Listener,
+    /// A child has ended.
+    Children,
+    /// A connection has bytes, or room for some.
+    Connection(Token),
+    /// A container's init reports.
+    Init(Rc<ProcessId>),
+    /// A stream has bytes, or room for some.
+    Stream(Rc<ProcessId>, Stream),
+    /// A process has left the cgroup of a container that is to go.
+    Cgroup(Rc<ProcessId>),
+}
+
+/// Everything that the agent knows.
+pub struct Server {
+    poller: Poller<Target>,
+    listener: OwnedFd,
+    children: SignalFd,
+    connections: BTreeMap<Token, Connection>,
+    containers: BTreeMap<String, Container>,
+    processes: BTreeMap<Rc<ProcessId>, Process>,
+    /// What is to be looked at again although no event will say so.
+    again: Vec<Target>,
+}
+
+impl Server {
+    /// A server without containers.
+    pub fn new(listener: OwnedFd) -> Result<Self> {
+        let mut poller = Poller::new()?;
+        let children = reaper::watch()?;
+        poller.add_listener(&listener, Target::Listener)?;
+        poller.add(&children, |_| Target::Children)?;
+        Ok(Self {
+            poller,
+            listener,
+            children,
+            connections: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            again: Vec::new(),
+        })
+    }
+
+    /// Serves until the guest ends.
+    pub fn run(mut self) -> Result<Infallible> {
+        loop {
+            let mut targets = mem::take(&mut self.again);
+            targets.extend(self.poller.wait(!targets.is_empty())?);
+            for target in targets {
+                self.handle(target);
+            }
+        }
+    }
+
+    fn handle(&mut self, target: Target) {
+        match target {
+            Target::Listener => self.accept(),
+            Target::Children => self.reap(),
+            Target::Connection(token) => self.serve_connection(token),
+            Target::Init(id) => self.hear_init(&id),
+            Target::Stream(id, stream) => self.run_stream(&id, stream),
+            Target::Cgroup(id) => self.finish_removal(&id.container),
+        }
+    }
+
+    /// Works on a request; its response follows at once or later.
+    fn serve_request(&mut self, token: Token, request: Request) {
+        let result = match request {
+            Request::Create(container) => self.create(token, *container),
+            Request::Start { container } => self.start(token, &container),
+            Request::Signal { container, signal, all } => self.signal(&container, signal, all).map(Some),
+            Request::State { container } => self.state(&container).map(Some),
+            Request::Delete { container } => self.delete(token, &container),
+        };
+        match result {
+            Ok(None) => {}
+            Ok(Some(response)) => self.respond(token, response),
+            Err(error) => self.respond(token, Response::Error(error)),
+        }
+    }
+
+    fn container(&mut self, id: &str) -> Result<&mut Container> {
+        self.containers
+            .get_mut(id)
+            .ok_or_else(|| error(ErrorKind::NotFound, format!("container {id} does not exist in the guest")))
+    }
+}
