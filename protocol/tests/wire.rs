@@ -1,0 +1,302 @@
+//! Fixes the bytes of every message. Pods outlive upgrades, so a line here never changes once it has been released: a new
+//! message is a new line, and a changed one is a new enum and a new protocol version.
+
+use std::fmt::Debug;
+
+use proptest::prelude::*;
+use serde::{Serialize, de::DeserializeOwned};
+use stockade_protocol::{
+    agent::{
+        AgentError, ContainerState, ErrorKind, ExitStatus, Hello, HelloReply, ProcessCommand, ProcessEvent,
+        ProcessId, Purpose, Ready, Request, Response, Stream, WindowSize,
+    },
+    container::{
+        Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Mount, MountSource, Namespace,
+        Namespaces, Process, Rlimit, Rootfs, User,
+    },
+    frame::{self, FrameBuffer, FrameError, GUEST_LIMIT, HOST_LIMIT},
+    vmm,
+};
+
+/// The frame of `message` is `expected`, and reads back as `message`.
+#[track_caller]
+fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: T, expected: &str) {
+    let bytes = frame::encode(&message).unwrap();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    if expected.is_empty() {
+        println!("GOLD {hex}");
+    }
+    let read: T = frame::read(&mut &bytes[..], HOST_LIMIT).unwrap().unwrap();
+    assert_eq!(read, message);
+}
+
+fn process_id() -> ProcessId {
+    ProcessId { container: "c1".into(), exec: None }
+}
+
+fn exec_id() -> ProcessId {
+    ProcessId { container: "c1".into(), exec: Some("e".into()) }
+}
+
+fn failure(kind: ErrorKind) -> AgentError {
+    AgentError { kind, message: "no".into() }
+}
+
+fn container() -> Container {
+    Container {
+        id: "c1".into(),
+        rootfs: Rootfs { share: "c1/rootfs".into(), readonly: true, propagation: 0x4_4000 },
+        mounts: vec![
+            Mount {
+                destination: "/etc/hosts".into(),
+                source: MountSource::Share("c1/0".into()),
+                flags: 0x1001,
+                propagation: vec![0x8_0000],
+                data: String::new(),
+            },
+            Mount {
+                destination: "/proc".into(),
+                source: MountSource::FileSystem { fstype: "proc".into(), source: "proc".into() },
+                flags: 0,
+                propagation: vec![],
+                data: "a=b".into(),
+            },
+        ],
+        process: Process {
+            args: vec!["sh".into()],
+            env: vec!["A=b".into()],
+            cwd: "/".into(),
+            user: User { uid: 1000, gid: 1001, umask: Some(0o27), additional_gids: vec![7] },
+            capabilities: Some(Capabilities {
+                bounding: 1,
+                effective: 2,
+                inheritable: 4,
+                permitted: 8,
+                ambient: 1 << 40,
+            }),
+            rlimits: vec![Rlimit { resource: 7, soft: 1024, hard: u64::MAX }],
+            no_new_privileges: true,
+            oom_score_adj: Some(-500),
+            terminal: Some(WindowSize { rows: 24, columns: 80 }),
+        },
+        namespaces: Namespaces {
+            pid: Namespace::New,
+            mount: Namespace::Guest,
+            uts: Namespace::Container("s".into()),
+            ipc: Namespace::New,
+            cgroup: Namespace::New,
+        },
+        hostname: Some("h".into()),
+        domainname: None,
+        devices: vec![Device {
+            path: "/dev/x".into(),
+            kind: DeviceKind::Block,
+            major: 7,
+            minor: 300,
+            mode: 0o660,
+            uid: 0,
+            gid: 6,
+        }],
+        cgroup: Cgroup {
+            path: "p/c1".into(),
+            values: vec![("pids.max".into(), "9".into())],
+            devices: vec![DeviceRule {
+                allow: true,
+                kind: Some(DeviceKind::Char),
+                major: Some(1),
+                minor: None,
+                read: true,
+                write: false,
+                mknod: true,
+            }],
+        },
+        sysctl: vec![("a.b".into(), "1".into())],
+        masked_paths: vec!["/m".into()],
+        readonly_paths: vec!["/r".into()],
+    }
+}
+
+#[test]
+fn greetings() {
+    golden(
+        Ready {
+            magic: *b"STKD",
+            oldest_version: 1,
+            version: 2,
+            kernel_release: "6.12".into(),
+            entry_tsc: 300,
+        },
+        "0d00000053544b44010204362e3132ac02",
+    );
+    golden(Hello::new(Purpose::Control), "0600000053544b440100");
+    golden(Hello::new(Purpose::Process(process_id())), "0a00000053544b44010102633100");
+    golden(Hello::new(Purpose::Process(exec_id())), "0c00000053544b440101026331010165");
+    for (stream, expected) in [
+        (Stream::Stdin, "0b00000053544b4401020263310000"),
+        (Stream::Stdout, "0b00000053544b4401020263310001"),
+        (Stream::Stderr, "0b00000053544b4401020263310002"),
+        (Stream::Terminal, "0b00000053544b4401020263310003"),
+    ] {
+        golden(Hello::new(Purpose::Stream(process_id(), stream)), expected);
+    }
+    golden(HelloReply::Welcome, "0100000000");
+    golden(HelloReply::Refused(failure(ErrorKind::Version)), "050000000100026e6f");
+}
+
+#[test]
+fn requests() {
+    golden(
+        Request::Create(Box::new(container())),
+        "ba000000000263310963312f726f6f74667301808011020a2f6574632f686f737473000463312f3081200180802000052f70726f63010470726f630470726f63000003613d62010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e707011850010002017301010101680001062f6465762f780107ac02b003000604702f63310108706964732e6d61780139010101000101000100010103612e62013101022f6d01022f72",
+    );
+    golden(Request::Start { container: "c1".into() }, "0400000001026331");
+    golden(Request::Signal { container: "c1".into(), signal: 15, all: true }, "06000000020263311e01");
+    golden(Request::State { container: "c1".into() }, "0400000003026331");
+    golden(Request::Delete { container: "c1".into() }, "0400000004026331");
+}
+
+#[test]
+fn responses() {
+    golden(Response::Created { guest_pid: 300, warnings: vec!["w".into()] }, "0600000000ac02010177");
+    golden(Response::Started, "0100000001");
+    golden(Response::Signalled, "0100000002");
+    golden(Response::State(ContainerState::Created), "020000000300");
+    golden(Response::State(ContainerState::Running), "020000000301");
+    golden(Response::State(ContainerState::Paused), "020000000302");
+    golden(Response::State(ContainerState::Stopped(ExitStatus::Exited(42))), "040000000303002a");
+    golden(Response::State(ContainerState::Stopped(ExitStatus::Signalled(9))), "0400000003030109");
+    golden(Response::Deleted, "0100000004");
+    for (kind, expected) in [
+        (ErrorKind::Version, "050000000500026e6f"),
+        (ErrorKind::NotFound, "050000000501026e6f"),
+        (ErrorKind::Exists, "050000000502026e6f"),
+        (ErrorKind::WrongState, "050000000503026e6f"),
+        (ErrorKind::NoProcess, "050000000504026e6f"),
+        (ErrorKind::ExecutableNotFound, "050000000505026e6f"),
+        (ErrorKind::NotExecutable, "050000000506026e6f"),
+        (ErrorKind::Spec, "050000000507026e6f"),
+        (ErrorKind::Internal, "050000000508026e6f"),
+    ] {
+        golden(Response::Error(failure(kind)), expected);
+    }
+}
+
+#[test]
+fn processes() {
+    golden(ProcessCommand::Signal(15), "02000000001e");
+    golden(ProcessCommand::Resize(WindowSize { rows: 24, columns: 80 }), "03000000011850");
+    golden(ProcessEvent::Ended(ExitStatus::Exited(0)), "03000000000000");
+    golden(ProcessEvent::Ended(ExitStatus::Signalled(15)), "0300000000010f");
+}
+
+#[test]
+fn vmm_messages() {
+    golden(
+        vmm::Config { memory_mib: 128, vcpus: 1, cid: 3, kernel_parameters: "quiet".into() },
+        "0a00000080010103057175696574",
+    );
+    for (stage, expected) in [
+        (vmm::Stage::Started, "020000000000"),
+        (vmm::Stage::Isolated, "020000000001"),
+        (vmm::Stage::Loaded, "020000000002"),
+        (vmm::Stage::Running, "020000000003"),
+        (vmm::Stage::DriverReady, "020000000004"),
+        (vmm::Stage::AgentConnected, "020000000005"),
+    ] {
+        golden(vmm::Status::Reached(stage), expected);
+    }
+    let (reason, console) = ("r".to_owned(), "c".to_owned());
+    golden(
+        vmm::Status::Failed { after: vmm::Stage::Loaded, reason: reason.clone(), console: console.clone() },
+        "06000000010201720163",
+    );
+    golden(vmm::Status::Ended { reason, console }, "050000000201720163");
+    golden(vmm::Request::AddShare { name: "c1".into() }, "0400000000026331");
+    golden(vmm::Request::RemoveShare { name: "c1".into() }, "0400000001026331");
+    golden(vmm::Request::Console, "0100000002");
+    golden(vmm::Request::Figures, "0100000003");
+    golden(vmm::Response::Done, "0100000000");
+    let figures = vmm::Figures { entry_tsc: 1, run_tsc: 5, tsc_offset: 2, overhead_kib: 3, guest_kib: 4 };
+    golden(vmm::Response::Console(vec![1, 2]), "0400000001020102");
+    golden(vmm::Response::Figures(figures), "06000000020105020304");
+    golden(vmm::Response::Error("no".into()), "0400000003026e6f");
+}
+
+#[test]
+fn an_announced_length_over_the_limit_is_refused_before_its_bytes_arrive() {
+    let header = (GUEST_LIMIT as u32 + 1).to_le_bytes();
+    assert!(matches!(frame::read::<Ready>(&mut &header[..], GUEST_LIMIT), Err(FrameError::TooLong { .. })));
+    let mut buffer = FrameBuffer::new(GUEST_LIMIT);
+    buffer.extend(&header);
+    assert!(matches!(buffer.next::<Ready>(), Err(FrameError::TooLong { .. })));
+}
+
+#[test]
+fn the_end_of_a_connection_is_told_from_the_middle_of_a_message() {
+    let bytes = frame::encode(&Response::Started).unwrap();
+    assert!(matches!(frame::read::<Response>(&mut &[][..], GUEST_LIMIT), Ok(None)));
+    for length in 1..bytes.len() {
+        let result = frame::read::<Response>(&mut &bytes[..length], GUEST_LIMIT);
+        assert!(matches!(result, Err(FrameError::Truncated)), "{length} bytes: {result:?}");
+    }
+}
+
+/// Decodes `bytes` as every kind of message that crosses a boundary; what comes of it does not matter.
+fn decode_as_everything(bytes: &[u8]) {
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) {
+        let framed = [&(bytes.len() as u32).to_le_bytes(), bytes].concat();
+        let _ = frame::read::<T>(&mut &framed[..], HOST_LIMIT);
+        let mut raw = FrameBuffer::new(GUEST_LIMIT);
+        raw.extend(bytes);
+        while let Ok(Some(_)) = raw.next::<T>() {}
+    }
+    decode::<Ready>(bytes);
+    decode::<Hello>(bytes);
+    decode::<HelloReply>(bytes);
+    decode::<Request>(bytes);
+    decode::<Response>(bytes);
+    decode::<ProcessCommand>(bytes);
+    decode::<ProcessEvent>(bytes);
+    decode::<vmm::Config>(bytes);
+    decode::<vmm::Status>(bytes);
+    decode::<vmm::Request>(bytes);
+    decode::<vmm::Response>(bytes);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        decode_as_everything(&bytes);
+    }
+
+    #[test]
+    fn damaged_messages_never_panic(position in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = frame::encode(&Request::Create(Box::new(container()))).unwrap();
+        let position = position.index(bytes.len());
+        bytes[position] = byte;
+        decode_as_everything(&bytes[4..]);
+        decode_as_everything(&bytes);
+    }
+
+    #[test]
+    fn frames_survive_any_split(
+        texts in prop::collection::vec(".{0,40}", 1..8),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..16),
+    ) {
+        let sent: Vec<Request> = texts.into_iter().map(|container| Request::State { container }).collect();
+        let bytes: Vec<u8> = sent.iter().flat_map(|request| frame::encode(request).unwrap()).collect();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).chain([0, bytes.len()]).collect();
+        cuts.sort_unstable();
+
+        let mut buffer = FrameBuffer::new(HOST_LIMIT);
+        let mut received = Vec::new();
+        for piece in cuts.windows(2) {
+            buffer.extend(&bytes[piece[0]..piece[1]]);
+            while let Some(request) = buffer.next::<Request>().unwrap() {
+                received.push(request);
+            }
+        }
+        prop_assert_eq!(received, sent);
+        prop_assert!(!buffer.is_partial());
+    }
+}
