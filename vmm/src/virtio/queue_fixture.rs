@@ -1,14 +1,14 @@
 //! The driver's side of a split virtqueue (virtio 1.3 §2.7), for unit tests of devices.
 
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::{
+    collections::HashMap,
+    sync::atomic::{Ordering, fence},
+};
 
 use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::{
     Queue, QueueT,
-    desc::{
-        RawDescriptor,
-        split::{Descriptor, VirtqUsedElem},
-    },
+    desc::{RawDescriptor, split::Descriptor},
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -67,13 +67,19 @@ impl QueueFixture {
         queue
     }
 
+    /// The head that the next chain will have.
+    pub fn next_head(&self) -> Option<u16> {
+        self.free.last().copied()
+    }
+
     /// Makes a chain of `buffers` available and returns its head; `None` when too few descriptors are free.
     pub fn offer(&mut self, buffers: &[Buffer]) -> Option<u16> {
         assert!(!buffers.is_empty());
         if self.free.len() < buffers.len() {
             return None;
         }
-        let indices = self.free.split_off(self.free.len() - buffers.len());
+        let mut indices = self.free.split_off(self.free.len() - buffers.len());
+        indices.reverse();
         for (position, (buffer, index)) in buffers.iter().zip(&indices).enumerate() {
             let next = indices.get(position + 1);
             let flags = if buffer.writable { VRING_DESC_F_WRITE } else { 0 }
@@ -86,18 +92,28 @@ impl QueueFixture {
         Some(head)
     }
 
-    /// The next used chain: its head and how many bytes the device says to have written.
+    /// The next used chain: its head and how many bytes the device says to have written. When there is none, the driver
+    /// wants an interrupt for the next.
     pub fn used(&mut self) -> Option<(u16, u32)> {
-        let index: u16 = self.memory.load(GuestAddress(self.used + 2), Ordering::Acquire).unwrap();
-        if index == self.next_used {
-            return None;
+        if self.used_index() == self.next_used {
+            let used_event = GuestAddress(self.avail + 4 + u64::from(self.size) * 2);
+            self.memory.store(self.next_used, used_event, Ordering::Relaxed).unwrap();
+            fence(Ordering::SeqCst);
+            if self.used_index() == self.next_used {
+                return None;
+            }
         }
         let slot = self.used + 4 + u64::from(self.next_used % self.size) * 8;
-        let element: VirtqUsedElem = self.memory.read_obj(GuestAddress(slot)).unwrap();
+        // A used element: the head as u32, then the length (§2.7.8).
+        let [head, length]: [u32; 2] = self.memory.read_obj(GuestAddress(slot)).unwrap();
         self.next_used = self.next_used.wrapping_add(1);
-        let head = u16::try_from(element.id()).unwrap();
+        let head = u16::try_from(head).unwrap();
         self.free.extend(self.chains.remove(&head).unwrap_or_default());
-        Some((head, element.len()))
+        Some((head, length))
+    }
+
+    fn used_index(&self) -> u16 {
+        self.memory.load(GuestAddress(self.used + 2), Ordering::Acquire).unwrap()
     }
 
     /// Writes a descriptor, whatever it may be.

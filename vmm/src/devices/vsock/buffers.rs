@@ -91,27 +91,31 @@ fn buffer<'m>(
     if descriptor.len() == 0 {
         return Ok(None);
     }
-    memory.get_slice(descriptor.addr(), descriptor.len() as usize).map(Some).map_err(|_| ChainError::Outside {
-        address: descriptor.addr().raw_value(),
-        length: descriptor.len(),
-    })
+    memory
+        .get_slice(descriptor.addr(), descriptor.len() as usize)
+        .map(Some)
+        .map_err(|_| ChainError::Outside { address: descriptor.addr().raw_value(), length: descriptor.len() })
 }
 
 /// Drops the first `count` bytes.
-pub fn skip<'s, 'm>(mut slices: &'s mut [VolatileSlice<'m>], mut count: usize) -> &'s mut [VolatileSlice<'m>] {
-    while let Some((first, rest)) = slices.split_first_mut() {
-        match first.offset(count) {
-            Ok(tail) if !tail.is_empty() => {
-                *first = tail;
-                return slices;
+pub fn skip<'s, 'm>(slices: &'s mut [VolatileSlice<'m>], mut count: usize) -> &'s mut [VolatileSlice<'m>] {
+    let whole = slices
+        .iter()
+        .take_while(|slice| match count.checked_sub(slice.len()) {
+            Some(left) => {
+                count = left;
+                true
             }
-            _ => {
-                count -= first.len();
-                slices = rest;
-            }
-        }
+            None => false,
+        })
+        .count();
+    let rest = &mut slices[whole..];
+    if let Some(first) = rest.first_mut()
+        && let Ok(tail) = first.offset(count)
+    {
+        *first = tail;
     }
-    slices
+    rest
 }
 
 /// Drops all but the first `count` bytes.

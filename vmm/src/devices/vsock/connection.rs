@@ -27,7 +27,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, ErrorKind, Read, Write},
+    io::ErrorKind,
     net::Shutdown,
     os::{
         fd::{AsRawFd, RawFd},
@@ -35,6 +35,10 @@ use std::{
     },
 };
 
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, recv, send},
+};
 use vm_memory::VolatileSlice;
 use vmm_sys_util::epoll::EventSet;
 
@@ -97,6 +101,8 @@ pub struct Connection {
     to_guest_over: bool,
     /// The socket may have something to read.
     readable: bool,
+    /// The other side of the socket is closed: what can be read now is all that will come.
+    hung_up: bool,
     /// Receive buffers that the next read may fill: grows while reads fill them all.
     burst: usize,
     /// Directions that the guest itself has shut down.
@@ -121,12 +127,15 @@ enum CreditRequest {
 impl Connection {
     /// A connection that the host asks for. `window` is the most that is kept of what the guest sends, in bytes.
     pub fn request(socket: UnixStream, window: u32) -> Self {
-        Self { owes_request: true, ..Self::new(socket, Phase::Requested, window) }
+        let mut connection = Self::new(socket, Phase::Requested, window);
+        connection.owes_request = true;
+        connection
     }
 
     /// A connection that the guest asks for, and gets.
     pub fn accept(socket: UnixStream, window: u32, request: &Header) -> Self {
-        let mut connection = Self { owes_response: true, ..Self::new(socket, Phase::Established, window) };
+        let mut connection = Self::new(socket, Phase::Established, window);
+        connection.owes_response = true;
         connection.credit.learn(request.buf_alloc, request.fwd_cnt);
         connection
     }
@@ -140,6 +149,7 @@ impl Connection {
             to_host: ToHost::Open,
             to_guest_over: false,
             readable: false,
+            hung_up: false,
             burst: 1,
             shut_by_guest: 0,
             told: 0,
@@ -199,6 +209,7 @@ impl Connection {
             self.readable = true;
         }
         if events.intersects(EventSet::HANG_UP | EventSet::ERROR) {
+            self.hung_up = true;
             self.host_reads_no_more();
         } else if events.contains(EventSet::OUT) {
             self.flush();
@@ -290,6 +301,12 @@ impl Connection {
         }
     }
 
+    /// Gives up: the host's side sees the end of file, the guest a reset.
+    pub fn abandon(&mut self) {
+        self.host_reads_no_more();
+        self.reset();
+    }
+
     /// `buf_alloc` and `fwd_cnt` for a packet to the guest.
     pub fn announce(&mut self) -> (u32, u32) {
         self.owes_credit_update = false;
@@ -315,10 +332,12 @@ impl Connection {
                 Err(_) => self.host_reads_no_more(),
             }
         }
-        if self.to_host == ToHost::Open {
-            keep(&mut self.backlog, data);
-        } else {
+        if self.to_host == ToHost::Over {
             self.credit.forward(left);
+        } else if left > 0 {
+            // Credit bounds what comes; no growth, so no more than that is allocated either.
+            self.backlog.reserve_exact(self.credit.window() as usize - self.backlog.len());
+            keep(&mut self.backlog, data);
         }
         self.owes_credit_update |= self.credit.is_update_due();
     }
@@ -326,12 +345,14 @@ impl Connection {
     /// Writes the backlog until the socket takes no more.
     fn flush(&mut self) {
         while !self.backlog.is_empty() {
-            match send_front(&self.socket, &self.backlog) {
+            let (front, _) = self.backlog.as_slices();
+            match send(self.fd(), front, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
                 Ok(sent) => {
                     self.backlog.drain(..sent);
                     self.credit.forward(u32::try_from(sent).unwrap_or(u32::MAX));
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break,
                 Err(_) => return self.host_reads_no_more(),
             }
         }
@@ -397,6 +418,10 @@ impl Connection {
 
     /// True when the guest does not know yet of a direction's end, or when that was the last.
     fn owes_shutdown(&self) -> bool {
+        if self.hung_up && self.may_receive() {
+            // The last bytes first: then one packet says it all.
+            return false;
+        }
         let ended = self.ended();
         // What the guest does not send, we do not receive.
         let from_guest = match self.shut_by_guest {
@@ -420,7 +445,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if self.shut_by_guest == shutdown::BOTH && self.socket.shutdown(Shutdown::Both).is_ok() {
             let mut unread = [0; 4096];
-            while matches!((&self.socket).read(&mut unread), Ok(1..)) {}
+            while matches!(recv(self.fd(), &mut unread, MsgFlags::MSG_DONTWAIT), Ok(1..)) {}
         }
     }
 }
@@ -439,16 +464,3 @@ fn keep(backlog: &mut VecDeque<u8>, data: &[VolatileSlice<'_>]) {
         }
     }
 }
-
-fn send_front(mut socket: &UnixStream, backlog: &VecDeque<u8>) -> io::Result<usize> {
-    loop {
-        match socket.write(backlog.as_slices().0) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-#[cfg(test)]
-#[path = "connection_test.rs"]
-mod tests;

@@ -35,15 +35,12 @@ pub struct Credit {
 impl Credit {
     /// A connection that keeps at most `window` bytes for the host's side.
     pub fn new(window: u32) -> Self {
-        Self {
-            window,
-            received: 0,
-            forwarded: 0,
-            announced: 0,
-            guest_window: 0,
-            guest_forwarded: 0,
-            sent: 0,
-        }
+        Self { window, received: 0, forwarded: 0, announced: 0, guest_window: 0, guest_forwarded: 0, sent: 0 }
+    }
+
+    /// Most bytes that are kept of what the guest sends.
+    pub fn window(&self) -> u32 {
+        self.window
     }
 
     /// The guest has announced its own credit.

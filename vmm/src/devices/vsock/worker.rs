@@ -1,0 +1,216 @@
+//! The device's thread: waits for notifications of the driver and for sockets, and moves packets between them.
+//!
+//! Each round handles the events that there are, then a bounded number of the guest's packets, then gives a bounded
+//! number of turns to those that have something for the guest, then raises at most one interrupt. It waits only when
+//! there is nothing to do; when the guest has no receive buffers, nothing is read from the sockets.
+
+use std::{io, os::fd::AsRawFd, sync::Arc};
+
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::{
+    epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
+    eventfd::EventFd,
+};
+
+use super::{
+    Endpoints,
+    muxer::Muxer,
+    queues::{Burst, QueueError, RxQueue, TxQueue},
+};
+use crate::virtio::interrupt::Interrupt;
+
+/// Values by which epoll reports what is no connection: those are 2^32 and more.
+mod token {
+    pub const RX: u64 = 0;
+    pub const TX: u64 = 1;
+    pub const STOP: u64 = 2;
+    pub const LISTENER: u64 = 3;
+}
+
+/// Packets from the guest in one round.
+const TX_BUDGET: usize = 32;
+
+/// Turns for packets to the guest in one round.
+const RX_BUDGET: usize = 32;
+
+/// Events taken at a time.
+const EVENTS: usize = 32;
+
+/// Why the worker gave up before it was told to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The driver's fault.
+    #[error("the guest's driver broke the rules of the {queue} queue: {error}")]
+    Queue {
+        /// `rx` or `tx`.
+        queue: &'static str,
+        /// What was wrong.
+        error: QueueError,
+    },
+    /// The host's.
+    #[error("waiting for events: {0}")]
+    Epoll(#[from] io::Error),
+}
+
+impl WorkerError {
+    fn rx(error: QueueError) -> Self {
+        Self::Queue { queue: "rx", error }
+    }
+
+    fn tx(error: QueueError) -> Self {
+        Self::Queue { queue: "tx", error }
+    }
+}
+
+/// What the thread waits for besides connections.
+pub struct Signals {
+    /// The driver has provided receive buffers.
+    pub rx: EventFd,
+    /// The driver has sent packets.
+    pub tx: EventFd,
+    /// The device is reset.
+    pub stop: EventFd,
+}
+
+impl Signals {
+    /// An epoll instance that watches these.
+    ///
+    /// # Errors
+    /// Those of epoll_create1(2) and epoll_ctl(2).
+    pub fn watch(&self) -> io::Result<Epoll> {
+        let epoll = Epoll::new()?;
+        for (signal, token) in [(&self.rx, token::RX), (&self.tx, token::TX), (&self.stop, token::STOP)] {
+            epoll.ctl(ControlOperation::Add, signal.as_raw_fd(), EpollEvent::new(EventSet::IN, token))?;
+        }
+        Ok(epoll)
+    }
+}
+
+/// Everything that the thread owns.
+pub struct Worker {
+    memory: GuestMemoryMmap,
+    interrupt: Arc<Interrupt>,
+    signals: Signals,
+    rx: RxQueue,
+    tx: TxQueue,
+    muxer: Muxer,
+    stopping: bool,
+    /// There may be more packets in the tx queue.
+    tx_pending: bool,
+    /// There is output, and there may be receive buffers for it.
+    rx_pending: bool,
+}
+
+impl Worker {
+    /// A worker whose `epoll` watches `signals`.
+    pub fn new(
+        memory: GuestMemoryMmap,
+        interrupt: Arc<Interrupt>,
+        signals: Signals,
+        (rx, tx): (RxQueue, TxQueue),
+        epoll: Epoll,
+        (guest_cid, endpoints): (u64, Endpoints),
+    ) -> Self {
+        let muxer = Muxer::new(guest_cid, epoll, token::LISTENER, endpoints);
+        // Packets from before the first wait may be there without a notification.
+        Self {
+            memory,
+            interrupt,
+            signals,
+            rx,
+            tx,
+            muxer,
+            stopping: false,
+            tx_pending: true,
+            rx_pending: true,
+        }
+    }
+
+    /// Works until told to stop, or until the driver breaks the rules: then the device has failed. All connections are
+    /// closed at the end.
+    pub fn run(mut self) -> Endpoints {
+        while !self.stopping {
+            let timeout = if self.is_idle() { -1 } else { 0 };
+            if let Err(error) = self.round(timeout) {
+                eprintln!("stockade-vmm: vsock: {error}. The device has failed; its connections are closed.");
+                self.interrupt.fail();
+                break;
+            }
+        }
+        self.muxer.into_endpoints()
+    }
+
+    /// True when there is nothing to do before the next event.
+    pub fn is_idle(&self) -> bool {
+        !self.tx_pending && !self.rx_pending
+    }
+
+    /// One round; waits first for an event, at most `timeout` milliseconds, or without end if that is -1. Returns how many
+    /// events there were.
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub fn round(&mut self, timeout: i32) -> Result<usize, WorkerError> {
+        let mut events = [EpollEvent::default(); EVENTS];
+        let count = match self.muxer.epoll().wait(timeout, &mut events) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error.into()),
+        };
+        for event in events.iter().take(count) {
+            self.on_event(event.data(), event.event_set());
+        }
+        self.take_packets().map_err(WorkerError::tx)?;
+        self.give_turns().map_err(WorkerError::rx)?;
+        self.muxer.watch_listener()?;
+        let rx = self.rx.needs_interrupt(&self.memory).map_err(WorkerError::rx)?;
+        let tx = self.tx.needs_interrupt(&self.memory).map_err(WorkerError::tx)?;
+        if rx || tx {
+            self.interrupt.used();
+        }
+        Ok(count)
+    }
+
+    fn on_event(&mut self, token: u64, events: EventSet) {
+        match token {
+            // A read only clears the signal; a lost race with another reader would leave it clear too.
+            token::RX => _ = self.signals.rx.read(),
+            token::TX => {
+                _ = self.signals.tx.read();
+                self.tx_pending = true;
+            }
+            token::STOP => self.stopping = true,
+            token::LISTENER => self.muxer.on_listener(),
+            connection => self.muxer.on_event(connection, events),
+        }
+    }
+
+    fn take_packets(&mut self) -> Result<(), QueueError> {
+        if !self.tx_pending {
+            return Ok(());
+        }
+        let mut data = Vec::new();
+        for _ in 0..TX_BUDGET {
+            let Some((head, header)) = self.tx.next(&self.memory, &mut data)? else {
+                self.tx_pending = false;
+                break;
+            };
+            self.muxer.handle(&header, &mut data);
+            self.tx.complete(&self.memory, head)?;
+        }
+        Ok(())
+    }
+
+    fn give_turns(&mut self) -> Result<(), QueueError> {
+        let mut burst = Burst::default();
+        for _ in 0..RX_BUDGET {
+            if !self.muxer.has_output() || !self.rx.has_buffer(&self.memory)? {
+                self.rx_pending = false;
+                return Ok(());
+            }
+            self.muxer.send_next(&self.memory, &mut self.rx, &mut burst)?;
+        }
+        self.rx_pending = true;
+        Ok(())
+    }
+}
