@@ -1,1 +1,41 @@
 use super::*;
+
+#[test]
+fn paths_stay_below_the_root() {
+    assert_eq!(folder("a/b").unwrap(), Path::new("/run/cgroup/a/b"));
+    for path in ["", "/", "/a", "..", "a/../..", "./a/.."] {
+        let error = folder(path).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Spec, "{path:?}");
+    }
+}
+
+#[test]
+fn files_are_named_and_must_exist() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("pids.max"), "").unwrap();
+    let cgroup = Cgroup { folder: folder.path().to_owned() };
+    let spec = |file: &str| container::Cgroup {
+        path: "a".into(),
+        values: vec![(file.into(), "9".into())],
+        devices: vec![],
+    };
+
+    cgroup.configure(&spec("pids.max")).unwrap();
+    assert_eq!(fs::read_to_string(folder.path().join("pids.max")).unwrap(), "9");
+
+    let unknown = cgroup.configure(&spec("memory.nope")).unwrap_err();
+    assert_eq!(unknown.message, "write \"9\" to cgroup file memory.nope: no such file or directory");
+    for outside in ["../pids.max", ".", "/etc/x"] {
+        assert!(cgroup.configure(&spec(outside)).unwrap_err().message.contains("not the name"));
+    }
+}
+
+#[test]
+fn removal_takes_the_cgroups_below_along() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("c");
+    fs::create_dir_all(folder.join("made/by/systemd")).unwrap();
+    remove_tree(&folder).unwrap();
+    assert!(!folder.exists());
+    assert_eq!(errno_of(&remove_tree(&folder).unwrap_err()), Errno::ENOENT);
+}

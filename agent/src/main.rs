@@ -3,6 +3,8 @@
 //! One thread and one epoll loop: the agent waits for nothing but descriptors, a thread per stream would cost
 //! memory in every guest, and a single-threaded process may run ordinary code between clone and execve.
 
+#![cfg_attr(not(test), no_main)]
+
 use std::{arch::x86_64::_rdtsc, convert::Infallible};
 
 use nix::sys::reboot::{RebootMode, reboot};
@@ -27,10 +29,14 @@ mod vsock;
 
 use error::Result;
 
-fn main() {
+/// Not Rust's own `main`: what the standard library does before that (signal stacks, polling fds 0–2) has no use in
+/// PID 1, and this is paid at every boot.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> libc::c_int {
     // SAFETY: RDTSC is in every x86-64 processor, and the guest kernel leaves it to user space.
     let entry_tsc = unsafe { _rdtsc() };
     std::panic::set_hook(Box::new(|panic| give_up(&panic.to_string())));
+    signal::ignore_broken_pipes();
     let Err(error) = run(entry_tsc);
     give_up(&error.message);
 }

@@ -1,1 +1,94 @@
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+};
+
 use super::*;
+
+fn attached(stdio: &mut Stdio, stream: Stream) -> UnixStream {
+    let (ours, host) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    stdio.can_attach(stream).unwrap();
+    stdio.attach(stream, ours.into());
+    host
+}
+
+fn text(mut from: impl Read) -> String {
+    let mut text = String::new();
+    from.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn the_end_of_the_input_reaches_the_process() {
+    let (mut stdio, process) = Stdio::pipes(0).unwrap();
+    let mut host = attached(&mut stdio, Stream::Stdin);
+    host.write_all(b"input").unwrap();
+    host.shutdown(std::net::Shutdown::Write).unwrap();
+    stdio.run(Stream::Stdin);
+    assert_eq!(text(File::from(process.stdin)), "input");
+}
+
+#[test]
+fn the_end_of_the_output_reaches_the_host_while_other_streams_go_on() {
+    let (mut stdio, process) = Stdio::pipes(0).unwrap();
+    let (out, mut err) = (attached(&mut stdio, Stream::Stdout), attached(&mut stdio, Stream::Stderr));
+    File::from(process.stdout).write_all(b"output").unwrap();
+    stdio.run(Stream::Stdout);
+    assert_eq!(text(out), "output");
+
+    File::from(process.stderr).write_all(b"error").unwrap();
+    stdio.run(Stream::Stderr);
+    let mut bytes = [0; 5];
+    err.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"error");
+}
+
+#[test]
+fn what_was_written_before_the_end_is_drained_and_no_more() {
+    let (mut stdio, process) = Stdio::pipes(0).unwrap();
+    let host = attached(&mut stdio, Stream::Stdout);
+    let _also = attached(&mut stdio, Stream::Stderr);
+    let mut survivor = File::from(process.stdout);
+    survivor.write_all(b"before").unwrap();
+    let streams = stdio.end();
+    survivor.write_all(b"after").unwrap();
+    assert!(!stdio.is_drained());
+    for stream in streams {
+        stdio.run(stream);
+    }
+    assert!(stdio.is_drained());
+    assert_eq!(text(host), "before");
+}
+
+#[test]
+fn without_a_host_input_is_empty_and_output_is_dropped() {
+    let (mut stdio, process) = Stdio::pipes(0).unwrap();
+    assert_eq!(stdio.settle(), [Stream::Stdout, Stream::Stderr]);
+    assert_eq!(text(File::from(process.stdin)), "");
+    let mut out = File::from(process.stdout);
+    for _ in 0..8 {
+        // More than a pipe holds.
+        out.write_all(&[0; 32 << 10]).unwrap();
+        stdio.run(Stream::Stdout);
+    }
+}
+
+#[test]
+fn a_host_that_leaves_breaks_the_process_pipe() {
+    let (mut stdio, process) = Stdio::pipes(0).unwrap();
+    drop(attached(&mut stdio, Stream::Stdout));
+    let mut out = File::from(process.stdout);
+    out.write_all(b"x").unwrap();
+    stdio.run(Stream::Stdout);
+    assert_eq!(out.write_all(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_stream_is_attached_once_and_only_where_there_is_one() {
+    let (mut stdio, _process) = Stdio::pipes(0).unwrap();
+    let _host = attached(&mut stdio, Stream::Stdout);
+    assert_eq!(stdio.can_attach(Stream::Stdout).unwrap_err().kind, ErrorKind::Exists);
+    assert_eq!(stdio.can_attach(Stream::Terminal).unwrap_err().kind, ErrorKind::NotFound);
+}

@@ -113,6 +113,7 @@ impl FrameBuffer {
     ///
     /// # Errors
     /// [`FrameError::TooLong`] or [`FrameError::Malformed`]; the connection is of no further use after one.
+    #[expect(clippy::should_implement_trait, reason = "each call may await another type of message")]
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let Some(header) = self.bytes.first_chunk::<HEADER>() else { return Ok(None) };
         let end = HEADER + checked_length(*header, self.limit)?;

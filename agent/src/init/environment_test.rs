@@ -1,1 +1,25 @@
 use super::*;
+
+const DATABASE: &str =
+    "root:x:0:0:root:/root:/bin/sh\nbroken line\nempty:x:7:7:::\nuser:x:1000:1000::/home/user:/bin/sh\n";
+
+#[test]
+fn home_is_the_users() {
+    assert_eq!(home(DATABASE.as_bytes(), 0).as_deref(), Some("/root"));
+    assert_eq!(home(DATABASE.as_bytes(), 1000).as_deref(), Some("/home/user"));
+    assert_eq!(home(DATABASE.as_bytes(), 7), None);
+    assert_eq!(home(DATABASE.as_bytes(), 8), None);
+}
+
+#[test]
+fn a_database_that_is_no_text_has_no_homes() {
+    assert_eq!(home(&[0xff, b':', 0xfe, b'\n'][..], 0), None);
+}
+
+#[test]
+fn the_last_entry_counts() {
+    let env = ["A=1", "AB=2", "A=3", "EMPTY="].map(str::to_owned);
+    assert_eq!(value(&env, "A"), Some("3"));
+    assert_eq!(value(&env, "EMPTY"), Some(""));
+    assert_eq!(value(&env, "B"), None);
+}

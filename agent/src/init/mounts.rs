@@ -65,7 +65,7 @@ fn mount_share(root: &Root, entry: &Mount, share: &str) -> Result<()> {
     let kind = SFlag::from_bits_truncate(fstat(&source).or_spec(step)?.st_mode & SFlag::S_IFMT.bits());
     let missing = if kind == SFlag::S_IFDIR { Missing::Folder } else { Missing::File };
     let target = root.open_or_create(Path::new(&entry.destination), missing).or_spec(step)?;
-    let tree = mount_api::clone_tree(&source, entry.flags & libc::MS_REC as u64 != 0).or_spec(step)?;
+    let tree = mount_api::clone_tree(&source, entry.flags & libc::MS_REC != 0).or_spec(step)?;
     let attributes = attributes(entry.flags);
     if attributes != MountAttributes::default() {
         mount_api::set_attributes(&tree, attributes, false).or_spec(step)?;
@@ -86,7 +86,7 @@ fn mount_file_system(
     let target = root.open_or_create(destination, Missing::Folder).or_spec(step)?;
     // In the guest there is only the second version, whatever the host has.
     let fstype = if fstype == "cgroup" { "cgroup2" } else { fstype };
-    let fills_later = fstype == "tmpfs" && entry.flags & libc::MS_RDONLY as u64 != 0;
+    let fills_later = fstype == "tmpfs" && entry.flags & libc::MS_RDONLY != 0;
     let mut flags = MsFlags::from_bits_retain(entry.flags as libc::c_ulong);
     if fills_later {
         flags.remove(MsFlags::MS_RDONLY);
@@ -104,7 +104,7 @@ fn mount_file_system(
 }
 
 fn propagate(mount: &OwnedFd, entry: &Mount) -> Result<()> {
-    const MS_REC: u64 = libc::MS_REC as u64;
+    const MS_REC: u64 = libc::MS_REC;
     entry.propagation.iter().try_for_each(|change| {
         let attributes = MountAttributes::propagation(change & !MS_REC);
         mount_api::set_attributes(mount, attributes, change & MS_REC != 0)

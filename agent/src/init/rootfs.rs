@@ -70,7 +70,7 @@ pub fn pivot(root: Root) -> Result<()> {
 
 /// Settles how the container sees its root, after the last change to it.
 pub fn finish(spec: &Rootfs) -> Result<()> {
-    const MS_REC: u64 = libc::MS_REC as u64;
+    const MS_REC: u64 = libc::MS_REC;
     if spec.propagation != 0 {
         let change = MountAttributes::propagation(spec.propagation & !MS_REC);
         mount_api::set_attributes_at(c"/", change, spec.propagation & MS_REC != 0)
