@@ -3,7 +3,6 @@
 //! ```text
 //! boot VMM KERNEL INITRAMFS MEMORY_MIB [KERNEL PARAMETERS]
 //! boot … --share NAME=FOLDER        bind FOLDER to /shares/NAME and serve it
-//! boot … --stay                     keep running after the first whole boot
 //! ```
 
 use std::{
@@ -75,6 +74,7 @@ fn main() -> Result<()> {
 
     thread::spawn(move || print_ready(ready));
     let mut packet = vec![0; STATUS_LIMIT];
+    let mut tsc_offset = 0;
     loop {
         // SAFETY: the buffer is valid for its length.
         let length = unsafe { libc::recv(status.as_raw_fd(), packet.as_mut_ptr().cast(), packet.len(), 0) };
@@ -102,7 +102,17 @@ fn main() -> Result<()> {
                 }
                 if stage == Stage::AgentConnected || stage == Stage::DriverReady {
                     let mut control = UnixStream::connect(&control_path)?;
-                    println!("{:?}", ask(&mut control, &Request::Figures)?);
+                    let answer = ask(&mut control, &Request::Figures)?;
+                    if let Response::Figures(figures) = answer {
+                        tsc_offset = figures.tsc_offset;
+                        println!(
+                            "main at {:.3} M, KVM_RUN at {:.3} M, {} KiB besides {} KiB of guest memory",
+                            figures.entry_tsc.wrapping_sub(start) as f64 / 1e6,
+                            figures.run_tsc.wrapping_sub(start) as f64 / 1e6,
+                            figures.overhead_kib,
+                            figures.guest_kib
+                        );
+                    }
                 }
             }
             Status::Failed { after, reason, console } => {
@@ -114,7 +124,8 @@ fn main() -> Result<()> {
                     if let Some(tsc) =
                         line.strip_prefix("TSC ").and_then(|tsc| tsc.trim().parse::<u64>().ok())
                     {
-                        println!("guest at {tsc}");
+                        let since = tsc.wrapping_sub(tsc_offset).wrapping_sub(start);
+                        println!("exec to the guest's init: {:.3} M", since as f64 / 1e6);
                     }
                 }
             }

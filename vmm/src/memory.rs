@@ -12,11 +12,12 @@ use std::{
     fs::File,
     io,
     os::{fd::AsRawFd, unix::fs::FileExt},
+    ptr,
 };
 
 use vm_memory::{
     Address, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
-    mmap::FromRangesError,
+    GuestRegionCollectionError, GuestRegionMmap, MmapRegion,
 };
 
 /// Start of the hole in which devices live.
@@ -29,6 +30,8 @@ pub const MMIO_END: GuestAddress = GuestAddress(4 << 30);
 pub const PAGE_SIZE: u64 = 4096;
 
 const MIB: u64 = 1 << 20;
+
+const HUGE_PAGE_SIZE: u64 = 2 << 20;
 
 /// Least RAM in which a kernel starts, in MiB.
 const LEAST_MIB: u32 = 32;
@@ -48,8 +51,11 @@ pub enum Error {
         /// The size.
         memory_mib: u32,
         /// Why.
-        source: FromRangesError,
+        source: io::Error,
     },
+    /// The regions do not fit together.
+    #[error("guest memory: {0}")]
+    Layout(GuestRegionCollectionError),
     /// A file does not fit where it belongs.
     #[error(
         "{length} bytes at {address:#x} are outside the guest's memory of {ram} bytes below 3 GiB; give it more"
@@ -88,7 +94,36 @@ pub fn reserve(memory_mib: u32) -> Result<GuestMemoryMmap, Error> {
     if size > low {
         ranges.push((MMIO_END, (size - low) as usize));
     }
-    GuestMemoryMmap::from_ranges(&ranges).map_err(|source| Error::Reserve { memory_mib, source })
+    let regions = ranges.into_iter().map(|(start, size)| region(start, size)).collect::<Option<Vec<_>>>();
+    let regions = regions.ok_or_else(|| Error::Reserve { memory_mib, source: io::Error::last_os_error() })?;
+    GuestMemoryMmap::from_regions(regions).map_err(Error::Layout)
+}
+
+/// One region of RAM, in huge pages but for its first.
+///
+/// A kernel that boots touches most of what it takes from its allocators, and a huge page is one exit and one fault of the
+/// host where small ones are 512 of each. The first one holds little but boot tables. Guest and host addresses are equally
+/// aligned, because KVM maps huge pages only then.
+fn region(start: GuestAddress, size: usize) -> Option<GuestRegionMmap> {
+    let huge = HUGE_PAGE_SIZE as usize;
+    let flags = libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping, wherever the kernel has room for it.
+    let reserved = unsafe { libc::mmap(ptr::null_mut(), size + huge, protection, flags, -1, 0) };
+    if reserved == libc::MAP_FAILED {
+        return None;
+    }
+    let reserved = reserved.cast::<u8>();
+    let aligned = reserved.wrapping_add(reserved.align_offset(huge));
+    // Advice: where the host has no huge pages, small ones serve.
+    // SAFETY: both ranges are inside the new mapping, to which nobody has references yet.
+    unsafe {
+        libc::madvise(aligned.wrapping_add(huge).cast(), size.saturating_sub(huge), libc::MADV_HUGEPAGE);
+        libc::madvise(aligned.cast(), size, libc::MADV_DONTDUMP);
+    }
+    // SAFETY: the range is mapped as said, and never unmapped: guest RAM lasts as long as the process.
+    let mapping = unsafe { MmapRegion::build_raw(aligned, size, protection, flags) }.ok()?;
+    GuestRegionMmap::new(mapping, start)
 }
 
 /// Bytes of RAM below the MMIO hole.

@@ -15,8 +15,10 @@ const _: () = assert!(COMMAND_LINE.0 + CAPACITY as u64 <= MP_POINTER.0);
 ///
 /// - `quiet`: each byte of console output is an exit.
 /// - `panic=-1 reboot=k`: a panic resets the machine at once, through the i8042, which ends the VMM.
+/// - `noreplace-smp`: a kernel that boots on one CPU writes to most pages of its text to take out what other CPUs need, each
+///   of which the host must then copy; and it puts it back for the second CPU.
 /// - `8250.nr_uarts=1`: there is one serial port; probing for more is exits for nothing.
-const BASE: &str = "console=ttyS0 quiet panic=-1 reboot=k 8250.nr_uarts=1 random.trust_cpu=on";
+const BASE: &str = "console=ttyS0 quiet panic=-1 reboot=k 8250.nr_uarts=1 noreplace-smp random.trust_cpu=on";
 
 /// The command line cannot be used.
 #[derive(Debug, thiserror::Error)]
