@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Builds the guest kernel and puts it at target/guest/vmlinux, from a cache where its inputs have not changed.
+#   build.sh                  build or take from the cache
+#   build.sh --reproducible   build twice in different folders, past the cache, and compare
+# STOCKADE_KERNEL_TARBALL and STOCKADE_KERNEL_SHA256 name another source; README.md tells the rest.
+set -euo pipefail
+
+# Debian's linux-source-6.12, and the date that the kernel says it was built: the package's.
+package_version=6.12.117-1~deb12u1
+build_timestamp='Sat Nov 14 12:56:00 UTC 2026'
+tarball=${STOCKADE_KERNEL_TARBALL:-/usr/src/linux-source-6.12.tar.xz}
+sha256=585a4a074597aefa2b1a68ada83a3184ba351c127544dea80618bbcceaa3961f
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/stockade/kernel
+output=${here%/*}/target/guest/vmlinux
+export LC_ALL=C
+
+fail() {
+    echo "guest-kernel: $*" >&2
+    exit 1
+}
+
+check_packages() {
+    local missing=() need
+    for need in bc bison flex gcc make tar xz:xz-utils ld:binutils; do
+        [ -n "$(type -P "${need%:*}")" ] || missing+=("${need#*:}")
+    done
+    [ -f /usr/include/gelf.h ] || missing+=(libelf-dev)
+    [ -f /usr/include/stdlib.h ] || missing+=(libc6-dev)
+    [ -f "$tarball" ] || [ -n "${STOCKADE_KERNEL_TARBALL-}" ] || missing+=(linux-source-6.12)
+    [ ${#missing[@]} -eq 0 ] || fail "missing packages: ${missing[*]}"
+}
+
+check_source() {
+    [ -f "$tarball" ] || fail "no kernel source at $tarball"
+    echo "$sha256  $tarball" | sha256sum --check --status ||
+        fail "$tarball is not the pinned source (Debian's $package_version): see guest-kernel/README.md, \"The pin\""
+}
+
+# Every line of kernel.config has to hold after the dependencies were resolved.
+check_config() {
+    local line symbol broken=()
+    while read -r line; do
+        case $line in
+        'CONFIG_'*) grep -qxF "$line" "$1" || broken+=("$line") ;;
+        '# CONFIG_'*' is not set')
+            symbol=${line#\# } symbol=${symbol%% *}
+            ! grep -q "^$symbol=" "$1" || broken+=("$symbol=n")
+            ;;
+        esac
+    done < "$here/kernel.config"
+    [ ${#broken[@]} -eq 0 ] || fail "the configuration lost, for want of what they depend on: ${broken[*]}"
+}
+
+# build_in DIR: leaves DIR/vmlinux and DIR/config.
+build_in() {
+    local tree=$1/tree make=(
+        nice make -j "$(nproc)" KBUILD_BUILD_USER=stockade KBUILD_BUILD_HOST=stockade KBUILD_BUILD_VERSION=1
+        KBUILD_BUILD_TIMESTAMP="$build_timestamp"
+    )
+    mkdir -p "$tree"
+    echo "guest-kernel: unpacking the source"
+    tar -x -f "$tarball" -C "$tree" --strip-components=1
+    cp "$here/kernel.config" "$1/kernel.config"
+    (
+        # The build sees relative paths only, and nothing of the caller's make.
+        unset MAKEFLAGS MFLAGS MAKELEVEL
+        cd "$tree"
+        "${make[@]}" KCONFIG_ALLCONFIG=../kernel.config allnoconfig > ../log 2>&1
+        check_config .config
+        echo "guest-kernel: compiling, about six minutes on two cores"
+        "${make[@]}" vmlinux 2>&1 | tee -a ../log |
+            awk 'NR % 300 == 0 { print "guest-kernel: " NR " of about 2200 steps"; fflush() }'
+    ) || {
+        tail -n 20 "$1/log" >&2
+        fail "the build failed; its last lines are above"
+    }
+    strip --strip-all -o "$1/vmlinux" "$tree/vmlinux"
+    cp "$tree/.config" "$1/config"
+    cp "$tree/System.map" "$1/System.map"
+    rm -rf "$tree"
+}
+
+if [ -n "${STOCKADE_KERNEL_TARBALL-}" ]; then
+    sha256=${STOCKADE_KERNEL_SHA256:?"is the checksum that $tarball must have: see guest-kernel/README.md"}
+fi
+check_packages
+mkdir -p "$cache" "${output%/*}"
+work=$(mktemp -d "$cache/build.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+case ${1-} in
+--reproducible)
+    check_source
+    build_in "$work/first"
+    build_in "$work/and/second"
+    cmp "$work/first/vmlinux" "$work/and/second/vmlinux" || fail "two builds of the same inputs differ"
+    echo "guest-kernel: two builds are the same: $(sha256sum < "$work/first/vmlinux")"
+    exit
+    ;;
+'') ;;
+*) fail "unknown argument '$1'" ;;
+esac
+
+inputs=$({ echo "$sha256"; cat "$here/kernel.config" "${BASH_SOURCE[0]}"; gcc --version; ld --version; } | sha256sum)
+entry=$cache/${inputs%% *}
+# One build at a time; who waited finds it in the cache.
+exec {lock}> "$cache/lock"
+flock "$lock"
+if [ ! -d "$entry" ]; then
+    check_source
+    build_in "$work/kernel"
+    mv -T "$work/kernel" "$entry"
+fi
+if ! cmp -s "$entry/vmlinux" "$output"; then
+    # Running VMs map the file that is there: never write into it.
+    cp "$entry/vmlinux" "$output.new"
+    mv "$output.new" "$output"
+fi
