@@ -2,12 +2,14 @@
 
 use nix::{
     errno::Errno,
+    fcntl::{OFlag, open},
     mount::{MsFlags, mount},
     sys::{
         resource::{Resource, setrlimit},
         socket::{AddressFamily, SockFlag, SockType, socket},
+        stat::Mode,
     },
-    unistd::{chdir, chroot},
+    unistd::{chroot, fchdir},
 };
 use std::os::fd::AsRawFd;
 use stockade_protocol::agent::SHARE_TAG;
@@ -15,13 +17,11 @@ use stockade_protocol::agent::SHARE_TAG;
 use crate::{
     cgroup,
     error::{Context, Result},
+    mount_api,
 };
 
 /// The tree of shared file systems.
 pub const SHARES: &str = "/run/shares";
-
-/// Where the initramfs is bound onto itself.
-const ROOT: &str = "/root";
 
 /// Open files that the agent itself may have: some ten for every container.
 const AGENT_OPEN_FILES: u64 = 1 << 16;
@@ -38,12 +38,17 @@ pub fn prepare() -> Result<()> {
     bring_loopback_up()
 }
 
-/// pivot_root(2) refuses to leave the initial rootfs, so the agent lives in a bind mount of it.
+/// pivot_root(2) refuses to leave the initial rootfs, so the agent lives in a bind mount over it. Over it and not beside it,
+/// because setns(2) into a container's mount namespace looks for the root at the top of what is stacked there.
 fn leave_rootfs() -> Result<()> {
-    mount(Some("/"), ROOT, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .and_then(|()| chroot(ROOT))
-        .and_then(|()| chdir("/"))
-        .or_internal(|| "leave the initial root".to_owned())
+    let enter = || {
+        let rootfs = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let copy = mount_api::clone_tree(&rootfs, false)?;
+        mount_api::attach(&copy, &rootfs)?;
+        fchdir(&copy)?;
+        chroot(".")
+    };
+    enter().or_internal(|| "leave the initial root".to_owned())
 }
 
 fn mount_fs(source: &str, target: &str, fstype: &str, flags: MsFlags) -> Result<()> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::{errno::Errno, unistd::Pid};
-use stockade_protocol::container;
+use stockade_protocol::container::{self, DeviceRule};
 
 use crate::{
     cgroup_devices,
@@ -83,10 +83,12 @@ impl Cgroup {
             write_file(&self.folder.join(file), value)
                 .or_spec(|| format!("write {value:?} to cgroup file {file}"))?;
         }
-        if !spec.devices.is_empty() {
-            cgroup_devices::attach(&self.open()?, &spec.devices)?;
-        }
         Ok(())
+    }
+
+    /// Puts the device rules in force; the container's own nodes are made before that.
+    pub fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<()> {
+        if rules.is_empty() { Ok(()) } else { cgroup_devices::attach(&self.open()?, rules) }
     }
 
     /// Its folder, open: where clone3 puts a process.

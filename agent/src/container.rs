@@ -11,7 +11,10 @@
 
 use std::{fs::File, os::fd::OwnedFd, rc::Rc};
 
-use stockade_protocol::agent::{ExitStatus, ProcessId, Response};
+use stockade_protocol::{
+    agent::{ExitStatus, ProcessId, Response},
+    container::DeviceRule,
+};
 
 use crate::{cgroup::Cgroup, poller::Token};
 
@@ -22,6 +25,8 @@ pub struct Container {
     pub init: Rc<ProcessId>,
     /// Its cgroup.
     pub cgroup: Cgroup,
+    /// Its device rules, which are put in force when it is built.
+    pub device_rules: Vec<DeviceRule>,
     /// How far it is.
     pub phase: Phase,
     /// To the init, until it has executed its program.

@@ -127,7 +127,7 @@ fn attributes(flags: u64) -> MountAttributes {
         (libc::MS_STRICTATIME, attr::STRICTATIME),
         (libc::MS_RELATIME, 0),
     ];
-    let is_set = |bit: libc::c_ulong| flags & bit as u64 != 0;
+    let is_set = |bit: libc::c_ulong| flags & bit != 0;
     let mut set = PLAIN.iter().filter(|(bit, _)| is_set(*bit)).fold(0, |all, (_, attribute)| all | attribute);
     let mut clear = 0;
     // Access time is one setting with several values, so it is cleared as a whole.

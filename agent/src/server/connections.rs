@@ -82,7 +82,7 @@ impl Server {
         self.poller.forget(token);
         let Some(connection) = self.connections.remove(&token) else { return };
         if let Role::Process(id) = connection.role {
-            self.abandon(&id);
+            self.abandon(&id, token);
         }
     }
 

@@ -48,6 +48,7 @@ impl Server {
         let container = Container {
             init: id.clone(),
             cgroup,
+            device_rules: spec.cgroup.devices,
             phase: Phase::Creating(reply_to),
             channel: None,
             removal: None,
@@ -126,9 +127,11 @@ impl Server {
                 Err(error) => return self.fail_creation(&id.container, error),
             }
         }
-        if let Some(container) = self.containers.get_mut(&id.container) {
-            container.phase = Phase::Created;
+        let Some(container) = self.containers.get_mut(&id.container) else { return };
+        if let Err(error) = container.cgroup.restrict_devices(&container.device_rules) {
+            return self.fail_creation(&id.container, error);
         }
+        container.phase = Phase::Created;
         self.respond(reply_to, Response::Created { guest_pid, warnings });
     }
 

@@ -9,6 +9,7 @@ use super::{Server, Target};
 use crate::{
     container::Phase,
     error::{ErrorKind, Result, error},
+    poller::Token,
     process::Process,
     reaper,
 };
@@ -88,8 +89,12 @@ impl Server {
     }
 
     /// The host has let go of a process: it must not outlive that.
-    pub(super) fn abandon(&mut self, id: &Rc<ProcessId>) {
+    pub(super) fn abandon(&mut self, id: &Rc<ProcessId>, connection: Token) {
         let Some(process) = self.processes.get_mut(id) else { return };
+        if process.connection != Some(connection) {
+            // It stood for a process that is forgotten, and whose name has a new bearer.
+            return;
+        }
         process.connection = None;
         process.stdio.close();
         if process.exit.is_none()
