@@ -1,2 +1,45 @@
-//! Start of the crate.
-fn main() {}
+//! `stockade`, the command that engines and people run: parse, set up the log, do the one command, say what failed.
+
+mod agent;
+mod bundle;
+mod check;
+mod cli;
+mod commands;
+mod config;
+mod container_id;
+mod error;
+mod host;
+mod life_cycle;
+mod log;
+mod lower;
+mod machine;
+mod relay;
+mod shares;
+mod sizing;
+mod state;
+mod sys;
+mod terminal;
+mod tsc;
+mod version;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let started = tsc::now();
+    let outcome = cli::parse().and_then(|parsed| match parsed {
+        cli::Parsed::Text(text) => {
+            print!("{text}");
+            Ok(ExitCode::SUCCESS)
+        }
+        cli::Parsed::Command(globals, command) => {
+            log::start(&globals)?;
+            cli::debug_unused(&globals, &command);
+            tracing::debug!(tsc = started, "stockade {} begins", version::RUNTIME);
+            commands::run(&globals, command)
+        }
+    });
+    outcome.unwrap_or_else(|error| {
+        log::report(&error);
+        ExitCode::from(error::exit_status(&error))
+    })
+}

@@ -1,0 +1,247 @@
+//! The agent in the guest, as the runtime talks to it: one connection per purpose, through the VMM's socket.
+//!
+//! The guest is hostile: what it sends is bounded, and every wait goes through [`Wait`].
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::de::DeserializeOwned;
+use stockade_protocol::agent::{
+    AgentError, ContainerState, Hello, HelloReply, ProcessId, Purpose, Request, Response, Stream,
+};
+use stockade_protocol::container::Container;
+use stockade_protocol::frame::{self, FrameError};
+use stockade_protocol::vmm::Stage;
+
+use crate::machine::{Control, MachineError, Wait};
+use crate::state::AGENT_SOCKET;
+use crate::sys::descriptors;
+
+/// How long the agent may take to accept what is sent to it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the agent did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The VMM's socket is gone or does not accept.
+    #[error("cannot reach the VM: {0}")]
+    Connect(io::Error),
+    /// What was sent or came is not a message.
+    #[error("agent: {0}")]
+    Frame(#[from] FrameError),
+    /// The agent, or the VMM for it, closed the connection.
+    #[error("the guest's agent closed the connection")]
+    Closed,
+    /// An answer to another question.
+    #[error("the guest's agent gave an answer that does not belong to the request")]
+    Unexpected,
+    /// No answer is going to come.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The agent's own explanation.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+}
+
+/// A connection to the agent after its greeting.
+#[derive(Debug)]
+pub struct Connection(UnixStream);
+
+impl Connection {
+    /// Connects, through the socket in `folder`, for one purpose.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn open(folder: BorrowedFd<'_>, purpose: Purpose, wait: &mut impl Wait) -> Result<Self, ClientError> {
+        let stream = descriptors::connect(folder, AGENT_SOCKET).map_err(ClientError::Connect)?;
+        stream.set_write_timeout(Some(WRITE_TIMEOUT)).map_err(ClientError::Connect)?;
+        let mut connection = Self(stream);
+        frame::write(&mut connection.0, &Hello::new(purpose))?;
+        match connection.receive(wait)? {
+            HelloReply::Welcome => Ok(connection),
+            HelloReply::Refused(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads one message and not a byte more: what follows the greeting on a stream is its data.
+    fn receive<T: DeserializeOwned>(&mut self, wait: &mut impl Wait) -> Result<T, ClientError> {
+        let mut reader = Patient { stream: &self.0, wait, failure: None };
+        let message = frame::read(&mut reader, frame::GUEST_LIMIT);
+        match reader.failure.take() {
+            Some(failure) => Err(failure.into()),
+            None => message?.ok_or(ClientError::Closed),
+        }
+    }
+
+    /// Sends a request and reads its answer; one that the agent could not fulfil is [`ClientError::Agent`].
+    fn ask(&mut self, request: &Request, wait: &mut impl Wait) -> Result<Response, ClientError> {
+        frame::write(&mut self.0, request)?;
+        match self.receive(wait)? {
+            Response::Error(error) => Err(error.into()),
+            response => Ok(response),
+        }
+    }
+
+    /// Builds a container; returns the agent's warnings.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn create(&mut self, container: Container, wait: &mut impl Wait) -> Result<Vec<String>, ClientError> {
+        match self.ask(&Request::Create(Box::new(container)), wait)? {
+            Response::Created { warnings, .. } => Ok(warnings),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Lets a created container execute its program.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn start(&mut self, container: &str, wait: &mut impl Wait) -> Result<(), ClientError> {
+        match self.ask(&Request::Start { container: container.to_owned() }, wait)? {
+            Response::Started => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Sends a signal to a container's init, or to all of its processes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn signal(
+        &mut self,
+        container: &str,
+        signal: i32,
+        all: bool,
+        wait: &mut impl Wait,
+    ) -> Result<(), ClientError> {
+        match self.ask(&Request::Signal { container: container.to_owned(), signal, all }, wait)? {
+            Response::Signalled => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// How a container is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn state(&mut self, container: &str, wait: &mut impl Wait) -> Result<ContainerState, ClientError> {
+        match self.ask(&Request::State { container: container.to_owned() }, wait)? {
+            Response::State(state) => Ok(state),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+}
+
+/// The connections that stand for a container's init on the host.
+#[derive(Debug)]
+pub struct InitConnections {
+    /// Signals one way, the end the other way.
+    pub process: OwnedFd,
+    /// Its stdio.
+    pub stdio: Stdio,
+}
+
+/// The stdio streams of a process.
+#[derive(Debug)]
+pub enum Stdio {
+    /// stdin, stdout, stderr.
+    Pipes([OwnedFd; 3]),
+    /// A pseudo-terminal, both ways.
+    Terminal(OwnedFd),
+}
+
+impl InitConnections {
+    /// Opens them for the container's init.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn open(
+        folder: BorrowedFd<'_>,
+        container: &str,
+        terminal: bool,
+        wait: &mut impl Wait,
+    ) -> Result<Self, ClientError> {
+        let id = || ProcessId { container: container.to_owned(), exec: None };
+        let mut open = |purpose| Ok::<_, ClientError>(Connection::open(folder, purpose, wait)?.0.into());
+        let process = open(Purpose::Process(id()))?;
+        let stdio = if terminal {
+            Stdio::Terminal(open(Purpose::Stream(id(), Stream::Terminal))?)
+        } else {
+            Stdio::Pipes([
+                open(Purpose::Stream(id(), Stream::Stdin))?,
+                open(Purpose::Stream(id(), Stream::Stdout))?,
+                open(Purpose::Stream(id(), Stream::Stderr))?,
+            ])
+        };
+        Ok(Self { process, stdio })
+    }
+}
+
+/// A reader that waits with [`Wait`] before it reads.
+struct Patient<'a, W> {
+    stream: &'a UnixStream,
+    wait: &'a mut W,
+    failure: Option<MachineError>,
+}
+
+impl<W: Wait> Read for Patient<'_, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Err(failure) = self.wait.readable(self.stream.as_fd(), "an answer of the guest's agent") {
+            self.failure = Some(failure);
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut stream = self.stream;
+        stream.read(buffer)
+    }
+}
+
+/// How commands that come after `create` wait: they do not hold the VM's status socket, and so tell a VM that works
+/// from one that hangs by its console alone.
+#[derive(Debug)]
+pub struct Visitor<'a> {
+    folder: BorrowedFd<'a>,
+    patience: Duration,
+}
+
+impl<'a> Visitor<'a> {
+    /// Waits for answers from the VM whose sockets are in `folder`.
+    pub fn new(folder: BorrowedFd<'a>, patience: Duration) -> Self {
+        Self { folder, patience }
+    }
+
+    fn console(&self) -> String {
+        let console = Control::connect(self.folder).ok().and_then(|mut control| control.console().ok());
+        String::from_utf8_lossy(&console.unwrap_or_default()).into_owned()
+    }
+}
+
+impl Wait for Visitor<'_> {
+    fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(MachineError::Silent {
+                    what,
+                    waited: self.patience,
+                    stage: Some(Stage::AgentConnected),
+                    console: self.console(),
+                });
+            }
+            let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(io::Error::from(errno).into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "agent_test.rs"]
+mod tests;

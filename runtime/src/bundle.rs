@@ -1,0 +1,145 @@
+//! The bundle: a folder with a config.json (runtime-spec "Filesystem Bundle").
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+/// The configuration's name in a bundle.
+pub const CONFIG: &str = "config.json";
+
+/// Longest config.json that is read, in bytes.
+const LONGEST: u64 = 8 << 20;
+
+/// A bundle that has been read.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Its folder, absolute.
+    pub path: PathBuf,
+    /// Its configuration.
+    pub spec: Spec,
+    /// Its root file system: absolute and a folder.
+    pub rootfs: PathBuf,
+}
+
+/// Why a bundle cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The folder is not there.
+    #[error("bundle {path}: {cause}")]
+    Folder {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// No readable config.json.
+    #[error("cannot read {path}: {cause}; `stockade spec` writes one to start from")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Not JSON, or not of the specification's types.
+    #[error("{path}: {problem}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// JSON path, place and cause.
+        problem: String,
+    },
+    /// A property has a value that cannot be used.
+    #[error("{CONFIG}: {0}")]
+    Property(#[from] SpecError),
+}
+
+/// A property of config.json that cannot be used: which and why.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct SpecError {
+    /// JSON path, such as `linux.resources.memory.limit`.
+    pub path: String,
+    /// What is wrong, what to do.
+    pub problem: String,
+}
+
+impl SpecError {
+    /// An error for one property.
+    pub fn new(path: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { path: path.into(), problem: problem.into() }
+    }
+}
+
+impl Bundle {
+    /// Reads the bundle at `path`; `config` names another file than its config.json.
+    ///
+    /// # Errors
+    /// [`BundleError`], which names the file and the property.
+    pub fn load(path: &Path, config: Option<&Path>) -> Result<Self, BundleError> {
+        let folder =
+            fs::canonicalize(path).map_err(|cause| BundleError::Folder { path: path.to_owned(), cause })?;
+        let file = config.map_or_else(|| folder.join(CONFIG), Path::to_owned);
+        let text = read(&file).map_err(|cause| BundleError::Read { path: file.clone(), cause })?;
+        let spec = parse(&text).map_err(|problem| BundleError::Json { path: file, problem })?;
+        check_version(spec.version())?;
+        let rootfs = rootfs(&folder, &spec)?;
+        Ok(Self { path: folder, spec, rootfs })
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let length = fs::metadata(path)?.len();
+    if length > LONGEST {
+        return Err(io::Error::other(format!("it has {length} bytes, more than {LONGEST}")));
+    }
+    fs::read(path)
+}
+
+/// Parses config.json; an error names the JSON path. Only a failure is parsed a second time, with path tracking.
+fn parse(text: &[u8]) -> Result<Spec, String> {
+    let first = match serde_json::from_slice(text) {
+        Ok(spec) => return Ok(spec),
+        Err(error) => error,
+    };
+    let deserializer = &mut serde_json::Deserializer::from_slice(text);
+    match serde_path_to_error::deserialize::<_, Spec>(deserializer) {
+        Err(error) if error.path().iter().next().is_some() => {
+            Err(format!("{}: {}", error.path(), error.inner()))
+        }
+        _ => Err(first.to_string()),
+    }
+}
+
+/// Any 1.x is accepted: minor versions only add (runtime-spec "Specification version").
+fn check_version(version: &str) -> Result<(), SpecError> {
+    let mut parts = version.splitn(3, '.');
+    let numbers = (parts.next(), parts.next().map(str::parse::<u32>), parts.next());
+    match numbers {
+        (Some("1"), Some(Ok(_)), Some(rest)) if rest.starts_with(|c: char| c.is_ascii_digit()) => Ok(()),
+        _ if version.is_empty() => Err(SpecError::new("ociVersion", "is missing; it should be 1.x.y")),
+        _ => Err(SpecError::new("ociVersion", format!("{version:?} is not supported; it should be 1.x.y"))),
+    }
+}
+
+fn rootfs(folder: &Path, spec: &Spec) -> Result<PathBuf, SpecError> {
+    let root = spec.root().as_ref().ok_or_else(|| SpecError::new("root", "is missing"))?;
+    if root.path().as_os_str().is_empty() {
+        return Err(SpecError::new("root.path", "is missing or empty"));
+    }
+    let path = folder.join(root.path());
+    let problem = |cause: io::Error| SpecError::new("root.path", format!("{}: {cause}", path.display()));
+    let real = fs::canonicalize(&path).map_err(problem)?;
+    if !fs::metadata(&real).map_err(problem)?.is_dir() {
+        return Err(SpecError::new("root.path", format!("{} is not a folder", path.display())));
+    }
+    if real == Path::new("/") {
+        return Err(SpecError::new("root.path", "is the host's own root; give the container one of its own"));
+    }
+    Ok(real)
+}
+
+#[cfg(test)]
+#[path = "bundle_test.rs"]
+mod tests;

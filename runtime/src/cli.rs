@@ -1,0 +1,182 @@
+//! The command line: the union of what engines pass to runc, crun and youki.
+//!
+//! Options may stand before or after the container's ID. What means nothing under a VM is accepted, is marked "no
+//! effect" in `--help`, and is mentioned in the debug log.
+
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+use crate::version;
+
+/// OCI container runtime that runs every container in a microVM.
+#[derive(Debug, Parser)]
+#[command(name = "stockade", disable_help_subcommand = true, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Globals {
+    /// Folder for the containers' state [default: /run/stockade, or $XDG_RUNTIME_DIR/stockade when not root]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// File to append log lines to; without it warnings and errors go to stderr
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Form of the lines in the log file
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Least severe lines to log
+    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+    /// Same as --log-level debug
+    #[arg(long, global = true)]
+    pub debug: bool,
+    /// Use systemd for cgroups: refused by create and run, which know cgroupfs only
+    #[arg(long, global = true)]
+    pub systemd_cgroup: bool,
+    /// Way to make cgroups: cgroupfs, or disabled for none
+    #[arg(long, global = true, value_enum)]
+    pub cgroup_manager: Option<CgroupDriver>,
+    /// For spec: a configuration for a user without privileges. No effect on other commands
+    #[arg(long, global = true, value_name = "MODE", num_args = 0..=1, require_equals = true)]
+    pub rootless: Option<Option<String>>,
+}
+
+/// Form of the lines in the log file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `time="…" level=… msg="…"`
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Severity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Everything.
+    #[value(alias = "trace")]
+    Debug,
+    /// What happens.
+    Info,
+    /// What is not as asked.
+    #[value(alias = "warning")]
+    Warn,
+    /// What failed.
+    #[value(alias = "fatal", alias = "panic")]
+    Error,
+}
+
+/// Who makes cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CgroupDriver {
+    /// stockade itself.
+    Cgroupfs,
+    /// systemd.
+    Systemd,
+    /// Nobody: VMM and relay stay in the caller's cgroup.
+    Disabled,
+}
+
+/// The commands; each is a file in `commands/`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a container, start it, and wait for its end
+    Run(commands::run::Run),
+    /// Create a container; its process waits for `start`
+    Create(commands::create::Create),
+    /// Start the process of a created container
+    Start(commands::start::Start),
+    /// Print a container's state as JSON
+    State(commands::state::State),
+    /// Send a signal to a container
+    Kill(commands::kill::Kill),
+    /// Remove a container and everything it holds
+    Delete(commands::delete::Delete),
+    /// Write a config.json to start from
+    Spec(commands::spec::Spec),
+    /// Say whether this host can run microVMs, and what to do where it cannot
+    Check(commands::check::Check),
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Print this: help or version.
+    Text(String),
+    /// Do this.
+    Command(Globals, Command),
+}
+
+/// The command line is not understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} (see `stockade --help`)")]
+struct UsageError(String);
+
+/// Parses the process's arguments.
+///
+/// # Errors
+/// One line that says what is wrong with them.
+pub fn parse() -> anyhow::Result<Parsed> {
+    parse_from(std::env::args_os())
+}
+
+fn parse_from<I, T>(arguments: I) -> anyhow::Result<Parsed>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<std::ffi::OsString> + Clone,
+{
+    // clap would print "stockade 0.1.0"; engines parse runc's several lines.
+    let version = clap::Arg::new("version")
+        .long("version")
+        .short('v')
+        .help("Print version")
+        .action(clap::ArgAction::Version);
+    let command = Cli::command().version(version::RUNTIME).disable_version_flag(true).arg(version);
+    let parsed = command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => Ok(Parsed::Command(cli.globals, cli.command)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayVersion => Ok(Parsed::Text(version::text())),
+            ErrorKind::DisplayHelp => Ok(Parsed::Text(error.render().to_string())),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Err(UsageError("no command given".to_owned()).into())
+            }
+            _ => Err(UsageError(one_line(&error.render().to_string())).into()),
+        },
+    }
+}
+
+/// clap's explanation without its prefix, usage and blank lines.
+fn one_line(rendered: &str) -> String {
+    let explanation = rendered.split("\n\nUsage:").next().unwrap_or(rendered);
+    let explanation = explanation.split("\n\nFor more information").next().unwrap_or(explanation);
+    let words: Vec<&str> = explanation.trim_start_matches("error: ").split_whitespace().collect();
+    words.join(" ")
+}
+
+impl Globals {
+    /// Whether `--rootless` asks for it: runc's callers also pass true, false or auto.
+    pub fn is_rootless(&self) -> bool {
+        matches!(self.rootless.as_ref().map(Option::as_deref), Some(None | Some("true")))
+    }
+}
+
+/// Mentions in the debug log which of the given global options have no effect.
+pub fn debug_unused(globals: &Globals, command: &Command) {
+    if globals.rootless.is_some() && !matches!(command, Command::Spec(_)) {
+        tracing::debug!("--rootless has no effect");
+    }
+}
+
+#[cfg(test)]
+#[path = "cli_test.rs"]
+mod tests;

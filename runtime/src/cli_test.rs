@@ -1,0 +1,51 @@
+use super::*;
+
+fn command(line: &str) -> Command {
+    match parse_from(line.split(' ')).unwrap() {
+        Parsed::Command(_, command) => command,
+        Parsed::Text(text) => panic!("{text}"),
+    }
+}
+
+fn error(line: &str) -> String {
+    let error = parse_from(line.split(' ')).unwrap_err().to_string();
+    assert!(!error.contains('\n'), "{error}");
+    error
+}
+
+#[test]
+fn the_lines_that_engines_send_are_understood() {
+    for line in [
+        "stockade --systemd-cgroup create --bundle B --pid-file F --no-pivot --no-new-keyring --preserve-fds 2 \
+         --console-socket S ID",
+        "stockade --root R --log L --log-format json --debug --rootless=auto create --bundle B --pid-file F ID",
+        "stockade create ID --bundle B",
+        "stockade --log-format=json --log F start ID",
+        "stockade run -d --keep --no-subreaper ID -b B",
+        "stockade kill --all ID 9",
+        "stockade kill ID",
+        "stockade delete --force ID",
+        "stockade spec --bundle B --rootless",
+        "stockade check --format json",
+        "stockade state ID",
+        "stockade --rootless start ID",
+    ] {
+        command(&line.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+}
+
+#[test]
+fn version_is_in_runcs_form() {
+    let Parsed::Text(text) = parse_from(["stockade", "--version"]).unwrap() else { panic!() };
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some(format!("stockade version {}", version::RUNTIME).as_str()));
+    assert_eq!(lines.next(), Some(format!("spec: {}", version::SPEC).as_str()));
+}
+
+#[test]
+fn mistakes_are_explained_in_one_line() {
+    assert!(error("stockade frobnicate").contains("frobnicate"));
+    assert!(error("stockade create --no-such-flag x").contains("--no-such-flag"));
+    assert!(error("stockade create").contains("ID"));
+    assert!(error("stockade").contains("no command"));
+}

@@ -1,0 +1,39 @@
+//! `stockade check`.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use crate::check::{self, Report};
+
+/// Say whether this host can run microVMs, and what to do where it cannot.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+impl Check {
+    /// Prints the report; the exit status is 0 if everything needed is there, else 1.
+    ///
+    /// # Errors
+    /// When it cannot be printed.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let report: Report = check::report();
+        match self.format {
+            Format::Table => print!("{report}"),
+            Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        }
+        Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

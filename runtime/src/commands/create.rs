@@ -1,0 +1,95 @@
+//! `stockade create`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::cli::Globals;
+use crate::container_id::ContainerId;
+use crate::life_cycle::{self, Request};
+
+/// Create a container; its process waits for `start`.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The container's ID
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    options: CreateOptions,
+}
+
+/// Options of create and run.
+#[derive(Debug, Args)]
+pub struct CreateOptions {
+    /// Folder of the bundle
+    #[arg(short, long, default_value = ".", value_name = "DIR")]
+    pub bundle: PathBuf,
+    /// Another file than the bundle's config.json
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Socket to send the terminal's master to
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Socket to send a pidfd of the container's process to
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// File to write the PID of the container's process to
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// No effect beyond 0: descriptors cannot be passed into a VM
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// No effect: the guest's root file system is always pivoted to
+    #[arg(long)]
+    no_pivot: bool,
+    /// No effect: keyrings are the guest kernel's own
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// No effect: stockade is no subreaper
+    #[arg(long)]
+    no_subreaper: bool,
+}
+
+impl CreateOptions {
+    /// The request that they make.
+    pub fn request<'a>(&'a self, globals: &'a Globals, id: &'a ContainerId, detached: bool) -> Request<'a> {
+        self.mention_unused();
+        Request {
+            globals,
+            id,
+            bundle: &self.bundle,
+            config: self.config.as_deref(),
+            pid_file: self.pid_file.as_deref(),
+            console_socket: self.console_socket.as_deref(),
+            pidfd_socket: self.pidfd_socket.as_deref(),
+            detached,
+        }
+    }
+
+    fn mention_unused(&self) {
+        if self.preserve_fds > 0 {
+            tracing::warn!("--preserve-fds {}: descriptors cannot be passed into a VM", self.preserve_fds);
+        }
+        let unused = [
+            ("--no-pivot", self.no_pivot),
+            ("--no-new-keyring", self.no_new_keyring),
+            ("--no-subreaper", self.no_subreaper),
+        ];
+        for (name, _) in unused.into_iter().filter(|(_, given)| *given) {
+            tracing::debug!("{name} has no effect");
+        }
+    }
+}
+
+impl Create {
+    /// Creates it and leaves it to its relay.
+    ///
+    /// # Errors
+    /// What failed; nothing is left of the container then.
+    pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
+        let id: ContainerId = self.id.parse()?;
+        let created = life_cycle::create(&self.options.request(globals, &id, true))?;
+        created.relay.commit().context("cannot let the container live on")
+    }
+}

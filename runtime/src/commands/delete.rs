@@ -1,0 +1,40 @@
+//! `stockade delete`.
+
+use clap::Args;
+
+use crate::cli::Globals;
+use crate::container_id::ContainerId;
+use crate::error::ContainerError;
+use crate::life_cycle;
+use crate::state::Root;
+
+/// Remove a container and everything it holds.
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// The container's ID
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Kill it first if it runs; succeed if it does not exist
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Delete {
+    /// Removes it.
+    ///
+    /// # Errors
+    /// [`ContainerError`], or what could not be removed.
+    pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
+        let id: ContainerId = self.id.parse()?;
+        match life_cycle::remove(&Root::new(globals.root.as_deref()), &id, self.force) {
+            // An engine's second process may come to clean up what the first has cleaned up.
+            Err(error)
+                if self.force && matches!(error.downcast_ref(), Some(ContainerError::DoesNotExist(_))) =>
+            {
+                tracing::debug!("{error}");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The commands, one per file: its options and what it does with them.
+
+pub mod check;
+pub mod create;
+pub mod delete;
+pub mod kill;
+pub mod run;
+pub mod spec;
+pub mod start;
+pub mod state;
+
+use std::process::ExitCode;
+
+use crate::cli::{Command, Globals};
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// Whatever the command could not do.
+pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(command) => return command.run(globals),
+        Command::Check(command) => return command.run(),
+        Command::Create(command) => command.run(globals)?,
+        Command::Start(command) => command.run(globals)?,
+        Command::State(command) => command.run(globals)?,
+        Command::Kill(command) => command.run(globals)?,
+        Command::Delete(command) => command.run(globals)?,
+        Command::Spec(command) => command.run(globals)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

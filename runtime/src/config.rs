@@ -1,0 +1,160 @@
+//! Where the VMM, the guest's kernel and its initramfs are, and what an administrator has decided about VMs.
+//!
+//! A checkout has them below `target/`, an installation below its prefix; `/etc/stockade/config.toml` overrides both.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The configuration file, unless `STOCKADE_CONFIG` names another.
+const DEFAULT_PATH: &str = "/etc/stockade/config.toml";
+
+/// Environment variable that names another configuration file.
+const PATH_VARIABLE: &str = "STOCKADE_CONFIG";
+
+/// Guest RAM of a container without a memory limit, in MiB.
+pub const DEFAULT_MEMORY_MIB: u32 = 2048;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {cause}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("configuration {path}: {problem}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// One line.
+        problem: String,
+    },
+    /// The path of this program is unknown.
+    #[error("cannot find out where stockade itself is installed: {0}")]
+    Self_(io::Error),
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `stockade-vmm`.
+    pub vmm: PathBuf,
+    /// The guest's kernel, an uncompressed ELF.
+    pub kernel: PathBuf,
+    /// The guest's initramfs.
+    pub initramfs: PathBuf,
+    /// Appended to the guest kernel's command line.
+    pub kernel_parameters: String,
+    /// Guest RAM of a container without a memory limit, in MiB.
+    pub memory_mib: u32,
+}
+
+/// The file's content. Every key may be absent.
+#[derive(Debug, Default, Deserialize)]
+struct File {
+    vmm: Option<PathBuf>,
+    kernel: Option<PathBuf>,
+    initramfs: Option<PathBuf>,
+    kernel_parameters: Option<String>,
+    memory_mib: Option<u32>,
+}
+
+/// The keys of [`File`].
+const KEYS: [&str; 5] = ["vmm", "kernel", "initramfs", "kernel_parameters", "memory_mib"];
+
+impl Config {
+    /// The configuration of this installation.
+    ///
+    /// # Errors
+    /// When the file is not readable or says something that is not understood.
+    pub fn load() -> Result<Self, ConfigError> {
+        let named = env::var_os(PATH_VARIABLE).map(PathBuf::from);
+        let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+        let file = match fs::read_to_string(&path) {
+            Ok(text) => {
+                parse(&text).map_err(|problem| ConfigError::Invalid { path: path.clone(), problem })?
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound && named.is_none() => File::default(),
+            Err(cause) => return Err(ConfigError::Read { path, cause }),
+        };
+        let program = env::current_exe().map_err(ConfigError::Self_)?;
+        Ok(Self::resolve(file, &program, Path::exists))
+    }
+
+    fn resolve(file: File, program: &Path, exists: impl Fn(&Path) -> bool) -> Self {
+        let folder = program.parent().unwrap_or(Path::new("/"));
+        let prefix = folder.parent().unwrap_or(Path::new("/"));
+        let beside = folder.join("stockade-vmm");
+        let installed = prefix.join("libexec/stockade/stockade-vmm");
+        // In a checkout the program is target/PROFILE/stockade or target/TRIPLE/PROFILE/stockade.
+        let guest = if exists(&beside) && !exists(&installed) {
+            folder
+                .ancestors()
+                .skip(1)
+                .take(2)
+                .map(|target| target.join("guest"))
+                .find(|guest| exists(guest))
+                .unwrap_or_else(|| prefix.join("guest"))
+        } else {
+            prefix.join("share/stockade")
+        };
+        let vmm = if exists(&beside) && !exists(&installed) { beside } else { installed };
+        Self {
+            vmm: file.vmm.unwrap_or(vmm),
+            kernel: file.kernel.unwrap_or_else(|| guest.join("vmlinux")),
+            initramfs: file.initramfs.unwrap_or_else(|| guest.join("initramfs")),
+            kernel_parameters: file.kernel_parameters.unwrap_or_default(),
+            memory_mib: file.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<File, String> {
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| on_one_line(&e))?;
+    for key in table.keys() {
+        if !KEYS.contains(&key.as_str()) {
+            return Err(format!("unknown key `{key}`; did you mean `{}`?", nearest(key)));
+        }
+    }
+    let file: File = table.try_into().map_err(|e: toml::de::Error| on_one_line(&e))?;
+    if file.memory_mib == Some(0) {
+        return Err("memory_mib must be greater than 0".to_owned());
+    }
+    Ok(file)
+}
+
+fn on_one_line(error: &toml::de::Error) -> String {
+    error.message().replace('\n', " ")
+}
+
+/// The known key that takes the fewest edits to reach.
+fn nearest(key: &str) -> &'static str {
+    KEYS.into_iter().min_by_key(|known| edits(key, known)).unwrap_or(KEYS[0])
+}
+
+/// Levenshtein's distance in bytes.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+#[path = "config_test.rs"]
+mod tests;

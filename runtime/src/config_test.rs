@@ -1,0 +1,44 @@
+use super::*;
+
+#[test]
+fn unknown_keys_come_with_a_suggestion() {
+    let error = parse("kernal = \"/boot/vmlinux\"").unwrap_err();
+    assert!(error.contains("`kernal`") && error.contains("`kernel`"), "{error}");
+    let error = parse("memory = 512").unwrap_err();
+    assert!(error.contains("`memory_mib`"), "{error}");
+}
+
+#[test]
+fn wrong_values_are_named() {
+    assert!(parse("memory_mib = -1").is_err());
+    assert!(parse("memory_mib = 0").unwrap_err().contains("memory_mib"));
+    assert!(parse("memory_mib = \"many\"").is_err());
+    assert!(parse("= =").is_err());
+}
+
+#[test]
+fn a_checkout_and_an_installation_are_told_apart() {
+    let built = Config::resolve(File::default(), Path::new("/src/target/release/stockade"), |path| {
+        path == Path::new("/src/target/release/stockade-vmm") || path == Path::new("/src/target/guest")
+    });
+    assert_eq!(built.vmm, Path::new("/src/target/release/stockade-vmm"));
+    assert_eq!(built.kernel, Path::new("/src/target/guest/vmlinux"));
+
+    let triple = Config::resolve(File::default(), Path::new("/src/target/triple/debug/stockade"), |path| {
+        path == Path::new("/src/target/triple/debug/stockade-vmm") || path == Path::new("/src/target/guest")
+    });
+    assert_eq!(triple.initramfs, Path::new("/src/target/guest/initramfs"));
+
+    let installed = Config::resolve(File::default(), Path::new("/usr/bin/stockade"), |_| false);
+    assert_eq!(installed.vmm, Path::new("/usr/libexec/stockade/stockade-vmm"));
+    assert_eq!(installed.kernel, Path::new("/usr/share/stockade/vmlinux"));
+}
+
+#[test]
+fn the_file_overrides() {
+    let file = parse("kernel = \"/k\"\nmemory_mib = 512\nkernel_parameters = \"quiet\"").unwrap();
+    let config = Config::resolve(file, Path::new("/usr/bin/stockade"), |_| false);
+    assert_eq!(config.kernel, Path::new("/k"));
+    assert_eq!(config.memory_mib, 512);
+    assert_eq!(config.kernel_parameters, "quiet");
+}

@@ -1,0 +1,45 @@
+//! Errors that callers tell apart, and the exit status each gives.
+
+use stockade_protocol::agent::{AgentError, ErrorKind};
+
+/// What engines recognise by its text; the words are runc's.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ContainerError {
+    /// No state for this ID.
+    #[error("container {0:?} does not exist")]
+    DoesNotExist(String),
+    /// State for this ID is there.
+    #[error("container with id exists: {0:?}; choose another ID or delete it")]
+    Exists(String),
+    /// A signal for a container that has stopped.
+    #[error("container not running")]
+    NotRunning,
+    /// Start of a container that runs.
+    #[error("cannot start an already running container")]
+    AlreadyRunning,
+    /// Start of a container that has stopped.
+    #[error("cannot start a container that has stopped")]
+    HasStopped,
+    /// Delete without `--force`.
+    #[error("cannot delete container {id:?} that is not stopped: it is {status} (use --force to kill it)")]
+    NotStopped {
+        /// The container's ID.
+        id: String,
+        /// Its status.
+        status: &'static str,
+    },
+}
+
+/// Exit status for an executable that is not there.
+const NOT_FOUND: u8 = 127;
+/// Exit status for an executable that may not be executed.
+const NOT_EXECUTABLE: u8 = 126;
+
+/// The status that a failed command exits with.
+pub fn exit_status(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<AgentError>().map(|error| error.kind) {
+        Some(ErrorKind::ExecutableNotFound) => NOT_FOUND,
+        Some(ErrorKind::NotExecutable) => NOT_EXECUTABLE,
+        _ => 1,
+    }
+}

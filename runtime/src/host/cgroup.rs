@@ -1,0 +1,223 @@
+//! The host's cgroup (version 2) of a container: VMM and relay sit in it, engines read its statistics.
+//!
+//! The files are written directly: no library is worth its weight for a few writes.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
+
+/// Where cgroup v2 is mounted.
+pub const ROOT: &str = "/sys/fs/cgroup";
+
+/// Controllers that are passed on to the container's cgroup where the host has them.
+const CONTROLLERS: [&str; 6] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"];
+
+/// How long killed processes may take to leave.
+const EMPTY_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why a cgroup cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// The host has no cgroup v2.
+    #[error("{ROOT} is not a cgroup v2 file system; boot the host with systemd.unified_cgroup_hierarchy=1")]
+    NotV2,
+    /// The path is not usable.
+    #[error("linux.cgroupsPath: {0:?} is not a path below {ROOT}")]
+    Path(PathBuf),
+    /// It is in use.
+    #[error("cgroup {0} has processes already; is another container using linux.cgroupsPath?")]
+    InUse(PathBuf),
+    /// A file of it cannot be read or written.
+    #[error("cgroup {path}: {cause}")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Processes do not leave it.
+    #[error("cgroup {0} still has processes {EMPTY_WITHIN:?} after they were killed")]
+    NotEmpty(PathBuf),
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> CgroupError + '_ {
+    |cause| CgroupError::File { path: path.to_owned(), cause }
+}
+
+/// A container's cgroup and which of its folders stockade makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// The container's folder.
+    pub path: PathBuf,
+    /// Folders that were not there before, outermost first.
+    made: Vec<PathBuf>,
+}
+
+impl Cgroup {
+    /// Where a container's cgroup belongs, by runc's rule: an absolute `linux.cgroupsPath` is below the cgroup root, a
+    /// relative one is below the parent of the caller's own cgroup, and `default_name` stands for an absent one.
+    /// Makes nothing yet, so that the state file can tell of it first.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn plan(cgroups_path: &Path, default_name: &str) -> Result<Self, CgroupError> {
+        let own = fs::read_to_string("/proc/self/cgroup").map_err(at(Path::new("/proc/self/cgroup")))?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::")).ok_or(CgroupError::NotV2)?;
+        if !Path::new(ROOT).join("cgroup.controllers").exists() {
+            return Err(CgroupError::NotV2);
+        }
+        let path = resolve(cgroups_path, own, default_name)?;
+        if populated(&path) {
+            return Err(CgroupError::InUse(path));
+        }
+        let mut made: Vec<PathBuf> =
+            path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
+        made.reverse();
+        Ok(Self { path, made })
+    }
+
+    /// Makes it and writes its limits.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`]: a limit that cannot be written is an error, not a warning.
+    pub fn make(&self, values: &[(&'static str, String)]) -> Result<(), CgroupError> {
+        let root = Path::new(ROOT);
+        let below = self.path.strip_prefix(root).unwrap_or(&self.path);
+        let mut folder = root.to_owned();
+        for component in below.components() {
+            pass_on_controllers(&folder);
+            folder.push(component);
+            match fs::create_dir(&folder) {
+                Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(at(&folder)(cause)),
+                _ => {}
+            }
+        }
+        for (file, value) in values {
+            let path = self.path.join(file);
+            fs::write(&path, value).map_err(at(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Its folder, to clone a process into.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn open(&self) -> Result<File, CgroupError> {
+        File::open(&self.path).map_err(at(&self.path))
+    }
+
+    /// Its `cgroup.procs`, open for writing.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn open_procs(&self) -> Result<File, CgroupError> {
+        let path = self.path.join("cgroup.procs");
+        OpenOptions::new().write(true).open(&path).map_err(at(&path))
+    }
+
+    /// Kills what is in it and removes the folders that stockade made. Fine if they are gone already.
+    ///
+    /// # Errors
+    /// [`CgroupError::NotEmpty`] or [`CgroupError::File`].
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        if self.made.contains(&self.path) && self.path.exists() {
+            let kill = self.path.join("cgroup.kill");
+            // Kernels before 5.14 lack the file; the processes have been killed one by one before.
+            let _ = fs::write(kill, "1");
+            self.wait_until_empty()?;
+        }
+        for folder in self.made.iter().rev() {
+            match fs::remove_dir(folder) {
+                Ok(()) => {}
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                // An outer folder that others have begun to use is theirs now.
+                Err(cause) if cause.kind() == io::ErrorKind::ResourceBusy && *folder != self.path => {}
+                Err(cause) => return Err(at(folder)(cause)),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_until_empty(&self) -> Result<(), CgroupError> {
+        let path = self.path.join("cgroup.events");
+        let mut events = match File::open(&path) {
+            Ok(events) => events,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(cause) => return Err(at(&path)(cause)),
+        };
+        let deadline = Instant::now() + EMPTY_WITHIN;
+        loop {
+            let mut text = String::new();
+            events.rewind().and_then(|()| events.read_to_string(&mut text)).map_err(at(&path))?;
+            if !text.lines().any(|line| line == "populated 1") {
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(CgroupError::NotEmpty(self.path.clone()));
+            }
+            // The kernel raises POLLPRI when the file changes.
+            let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut fds, timeout) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(at(&path)(errno.into())),
+            }
+        }
+    }
+}
+
+/// The smallest `memory.max` of a folder and those above it, in bytes.
+pub fn nearest_memory_limit(path: &Path) -> Option<u64> {
+    path.ancestors()
+        .take_while(|folder| folder.starts_with(ROOT))
+        .filter_map(|folder| fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok())
+        .min()
+}
+
+fn resolve(cgroups_path: &Path, own: &str, default_name: &str) -> Result<PathBuf, CgroupError> {
+    let given = if cgroups_path.as_os_str().is_empty() { Path::new(default_name) } else { cgroups_path };
+    let parent =
+        if given.is_absolute() { Path::new("/") } else { Path::new(own).parent().unwrap_or(Path::new("/")) };
+    let mut path = PathBuf::from(ROOT);
+    for component in parent.components().chain(given.components()) {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => return Err(CgroupError::Path(given.to_owned())),
+        }
+    }
+    if path == Path::new(ROOT) { Err(CgroupError::Path(given.to_owned())) } else { Ok(path) }
+}
+
+fn populated(path: &Path) -> bool {
+    fs::read_to_string(path.join("cgroup.events"))
+        .is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
+}
+
+/// Enables the controllers for the folders below `folder`. Each is tried on its own: one that cannot be had (a folder
+/// with processes, a controller in use by v1) shows when a limit is written, and only then matters.
+fn pass_on_controllers(folder: &Path) {
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let (available, enabled) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
+    let has = |list: &str, controller| list.split_ascii_whitespace().any(|name| name == controller);
+    for controller in CONTROLLERS {
+        if has(&available, controller) && !has(&enabled, controller) {
+            let file = OpenOptions::new().write(true).open(folder.join("cgroup.subtree_control"));
+            let written = file.and_then(|mut file| write!(file, "+{controller}"));
+            if let Err(cause) = written {
+                tracing::debug!("cgroup {}: cannot enable {controller}: {cause}", folder.display());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "cgroup_test.rs"]
+mod tests;

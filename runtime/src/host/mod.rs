@@ -1,0 +1,3 @@
+//! What the host lends a container besides the VM.
+
+pub mod cgroup;

@@ -1,0 +1,303 @@
+//! Creating a container: DESIGN's flow, with everything undone where a step fails.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Context;
+use nix::sys::signalfd::SignalFd;
+use stockade_protocol::agent::{Purpose, Ready};
+use stockade_protocol::vmm::Stage;
+
+use crate::agent::{Connection, InitConnections};
+use crate::bundle::Bundle;
+use crate::cli::{CgroupDriver, Globals};
+use crate::config::Config;
+use crate::container_id::ContainerId;
+use crate::host::cgroup::{self, Cgroup};
+use crate::log;
+use crate::lower::{self, Lowered};
+use crate::machine::{Launch, Machine};
+use crate::relay::{Plan, Relay};
+use crate::shares;
+use crate::sizing;
+use crate::state::{Folder, Record, Root};
+use crate::sys::signals;
+use crate::terminal::{self, Pty};
+use crate::tsc;
+
+use super::remove;
+
+/// What is to be created.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Options of every command.
+    pub globals: &'a Globals,
+    /// The container's ID.
+    pub id: &'a ContainerId,
+    /// The bundle's folder.
+    pub bundle: &'a Path,
+    /// Another file than the bundle's config.json.
+    pub config: Option<&'a Path>,
+    /// Where the relay's PID goes.
+    pub pid_file: Option<&'a Path>,
+    /// Where the terminal's master goes.
+    pub console_socket: Option<&'a Path>,
+    /// Where the relay's pidfd goes.
+    pub pidfd_socket: Option<&'a Path>,
+    /// The container outlives the command: a terminal then needs a console socket.
+    pub detached: bool,
+}
+
+/// A created container, whose creator still lives.
+#[derive(Debug)]
+pub struct Created {
+    /// Its folder, locked.
+    pub folder: Folder,
+    /// What the host remembers.
+    pub record: Record,
+    /// Its relay, which has not been told to live on alone.
+    pub relay: Relay,
+    /// Its VM.
+    pub machine: Machine,
+    /// The container has a terminal.
+    pub terminal: bool,
+}
+
+/// Creates a container up to "created".
+///
+/// # Errors
+/// What failed; nothing of the container is left then.
+pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
+    refuse_systemd(request.globals)?;
+    let bundle = Bundle::load(request.bundle, request.config)?;
+    let lowered = lower::lower(&bundle, request.id).context(crate::bundle::CONFIG)?;
+    let terminal = lowered.container.process.terminal.is_some();
+    check_terminal(request, terminal)?;
+    let config = Config::load()?;
+    let launch = Launch::prepare(&config)?;
+    lowered.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+
+    let interrupts = signals::block_all().context("cannot block signals")?;
+    let root = Root::new(request.globals.root.as_deref());
+    let folder = root.create(request.id)?;
+    let mut creation = Creation::new(folder, record(&bundle, request.id));
+    creation.build(request, &bundle, lowered, launch, &config, interrupts)?;
+    creation.finish(request, terminal)
+}
+
+fn refuse_systemd(globals: &Globals) -> anyhow::Result<()> {
+    if globals.systemd_cgroup || globals.cgroup_manager == Some(CgroupDriver::Systemd) {
+        anyhow::bail!(
+            "cgroups cannot be made through systemd yet; choose cgroupfs (podman --cgroup-manager=cgroupfs, \
+             containerd SystemdCgroup = false)"
+        );
+    }
+    Ok(())
+}
+
+fn check_terminal(request: &Request<'_>, terminal: bool) -> anyhow::Result<()> {
+    match (terminal, request.console_socket) {
+        (true, None) if request.detached => {
+            anyhow::bail!(
+                "process.terminal: a terminal needs --console-socket when the container is detached"
+            )
+        }
+        (false, Some(_)) => {
+            anyhow::bail!("--console-socket: process.terminal is not set, so there is no terminal to send")
+        }
+        (true, Some(_)) if !request.detached => {
+            anyhow::bail!("--console-socket: not in the foreground; use --detach, or leave it away")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn record(bundle: &Bundle, id: &ContainerId) -> Record {
+    Record {
+        id: id.to_string(),
+        bundle: bundle.path.clone(),
+        rootfs: bundle.rootfs.clone(),
+        created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
+        annotations: bundle.spec.annotations().clone().unwrap_or_else(HashMap::new),
+        owner: nix::unistd::getuid().as_raw(),
+        complete: false,
+        relay: None,
+        vmm: None,
+        cgroup: None,
+    }
+}
+
+/// A container that is being created, and is undone when this is dropped.
+struct Creation {
+    folder: Option<Folder>,
+    record: Record,
+    relay: Option<Relay>,
+    machine: Option<Machine>,
+}
+
+impl Creation {
+    fn new(folder: Folder, record: Record) -> Self {
+        Self { folder: Some(folder), record, relay: None, machine: None }
+    }
+
+    fn build(
+        &mut self,
+        request: &Request<'_>,
+        bundle: &Bundle,
+        lowered: Lowered,
+        launch: Launch,
+        config: &Config,
+        interrupts: SignalFd,
+    ) -> anyhow::Result<()> {
+        let folder = self.folder.as_ref().context("the container's folder is gone")?;
+        let record = &mut self.record;
+
+        let (cgroup, launch) = plan_resources(request, &lowered, launch, config)?;
+        record.cgroup = cgroup;
+        folder.write(record)?;
+        let cgroup = record.cgroup.as_ref();
+        if let Some(cgroup) = cgroup {
+            let mut values = lowered.cgroup.values.clone();
+            values.push(("memory.max", sizing::host_limit_bytes(launch.guest_mib()).to_string()));
+            cgroup.make(&values)?;
+        }
+
+        let procs = cgroup.map(Cgroup::open_procs).transpose()?;
+        let machine = self.machine.insert(launch.start(folder.as_fd(), procs)?);
+        machine.watch_with(folder.as_fd(), interrupts).context("cannot watch the VM")?;
+
+        let pty = match (request.console_socket, lowered.container.process.terminal) {
+            (Some(_), Some(size)) => Some(Pty::open(size).context("cannot open a pseudo-terminal")?),
+            _ => None,
+        };
+        let terminal = lowered.container.process.terminal.is_some();
+        let cgroup_folder = cgroup.map(Cgroup::open).transpose()?;
+        let relay = self.relay.insert(Relay::start(&Plan {
+            rootfs: &bundle.rootfs,
+            trees: &lowered.trees,
+            network: &lowered.network,
+            hostname: lowered.container.hostname.as_deref(),
+            args: &lowered.container.process.args,
+            cgroup: cgroup_folder.as_ref().map(AsFd::as_fd),
+            lease: machine.lease(),
+            terminal,
+            slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
+        })?);
+        record.vmm = machine.vmm.reference();
+        record.relay = relay.process.reference();
+        folder.write(record)?;
+
+        let names = lowered.trees.iter().map(|tree| tree.name.clone());
+        let trees: Vec<_> = names.zip(relay.prepared()?).collect();
+        machine.reach(Stage::Isolated)?;
+        shares::attach(machine.vmm.pidfd.as_fd(), request.id.as_str(), &trees)?;
+        drop(trees);
+        machine.control()?.add_share(request.id.as_str())?;
+
+        let ready = machine.agent_ready()?;
+        log_figures(machine, &ready);
+        let readonly = lowered.container.rootfs.readonly;
+        let mut control = Connection::open(folder.as_fd(), Purpose::Control, machine)?;
+        for warning in control.create(lowered.container, machine)? {
+            tracing::warn!("{warning}");
+        }
+        let connections = InitConnections::open(folder.as_fd(), request.id.as_str(), terminal, machine)?;
+        relay.hand_over(&connections)?;
+        if readonly {
+            shares::seal_rootfs(machine.vmm.pidfd.as_fd(), request.id.as_str())?;
+        }
+        if let (Some(socket), Some(pty)) = (request.console_socket, &pty) {
+            terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// Tells the caller, the pid file last.
+    fn finish(mut self, request: &Request<'_>, terminal: bool) -> anyhow::Result<Created> {
+        let relay = self.relay.as_ref().context("the relay is gone")?;
+        if let Some(socket) = request.pidfd_socket {
+            terminal::send_to(socket, "--pidfd-socket", "pidfd", relay.process.pidfd.as_fd())?;
+        }
+        self.record.complete = true;
+        self.folder.as_ref().context("the container's folder is gone")?.write(&self.record)?;
+        if let Some(path) = request.pid_file {
+            write_pid_file(path, relay.process.pid)
+                .with_context(|| format!("--pid-file: cannot write {}", path.display()))?;
+        }
+        match (self.folder.take(), self.relay.take(), self.machine.take()) {
+            (Some(folder), Some(relay), Some(machine)) => {
+                Ok(Created { folder, record: self.record.clone(), relay, machine, terminal })
+            }
+            _ => anyhow::bail!("the container was not built completely"),
+        }
+    }
+}
+
+impl Drop for Creation {
+    fn drop(&mut self) {
+        if let Some(relay) = self.relay.take() {
+            relay.process.kill();
+        }
+        if let Some(machine) = self.machine.take() {
+            machine.vmm.kill();
+        }
+        if let Some(folder) = self.folder.take()
+            && let Err(error) = remove::release(folder, &self.record)
+        {
+            tracing::warn!("while undoing what was begun: {error:#}");
+        }
+    }
+}
+
+/// The host's cgroup, not made yet, and the VM's size.
+fn plan_resources(
+    request: &Request<'_>,
+    lowered: &Lowered,
+    launch: Launch,
+    config: &Config,
+) -> anyhow::Result<(Option<Cgroup>, Launch)> {
+    let cgroup = match request.globals.cgroup_manager {
+        Some(CgroupDriver::Disabled) => None,
+        _ => Some(Cgroup::plan(&lowered.cgroup.path, &format!("stockade-{}", request.id))?),
+    };
+    let limit = cgroup.as_ref().and_then(|cgroup| cgroup::nearest_memory_limit(&cgroup.path));
+    let available = [limit, sizing::host_ram()].into_iter().flatten().min();
+    let guest_mib = sizing::guest_mib(lowered.memory_limit, config.memory_mib, available)?;
+    tracing::debug!(guest_mib, "the VM's size");
+    Ok((cgroup, launch.memory_mib(guest_mib)))
+}
+
+/// What a benchmark needs to place the guest's first instruction in the host's time.
+fn log_figures(machine: &Machine, ready: &Ready) {
+    if !log::is_debug() {
+        return;
+    }
+    match machine.control().map_err(anyhow::Error::from).and_then(|mut control| Ok(control.figures()?)) {
+        Ok(figures) => tracing::debug!(
+            tsc = tsc::now(),
+            vmm_entry_tsc = figures.entry_tsc,
+            tsc_offset = figures.tsc_offset,
+            agent_entry_tsc = ready.entry_tsc,
+            overhead_kib = figures.overhead_kib,
+            guest_kib = figures.guest_kib,
+            "the agent is ready on Linux {}",
+            ready.kernel_release
+        ),
+        Err(error) => tracing::debug!("no figures from the VMM: {error:#}"),
+    }
+}
+
+/// Callers read the file as soon as it is there, so it appears whole.
+fn write_pid_file(path: &Path, pid: i32) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut new_name = std::ffi::OsString::from(".");
+    new_name.push(name);
+    let new: PathBuf = path.with_file_name(new_name);
+    let mut file = fs::File::create(&new)?;
+    write!(file, "{pid}")?;
+    fs::rename(&new, path).inspect_err(|_| drop(fs::remove_file(&new)))
+}

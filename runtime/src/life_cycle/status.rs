@@ -1,0 +1,64 @@
+//! How a container is: derived from who is alive, never stored.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use stockade_protocol::agent::{ContainerState, Purpose};
+
+use crate::agent::{ClientError, Connection, Visitor};
+use crate::machine::MachineError;
+use crate::state::{Folder, Record};
+
+/// How long the agent may take to say how a container is.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// The states of the runtime specification, and `paused`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// `create` is at work.
+    Creating,
+    /// It waits for `start`.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// It has ended, or its VM has.
+    Stopped,
+}
+
+impl Status {
+    /// The word in state JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// How the container is now.
+pub fn status(folder: &Folder, record: &Record) -> Status {
+    if !record.relay.is_some_and(|relay| relay.is_alive()) {
+        return if !record.complete && folder.is_busy() { Status::Creating } else { Status::Stopped };
+    }
+    if !record.complete {
+        return Status::Creating;
+    }
+    let mut wait = Visitor::new(folder.as_fd(), ANSWERS_WITHIN);
+    let state = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
+        .and_then(|mut control| control.state(&record.id, &mut wait));
+    match state {
+        Ok(ContainerState::Created) => Status::Created,
+        Ok(ContainerState::Running) => Status::Running,
+        Ok(ContainerState::Paused) => Status::Paused,
+        Ok(ContainerState::Stopped(_)) => Status::Stopped,
+        // Its VM hangs: for the host it has not ended.
+        Err(ClientError::Machine(MachineError::Silent { .. })) => Status::Running,
+        // Its VM is gone, and its relay is about to notice.
+        Err(_) => Status::Stopped,
+    }
+}

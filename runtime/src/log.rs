@@ -1,0 +1,164 @@
+//! The log: lines in the forms that engines parse, in the file that they name.
+//!
+//! Without `--log`, warnings and worse go to stderr, and all else only where it is asked for by `--debug` or
+//! `--log-level debug`: a command that succeeds as asked writes nothing. The command's error goes to stderr always,
+//! because podman reads it there, and to the log file as well, because containerd reads it there.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::span;
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::cli::{Globals, LogFormat, LogLevel};
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Where lines go, and which.
+struct Log {
+    file: Option<File>,
+    format: LogFormat,
+    most_verbose: Level,
+}
+
+/// Opens the log that the command line asks for.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn start(globals: &Globals) -> anyhow::Result<()> {
+    let file = match &globals.log {
+        None => None,
+        Some(path) => Some(
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| format!("--log: cannot open {}", path.display()))?,
+        ),
+    };
+    let most_verbose = match (globals.debug, globals.log_level) {
+        (true, _) | (_, LogLevel::Debug) => Level::DEBUG,
+        (_, LogLevel::Info) if file.is_some() => Level::INFO,
+        (_, LogLevel::Info | LogLevel::Warn) => Level::WARN,
+        (_, LogLevel::Error) => Level::ERROR,
+    };
+    let log = LOG.get_or_init(|| Log { file, format: globals.log_format, most_verbose });
+    Ok(tracing::subscriber::set_global_default(Lines(log))?)
+}
+
+/// Whether debug lines are logged: what only they need is not computed otherwise.
+pub fn is_debug() -> bool {
+    LOG.get().is_some_and(|log| log.most_verbose >= Level::DEBUG)
+}
+
+/// Tells the user, and the log file if there is one, why the command failed.
+pub fn report(error: &anyhow::Error) {
+    let message = one_line(&format!("{error:#}"));
+    if let Some(log @ Log { file: Some(_), .. }) = LOG.get() {
+        log.write("error", &message, &Map::new());
+    }
+    // A closed stderr leaves nobody to tell.
+    let _ = writeln!(std::io::stderr(), "stockade: {message}");
+}
+
+/// Line ends from a guest's console or a file's text become visible, so that a line stays one line.
+fn one_line(text: &str) -> String {
+    text.trim_end().replace('\n', "\\n")
+}
+
+impl Log {
+    fn write(&self, level: &str, message: &str, fields: &Map<String, Value>) {
+        let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
+        let mut line = match (&self.file, self.format) {
+            (None, _) => format!("stockade: {level}: {message}{}", Pairs(fields)),
+            (Some(_), LogFormat::Text) => {
+                format!("time={time:?} level={level} msg={message:?}{}", Pairs(fields))
+            }
+            (Some(_), LogFormat::Json) => {
+                let mut object = fields.clone();
+                object.insert("level".to_owned(), level.into());
+                object.insert("msg".to_owned(), message.into());
+                object.insert("time".to_owned(), time.into());
+                Value::Object(object).to_string()
+            }
+        };
+        line.push('\n');
+        // There is nowhere to report that a log line cannot be written.
+        let _ = match &self.file {
+            Some(file) => { file }.write_all(line.as_bytes()),
+            None => std::io::stderr().write_all(line.as_bytes()),
+        };
+    }
+}
+
+struct Pairs<'a>(&'a Map<String, Value>);
+
+impl fmt::Display for Pairs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
+/// The subscriber behind tracing's macros. The runtime uses events only, no spans.
+struct Lines(&'static Log);
+
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() <= self.0.most_verbose
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            _ => "debug",
+        };
+        self.0.write(level, &one_line(&fields.message), &fields.others);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Map<String, Value>,
+}
+
+impl Visit for Fields {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.others.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.others.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // Writing to a String cannot fail.
+            let _ = write!(self.message, "{value:?}");
+        } else {
+            self.others.insert(field.name().to_owned(), format!("{value:?}").into());
+        }
+    }
+}

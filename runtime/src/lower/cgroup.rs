@@ -1,0 +1,218 @@
+//! `linux.resources` to cgroup v2: the exact limits for the guest's cgroup, weights and CPU sets for the host's.
+//!
+//! config.json speaks cgroup v1 in part (shares, memory+swap). CPU and memory *sets* name the host's CPUs and so go to
+//! the host's cgroup; limits of CPU time, memory and processes hold for what runs in the guest and so go there.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
+use stockade_protocol::container::Cgroup;
+
+use super::devices;
+use crate::bundle::SpecError;
+use crate::container_id::ContainerId;
+
+/// What the host's cgroup is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostCgroup {
+    /// `linux.cgroupsPath`; empty for a fresh default.
+    pub path: PathBuf,
+    /// Files to write: (`cpu.weight`, `100`) …
+    pub values: Vec<(&'static str, String)>,
+}
+
+/// The limits of a container.
+#[derive(Debug, Default)]
+pub struct Limits {
+    /// The guest's cgroup.
+    pub guest: Cgroup,
+    /// The host's cgroup.
+    pub host: HostCgroup,
+    /// Memory limit, in bytes.
+    pub memory: Option<u64>,
+}
+
+/// Splits `linux.resources` between guest and host.
+///
+/// # Errors
+/// A value that no cgroup can take.
+pub fn lower(
+    resources: Option<&LinuxResources>,
+    id: &ContainerId,
+    warnings: &mut Vec<String>,
+) -> Result<Limits, SpecError> {
+    let mut limits = Limits::default();
+    limits.guest.path = id.as_str().to_owned();
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    limits.guest.devices = devices::rules(rules)?;
+    let Some(resources) = resources else { return Ok(limits) };
+
+    if let Some(given) = resources.memory() {
+        memory(given, &mut limits, warnings)?;
+    }
+    if let Some(given) = resources.cpu() {
+        cpu(given, &mut limits, warnings)?;
+    }
+    if let Some(pids) = resources.pids() {
+        let value = if pids.limit() > 0 { pids.limit().to_string() } else { "max".to_owned() };
+        limits.guest.values.push(("pids.max".to_owned(), value));
+    }
+    let unapplied = [
+        ("blockIO", resources.block_io().as_ref().is_some_and(|io| *io != LinuxBlockIo::default())),
+        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())),
+        ("network", resources.network().is_some()),
+        ("rdma", resources.rdma().as_ref().is_some_and(|map| !map.is_empty())),
+    ];
+    for (name, _) in unapplied.into_iter().filter(|(_, asked)| *asked) {
+        warnings.push(format!("linux.resources.{name} is not applied yet"));
+    }
+    unified(resources, &mut limits, warnings)?;
+    Ok(limits)
+}
+
+fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) -> Result<(), SpecError> {
+    let property = |name: &str| format!("linux.resources.memory.{name}");
+    let mut set = |file: &str, value: String| limits.guest.values.push((file.to_owned(), value));
+    let limit = bytes(given.limit(), &property("limit"))?;
+    let reservation = bytes(given.reservation(), &property("reservation"))?;
+    let swap = bytes(given.swap(), &property("swap"))?;
+    match limit {
+        Some(Amount::Bytes(bytes)) => {
+            limits.memory = Some(bytes);
+            set("memory.max", bytes.to_string());
+        }
+        Some(Amount::Unlimited) => set("memory.max", "max".to_owned()),
+        None => {}
+    }
+    if let Some(Amount::Bytes(bytes)) = reservation {
+        set("memory.low", bytes.to_string());
+    }
+    if let (Some(Amount::Bytes(swap)), limit) = (swap, limit) {
+        // The guest has no swap, so any limit of memory plus swap holds; one below the memory limit is a mistake.
+        match limit {
+            Some(Amount::Bytes(limit)) if swap >= limit => {}
+            _ => {
+                let problem = "memory plus swap must be at least linux.resources.memory.limit";
+                return Err(SpecError::new(property("swap"), problem));
+            }
+        }
+    }
+    let unapplied = [
+        ("kernelTCP", given.kernel_tcp().is_some_and(|limit| limit > 0)),
+        ("swappiness", given.swappiness().is_some()),
+        ("disableOOMKiller", given.disable_oom_killer() == Some(true)),
+    ];
+    for (name, _) in unapplied.into_iter().filter(|(_, asked)| *asked) {
+        warnings.push(format!("{} has no equivalent in cgroup v2", property(name)));
+    }
+    Ok(())
+}
+
+/// A memory amount; -1 is "unlimited", 0 is "not given" (runtime-spec config-linux "Memory").
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Amount {
+    Bytes(u64),
+    Unlimited,
+}
+
+fn bytes(amount: Option<i64>, property: &str) -> Result<Option<Amount>, SpecError> {
+    match amount {
+        None | Some(0) => Ok(None),
+        Some(-1) => Ok(Some(Amount::Unlimited)),
+        Some(amount) => u64::try_from(amount)
+            .map(|bytes| Some(Amount::Bytes(bytes)))
+            .map_err(|_| SpecError::new(property, format!("{amount} is neither a number of bytes nor -1"))),
+    }
+}
+
+fn cpu(given: &LinuxCpu, limits: &mut Limits, warnings: &mut Vec<String>) -> Result<(), SpecError> {
+    let property = |name: &str| format!("linux.resources.cpu.{name}");
+    if let Some(shares) = given.shares().filter(|shares| *shares != 0) {
+        let weight = weight(shares).to_string();
+        limits.guest.values.push(("cpu.weight".to_owned(), weight.clone()));
+        limits.host.values.push(("cpu.weight", weight));
+    }
+    let period = given.period().filter(|period| *period != 0);
+    if let Some(period) = period.filter(|period| !(1_000..=1_000_000).contains(period)) {
+        let problem = format!("{period} is not between 1000 and 1000000 microseconds");
+        return Err(SpecError::new(property("period"), problem));
+    }
+    let quota = given.quota().filter(|quota| *quota != 0);
+    if quota.is_some() || period.is_some() {
+        let quota = match quota {
+            Some(quota) if (1..1_000).contains(&quota) => {
+                return Err(SpecError::new(property("quota"), format!("{quota} is below 1000 microseconds")));
+            }
+            Some(quota) if quota > 0 => quota.to_string(),
+            _ => "max".to_owned(),
+        };
+        limits.guest.values.push(("cpu.max".to_owned(), format!("{quota} {}", period.unwrap_or(100_000))));
+    }
+    if let Some(burst) = given.burst() {
+        limits.guest.values.push(("cpu.max.burst".to_owned(), burst.to_string()));
+    }
+    if let Some(idle) = given.idle() {
+        limits.guest.values.push(("cpu.idle".to_owned(), idle.to_string()));
+    }
+    for (file, set, name) in [("cpuset.cpus", given.cpus(), "cpus"), ("cpuset.mems", given.mems(), "mems")] {
+        let Some(set) = set.as_ref().filter(|set| !set.is_empty()) else { continue };
+        if !set.bytes().all(|byte| byte.is_ascii_digit() || b",-".contains(&byte)) {
+            return Err(SpecError::new(property(name), format!("{set:?} is not a list such as 0-3,7")));
+        }
+        limits.host.values.push((file, set.clone()));
+    }
+    let realtime =
+        [given.realtime_runtime().is_some_and(|t| t != 0), given.realtime_period().is_some_and(|t| t != 0)];
+    if realtime.contains(&true) {
+        warnings.push(format!(
+            "{} has no equivalent in cgroup v2",
+            property("realtimeRuntime and realtimePeriod")
+        ));
+    }
+    Ok(())
+}
+
+/// cgroup v1's CPU shares (2 to 262144, default 1024) as v2's weight (1 to 10000, default 100), such that both
+/// ends and the default map onto each other: log10(weight) is a parabola in log2(shares) through those three points.
+fn weight(shares: u64) -> u64 {
+    const LEAST: u64 = 2;
+    const MOST: u64 = 262_144;
+    let exponent = (shares.clamp(LEAST, MOST) as f64).log2();
+    let log_weight = (exponent * exponent + 125.0 * exponent) / 612.0 - 7.0 / 34.0;
+    // Within 1 to 10000 for every clamped input.
+    10f64.powf(log_weight).ceil() as u64
+}
+
+/// `linux.resources.unified`: file names of cgroup v2, as they are.
+fn unified(
+    resources: &LinuxResources,
+    limits: &mut Limits,
+    warnings: &mut Vec<String>,
+) -> Result<(), SpecError> {
+    let Some(map) = resources.unified() else { return Ok(()) };
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort();
+    for (file, value) in entries {
+        let property = format!("linux.resources.unified[{file:?}]");
+        if file.contains('/') || !file.contains('.') || value.contains('\0') {
+            return Err(SpecError::new(property, "is not the name of a cgroup file"));
+        }
+        match file.as_str() {
+            "cpuset.cpus" => limits.host.values.push(("cpuset.cpus", value.clone())),
+            "cpuset.mems" => limits.host.values.push(("cpuset.mems", value.clone())),
+            _ if file.starts_with("io.") || file.starts_with("cpuset.") || file.starts_with("rdma.") => {
+                warnings.push(format!("{property} is not applied yet"));
+            }
+            "memory.max" => {
+                limits.memory = value.trim().parse().ok();
+                limits.guest.values.push((file.clone(), value.clone()));
+            }
+            _ => limits.guest.values.push((file.clone(), value.clone())),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "cgroup_test.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+use super::*;
+use proptest::prelude::*;
+
+fn limits(json: &str) -> Result<(Limits, Vec<String>), SpecError> {
+    let resources: LinuxResources = serde_json::from_str(json).unwrap();
+    let mut warnings = Vec::new();
+    let limits = lower(Some(&resources), &"c".parse().unwrap(), &mut warnings)?;
+    Ok((limits, warnings))
+}
+
+fn guest(limits: &Limits, file: &str) -> Option<String> {
+    limits.guest.values.iter().find(|(name, _)| name == file).map(|(_, value)| value.clone())
+}
+
+#[test]
+fn shares_map_their_ends_and_their_default() {
+    assert_eq!(weight(2), 1);
+    assert_eq!(weight(1024), 100);
+    assert_eq!(weight(262_144), 10_000);
+    assert_eq!(weight(0), 1);
+    assert_eq!(weight(u64::MAX), 10_000);
+}
+
+#[test]
+fn memory_goes_to_the_guest_and_sizes_the_vm() {
+    let (limits, _) = limits(r#"{"memory":{"limit":1048576,"swap":2097152,"reservation":524288}}"#).unwrap();
+    assert_eq!(limits.memory, Some(1 << 20));
+    assert_eq!(guest(&limits, "memory.max").as_deref(), Some("1048576"));
+    assert_eq!(guest(&limits, "memory.low").as_deref(), Some("524288"));
+}
+
+#[test]
+fn unlimited_is_max() {
+    let (limits, _) =
+        limits(r#"{"memory":{"limit":-1},"pids":{"limit":-1},"cpu":{"quota":-1,"period":50000}}"#).unwrap();
+    assert_eq!(limits.memory, None);
+    assert_eq!(guest(&limits, "memory.max").as_deref(), Some("max"));
+    assert_eq!(guest(&limits, "pids.max").as_deref(), Some("max"));
+    assert_eq!(guest(&limits, "cpu.max").as_deref(), Some("max 50000"));
+}
+
+#[test]
+fn cpu_sets_are_the_hosts() {
+    let (limits, _) = limits(r#"{"cpu":{"shares":1024,"cpus":"0-1","mems":"0","quota":20000}}"#).unwrap();
+    let host: Vec<_> = limits.host.values.iter().map(|(file, value)| (*file, value.as_str())).collect();
+    assert_eq!(host, [("cpu.weight", "100"), ("cpuset.cpus", "0-1"), ("cpuset.mems", "0")]);
+    assert_eq!(guest(&limits, "cpu.max").as_deref(), Some("20000 100000"));
+    assert_eq!(guest(&limits, "cpuset.cpus"), None);
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (json, path) in [
+        (r#"{"memory":{"limit":-5}}"#, "linux.resources.memory.limit"),
+        (r#"{"memory":{"limit":100,"swap":50}}"#, "linux.resources.memory.swap"),
+        (r#"{"memory":{"swap":50}}"#, "linux.resources.memory.swap"),
+        (r#"{"cpu":{"cpus":"a"}}"#, "linux.resources.cpu.cpus"),
+        (r#"{"cpu":{"period":1}}"#, "linux.resources.cpu.period"),
+        (r#"{"cpu":{"quota":5}}"#, "linux.resources.cpu.quota"),
+        (r#"{"unified":{"../x.y":"1"}}"#, "linux.resources.unified[\"../x.y\"]"),
+        (r#"{"devices":[{"allow":true,"access":"x"}]}"#, "linux.resources.devices[0].access"),
+    ] {
+        assert_eq!(limits(json).unwrap_err().path, path, "{json}");
+    }
+}
+
+#[test]
+fn what_has_no_place_is_warned_about() {
+    let (_, warnings) = limits(
+        r#"{"memory":{"swappiness":60},"blockIO":{"weight":10},"unified":{"io.weight":"5"},
+            "network":{"classID":1},"cpu":{"realtimeRuntime":5}}"#,
+    )
+    .unwrap();
+    for name in ["swappiness", "blockIO", "io.weight", "network", "realtimeRuntime"] {
+        assert!(warnings.iter().any(|warning| warning.contains(name)), "{name}: {warnings:?}");
+    }
+}
+
+#[test]
+fn nothing_is_allowed_but_the_default_devices() {
+    let limits = lower(None, &"c".parse().unwrap(), &mut Vec::new()).unwrap();
+    let first = &limits.guest.devices[0];
+    assert!(!first.allow && first.kind.is_none() && first.read && first.write && first.mknod);
+    let null =
+        limits.guest.devices.iter().any(|rule| rule.allow && rule.major == Some(1) && rule.minor == Some(3));
+    assert!(null);
+}
+
+proptest! {
+    #[test]
+    fn more_shares_never_weigh_less(a in 0u64..300_000, b in 0u64..300_000) {
+        let (less, more) = (a.min(b), a.max(b));
+        prop_assert!(weight(less) <= weight(more));
+        prop_assert!((1..=10_000).contains(&weight(a)));
+    }
+}

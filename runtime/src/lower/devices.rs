@@ -1,0 +1,104 @@
+//! `linux.devices` and `linux.resources.devices`.
+
+use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType as Type};
+use stockade_protocol::container::{Device, DeviceKind, DeviceRule};
+
+use super::absolute;
+use crate::bundle::SpecError;
+
+/// Device nodes to make.
+///
+/// # Errors
+/// A node without an absolute path, of no kind, or with impossible numbers.
+pub fn nodes(linux: Option<&Linux>) -> Result<Vec<Device>, SpecError> {
+    let devices = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    devices
+        .iter()
+        .enumerate()
+        .map(|(index, device)| {
+            let property = format!("linux.devices[{index}]");
+            let kind = kind(device.typ())
+                .ok_or_else(|| SpecError::new(format!("{property}.type"), "must be c, u, b or p"))?;
+            let number = |name: &str, number: i64| {
+                u32::try_from(number).map_err(|_| {
+                    SpecError::new(format!("{property}.{name}"), format!("{number} is out of range"))
+                })
+            };
+            Ok(Device {
+                path: absolute(device.path(), &format!("{property}.path"))?,
+                kind,
+                major: number("major", device.major())?,
+                minor: number("minor", device.minor())?,
+                mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+                uid: device.uid().unwrap_or(0),
+                gid: device.gid().unwrap_or(0),
+            })
+        })
+        .collect()
+}
+
+/// Device rules, the last match wins: none by default, then config.json's, then those that every container needs
+/// (runtime-spec config-linux "Default Devices").
+///
+/// # Errors
+/// A rule with impossible numbers or letters.
+pub fn rules(rules: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>, SpecError> {
+    let mut lowered = vec![rule(false, None, None, None, true)];
+    for (index, entry) in rules.iter().enumerate() {
+        let property = format!("linux.resources.devices[{index}]");
+        let number = |name: &str, number: Option<i64>| match number {
+            None | Some(-1) => Ok(None),
+            Some(number) => u32::try_from(number).map(Some).map_err(|_| {
+                SpecError::new(format!("{property}.{name}"), format!("{number} is out of range"))
+            }),
+        };
+        let access = entry.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
+        if let Some(letter) = access.chars().find(|letter| !"rwm".contains(*letter)) {
+            return Err(SpecError::new(
+                format!("{property}.access"),
+                format!("{letter:?} is none of r, w, m"),
+            ));
+        }
+        lowered.push(DeviceRule {
+            allow: entry.allow(),
+            kind: entry.typ().and_then(kind),
+            major: number("major", entry.major())?,
+            minor: number("minor", entry.minor())?,
+            read: access.contains('r'),
+            write: access.contains('w'),
+            mknod: access.contains('m'),
+        });
+    }
+    let char = Some(DeviceKind::Char);
+    // Any node may be made; opening it is another matter.
+    for kind in [DeviceKind::Char, DeviceKind::Block] {
+        let mknod = DeviceRule { read: false, write: false, ..rule(true, Some(kind), None, None, true) };
+        lowered.push(mknod);
+    }
+    // null, zero, full, random, urandom; tty, console, ptmx.
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+        lowered.push(rule(true, char, Some(major), Some(minor), true));
+    }
+    // Pseudo-terminals.
+    lowered.push(rule(true, char, Some(136), None, true));
+    Ok(lowered)
+}
+
+fn rule(
+    allow: bool,
+    kind: Option<DeviceKind>,
+    major: Option<u32>,
+    minor: Option<u32>,
+    mknod: bool,
+) -> DeviceRule {
+    DeviceRule { allow, kind, major, minor, read: true, write: true, mknod }
+}
+
+fn kind(kind: Type) -> Option<DeviceKind> {
+    match kind {
+        Type::A => None,
+        Type::B => Some(DeviceKind::Block),
+        Type::C | Type::U => Some(DeviceKind::Char),
+        Type::P => Some(DeviceKind::Fifo),
+    }
+}

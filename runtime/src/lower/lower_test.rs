@@ -1,0 +1,88 @@
+use super::*;
+use std::fs;
+use stockade_protocol::container::{MountSource, Namespace};
+
+/// A bundle whose config.json is the default one with `change` made to it.
+fn bundle(change: impl FnOnce(&mut serde_json::Value)) -> (tempfile::TempDir, Bundle) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("rootfs")).unwrap();
+    let mut config: serde_json::Value =
+        serde_json::from_str(include_str!("../commands/default_config.json")).unwrap();
+    change(&mut config);
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let bundle = Bundle::load(folder.path(), None).unwrap();
+    (folder, bundle)
+}
+
+fn lowered(change: impl FnOnce(&mut serde_json::Value)) -> Result<Lowered, SpecError> {
+    let (_folder, bundle) = bundle(change);
+    lower(&bundle, &"c1".parse().unwrap())
+}
+
+#[test]
+fn the_default_configuration_is_applied_without_a_warning() {
+    let lowered = lowered(|_| {}).unwrap();
+    assert_eq!(lowered.warnings, Vec::<String>::new());
+    assert_eq!(lowered.container.rootfs.share, "c1/rootfs");
+    assert_eq!(lowered.container.namespaces.pid, Namespace::New);
+    assert_eq!(lowered.network, NetworkNamespace::New);
+    assert!(lowered.container.process.terminal.is_some());
+    assert_eq!(lowered.trees.len(), 1);
+}
+
+#[test]
+fn bind_sources_become_trees_of_the_share() {
+    let lowered = lowered(|config| {
+        config["mounts"].as_array_mut().unwrap().push(serde_json::json!({
+            "destination": "/etc/hosts", "type": "bind", "source": "/etc/hostname", "options": ["rbind", "ro"]
+        }));
+    })
+    .unwrap();
+    let tree = &lowered.trees[1];
+    assert_eq!((tree.name.as_str(), tree.readonly, tree.recursive), ("m0", true, true));
+    let mount = lowered.container.mounts.last().unwrap();
+    assert_eq!(mount.source, MountSource::Share("c1/m0".to_owned()));
+}
+
+#[test]
+fn mistakes_are_named_by_their_path() {
+    use serde_json::json;
+    type Change = fn(&mut serde_json::Value);
+    let cases: [(Change, &str); 12] = [
+        (|c| c["process"]["args"] = json!([]), "process.args"),
+        (|c| c["process"]["cwd"] = json!("relative"), "process.cwd"),
+        (|c| c["process"]["user"]["uid"] = json!(4294967295u32), "process.user.uid"),
+        (|c| c["process"]["oomScoreAdj"] = json!(5000), "process.oomScoreAdj"),
+        (|c| c["process"]["env"] = json!(["A=\u{0}"]), "process.env[0]"),
+        (|c| c["linux"]["namespaces"] = json!([{"type": "mount"}]), "linux.namespaces"),
+        (
+            |c| c["linux"]["namespaces"][0] = json!({"type": "ipc", "path": "/proc/1/ns/ipc"}),
+            "linux.namespaces[0].path",
+        ),
+        (|c| c["linux"]["maskedPaths"] = json!(["proc/x"]), "linux.maskedPaths[0]"),
+        (|c| c["linux"]["rootfsPropagation"] = json!("sideways"), "linux.rootfsPropagation"),
+        (
+            |c| c["mounts"] = json!([{"destination": "/x", "type": "bind", "source": "/no/such"}]),
+            "mounts[0].source",
+        ),
+        (|c| c["mounts"] = json!([{"destination": "/x"}]), "mounts[0].type"),
+        (|c| c["hostname"] = json!("x".repeat(65)), "hostname"),
+    ];
+    for (change, path) in cases {
+        assert_eq!(lowered(change).unwrap_err().path, path);
+    }
+}
+
+#[test]
+fn what_is_not_applied_is_named() {
+    let lowered = lowered(|config| {
+        config["linux"]["seccomp"] = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW"});
+        config["process"]["apparmorProfile"] = "p".into();
+        config["hooks"] = serde_json::json!({"poststop": [{"path": "/bin/true"}]});
+    })
+    .unwrap();
+    let text = lowered.warnings.join("; ");
+    for name in ["linux.seccomp", "process.apparmorProfile", "hooks"] {
+        assert!(text.contains(name), "{text}");
+    }
+}

@@ -1,0 +1,170 @@
+//! From config.json to what the agent builds: one OCI aspect per file.
+//!
+//! Everything is checked here, before any resource exists, so that a mistake in config.json leaves nothing behind
+//! and is named by its JSON path. What no part of stockade applies yet is listed by [`unapplied`].
+
+mod capabilities;
+mod cgroup;
+mod devices;
+mod mounts;
+mod namespaces;
+mod process;
+mod rlimits;
+mod unapplied;
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use stockade_protocol::container::{Container, Rootfs};
+
+use crate::bundle::{Bundle, SpecError};
+use crate::container_id::ContainerId;
+
+pub use cgroup::HostCgroup;
+pub use namespaces::NetworkNamespace;
+
+/// A container, ready to be created.
+#[derive(Debug)]
+pub struct Lowered {
+    /// For the agent.
+    pub container: Container,
+    /// Trees of the host that the guest needs: the rootfs first, then the mounts' sources.
+    pub trees: Vec<Tree>,
+    /// For the host's cgroup.
+    pub cgroup: HostCgroup,
+    /// The network namespace of the relay.
+    pub network: NetworkNamespace,
+    /// Memory limit of the container, in bytes.
+    pub memory_limit: Option<u64>,
+    /// What config.json asks for and does not get: one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A tree of the host that becomes part of the VM's share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Where it is on the host: absolute.
+    pub source: PathBuf,
+    /// Its name in the container's folder of the share.
+    pub name: String,
+    /// JSON path of the property that names it.
+    pub property: String,
+    /// What is mounted below it comes along.
+    pub recursive: bool,
+    /// The host's kernel refuses writes from the start.
+    pub readonly: bool,
+}
+
+/// The rootfs's name in the container's folder of the share.
+pub const ROOTFS_SHARE: &str = "rootfs";
+
+/// Translates a bundle.
+///
+/// # Errors
+/// A [`SpecError`] that names the property.
+pub fn lower(bundle: &Bundle, id: &ContainerId) -> Result<Lowered, SpecError> {
+    let spec = &bundle.spec;
+    let linux = spec.linux().as_ref();
+    let mut warnings = unapplied::warnings(spec);
+    let (namespaces, network) = namespaces::lower(linux, &mut warnings)?;
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let limits = cgroup::lower(resources, id, &mut warnings)?;
+    let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+    let (mounts, sources) = mounts::lower(bundle, id, &mut warnings)?;
+    let (hostname, domainname) = names(spec, namespaces.uts == stockade_protocol::container::Namespace::New)?;
+
+    let mut trees = vec![Tree {
+        source: bundle.rootfs.clone(),
+        name: ROOTFS_SHARE.to_owned(),
+        property: "root.path".to_owned(),
+        recursive: true,
+        // The agent makes mount points in it first; it is sealed when the container is built.
+        readonly: false,
+    }];
+    trees.extend(sources);
+    Ok(Lowered {
+        container: Container {
+            id: id.as_str().to_owned(),
+            rootfs: Rootfs {
+                share: share_path(id, ROOTFS_SHARE),
+                readonly,
+                propagation: mounts::rootfs_propagation(linux)?,
+            },
+            mounts,
+            process: process::lower(spec.process().as_ref(), &mut warnings)?,
+            namespaces,
+            hostname,
+            domainname,
+            devices: devices::nodes(linux)?,
+            cgroup: limits.guest,
+            sysctl: sysctl(linux)?,
+            masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
+            readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
+        },
+        trees,
+        cgroup: HostCgroup {
+            path: linux.and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default(),
+            ..limits.host
+        },
+        network,
+        memory_limit: limits.memory,
+        warnings,
+    })
+}
+
+/// Path of a tree below the share's root.
+pub fn share_path(id: &ContainerId, name: &str) -> String {
+    format!("{id}/{name}")
+}
+
+fn names(spec: &Spec, own_uts: bool) -> Result<(Option<String>, Option<String>), SpecError> {
+    let mut names = [None, None];
+    for (slot, (value, path)) in
+        names.iter_mut().zip([(spec.hostname(), "hostname"), (spec.domainname(), "domainname")])
+    {
+        let Some(value) = value.as_ref().filter(|value| !value.is_empty()) else { continue };
+        if !own_uts {
+            return Err(SpecError::new(path, "needs a `uts` entry in linux.namespaces"));
+        }
+        // __NEW_UTS_LEN of sethostname(2).
+        if value.len() > 64 {
+            return Err(SpecError::new(path, "is longer than 64 bytes"));
+        }
+        *slot = Some(value.clone());
+    }
+    let [hostname, domainname] = names;
+    Ok((hostname, domainname))
+}
+
+fn sysctl(linux: Option<&oci_spec::runtime::Linux>) -> Result<Vec<(String, String)>, SpecError> {
+    let Some(map) = linux.and_then(|linux| linux.sysctl().as_ref()) else { return Ok(Vec::new()) };
+    let mut pairs: Vec<_> = map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    pairs.sort();
+    for (key, _) in &pairs {
+        if key.is_empty() || key.split(['.', '/']).any(|part| part.is_empty() || part == "..") {
+            return Err(SpecError::new("linux.sysctl", format!("{key:?} is not the name of a sysctl")));
+        }
+    }
+    Ok(pairs)
+}
+
+fn paths(paths: Option<&Vec<String>>, property: &str) -> Result<Vec<String>, SpecError> {
+    let Some(paths) = paths else { return Ok(Vec::new()) };
+    for (index, path) in paths.iter().enumerate() {
+        absolute(path, &format!("{property}[{index}]"))?;
+    }
+    Ok(paths.clone())
+}
+
+/// An absolute path as UTF-8: what the protocol carries.
+fn absolute(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError> {
+    let path = path.as_ref();
+    match path.to_str() {
+        Some(text) if path.is_absolute() && !text.contains('\0') => Ok(text.to_owned()),
+        _ => Err(SpecError::new(property, format!("{path:?} is not an absolute path"))),
+    }
+}
+
+#[cfg(test)]
+#[path = "lower_test.rs"]
+mod tests;

@@ -1,0 +1,80 @@
+//! `linux.namespaces`: which of the container's namespaces are its own.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
+use stockade_protocol::container::{Namespace, Namespaces};
+
+use crate::bundle::SpecError;
+
+/// The host's network namespace of the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkNamespace {
+    /// A new one.
+    New,
+    /// The one that the caller has made, at this path.
+    Path(PathBuf),
+}
+
+/// The guest's namespaces and the relay's network namespace.
+///
+/// # Errors
+/// What cannot work: another container's namespace, or the host's network.
+pub fn lower(
+    linux: Option<&Linux>,
+    warnings: &mut Vec<String>,
+) -> Result<(Namespaces, NetworkNamespace), SpecError> {
+    let mut lowered = Namespaces::default();
+    let mut network = None;
+    let mut seen = Vec::new();
+    let entries = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    for (index, entry) in entries.iter().enumerate() {
+        let property = format!("linux.namespaces[{index}]");
+        if seen.contains(&entry.typ()) {
+            return Err(SpecError::new(property, format!("there are two of type {}", entry.typ())));
+        }
+        seen.push(entry.typ());
+        let path = entry.path().clone().filter(|path| !path.as_os_str().is_empty());
+        if path.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err(SpecError::new(format!("{property}.path"), "is not an absolute path"));
+        }
+        if path.is_some() && entry.typ() != Type::Network {
+            let problem = format!(
+                "joining another {} namespace needs a container in the same VM: pods are not supported yet",
+                entry.typ()
+            );
+            return Err(SpecError::new(format!("{property}.path"), problem));
+        }
+        match entry.typ() {
+            Type::Pid => lowered.pid = Namespace::New,
+            Type::Mount => lowered.mount = Namespace::New,
+            Type::Uts => lowered.uts = Namespace::New,
+            Type::Ipc => lowered.ipc = Namespace::New,
+            Type::Cgroup => lowered.cgroup = Namespace::New,
+            Type::Network => network = Some(path.map_or(NetworkNamespace::New, NetworkNamespace::Path)),
+            Type::User => warnings.push(
+                "linux.namespaces: user namespaces are not applied yet; the VM alone separates its users from \
+                 the host's"
+                    .to_owned(),
+            ),
+            Type::Time => warnings.push("linux.namespaces: time namespaces are not applied yet".to_owned()),
+        }
+    }
+    if lowered.mount != Namespace::New {
+        return Err(SpecError::new("linux.namespaces", "an entry of type `mount` is needed"));
+    }
+    let network = network.ok_or_else(|| {
+        SpecError::new(
+            "linux.namespaces",
+            "there is no `network` entry, but a VM cannot use the host's network: ask for a network namespace \
+             (podman: --network none, bridge or slirp4netns instead of host)",
+        )
+    })?;
+    if matches!(network, NetworkNamespace::Path(_)) {
+        warnings.push(
+            "linux.namespaces: the interfaces of the network namespace are not connected to the VM yet"
+                .to_owned(),
+        );
+    }
+    Ok((lowered, network))
+}

@@ -1,0 +1,93 @@
+//! Requests to the VMM on its control socket.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use stockade_protocol::frame::{self, FrameError};
+use stockade_protocol::vmm::{Figures, Request, Response};
+
+use crate::state::CONTROL_SOCKET;
+use crate::sys::descriptors;
+
+/// The VMM answers at once or not at all.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest answer, in bytes: a guest that has taken over its VMM must not make the runtime buffer more.
+const LONGEST: usize = 1 << 20;
+
+/// Why the VMM did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The connection failed.
+    #[error("the VMM does not answer: {0}")]
+    Frame(#[from] FrameError),
+    /// The VMM closed the connection.
+    #[error("the VMM closed its control connection")]
+    Closed,
+    /// The VMM's own explanation.
+    #[error("the VMM refused: {0}")]
+    Refused(String),
+    /// An answer to another question.
+    #[error("the VMM gave an answer that does not belong to the request")]
+    Unexpected,
+}
+
+/// A control connection.
+#[derive(Debug)]
+pub struct Control(UnixStream);
+
+impl Control {
+    /// Connects to the VMM whose sockets are in `folder`.
+    ///
+    /// # Errors
+    /// connect(2)'s.
+    pub fn connect(folder: BorrowedFd<'_>) -> io::Result<Self> {
+        let stream = descriptors::connect(folder, CONTROL_SOCKET)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(Self(stream))
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Response, ControlError> {
+        frame::write(&mut self.0, request)?;
+        match frame::read(&mut self.0, LONGEST)?.ok_or(ControlError::Closed)? {
+            Response::Error(reason) => Err(ControlError::Refused(reason)),
+            response => Ok(response),
+        }
+    }
+
+    /// Makes `/shares/NAME` of the VMM's mount namespace visible to the guest.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn add_share(&mut self, name: &str) -> Result<(), ControlError> {
+        match self.ask(&Request::AddShare { name: name.to_owned() })? {
+            Response::Done => Ok(()),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+
+    /// The guest's console, as far as it is kept.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn console(&mut self) -> Result<Vec<u8>, ControlError> {
+        match self.ask(&Request::Console)? {
+            Response::Console(bytes) => Ok(bytes),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+
+    /// The VMM's figures.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn figures(&mut self) -> Result<Figures, ControlError> {
+        match self.ask(&Request::Figures)? {
+            Response::Figures(figures) => Ok(figures),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+}

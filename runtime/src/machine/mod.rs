@@ -1,0 +1,15 @@
+//! The microVM of a container, seen from the runtime: starting `stockade-vmm`, and following it until its agent is
+//! ready.
+//!
+//! ```text
+//! launch ─→ Started ─→ Isolated ─→ Loaded ─→ Running ─→ DriverReady ─→ AgentConnected ─→ ready
+//!               └ Failed, Ended, its process gone, or nothing new for too long: an error with stage and console
+//! ```
+
+mod control;
+mod launch;
+mod watch;
+
+pub use control::Control;
+pub use launch::Launch;
+pub use watch::{Machine, MachineError, Wait};

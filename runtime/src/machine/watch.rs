@@ -1,0 +1,314 @@
+//! Following a VM while it boots: every wait of `create` goes through here, so that each ends when the VM dies, when a
+//! signal asks the command to stop, or when nothing has happened for too long.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use stockade_protocol::agent::{MAGIC, OLDEST_VERSION, Ready, VERSION};
+use stockade_protocol::frame::{self, FrameBuffer};
+use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
+
+use super::Control;
+use crate::sys::descriptors;
+use crate::sys::process::Child;
+
+/// With no new stage and no console output for this long, a boot has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the console is asked for while nothing else happens.
+const GLANCE: Duration = Duration::from_millis(2500);
+
+/// Lines of the console that an error carries.
+const CONSOLE_LINES: usize = 8;
+
+/// Why there is no VM, or no VM any more.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The VMM gave up, or its guest did.
+    #[error("the VM failed: {reason}; {}{}", got_as_far(*stage), shown(console))]
+    Failed {
+        /// The VMM's explanation.
+        reason: String,
+        /// The last stage reached.
+        stage: Option<Stage>,
+        /// The console's last lines.
+        console: String,
+    },
+    /// Nothing happened for too long.
+    #[error(
+        "the VM does not answer: nothing happened for {} seconds while waiting for {what}; {}{}",
+        waited.as_secs(), got_as_far(*stage), shown(console)
+    )]
+    Silent {
+        /// What was waited for.
+        what: &'static str,
+        /// For how long.
+        waited: Duration,
+        /// The last stage reached.
+        stage: Option<Stage>,
+        /// The console's last lines.
+        console: String,
+    },
+    /// A signal asked the command to stop.
+    #[error("interrupted by signal {0}")]
+    Interrupted(u32),
+    /// What came is not what the protocol says.
+    #[error("the guest's agent is not one that this stockade understands: {0}")]
+    Agent(String),
+    /// A system call failed.
+    #[error("cannot wait for the VM: {0}")]
+    System(#[from] io::Error),
+}
+
+fn got_as_far(stage: Option<Stage>) -> String {
+    match stage {
+        Some(stage) => format!("the last thing known is that {}", stage.describe()),
+        None => "the VMM had not even started".to_owned(),
+    }
+}
+
+/// The console's last lines as one line.
+fn shown(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
+    if last.is_empty() {
+        "; the guest's console is empty".to_owned()
+    } else {
+        let text: String = last.join(" | ").chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        format!("; the guest's console ends: {text}")
+    }
+}
+
+/// Something that can wait for a descriptor without waiting for ever.
+pub trait Wait {
+    /// Returns when `fd` is readable.
+    ///
+    /// # Errors
+    /// [`MachineError`] when that is not going to happen.
+    fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError>;
+}
+
+/// A VM that boots or runs, while the command that has started it lives.
+#[derive(Debug)]
+pub struct Machine {
+    /// The VMM's process.
+    pub vmm: Child,
+    status: OwnedFd,
+    ready: UnixStream,
+    stage: Option<Stage>,
+    folder: Option<OwnedFd>,
+    interrupts: Option<SignalFd>,
+    console_length: usize,
+}
+
+/// What a poll has found.
+#[derive(Default)]
+struct Found {
+    status: bool,
+    wanted: bool,
+    signal: bool,
+}
+
+impl Machine {
+    pub(super) fn new(vmm: Child, status: OwnedFd, ready: UnixStream) -> Self {
+        Self { vmm, status, ready, stage: None, folder: None, interrupts: None, console_length: 0 }
+    }
+
+    /// Where the VMM's sockets are, for a look at the console, and the signals that end every wait.
+    ///
+    /// # Errors
+    /// When no descriptors are left.
+    pub fn watch_with(&mut self, folder: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<()> {
+        self.folder = Some(folder.try_clone_to_owned()?);
+        self.interrupts = Some(interrupts);
+        Ok(())
+    }
+
+    /// The VMM lives while someone holds this: it goes to the relay.
+    pub fn lease(&self) -> BorrowedFd<'_> {
+        self.status.as_fd()
+    }
+
+    /// Gives the signals back to the caller, who waits for other things now.
+    pub fn take_interrupts(&mut self) -> Option<SignalFd> {
+        self.interrupts.take()
+    }
+
+    /// Returns when the VMM has reached `stage`.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn reach(&mut self, stage: Stage) -> Result<(), MachineError> {
+        self.wait(None, "the VMM", |machine, _| machine.stage >= Some(stage))
+    }
+
+    /// Returns when the agent listens.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn agent_ready(&mut self) -> Result<Ready, MachineError> {
+        let stream = self.ready.try_clone()?;
+        let mut buffer = FrameBuffer::new(frame::GUEST_LIMIT);
+        loop {
+            self.readable(stream.as_fd(), "the guest's agent")?;
+            let mut bytes = [0; 4096];
+            let length = io::Read::read(&mut &stream, &mut bytes)?;
+            if length == 0 {
+                // The VMM closes it only when it ends; its reason is on the status socket.
+                self.wait(None, "the guest's agent", |_, _| false)?;
+            }
+            buffer.extend(&bytes[..length]);
+            let message = buffer.next::<Ready>().map_err(|e| MachineError::Agent(e.to_string()))?;
+            if let Some(ready) = message {
+                return check(ready);
+            }
+        }
+    }
+
+    /// A control connection to the VMM.
+    ///
+    /// # Errors
+    /// connect(2)'s.
+    pub fn control(&self) -> io::Result<Control> {
+        match &self.folder {
+            Some(folder) => Control::connect(folder.as_fd()),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn wait(
+        &mut self,
+        wanted: Option<BorrowedFd<'_>>,
+        what: &'static str,
+        done: impl Fn(&Self, bool) -> bool,
+    ) -> Result<(), MachineError> {
+        let mut deadline = Instant::now() + PATIENCE;
+        let mut readable = false;
+        loop {
+            if done(self, readable) {
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(MachineError::Silent {
+                    what,
+                    waited: PATIENCE,
+                    stage: self.stage,
+                    console: self.console(),
+                });
+            }
+            let found = self.poll(wanted, left.min(GLANCE))?;
+            if found.signal
+                && let Some(signal) = self.interrupted()?
+            {
+                return Err(MachineError::Interrupted(signal));
+            }
+            readable = found.wanted;
+            if found.status && !found.wanted {
+                self.read_status()?;
+                deadline = Instant::now() + PATIENCE;
+            } else if !found.wanted && self.console_has_grown() {
+                deadline = Instant::now() + PATIENCE;
+            }
+        }
+    }
+
+    fn poll(&self, wanted: Option<BorrowedFd<'_>>, timeout: Duration) -> io::Result<Found> {
+        let input = PollFlags::POLLIN;
+        let signals = self.interrupts.as_ref().map(AsFd::as_fd);
+        let mut fds = vec![PollFd::new(self.status.as_fd(), input)];
+        fds.extend(wanted.map(|fd| PollFd::new(fd, input)));
+        fds.extend(signals.map(|fd| PollFd::new(fd, input)));
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Err(nix::errno::Errno::EINTR) => return Ok(Found::default()),
+            result => result?,
+        };
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
+        Ok(Found {
+            status: ready.next().unwrap_or(false),
+            wanted: wanted.is_some() && ready.next().unwrap_or(false),
+            signal: signals.is_some() && ready.next().unwrap_or(false),
+        })
+    }
+
+    /// A signal that asks to stop; the ends of children are no reason.
+    fn interrupted(&self) -> Result<Option<u32>, MachineError> {
+        let Some(signals) = &self.interrupts else { return Ok(None) };
+        while let Some(info) = signals.read_signal().map_err(io::Error::from)? {
+            if [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&(info.ssi_signo as i32)) {
+                return Ok(Some(info.ssi_signo));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_status(&mut self) -> Result<(), MachineError> {
+        let mut packet = vec![0; STATUS_LIMIT];
+        let (length, _) = descriptors::receive(self.status.as_fd(), &mut packet)?;
+        if length == 0 {
+            return Err(MachineError::Failed {
+                reason: "the VMM died without a word (killed, or out of memory?)".to_owned(),
+                stage: self.stage,
+                console: String::new(),
+            });
+        }
+        match postcard::from_bytes(&packet[..length]) {
+            Ok(Status::Reached(stage)) => {
+                self.stage = self.stage.max(Some(stage));
+                tracing::debug!(tsc = crate::tsc::now(), "{}", stage.describe());
+                Ok(())
+            }
+            Ok(Status::Failed { reason, console, .. }) => {
+                Err(MachineError::Failed { reason, stage: self.stage, console })
+            }
+            Ok(Status::Ended { reason, console }) => {
+                Err(MachineError::Failed { reason, stage: self.stage, console })
+            }
+            Err(_) => Err(MachineError::Failed {
+                reason: "the VMM speaks another protocol; runtime and VMM must be of one release".to_owned(),
+                stage: self.stage,
+                console: String::new(),
+            }),
+        }
+    }
+
+    /// Everything on the guest's console, as far as the VMM answers.
+    fn console(&self) -> String {
+        let bytes = self.control().ok().and_then(|mut control| control.console().ok()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn console_has_grown(&mut self) -> bool {
+        let length = self.console().len();
+        std::mem::replace(&mut self.console_length, length) != length
+    }
+}
+
+impl Wait for Machine {
+    fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError> {
+        self.wait(Some(fd), what, |_, readable| readable)
+    }
+}
+
+fn check(ready: Ready) -> Result<Ready, MachineError> {
+    if ready.magic != MAGIC {
+        return Err(MachineError::Agent("its greeting does not begin as it should".to_owned()));
+    }
+    if ready.oldest_version > VERSION || ready.version < OLDEST_VERSION {
+        return Err(MachineError::Agent(format!(
+            "it speaks versions {} to {} of the protocol, this stockade {OLDEST_VERSION} to {VERSION}; build \
+             initramfs and runtime from one release",
+            ready.oldest_version, ready.version
+        )));
+    }
+    Ok(ready)
+}
+
+#[cfg(test)]
+#[path = "watch_test.rs"]
+mod tests;

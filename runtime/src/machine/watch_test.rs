@@ -1,0 +1,35 @@
+use super::*;
+
+#[test]
+fn an_error_is_one_line_with_stage_and_console() {
+    let error = MachineError::Failed {
+        reason: "the guest reset its machine".to_owned(),
+        stage: Some(Stage::DriverReady),
+        console: "a\n\n[1.0] Kernel panic\r\n\u{1b}[0m---\n".to_owned(),
+    };
+    let text = error.to_string();
+    assert!(!text.contains('\n') && !text.contains('\u{1b}'), "{text}");
+    assert!(text.contains(Stage::DriverReady.describe()) && text.contains("Kernel panic"), "{text}");
+}
+
+#[test]
+fn only_the_consoles_last_lines_are_shown() {
+    let console: String = (0..100).map(|n| format!("line {n}\n")).collect();
+    let text = shown(&console);
+    assert!(text.contains("line 99") && text.contains("line 92") && !text.contains("line 91"), "{text}");
+    assert!(shown("").contains("empty"));
+}
+
+#[test]
+fn only_an_agent_of_a_known_version_is_accepted() {
+    let ready = Ready {
+        magic: MAGIC,
+        oldest_version: OLDEST_VERSION,
+        version: VERSION,
+        kernel_release: String::new(),
+        entry_tsc: 0,
+    };
+    assert!(check(ready.clone()).is_ok());
+    assert!(check(Ready { magic: *b"NOPE", ..ready.clone() }).is_err());
+    assert!(check(Ready { oldest_version: VERSION + 1, version: VERSION + 1, ..ready }).is_err());
+}

@@ -1,0 +1,73 @@
+use super::*;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Drives a copy until it is done, or until it would wait for longer than an instant.
+fn drive(copy: &mut Copy) {
+    loop {
+        let (fd, flags) = match copy.waits() {
+            None => return,
+            Some(Waits::Readable(fd)) => (fd, PollFlags::POLLIN),
+            Some(Waits::Writable(fd)) => (fd, PollFlags::POLLOUT),
+        };
+        if poll(&mut [PollFd::new(fd, flags)], PollTimeout::ZERO).unwrap() == 0 {
+            return;
+        }
+        copy.advance();
+    }
+}
+
+#[test]
+fn everything_arrives_and_then_the_end() {
+    let (source, mut writer) = std::io::pipe().unwrap();
+    let (mut reader, sink) = UnixStream::pair().unwrap();
+    let mut copy = Copy::new(source.into(), sink.into(), true).unwrap();
+    writer.write_all(b"hello").unwrap();
+    drop(writer);
+    drive(&mut copy);
+    assert!(copy.is_done());
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+}
+
+#[test]
+fn a_slow_reader_stops_the_writer_and_nothing_is_lost() {
+    let (mut writer, source) = UnixStream::pair().unwrap();
+    let (mut reader, sink) = std::io::pipe().unwrap();
+    let mut copy = Copy::new(source.into(), sink.into(), false).unwrap();
+    let sent: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+    let mut received = Vec::new();
+    writer.set_nonblocking(true).unwrap();
+    let mut rest = &sent[..];
+    let mut buffer = vec![0; 8192];
+    while received.len() < sent.len() {
+        while let Ok(length) = writer.write(rest)
+            && length > 0
+        {
+            rest = &rest[length..];
+        }
+        drive(&mut copy);
+        let length = reader.read(&mut buffer).unwrap();
+        received.extend_from_slice(&buffer[..length]);
+    }
+    assert!(received == sent);
+    drop(writer);
+    drive(&mut copy);
+    assert!(copy.is_done());
+    assert_eq!(reader.read(&mut buffer).unwrap(), 0);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_passed_on() {
+    let (mut writer, source) = UnixStream::pair().unwrap();
+    let (reader, sink) = UnixStream::pair().unwrap();
+    let mut copy = Copy::new(source.into(), sink.into(), false).unwrap();
+    drop(reader);
+    writer.write_all(b"x").unwrap();
+    drive(&mut copy);
+    assert!(copy.is_done());
+    assert_eq!(writer.write(b"y").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+}

@@ -1,0 +1,157 @@
+//! The creator's side of a relay.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use super::stand_in;
+use crate::agent::{InitConnections, Stdio};
+use crate::lower::{NetworkNamespace, Tree};
+use crate::sys::descriptors;
+use crate::sys::process::{self, Child};
+
+/// First byte of a message from the relay: some of the trees, as descriptors.
+pub(super) const TREES: u8 = 1;
+/// First byte of a message from the relay: it is in place.
+pub(super) const PREPARED: u8 = 2;
+/// First byte of a message from the relay: it has failed, and why.
+pub(super) const FAILED: u8 = 3;
+/// First byte of a message to the relay: connections to the agent, as descriptors.
+pub(super) const CONNECTIONS: u8 = 4;
+/// First byte of a message to the relay: live on without your creator.
+pub(super) const COMMIT: u8 = 5;
+
+/// Longest message, in bytes.
+pub(super) const MESSAGE: usize = 4096;
+
+/// Why there is no relay.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The network namespace is not usable.
+    #[error("linux.namespaces: cannot open the network namespace {path}: {cause}")]
+    Network {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A system call failed.
+    #[error("cannot start the container's stand-in on the host: {what}: {cause}")]
+    System {
+        /// What it was for.
+        what: &'static str,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The relay's own explanation.
+    #[error("{0}")]
+    Failed(String),
+    /// It died without one.
+    #[error(
+        "the container's stand-in on the host died while it was being set up (killed, or out of memory?)"
+    )]
+    Died,
+}
+
+pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> RelayError {
+    move |cause| RelayError::System { what, cause }
+}
+
+/// What a relay is to be.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The bundle's root file system.
+    pub rootfs: &'a Path,
+    /// Trees to clone for the guest.
+    pub trees: &'a [Tree],
+    /// Its network namespace.
+    pub network: &'a NetworkNamespace,
+    /// Its hostname.
+    pub hostname: Option<&'a str>,
+    /// What `ps` shows.
+    pub args: &'a [String],
+    /// Its cgroup's folder.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The VMM lives while this is open.
+    pub lease: BorrowedFd<'a>,
+    /// The process has a terminal, so size changes are passed on.
+    pub terminal: bool,
+    /// The terminal to sit on; without it stdio is inherited.
+    pub slave: Option<BorrowedFd<'a>>,
+}
+
+/// A relay that is being set up.
+#[derive(Debug)]
+pub struct Relay {
+    /// Its process.
+    pub process: Child,
+    socket: OwnedFd,
+}
+
+impl Relay {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// [`RelayError`].
+    pub fn start(plan: &Plan<'_>) -> Result<Self, RelayError> {
+        let (socket, its_end) = descriptors::packet_pair().map_err(system("socket"))?;
+        let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        let network = match plan.network {
+            NetworkNamespace::New => {
+                flags |= libc::CLONE_NEWNET;
+                None
+            }
+            NetworkNamespace::Path(path) => {
+                Some(File::open(path).map_err(|cause| RelayError::Network { path: path.clone(), cause })?)
+            }
+        };
+        let process = process::clone(flags as u64, plan.cgroup, || {
+            stand_in::run(plan, network.as_ref().map(AsFd::as_fd), its_end.as_fd())
+        })
+        .map_err(system("clone3"))?;
+        Ok(Self { process, socket })
+    }
+
+    /// Waits until it is in place; returns the cloned trees, in the plan's order.
+    ///
+    /// # Errors
+    /// [`RelayError::Failed`] or [`RelayError::Died`].
+    pub fn prepared(&self) -> Result<Vec<OwnedFd>, RelayError> {
+        let mut trees = Vec::new();
+        let mut buffer = [0; MESSAGE];
+        loop {
+            let (length, descriptors) =
+                descriptors::receive(self.socket.as_fd(), &mut buffer).map_err(system("socket"))?;
+            match buffer[..length].split_first() {
+                Some((&TREES, _)) => trees.extend(descriptors),
+                Some((&PREPARED, _)) => return Ok(trees),
+                Some((&FAILED, text)) => {
+                    return Err(RelayError::Failed(String::from_utf8_lossy(text).into_owned()));
+                }
+                _ => return Err(RelayError::Died),
+            }
+        }
+    }
+
+    /// Gives it the connections to serve.
+    ///
+    /// # Errors
+    /// [`RelayError::System`].
+    pub fn hand_over(&self, connections: &InitConnections) -> Result<(), RelayError> {
+        let mut raw: Vec<RawFd> = vec![connections.process.as_raw_fd()];
+        match &connections.stdio {
+            Stdio::Pipes(streams) => raw.extend(streams.iter().map(AsRawFd::as_raw_fd)),
+            Stdio::Terminal(stream) => raw.push(stream.as_raw_fd()),
+        }
+        descriptors::send(self.socket.as_fd(), &[CONNECTIONS], &raw).map_err(system("socket"))
+    }
+
+    /// Lets it live on without its creator.
+    ///
+    /// # Errors
+    /// [`RelayError::System`].
+    pub fn commit(&self) -> Result<(), RelayError> {
+        descriptors::send(self.socket.as_fd(), &[COMMIT], &[]).map_err(system("socket"))
+    }
+}

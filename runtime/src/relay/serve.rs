@@ -1,0 +1,302 @@
+//! The relay's loop: stdio both ways, signals to the guest, the end to the host.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::{SignalFd, siginfo};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use stockade_protocol::agent::{ProcessCommand, ProcessEvent, WindowSize};
+use stockade_protocol::frame::{self, FrameBuffer};
+
+use super::copy::{Copy, Waits};
+use super::launch::{COMMIT, MESSAGE};
+use crate::sys::descriptors;
+use crate::terminal;
+
+/// Exit status when the VM is gone: as after SIGKILL.
+const KILLED: u8 = 128 + libc::SIGKILL as u8;
+
+/// Commands that wait for a guest that does not read them, in bytes; more signals than this are lost.
+const MOST_COMMANDS: usize = 16 << 10;
+
+/// What is watched for on the lease: only POLLHUP, which poll(2) always reports. Status packets are for the creator,
+/// which shares the socket.
+const CLOSED: PollFlags = PollFlags::empty();
+
+/// What the relay holds besides its stdio.
+#[derive(Debug)]
+pub(super) struct Ends {
+    /// Every signal that it is sent.
+    pub signals: SignalFd,
+    /// To the command that has made it.
+    pub creator: OwnedFd,
+    /// To the VMM, which lives while this is open.
+    pub lease: OwnedFd,
+    /// The process has a terminal.
+    pub terminal: bool,
+}
+
+/// Serves until the process has ended and its output is delivered; returns the exit status.
+pub(super) fn serve(ends: Ends) -> i32 {
+    let status = match connections(&ends) {
+        Ok(Some(connections)) => match Relay::new(ends, connections) {
+            Ok(mut relay) => relay.run().unwrap_or(KILLED),
+            Err(_) => KILLED,
+        },
+        // Nobody is there any more who could be told.
+        Ok(None) | Err(_) => KILLED,
+    };
+    status.into()
+}
+
+/// Waits for the connections to the agent; `None` when the creator or the VM is gone before they come.
+fn connections(ends: &Ends) -> io::Result<Option<Vec<OwnedFd>>> {
+    loop {
+        let mut fds = [
+            PollFd::new(ends.creator.as_fd(), PollFlags::POLLIN),
+            PollFd::new(ends.lease.as_fd(), CLOSED),
+            PollFd::new(ends.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        wait(&mut fds)?;
+        let [creator, lease, _] = fds.map(|fd| fd.any().unwrap_or(false));
+        if creator {
+            let (length, descriptors) = descriptors::receive(ends.creator.as_fd(), &mut [0; MESSAGE])?;
+            return Ok((length > 0).then_some(descriptors));
+        }
+        if lease {
+            return Ok(None);
+        }
+        while ends.signals.read_signal()?.is_some() {}
+    }
+}
+
+fn wait(fds: &mut [PollFd<'_>]) -> io::Result<()> {
+    loop {
+        match poll(fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop).map_err(Into::into),
+        }
+    }
+}
+
+struct Relay {
+    signals: SignalFd,
+    /// Gone once the creator has committed.
+    creator: Option<OwnedFd>,
+    lease: Option<OwnedFd>,
+    process: Option<UnixStream>,
+    events: FrameBuffer,
+    commands: Vec<u8>,
+    input: Copy,
+    outputs: Vec<Copy>,
+    terminal: bool,
+    ended: Option<u8>,
+}
+
+/// What a descriptor in the poll set stands for.
+#[derive(Clone, Copy)]
+enum Source {
+    Signals,
+    Creator,
+    Lease,
+    Process,
+    Input,
+    Output(usize),
+}
+
+impl Relay {
+    fn new(ends: Ends, connections: Vec<OwnedFd>) -> io::Result<Self> {
+        let mut connections = connections.into_iter();
+        let mut next = || connections.next().ok_or(io::ErrorKind::InvalidData);
+        let process = UnixStream::from(next()?);
+        process.set_nonblocking(true)?;
+        let (input, outputs) = if ends.terminal {
+            let stream = next()?;
+            let output = Copy::new(stream.try_clone()?, stdio(1), false)?;
+            // A terminal does not end with what is typed into it, so its stream stays open.
+            (Copy::new(stdio(0), stream, false)?, vec![output])
+        } else {
+            let input = Copy::new(stdio(0), next()?, true)?;
+            (input, vec![Copy::new(next()?, stdio(1), false)?, Copy::new(next()?, stdio(2), false)?])
+        };
+        let mut relay = Self {
+            signals: ends.signals,
+            creator: Some(ends.creator),
+            lease: Some(ends.lease),
+            process: Some(process),
+            events: FrameBuffer::new(frame::GUEST_LIMIT),
+            commands: Vec::new(),
+            input,
+            outputs,
+            terminal: ends.terminal,
+            ended: None,
+        };
+        relay.resize();
+        Ok(relay)
+    }
+
+    fn run(&mut self) -> io::Result<u8> {
+        loop {
+            if let Some(status) = self.ended
+                && self.outputs.iter().all(Copy::is_done)
+            {
+                return Ok(status);
+            }
+            for source in self.poll()? {
+                match source {
+                    Source::Signals => self.read_signals()?,
+                    Source::Creator if self.is_orphaned() => return Ok(KILLED),
+                    Source::Creator => {}
+                    Source::Lease => self.lose_vm(),
+                    Source::Process => self.talk_to_agent(),
+                    Source::Input => self.input.advance(),
+                    Source::Output(index) => self.outputs[index].advance(),
+                }
+            }
+        }
+    }
+
+    /// Waits until something can be done, and says what.
+    fn poll(&self) -> io::Result<Vec<Source>> {
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let mut sources = vec![Source::Signals];
+        let mut add = |fd, flags, source| {
+            fds.push(PollFd::new(fd, flags));
+            sources.push(source);
+        };
+        if let Some(creator) = &self.creator {
+            add(creator.as_fd(), PollFlags::POLLIN, Source::Creator);
+        }
+        if let Some(lease) = &self.lease {
+            add(lease.as_fd(), CLOSED, Source::Lease);
+        }
+        if let Some(process) = &self.process {
+            let output = if self.commands.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+            add(process.as_fd(), PollFlags::POLLIN | output, Source::Process);
+        }
+        let copies = self.outputs.iter().enumerate().map(|(index, copy)| (copy, Source::Output(index)));
+        for (copy, source) in copies.chain([(&self.input, Source::Input)]) {
+            match copy.waits() {
+                Some(Waits::Readable(fd)) => add(fd, PollFlags::POLLIN, source),
+                Some(Waits::Writable(fd)) => add(fd, PollFlags::POLLOUT, source),
+                None => {}
+            }
+        }
+        wait(&mut fds)?;
+        Ok(fds
+            .iter()
+            .zip(sources)
+            .filter(|(fd, _)| fd.any().unwrap_or(true))
+            .map(|(_, source)| source)
+            .collect())
+    }
+
+    fn read_signals(&mut self) -> io::Result<()> {
+        while let Some(info) = self.signals.read_signal()? {
+            match info.ssi_signo as i32 {
+                libc::SIGCHLD => reap(),
+                libc::SIGWINCH if self.terminal => self.resize(),
+                signal if is_for_the_process(&info) => self.command(ProcessCommand::Signal(signal)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the guest's terminal the size of the host's.
+    fn resize(&mut self) {
+        if !self.terminal {
+            return;
+        }
+        // SAFETY: descriptor 0 is the terminal that `input` owns, or has been closed; the call then fails.
+        let stdin = unsafe { BorrowedFd::borrow_raw(0) };
+        if let Some(size) = terminal::size(stdin)
+            && size != WindowSize::default()
+        {
+            self.command(ProcessCommand::Resize(size));
+        }
+    }
+
+    fn command(&mut self, command: ProcessCommand) {
+        if let Ok(frame) = frame::encode(&command)
+            && self.commands.len() + frame.len() <= MOST_COMMANDS
+        {
+            self.commands.extend_from_slice(&frame);
+        }
+    }
+
+    /// Reads COMMIT; true after the death of a creator that has not committed.
+    fn is_orphaned(&mut self) -> bool {
+        let Some(creator) = &self.creator else { return false };
+        let mut message = [0; MESSAGE];
+        match descriptors::receive(creator.as_fd(), &mut message) {
+            Ok((length, _)) if message[..length].first() == Some(&COMMIT) => {
+                self.creator = None;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// The VMM is gone. What it has delivered is still on the streams, which then end.
+    fn lose_vm(&mut self) {
+        self.lease = None;
+        self.process = None;
+        self.ended.get_or_insert(KILLED);
+    }
+
+    fn talk_to_agent(&mut self) {
+        if let Err(_gone) = self.exchange() {
+            self.process = None;
+            self.ended.get_or_insert(KILLED);
+        }
+    }
+
+    /// Writes what waits and reads what has come; an error is the end of the connection.
+    fn exchange(&mut self) -> io::Result<()> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        while !self.commands.is_empty() {
+            match process.write(&self.commands) {
+                Ok(length) => drop(self.commands.drain(..length)),
+                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => break,
+                Err(cause) => return Err(cause),
+            }
+        }
+        let mut bytes = [0; 1024];
+        match process.read(&mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => self.events.extend(&bytes[..length]),
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {}
+            Err(cause) => return Err(cause),
+        }
+        if let Some(ProcessEvent::Ended(status)) = self.events.next().map_err(io::Error::other)? {
+            self.ended = Some(status.code());
+            self.process = None;
+        }
+        Ok(())
+    }
+}
+
+/// Stdio, owned: whoever copies it closes it at its end.
+fn stdio(number: i32) -> OwnedFd {
+    // SAFETY: descriptors 0 to 2 are the relay's own, and each is taken once.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Signals that somebody has sent, and a terminal's hang-up. Others that the kernel sends (SIGPIPE on a closed stdout)
+/// are about the relay itself.
+fn is_for_the_process(info: &siginfo) -> bool {
+    info.ssi_code <= libc::SI_USER || info.ssi_signo as i32 == libc::SIGHUP
+}
+
+/// Reaps whoever has ended: engines' helpers that entered this pid namespace and were orphaned.
+fn reap() {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            return;
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What is remembered of a container: `ROOT/ID/state.json`, beside the VMM's sockets.
+//!
+//! The file is replaced atomically, and tells of a resource before that exists: whoever finds it after a crash can
+//! remove everything. It holds no status: the relay and the agent know. Commands that change a container lock its
+//! folder, so two of them take turns.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::container_id::ContainerId;
+use crate::error::ContainerError;
+use crate::host::cgroup::Cgroup;
+use crate::sys::process::ProcessRef;
+
+const FILE: &str = "state.json";
+const NEW_FILE: &str = ".state.json.new";
+
+/// The socket to the agent, in the container's folder.
+pub const AGENT_SOCKET: &str = "agent.sock";
+/// The socket to the VMM, in the container's folder.
+pub const CONTROL_SOCKET: &str = "vmm.sock";
+
+/// Everything that a container's folder may hold.
+const CONTENT: [&str; 4] = [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, FILE];
+
+/// A container, as far as the host remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its ID.
+    pub id: String,
+    /// Folder of its bundle.
+    pub bundle: PathBuf,
+    /// Its root file system.
+    pub rootfs: PathBuf,
+    /// When it was created: RFC 3339 with nanoseconds.
+    pub created: String,
+    /// config.json's annotations.
+    pub annotations: HashMap<String, String>,
+    /// User ID of its creator.
+    pub owner: u32,
+    /// Whether `create` has come to its end.
+    pub complete: bool,
+    /// The host's stand-in for its init.
+    pub relay: Option<ProcessRef>,
+    /// Its VM.
+    pub vmm: Option<ProcessRef>,
+    /// The host's cgroup.
+    pub cgroup: Option<Cgroup>,
+}
+
+/// The folder that holds the containers' folders.
+#[derive(Clone, Debug)]
+pub struct Root(PathBuf);
+
+impl Root {
+    /// `--root`, or the default for this user.
+    pub fn new(given: Option<&Path>) -> Self {
+        Self(given.map_or_else(default_root, Path::to_owned))
+    }
+
+    /// Makes the folder of a new container and locks it.
+    ///
+    /// # Errors
+    /// [`ContainerError::Exists`], or what the file system says.
+    pub fn create(&self, id: &ContainerId) -> anyhow::Result<Folder> {
+        let context = || format!("cannot make the state folder {}", self.0.join(id.as_str()).display());
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.0).with_context(context)?;
+        let path = self.0.join(id.as_str());
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(ContainerError::Exists(id.to_string()).into());
+            }
+            result => result.with_context(context)?,
+        }
+        Folder::lock(path).with_context(context)?.ok_or_else(|| {
+            anyhow::anyhow!("container {:?} was deleted while it was being created", id.as_str())
+        })
+    }
+
+    /// Locks the folder of an existing container; waits for a command that has it.
+    ///
+    /// # Errors
+    /// [`ContainerError::DoesNotExist`], or what the file system says.
+    pub fn open(&self, id: &ContainerId) -> anyhow::Result<Folder> {
+        let path = self.0.join(id.as_str());
+        let folder = match Folder::lock(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
+            result => result.with_context(|| format!("cannot lock the state of container {id}"))?,
+        };
+        folder.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()).into())
+    }
+
+    /// The folder of an existing container, without waiting for a command that has it.
+    ///
+    /// # Errors
+    /// As [`Root::open`].
+    pub fn peek(&self, id: &ContainerId) -> anyhow::Result<Folder> {
+        let path = self.0.join(id.as_str());
+        match Folder::open(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                Err(ContainerError::DoesNotExist(id.to_string()).into())
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+fn default_root() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) if !nix::unistd::geteuid().is_root() => Path::new(&dir).join("stockade"),
+        _ => PathBuf::from("/run/stockade"),
+    }
+}
+
+/// A container's folder, open; locked for as long as it is, unless it was only peeked at.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    file: File,
+    is_ours: bool,
+}
+
+impl Folder {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file =
+            OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(&path)?;
+        Ok(Self { path, file, is_ours: false })
+    }
+
+    /// `None` if the folder was deleted while another command had it.
+    fn lock(path: PathBuf) -> io::Result<Option<Self>> {
+        let mut folder = Self::open(path)?;
+        folder.file.lock()?;
+        folder.is_ours = true;
+        let locked = folder.file.metadata()?;
+        match fs::metadata(&folder.path) {
+            Ok(named) => Ok(((named.dev(), named.ino()) == (locked.dev(), locked.ino())).then_some(folder)),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    /// Lets other commands have it.
+    ///
+    /// # Errors
+    /// flock(2)'s.
+    pub fn unlock(&mut self) -> io::Result<()> {
+        self.is_ours = false;
+        self.file.unlock()
+    }
+
+    /// Whether another command has it.
+    pub fn is_busy(&self) -> bool {
+        if self.is_ours {
+            return false;
+        }
+        match self.file.try_lock() {
+            Ok(()) => self.file.unlock().is_err(),
+            Err(_) => true,
+        }
+    }
+
+    /// Replaces the record.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, record: &Record) -> anyhow::Result<()> {
+        let write = || -> io::Result<()> {
+            let new = self.path.join(NEW_FILE);
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(&serde_json::to_vec(record)?)?;
+            fs::rename(new, self.path.join(FILE))
+        };
+        write().with_context(|| format!("cannot write {}", self.path.join(FILE).display()))
+    }
+
+    /// Reads the record; `None` if its creator died before it could write one.
+    ///
+    /// # Errors
+    /// When it is not readable.
+    pub fn read(&self) -> anyhow::Result<Option<Record>> {
+        let path = self.path.join(FILE);
+        match fs::read(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => {
+                let text = result.with_context(|| format!("cannot read {}", path.display()))?;
+                serde_json::from_slice(&text).map(Some).with_context(|| {
+                    format!("{} is damaged; delete --force removes the container", path.display())
+                })
+            }
+        }
+    }
+
+    /// Removes the folder; nothing else of the container may be left.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(self) -> anyhow::Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+            _ => Ok(()),
+        };
+        CONTENT
+            .iter()
+            .try_for_each(|name| gone(fs::remove_file(self.path.join(name))))
+            .and_then(|()| gone(fs::remove_dir(&self.path)))
+            .with_context(|| format!("cannot remove {}", self.path.display()))
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl AsRawFd for Folder {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+#[path = "state_test.rs"]
+mod tests;

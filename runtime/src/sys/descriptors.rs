@@ -1,0 +1,161 @@
+//! File descriptors: passing them on, closing what is not ours, and writing without blocking the caller's files.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::cmsg_space;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+    socketpair,
+};
+
+/// Descriptors in one message; the kernel's limit is 253.
+pub const PER_MESSAGE: usize = 128;
+
+/// A connected pair of SOCK_SEQPACKET sockets.
+///
+/// # Errors
+/// socketpair(2)'s.
+pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Sends one message with descriptors, at most [`PER_MESSAGE`].
+///
+/// # Errors
+/// sendmsg(2)'s.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
+    let rights = [ControlMessage::ScmRights(descriptors)];
+    let control: &[ControlMessage<'_>] = if descriptors.is_empty() { &[] } else { &rights };
+    let sent =
+        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Receives one message and its descriptors; no bytes means that the peer has closed.
+///
+/// # Errors
+/// recvmsg(2)'s.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut control = cmsg_space!([RawFd; PER_MESSAGE]);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags) {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => break result?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            // SAFETY: the kernel has just installed these descriptors here, and nobody else has them.
+            descriptors.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok((message.bytes, descriptors))
+}
+
+/// Closes every descriptor but those in `keep`.
+///
+/// # Errors
+/// close_range(2)'s.
+pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
+    let mut keep = keep.to_vec();
+    keep.sort_unstable();
+    let mut first = 0;
+    for fd in keep.into_iter().chain([RawFd::MAX]) {
+        let last = fd - 1;
+        if first <= last {
+            let last = if fd == RawFd::MAX { libc::c_uint::MAX } else { last as libc::c_uint };
+            // SAFETY: the caller gives up every descriptor that it does not list; none is used after this.
+            if unsafe { libc::close_range(first as libc::c_uint, last, 0) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// A path to `name` in an open folder that fits in a socket address, however deep the folder lies.
+fn socket_path(folder: BorrowedFd<'_>, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+}
+
+/// Listens on a new socket `name` in an open folder.
+///
+/// # Errors
+/// bind(2)'s.
+pub fn listen(folder: BorrowedFd<'_>, name: &str) -> io::Result<UnixListener> {
+    UnixListener::bind(socket_path(folder, name))
+}
+
+/// Connects to the socket `name` in an open folder.
+///
+/// # Errors
+/// connect(2)'s.
+pub fn connect(folder: BorrowedFd<'_>, name: &str) -> io::Result<UnixStream> {
+    UnixStream::connect(socket_path(folder, name))
+}
+
+/// Connects to a socket that the caller has named; its path may be longer than a socket address.
+///
+/// # Errors
+/// open(2)'s on its folder, or connect(2)'s.
+pub fn connect_to(path: &Path) -> io::Result<UnixStream> {
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(parent)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+}
+
+/// A description of our own of the file that `fd` is open on, which never blocks.
+///
+/// O_NONBLOCK belongs to the open file description, which inherited stdio shares with the caller's shell: it may not
+/// be set there. Pipes and terminals can be opened again; sockets cannot and are used with MSG_DONTWAIT; regular files
+/// never block.
+///
+/// # Errors
+/// open(2)'s.
+pub fn reopen_nonblocking(fd: BorrowedFd<'_>, write: bool) -> io::Result<OwnedFd> {
+    let file = File::from(fd.try_clone_to_owned()?);
+    let kind = file.metadata()?.file_type();
+    if !(kind.is_fifo() || kind.is_char_device()) {
+        return Ok(file.into());
+    }
+    let reopened = OpenOptions::new()
+        .read(!write)
+        .write(write)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    // Not openable (a pipe of another user): poll(2) before each call still keeps it from blocking on reads.
+    Ok(reopened.unwrap_or(file).into())
+}
+
+/// Makes `from` also the descriptor number `to`, without close-on-exec.
+///
+/// # Errors
+/// dup2(2)'s.
+pub fn duplicate_to(from: RawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: dup2 takes two integers; the callers own both numbers.
+    if unsafe { libc::dup2(from, to) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A duplicate of `fd` with a number of at least `lowest`, closed on exec.
+///
+/// # Errors
+/// fcntl(2)'s.
+pub fn duplicate_above(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer and returns a new descriptor or -1.
+    let duplicate = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) };
+    if duplicate < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+}

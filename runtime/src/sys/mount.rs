@@ -1,0 +1,133 @@
+//! The descriptor-based mount API: open_tree(2), mount_setattr(2), fsopen(2), fsmount(2), move_mount(2).
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::NixPath;
+
+/// `MOUNT_ATTR_*` of a cloned tree.
+pub mod attr {
+    /// Read-only.
+    pub const RDONLY: u64 = 0x1;
+    /// No set-user-ID.
+    pub const NOSUID: u64 = 0x2;
+    /// No device nodes.
+    pub const NODEV: u64 = 0x4;
+    /// No execution.
+    pub const NOEXEC: u64 = 0x8;
+}
+
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as RawFd) })
+}
+
+fn done(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A detached copy of the mount at `path`, with what is mounted below it if `recursive`.
+///
+/// # Errors
+/// open_tree(2)'s.
+pub fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as libc::c_uint;
+    }
+    path.with_nix_path(|path| {
+        // SAFETY: `path` is a NUL-terminated string for the duration of the call.
+        descriptor(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+    })?
+}
+
+/// Sets mount attributes of a whole tree and makes its propagation private.
+///
+/// # Errors
+/// mount_setattr(2)'s.
+pub fn restrict(tree: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    let attr = MountAttr { attr_set: attributes, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    // SAFETY: the path is an empty C string, and `attr` has the size that is passed with it.
+    done(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })
+}
+
+/// Attaches a detached mount on `target`, a path.
+///
+/// # Errors
+/// move_mount(2)'s.
+pub fn attach(tree: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    target.with_nix_path(|target| {
+        // SAFETY: both paths are NUL-terminated strings for the duration of the call.
+        done(unsafe {
+            libc::syscall(
+                libc::SYS_move_mount,
+                tree.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_FDCWD,
+                target.as_ptr(),
+                MOVE_MOUNT_F_EMPTY_PATH,
+            )
+        })
+    })?
+}
+
+/// Attaches a detached mount on the folder that `target` is open on.
+///
+/// # Errors
+/// move_mount(2)'s.
+pub fn attach_at(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both paths are empty C strings; the flags say that the descriptors stand for them.
+    done(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })
+}
+
+/// A detached mount of a new instance of a file system that needs no source, such as `proc`.
+///
+/// # Errors
+/// fsopen(2)'s, fsconfig(2)'s or fsmount(2)'s.
+pub fn new_file_system(fstype: &CStr, attributes: u64) -> io::Result<OwnedFd> {
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: `fstype` is a C string.
+    let context = descriptor(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), libc::O_CLOEXEC) })?;
+    // SAFETY: this command takes no key and no value.
+    done(unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0)
+    })?;
+    // SAFETY: fsmount takes a descriptor and integers. FSMOUNT_CLOEXEC is 1.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, attributes) })
+}

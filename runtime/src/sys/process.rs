@@ -1,0 +1,241 @@
+//! Processes: clone3(2), pidfds, and references that survive the reuse of a PID.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use serde::{Deserialize, Serialize};
+
+/// Exit status of a cloned child whose closure panicked.
+const PANICKED: i32 = 101;
+
+/// libc's constant overflows its type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A process that is named by PID and start time, so that a reused PID is not mistaken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRef {
+    /// Process ID in the runtime's pid namespace.
+    pub pid: i32,
+    /// Start time in clock ticks since boot (field 22 of /proc/PID/stat).
+    pub start_time: u64,
+}
+
+impl ProcessRef {
+    /// The process that has this PID now; `None` if there is none.
+    pub fn of(pid: i32) -> Option<Self> {
+        Stat::read(pid).map(|stat| Self { pid, start_time: stat.start_time })
+    }
+
+    /// A pidfd, unless the process has ended (zombies included).
+    pub fn open(&self) -> Option<Pidfd> {
+        let pidfd = Pidfd::open(self.pid).ok()?;
+        // Read after pidfd_open: the PID cannot change hands under a pidfd of the right process.
+        let stat = Stat::read(self.pid)?;
+        (stat.start_time == self.start_time && !stat.ended()).then_some(pidfd)
+    }
+
+    /// Whether the process lives.
+    pub fn is_alive(&self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| stat.start_time == self.start_time && !stat.ended())
+    }
+}
+
+/// What matters of /proc/PID/stat.
+struct Stat {
+    state: u8,
+    start_time: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The command name may hold anything, also spaces and parentheses: fields count from the last `)`.
+    fn parse(text: &str) -> Option<Self> {
+        let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+        let state = *fields.next()?.as_bytes().first()?;
+        // Field 3 (state) is taken; start time is field 22.
+        let start_time = fields.nth(18)?.parse().ok()?;
+        Some(Self { state, start_time })
+    }
+
+    fn ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// A pidfd.
+#[derive(Debug)]
+pub struct Pidfd(OwnedFd);
+
+impl Pidfd {
+    /// Opens one for a PID.
+    ///
+    /// # Errors
+    /// ESRCH when there is no such process.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// ESRCH when the process is gone.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let no_info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: a null siginfo is allowed and means what kill(2) would send.
+        let result =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, no_info, 0) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Waits until the process has ended; false if it has not after `timeout`.
+    pub fn wait_end(&self, timeout: Duration) -> bool {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut fds, timeout) {
+                Err(nix::errno::Errno::EINTR) => {}
+                result => return result.is_ok_and(|ready| ready > 0),
+            }
+        }
+    }
+}
+
+impl AsFd for Pidfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A child made by [`clone`].
+#[derive(Debug)]
+pub struct Child {
+    /// Its PID.
+    pub pid: i32,
+    /// Its pidfd.
+    pub pidfd: Pidfd,
+}
+
+impl Child {
+    /// The child, for the state file.
+    pub fn reference(&self) -> Option<ProcessRef> {
+        ProcessRef::of(self.pid)
+    }
+
+    /// Waits for its end and reaps it.
+    ///
+    /// # Errors
+    /// When it has been reaped already.
+    pub fn reap(&self) -> io::Result<WaitStatus> {
+        loop {
+            match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+                Err(nix::errno::Errno::EINTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Kills and reaps it.
+    pub fn kill(&self) {
+        // Both fail only where the child is gone already, which is what is wanted.
+        let _ = self.pidfd.signal(libc::SIGKILL);
+        let _ = self.reap();
+    }
+}
+
+/// Runs `body` in a child process made by clone3(2) with these `CLONE_NEW*` flags, in `cgroup` if given; the child
+/// exits with the status that `body` returns. This program has one thread and starts no other, so the child may do
+/// what any program may.
+///
+/// # Errors
+/// clone3's.
+pub fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce() -> i32) -> io::Result<Child> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain integers; zero means "not used" for each.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM the child has its own copy of this single-threaded process, as after fork(2); `args`
+    // and `pidfd` outlive the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // Nothing of the parent's stack may be unwound in the child: it would undo the parent's work.
+            let _exit = ExitOnUnwind;
+            let status = body();
+            exit(status)
+        }
+        pid => {
+            // SAFETY: clone3 has stored a new descriptor here, and nobody else has it.
+            let pidfd = Pidfd(unsafe { OwnedFd::from_raw_fd(pidfd) });
+            Ok(Child { pid: pid as i32, pidfd })
+        }
+    }
+}
+
+/// Ends a cloned child at once, without running exit handlers that belong to its parent.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: _exit only ends the process.
+    unsafe { libc::_exit(status) }
+}
+
+struct ExitOnUnwind;
+
+impl Drop for ExitOnUnwind {
+    fn drop(&mut self) {
+        exit(PANICKED);
+    }
+}
+
+/// Makes `ps` show `arguments` as this process's command line and `name` as its name.
+///
+/// # Errors
+/// Where the kernel refuses (without CAP_SYS_RESOURCE); the process then keeps its name.
+pub fn set_command_line(name: &str, arguments: &[String]) -> io::Result<()> {
+    let mut joined: Vec<u8> = Vec::new();
+    for argument in arguments {
+        joined.extend_from_slice(argument.as_bytes());
+        joined.push(0);
+    }
+    let joined: &'static [u8] = joined.leak();
+    let start = joined.as_ptr() as u64;
+    // The heap lies below the stack that holds the old arguments, and start may never exceed end: start goes first.
+    for (field, address) in
+        [(libc::PR_SET_MM_ARG_START, start), (libc::PR_SET_MM_ARG_END, start + joined.len() as u64)]
+    {
+        // SAFETY: the range is memory that is leaked above and so stays mapped for the life of the process.
+        if unsafe { libc::prctl(libc::PR_SET_MM, field, address, 0, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let mut comm = [0u8; 16];
+    let length = name.len().min(comm.len() - 1);
+    comm[..length].copy_from_slice(&name.as_bytes()[..length]);
+    // SAFETY: the kernel reads at most 16 bytes, which `comm` has, with a zero at the end.
+    if unsafe { libc::prctl(libc::PR_SET_NAME, comm.as_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "process_test.rs"]
+mod tests;

@@ -1,0 +1,32 @@
+use super::*;
+
+#[test]
+fn stat_survives_a_hostile_command_name() {
+    let mut text = String::from("42 (a) Z 1 (b) S");
+    for field in 4..=22 {
+        text.push_str(&format!(" {field}"));
+    }
+    let stat = Stat::parse(&text).unwrap();
+    assert_eq!(stat.state, b'S');
+    assert_eq!(stat.start_time, 22);
+}
+
+#[test]
+fn a_reference_names_one_process_only() {
+    let own = ProcessRef::of(std::process::id() as i32).unwrap();
+    assert!(own.is_alive());
+    assert!(own.open().is_some());
+    let reused = ProcessRef { start_time: own.start_time + 1, ..own };
+    assert!(!reused.is_alive());
+    assert!(reused.open().is_none());
+}
+
+#[test]
+fn a_zombie_is_not_alive() {
+    let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+    let pidfd = Pidfd::open(child.id() as i32).unwrap();
+    assert!(pidfd.wait_end(Duration::from_secs(10)));
+    let reference = ProcessRef::of(child.id() as i32).unwrap();
+    assert!(!reference.is_alive());
+    child.wait().unwrap();
+}

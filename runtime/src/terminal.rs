@@ -1,0 +1,119 @@
+//! Terminals on the host: the pseudo-terminal that an engine asks for, and the user's own in raw mode.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::Context;
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, unlockpt};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use stockade_protocol::agent::WindowSize;
+
+use crate::sys::descriptors;
+
+/// A pseudo-terminal: the master goes to the engine, the relay keeps the slave.
+#[derive(Debug)]
+pub struct Pty {
+    /// For `--console-socket`.
+    pub master: OwnedFd,
+    /// Raw, so that what the container's own terminal has made of its output passes unchanged.
+    pub slave: OwnedFd,
+}
+
+impl Pty {
+    /// Opens one of this size.
+    ///
+    /// # Errors
+    /// openpt(3)'s.
+    pub fn open(size: WindowSize) -> io::Result<Self> {
+        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+        // SAFETY: TIOCGPTPEER takes flags and returns a new descriptor or -1; it needs no path to the slave.
+        let slave = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) };
+        if slave < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
+        let slave = unsafe { OwnedFd::from_raw_fd(slave) };
+        make_raw(slave.as_fd())?;
+        if size != WindowSize::default() {
+            set_size(slave.as_fd(), size)?;
+        }
+        Ok(Self { master: master.into(), slave })
+    }
+}
+
+/// Sends descriptors to a socket that an engine listens on (`--console-socket`, `--pidfd-socket`).
+///
+/// # Errors
+/// When the socket cannot be reached.
+pub fn send_to(socket: &Path, option: &str, name: &str, descriptor: BorrowedFd<'_>) -> anyhow::Result<()> {
+    descriptors::connect_to(socket)
+        .and_then(|stream| descriptors::send(stream.as_fd(), name.as_bytes(), &[descriptor.as_raw_fd()]))
+        .with_context(|| format!("{option}: cannot send to {}", socket.display()))
+}
+
+/// The terminal of stdin in raw mode, as it was before when dropped.
+#[derive(Debug)]
+pub struct RawMode {
+    before: Termios,
+}
+
+impl RawMode {
+    /// Sets it where stdin is a terminal.
+    ///
+    /// # Errors
+    /// tcsetattr(3)'s.
+    pub fn of_stdin() -> io::Result<Option<Self>> {
+        use std::io::IsTerminal;
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(None);
+        }
+        let before = tcgetattr(&stdin)?;
+        make_raw(stdin.as_fd())?;
+        Ok(Some(Self { before }))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no restoring.
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before);
+    }
+}
+
+fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    let mut termios = tcgetattr(terminal)?;
+    cfmakeraw(&mut termios);
+    Ok(tcsetattr(terminal, SetArg::TCSANOW, &termios)?)
+}
+
+/// A terminal's size; `None` where the descriptor is no terminal.
+pub fn size(terminal: BorrowedFd<'_>) -> Option<WindowSize> {
+    // SAFETY: winsize is plain integers, for which zero is a value.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills the structure that it is given.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0).then_some(WindowSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+fn set_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
+    let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel reads the structure that it is given.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a terminal the controlling one of this session's leader.
+///
+/// # Errors
+/// ioctl(2)'s.
+pub fn control_by(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
