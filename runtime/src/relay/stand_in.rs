@@ -54,7 +54,7 @@ fn prepare(
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|e| system("private mounts")(e.into()))?;
     send_trees(plan, socket)?;
-    enter_rootfs(plan.rootfs).map_err(system("entering the rootfs"))?;
+    enter_rootfs(plan.rootfs)?;
     if let Some(hostname) = plan.hostname {
         sethostname(hostname).map_err(|e| system("hostname")(e.into()))?;
     }
@@ -104,23 +104,28 @@ fn send_trees(plan: &Plan<'_>, socket: BorrowedFd<'_>) -> Result<(), RelayError>
 }
 
 /// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it.
-fn enter_rootfs(rootfs: &Path) -> io::Result<()> {
-    let tree = clone_tree(rootfs, true)?;
-    restrict(tree.as_fd(), attr::NOSUID | attr::NODEV)?;
-    attach(tree.as_fd(), rootfs)?;
-    chdir(rootfs)?;
+fn enter_rootfs(rootfs: &Path) -> Result<(), RelayError> {
+    clone_tree(rootfs, true)
+        .and_then(|tree| {
+            restrict(tree.as_fd(), attr::NOSUID | attr::NODEV)?;
+            attach(tree.as_fd(), rootfs)
+        })
+        .map_err(system("mount the rootfs"))?;
+    chdir(rootfs).map_err(|e| system("enter the rootfs")(e.into()))?;
     let folder = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open("proc");
     if let Ok(folder) = folder {
-        let proc = new_file_system(c"proc", attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-        attach_at(proc.as_fd(), folder.as_fd())?;
+        new_file_system(c"proc", attr::NOSUID | attr::NODEV | attr::NOEXEC)
+            .and_then(|proc| attach_at(proc.as_fd(), folder.as_fd()))
+            .map_err(system("mount proc"))?;
     }
     // The old root is now on top of the new one, and "." is beneath both.
-    pivot_root(".", ".")?;
-    umount2(".", MntFlags::MNT_DETACH)?;
-    Ok(chdir("/")?)
+    pivot_root(".", ".")
+        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+        .and_then(|()| chdir("/"))
+        .map_err(|e| system("pivot_root")(e.into()))
 }
 
 /// From here on the relay only copies bytes.

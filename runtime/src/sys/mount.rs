@@ -22,6 +22,8 @@ pub mod attr {
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 
 #[repr(C)]
@@ -123,11 +125,11 @@ pub fn attach_at(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()>
 pub fn new_file_system(fstype: &CStr, attributes: u64) -> io::Result<OwnedFd> {
     let null = std::ptr::null::<libc::c_char>();
     // SAFETY: `fstype` is a C string.
-    let context = descriptor(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), libc::O_CLOEXEC) })?;
+    let context = descriptor(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) })?;
     // SAFETY: this command takes no key and no value.
     done(unsafe {
         libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0)
     })?;
-    // SAFETY: fsmount takes a descriptor and integers. FSMOUNT_CLOEXEC is 1.
-    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, attributes) })
+    // SAFETY: fsmount takes a descriptor and integers.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
 }
