@@ -3,11 +3,20 @@
 //! Anything at an address that nobody has is passed over without a word: probing for hardware is what kernels do, and
 //! a guest in a loop must not fill a log.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
     console::{self, SerialLine},
-    virtio::{mmio::MmioTransport, slots},
+    handover::Handover,
+    virtio::{
+        mmio::{MmioTransport, register},
+        slots,
+    },
 };
 
 /// Command and status port of the i8042 keyboard controller.
@@ -29,12 +38,34 @@ pub enum Outcome {
 pub struct Bus {
     serial: Mutex<SerialLine>,
     transports: Vec<Mutex<MmioTransport>>,
+    handover: Handover,
 }
 
 impl Bus {
     /// A bus with the serial line and the devices of [`slots::all`], in order.
-    pub fn new(serial: SerialLine, transports: Vec<MmioTransport>) -> Self {
-        Self { serial: Mutex::new(serial), transports: transports.into_iter().map(Mutex::new).collect() }
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn new(serial: SerialLine, transports: Vec<MmioTransport>) -> io::Result<Self> {
+        Ok(Self {
+            serial: Mutex::new(serial),
+            transports: transports.into_iter().map(Mutex::new).collect(),
+            handover: Handover::new()?,
+        })
+    }
+
+    /// Readable while [`Self::start_and_stop_devices`] has something to do.
+    pub fn handover_event(&self) -> &EventFd {
+        self.handover.event()
+    }
+
+    /// Carries out what the vCPUs have handed over to the main thread.
+    pub fn start_and_stop_devices(&self) {
+        while let Some(write) = self.handover.take() {
+            if let Some(transport) = self.transports.get(write.slot) {
+                lock(transport).write(register::STATUS, &write.value);
+            }
+        }
     }
 
     /// `out` and `outs`.
@@ -68,22 +99,20 @@ impl Bus {
 
     /// A write to the MMIO hole.
     pub fn write_mmio(&self, address: u64, data: &[u8]) {
-        if let Some((transport, offset)) = self.transport(address) {
-            lock(transport).write(offset, data);
+        let Some((slot, offset)) = slots::at(address) else { return };
+        match (self.transports.get(slot), data.try_into()) {
+            (Some(_), Ok(value)) if offset == register::STATUS => self.handover.submit(slot, value),
+            (Some(transport), _) => lock(transport).write(offset, data),
+            (None, _) => {}
         }
     }
 
     /// A read from the MMIO hole.
     pub fn read_mmio(&self, address: u64, data: &mut [u8]) {
-        match self.transport(address) {
+        match slots::at(address).and_then(|(slot, offset)| Some((self.transports.get(slot)?, offset))) {
             Some((transport, offset)) => lock(transport).read(offset, data),
             None => data.fill(0xff),
         }
-    }
-
-    fn transport(&self, address: u64) -> Option<(&Mutex<MmioTransport>, u64)> {
-        let (slot, offset) = slots::at(address)?;
-        Some((self.transports.get(slot)?, offset))
     }
 }
 

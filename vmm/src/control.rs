@@ -1,4 +1,5 @@
-//! The main thread's loop: requests of the runtime, the end of the guest, the end of the VMM's lease.
+//! The main thread's loop: requests of the runtime, devices to start and stop, the end of the guest, the end of the VMM's
+//! lease.
 
 use std::{
     collections::HashMap,
@@ -7,7 +8,7 @@ use std::{
         fd::{AsFd, AsRawFd},
         unix::net::{UnixListener, UnixStream},
     },
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -22,7 +23,8 @@ use stockade_protocol::{
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
-    console::Output, devices::fs::shares::Shares, figures::FigureSource, status::StatusSocket, vcpu::End,
+    bus::Bus, console::Output, devices::fs::shares::Shares, figures::FigureSource, status::StatusSocket,
+    vcpu::End,
 };
 
 /// Longest request, in bytes.
@@ -34,7 +36,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 const STATUS: u64 = 0;
 const LISTENER: u64 = 1;
 const ENDING: u64 = 2;
-const FIRST_CONNECTION: u64 = 3;
+const HANDOVER: u64 = 3;
+const FIRST_CONNECTION: u64 = 4;
 
 /// The loop cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +80,8 @@ impl Ending {
 
 /// What requests are about.
 pub struct Services {
+    /// The devices.
+    pub bus: Arc<Bus>,
     /// The file systems that the guest sees.
     pub shares: Shares,
     /// The guest's console.
@@ -110,6 +115,7 @@ pub fn serve(
     watch(&status.as_fd(), EpollFlags::EPOLLRDHUP, STATUS)?;
     watch(listener, EpollFlags::EPOLLIN, LISTENER)?;
     watch(&ending.event, EpollFlags::EPOLLIN, ENDING)?;
+    watch(services.bus.handover_event(), EpollFlags::EPOLLIN, HANDOVER)?;
 
     let mut connections = HashMap::<u64, Connection>::new();
     let mut next = FIRST_CONNECTION;
@@ -127,6 +133,7 @@ pub fn serve(
                         return Ok(Some(end));
                     }
                 }
+                HANDOVER => services.bus.start_and_stop_devices(),
                 LISTENER => {
                     // A caller that has gone away again, or no descriptor left for it: it sees the hang-up.
                     if let Ok((stream, _)) = listener.accept()

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{boot, control, inherited, isolation, machine, memory};
+use crate::{boot, control, inherited, isolation, machine, memory, seccomp};
 
 /// Any of the VMM's errors; the text is the one line that the runtime shows.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,8 @@ pub enum Error {
     Device(io::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::Error),
     #[error(transparent)]
     Control(#[from] control::Error),
 }

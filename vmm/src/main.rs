@@ -18,6 +18,7 @@ use stockade_vmm::{
     inherited, isolation,
     machine::Machine,
     memory,
+    seccomp::{self, Thread},
     status::StatusSocket,
     vcpu::{End, Vcpu},
     virtio::slots,
@@ -86,24 +87,33 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         [console::IRQ].into_iter().chain(slots::all().take(devices.len()).map(|slot| slot.irq)).collect();
     let cpus = Cpus { listed: config.vcpus, lines: &lines };
     let entry = boot::load(&memory, &inherited.kernel, &inherited.initramfs, &command_line, cpus)?;
-    let bus = Bus::new(machine.serial_line(console.clone())?, machine.attach(devices, &memory, status)?);
+    let transports = machine.attach(devices, &memory, status)?;
+    let bus = Bus::new(machine.serial_line(console.clone())?, transports).map_err(Error::Device)?;
+    let bus = Arc::new(bus);
     let vcpu = machine.boot_cpu(entry, config.vcpus)?;
     status.reached(Stage::Loaded);
 
     let ending = Arc::new(Ending::new().map_err(Error::Thread)?);
     let figures = FigureSource { entry_tsc, run_tsc: host_tsc(), tsc_offset: vcpu.tsc_offset(), memory };
-    start(vcpu, bus, Arc::clone(&ending))?;
+    start(vcpu, Arc::clone(&bus), Arc::clone(&ending))?;
+    seccomp::restrict(Thread::Main)?;
     status.reached(Stage::Running);
 
-    let services = Services { shares, console: console.clone(), figures };
+    let services = Services { bus, shares, console: console.clone(), figures };
     Ok(control::serve(status, &inherited.control_listener, &ending, &services)?)
 }
 
-fn start(vcpu: Vcpu, bus: Bus, ending: Arc<Ending>) -> Result<(), Error> {
+fn start(vcpu: Vcpu, bus: Arc<Bus>, ending: Arc<Ending>) -> Result<(), Error> {
+    let run = move || {
+        ending.set(match seccomp::restrict(Thread::Vcpu) {
+            Ok(()) => vcpu.run(&bus),
+            Err(e) => End::Failed(e.to_string()),
+        });
+    };
     thread::Builder::new()
         .name("vcpu0".into())
         .stack_size(VCPU_STACK)
-        .spawn(move || ending.set(vcpu.run(&bus)))
+        .spawn(run)
         .map(drop)
         .map_err(Error::Thread)
 }

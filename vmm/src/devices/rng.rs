@@ -6,9 +6,12 @@ use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::DescriptorChain;
 use vm_memory::GuestMemoryMmap;
 
-use crate::virtio::{
-    device::{ActivateError, Activation, VirtioDevice},
-    worker::{Handler, Nonsense, Worker},
+use crate::{
+    seccomp::Thread,
+    virtio::{
+        device::{ActivateError, Activation, VirtioDevice},
+        worker::{Handler, Nonsense, Worker},
+    },
 };
 
 const NAME: &str = "rng";
@@ -41,7 +44,7 @@ impl VirtioDevice for Rng {
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let worker = Worker::spawn(NAME, STACK, activation, Source);
+        let worker = Worker::spawn(NAME, Thread::Rng, STACK, activation, Source);
         self.worker = Some(worker.map_err(|e| ActivateError { device: NAME, reason: e.to_string() })?);
         Ok(())
     }

@@ -20,6 +20,7 @@ use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{device::Activation, interrupt::Interrupt};
+use crate::seccomp;
 
 /// The driver broke the rules: the device fails.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +55,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a thread of `stack` bytes that works on all queues of `activation`.
+    /// Starts a thread with this seccomp filter and `stack` bytes that works on all queues of `activation`.
     ///
     /// # Errors
     /// The host has no descriptors or threads left.
     pub fn spawn(
         name: &'static str,
+        filter: seccomp::Thread,
         stack: usize,
         activation: Activation,
         handler: impl Handler,
@@ -73,7 +75,11 @@ impl Worker {
         }
         let Activation { memory, queues, queue_events, interrupt, .. } = activation;
         let work = Work { epoll, memory, queues, queue_events, interrupt, handler };
-        let thread = thread::Builder::new().name(name.into()).stack_size(stack).spawn(move || work.run())?;
+        let run = move || match seccomp::restrict(filter) {
+            Ok(()) => work.run(),
+            Err(_) => work.interrupt.fail(),
+        };
+        let thread = thread::Builder::new().name(name.into()).stack_size(stack).spawn(run)?;
         Ok(Self { thread, stop })
     }
 

@@ -22,9 +22,12 @@ use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RIN
 use virtio_queue::DescriptorChain;
 use vm_memory::GuestMemoryMmap;
 
-use crate::virtio::{
-    device::{ActivateError, Activation, VirtioDevice},
-    worker::{Handler, Nonsense, Worker},
+use crate::{
+    seccomp::Thread,
+    virtio::{
+        device::{ActivateError, Activation, VirtioDevice},
+        worker::{Handler, Nonsense, Worker},
+    },
 };
 use shares::Shares;
 
@@ -85,7 +88,7 @@ impl VirtioDevice for Fs {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let requests = Requests { server: Server::new(self.shares.vfs()) };
-        let worker = Worker::spawn(NAME, STACK, activation, requests);
+        let worker = Worker::spawn(NAME, Thread::Fs, STACK, activation, requests);
         self.worker = Some(worker.map_err(|e| ActivateError { device: NAME, reason: e.to_string() })?);
         Ok(())
     }

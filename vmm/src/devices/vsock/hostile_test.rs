@@ -1,7 +1,11 @@
 //! A guest that breaks the rules gets refusals, resets or a failed device; the host keeps its memory and its wits.
 
 use std::{
-    collections::HashMap, io::ErrorKind, io::Read, io::Write, net::Shutdown, os::unix::net::UnixStream,
+    collections::HashMap,
+    io::{ErrorKind, Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    sync::LazyLock,
 };
 
 use proptest::{collection::vec, prelude::*};

@@ -47,7 +47,10 @@ use self::{
     queues::{RxQueue, TxQueue},
     worker::{Signals, Worker},
 };
-use crate::virtio::device::{ActivateError, Activation, VirtioDevice};
+use crate::{
+    seccomp,
+    virtio::device::{ActivateError, Activation, VirtioDevice},
+};
 
 /// Name in errors.
 const DEVICE: &str = "vsock";
@@ -158,7 +161,10 @@ impl Vsock {
         let worker = thread::Builder::new()
             .name(DEVICE.into())
             .stack_size(STACK_SIZE)
-            .spawn(move || worker.run())
+            .spawn(move || match seccomp::restrict(seccomp::Thread::Vsock) {
+                Ok(()) => worker.run(),
+                Err(_) => worker.refuse(),
+            })
             .map_err(|error| format!("starting its thread: {error}"))?;
         Ok(Active { worker, stop })
     }

@@ -140,6 +140,12 @@ impl Worker {
         self.muxer.into_endpoints()
     }
 
+    /// Fails the device without having worked: the thread could not be restricted.
+    pub fn refuse(self) -> Endpoints {
+        self.interrupt.fail();
+        self.muxer.into_endpoints()
+    }
+
     /// True when there is nothing to do before the next event.
     pub fn is_idle(&self) -> bool {
         !self.tx_pending && !self.rx_pending
