@@ -2,6 +2,8 @@
 
 use stockade_protocol::agent::{AgentError, ErrorKind};
 
+use crate::agent::ClientError;
+
 /// What engines recognise by its text; the words are runc's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ContainerError {
@@ -37,9 +39,17 @@ const NOT_EXECUTABLE: u8 = 126;
 
 /// The status that a failed command exits with.
 pub fn exit_status(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<AgentError>().map(|error| error.kind) {
+    let from_agent = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(ClientError::Agent(error)) => Some(error),
+        _ => cause.downcast_ref::<AgentError>(),
+    });
+    match from_agent.map(|error| error.kind) {
         Some(ErrorKind::ExecutableNotFound) => NOT_FOUND,
         Some(ErrorKind::NotExecutable) => NOT_EXECUTABLE,
         _ => 1,
     }
 }
+
+#[cfg(test)]
+#[path = "error_test.rs"]
+mod tests;

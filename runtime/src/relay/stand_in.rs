@@ -5,7 +5,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -64,8 +64,13 @@ fn prepare(
     give_up_privileges().map_err(system("giving up capabilities"))?;
     descriptors::send(socket, &[PREPARED], &[]).map_err(system("socket"))?;
 
-    let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(system("descriptors"));
-    Ok(Ends { signals, creator: own(socket)?, lease: own(plan.lease)?, terminal: plan.terminal })
+    Ok(Ends { signals, creator: adopt(socket), lease: adopt(plan.lease), terminal: plan.terminal })
+}
+
+/// Takes over a descriptor of the creator's: this process has its own copy of it.
+fn adopt(fd: BorrowedFd<'_>) -> OwnedFd {
+    // SAFETY: the owner is in the creator's part of the stack, which a cloned child never returns to.
+    unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) }
 }
 
 /// Stdio of the relay's own: the terminal that was made for it, or what is inherited, opened anew so that it never
@@ -77,7 +82,8 @@ fn take_stdio(slave: Option<BorrowedFd<'_>>) -> io::Result<()> {
             let own = descriptors::reopen_nonblocking(slave, stdio != 0)?;
             descriptors::duplicate_to(own.as_raw_fd(), stdio)?;
         }
-        // The creator's copy closes with it; this one would keep a second descriptor for nothing.
+        // Closed when this scope ends: only stdio stays.
+        drop(adopt(slave));
         return Ok(());
     }
     for (stdio, write) in [(0, false), (1, true), (2, true)] {
