@@ -54,7 +54,7 @@ fn main() -> Result<()> {
     let control = UnixListener::bind(&control_path)?;
     let agent = UnixListener::bind(folder.join("agent"))?;
     let (status, vmm_status) = seqpacket_pair()?;
-    let (ready, vmm_ready) = UnixStream::pair()?;
+    let (mut ready, vmm_ready) = UnixStream::pair()?;
     let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm")?;
     let cgroup = OpenOptions::new().write(true).open("/dev/null")?;
     let descriptors: Vec<(OwnedFd, RawFd)> = vec![
@@ -72,7 +72,6 @@ fn main() -> Result<()> {
     let start = unsafe { std::arch::x86_64::_rdtsc() };
     let mut child = spawn(vmm, descriptors)?;
 
-    thread::spawn(move || print_ready(ready));
     let mut packet = vec![0; STATUS_LIMIT];
     let mut tsc_offset = 0;
     loop {
@@ -114,6 +113,17 @@ fn main() -> Result<()> {
                         );
                     }
                 }
+                if stage == Stage::AgentConnected {
+                    let hello: Option<agent::Ready> = frame::read(&mut ready, frame::GUEST_LIMIT)?;
+                    let entry_tsc = hello.as_ref().map(|ready| ready.entry_tsc).unwrap_or_default();
+                    let since = entry_tsc.wrapping_sub(tsc_offset).wrapping_sub(start);
+                    println!("ready: {hello:?}\nexec to the agent: {:.3} M", since as f64 / 1e6);
+                    let mut agent = UnixStream::connect(folder.join("agent"))?;
+                    frame::write(&mut agent, &agent::Hello::new(agent::Purpose::Control))?;
+                    let reply: Option<agent::HelloReply> = frame::read(&mut agent, frame::GUEST_LIMIT)?;
+                    println!("agent: {reply:?}");
+                    break;
+                }
             }
             Status::Failed { after, reason, console } => {
                 println!("[{:>9.3}] failed after {after:?}: {reason}\n{console}", now as f64 / 1e6);
@@ -131,6 +141,7 @@ fn main() -> Result<()> {
             }
         }
     }
+    drop(status);
     println!("exit: {}", child.wait()?);
     std::fs::remove_dir_all(&folder)?;
     Ok(())
@@ -143,13 +154,6 @@ fn frame_less(packet: &[u8]) -> Result<Status> {
 fn ask(control: &mut UnixStream, request: &Request) -> Result<Response> {
     frame::write(control, request)?;
     Ok(frame::read(control, frame::HOST_LIMIT)?.ok_or("the VMM closed its control connection")?)
-}
-
-fn print_ready(mut ready: UnixStream) {
-    match frame::read::<agent::Ready>(&mut ready, frame::GUEST_LIMIT) {
-        Ok(ready) => println!("ready: {ready:?}"),
-        Err(e) => println!("ready: {e}"),
-    }
 }
 
 fn memfd(config: &Config) -> Result<File> {
@@ -202,10 +206,10 @@ fn spawn(vmm: &str, descriptors: Vec<(OwnedFd, RawFd)>) -> Result<Child> {
 /// Binds a folder of the host into the VMM's mount namespace, as the runtime does.
 fn attach(pid: u32, name: &str, folder: &str) -> Result<()> {
     let source = CString::new(folder)?;
-    // SAFETY: plain system calls with C strings; this thread is thrown away with its namespace.
-    let attached = thread::spawn({
-        let name = name.to_owned();
-        move || unsafe {
+    let name = name.to_owned();
+    let attach = move || {
+        // SAFETY: plain system calls with C strings; this thread is thrown away with its namespace.
+        unsafe {
             let tree = libc::syscall(
                 libc::SYS_open_tree,
                 libc::AT_FDCWD,
@@ -233,7 +237,7 @@ fn attach(pid: u32, name: &str, folder: &str) -> Result<()> {
             );
             if moved < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
         }
-    });
-    attached.join().map_err(|_| "attach panicked")??;
+    };
+    thread::spawn(attach).join().map_err(|_| "attach panicked")??;
     Ok(())
 }

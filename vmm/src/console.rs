@@ -32,7 +32,7 @@ impl Output {
         ring.iter().copied().collect()
     }
 
-    /// The last whole lines that fit into `limit` bytes.
+    /// The last whole lines that fit into `limit` bytes, in printable ASCII.
     pub fn last_lines(&self, limit: usize) -> String {
         let bytes = self.bytes();
         let mut tail = &bytes[bytes.len().saturating_sub(limit)..];
@@ -41,10 +41,7 @@ impl Output {
         {
             tail = &tail[newline + 1..];
         }
-        let mut lines = String::from_utf8_lossy(tail).replace('\r', "");
-        // Replacement characters are longer than what they replace.
-        lines.truncate(lines.floor_char_boundary(limit));
-        lines
+        tail.iter().filter(|byte| **byte != b'\r').map(|byte| printable(*byte)).collect()
     }
 }
 
@@ -59,6 +56,14 @@ impl Write for Output {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// The guest writes these bytes, and they end on somebody's terminal.
+fn printable(byte: u8) -> char {
+    match byte {
+        b'\n' | b'\t' | b' '..=b'~' => byte.into(),
+        _ => '?',
     }
 }
 

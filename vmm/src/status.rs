@@ -8,10 +8,10 @@ use std::{
 use nix::sys::socket::{MsgFlags, send};
 use stockade_protocol::vmm::{CONSOLE_EXCERPT, STATUS_LIMIT, Stage, Status};
 
-/// Longest reason in a report, in bytes, so that a packet stays below [`STATUS_LIMIT`].
-const REASON_LIMIT: usize = 4 << 10;
+/// Longest reason in a report, in characters of at most four bytes, so that a packet stays below [`STATUS_LIMIT`].
+const REASON_LIMIT: usize = 1 << 10;
 
-const _: () = assert!(CONSOLE_EXCERPT + REASON_LIMIT + 64 < STATUS_LIMIT);
+const _: () = assert!(CONSOLE_EXCERPT + 4 * REASON_LIMIT + 64 < STATUS_LIMIT);
 
 /// The status socket, which threads share.
 ///
@@ -64,6 +64,5 @@ impl AsFd for StatusSocket {
 }
 
 fn one_line(reason: &str) -> String {
-    let end = reason.floor_char_boundary(REASON_LIMIT);
-    reason[..end].replace('\n', " ")
+    reason.chars().take(REASON_LIMIT).map(|c| if c == '\n' { ' ' } else { c }).collect()
 }

@@ -56,8 +56,8 @@ pub struct Cpus<'a> {
 /// # Errors
 /// Any [`Error`].
 pub fn write(memory: &GuestMemoryMmap, cpus: Cpus<'_>) -> Result<(), Error> {
-    // An I/O APIC's ID is a local APIC's neighbour; 255 addresses all.
-    if cpus.listed >= ALL_LOCAL_APICS {
+    // The I/O APIC has the ID after the last CPU's, and 255 addresses all.
+    if cpus.listed == ALL_LOCAL_APICS {
         return Err(Error::TooManyCpus(cpus.listed));
     }
     let table = configuration(cpus);
