@@ -99,7 +99,7 @@ impl Cgroup {
         }
         for (file, value) in values {
             let path = self.path.join(file);
-            fs::write(&path, value).map_err(at(&path))?;
+            write(&path, value).map_err(at(&path))?;
         }
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Cgroup {
         if self.made.contains(&self.path) && self.path.exists() {
             let kill = self.path.join("cgroup.kill");
             // Kernels before 5.14 lack the file; the processes have been killed one by one before.
-            let _ = fs::write(kill, "1");
+            let _ = write(&kill, "1");
             self.wait_until_empty()?;
         }
         for folder in self.made.iter().rev() {
@@ -201,6 +201,11 @@ fn populated(path: &Path) -> bool {
         .is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
 }
 
+/// Writes to a file that is there: in one piece, because a cgroup file takes every write(2) for a whole command.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
 /// Enables the controllers for the folders below `folder`. Each is tried on its own: one that cannot be had (a folder
 /// with processes, a controller in use by v1) shows when a limit is written, and only then matters.
 fn pass_on_controllers(folder: &Path) {
@@ -209,9 +214,8 @@ fn pass_on_controllers(folder: &Path) {
     let has = |list: &str, controller| list.split_ascii_whitespace().any(|name| name == controller);
     for controller in CONTROLLERS {
         if has(&available, controller) && !has(&enabled, controller) {
-            let file = OpenOptions::new().write(true).open(folder.join("cgroup.subtree_control"));
-            let written = file.and_then(|mut file| write!(file, "+{controller}"));
-            if let Err(cause) = written {
+            let path = folder.join("cgroup.subtree_control");
+            if let Err(cause) = write(&path, &format!("+{controller}")) {
                 tracing::debug!("cgroup {}: cannot enable {controller}: {cause}", folder.display());
             }
         }
