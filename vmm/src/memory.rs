@@ -5,8 +5,11 @@
 //!  │ RAM      │ boot │ (holes)  │ RAM: kernel, initramfs│ MMIO hole     │ RAM above 3 GiB
 //! ```
 //!
-//! RAM is private and lazily backed: the host has a page for it once the guest (or a device) touches it. Files are
-//! mapped into it copy-on-write, so that a page of the kernel which the guest only reads is the host's page cache.
+//! RAM is private and lazily backed: the host has a page for it once the guest (or a device) touches it.
+//!
+//! Of the kernel, what the guest only reads is mapped copy-on-write and costs a page of the host's page cache, however many
+//! guests there are. What it writes to is read into RAM's huge pages: a page that is mapped, read and then written takes
+//! two exits, a copy and a flush. Text is in the second group: a kernel patches its returns, and so nearly every page.
 
 use std::{
     fs::File,
@@ -31,7 +34,8 @@ pub const PAGE_SIZE: u64 = 4096;
 
 const MIB: u64 = 1 << 20;
 
-const HUGE_PAGE_SIZE: u64 = 2 << 20;
+/// Size of a huge page, in bytes.
+pub const HUGE_PAGE_SIZE: u64 = 2 << 20;
 
 /// Least RAM in which a kernel starts, in MiB.
 const LEAST_MIB: u32 = 32;
@@ -131,53 +135,61 @@ pub fn low_ram(memory: &GuestMemoryMmap) -> u64 {
     memory.find_region(GuestAddress(0)).map_or(0, GuestMemoryRegion::len)
 }
 
-/// Puts `length` bytes of `file` from `offset` at `address`: whole pages by mapping them copy-on-write, the edges, and
-/// everything where file and memory are aligned differently, by reading.
+/// Reads `length` bytes of `file` from `offset` to `address`: for what the guest is going to write to.
 ///
 /// # Errors
-/// [`Error::Outside`], [`Error::Map`], [`Error::Read`].
-pub fn place_file(
+/// [`Error::Outside`], [`Error::Read`].
+pub fn read_file(
     memory: &GuestMemoryMmap,
-    address: GuestAddress,
+    address: u64,
     file: &File,
     offset: u64,
     length: u64,
 ) -> Result<(), Error> {
-    let ram = low_ram(memory);
-    let end = address
-        .checked_add(length)
-        .map(|end| end.raw_value())
-        .filter(|end| *end <= ram)
-        .ok_or(Error::Outside { address: address.raw_value(), length, ram })?;
-    let start = address.raw_value();
-    let mapped = start.next_multiple_of(PAGE_SIZE)..end / PAGE_SIZE * PAGE_SIZE;
-    if start % PAGE_SIZE != offset % PAGE_SIZE || mapped.is_empty() {
-        return read_file(memory, start, file, offset, length);
-    }
-    read_file(memory, start, file, offset, mapped.start - start)?;
-    map_file(memory, mapped.start, file, offset + (mapped.start - start), mapped.end - mapped.start)?;
-    read_file(memory, mapped.end, file, offset + (mapped.end - start), end - mapped.end)
-}
-
-/// Reads into guest memory; the range has been checked to be in the lower region.
-fn read_file(
-    memory: &GuestMemoryMmap,
-    start: u64,
-    file: &File,
-    offset: u64,
-    length: u64,
-) -> Result<(), Error> {
+    check_bounds(memory, address, length)?;
     if length == 0 {
         return Ok(());
     }
-    let slice = memory.get_slice(GuestAddress(start), length as usize)?;
+    let slice = memory.get_slice(GuestAddress(address), length as usize)?;
     // SAFETY: the slice is in bounds, and nobody else has references into guest memory: no vCPU runs yet.
     let bytes = unsafe { std::slice::from_raw_parts_mut(slice.ptr_guard_mut().as_ptr(), slice.len()) };
     file.read_exact_at(bytes, offset).map_err(Error::Read)
 }
 
+/// Maps `length` bytes of `file` from `offset` at `address`, for what the guest only reads: whole pages copy-on-write,
+/// the edges, and everything where file and memory are aligned differently, by reading.
+///
+/// # Errors
+/// [`Error::Outside`], [`Error::Map`], [`Error::Read`].
+pub fn map_file(
+    memory: &GuestMemoryMmap,
+    address: u64,
+    file: &File,
+    offset: u64,
+    length: u64,
+) -> Result<(), Error> {
+    check_bounds(memory, address, length)?;
+    let end = address + length;
+    let mapped = address.next_multiple_of(PAGE_SIZE)..end / PAGE_SIZE * PAGE_SIZE;
+    if address % PAGE_SIZE != offset % PAGE_SIZE || mapped.is_empty() {
+        return read_file(memory, address, file, offset, length);
+    }
+    let in_file = |place: u64| offset + (place - address);
+    read_file(memory, address, file, offset, mapped.start - address)?;
+    map_pages(memory, mapped.start, file, in_file(mapped.start), mapped.end - mapped.start)?;
+    read_file(memory, mapped.end, file, in_file(mapped.end), end - mapped.end)
+}
+
+fn check_bounds(memory: &GuestMemoryMmap, address: u64, length: u64) -> Result<(), Error> {
+    let ram = low_ram(memory);
+    if address.checked_add(length).is_none_or(|end| end > ram) {
+        return Err(Error::Outside { address, length, ram });
+    }
+    Ok(())
+}
+
 /// Maps pages over guest memory; the range has been checked to be whole pages of the lower region.
-fn map_file(
+fn map_pages(
     memory: &GuestMemoryMmap,
     start: u64,
     file: &File,

@@ -5,10 +5,10 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 
 use super::HIGH_MEMORY;
-use crate::memory;
+use crate::memory::{self, HUGE_PAGE_SIZE};
 
 const HEADER_SIZE: usize = 64;
 const PROGRAM_HEADER_SIZE: usize = 56;
@@ -18,6 +18,8 @@ const LITTLE_ENDIAN: u8 = 1;
 const MACHINE_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
+const EXECUTABLE: u32 = 1;
+const WRITABLE: u32 = 2;
 
 /// Type of the note that holds the PVH entry (Xen's public/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY).
 const PHYS32_ENTRY: u32 = 18;
@@ -84,6 +86,7 @@ pub fn load(memory: &GuestMemoryMmap, file: &File) -> Result<Kernel, Error> {
 
 struct ProgramHeader {
     kind: u32,
+    flags: u32,
     offset: u64,
     address: u64,
     file_size: u64,
@@ -95,11 +98,25 @@ impl ProgramHeader {
     fn parse(bytes: &[u8; PROGRAM_HEADER_SIZE]) -> Self {
         Self {
             kind: u32_at(bytes, 0),
+            flags: u32_at(bytes, 4),
             offset: u64_at(bytes, 8),
             address: u64_at(bytes, 24),
             file_size: u64_at(bytes, 32),
             memory_size: u64_at(bytes, 40),
             align: u64_at(bytes, 48),
+        }
+    }
+
+    /// How much of the segment, from its start, the kernel writes to. Linux puts its text and then its read-only data into
+    /// one segment, each aligned to huge pages.
+    fn written_size(&self) -> u64 {
+        match self.flags {
+            flags if flags & WRITABLE != 0 => self.file_size,
+            flags if flags & EXECUTABLE != 0 => {
+                let end = (self.address + self.file_size) / HUGE_PAGE_SIZE * HUGE_PAGE_SIZE;
+                end.saturating_sub(self.address)
+            }
+            _ => 0,
         }
     }
 }
@@ -143,7 +160,9 @@ fn place(memory: &GuestMemoryMmap, file: &File, size: u64, header: &ProgramHeade
     let end = header.address.checked_add(header.memory_size).filter(|end| *end <= ram);
     let end =
         end.ok_or(memory::Error::Outside { address: header.address, length: header.memory_size, ram })?;
-    memory::place_file(memory, GuestAddress(header.address), file, header.offset, header.file_size)?;
+    let read = header.written_size();
+    memory::read_file(memory, header.address, file, header.offset, read)?;
+    memory::map_file(memory, header.address + read, file, header.offset + read, header.file_size - read)?;
     Ok(end)
 }
 

@@ -87,7 +87,7 @@ pub fn load(
     let kernel = elf::load(memory, kernel)?;
     let start = kernel.end.next_multiple_of(memory::PAGE_SIZE);
     let length = initramfs.metadata().map_err(Error::Size)?.len();
-    memory::place_file(memory, GuestAddress(start), initramfs, 0, length).map_err(Error::Initramfs)?;
+    memory::read_file(memory, start, initramfs, 0, length).map_err(Error::Initramfs)?;
     mp_table::write(memory, cpus)?;
     pvh::write(memory, command_line, pvh::Module { start, length }).map_err(Error::Tables)?;
     Ok(Entry { instruction: kernel.entry, start_info: START_INFO.0 })

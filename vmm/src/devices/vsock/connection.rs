@@ -71,15 +71,6 @@ enum ToHost {
     Over,
 }
 
-/// What a read from the socket brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// So many bytes.
-    Bytes(u32),
-    /// None now, or never again.
-    Nothing,
-}
-
 /// A packet without data that the guest should get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Control {
@@ -272,12 +263,13 @@ impl Connection {
         (self.credit.allowance(), self.burst)
     }
 
-    /// Reads from the socket into receive buffers, which are within [`Self::budget`].
-    pub fn receive(&mut self, data: &[VolatileSlice<'_>]) -> Received {
+    /// Reads from the socket into receive buffers, which are within [`Self::budget`], and returns how many bytes: 0 when
+    /// there are none now, or never will be again.
+    pub fn receive(&mut self, data: &[VolatileSlice<'_>]) -> u32 {
         match buffers::receive(&self.socket, data) {
             Ok(0) => {
                 self.to_guest_over = true;
-                Received::Nothing
+                0
             }
             Ok(count) => {
                 let room: usize = data.iter().map(VolatileSlice::len).sum();
@@ -286,17 +278,17 @@ impl Connection {
                 let count = u32::try_from(count).unwrap_or(u32::MAX);
                 self.credit.spend(count);
                 self.ask_for_credit();
-                Received::Bytes(count)
+                count
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.readable = false;
-                Received::Nothing
+                0
             }
             Err(_) => {
                 // A peer that died with bytes unread: its side is gone in both directions.
                 self.to_guest_over = true;
                 self.host_reads_no_more();
-                Received::Nothing
+                0
             }
         }
     }

@@ -389,7 +389,6 @@ proptest! {
     }
 }
 
-/// Kept small, as the reset of one connection must not touch another.
 #[test]
 fn connections_do_not_touch_each_other() {
     let mut bench = Bench::new();

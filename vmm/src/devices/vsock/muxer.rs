@@ -16,7 +16,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::{
     Endpoints,
-    connection::{Connection, Received},
+    connection::Connection,
     packet::{HOST_CID, Header, TYPE_STREAM, op},
     queues::{Burst, QueueError, RxQueue},
 };
@@ -109,13 +109,6 @@ impl Muxer {
 
     /// Drops all connections.
     pub fn into_endpoints(self) -> Endpoints {
-        if self.listener_watched {
-            let _ = self.epoll.ctl(
-                ControlOperation::Delete,
-                self.endpoints.listener.as_raw_fd(),
-                EpollEvent::default(),
-            );
-        }
         self.endpoints
     }
 
@@ -221,10 +214,7 @@ impl Muxer {
                 memory,
                 burst,
                 connection.budget(),
-                |data| match connection.receive(data) {
-                    Received::Bytes(count) => count,
-                    Received::Nothing => 0,
-                },
+                |data| connection.receive(data),
                 |len| Header { op: op::RW, len, buf_alloc, fwd_cnt, ..template },
             )?;
         }
