@@ -113,7 +113,7 @@ pub enum Parsed {
     /// Print this: help or version.
     Text(String),
     /// Do this.
-    Command(Globals, Command),
+    Command(Box<(Globals, Command)>),
 }
 
 /// The command line is not understood.
@@ -143,7 +143,7 @@ where
     let command = Cli::command().version(version::RUNTIME).disable_version_flag(true).arg(version);
     let parsed = command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
-        Ok(cli) => Ok(Parsed::Command(cli.globals, cli.command)),
+        Ok(cli) => Ok(Parsed::Command(Box::new((cli.globals, cli.command)))),
         Err(error) => match error.kind() {
             ErrorKind::DisplayVersion => Ok(Parsed::Text(version::text())),
             ErrorKind::DisplayHelp => Ok(Parsed::Text(error.render().to_string())),

@@ -2,7 +2,7 @@ use super::*;
 
 fn command(line: &str) -> Command {
     match parse_from(line.split(' ')).unwrap() {
-        Parsed::Command(_, command) => command,
+        Parsed::Command(parsed) => parsed.1,
         Parsed::Text(text) => panic!("{text}"),
     }
 }

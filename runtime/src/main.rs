@@ -22,16 +22,18 @@ mod terminal;
 mod tsc;
 mod version;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let started = tsc::now();
     let outcome = cli::parse().and_then(|parsed| match parsed {
         cli::Parsed::Text(text) => {
-            print!("{text}");
+            std::io::stdout().write_all(text.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
-        cli::Parsed::Command(globals, command) => {
+        cli::Parsed::Command(parsed) => {
+            let (globals, command) = *parsed;
             log::start(&globals)?;
             cli::debug_unused(&globals, &command);
             tracing::debug!(tsc = started, "stockade {} begins", version::RUNTIME);

@@ -19,3 +19,8 @@ pub fn text() -> String {
         agent::OLDEST_VERSION,
     )
 }
+
+/// The same in one line.
+pub fn line() -> String {
+    format!("stockade {RUNTIME}, runtime specification {SPEC}, agent protocol {}", agent::VERSION)
+}

@@ -1,16 +1,103 @@
-//! What `stockade check` looks at.
-#[derive(serde::Serialize)]
-pub struct Report;
+//! What `stockade check` looks at: one row per thing that a microVM needs of its host, each with its remedy.
+
+mod guest_files;
+mod host;
+mod kvm_guest;
+mod kvm_probe;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::version;
+
+/// How one thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As needed.
+    Ok,
+    /// Not needed by everything.
+    Warning,
+    /// No container can run.
+    Failed,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    name: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+impl Row {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, found: found.into(), remedy: None }
+    }
+
+    fn warning(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Warning, found: found.into(), remedy: Some(remedy.into()) }
+    }
+
+    fn failed(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Failed, found: found.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+/// Everything that was looked at.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    good: bool,
+    rows: Vec<Row>,
+}
+
 impl Report {
+    /// Whether containers can run.
     pub fn is_good(&self) -> bool {
-        true
+        self.good
     }
 }
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "stub")
-    }
-}
+
+/// Looks at everything.
 pub fn report() -> Report {
-    Report
+    let mut rows =
+        vec![Row::ok("version", version::line()), host::kernel(), host::privileges(), kvm_probe::row()];
+    match Config::load() {
+        Ok(config) => rows.extend([
+            guest_files::vmm(&config.vmm),
+            guest_files::kernel(&config.kernel),
+            guest_files::initramfs(&config.initramfs),
+            host::memory(config.memory_mib),
+        ]),
+        Err(error) => rows.push(Row::failed("configuration", error.to_string(), "correct the file")),
+    }
+    rows.extend([host::cgroups(), host::user_namespaces(), host::descriptors()]);
+    Report { good: rows.iter().all(|row| row.verdict != Verdict::Failed), rows }
 }
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.rows {
+            let verdict = match row.verdict {
+                Verdict::Ok => "ok",
+                Verdict::Warning => "warning",
+                Verdict::Failed => "FAILED",
+            };
+            writeln!(f, "{verdict:<8} {:<16} {}", row.name, row.found)?;
+            if let Some(remedy) = &row.remedy {
+                writeln!(f, "{:<25} → {remedy}", "")?;
+            }
+        }
+        let summary =
+            if self.good { "this host can run microVMs" } else { "this host cannot run microVMs as it is" };
+        writeln!(f, "\n{summary}")
+    }
+}
+
+#[cfg(test)]
+#[path = "check_test.rs"]
+mod tests;

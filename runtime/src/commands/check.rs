@@ -1,5 +1,6 @@
 //! `stockade check`.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -30,10 +31,11 @@ impl Check {
     /// When it cannot be printed.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let report: Report = check::report();
-        match self.format {
-            Format::Table => print!("{report}"),
-            Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        }
+        let text = match self.format {
+            Format::Table => report.to_string(),
+            Format::Json => format!("{}\n", serde_json::to_string_pretty(&report)?),
+        };
+        io::stdout().write_all(text.as_bytes())?;
         Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -1,6 +1,7 @@
 //! `stockade state`.
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::path::Path;
 
 use clap::Args;
@@ -67,7 +68,7 @@ impl State {
         let folder = Root::new(globals.root.as_deref()).peek(&id)?;
         let record = folder.read()?.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()))?;
         let status = life_cycle::status(&folder, &record);
-        println!("{}", serde_json::to_string_pretty(&Json::new(&record, status))?);
-        Ok(())
+        let json = serde_json::to_string_pretty(&Json::new(&record, status))?;
+        Ok(writeln!(io::stdout(), "{json}")?)
     }
 }

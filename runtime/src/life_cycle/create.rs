@@ -1,6 +1,5 @@
 //! Creating a container: DESIGN's flow, with everything undone where a step fails.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -122,7 +121,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         bundle: bundle.path.clone(),
         rootfs: bundle.rootfs.clone(),
         created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
-        annotations: bundle.spec.annotations().clone().unwrap_or_else(HashMap::new),
+        annotations: bundle.spec.annotations().clone().unwrap_or_default(),
         owner: nix::unistd::getuid().as_raw(),
         complete: false,
         relay: None,

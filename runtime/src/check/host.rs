@@ -1,0 +1,122 @@
+//! The host around the VM.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::utsname::uname;
+
+use super::Row;
+use crate::host::cgroup::{self, ROOT};
+use crate::sizing;
+
+/// The first kernel with everything that stockade uses: mount_setattr(2) is the newest.
+const OLDEST_KERNEL: (u32, u32) = (5, 12);
+
+/// Controllers without which limits cannot be kept.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// Descriptors that a VM with a large file tree may need.
+const DESCRIPTORS: u64 = 65_536;
+
+/// The host's kernel.
+pub fn kernel() -> Row {
+    const NAME: &str = "host kernel";
+    let Ok(uname) = uname() else { return Row::failed(NAME, "uname(2) fails", "use Linux") };
+    let release = uname.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST_KERNEL => {
+            Row::ok(NAME, format!("Linux {release}"))
+        }
+        _ => Row::failed(
+            NAME,
+            format!("Linux {release}"),
+            format!("use Linux {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1),
+        ),
+    }
+}
+
+/// Who is asking.
+pub fn privileges() -> Row {
+    const NAME: &str = "privileges";
+    if nix::unistd::geteuid().is_root() {
+        Row::ok(NAME, "root")
+    } else {
+        Row::failed(NAME, "not root", "run stockade as root; running it as another user is not supported yet")
+    }
+}
+
+/// cgroup v2 and its controllers.
+pub fn cgroups() -> Row {
+    const NAME: &str = "cgroup v2";
+    let Ok(available) = fs::read_to_string(Path::new(ROOT).join("cgroup.controllers")) else {
+        return Row::failed(
+            NAME,
+            format!("{ROOT} is not a cgroup v2 file system"),
+            "boot the host with systemd.unified_cgroup_hierarchy=1, or pass --cgroup-manager disabled to do without",
+        );
+    };
+    let missing: Vec<&str> = CONTROLLERS
+        .into_iter()
+        .filter(|controller| !available.split_ascii_whitespace().any(|name| name == *controller))
+        .collect();
+    if missing.is_empty() {
+        Row::ok(NAME, available.trim().to_owned())
+    } else {
+        Row::failed(
+            NAME,
+            format!("without {}", missing.join(", ")),
+            "enable these controllers in the kernel, and take them away from cgroup v1",
+        )
+    }
+}
+
+/// User namespaces, which rootless engines need.
+pub fn user_namespaces() -> Row {
+    const NAME: &str = "user namespaces";
+    let most = fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    match most.map(|text| text.trim().parse::<u64>()) {
+        Ok(Ok(most)) if most > 0 => Row::ok(NAME, format!("up to {most}")),
+        Ok(_) => Row::warning(
+            NAME,
+            "switched off",
+            "for rootless engines, raise the sysctl user.max_user_namespaces",
+        ),
+        Err(_) => {
+            Row::warning(NAME, "not in this kernel", "for rootless engines, use a kernel with CONFIG_USER_NS")
+        }
+    }
+}
+
+/// What a VM of the default size needs.
+pub fn memory(default_mib: u32) -> Row {
+    const NAME: &str = "memory";
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let limits = [cgroup::nearest_memory_limit(&Path::new(ROOT).join(own)), sizing::host_ram()];
+    match sizing::guest_mib(None, default_mib, limits.into_iter().flatten().min()) {
+        Ok(mib) if mib >= default_mib => {
+            Row::ok(NAME, format!("a VM gets {mib} MiB unless a limit says otherwise"))
+        }
+        Ok(mib) => Row::warning(
+            NAME,
+            format!("a VM gets {mib} MiB instead of the configured {default_mib}"),
+            "set memory_mib in /etc/stockade/config.toml to less, or raise memory.max of this cgroup",
+        ),
+        Err(error) => Row::failed(NAME, error.to_string(), "use a host with more memory"),
+    }
+}
+
+/// Descriptors for the file server.
+pub fn descriptors() -> Row {
+    const NAME: &str = "descriptors";
+    let most =
+        fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    match most {
+        Some(most) if most < DESCRIPTORS => {
+            Row::warning(NAME, format!("at most {most} a process"), "raise the sysctl fs.nr_open")
+        }
+        Some(most) => Row::ok(NAME, format!("up to {most} a process")),
+        None => Row::warning(NAME, "fs.nr_open is not readable", "mount /proc"),
+    }
+}
