@@ -11,8 +11,8 @@ use stockade_protocol::vmm::{Figures, Request, Response};
 use crate::state::CONTROL_SOCKET;
 use crate::sys::descriptors;
 
-/// The VMM answers at once or not at all.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// The VMM answers at once, but only when its machine is complete, which on a busy host takes its time.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest answer, in bytes: a guest that has taken over its VMM must not make the runtime buffer more.
 const LONGEST: usize = 1 << 20;
