@@ -11,7 +11,7 @@ fn run_returns_the_commands_status_and_output() {
     let stockade = Stockade::new();
     for (script, status) in [("exit 0", 0), ("exit 1", 1), ("exit 42", 42), ("kill -KILL $$; sleep 9", 137)] {
         // The shell must not be PID 1 of its namespace, which its own SIGKILL does not reach.
-        let script = format!("echo begun; sh -c '{script}'; exit $?");
+        let script = format!("exec 2>/dev/null; echo begun; sh -c '{script}'; exit $?");
         let bundle = Bundle::script(&script);
         let before = Snapshot::take();
         let outcome = stockade.run_bundle(&bundle, "status");
@@ -26,8 +26,9 @@ fn run_returns_the_commands_status_and_output() {
 fn a_killed_container_exits_with_128_plus_the_signal() {
     let stockade = Stockade::new();
     for (signal, status) in [("KILL", 137), ("TERM", 143), ("SIGUSR1", 138), ("9", 137)] {
-        let bundle = Bundle::busybox(&["/bin/sh", "-c", "echo ready; exec sleep 1000"])
-            .edit(|config| config["linux"]["namespaces"] = serde_json::json!([{ "type": "mount" }]));
+        let bundle = Bundle::busybox(&["/bin/sh", "-c", "echo ready; exec sleep 1000"]).edit(|config| {
+            config["linux"]["namespaces"] = serde_json::json!([{ "type": "mount" }, { "type": "network" }])
+        });
         let mut child = stockade
             .command(&["run", "--bundle", text(bundle.path()), "killed"])
             .stdin(std::process::Stdio::null())
@@ -63,7 +64,7 @@ fn create_start_kill_delete() {
     stockade.run(&["start", "life"]).success();
     assert_eq!(stockade.status("life"), "running");
     stockade.run(&["delete", "life"]).failure(1, &["life", "running"]);
-    stockade.run(&["start", "life"]).failure(1, &["life", "running"]);
+    stockade.run(&["start", "life"]).failure(1, &["cannot start an already running container"]);
     stockade.run(&["kill", "life", "0"]).success();
     stockade.run(&["kill", "life", "KILL"]).success();
     host::wait_for_end(pid);
