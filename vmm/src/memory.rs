@@ -211,3 +211,7 @@ fn map_pages(
     };
     if mapped == libc::MAP_FAILED { Err(Error::Map(io::Error::last_os_error())) } else { Ok(()) }
 }
+
+#[cfg(test)]
+#[path = "memory_test.rs"]
+mod tests;

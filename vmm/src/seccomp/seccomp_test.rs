@@ -1,1 +1,83 @@
+use seccompiler::BpfProgram;
 
+use super::{Thread, calls, program, requests};
+
+const ALL: [Thread; 5] = [Thread::Main, Thread::Vcpu, Thread::Rng, Thread::Fs, Thread::Vsock];
+const X86_64: u32 = 0xc000_003e;
+
+/// Runs the few instructions that the programs are made of.
+fn allows(program: &BpfProgram, architecture: u32, call: u32, second_argument: u32) -> bool {
+    let (mut at, mut value) = (0, 0);
+    loop {
+        let instruction = &program[at];
+        let jump = |taken: bool| 1 + usize::from(if taken { instruction.jt } else { instruction.jf });
+        at += match instruction.code {
+            0x20 => {
+                value = match instruction.k {
+                    0 => call,
+                    4 => architecture,
+                    24 => second_argument,
+                    offset => panic!("load of {offset}"),
+                };
+                1
+            }
+            0x15 => jump(value == instruction.k),
+            0x35 => jump(value >= instruction.k),
+            0x06 => return instruction.k == libc::SECCOMP_RET_ALLOW,
+            code => panic!("instruction {code:#x}"),
+        };
+    }
+}
+
+#[test]
+fn what_is_listed_is_allowed_and_nothing_else() {
+    for thread in ALL {
+        let listed = calls(thread);
+        let program = program::build(&listed, requests(thread));
+        for call in (0..1000).chain([0x4000_0000, u32::MAX]) {
+            let expected = listed.contains(&call) && call != libc::SYS_ioctl as u32;
+            assert_eq!(allows(&program, X86_64, call, 0), expected, "{thread:?} {call}");
+        }
+    }
+}
+
+#[test]
+fn other_architectures_have_no_calls() {
+    let program = program::build(&calls(Thread::Main), &[]);
+    assert!(!allows(&program, 0x4000_0003, libc::SYS_read as u32, 0));
+}
+
+#[test]
+fn a_vcpu_may_run_and_not_reconfigure() {
+    let program = program::build(&calls(Thread::Vcpu), requests(Thread::Vcpu));
+    let ioctl = libc::SYS_ioctl as u32;
+    let (run, set_memory, get_regs) = (0xae80, 0x4020_ae46, 0x8090_ae81);
+    assert!(allows(&program, X86_64, ioctl, run));
+    assert!(allows(&program, X86_64, ioctl, get_regs));
+    assert!(!allows(&program, X86_64, ioctl, set_memory));
+    assert!(!allows(&program, X86_64, libc::SYS_openat as u32, 0));
+    assert!(!allows(&program, X86_64, libc::SYS_clone3 as u32, 0));
+}
+
+#[test]
+fn no_thread_can_mount_trace_or_execute() {
+    let forbidden = [
+        libc::SYS_mount,
+        libc::SYS_move_mount,
+        libc::SYS_setns,
+        libc::SYS_ptrace,
+        libc::SYS_execve,
+        libc::SYS_socket,
+    ];
+    for thread in ALL {
+        assert!(forbidden.iter().all(|call| !calls(thread).contains(&(*call as u32))), "{thread:?}");
+    }
+}
+
+#[test]
+fn the_main_thread_may_all_that_its_device_threads_may() {
+    let main = calls(Thread::Main);
+    for thread in [Thread::Rng, Thread::Fs, Thread::Vsock] {
+        assert!(calls(thread).iter().all(|call| main.contains(call)), "{thread:?}");
+    }
+}

@@ -1,0 +1,71 @@
+use std::{fs::File, io::Write};
+
+use proptest::prelude::*;
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryRegion};
+
+use super::{Error, HUGE_PAGE_SIZE, MMIO_END, map_file, read_file, reserve};
+
+fn file() -> (File, Vec<u8>) {
+    let bytes: Vec<u8> = (0..60_000u32).map(|index| (index % 253) as u8 + 1).collect();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    (file, bytes)
+}
+
+#[test]
+fn ram_is_laid_out_around_the_hole() {
+    let memory = reserve(4096).unwrap();
+    let regions: Vec<_> = memory.iter().map(|region| (region.start_addr(), region.len())).collect();
+    assert_eq!(regions, [(GuestAddress(0), 3 << 30), (MMIO_END, 1 << 30)]);
+    for region in memory.iter() {
+        let host = region.as_ptr() as u64;
+        assert_eq!(host % HUGE_PAGE_SIZE, region.start_addr().raw_value() % HUGE_PAGE_SIZE);
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused() {
+    for memory_mib in [0, 31, u32::MAX] {
+        assert!(matches!(reserve(memory_mib), Err(Error::Size(_))));
+    }
+}
+
+#[test]
+fn a_file_does_not_leave_ram() {
+    let (file, _) = file();
+    let memory = reserve(32).unwrap();
+    for address in [32 << 20, (32 << 20) - 100, u64::MAX - 10] {
+        assert!(matches!(read_file(&memory, address, &file, 0, 4096), Err(Error::Outside { .. })));
+        assert!(matches!(map_file(&memory, address, &file, 0, 4096), Err(Error::Outside { .. })));
+    }
+}
+
+#[test]
+fn a_truncated_file_is_an_error() {
+    let (file, bytes) = file();
+    let memory = reserve(32).unwrap();
+    let error = read_file(&memory, 0x10_0000, &file, 0, bytes.len() as u64 + 1);
+    assert!(matches!(error, Err(Error::Read(_))));
+}
+
+proptest! {
+    #[test]
+    fn mapped_and_read_bytes_are_the_file_s(
+        address in 0x10_0000u64..0x10_4000,
+        offset in 0u64..9000,
+        length in 0u64..40_000,
+        aligned in any::<bool>(),
+    ) {
+        let (file, bytes) = file();
+        let memory = reserve(32).unwrap();
+        // As in an ELF file, where both are equal modulo the size of a page.
+        let offset = if aligned { offset / 4096 * 4096 + address % 4096 } else { offset };
+        map_file(&memory, address, &file, offset, length).unwrap();
+        let mut placed = vec![0; length as usize + 2];
+        memory.read_slice(&mut placed, GuestAddress(address - 1)).unwrap();
+        prop_assert_eq!(placed[0], 0);
+        prop_assert_eq!(placed[length as usize + 1], 0);
+        let (from, to) = (offset as usize, (offset + length) as usize);
+        prop_assert!(placed[1..=length as usize] == bytes[from..to]);
+    }
+}
