@@ -46,7 +46,7 @@ pub enum Error {
     #[error("damaged ELF file: {0}")]
     Damaged(&'static str),
     /// It has no PVH entry.
-    #[error("has no PVH entry point: build it with CONFIG_PVH=y")]
+    #[error("has no PVH entry point: either not a kernel (vmlinux), or one built without CONFIG_PVH=y")]
     NoEntry,
     /// A segment cannot be placed.
     #[error(transparent)]
@@ -68,16 +68,16 @@ pub struct Kernel {
 /// Any [`Error`].
 pub fn load(memory: &GuestMemoryMmap, file: &File) -> Result<Kernel, Error> {
     let size = file.metadata().map_err(Error::Read)?.len();
+    let headers = program_headers(file, size)?;
     let mut entry = None;
-    let mut end = 0;
-    for header in program_headers(file, size)? {
-        match header.kind {
-            PT_LOAD => end = end.max(place(memory, file, size, &header)?),
-            PT_NOTE if entry.is_none() => entry = pvh_entry(file, size, &header)?,
-            _ => {}
-        }
+    for notes in headers.iter().filter(|header| header.kind == PT_NOTE) {
+        entry = entry.or(pvh_entry(file, size, notes)?);
     }
     let entry = entry.ok_or(Error::NoEntry)?;
+    let mut end = 0;
+    for segment in headers.iter().filter(|header| header.kind == PT_LOAD) {
+        end = end.max(place(memory, file, size, segment)?);
+    }
     if !(HIGH_MEMORY..end).contains(&entry) {
         return Err(Error::Damaged("its entry point is outside its segments"));
     }
