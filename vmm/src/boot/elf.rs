@@ -171,7 +171,7 @@ fn pvh_entry(file: &File, size: u64, header: &ProgramHeader) -> Result<Option<u6
     if header.file_size > MOST_NOTES
         || header.offset.checked_add(header.file_size).is_none_or(|end| end > size)
     {
-        return Err(Error::Damaged("its notes are beyond its end"));
+        return Err(Error::Damaged("its notes are beyond its end: the file is truncated"));
     }
     let mut notes = vec![0; header.file_size as usize];
     file.read_exact_at(&mut notes, header.offset).map_err(Error::Read)?;
