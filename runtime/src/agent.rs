@@ -212,11 +212,6 @@ impl<'a> Visitor<'a> {
     pub fn new(folder: BorrowedFd<'a>, patience: Duration) -> Self {
         Self { folder, patience }
     }
-
-    fn console(&self) -> String {
-        let console = Control::connect(self.folder).ok().and_then(|mut control| control.console().ok());
-        String::from_utf8_lossy(&console.unwrap_or_default()).into_owned()
-    }
 }
 
 impl Wait for Visitor<'_> {
@@ -229,7 +224,7 @@ impl Wait for Visitor<'_> {
                     what,
                     waited: self.patience,
                     stage: Some(Stage::AgentConnected),
-                    console: self.console(),
+                    console: Control::glance_at_console(self.folder),
                 });
             }
             let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];

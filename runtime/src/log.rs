@@ -59,12 +59,25 @@ pub fn is_debug() -> bool {
 
 /// Tells the user, and the log file if there is one, why the command failed.
 pub fn report(error: &anyhow::Error) {
-    let message = one_line(&format!("{error:#}"));
+    let message = one_line(&explain(error));
     if let Some(log @ Log { file: Some(_), .. }) = LOG.get() {
         log.write("error", &message, &Map::new());
     }
     // A closed stderr leaves nobody to tell.
     let _ = writeln!(std::io::stderr(), "stockade: {message}");
+}
+
+/// The error and its causes; a cause that the line ends with already is not repeated.
+fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Line ends from a guest's console or a file's text become visible, so that a line stays one line.
@@ -162,3 +175,7 @@ impl Visit for Fields {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "log_test.rs"]
+mod tests;

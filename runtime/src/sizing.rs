@@ -49,7 +49,7 @@ pub fn guest_mib(
     };
     let available = host_limit.map_or(MOST_MIB, |limit| (limit / MIB).saturating_sub(HOST_OVERHEAD_MIB));
     if available < LEAST_MIB {
-        return Err(TooLittle { limit_mib: available + HOST_OVERHEAD_MIB });
+        return Err(TooLittle { limit_mib: host_limit.unwrap_or_default() / MIB });
     }
     Ok(wanted.max(LEAST_MIB).min(available).min(MOST_MIB) as u32)
 }

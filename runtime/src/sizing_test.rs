@@ -13,7 +13,7 @@ fn the_hosts_limit_is_kept() {
     assert_eq!(guest_mib(None, 2048, Some(1024 * MIB)), Ok(1024 - 128));
     assert_eq!(guest_mib(Some(u64::MAX), 2048, Some(1024 * MIB)), Ok(1024 - 128));
     let error = guest_mib(None, 2048, Some(64 * MIB)).unwrap_err().to_string();
-    assert!(error.starts_with("no memory for the VM"), "{error}");
+    assert!(error.starts_with("no memory for the VM") && error.contains("64 MiB"), "{error}");
 }
 
 proptest! {

@@ -156,9 +156,9 @@ impl Creation {
         let record = &mut self.record;
 
         let (cgroup, launch) = plan_resources(request, &lowered, launch, config)?;
-        record.cgroup = cgroup;
+        record.cgroup.clone_from(&cgroup);
         folder.write(record)?;
-        let cgroup = record.cgroup.as_ref();
+        let cgroup = cgroup.as_ref();
         if let Some(cgroup) = cgroup {
             let mut values = lowered.cgroup.values.clone();
             values.push(("memory.max", sizing::host_limit_bytes(launch.guest_mib()).to_string()));
@@ -166,7 +166,10 @@ impl Creation {
         }
 
         let procs = cgroup.map(Cgroup::open_procs).transpose()?;
-        let machine = self.machine.insert(launch.start(folder.as_fd(), procs)?);
+        let machine = self.machine.insert(launch.start(folder.as_fd(), procs, |vmm| {
+            record.vmm = vmm.reference();
+            folder.write(record)
+        })?);
         machine.watch_with(folder.as_fd(), interrupts).context("cannot watch the VM")?;
 
         let pty = match (request.console_socket, lowered.container.process.terminal) {
@@ -186,7 +189,6 @@ impl Creation {
             terminal,
             slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
         })?);
-        record.vmm = machine.vmm.reference();
         record.relay = relay.process.reference();
         folder.write(record)?;
 
@@ -195,6 +197,7 @@ impl Creation {
         machine.reach(Stage::Isolated)?;
         shares::attach(machine.vmm.pidfd.as_fd(), request.id.as_str(), &trees)?;
         drop(trees);
+        machine.reach(Stage::Running)?;
         machine.control()?.add_share(request.id.as_str())?;
 
         let ready = machine.agent_ready()?;

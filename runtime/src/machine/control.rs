@@ -14,6 +14,9 @@ use crate::sys::descriptors;
 /// The VMM answers at once, but only when its machine is complete, which on a busy host takes its time.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a look at the console may take of a wait for something else.
+const GLANCE: Duration = Duration::from_millis(500);
+
 /// Longest answer, in bytes: a guest that has taken over its VMM must not make the runtime buffer more.
 const LONGEST: usize = 1 << 20;
 
@@ -39,14 +42,24 @@ pub enum ControlError {
 pub struct Control(UnixStream);
 
 impl Control {
-    /// Connects to the VMM whose sockets are in `folder`.
+    /// Connects to the VMM whose sockets are in `folder`. It answers once it is running.
     ///
     /// # Errors
     /// connect(2)'s.
     pub fn connect(folder: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::connect_for(folder, TIMEOUT)
+    }
+
+    /// The guest's console, as far as a VMM that may hang or not run yet gives it.
+    pub fn glance_at_console(folder: BorrowedFd<'_>) -> String {
+        let console = Self::connect_for(folder, GLANCE).ok().and_then(|mut control| control.console().ok());
+        String::from_utf8_lossy(&console.unwrap_or_default()).into_owned()
+    }
+
+    fn connect_for(folder: BorrowedFd<'_>, timeout: Duration) -> io::Result<Self> {
         let stream = descriptors::connect(folder, CONTROL_SOCKET)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
         Ok(Self(stream))
     }
 
@@ -69,11 +82,7 @@ impl Control {
         }
     }
 
-    /// The guest's console, as far as it is kept.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn console(&mut self) -> Result<Vec<u8>, ControlError> {
+    fn console(&mut self) -> Result<Vec<u8>, ControlError> {
         match self.ask(&Request::Console)? {
             Response::Console(bytes) => Ok(bytes),
             _ => Err(ControlError::Unexpected),

@@ -2,13 +2,13 @@
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use stockade_protocol::frame;
+use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{Config, Stage, Status, fd};
 
 use super::Machine;
@@ -114,11 +114,17 @@ impl Launch {
         self.config.memory_mib
     }
 
-    /// Starts the VMM, with its sockets in `folder`, to join the cgroup whose `cgroup.procs` is given.
+    /// Starts the VMM, with its sockets in `folder`, to join the cgroup whose `cgroup.procs` is given. It does nothing
+    /// before `remember` has returned: whoever finds what the runtime has left must know of it.
     ///
     /// # Errors
-    /// [`LaunchError::System`].
-    pub fn start(self, folder: BorrowedFd<'_>, cgroup_procs: Option<File>) -> Result<Machine, LaunchError> {
+    /// [`LaunchError`], or the one of `remember`.
+    pub fn start(
+        self,
+        folder: BorrowedFd<'_>,
+        cgroup_procs: Option<File>,
+        remember: impl FnOnce(&Child) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Machine> {
         let (config_reader, config_writer) = io::pipe().map_err(system("pipe"))?;
         let (status, status_end) = descriptors::packet_pair().map_err(system("status socket"))?;
         let (ready, ready_end) = UnixStream::pair().map_err(system("ready socket"))?;
@@ -154,14 +160,15 @@ impl Launch {
         })
         .map_err(system("clone3"))?;
 
-        let frame = frame::encode(&self.config)
-            .map_err(|e| system("configuration")(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
-        // A VMM that is gone already has said why on the status socket.
-        if let Err(cause) = { &config_writer }.write_all(&frame)
-            && cause.kind() != io::ErrorKind::BrokenPipe
-        {
+        // The VMM waits for its configuration. One that is gone already has said why on the status socket.
+        let configured =
+            remember(&child).and_then(|()| match frame::write(&mut &config_writer, &self.config) {
+                Err(FrameError::Io(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+                result => Ok(result?),
+            });
+        if let Err(error) = configured {
             child.kill();
-            return Err(system("configuration")(cause));
+            return Err(error);
         }
         Ok(Machine::new(child, status, ready))
     }

@@ -74,12 +74,15 @@ fn got_as_far(stage: Option<Stage>) -> String {
 /// The console's last lines as one line.
 fn shown(console: &str) -> String {
     let lines: Vec<&str> = console.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let last = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
+    // A panic's reason comes before its register dump and stack.
+    let panic = lines.iter().rposition(|line| line.contains("Kernel panic"));
+    let first = panic.unwrap_or(lines.len().saturating_sub(CONSOLE_LINES));
+    let last = &lines[first..lines.len().min(first + CONSOLE_LINES)];
     if last.is_empty() {
         "; the guest's console is empty".to_owned()
     } else {
         let text: String = last.join(" | ").chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        format!("; the guest's console ends: {text}")
+        format!("; the guest's console: {text}")
     }
 }
 
@@ -277,10 +280,8 @@ impl Machine {
         }
     }
 
-    /// Everything on the guest's console, as far as the VMM answers.
     fn console(&self) -> String {
-        let bytes = self.control().ok().and_then(|mut control| control.console().ok()).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        self.folder.as_ref().map(|folder| Control::glance_at_console(folder.as_fd())).unwrap_or_default()
     }
 
     fn console_has_grown(&mut self) -> bool {

@@ -21,6 +21,14 @@ fn only_the_consoles_last_lines_are_shown() {
 }
 
 #[test]
+fn a_panics_reason_is_shown_before_its_stack() {
+    let mut console = "booting\nKernel panic - not syncing: no init\n".to_owned();
+    console.extend((0..100).map(|n| format!("frame {n}\n")));
+    let text = shown(&console);
+    assert!(text.contains("no init") && text.contains("frame 0") && !text.contains("frame 99"), "{text}");
+}
+
+#[test]
 fn only_an_agent_of_a_known_version_is_accepted() {
     let ready = Ready {
         magic: MAGIC,
