@@ -119,3 +119,7 @@ impl Bus {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "bus_test.rs"]
+mod tests;

@@ -193,3 +193,7 @@ fn respond(request: Request, services: &Services) -> Response {
     };
     outcome.map_or_else(|e| Response::Error(e.to_string()), |()| Response::Done)
 }
+
+#[cfg(test)]
+#[path = "control_test.rs"]
+mod tests;

@@ -44,3 +44,7 @@ pub fn build(devices: usize, extra: &str) -> Result<String, Error> {
     }
     Ok(line.as_cstring()?.to_string_lossy().into_owned())
 }
+
+#[cfg(test)]
+#[path = "command_line_test.rs"]
+mod tests;

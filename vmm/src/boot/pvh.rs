@@ -76,3 +76,7 @@ fn memory_map(memory: &GuestMemoryMmap) -> Vec<(u64, u64, u32)> {
     }
     map
 }
+
+#[cfg(test)]
+#[path = "pvh_test.rs"]
+mod tests;
