@@ -23,23 +23,27 @@ use crate::{
 /// The tree of shared file systems.
 pub const SHARES: &str = "/run/shares";
 
+/// A container may divide its cgroup but not change the limits of its root, and protection of memory reaches the cgroups
+/// below, as where systemd mounts them.
+const CGROUP_OPTIONS: &str = "nsdelegate,memory_recursiveprot";
+
 /// Open files that the agent itself may have: some ten for every container.
 const AGENT_OPEN_FILES: u64 = 1 << 16;
 
 /// Makes the agent's surroundings.
 pub fn prepare() -> Result<()> {
     leave_rootfs()?;
-    let none = MsFlags::empty();
-    mount_fs("proc", "/proc", "proc", MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC)?;
-    mount_fs("cgroup2", cgroup::ROOT, "cgroup2", none)?;
-    mount_fs(SHARE_TAG, SHARES, "virtiofs", none)?;
+    mount_fs("proc", "/proc", "proc", "")?;
+    mount_fs("cgroup2", cgroup::ROOT, "cgroup2", CGROUP_OPTIONS)?;
+    mount_fs(SHARE_TAG, SHARES, "virtiofs", "")?;
     cgroup::enable_controllers()?;
     raise_limits()?;
     bring_loopback_up()
 }
 
-/// pivot_root(2) refuses to leave the initial rootfs, so the agent lives in a bind mount over it. Over it and not beside it,
-/// because setns(2) into a container's mount namespace looks for the root at the top of what is stacked there.
+/// pivot_root(2) refuses to leave the initial rootfs, so the agent lives in a bind mount over it. Over it and
+/// not beside it, because setns(2) into a container's mount namespace looks for the root at the top of what
+/// is stacked there.
 fn leave_rootfs() -> Result<()> {
     let enter = || {
         let rootfs = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -51,12 +55,13 @@ fn leave_rootfs() -> Result<()> {
     enter().or_internal(|| "leave the initial root".to_owned())
 }
 
-fn mount_fs(source: &str, target: &str, fstype: &str, flags: MsFlags) -> Result<()> {
-    mount(Some(source), target, Some(fstype), flags, None::<&str>)
+fn mount_fs(source: &str, target: &str, fstype: &str, options: &str) -> Result<()> {
+    mount(Some(source), target, Some(fstype), MsFlags::empty(), Some(options))
         .or_internal(|| format!("mount {fstype} on {target}"))
 }
 
-/// The kernel sizes its defaults for the little memory that a guest boots with; the exact limits are the cgroups'.
+/// The kernel sizes its defaults for the little memory that a guest boots with; the exact limits are the
+/// cgroups'.
 fn raise_limits() -> Result<()> {
     let unlimited = nix::sys::resource::RLIM_INFINITY;
     setrlimit(Resource::RLIMIT_NOFILE, AGENT_OPEN_FILES, crate::init::MOST_OPEN_FILES)

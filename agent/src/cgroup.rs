@@ -1,4 +1,5 @@
-//! The containers' cgroups (v2). The guest's cgroup files hold the exact limits; the host's only bound the VM.
+//! The containers' cgroups (v2). The guest's cgroup files hold the exact limits; the host's only bound the
+//! VM.
 
 use std::{
     collections::BTreeSet,
@@ -54,6 +55,12 @@ impl Cgroup {
             return Err(error);
         }
         Ok(cgroup)
+    }
+
+    /// The one in `folder`, wherever that is.
+    #[cfg(test)]
+    pub fn at(folder: PathBuf) -> Self {
+        Self { folder }
     }
 
     fn make_folders(&self) -> Result<()> {

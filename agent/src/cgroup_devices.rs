@@ -1,8 +1,8 @@
 //! Device rules as a BPF program on the cgroup: cgroup v2 has no files for them.
 //!
-//! The kernel asks with a set of accesses (read, write, mknod) to one device. The last rule that names the device and an
-//! access decides on that access; what no rule decides is denied. So the program walks the rules from the last to the
-//! first and keeps the accesses that are still undecided:
+//! The kernel asks with a set of accesses (read, write, mknod) to one device. The last rule that names the
+//! device and an access decides on that access; what no rule decides is denied. So the program walks the
+//! rules from the last to the first and keeps the accesses that are still undecided:
 //!
 //! ```text
 //!  r2 = type   r3 = accesses undecided   r4 = major   r5 = minor
@@ -68,7 +68,8 @@ fn op(code: u8, destination: u8, source: u8, offset: i16, immediate: u32) -> Ins
 
 /// The program for these rules.
 fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
-    // struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }, access_type = accesses << 16 | type
+    // struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }
+    // access_type = accesses << 16 | type
     let mut program = vec![
         op(LOAD_WORD, KIND, CONTEXT, 0, 0),
         op(MOVE, UNDECIDED, KIND, 0, 0),
@@ -77,7 +78,9 @@ fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
         op(LOAD_WORD, MAJOR, CONTEXT, 4, 0),
         op(LOAD_WORD, MINOR, CONTEXT, 8, 0),
     ];
-    for rule in rules.iter().rev() {
+    // What the first rules deny is denied anyway.
+    let first = rules.iter().position(|rule| rule.allow).unwrap_or(rules.len());
+    for rule in rules[first..].iter().rev() {
         append_rule(&mut program, rule);
     }
     program.extend(return_value(0));
@@ -169,8 +172,8 @@ fn load(program: &[Instruction]) -> Result<OwnedFd, Errno> {
         insns: program.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
     };
-    // SAFETY: `insns` points to `insn_cnt` instructions and `license` to a NUL-terminated string; both outlive the
-    // call, which only reads them.
+    // SAFETY: `insns` points to `insn_cnt` instructions and `license` to a NUL-terminated string; both
+    // outlive the call, which only reads them.
     let fd = unsafe { bpf(BPF_PROG_LOAD, &attributes) }?;
     // SAFETY: BPF_PROG_LOAD has just made this descriptor (close-on-exec), and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })

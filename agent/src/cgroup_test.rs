@@ -13,7 +13,7 @@ fn paths_stay_below_the_root() {
 fn files_are_named_and_must_exist() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("pids.max"), "").unwrap();
-    let cgroup = Cgroup { folder: folder.path().to_owned() };
+    let cgroup = Cgroup::at(folder.path().to_owned());
     let spec = |file: &str| container::Cgroup {
         path: "a".into(),
         values: vec![(file.into(), "9".into())],

@@ -26,8 +26,8 @@ pub unsafe fn fork_into(namespaces: CloneFlags, cgroup: impl AsFd) -> Result<For
     args.flags = namespaces.bits() as u64 | CLONE_INTO_CGROUP;
     args.exit_signal = libc::SIGCHLD as u64;
     args.cgroup = cgroup as u64;
-    // SAFETY: without CLONE_VM the child has its own copy of the memory and needs no stack of its own; the size
-    // is that of the structure. What else a child must heed is this function's own contract.
+    // SAFETY: without CLONE_VM the child has its own copy of the memory and needs no stack of its own; the
+    // size is that of the structure. What else a child must heed is this function's own contract.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     match Errno::result(pid)? {
         0 => Ok(Fork::Child),

@@ -6,8 +6,8 @@
 //!      └───────────┴────────────┴───────────┴───────────┴──▶ (removal) ──▶ gone
 //! ```
 //!
-//! Creating and Starting wait for the init's report. A removal, asked for by Delete or by a Create that has failed, waits
-//! until the init is reaped and the cgroup is empty.
+//! Creating and Starting wait for the init's report. A removal, asked for by Delete or by a Create that has
+//! failed, waits until the init is reaped and the cgroup is empty.
 
 use std::{fs::File, os::fd::OwnedFd, rc::Rc};
 

@@ -29,8 +29,8 @@ mod vsock;
 
 use error::Result;
 
-/// Not Rust's own `main`: what the standard library does before that (signal stacks, polling fds 0–2) has no use in
-/// PID 1, and this is paid at every boot.
+/// Not Rust's own `main`: what the standard library does before that (signal stacks, polling fds 0–2) has no
+/// use in PID 1, and this is paid at every boot.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> libc::c_int {
     // SAFETY: RDTSC is in every x86-64 processor, and the guest kernel leaves it to user space.

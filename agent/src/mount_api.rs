@@ -1,4 +1,5 @@
-//! The mount system calls that take descriptors instead of paths, and so cannot be led astray by a symbolic link.
+//! The mount system calls that take descriptors instead of paths, and so cannot be led astray by a symbolic
+//! link.
 
 use std::{
     ffi::CStr,

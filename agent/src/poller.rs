@@ -1,8 +1,8 @@
 //! epoll with targets instead of numbers.
 //!
-//! Everything but the listener is edge-triggered: two descriptors joined by a pump are ready for one another at different
-//! times, and level-triggered epoll would report the ready one over and over while the other blocks.
-//! The price is that whoever is called must go on until it would block.
+//! Everything but the listener is edge-triggered: two descriptors joined by a pump are ready for one another
+//! at different times, and level-triggered epoll would report the ready one over and over while the other
+//! blocks. The price is that whoever is called must go on until it would block.
 
 use std::{collections::BTreeMap, os::fd::AsFd};
 
@@ -59,8 +59,8 @@ impl<T: Clone> Poller<T> {
         Ok(token)
     }
 
-    /// Forgets a registration. Its descriptor must be closed by then or soon after, in all its copies: a forgotten
-    /// registration is ignored, but still wakes the loop.
+    /// Forgets a registration. Its descriptor must be closed by then or soon after, in all its copies: a
+    /// forgotten registration is ignored, but still wakes the loop.
     pub fn forget(&mut self, token: Token) {
         self.targets.remove(&token);
     }

@@ -2,7 +2,8 @@
 
 use nix::{errno::Errno, unistd::Pid};
 
-/// Sends `signal`, 0 being none, to one process that the agent has not reaped, so that the PID is still its own.
+/// Sends `signal`, 0 being none, to one process that the agent has not reaped, so that the PID is still its
+/// own.
 pub fn send(pid: Pid, signal: i32) -> Result<(), Errno> {
     // SAFETY: kill takes two numbers and touches no memory of the caller.
     Errno::result(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop)

@@ -1,9 +1,9 @@
-//! The archive itself: newc, sorted, all times and inode numbers zero, owned by root, so that the same agent always
-//! gives the same bytes.
+//! The archive itself: newc, sorted, all times and inode numbers zero, owned by root, so that the same agent
+//! always gives the same bytes.
 //!
-//! It is not compressed: the kernel would spend more on decompressing than it saves on copying, and the VMM maps the
-//! file instead of reading it. Every entry costs the guest a create in its root, so nothing is in here that the
-//! agent does not open or mount on.
+//! It is not compressed: the kernel would spend more on decompressing than it saves on copying, and the VMM
+//! maps the file instead of reading it. Every entry costs the guest a create in its root, so nothing is in
+//! here that the agent does not open or mount on.
 
 use std::io::{self, Write};
 

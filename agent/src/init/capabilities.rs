@@ -1,5 +1,5 @@
-//! `process.capabilities`, before and after the user is set: the bounding set needs privileges to shrink, and the change of
-//! user clears the others.
+//! `process.capabilities`, before and after the user is set: the bounding set needs privileges to shrink, and
+//! the change of user clears the others.
 
 use nix::errno::Errno;
 use stockade_protocol::container::Capabilities;
@@ -75,7 +75,8 @@ fn set(sets: &Capabilities) -> Result<(), Errno> {
         inheritable: (sets.inheritable >> shift) as u32,
     };
     let data = [half(0), half(32)];
-    // SAFETY: version 3 has two structures of data; the kernel only reads them and, the version being known, the header.
+    // SAFETY: version 3 has two structures of data; the kernel only reads them and, the version being known,
+    // the header.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
     Errno::result(result).map(drop)
 }

@@ -1,7 +1,8 @@
-//! Device nodes: those that every container has (runtime-spec config-linux, "Default Devices") and `linux.devices`.
+//! Device nodes: those that every container has (runtime-spec config-linux, "Default Devices") and
+//! `linux.devices`.
 //!
-//! On a tmpfs they are made in place. On a shared file system they cannot be (the host mounts it without devices), so
-//! there a node on a tmpfs of the guest's is bound over an empty file.
+//! On a tmpfs they are made in place. On a shared file system they cannot be (the host mounts it without
+//! devices), so there a node on a tmpfs of the guest's is bound over an empty file.
 
 use std::{
     os::fd::OwnedFd,

@@ -1,5 +1,5 @@
-//! `process.args[0]` to a path, as execvp(3) does it, but before the start: a caller wants to hear at "create" that there is no
-//! such program.
+//! `process.args[0]` to a path, as execvp(3) does it, but before the start: a caller wants to hear at
+//! "create" that there is no such program.
 
 use std::{
     ffi::CString,

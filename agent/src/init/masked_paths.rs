@@ -43,8 +43,8 @@ fn protect(path: &CString) -> Result<(), Errno> {
     mount_api::set_attributes_at(path, MountAttributes::READONLY, true)
 }
 
-/// A file is covered with /dev/null, a folder with an empty one; all share the first, because a file system of
-/// their own would cost each of them more than the mount.
+/// A file is covered with /dev/null, a folder with an empty one; all share the first, because a file system
+/// of their own would cost each of them more than the mount.
 fn mask(path: &CString, empty_folder: &mut Option<CString>) -> Result<(), Errno> {
     match mount(Some(c"/dev/null"), path.as_c_str(), NOTHING, MsFlags::MS_BIND, NOTHING) {
         Err(Errno::ENOTDIR) => {}

@@ -1,8 +1,8 @@
 //! A container's init, from clone to execve: it builds the container around itself.
 //!
-//! It is a copy of the agent in the container's new namespaces and cgroup. It talks to the agent over one socket
-//! pair: it reports that all is built (with its terminal), or what failed; it waits for one byte, the start; execve
-//! closes the socket, so its end says that the program runs.
+//! It is a copy of the agent in the container's new namespaces and cgroup. It talks to the agent over one
+//! socket pair: it reports that all is built (with its terminal), or what failed; it waits for one byte, the
+//! start; execve closes the socket, so its end says that the program runs.
 
 use std::{
     convert::Infallible,
@@ -172,8 +172,8 @@ fn build_and_execute(spec: &Container, joined: &Joined, channel: &OwnedFd) -> Re
     execute(&program, &args, &env)
 }
 
-/// Lets go of everything of the agent's but the channel: another container's streams would not end while a copy of
-/// them is open here.
+/// Lets go of everything of the agent's but the channel: another container's streams would not end while a
+/// copy of them is open here.
 fn leave_the_agent(channel: OwnedFd, pipes: Option<ProcessPipes>) -> Result<OwnedFd> {
     if let Some(pipes) = &pipes {
         dup2_stdin(&pipes.stdin)
@@ -193,7 +193,8 @@ fn leave_the_agent(channel: OwnedFd, pipes: Option<ProcessPipes>) -> Result<Owne
         // SAFETY: dup3 has just made it, and its number's former owner is never dropped here.
         unsafe { OwnedFd::from_raw_fd(CHANNEL) }
     };
-    // SAFETY: the owners of these numbers belong to the agent's code, which this process does not run any more.
+    // SAFETY: the owners of these numbers belong to the agent's code, which this process does not run any
+    // more.
     let closed = unsafe { libc::close_range(CHANNEL as libc::c_uint + 1, libc::c_uint::MAX, 0) };
     Errno::result(closed).or_internal(|| "close the agent's descriptors".to_owned())?;
 

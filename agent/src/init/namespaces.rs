@@ -10,8 +10,8 @@ use stockade_protocol::container::{Namespace, Namespaces};
 
 use crate::error::{Context, ErrorKind, Result, error};
 
-/// The namespaces of other containers that a new one enters. They are opened by the agent: PIDs mean nothing in the
-/// child's own PID namespace.
+/// The namespaces of other containers that a new one enters. They are opened by the agent: PIDs mean nothing
+/// in the child's own PID namespace.
 #[derive(Debug, Default)]
 pub struct Joined {
     pid: Option<OwnedFd>,
@@ -61,8 +61,8 @@ fn listed(namespaces: &Namespaces) -> [(CloneFlags, &Namespace); 5] {
 
 /// The flags with which the init is cloned.
 ///
-/// Its mounts are always its own: a container that asks for none shares the *host's*, of which there are none here,
-/// and must not change the agent's. Its cgroup namespace is made later, when it is in its cgroup.
+/// Its mounts are always its own: a container that asks for none shares the *host's*, of which there are none
+/// here, and must not change the agent's. Its cgroup namespace is made later, when it is in its cgroup.
 pub fn to_clone(namespaces: &Namespaces) -> CloneFlags {
     let new = listed(namespaces).into_iter().filter(|(kind, namespace)| match *kind {
         CloneFlags::CLONE_NEWCGROUP => false,

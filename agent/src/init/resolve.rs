@@ -1,5 +1,5 @@
-//! Paths inside the container's root, before it is the root: the image is hostile, and its symbolic links must neither lead
-//! out of it nor stop a mount whose target they name.
+//! Paths inside the container's root, before it is the root: the image is hostile, and its symbolic links
+//! must neither lead out of it nor stop a mount whose target they name.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},

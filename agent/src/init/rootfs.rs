@@ -20,7 +20,8 @@ use crate::{
     mount_api::{self, MountAttributes},
 };
 
-/// Where the root is mounted until it is the root; every container has a mount namespace, and so one of these.
+/// Where the root is mounted until it is the root; every container has a mount namespace, and so one of
+/// these.
 const STAGE: &str = "/run/rootfs";
 
 /// Opens something below the share's root. The host made these paths; links in them would be the image's.
@@ -60,7 +61,8 @@ pub fn create_folder(root: &Root, path: &str) -> Result<()> {
 
 /// Makes the container's root the root, and lets go of the guest's.
 pub fn pivot(root: Root) -> Result<()> {
-    // With both arguments alike the old root is mounted over the new one, and detaching it uncovers the new one.
+    // With both arguments alike the old root is mounted over the new one, and detaching it uncovers the new
+    // one.
     fchdir(&root)
         .and_then(|()| pivot_root(".", "."))
         .and_then(|()| umount2(".", MntFlags::MNT_DETACH))

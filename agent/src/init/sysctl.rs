@@ -21,8 +21,8 @@ pub fn apply(sysctl: &[(String, String)]) -> Result<()> {
     Ok(())
 }
 
-/// The file of a name like `net.ipv4.ip_forward`. As in sysctl(8), a name with a slash before its first dot has slashes for
-/// separators, and dots then belong to the names (`net/ipv4/conf/eth0.1/forwarding`).
+/// The file of a name like `net.ipv4.ip_forward`. As in sysctl(8), a name with a slash before its first dot
+/// has slashes for separators, and dots then belong to the names (`net/ipv4/conf/eth0.1/forwarding`).
 fn path(name: &str) -> Result<PathBuf> {
     let slashes_separate = name.find(['/', '.']).is_some_and(|first| name.as_bytes()[first] == b'/');
     let relative: String = if slashes_separate {

@@ -1,5 +1,5 @@
-//! `process.terminal`: a pseudo-terminal of the container's own devpts, so that ttyname(3) finds its name, as controlling
-//! terminal, fds 0–2 and /dev/console.
+//! `process.terminal`: a pseudo-terminal of the container's own devpts, so that ttyname(3) finds its name, as
+//! controlling terminal, fds 0–2 and /dev/console.
 
 use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},

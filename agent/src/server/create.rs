@@ -103,7 +103,8 @@ impl Server {
             }
             (Phase::Creating(_), Report::Failed(error)) => self.fail_creation(&id.container, error),
             (Phase::Creating(_), Report::Closed) => {
-                let message = "the container's init was killed while it built the container";
+                let message = "the container's init was killed while it built the container, which happens \
+                               when the container's memory limit is too small for that";
                 self.fail_creation(&id.container, error(ErrorKind::Internal, message));
             }
             (Phase::Starting(reply_to), report) => self.finish_start(id, reply_to, report),

@@ -1,7 +1,7 @@
 //! The event loop, and all that it knows.
 //!
-//! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and ends),
-//! [`create`], [`start`], [`signal`], [`state`] and [`delete`] (one per request).
+//! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
+//! ends), [`create`], [`start`], [`signal`], [`state`] and [`delete`] (one per request).
 
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
 
@@ -119,3 +119,7 @@ impl Server {
             .ok_or_else(|| error(ErrorKind::NotFound, format!("container {id} does not exist in the guest")))
     }
 }
+
+#[cfg(test)]
+#[path = "mod_test.rs"]
+mod tests;
