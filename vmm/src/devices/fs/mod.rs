@@ -8,6 +8,8 @@
 //! - The guest's kernel checks permissions, this side does what it is told with the rights of the file server, and new
 //!   files belong to the caller's uid and gid. ACLs are stored, but only their mode bits are enforced.
 //! - Device nodes, FIFOs and sockets can be made and seen, never opened here: the guest's kernel does that.
+//! - There is no O_TMPFILE (programs fall back to a name that they unlink), and no trusted.* attribute, which would take
+//!   CAP_SYS_ADMIN.
 
 pub mod shares;
 
