@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the guest kernel and puts it at target/guest/vmlinux, from a cache where its inputs have not changed.
 #   build.sh                  build or take from the cache
-#   build.sh --reproducible   build twice in different folders, past the cache, and compare
+#   build.sh --reproducible   build it once more in another folder and compare with the cache's
 # STOCKADE_KERNEL_TARBALL and STOCKADE_KERNEL_SHA256 name another source; README.md tells the rest.
 set -euo pipefail
 
@@ -59,6 +59,8 @@ build_in() {
         nice make -j "$(nproc)" KBUILD_BUILD_USER=stockade KBUILD_BUILD_HOST=stockade KBUILD_BUILD_VERSION=1
         KBUILD_BUILD_TIMESTAMP="$build_timestamp"
     )
+    check_packages
+    check_source
     mkdir -p "$tree"
     echo "guest-kernel: unpacking the source"
     tar -x -f "$tarball" -C "$tree" --strip-components=1
@@ -71,7 +73,7 @@ build_in() {
         check_config .config
         echo "guest-kernel: compiling, about six minutes on two cores"
         "${make[@]}" vmlinux 2>&1 | tee -a ../log |
-            awk 'NR % 300 == 0 { print "guest-kernel: " NR " of about 2200 steps"; fflush() }'
+            awk 'NR % 250 == 0 { print "guest-kernel: " NR " of about 2000 steps"; fflush() }'
     ) || {
         tail -n 20 "$1/log" >&2
         fail "the build failed; its last lines are above"
@@ -82,34 +84,26 @@ build_in() {
     rm -rf "$tree"
 }
 
+case ${1-} in
+'' | --reproducible) ;;
+*) fail "unknown argument '$1'" ;;
+esac
 if [ -n "${STOCKADE_KERNEL_TARBALL-}" ]; then
     sha256=${STOCKADE_KERNEL_SHA256:?"is the checksum that $tarball must have: see guest-kernel/README.md"}
 fi
-check_packages
+
 mkdir -p "$cache" "${output%/*}"
+# One build at a time; who waited finds it in the cache. What a killed build left behind goes.
+exec {lock}> "$cache/lock"
+flock "$lock"
+rm -rf "$cache"/build.*
 work=$(mktemp -d "$cache/build.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-case ${1-} in
---reproducible)
-    check_source
-    build_in "$work/first"
-    build_in "$work/and/second"
-    cmp "$work/first/vmlinux" "$work/and/second/vmlinux" || fail "two builds of the same inputs differ"
-    echo "guest-kernel: two builds are the same: $(sha256sum < "$work/first/vmlinux")"
-    exit
-    ;;
-'') ;;
-*) fail "unknown argument '$1'" ;;
-esac
-
-inputs=$({ echo "$sha256"; cat "$here/kernel.config" "${BASH_SOURCE[0]}"; gcc --version; ld --version; } | sha256sum)
+tools=$(gcc --version && ld --version) || check_packages
+inputs=$({ echo "$sha256 $tools"; cat "$here/kernel.config" "${BASH_SOURCE[0]}"; } | sha256sum)
 entry=$cache/${inputs%% *}
-# One build at a time; who waited finds it in the cache.
-exec {lock}> "$cache/lock"
-flock "$lock"
 if [ ! -d "$entry" ]; then
-    check_source
     build_in "$work/kernel"
     mv -T "$work/kernel" "$entry"
 fi
@@ -117,4 +111,10 @@ if ! cmp -s "$entry/vmlinux" "$output"; then
     # Running VMs map the file that is there: never write into it.
     cp "$entry/vmlinux" "$output.new"
     mv "$output.new" "$output"
+fi
+
+if [ "${1-}" = --reproducible ]; then
+    build_in "$work/another/folder"
+    cmp "$work/another/folder/vmlinux" "$entry/vmlinux" || fail "two builds of the same inputs differ"
+    echo "guest-kernel: two builds in different folders are the same, sha256 $(sha256sum < "$entry/vmlinux")"
 fi
