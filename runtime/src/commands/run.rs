@@ -18,6 +18,7 @@ use crate::life_cycle::{self, Created};
 use crate::state::Root;
 use crate::sys::process::{Child, Pidfd};
 use crate::terminal::RawMode;
+use crate::tsc;
 
 /// Create a container, start it, and wait for its end.
 #[derive(Debug, Args)]
@@ -54,7 +55,9 @@ impl Run {
             created.relay.commit().context("cannot let the container live on")?;
             return Ok(ExitCode::SUCCESS);
         }
+        tracing::debug!(tsc = tsc::now(), "the container runs");
         let status = wait(created)?;
+        tracing::debug!(tsc = tsc::now(), status, "the container has ended");
         if !self.keep {
             match life_cycle::remove(&root, &id, true) {
                 // Somebody else has deleted it in the meantime.

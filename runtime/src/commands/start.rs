@@ -13,7 +13,7 @@ use crate::life_cycle;
 use crate::state::Root;
 
 /// How long the program's execve may take.
-const EXECUTES_WITHIN: Duration = Duration::from_secs(30);
+const EXECUTES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Start the process of a created container.
 #[derive(Debug, Args)]

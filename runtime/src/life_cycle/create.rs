@@ -166,7 +166,7 @@ impl Creation {
         }
 
         let procs = cgroup.map(Cgroup::open_procs).transpose()?;
-        let machine = self.machine.insert(launch.start(folder.as_fd(), procs, |vmm| {
+        let machine = self.machine.insert(launch.start(request.id, folder.as_fd(), procs, |vmm| {
             record.vmm = vmm.reference();
             folder.write(record)
         })?);
@@ -209,6 +209,7 @@ impl Creation {
         }
         let connections = InitConnections::open(folder.as_fd(), request.id.as_str(), terminal, machine)?;
         relay.hand_over(&connections)?;
+        tracing::debug!(tsc = tsc::now(), "the container is built");
         if readonly {
             shares::seal_rootfs(machine.vmm.pidfd.as_fd(), request.id.as_str())?;
         }

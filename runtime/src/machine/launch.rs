@@ -13,6 +13,7 @@ use stockade_protocol::vmm::{Config, Stage, Status, fd};
 
 use super::Machine;
 use crate::config;
+use crate::container_id::ContainerId;
 use crate::state::{AGENT_SOCKET, CONTROL_SOCKET};
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
@@ -114,13 +115,14 @@ impl Launch {
         self.config.memory_mib
     }
 
-    /// Starts the VMM, with its sockets in `folder`, to join the cgroup whose `cgroup.procs` is given. It does nothing
+    /// Starts the VMM of a container, with its sockets in `folder`, to join the cgroup whose `cgroup.procs` is given. It does nothing
     /// before `remember` has returned: whoever finds what the runtime has left must know of it.
     ///
     /// # Errors
     /// [`LaunchError`], or the one of `remember`.
     pub fn start(
         self,
+        id: &ContainerId,
         folder: BorrowedFd<'_>,
         cgroup_procs: Option<File>,
         remember: impl FnOnce(&Child) -> anyhow::Result<()>,
@@ -132,8 +134,12 @@ impl Launch {
         let control = descriptors::listen(folder, CONTROL_SOCKET).map_err(system(CONTROL_SOCKET))?;
         let null =
             OpenOptions::new().read(true).write(true).open("/dev/null").map_err(system("/dev/null"))?;
-        let path = CString::new(self.vmm.as_os_str().as_bytes())
-            .map_err(|_| system("path of the VMM")(io::ErrorKind::InvalidInput.into()))?;
+        let c_string = |text: &[u8]| {
+            CString::new(text).map_err(|_| system("path of the VMM")(io::ErrorKind::InvalidInput.into()))
+        };
+        let path = c_string(self.vmm.as_os_str().as_bytes())?;
+        // The VMM reads no arguments; `ps` shows whose it is.
+        let arguments = [c_string(b"stockade-vmm")?, c_string(id.as_str().as_bytes())?];
 
         let inherited = Inherited {
             config: config_reader.into(),
@@ -149,7 +155,7 @@ impl Launch {
         };
         let flags = NAMESPACES as u64;
         let child: Child = process::clone(flags, None, || {
-            let cause = self.execute(&path, &inherited);
+            let cause = self.execute(&path, &arguments, &inherited);
             // The status socket is the VMM's own way to say this, so the waiting side needs no second one.
             let reason = format!("cannot execute {}: {cause}", self.vmm.display());
             let status = Status::Failed { after: Stage::Started, reason, console: String::new() };
@@ -174,7 +180,7 @@ impl Launch {
     }
 
     /// In the child: puts every descriptor in its place and becomes the VMM. Returns only what went wrong.
-    fn execute(&self, path: &CString, inherited: &Inherited) -> io::Error {
+    fn execute(&self, path: &CString, arguments: &[CString], inherited: &Inherited) -> io::Error {
         let places: [(BorrowedFd<'_>, RawFd); 12] = [
             (inherited.null.as_fd(), 0),
             (inherited.null.as_fd(), 1),
@@ -189,7 +195,7 @@ impl Launch {
             (inherited.cgroup_procs.as_fd(), fd::CGROUP_PROCS),
             (self.kvm.as_fd(), fd::KVM),
         ];
-        match become_program(path, &places) {
+        match become_program(path, arguments, &places) {
             Ok(never) => match never {},
             Err(cause) => cause,
         }
@@ -210,6 +216,7 @@ struct Inherited {
 /// Replaces this process by `path` with exactly these descriptors.
 fn become_program(
     path: &CString,
+    arguments: &[CString],
     places: &[(BorrowedFd<'_>, RawFd)],
 ) -> io::Result<std::convert::Infallible> {
     // First away from the numbers that are about to be overwritten, then into place.
@@ -236,7 +243,7 @@ fn become_program(
     }
     signals::unblock_all()?;
     nix::unistd::setsid()?;
-    Ok(nix::unistd::execve(path, &[c"stockade-vmm"], &[] as &[&std::ffi::CStr])?)
+    Ok(nix::unistd::execve(path, arguments, &[] as &[&std::ffi::CStr])?)
 }
 
 fn open_kvm() -> Result<File, LaunchError> {

@@ -1,7 +1,7 @@
 //! The relay's loop: stdio both ways, signals to the guest, the end to the host.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
@@ -42,7 +42,7 @@ pub(super) struct Ends {
 /// Serves until the process has ended and its output is delivered; returns the exit status.
 pub(super) fn serve(ends: Ends) -> i32 {
     let status = match connections(&ends) {
-        Ok(Some(connections)) => match Relay::new(ends, connections) {
+        Ok(Some(connections)) => match Relay::new(ends, connections, [0, 1, 2].map(stdio)) {
             Ok(mut relay) => relay.run().unwrap_or(KILLED),
             Err(_) => KILLED,
         },
@@ -92,7 +92,8 @@ struct Relay {
     commands: Vec<u8>,
     input: Copy,
     outputs: Vec<Copy>,
-    terminal: bool,
+    /// The terminal whose size the guest is told, if there is one.
+    window: Option<OwnedFd>,
     ended: Option<u8>,
 }
 
@@ -108,19 +109,20 @@ enum Source {
 }
 
 impl Relay {
-    fn new(ends: Ends, connections: Vec<OwnedFd>) -> io::Result<Self> {
+    fn new(ends: Ends, connections: Vec<OwnedFd>, [stdin, stdout, stderr]: [OwnedFd; 3]) -> io::Result<Self> {
+        let window = ends.terminal.then(|| stdin.try_clone()).transpose()?;
         let mut connections = connections.into_iter();
         let mut next = || connections.next().ok_or(io::ErrorKind::InvalidData);
         let process = UnixStream::from(next()?);
         process.set_nonblocking(true)?;
         let (input, outputs) = if ends.terminal {
             let stream = next()?;
-            let output = Copy::new(stream.try_clone()?, stdio(1), false)?;
+            let output = Copy::new(stream.try_clone()?, stdout, false)?;
             // A terminal does not end with what is typed into it, so its stream stays open.
-            (Copy::new(stdio(0), stream, false)?, vec![output])
+            (Copy::new(stdin, stream, false)?, vec![output])
         } else {
-            let input = Copy::new(stdio(0), next()?, true)?;
-            (input, vec![Copy::new(next()?, stdio(1), false)?, Copy::new(next()?, stdio(2), false)?])
+            let input = Copy::new(stdin, next()?, true)?;
+            (input, vec![Copy::new(next()?, stdout, false)?, Copy::new(next()?, stderr, false)?])
         };
         let mut relay = Self {
             signals: ends.signals,
@@ -131,7 +133,7 @@ impl Relay {
             commands: Vec::new(),
             input,
             outputs,
-            terminal: ends.terminal,
+            window,
             ended: None,
         };
         relay.resize();
@@ -198,7 +200,7 @@ impl Relay {
         while let Some(info) = self.signals.read_signal()? {
             match info.ssi_signo as i32 {
                 libc::SIGCHLD => reap(),
-                libc::SIGWINCH if self.terminal => self.resize(),
+                libc::SIGWINCH if self.window.is_some() => self.resize(),
                 signal if is_for_the_process(&info) => self.command(ProcessCommand::Signal(signal)),
                 _ => {}
             }
@@ -208,12 +210,7 @@ impl Relay {
 
     /// Tells the guest's terminal the size of the host's.
     fn resize(&mut self) {
-        if !self.terminal {
-            return;
-        }
-        // SAFETY: descriptor 0 is the terminal that `input` owns, or has been closed; the call then fails.
-        let stdin = unsafe { BorrowedFd::borrow_raw(0) };
-        if let Some(size) = terminal::size(stdin)
+        if let Some(size) = self.window.as_ref().and_then(|window| terminal::size(window.as_fd()))
             && size != WindowSize::default()
         {
             self.command(ProcessCommand::Resize(size));
@@ -300,3 +297,7 @@ fn reap() {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "serve_test.rs"]
+mod tests;

@@ -1,0 +1,132 @@
+use super::*;
+use std::thread::{self, JoinHandle};
+
+use nix::sys::signal::{SigSet, Signal};
+use proptest::prelude::*;
+use stockade_protocol::agent::ExitStatus;
+
+/// A relay in a thread, and the other ends of all that it holds.
+struct Fixture {
+    relay: Option<JoinHandle<u8>>,
+    creator: OwnedFd,
+    vmm: Option<OwnedFd>,
+    process: UnixStream,
+    stdin: UnixStream,
+    stdout: Option<UnixStream>,
+    host_stdin: Option<io::PipeWriter>,
+    host_stdout: io::PipeReader,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let (creator, relay_creator) = descriptors::packet_pair().unwrap();
+        let (vmm, lease) = descriptors::packet_pair().unwrap();
+        let (process, relay_process) = UnixStream::pair().unwrap();
+        let (stdin, relay_stdin) = UnixStream::pair().unwrap();
+        let (stdout, relay_stdout) = UnixStream::pair().unwrap();
+        let (_, relay_stderr) = UnixStream::pair().unwrap();
+        let (stdin_reader, host_stdin) = io::pipe().unwrap();
+        let (host_stdout, stdout_writer) = io::pipe().unwrap();
+        let (_, stderr_writer) = io::pipe().unwrap();
+        let relay = thread::spawn(move || {
+            let mut usr1 = SigSet::empty();
+            usr1.add(Signal::SIGUSR1);
+            usr1.thread_block().unwrap();
+            let flags = nix::sys::signalfd::SfdFlags::SFD_NONBLOCK;
+            let signals = SignalFd::with_flags(&usr1, flags).unwrap();
+            let ends = Ends { signals, creator: relay_creator, lease, terminal: false };
+            let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);
+            let stdio = [stdin_reader.into(), stdout_writer.into(), stderr_writer.into()];
+            Relay::new(ends, connections.into(), stdio).unwrap().run().unwrap()
+        });
+        Self {
+            relay: Some(relay),
+            creator,
+            vmm: Some(vmm),
+            process,
+            stdin,
+            stdout: Some(stdout),
+            host_stdin: Some(host_stdin),
+            host_stdout,
+        }
+    }
+
+    fn end(&mut self, status: ExitStatus) {
+        frame::write(&mut self.process, &ProcessEvent::Ended(status)).unwrap();
+    }
+
+    fn status(mut self) -> u8 {
+        self.relay.take().unwrap().join().unwrap()
+    }
+}
+
+#[test]
+fn the_status_comes_after_all_output() {
+    let mut fixture = Fixture::new();
+    fixture.end(ExitStatus::Exited(7));
+    let mut stdout = fixture.stdout.take().unwrap();
+    let output = vec![b'x'; 1 << 20];
+    let writer = thread::spawn({
+        let output = output.clone();
+        move || stdout.write_all(&output).unwrap()
+    });
+    let mut received = Vec::new();
+    fixture.host_stdout.read_to_end(&mut received).unwrap();
+    writer.join().unwrap();
+    assert!(received == output);
+    assert_eq!(fixture.status(), 7);
+}
+
+#[test]
+fn stdin_arrives_with_its_end() {
+    let mut fixture = Fixture::new();
+    fixture.host_stdin.take().unwrap().write_all(b"typed").unwrap();
+    let mut text = String::new();
+    fixture.stdin.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "typed");
+    fixture.stdout = None;
+    fixture.end(ExitStatus::Signalled(15));
+    assert_eq!(fixture.status(), 143);
+}
+
+#[test]
+fn a_lost_vm_reads_as_killed_and_its_last_output_is_delivered() {
+    let mut fixture = Fixture::new();
+    fixture.stdout.take().unwrap().write_all(b"last words").unwrap();
+    fixture.vmm = None;
+    let mut text = String::new();
+    fixture.host_stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "last words");
+    assert_eq!(fixture.status(), KILLED);
+}
+
+#[test]
+fn a_creator_that_dies_before_it_commits_takes_the_relay_along() {
+    let mut fixture = Fixture::new();
+    let (other, _) = descriptors::packet_pair().unwrap();
+    drop(std::mem::replace(&mut fixture.creator, other));
+    assert_eq!(fixture.status(), KILLED);
+}
+
+#[test]
+fn a_creator_that_has_committed_may_go() {
+    let mut fixture = Fixture::new();
+    descriptors::send(fixture.creator.as_fd(), &[COMMIT], &[]).unwrap();
+    let (other, _) = descriptors::packet_pair().unwrap();
+    drop(std::mem::replace(&mut fixture.creator, other));
+    fixture.stdout = None;
+    fixture.end(ExitStatus::Exited(3));
+    assert_eq!(fixture.status(), 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn an_agent_that_talks_nonsense_is_an_end(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        let mut fixture = Fixture::new();
+        fixture.process.write_all(&bytes).unwrap();
+        fixture.process.shutdown(std::net::Shutdown::Both).unwrap();
+        fixture.stdout = None;
+        fixture.status();
+    }
+}
