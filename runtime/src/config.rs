@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::sizing::LEAST_MIB;
+
 /// The configuration file, unless `STOCKADE_CONFIG` names another.
 const DEFAULT_PATH: &str = "/etc/stockade/config.toml";
 
@@ -125,8 +127,8 @@ fn parse(text: &str) -> Result<File, String> {
         }
     }
     let file: File = table.try_into().map_err(|e: toml::de::Error| on_one_line(&e))?;
-    if file.memory_mib == Some(0) {
-        return Err("memory_mib must be greater than 0".to_owned());
+    if file.memory_mib.is_some_and(|mib| u64::from(mib) < LEAST_MIB) {
+        return Err(format!("memory_mib must be at least {LEAST_MIB}"));
     }
     Ok(file)
 }

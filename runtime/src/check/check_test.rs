@@ -3,8 +3,8 @@ use super::*;
 #[test]
 fn a_failed_row_shows_its_remedy() {
     let report = Report {
-        good: false,
-        rows: vec![
+        ok: false,
+        checks: vec![
             Row::ok("a", "fine"),
             Row::failed("b", "broken", "mend it"),
             Row::warning("c", "odd", "look"),
@@ -13,6 +13,6 @@ fn a_failed_row_shows_its_remedy() {
     let text = report.to_string();
     assert!(text.contains("FAILED   b") && text.contains("→ mend it"), "{text}");
     let json = serde_json::to_value(&report).unwrap();
-    assert_eq!(json["rows"][1]["verdict"], "failed");
-    assert_eq!(json["good"], false);
+    assert_eq!(json["checks"][1]["verdict"], "failed");
+    assert_eq!(json["ok"], false);
 }

@@ -14,7 +14,7 @@ use super::Row;
 use super::kvm_guest::{self, Progress, STAGES};
 use crate::sys::process;
 
-const NAME: &str = "KVM";
+const NAME: &str = "/dev/kvm";
 
 /// The guest runs two dozen instructions.
 const TIME_LIMIT: Duration = Duration::from_secs(5);

@@ -28,6 +28,8 @@ pub enum Verdict {
 #[derive(Debug, Serialize)]
 pub struct Row {
     name: &'static str,
+    /// Nothing that every container needs is missing.
+    ok: bool,
     verdict: Verdict,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,29 +38,29 @@ pub struct Row {
 
 impl Row {
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, found: found.into(), remedy: None }
+        Self { name, ok: true, verdict: Verdict::Ok, found: found.into(), remedy: None }
     }
 
     fn warning(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Warning, found: found.into(), remedy: Some(remedy.into()) }
+        Self { name, ok: true, verdict: Verdict::Warning, found: found.into(), remedy: Some(remedy.into()) }
     }
 
     fn failed(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Failed, found: found.into(), remedy: Some(remedy.into()) }
+        Self { name, ok: false, verdict: Verdict::Failed, found: found.into(), remedy: Some(remedy.into()) }
     }
 }
 
 /// Everything that was looked at.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    good: bool,
-    rows: Vec<Row>,
+    ok: bool,
+    checks: Vec<Row>,
 }
 
 impl Report {
     /// Whether containers can run.
     pub fn is_good(&self) -> bool {
-        self.good
+        self.ok
     }
 }
 
@@ -76,12 +78,12 @@ pub fn report() -> Report {
         Err(error) => rows.push(Row::failed("configuration", error.to_string(), "correct the file")),
     }
     rows.extend([host::cgroups(), host::user_namespaces(), host::descriptors()]);
-    Report { good: rows.iter().all(|row| row.verdict != Verdict::Failed), rows }
+    Report { ok: rows.iter().all(|row| row.ok), checks: rows }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in &self.rows {
+        for row in &self.checks {
             let verdict = match row.verdict {
                 Verdict::Ok => "ok",
                 Verdict::Warning => "warning",
@@ -93,7 +95,7 @@ impl fmt::Display for Report {
             }
         }
         let summary =
-            if self.good { "this host can run microVMs" } else { "this host cannot run microVMs as it is" };
+            if self.ok { "this host can run microVMs" } else { "this host cannot run microVMs as it is" };
         writeln!(f, "\n{summary}")
     }
 }

@@ -46,8 +46,8 @@ impl Run {
         let root = Root::new(globals.root.as_deref());
         let mut created = life_cycle::create(&self.options.request(globals, &id, self.detach))?;
         if let Err(error) = life_cycle::start(&created.folder, &created.record, &mut created.machine) {
-            drop(created.machine);
             created.relay.process.kill();
+            created.machine.release().kill();
             life_cycle::force_remove(created.folder)?;
             return Err(error);
         }
@@ -56,7 +56,7 @@ impl Run {
             return Ok(ExitCode::SUCCESS);
         }
         tracing::debug!(tsc = tsc::now(), "the container runs");
-        let status = wait(created)?;
+        let (vmm, status) = wait(created)?;
         tracing::debug!(tsc = tsc::now(), status, "the container has ended");
         if !self.keep {
             match life_cycle::remove(&root, &id, true) {
@@ -65,17 +65,19 @@ impl Run {
                 result => result?,
             }
         }
+        // It has lost its lease, or has been killed: it is gone for callers when it is reaped.
+        vmm.reap().context("cannot wait for the VM")?;
         Ok(ExitCode::from(status))
     }
 }
 
-/// Passes signals on until the container has ended; returns its status.
-fn wait(created: Created) -> anyhow::Result<u8> {
+/// Passes signals on until the container has ended; returns its VMM and its status.
+fn wait(created: Created) -> anyhow::Result<(Child, u8)> {
     let Created { mut folder, mut machine, relay, terminal, .. } = created;
     let signals = machine.take_interrupts().context("no signals to wait for")?;
     folder.unlock().context("cannot unlock the container's state")?;
     // The relay alone decides now how long the VM lives.
-    drop(machine);
+    let vmm = machine.release();
     let _raw = terminal.then(RawMode::of_stdin).transpose().context("cannot set the terminal to raw mode")?;
     loop {
         let mut fds =
@@ -87,7 +89,7 @@ fn wait(created: Created) -> anyhow::Result<u8> {
         let [_, ended] = fds.map(|fd| fd.any().unwrap_or(false));
         pass_on(&signals, &relay.process.pidfd)?;
         if ended {
-            return status(&relay.process);
+            return Ok((vmm, status(&relay.process)?));
         }
     }
 }

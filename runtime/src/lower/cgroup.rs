@@ -12,6 +12,9 @@ use super::devices;
 use crate::bundle::SpecError;
 use crate::container_id::ContainerId;
 
+/// Least memory limit, in bytes.
+const LEAST_MEMORY: u64 = 512 << 10;
+
 /// What the host's cgroup is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostCgroup {
@@ -77,6 +80,11 @@ fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) 
     let reservation = bytes(given.reservation(), &property("reservation"))?;
     let swap = bytes(given.swap(), &property("swap"))?;
     match limit {
+        Some(Amount::Bytes(bytes)) if bytes < LEAST_MEMORY => {
+            let problem =
+                format!("{bytes} bytes are too few to start a process in; give {LEAST_MEMORY} or more");
+            return Err(SpecError::new(property("limit"), problem));
+        }
         Some(Amount::Bytes(bytes)) => {
             limits.memory = Some(bytes);
             set("memory.max", bytes.to_string());

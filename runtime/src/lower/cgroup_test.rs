@@ -52,7 +52,8 @@ fn cpu_sets_are_the_hosts() {
 fn mistakes_are_named() {
     for (json, path) in [
         (r#"{"memory":{"limit":-5}}"#, "linux.resources.memory.limit"),
-        (r#"{"memory":{"limit":100,"swap":50}}"#, "linux.resources.memory.swap"),
+        (r#"{"memory":{"limit":4096}}"#, "linux.resources.memory.limit"),
+        (r#"{"memory":{"limit":1048576,"swap":50}}"#, "linux.resources.memory.swap"),
         (r#"{"memory":{"swap":50}}"#, "linux.resources.memory.swap"),
         (r#"{"cpu":{"cpus":"a"}}"#, "linux.resources.cpu.cpus"),
         (r#"{"cpu":{"period":1}}"#, "linux.resources.cpu.period"),

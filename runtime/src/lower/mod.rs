@@ -15,7 +15,7 @@ mod unapplied;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use stockade_protocol::container::{Container, Rootfs};
+use stockade_protocol::container::{Container, Namespace, Rootfs};
 
 use crate::bundle::{Bundle, SpecError};
 use crate::container_id::ContainerId;
@@ -71,7 +71,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId) -> Result<Lowered, SpecError> {
     let limits = cgroup::lower(resources, id, &mut warnings)?;
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let (mounts, sources) = mounts::lower(bundle, id, &mut warnings)?;
-    let (hostname, domainname) = names(spec, namespaces.uts == stockade_protocol::container::Namespace::New)?;
+    let (hostname, domainname) = names(spec, namespaces.uts == Namespace::New, &mut warnings)?;
 
     let mut trees = vec![Tree {
         source: bundle.rootfs.clone(),
@@ -117,14 +117,19 @@ pub fn share_path(id: &ContainerId, name: &str) -> String {
     format!("{id}/{name}")
 }
 
-fn names(spec: &Spec, own_uts: bool) -> Result<(Option<String>, Option<String>), SpecError> {
+fn names(
+    spec: &Spec,
+    own_uts: bool,
+    warnings: &mut Vec<String>,
+) -> Result<(Option<String>, Option<String>), SpecError> {
     let mut names = [None, None];
     for (slot, (value, path)) in
         names.iter_mut().zip([(spec.hostname(), "hostname"), (spec.domainname(), "domainname")])
     {
         let Some(value) = value.as_ref().filter(|value| !value.is_empty()) else { continue };
         if !own_uts {
-            return Err(SpecError::new(path, "needs a `uts` entry in linux.namespaces"));
+            warnings.push(format!("{path} is not set: linux.namespaces has no `uts` entry"));
+            continue;
         }
         // __NEW_UTS_LEN of sethostname(2).
         if value.len() > 64 {

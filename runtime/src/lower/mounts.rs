@@ -1,7 +1,6 @@
 //! `mounts` and `linux.rootfsPropagation`: fstab-style options to mount(2)'s flags.
 
 use std::fs;
-use std::path::Path;
 
 use oci_spec::runtime::{Linux, Mount as Spec};
 use stockade_protocol::container::{Mount, MountSource};
@@ -150,7 +149,7 @@ pub fn lower(
             file_system(spec, &property)?
         };
         mounts.push(Mount {
-            destination: destination(spec, &property)?,
+            destination: absolute(spec.destination(), &format!("{property}.destination"))?,
             flags: options.flags & !if is_bind { 0 } else { libc::MS_REC },
             propagation: options.propagation,
             data: if is_bind { String::new() } else { options.data.join(",") },
@@ -158,11 +157,6 @@ pub fn lower(
         });
     }
     Ok((mounts, trees))
-}
-
-/// Absolute, or relative to `/` as older engines write it.
-fn destination(spec: &Spec, property: &str) -> Result<String, SpecError> {
-    absolute(Path::new("/").join(spec.destination()), &format!("{property}.destination"))
 }
 
 fn tree(

@@ -26,6 +26,9 @@ const NAMESPACES: i32 =
 /// The VM's context ID; every VM has a vsock device of its own, so one number serves all.
 const CID: u32 = 3;
 
+/// `_IO(KVMIO, 0x00)` of linux/kvm.h.
+const KVM_GET_API_VERSION: libc::Ioctl = 0xae00;
+
 /// Above every descriptor that the VMM inherits.
 const SCRATCH: RawFd = 64;
 
@@ -33,7 +36,7 @@ const SCRATCH: RawFd = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// /dev/kvm is not usable.
-    #[error("cannot open /dev/kvm: {cause}; {remedy}")]
+    #[error("cannot use /dev/kvm: {cause}; {remedy} (`stockade check` tells more)")]
     Kvm {
         /// Why.
         cause: io::Error,
@@ -72,6 +75,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> LaunchError {
 #[derive(Debug)]
 pub struct Launch {
     vmm: PathBuf,
+    kernel_path: PathBuf,
     kernel: File,
     initramfs: File,
     kvm: File,
@@ -94,6 +98,7 @@ impl Launch {
             initramfs: open(&installation.initramfs, "initramfs", "initramfs")?,
             kvm: open_kvm()?,
             vmm: installation.vmm.clone(),
+            kernel_path: installation.kernel.clone(),
             config: Config {
                 memory_mib: installation.memory_mib,
                 vcpus: 1,
@@ -176,7 +181,7 @@ impl Launch {
             child.kill();
             return Err(error);
         }
-        Ok(Machine::new(child, status, ready))
+        Ok(Machine::new(child, status, ready, self.kernel_path))
     }
 
     /// In the child: puts every descriptor in its place and becomes the VMM. Returns only what went wrong.
@@ -247,15 +252,24 @@ fn become_program(
 }
 
 fn open_kvm() -> Result<File, LaunchError> {
-    OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(|cause| {
+    /// What `KVM_GET_API_VERSION` has answered since Linux 2.6.22.
+    const API_VERSION: i32 = 12;
+    let failed = |cause: io::Error| {
         let remedy = match cause.kind() {
             io::ErrorKind::NotFound => {
                 "enable virtualisation in the firmware (or nested virtualisation in the cloud) and load kvm_intel or \
                  kvm_amd"
             }
-            io::ErrorKind::PermissionDenied => "give this user access to /dev/kvm, usually by the group kvm",
-            _ => "`stockade check` tells more",
+            io::ErrorKind::PermissionDenied => "give this user access to it, usually by the group kvm",
+            _ => "see that nothing else stands at that path",
         };
         LaunchError::Kvm { cause, remedy }
-    })
+    };
+    let file = OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(failed)?;
+    // SAFETY: this request takes no argument.
+    match unsafe { libc::ioctl(file.as_raw_fd(), KVM_GET_API_VERSION, 0) } {
+        API_VERSION => Ok(file),
+        -1 => Err(failed(io::Error::last_os_error())),
+        other => Err(failed(io::Error::other(format!("its interface has version {other}")))),
+    }
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -29,10 +30,12 @@ const CONSOLE_LINES: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// The VMM gave up, or its guest did.
-    #[error("the VM failed: {reason}; {}{}", got_as_far(*stage), shown(console))]
+    #[error("the VM failed: {reason}{}; {}{}", of_kernel(*stage, kernel), got_as_far(*stage), shown(console))]
     Failed {
         /// The VMM's explanation.
         reason: String,
+        /// The guest's kernel.
+        kernel: PathBuf,
         /// The last stage reached.
         stage: Option<Stage>,
         /// The console's last lines.
@@ -71,6 +74,11 @@ fn got_as_far(stage: Option<Stage>) -> String {
     }
 }
 
+/// Before the kernel is in memory, it may be the culprit.
+fn of_kernel(stage: Option<Stage>, kernel: &Path) -> String {
+    if stage < Some(Stage::Loaded) { format!(" (kernel {})", kernel.display()) } else { String::new() }
+}
+
 /// The console's last lines as one line.
 fn shown(console: &str) -> String {
     let lines: Vec<&str> = console.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -102,6 +110,7 @@ pub struct Machine {
     pub vmm: Child,
     status: OwnedFd,
     ready: UnixStream,
+    kernel: PathBuf,
     stage: Option<Stage>,
     folder: Option<OwnedFd>,
     interrupts: Option<SignalFd>,
@@ -117,8 +126,8 @@ struct Found {
 }
 
 impl Machine {
-    pub(super) fn new(vmm: Child, status: OwnedFd, ready: UnixStream) -> Self {
-        Self { vmm, status, ready, stage: None, folder: None, interrupts: None, console_length: 0 }
+    pub(super) fn new(vmm: Child, status: OwnedFd, ready: UnixStream, kernel: PathBuf) -> Self {
+        Self { vmm, status, ready, kernel, stage: None, folder: None, interrupts: None, console_length: 0 }
     }
 
     /// Where the VMM's sockets are, for a look at the console, and the signals that end every wait.
@@ -134,6 +143,11 @@ impl Machine {
     /// The VMM lives while someone holds this: it goes to the relay.
     pub fn lease(&self) -> BorrowedFd<'_> {
         self.status.as_fd()
+    }
+
+    /// Lets go of the VM, which then lives by the relay's lease alone; returns its process.
+    pub fn release(self) -> Child {
+        self.vmm
     }
 
     /// Gives the signals back to the caller, who waits for other things now.
@@ -254,11 +268,7 @@ impl Machine {
         let mut packet = vec![0; STATUS_LIMIT];
         let (length, _) = descriptors::receive(self.status.as_fd(), &mut packet)?;
         if length == 0 {
-            return Err(MachineError::Failed {
-                reason: "the VMM died without a word (killed, or out of memory?)".to_owned(),
-                stage: self.stage,
-                console: String::new(),
-            });
+            return Err(self.failed("the VMM died without a word (killed, or out of memory?)", String::new()));
         }
         match postcard::from_bytes(&packet[..length]) {
             Ok(Status::Reached(stage)) => {
@@ -266,17 +276,22 @@ impl Machine {
                 tracing::debug!(tsc = crate::tsc::now(), "{}", stage.describe());
                 Ok(())
             }
-            Ok(Status::Failed { reason, console, .. }) => {
-                Err(MachineError::Failed { reason, stage: self.stage, console })
+            Ok(Status::Failed { reason, console, .. } | Status::Ended { reason, console }) => {
+                Err(self.failed(&reason, console))
             }
-            Ok(Status::Ended { reason, console }) => {
-                Err(MachineError::Failed { reason, stage: self.stage, console })
-            }
-            Err(_) => Err(MachineError::Failed {
-                reason: "the VMM speaks another protocol; runtime and VMM must be of one release".to_owned(),
-                stage: self.stage,
-                console: String::new(),
-            }),
+            Err(_) => Err(self.failed(
+                "the VMM speaks another protocol; runtime and VMM must be of one release",
+                String::new(),
+            )),
+        }
+    }
+
+    fn failed(&self, reason: &str, console: String) -> MachineError {
+        MachineError::Failed {
+            reason: reason.to_owned(),
+            kernel: self.kernel.clone(),
+            stage: self.stage,
+            console,
         }
     }
 

@@ -4,11 +4,13 @@ use super::*;
 fn an_error_is_one_line_with_stage_and_console() {
     let error = MachineError::Failed {
         reason: "the guest reset its machine".to_owned(),
+        kernel: "/boot/k".into(),
         stage: Some(Stage::DriverReady),
         console: "a\n\n[1.0] Kernel panic\r\n\u{1b}[0m---\n".to_owned(),
     };
     let text = error.to_string();
     assert!(!text.contains('\n') && !text.contains('\u{1b}'), "{text}");
+    assert!(!text.contains("/boot/k"), "it was loaded: {text}");
     assert!(text.contains(Stage::DriverReady.describe()) && text.contains("Kernel panic"), "{text}");
 }
 
