@@ -20,6 +20,7 @@ fn refused(bundle: &Bundle, status: i32, words: &[&str]) {
 
 #[track_caller]
 fn refused_edit(edit: impl FnOnce(&mut Value), words: &[&str]) {
+    println!("a config that is refused for {words:?}");
     refused(&Bundle::busybox(&["true"]).edit(edit), 1, words);
 }
 
@@ -47,7 +48,7 @@ fn a_value_that_cannot_be_names_its_path() {
     refused_edit(|c| c["mounts"][1]["destination"] = "dev".into(), &["mounts[1].destination"]);
     refused_edit(
         |c| c["linux"]["resources"]["memory"] = json!({ "limit": 4096 }),
-        &["linux.resources.memory.limit"],
+        &["memory limit is too small"],
     );
     refused_edit(|c| c["root"]["path"] = "nowhere".into(), &["root.path", "nowhere"]);
     refused_edit(
@@ -164,8 +165,8 @@ fn an_agent_that_never_answers_shows_the_stage_and_the_console() {
     let folder = tempfile::tempdir().expect("folder");
     let initramfs = folder.path().join("initramfs");
     // An init that says something and then never answers: busybox as cat of an endless stream.
-    let script = "mkdir -p r/dev && cp /bin/busybox r/init.bin && mknod r/dev/console c 5 1 && \
-                  printf '#!/init.bin sh\\necho the init is stuck > /dev/console\\nexec /init.bin sleep 100000\\n' > r/init && \
+    let script = "mkdir -p r/dev && cp /bin/busybox r/busybox && mknod r/dev/console c 5 1 && \
+                  printf '#!/busybox sh\\necho the init is stuck > /dev/console\\nexec /busybox sleep 100000\\n' > r/init && \
                   chmod +x r/init && cd r && find . | cpio -o -H newc --quiet > ../initramfs";
     let made = Command::new("sh").args(["-c", script]).current_dir(folder.path()).status().expect("sh");
     assert!(made.success());
@@ -177,6 +178,16 @@ fn an_agent_that_never_answers_shows_the_stage_and_the_console() {
 
 #[test]
 fn no_memory_for_the_vm() {
-    refused_by_configuration("memory_mib = 100000000", &["memory"]);
     refused_by_configuration("memory_mib = 3", &["memory"]);
+    let stockade = Stockade::new();
+    let bundle = Bundle::busybox(&["true"]);
+    let before = Snapshot::take();
+    let script = format!(
+        "ulimit -v 1000000 && exec {} --root {} run -b {} no-memory",
+        text(&built("release/stockade")),
+        text(&stockade.root()),
+        text(bundle.path())
+    );
+    Outcome::of(Command::new("sh").args(["-c", &script]), b"").failure(1, &["2048 MiB", "RLIMIT_AS"]);
+    before.assert_same_now();
 }
