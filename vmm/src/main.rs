@@ -12,7 +12,7 @@ use stockade_vmm::{
     bus::Bus,
     console::{self, Output},
     control::{self, Ending, Services},
-    devices::{self, fs::shares::Shares},
+    devices::{self, fs::shares::Shares, mem::Growth},
     error::Error,
     figures::{FigureSource, host_tsc},
     inherited, isolation,
@@ -69,16 +69,15 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     let memory = memory::reserve(config.memory_mib)?;
     machine.set_up(&memory)?;
     let shares = Shares::default();
-    let on_ready = {
-        let status = Arc::clone(status);
-        move || status.reached(Stage::AgentConnected)
-    };
+    let growth = memory::growth(config.memory_mib).map(|growth| Growth::new(growth.region, growth.size));
+    let on_ready = report_when_grown(status, growth.clone());
     let devices = devices::all(devices::Parts {
         shares: shares.clone(),
+        growth,
         cid: config.cid,
         agent_listener: inherited.agent_listener,
         ready: inherited.ready,
-        on_ready: Box::new(on_ready),
+        on_ready,
     })
     .map_err(Error::Device)?;
     let command_line =
@@ -101,6 +100,17 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
 
     let services = Services { bus, shares, console: console.clone(), figures };
     Ok(control::serve(status, &inherited.control_listener, &ending, &services)?)
+}
+
+/// What happens when the agent connects: the guest takes the rest of its memory into use, and then the runtime hears of the
+/// agent, so that no container begins without its memory.
+fn report_when_grown(status: &Arc<StatusSocket>, growth: Option<Growth>) -> Box<dyn FnOnce() + Send> {
+    let status = Arc::clone(status);
+    let report = move || status.reached(Stage::AgentConnected);
+    match growth {
+        Some(growth) => Box::new(move || growth.grow(Box::new(report))),
+        None => Box::new(report),
+    }
 }
 
 fn start(vcpu: Vcpu, bus: Arc<Bus>, ending: Arc<Ending>) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 //! Guest RAM and the guest's physical address map.
 //!
 //! ```text
-//!  0          9f000  a0000      100000                 3 GiB            4 GiB
-//!  │ RAM      │ boot │ (holes)  │ RAM: kernel, initramfs│ MMIO hole     │ RAM above 3 GiB
+//!  0      9d000  a0000     100000                  ≤ 256 MiB   3 GiB        4 GiB
+//!  │ RAM  │ boot │ (holes) │ RAM: kernel, initramfs │ …         │ MMIO hole  │ RAM that is plugged after boot
 //! ```
 //!
 //! RAM is private and lazily backed: the host has a page for it once the guest (or a device) touches it.
@@ -14,6 +14,7 @@
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::{fd::AsRawFd, unix::fs::FileExt},
     ptr,
 };
@@ -36,6 +37,13 @@ const MIB: u64 = 1 << 20;
 
 /// Size of a huge page, in bytes.
 pub const HUGE_PAGE_SIZE: u64 = 2 << 20;
+
+/// Most RAM with which a guest boots, in MiB. Its kernel takes 33,000 instructions a MiB to set it up; the rest is plugged
+/// later.
+const BOOT_MIB: u32 = 256;
+
+/// Linux's unit of memory hotplug in a guest, in bytes.
+const HOTPLUG_UNIT: u64 = 128 << 20;
 
 /// Least RAM in which a kernel starts, in MiB.
 const LEAST_MIB: u32 = 32;
@@ -62,14 +70,14 @@ pub enum Error {
     Layout(GuestRegionCollectionError),
     /// A file does not fit where it belongs.
     #[error(
-        "{length} bytes at {address:#x} are outside the guest's memory of {ram} bytes below 3 GiB; give it more"
+        "{length} bytes at {address:#x} are outside the {ram} bytes of memory with which the guest boots; give it more"
     )]
     Outside {
         /// Guest physical address.
         address: u64,
         /// Bytes.
         length: u64,
-        /// Bytes of RAM below the hole.
+        /// Bytes of RAM with which the guest boots.
         ram: u64,
     },
     /// A file cannot be mapped into guest memory.
@@ -83,7 +91,23 @@ pub enum Error {
     Access(#[from] GuestMemoryError),
 }
 
-/// Reserves `memory_mib` MiB of guest RAM.
+/// RAM that the guest plugs once it has booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// Where it may plug, in guest physical addresses: whole units of Linux's memory hotplug.
+    pub region: Range<u64>,
+    /// How much of it, in bytes.
+    pub size: u64,
+}
+
+/// How a guest of `memory_mib` MiB grows after it has booted, unless it boots with all it has.
+pub fn growth(memory_mib: u32) -> Option<Growth> {
+    let size = u64::from(memory_mib.checked_sub(BOOT_MIB).filter(|rest| *rest > 0)?) * MIB;
+    let start = MMIO_END.raw_value();
+    Some(Growth { region: start..start + size.next_multiple_of(HOTPLUG_UNIT), size })
+}
+
+/// Reserves `memory_mib` MiB of guest RAM: with what it boots, and the region in which it grows.
 ///
 /// # Errors
 /// [`Error::Size`], [`Error::Reserve`].
@@ -91,14 +115,11 @@ pub fn reserve(memory_mib: u32) -> Result<GuestMemoryMmap, Error> {
     if !(LEAST_MIB..=MOST_MIB).contains(&memory_mib) {
         return Err(Error::Size(memory_mib));
     }
-    let size = u64::from(memory_mib) * MIB;
-    let low = size.min(MMIO_START.raw_value());
+    let boot = 0..u64::from(memory_mib.min(BOOT_MIB)) * MIB;
+    let ranges = [Some(boot), growth(memory_mib).map(|growth| growth.region)];
     // x86_64: u64 fits usize.
-    let mut ranges = vec![(GuestAddress(0), low as usize)];
-    if size > low {
-        ranges.push((MMIO_END, (size - low) as usize));
-    }
-    let regions = ranges.into_iter().map(|(start, size)| region(start, size)).collect::<Option<Vec<_>>>();
+    let region = |range: Range<u64>| region(GuestAddress(range.start), (range.end - range.start) as usize);
+    let regions = ranges.into_iter().flatten().map(region).collect::<Option<Vec<_>>>();
     let regions = regions.ok_or_else(|| Error::Reserve { memory_mib, source: io::Error::last_os_error() })?;
     GuestMemoryMmap::from_regions(regions).map_err(Error::Layout)
 }
@@ -130,8 +151,8 @@ fn region(start: GuestAddress, size: usize) -> Option<GuestRegionMmap> {
     GuestRegionMmap::new(mapping, start)
 }
 
-/// Bytes of RAM below the MMIO hole.
-pub fn low_ram(memory: &GuestMemoryMmap) -> u64 {
+/// Bytes of RAM with which the guest boots, from address 0.
+pub fn boot_ram(memory: &GuestMemoryMmap) -> u64 {
     memory.find_region(GuestAddress(0)).map_or(0, GuestMemoryRegion::len)
 }
 
@@ -181,7 +202,7 @@ pub fn map_file(
 }
 
 fn check_bounds(memory: &GuestMemoryMmap, address: u64, length: u64) -> Result<(), Error> {
-    let ram = low_ram(memory);
+    let ram = boot_ram(memory);
     if address.checked_add(length).is_none_or(|end| end > ram) {
         return Err(Error::Outside { address, length, ram });
     }

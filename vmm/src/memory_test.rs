@@ -3,7 +3,7 @@ use std::{fs::File, io::Write};
 use proptest::prelude::*;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryRegion};
 
-use super::{Error, HUGE_PAGE_SIZE, MMIO_END, map_file, read_file, reserve};
+use super::{Error, Growth, HUGE_PAGE_SIZE, MMIO_END, growth, map_file, read_file, reserve};
 
 fn file() -> (File, Vec<u8>) {
     let bytes: Vec<u8> = (0..60_000u32).map(|index| (index % 253) as u8 + 1).collect();
@@ -13,14 +13,22 @@ fn file() -> (File, Vec<u8>) {
 }
 
 #[test]
-fn ram_is_laid_out_around_the_hole() {
-    let memory = reserve(4096).unwrap();
+fn ram_beyond_what_boots_is_above_the_hole() {
+    let memory = reserve(300).unwrap();
     let regions: Vec<_> = memory.iter().map(|region| (region.start_addr(), region.len())).collect();
-    assert_eq!(regions, [(GuestAddress(0), 3 << 30), (MMIO_END, 1 << 30)]);
+    assert_eq!(regions, [(GuestAddress(0), 256 << 20), (MMIO_END, 128 << 20)]);
     for region in memory.iter() {
         let host = region.as_ptr() as u64;
         assert_eq!(host % HUGE_PAGE_SIZE, region.start_addr().raw_value() % HUGE_PAGE_SIZE);
     }
+}
+
+#[test]
+fn a_small_guest_boots_with_all_it_has() {
+    assert_eq!(growth(256), None);
+    assert_eq!(reserve(128).unwrap().num_regions(), 1);
+    let start = MMIO_END.0;
+    assert_eq!(growth(300), Some(Growth { region: start..start + (128 << 20), size: 44 << 20 }));
 }
 
 #[test]

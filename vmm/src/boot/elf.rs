@@ -156,7 +156,7 @@ fn place(memory: &GuestMemoryMmap, file: &File, size: u64, header: &ProgramHeade
     if header.address < HIGH_MEMORY {
         return Err(Error::Damaged("a segment is below 1 MiB"));
     }
-    let ram = memory::low_ram(memory);
+    let ram = memory::boot_ram(memory);
     let end = header.address.checked_add(header.memory_size).filter(|end| *end <= ram);
     let end =
         end.ok_or(memory::Error::Outside { address: header.address, length: header.memory_size, ram })?;

@@ -1,6 +1,6 @@
 //! The PVH start info (Xen's public/arch-x86/hvm/start_info.h): command line, initramfs, memory map.
 
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::{COMMAND_LINE, HIGH_MEMORY, START_INFO, TABLES_END, TABLES_START};
 use crate::memory;
@@ -67,14 +67,13 @@ pub fn write(memory: &GuestMemoryMmap, command_line: &str, initramfs: Module) ->
     Ok(memory.write_obj(0u8, terminator)?)
 }
 
-/// Start, end and type of each range.
-fn memory_map(memory: &GuestMemoryMmap) -> Vec<(u64, u64, u32)> {
-    let mut map = vec![(0, TABLES_START, RAM), (TABLES_START, TABLES_END, RESERVED)];
-    for region in memory.iter() {
-        let start = region.start_addr().raw_value();
-        map.push((start.max(HIGH_MEMORY), start + region.len(), RAM));
-    }
-    map
+/// Start, end and type of each range. What is above the MMIO hole is plugged later.
+fn memory_map(memory: &GuestMemoryMmap) -> [(u64, u64, u32); 3] {
+    [
+        (0, TABLES_START, RAM),
+        (TABLES_START, TABLES_END, RESERVED),
+        (HIGH_MEMORY, memory::boot_ram(memory), RAM),
+    ]
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The devices of a microVM: one file or folder each, and one line in [`all`].
 
 pub mod fs;
+pub mod mem;
 pub mod rng;
 pub mod vsock;
 
@@ -15,6 +16,8 @@ use crate::virtio::device::VirtioDevice;
 pub struct Parts {
     /// The file systems that the guest sees.
     pub shares: fs::shares::Shares,
+    /// What the guest's memory grows by once it has booted.
+    pub growth: Option<mem::Growth>,
     /// The guest's context ID.
     pub cid: u32,
     /// Its connections go to the agent.
@@ -30,10 +33,12 @@ pub struct Parts {
 /// # Errors
 /// A device cannot be made.
 pub fn all(parts: Parts) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
-    let Parts { shares, cid, agent_listener, ready, on_ready } = parts;
-    Ok(vec![
+    let Parts { shares, growth, cid, agent_listener, ready, on_ready } = parts;
+    let mut devices: Vec<Box<dyn VirtioDevice>> = vec![
         Box::new(rng::Rng::default()),
         Box::new(fs::Fs::new(shares)),
         Box::new(vsock::Vsock::new(cid.into(), agent_listener, ready, on_ready)?),
-    ])
+    ];
+    devices.extend(growth.map(|growth| Box::new(mem::Mem::new(growth)) as _));
+    Ok(devices)
 }

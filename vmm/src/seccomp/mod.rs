@@ -3,7 +3,7 @@
 //! | thread | is reached by | may |
 //! |---|---|---|
 //! | vCPU | the guest's every exit | run the guest, signal eventfds |
-//! | rng, fs, vsock | the guest's queues | what the device does |
+//! | rng, mem, fs, vsock | the guest's queues | what the device does |
 //! | main | the runtime | start and stop the other threads, whose filters add to its own |
 //!
 //! Anything else kills the process: either it is taken over, or this list is wrong and a test must find out.
@@ -26,6 +26,8 @@ pub enum Thread {
     Vcpu,
     /// The entropy device.
     Rng,
+    /// The memory device.
+    Mem,
     /// The file server.
     Fs,
     /// The vsock device.
@@ -46,6 +48,8 @@ fn calls(thread: Thread) -> Vec<u32> {
         Thread::Main => &[BASE, DEVICE, MAIN, FILES, SOCKETS],
         Thread::Vcpu => &[BASE, VCPU],
         Thread::Rng => &[BASE, DEVICE],
+        // It reports that the guest has grown.
+        Thread::Mem => &[BASE, DEVICE, &[libc::SYS_sendto]],
         Thread::Fs => &[BASE, DEVICE, FILES],
         Thread::Vsock => &[BASE, DEVICE, SOCKETS],
     };
@@ -65,7 +69,7 @@ fn requests(thread: Thread) -> &'static [u32] {
     match thread {
         Thread::Vcpu => &[KVM_RUN, KVM_GET_REGS],
         Thread::Main | Thread::Vsock => &[FIONBIO],
-        Thread::Rng | Thread::Fs => &[],
+        Thread::Rng | Thread::Mem | Thread::Fs => &[],
     }
 }
 

@@ -2,7 +2,7 @@ use seccompiler::BpfProgram;
 
 use super::{Thread, calls, program, requests};
 
-const ALL: [Thread; 5] = [Thread::Main, Thread::Vcpu, Thread::Rng, Thread::Fs, Thread::Vsock];
+const ALL: [Thread; 6] = [Thread::Main, Thread::Vcpu, Thread::Rng, Thread::Mem, Thread::Fs, Thread::Vsock];
 const X86_64: u32 = 0xc000_003e;
 
 /// Runs the few instructions that the programs are made of.
@@ -77,7 +77,7 @@ fn no_thread_can_mount_trace_or_execute() {
 #[test]
 fn the_main_thread_may_all_that_its_device_threads_may() {
     let main = calls(Thread::Main);
-    for thread in [Thread::Rng, Thread::Fs, Thread::Vsock] {
+    for thread in [Thread::Rng, Thread::Mem, Thread::Fs, Thread::Vsock] {
         assert!(calls(thread).iter().all(|call| main.contains(call)), "{thread:?}");
     }
 }

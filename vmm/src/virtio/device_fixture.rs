@@ -70,11 +70,17 @@ impl DeviceFixture {
         buffers.push(Buffer { address: reply, length: room, writable: true });
         buffers.retain(|buffer| buffer.length > 0);
         self.queues[queue].offer(&buffers).unwrap();
-        self.notify(queue);
-        if self.interrupt.has_failed() {
-            return None;
-        }
-        let (_, length) = self.queues[queue].used().unwrap();
+        self.events[queue].write(1).unwrap();
+        // Interrupts may tell of other things too.
+        let length = loop {
+            self.irq.read().unwrap();
+            if self.interrupt.has_failed() {
+                return None;
+            }
+            if let Some((_, length)) = self.queues[queue].used() {
+                break length;
+            }
+        };
         let mut bytes = vec![0; length as usize];
         self.memory.read_slice(&mut bytes, GuestAddress(reply)).unwrap();
         Some(bytes)

@@ -15,13 +15,14 @@ const CONFIGURATION: u32 = 2;
 pub struct Interrupt {
     status: AtomicU32,
     failed: AtomicU32,
+    generation: AtomicU32,
     irq: EventFd,
 }
 
 impl Interrupt {
     /// An interrupt that injects through `irq`, an irqfd.
     pub fn new(irq: EventFd) -> Self {
-        Self { status: AtomicU32::new(0), failed: AtomicU32::new(0), irq }
+        Self { status: AtomicU32::new(0), failed: AtomicU32::new(0), generation: AtomicU32::new(0), irq }
     }
 
     /// Tells the driver that the device has used buffers.
@@ -31,7 +32,13 @@ impl Interrupt {
 
     /// Tells the driver that configuration space has changed.
     pub fn configuration_changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
         self.raise(CONFIGURATION);
+    }
+
+    /// Changes whenever configuration space does (virtio 1.3 §2.5.1).
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Marks the device as failed because its driver (or its own resources) broke the rules; it does no more work

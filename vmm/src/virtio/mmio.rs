@@ -172,8 +172,7 @@ impl MmioTransport {
             register::STATUS => self.registers.status,
             // There is no shared memory region: each has length and base -1 (§4.2.2).
             register::SHARED_MEMORY_LENGTH_LOW..=register::SHARED_MEMORY_BASE_HIGH => u32::MAX,
-            // No device changes its configuration yet.
-            register::CONFIG_GENERATION => 0,
+            register::CONFIG_GENERATION => self.interrupt.generation(),
             _ => 0,
         }
     }

@@ -1,0 +1,277 @@
+//! The memory device (virtio 1.3 §5.15): RAM that the guest takes into use after it has booted.
+//!
+//! A kernel that boots pays for every page it has, 16 KiB of descriptors a MiB. So every guest boots with the same small
+//! RAM, and the rest lies in a region that its driver plugs block by block once it is told to:
+//!
+//! ```text
+//!  booted ──▶ agent connects ──▶ grow(): requested size rises ──▶ PLUG, PLUG, … ──▶ all plugged: grown
+//! ```
+//!
+//! The region is backed lazily like all RAM: a guest that uses blocks which it has not plugged gets no more than it could
+//! have plugged.
+
+use std::{
+    fmt, io,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::DescriptorChain;
+use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap};
+
+use crate::{
+    memory::HUGE_PAGE_SIZE,
+    seccomp::Thread,
+    virtio::{
+        device::{ActivateError, Activation, VirtioDevice},
+        interrupt::Interrupt,
+        worker::{Handler, Nonsense, Worker},
+    },
+};
+
+const NAME: &str = "mem";
+const DEVICE_TYPE: u32 = 24;
+const QUEUE_SIZES: [u16; 1] = [16];
+const STACK: usize = 64 << 10;
+
+/// The unit of plugging, in bytes: what the host can take back whole.
+const BLOCK_SIZE: u64 = HUGE_PAGE_SIZE;
+
+/// Bytes of a request.
+const REQUEST_SIZE: usize = 24;
+
+/// Request types.
+const PLUG: u16 = 0;
+const UNPLUG: u16 = 1;
+const UNPLUG_ALL: u16 = 2;
+const STATE: u16 = 3;
+
+/// Response types.
+const ACK: u16 = 0;
+const NACK: u16 = 1;
+const ERROR: u16 = 3;
+
+/// States in the response to [`STATE`].
+const PLUGGED: u16 = 0;
+const UNPLUGGED: u16 = 1;
+const MIXED: u16 = 2;
+
+/// What a snapshot keeps of the device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The region, in guest physical addresses.
+    region: Range<u64>,
+    /// What the guest should have plugged, in bytes.
+    requested: u64,
+    /// Whether each block is plugged.
+    blocks: Vec<bool>,
+}
+
+impl State {
+    fn plugged(&self) -> u64 {
+        self.blocks.iter().filter(|plugged| **plugged).count() as u64 * BLOCK_SIZE
+    }
+
+    /// The blocks from `address`, if they are in the region.
+    fn range(&self, address: u64, count: u16) -> Option<Range<usize>> {
+        let offset = address.checked_sub(self.region.start).filter(|offset| offset % BLOCK_SIZE == 0)?;
+        let first = usize::try_from(offset / BLOCK_SIZE).ok()?;
+        let end = first.checked_add(count.into())?;
+        (count > 0 && end <= self.blocks.len()).then_some(first..end)
+    }
+}
+
+struct Shared {
+    state: State,
+    /// Bytes that the guest is to have in the end.
+    size: u64,
+    interrupt: Option<Arc<Interrupt>>,
+    on_grown: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// The memory that a guest can grow by; clones are the same.
+#[derive(Clone)]
+pub struct Growth(Arc<Mutex<Shared>>);
+
+impl Growth {
+    /// Nothing of `region` is plugged, and `size` bytes of it are to be in the end.
+    pub fn new(region: Range<u64>, size: u64) -> Self {
+        let blocks = vec![false; ((region.end - region.start) / BLOCK_SIZE) as usize];
+        let state = State { region, requested: 0, blocks };
+        Self(Arc::new(Mutex::new(Shared {
+            state,
+            size: size / BLOCK_SIZE * BLOCK_SIZE,
+            interrupt: None,
+            on_grown: None,
+        })))
+    }
+
+    /// Lets the guest plug all of it and calls `on_grown` when it has: at once where there is nothing to plug, or the guest
+    /// has no driver.
+    pub fn grow(&self, on_grown: Box<dyn FnOnce() + Send>) {
+        let mut shared = self.lock();
+        match &shared.interrupt {
+            Some(interrupt) if shared.size > shared.state.plugged() => {
+                let interrupt = Arc::clone(interrupt);
+                shared.state.requested = shared.size;
+                shared.on_grown = Some(on_grown);
+                interrupt.configuration_changed();
+            }
+            _ => {
+                drop(shared);
+                on_grown();
+            }
+        }
+    }
+
+    /// What a snapshot keeps.
+    pub fn state(&self) -> State {
+        self.lock().state.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Growth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Growth").field(&self.lock().state.region).finish()
+    }
+}
+
+/// A memory device.
+#[derive(Debug)]
+pub struct Mem {
+    growth: Growth,
+    worker: Option<Worker>,
+}
+
+impl Mem {
+    /// A device for this memory.
+    pub fn new(growth: Growth) -> Self {
+        Self { growth, worker: None }
+    }
+}
+
+impl VirtioDevice for Mem {
+    fn device_type(&self) -> u32 {
+        DEVICE_TYPE
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_RING_F_EVENT_IDX
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let state = self.growth.state();
+        let size = state.region.end - state.region.start;
+        // Block size, node, region, how much of it is usable, plugged and requested.
+        let config: Vec<u8> =
+            [BLOCK_SIZE, 0, state.region.start, size, size, state.plugged(), state.requested]
+                .iter()
+                .flat_map(|field| field.to_le_bytes())
+                .collect();
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (byte, value) in data.iter_mut().zip(config.iter().skip(from)) {
+            *byte = *value;
+        }
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        let interrupt = Arc::clone(&activation.interrupt);
+        let worker = Worker::spawn(NAME, Thread::Mem, STACK, activation, self.growth.clone());
+        self.worker = Some(worker.map_err(|e| ActivateError { device: NAME, reason: e.to_string() })?);
+        self.growth.lock().interrupt = Some(interrupt);
+        Ok(())
+    }
+
+    /// What is plugged stays plugged (§5.15.5.1): the guest may live in it.
+    fn reset(&mut self) {
+        self.growth.lock().interrupt = None;
+        if let Some(worker) = self.worker.take() {
+            worker.stop();
+        }
+    }
+}
+
+impl Handler for Growth {
+    fn handle(
+        &mut self,
+        _queue: usize,
+        memory: &GuestMemoryMmap,
+        chain: DescriptorChain<&GuestMemoryMmap>,
+    ) -> Result<u32, Nonsense> {
+        let mut request = [0; REQUEST_SIZE];
+        let mut reader = chain.clone().reader(memory)?;
+        io::Read::read_exact(&mut reader, &mut request).map_err(|_| Nonsense)?;
+        let (kind, state) = self.carry_out(memory, &request);
+        let mut response = [0; 10];
+        response[..2].copy_from_slice(&kind.to_le_bytes());
+        response[8..].copy_from_slice(&state.to_le_bytes());
+        let mut writer = chain.writer(memory)?;
+        io::Write::write_all(&mut writer, &response).map_err(|_| Nonsense)?;
+        Ok(response.len() as u32)
+    }
+}
+
+impl Growth {
+    /// The type of the response, and the state for a request for it.
+    fn carry_out(&self, memory: &GuestMemoryMmap, request: &[u8; REQUEST_SIZE]) -> (u16, u16) {
+        let kind = u16::from_le_bytes([request[0], request[1]]);
+        let address = u64::from_le_bytes(std::array::from_fn(|index| request[8 + index]));
+        let count = u16::from_le_bytes([request[16], request[17]]);
+        let mut shared = self.lock();
+        let state = &mut shared.state;
+        if kind == UNPLUG_ALL {
+            let all = 0..state.blocks.len();
+            return (unplug(memory, state, all), 0);
+        }
+        let Some(range) = state.range(address, count) else { return (ERROR, 0) };
+        let blocks = &state.blocks[range.clone()];
+        let (all, none) = (blocks.iter().all(|plugged| *plugged), !blocks.contains(&true));
+        match kind {
+            PLUG if none => {
+                if state.plugged() + u64::from(count) * BLOCK_SIZE > state.requested {
+                    return (NACK, 0);
+                }
+                state.blocks[range].fill(true);
+                if state.plugged() == state.requested
+                    && let Some(on_grown) = shared.on_grown.take()
+                {
+                    on_grown();
+                }
+                (ACK, 0)
+            }
+            UNPLUG if all => (unplug(memory, state, range), 0),
+            STATE if all => (ACK, PLUGGED),
+            STATE if none => (ACK, UNPLUGGED),
+            STATE => (ACK, MIXED),
+            _ => (ERROR, 0),
+        }
+    }
+}
+
+/// Gives blocks back to the host.
+fn unplug(memory: &GuestMemoryMmap, state: &mut State, range: Range<usize>) -> u16 {
+    if range.is_empty() {
+        return ACK;
+    }
+    let start = GuestAddress(state.region.start + range.start as u64 * BLOCK_SIZE);
+    let size = range.len() * BLOCK_SIZE as usize;
+    let Ok(slice) = memory.get_slice(start, size) else { return ERROR };
+    // SAFETY: the range is the guest's own memory, which holds no references; it reads as zero afterwards.
+    unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), size, libc::MADV_DONTNEED) };
+    state.blocks[range].fill(false);
+    ACK
+}
+
+#[cfg(test)]
+#[path = "mem_test.rs"]
+mod tests;
