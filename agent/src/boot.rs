@@ -1,5 +1,7 @@
 //! What the guest needs once, before its first container. Every call here is paid at every start of a pod.
 
+use std::{fs, os::fd::AsRawFd};
+
 use nix::{
     errno::Errno,
     fcntl::{OFlag, open},
@@ -11,7 +13,6 @@ use nix::{
     },
     unistd::{chroot, fchdir},
 };
-use std::os::fd::AsRawFd;
 use stockade_protocol::agent::SHARE_TAG;
 
 use crate::{
@@ -29,6 +30,11 @@ const CGROUP_OPTIONS: &str = "nsdelegate,memory_recursiveprot";
 
 /// Open files that the agent itself may have: some ten for every container.
 const AGENT_OPEN_FILES: u64 = 1 << 16;
+
+/// What the kernel would otherwise derive from the memory that a guest boots with, which is little of what it
+/// may get: as many threads as there are PIDs, and as many open files as fit.
+const SYSCTL: [(&str, &str); 2] =
+    [("/proc/sys/kernel/threads-max", "32768"), ("/proc/sys/fs/file-max", "9223372036854775807")];
 
 /// Makes the agent's surroundings.
 pub fn prepare() -> Result<()> {
@@ -67,7 +73,10 @@ fn raise_limits() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, AGENT_OPEN_FILES, crate::init::MOST_OPEN_FILES)
         .and_then(|()| setrlimit(Resource::RLIMIT_NPROC, unlimited, unlimited))
         .and_then(|()| setrlimit(Resource::RLIMIT_SIGPENDING, unlimited, unlimited))
-        .or_internal(|| "raise the resource limits".to_owned())
+        .or_internal(|| "raise the resource limits".to_owned())?;
+    SYSCTL.iter().try_for_each(|(path, value)| {
+        fs::write(path, value).or_internal(|| format!("write {value} to {path}"))
+    })
 }
 
 fn bring_loopback_up() -> Result<()> {

@@ -3,7 +3,7 @@
 //! Between a pipe and a socket the kernel moves them itself (splice); a terminal needs a buffer.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     rc::Rc,
 };
 
@@ -128,7 +128,6 @@ nix::ioctl_read_bad!(fionread, libc::FIONREAD, libc::c_int);
 
 /// Bytes that can be read from a pipe without blocking.
 fn readable_bytes(pipe: &OwnedFd) -> usize {
-    use std::os::fd::AsRawFd;
     let mut count: libc::c_int = 0;
     // SAFETY: FIONREAD stores one int, which `count` is.
     let result = unsafe { fionread(pipe.as_raw_fd(), &raw mut count) };

@@ -15,7 +15,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::OFlag,
+    fcntl::{FcntlArg, OFlag, fcntl},
     sys::socket::{Shutdown, shutdown},
     unistd::{Uid, fchown, pipe2},
 };
@@ -210,7 +210,6 @@ impl Channel {
 }
 
 fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
-    use nix::fcntl::{FcntlArg, fcntl};
     fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
 }
 

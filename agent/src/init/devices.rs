@@ -11,7 +11,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::OFlag,
+    fcntl::{AtFlags, OFlag, open},
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::{
         stat::{Mode, SFlag, makedev, mknodat},
@@ -100,7 +100,7 @@ fn make_node(folder: &OwnedFd, name: &Path, device: &Device) -> Result<(), Errno
         return Ok(());
     }
     let owner = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-    fchownat(folder, name, Some(owner.0), Some(owner.1), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
+    fchownat(folder, name, Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)
 }
 
 fn create_links(root: &Root) -> Result<()> {
@@ -135,7 +135,7 @@ impl Stage {
         if self.folder.is_none() {
             mount(Some("tmpfs"), STAGE, Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))?;
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            self.folder = Some(nix::fcntl::open(STAGE, flags, Mode::empty())?);
+            self.folder = Some(open(STAGE, flags, Mode::empty())?);
         }
         let Some(folder) = &self.folder else { return Err(Errno::ENOENT) };
         let name = self.nodes.to_string();

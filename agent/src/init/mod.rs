@@ -9,6 +9,7 @@ use std::{
     ffi::CString,
     fs::File,
     io::{IoSlice, IoSliceMut},
+    mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -19,7 +20,7 @@ use nix::{
     sys::{
         prctl,
         signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
-        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg},
+        socket::{CmsgIterator, ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg},
         stat::{Mode, umask},
     },
     unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, setsid},
@@ -28,7 +29,7 @@ use stockade_protocol::{container::Container, frame};
 
 use crate::{
     clone::{self, Fork},
-    error::{AgentError, Context, ErrorKind, Result, error},
+    error::{AgentError, Context, ErrorKind, Result, error, reason},
     stdio::ProcessPipes,
 };
 
@@ -182,13 +183,13 @@ fn leave_the_agent(channel: OwnedFd, pipes: Option<ProcessPipes>) -> Result<Owne
             .or_internal(|| "set the standard streams".to_owned())?;
     }
     // The numbers are closed below, all at once.
-    std::mem::forget(pipes);
+    mem::forget(pipes);
     let channel = if channel.as_raw_fd() == CHANNEL {
         channel
     } else {
         // SAFETY: whatever was at this number in the agent, nothing here uses it.
         let fd = unsafe { libc::dup3(channel.as_raw_fd(), CHANNEL, libc::O_CLOEXEC) };
-        std::mem::forget(channel);
+        mem::forget(channel);
         Errno::result(fd).or_internal(|| "set the channel to the agent".to_owned())?;
         // SAFETY: dup3 has just made it, and its number's former owner is never dropped here.
         unsafe { OwnedFd::from_raw_fd(CHANNEL) }
@@ -244,7 +245,7 @@ pub fn hear(channel: &OwnedFd) -> Report {
     }
 }
 
-fn received_descriptor(mut control: nix::sys::socket::CmsgIterator<'_>) -> Option<OwnedFd> {
+fn received_descriptor(mut control: CmsgIterator<'_>) -> Option<OwnedFd> {
     control.find_map(|message| match message {
         // SAFETY: the kernel has just made these descriptors for this process, and nobody else knows them.
         ControlMessageOwned::ScmRights(fds) => fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }),
@@ -269,7 +270,7 @@ fn execute(program: &CString, args: &[CString], env: &[CString]) -> Result<Infal
         Errno::ENOENT => ErrorKind::ExecutableNotFound,
         _ => ErrorKind::NotExecutable,
     };
-    let text = format!("exec {}: {}", program.to_string_lossy(), crate::error::reason(errno));
+    let text = format!("exec {}: {}", program.to_string_lossy(), reason(errno));
     Err(error(kind, text))
 }
 

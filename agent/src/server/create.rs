@@ -1,6 +1,6 @@
 //! `Request::Create`: clones the container's init, which builds the container from inside and then waits.
 
-use std::rc::Rc;
+use std::{os::fd::OwnedFd, rc::Rc};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use stockade_protocol::{
@@ -12,7 +12,7 @@ use super::{MOST_CONTAINERS, Server, Target};
 use crate::{
     cgroup::Cgroup,
     container::{Channel, Container, Phase},
-    error::{Context, ErrorKind, Result, error},
+    error::{AgentError, Context, ErrorKind, Result, error},
     init::{self, Joined, Report},
     poller::Token,
     process::Process,
@@ -68,7 +68,7 @@ impl Server {
         spec: &container::Container,
         joined: &Joined,
         cgroup: &Cgroup,
-    ) -> Result<(Process, std::os::fd::OwnedFd)> {
+    ) -> Result<(Process, OwnedFd)> {
         let (stdio, pipes) = match spec.process.terminal {
             Some(_) => (Stdio::default(), None),
             None => {
@@ -118,7 +118,7 @@ impl Server {
         id: &Rc<ProcessId>,
         reply_to: Token,
         warnings: Vec<String>,
-        terminal: Option<std::os::fd::OwnedFd>,
+        terminal: Option<OwnedFd>,
     ) {
         let Some(process) = self.processes.get_mut(id) else { return };
         let guest_pid = process.pid.as_raw() as u32;
@@ -137,7 +137,7 @@ impl Server {
     }
 
     /// Undoes what there is of a container, and only then says why.
-    fn fail_creation(&mut self, id: &str, error: crate::error::AgentError) {
+    fn fail_creation(&mut self, id: &str, error: AgentError) {
         let Some(container) = self.containers.get(id) else { return };
         if let Phase::Creating(reply_to) = container.phase {
             self.begin_removal(id, reply_to, Response::Error(error));
