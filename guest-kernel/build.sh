@@ -92,20 +92,27 @@ if [ -n "${STOCKADE_KERNEL_TARBALL-}" ]; then
     sha256=${STOCKADE_KERNEL_SHA256:?"is the checksum that $tarball must have: see guest-kernel/README.md"}
 fi
 
-mkdir -p "$cache" "${output%/*}"
-# One build at a time; who waited finds it in the cache. What a killed build left behind goes.
-exec {lock}> "$cache/lock"
-flock "$lock"
-rm -rf "$cache"/build.*
-work=$(mktemp -d "$cache/build.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-
 tools=$(gcc --version && ld --version) || check_packages
 inputs=$({ echo "$sha256 $tools"; cat "$here/kernel.config" "${BASH_SOURCE[0]}"; } | sha256sum)
 entry=$cache/${inputs%% *}
+mkdir -p "$cache" "${output%/*}"
+work=
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+
+# One build at a time; who waited finds it in the cache. What a killed build left behind goes.
+lock_cache() {
+    exec {lock}> "$cache/lock"
+    flock "$lock"
+    rm -rf "$cache"/build.*
+    work=$(mktemp -d "$cache/build.XXXXXX")
+}
+
 if [ ! -d "$entry" ]; then
-    build_in "$work/kernel"
-    mv -T "$work/kernel" "$entry"
+    lock_cache
+    if [ ! -d "$entry" ]; then
+        build_in "$work/kernel"
+        mv -T "$work/kernel" "$entry"
+    fi
 fi
 if ! cmp -s "$entry/vmlinux" "$output"; then
     # Running VMs map the file that is there: never write into it.
@@ -114,6 +121,7 @@ if ! cmp -s "$entry/vmlinux" "$output"; then
 fi
 
 if [ "${1-}" = --reproducible ]; then
+    [ -n "$work" ] || lock_cache
     build_in "$work/another/folder"
     cmp "$work/another/folder/vmlinux" "$entry/vmlinux" || fail "two builds of the same inputs differ"
     echo "guest-kernel: two builds in different folders are the same, sha256 $(sha256sum < "$entry/vmlinux")"
