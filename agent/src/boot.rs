@@ -24,8 +24,8 @@ use crate::{
 /// The tree of shared file systems.
 pub const SHARES: &str = "/run/shares";
 
-/// A container may divide its cgroup but not change the limits of its root, and protection of memory reaches the cgroups
-/// below, as where systemd mounts them.
+/// A container may divide its cgroup but not change the limits of its root, and protection of memory reaches
+/// the cgroups below, as where systemd mounts them.
 const CGROUP_OPTIONS: &str = "nsdelegate,memory_recursiveprot";
 
 /// Open files that the agent itself may have: some ten for every container.
