@@ -108,8 +108,8 @@ impl Growth {
         })))
     }
 
-    /// Lets the guest plug all of it and calls `on_grown` when it has: at once where there is nothing to plug, or the guest
-    /// has no driver.
+    /// Lets the guest plug all of it and calls `on_grown` with the last block: its driver is about to add that, and has added
+    /// the others. At once where there is nothing to plug, or the guest has no driver.
     pub fn grow(&self, on_grown: Box<dyn FnOnce() + Send>) {
         let mut shared = self.lock();
         match &shared.interrupt {
