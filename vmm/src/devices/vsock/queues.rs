@@ -47,36 +47,21 @@ impl Ring {
     }
 }
 
-/// A packet from the guest.
-#[derive(Debug)]
-pub struct Packet {
-    /// Its header.
-    pub header: Header,
-    head: u16,
-    descriptors: usize,
-}
-
 /// The tx queue: from the guest.
 ///
-/// Its used buffers are of little interest: the driver only frees them. An interrupt of their own would wake the guest
-/// after each packet that it sends and then waits for the answer to, a third of the instructions of that round trip. So
-/// they are kept until an interrupt is due for the rx queue, which virtio-mmio's only line makes one for both, or until
-/// there are enough of them.
-pub struct TxQueue {
-    ring: Ring,
-    /// Heads of chains that are done with, and how many descriptors they have.
-    held: Vec<u16>,
-    held_descriptors: usize,
-}
+/// Chains go back as soon as they are done with, not with the next interrupt that is due anyway, tempting as that is:
+/// Linux counts a packet against its socket until then, and credit does not wake a writer whose socket has half of its
+/// send buffer counted (`sock_writeable`).
+pub struct TxQueue(Ring);
 
 impl TxQueue {
     /// Takes packets from `queue`.
     pub fn new(queue: Queue) -> Self {
-        Self { ring: Ring { queue, used: false }, held: Vec::new(), held_descriptors: 0 }
+        Self(Ring { queue, used: false })
     }
 
-    /// The next packet, and exactly its data in `data`. `None` when there is no more; the driver then notifies of the
-    /// next.
+    /// The next packet: its chain's head for [`Self::complete`], its header, and exactly its data in `data`. `None` when
+    /// there is no more; the driver then notifies of the next.
     ///
     /// # Errors
     /// Broken rings, or a chain that is no packet.
@@ -84,19 +69,18 @@ impl TxQueue {
         &mut self,
         memory: &'m GuestMemoryMmap,
         data: &mut Vec<VolatileSlice<'m>>,
-    ) -> Result<Option<Packet>, QueueError> {
+    ) -> Result<Option<(u16, Header)>, QueueError> {
         let chain = loop {
-            self.ring.queue.disable_notification(memory)?;
-            match self.ring.pop(memory)? {
+            self.0.queue.disable_notification(memory)?;
+            match self.0.pop(memory)? {
                 Some(chain) => break chain,
-                None if self.ring.queue.enable_notification(memory)? => {}
+                None if self.0.queue.enable_notification(memory)? => {}
                 None => return Ok(None),
             }
         };
         let head = chain.head_index();
         data.clear();
         let found = buffers::collect(memory, chain, Access::Readable, data)?;
-        let descriptors = data.len();
         let mut bytes = [0; HEADER_SIZE];
         if buffers::copy_out(data, &mut bytes) < HEADER_SIZE {
             return Err(ChainError::TooShort { found, needed: HEADER_SIZE }.into());
@@ -109,30 +93,23 @@ impl TxQueue {
         let skipped = data.len() - buffers::skip(data, HEADER_SIZE).len();
         data.drain(..skipped);
         buffers::truncate(data, header.len as usize);
-        Ok(Some(Packet { header, head, descriptors }))
+        Ok(Some((head, header)))
     }
 
-    /// A packet is done with; its chain goes back at the next [`Self::release`].
-    pub fn hold(&mut self, packet: &Packet) {
-        self.held.push(packet.head);
-        self.held_descriptors += packet.descriptors;
-    }
-
-    /// True when a quarter of the queue is held: the driver should not run out of it.
-    pub fn holds_many(&self) -> bool {
-        self.held_descriptors >= usize::from(self.ring.queue.size() / 4)
-    }
-
-    /// Gives what is held back to the driver. True when that wants an interrupt.
+    /// Gives a packet's chain back.
     ///
     /// # Errors
     /// Broken rings.
-    pub fn release(&mut self, memory: &GuestMemoryMmap) -> Result<bool, QueueError> {
-        self.held_descriptors = 0;
-        for head in self.held.drain(..) {
-            self.ring.complete(memory, head, 0)?;
-        }
-        self.ring.needs_interrupt(memory)
+    pub fn complete(&mut self, memory: &GuestMemoryMmap, head: u16) -> Result<(), QueueError> {
+        self.0.complete(memory, head, 0)
+    }
+
+    /// True when the driver wants an interrupt for what was completed since the last call.
+    ///
+    /// # Errors
+    /// Broken rings.
+    pub fn needs_interrupt(&mut self, memory: &GuestMemoryMmap) -> Result<bool, QueueError> {
+        self.0.needs_interrupt(memory)
     }
 }
 

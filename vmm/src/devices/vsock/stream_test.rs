@@ -422,23 +422,13 @@ fn clients_beyond_the_limit_wait() {
 }
 
 #[test]
-fn sent_buffers_come_back_with_the_next_interrupt() {
+fn sent_buffers_come_back_without_an_answer() {
     for event_idx in [false, true] {
         let mut bench = Bench::with_event_idx(event_idx);
         bench.agent_connects(GUEST_PORT);
         while bench.guest.tx.used().is_some() {}
         bench.interrupts();
         bench.send_data(header(op::RW, GUEST_PORT, READY_PORT), b"no answer");
-        assert_eq!((bench.guest.tx.used(), bench.interrupts()), (None, 0));
-        bench.host.ready.write_all(b"something else").unwrap();
-        bench.run();
-        assert!(bench.guest.tx.used().is_some());
-        assert_eq!(bench.interrupts(), 1);
-        // A guest that only sends gets them back before it runs out: a packet takes 2 of 128.
-        for sent in 1..=16 {
-            assert_eq!((bench.guest.tx.used(), bench.interrupts()), (None, 0));
-            bench.send_data(header(op::RW, GUEST_PORT, READY_PORT), &[sent]);
-        }
         assert!(bench.guest.tx.used().is_some());
         assert_eq!(bench.interrupts(), 1);
     }

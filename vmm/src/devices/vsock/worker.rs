@@ -169,11 +169,9 @@ impl Worker {
         self.take_packets().map_err(WorkerError::tx)?;
         self.give_turns().map_err(WorkerError::rx)?;
         self.muxer.watch_listener()?;
-        let mut interrupt = self.rx.needs_interrupt(&self.memory).map_err(WorkerError::rx)?;
-        if interrupt || self.tx.holds_many() {
-            interrupt |= self.tx.release(&self.memory).map_err(WorkerError::tx)?;
-        }
-        if interrupt {
+        let rx = self.rx.needs_interrupt(&self.memory).map_err(WorkerError::rx)?;
+        let tx = self.tx.needs_interrupt(&self.memory).map_err(WorkerError::tx)?;
+        if rx || tx {
             self.interrupt.used();
         }
         Ok(count)
@@ -199,12 +197,12 @@ impl Worker {
         }
         let mut data = Vec::new();
         for _ in 0..TX_BUDGET {
-            let Some(packet) = self.tx.next(&self.memory, &mut data)? else {
+            let Some((head, header)) = self.tx.next(&self.memory, &mut data)? else {
                 self.tx_pending = false;
                 break;
             };
-            self.muxer.handle(&packet.header, &mut data);
-            self.tx.hold(&packet);
+            self.muxer.handle(&header, &mut data);
+            self.tx.complete(&self.memory, head)?;
         }
         Ok(())
     }
