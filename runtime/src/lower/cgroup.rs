@@ -82,7 +82,7 @@ fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) 
     match limit {
         Some(Amount::Bytes(bytes)) if bytes < LEAST_MEMORY => {
             let problem =
-                format!("{bytes} bytes are too few to start a process in; give {LEAST_MEMORY} or more");
+                format!("the memory limit is too small: {bytes} bytes; give {LEAST_MEMORY} or more");
             return Err(SpecError::new(property("limit"), problem));
         }
         Some(Amount::Bytes(bytes)) => {
