@@ -13,6 +13,9 @@ use crate::sys::process::ProcessRef;
 /// How long a killed process may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long an engine may take to reap it. `ps` shows it until then; nothing else depends on it.
+const REAPED_WITHIN: Duration = Duration::from_millis(200);
+
 /// How long the relay of a stopped container may take to deliver the rest of its output.
 const DELIVERS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -68,14 +71,16 @@ pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
 
 /// Kills a process that still lives, and waits for its end.
 fn end(process: Option<ProcessRef>) -> anyhow::Result<()> {
-    let Some((process, pidfd)) = process.and_then(|process| Some((process, process.open()?))) else {
+    let Some((process, pidfd)) = process.and_then(|process| Some((process, process.find()?))) else {
         return Ok(());
     };
-    // It fails only where the process has ended in the meantime.
+    // It fails only where the process has ended already.
     let _ = pidfd.signal(libc::SIGKILL);
-    if pidfd.wait_end(ENDS_WITHIN) {
-        Ok(())
-    } else {
-        anyhow::bail!("process {} does not end, {ENDS_WITHIN:?} after it was killed", process.pid)
+    if !pidfd.wait_end(ENDS_WITHIN) {
+        anyhow::bail!("process {} does not end, {ENDS_WITHIN:?} after it was killed", process.pid);
     }
+    if !pidfd.wait_reaped(REAPED_WITHIN) {
+        tracing::debug!("process {} has ended, but its parent has not reaped it", process.pid);
+    }
+    Ok(())
 }

@@ -66,12 +66,16 @@ pub fn lower(bundle: &Bundle, id: &ContainerId) -> Result<Lowered, SpecError> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
     let mut warnings = unapplied::warnings(spec);
-    let (namespaces, network) = namespaces::lower(linux, &mut warnings)?;
+    let (mut namespaces, network) = namespaces::lower(linux, &mut warnings)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let limits = cgroup::lower(resources, id, &mut warnings)?;
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let (mounts, sources) = mounts::lower(bundle, id, &mut warnings)?;
-    let (hostname, domainname) = names(spec, namespaces.uts == Namespace::New, &mut warnings)?;
+    let (hostname, domainname) = names(spec)?;
+    if hostname.is_some() || domainname.is_some() {
+        // Without a `uts` entry they would be the runtime's: here the guest's, which is this container's alone.
+        namespaces.uts = Namespace::New;
+    }
 
     let mut trees = vec![Tree {
         source: bundle.rootfs.clone(),
@@ -117,20 +121,12 @@ pub fn share_path(id: &ContainerId, name: &str) -> String {
     format!("{id}/{name}")
 }
 
-fn names(
-    spec: &Spec,
-    own_uts: bool,
-    warnings: &mut Vec<String>,
-) -> Result<(Option<String>, Option<String>), SpecError> {
+fn names(spec: &Spec) -> Result<(Option<String>, Option<String>), SpecError> {
     let mut names = [None, None];
     for (slot, (value, path)) in
         names.iter_mut().zip([(spec.hostname(), "hostname"), (spec.domainname(), "domainname")])
     {
         let Some(value) = value.as_ref().filter(|value| !value.is_empty()) else { continue };
-        if !own_uts {
-            warnings.push(format!("{path} is not set: linux.namespaces has no `uts` entry"));
-            continue;
-        }
         // __NEW_UTS_LEN of sethostname(2).
         if value.len() > 64 {
             return Err(SpecError::new(path, "is longer than 64 bytes"));

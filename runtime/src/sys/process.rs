@@ -32,10 +32,14 @@ impl ProcessRef {
 
     /// A pidfd, unless the process has ended (zombies included).
     pub fn open(&self) -> Option<Pidfd> {
+        self.find().filter(|_| self.is_alive())
+    }
+
+    /// A pidfd, also of a zombie.
+    pub fn find(&self) -> Option<Pidfd> {
         let pidfd = Pidfd::open(self.pid).ok()?;
         // Read after pidfd_open: the PID cannot change hands under a pidfd of the right process.
-        let stat = Stat::read(self.pid)?;
-        (stat.start_time == self.start_time && !stat.ended()).then_some(pidfd)
+        (Stat::read(self.pid)?.start_time == self.start_time).then_some(pidfd)
     }
 
     /// Whether the process lives.
@@ -102,8 +106,18 @@ impl Pidfd {
 
     /// Waits until the process has ended; false if it has not after `timeout`.
     pub fn wait_end(&self, timeout: Duration) -> bool {
+        self.wait(PollFlags::POLLIN, timeout)
+    }
+
+    /// Waits until its parent has reaped it; false if it has not after `timeout`, or before Linux 6.9.
+    pub fn wait_reaped(&self, timeout: Duration) -> bool {
+        // poll(2) reports POLLHUP without being asked.
+        self.wait(PollFlags::empty(), timeout)
+    }
+
+    fn wait(&self, events: PollFlags, timeout: Duration) -> bool {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(self.0.as_fd(), events)];
         loop {
             match poll(&mut fds, timeout) {
                 Err(nix::errno::Errno::EINTR) => {}

@@ -28,5 +28,8 @@ fn a_zombie_is_not_alive() {
     assert!(pidfd.wait_end(Duration::from_secs(10)));
     let reference = ProcessRef::of(child.id() as i32).unwrap();
     assert!(!reference.is_alive());
+    assert!(reference.open().is_none());
+    assert!(reference.find().is_some());
     child.wait().unwrap();
+    assert!(reference.find().is_none());
 }
