@@ -8,7 +8,7 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 use vm_memory::GuestMemoryMmap;
 
 use super::HIGH_MEMORY;
-use crate::memory::{self, HUGE_PAGE_SIZE};
+use crate::memory;
 
 const HEADER_SIZE: usize = 64;
 const PROGRAM_HEADER_SIZE: usize = 56;
@@ -18,7 +18,6 @@ const LITTLE_ENDIAN: u8 = 1;
 const MACHINE_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
-const EXECUTABLE: u32 = 1;
 const WRITABLE: u32 = 2;
 
 /// Type of the note that holds the PVH entry (Xen's public/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY).
@@ -107,17 +106,9 @@ impl ProgramHeader {
         }
     }
 
-    /// How much of the segment, from its start, the kernel writes to. Linux puts its text and then its read-only data into
-    /// one segment, each aligned to huge pages.
-    fn written_size(&self) -> u64 {
-        match self.flags {
-            flags if flags & WRITABLE != 0 => self.file_size,
-            flags if flags & EXECUTABLE != 0 => {
-                let end = (self.address + self.file_size) / HUGE_PAGE_SIZE * HUGE_PAGE_SIZE;
-                end.saturating_sub(self.address)
-            }
-            _ => 0,
-        }
+    /// True for what the guest writes to. It patches its text too, but the shipped kernel one page in seven only.
+    fn is_written(&self) -> bool {
+        self.flags & WRITABLE != 0
     }
 }
 
@@ -160,9 +151,8 @@ fn place(memory: &GuestMemoryMmap, file: &File, size: u64, header: &ProgramHeade
     let end = header.address.checked_add(header.memory_size).filter(|end| *end <= ram);
     let end =
         end.ok_or(memory::Error::Outside { address: header.address, length: header.memory_size, ram })?;
-    let read = header.written_size();
-    memory::read_file(memory, header.address, file, header.offset, read)?;
-    memory::map_file(memory, header.address + read, file, header.offset + read, header.file_size - read)?;
+    let place = if header.is_written() { memory::read_file } else { memory::map_file };
+    place(memory, header.address, file, header.offset, header.file_size)?;
     Ok(end)
 }
 
