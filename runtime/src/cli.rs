@@ -15,7 +15,7 @@ use crate::version;
 #[derive(Debug, Parser)]
 #[command(name = "stockade", disable_help_subcommand = true, max_term_width = 110)]
 struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options of every command")]
     globals: Globals,
     #[command(subcommand)]
     command: Command,
