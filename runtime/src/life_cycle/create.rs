@@ -283,9 +283,10 @@ fn log_figures(machine: &Machine, ready: &Ready) {
         Ok(figures) => tracing::debug!(
             tsc = tsc::now(),
             vmm_entry_tsc = figures.entry_tsc,
+            vmm_run_tsc = figures.run_tsc,
             tsc_offset = figures.tsc_offset,
             agent_entry_tsc = ready.entry_tsc,
-            overhead_kib = figures.overhead_kib,
+            vmm_overhead_kib = figures.overhead_kib,
             guest_kib = figures.guest_kib,
             "the agent is ready on Linux {}",
             ready.kernel_release

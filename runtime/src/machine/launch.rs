@@ -159,6 +159,7 @@ impl Launch {
             null: null.into(),
         };
         let flags = NAMESPACES as u64;
+        tracing::debug!(vmm_start_tsc = crate::tsc::now(), "starting {}", self.vmm.display());
         let child: Child = process::clone(flags, None, || {
             let cause = self.execute(&path, &arguments, &inherited);
             // The status socket is the VMM's own way to say this, so the waiting side needs no second one.
