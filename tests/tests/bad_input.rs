@@ -118,7 +118,7 @@ fn errors_go_to_the_log_in_the_format_asked_for() {
 fn with_kvm(file: &str, bundle: &Bundle) -> Outcome {
     let stockade = Stockade::new();
     let script = format!(
-        "mount --bind {file} /dev/kvm && exec {} --root {} run -b {} no-kvm",
+        "mount -n --bind {file} /dev/kvm && exec {} --root {} run -b {} no-kvm",
         text(&built("release/stockade")),
         text(&stockade.root()),
         text(bundle.path())
@@ -132,7 +132,7 @@ fn no_kvm() {
     let before = Snapshot::take();
     with_kvm("/dev/null", &bundle).failure(1, &["/dev/kvm", "stockade check"]);
     before.assert_same_now();
-    let script = format!("umount -l /dev; exec {} check", text(&built("release/stockade")));
+    let script = format!("mount -n -t tmpfs none /dev && exec {} check", text(&built("release/stockade")));
     let outcome = Outcome::of(Command::new("unshare").args(["--mount", "sh", "-c", &script]), b"");
     assert_eq!(outcome.status, 1, "{outcome:#?}");
     assert!(outcome.stdout.contains("/dev/kvm"), "{outcome:#?}");

@@ -71,7 +71,8 @@ fn podman_cp_changes_the_container_and_nothing_on_the_host() {
     fs::remove_file(back).expect("remove");
     Podman::run(&["rm", "-f", "-t", "0", "cp"]).success();
     assert_eq!(host::pids_named("stockade-vmm"), [] as [i32; 0]);
-    assert_eq!(host::pids_named("conmon"), [] as [i32; 0]);
+    // conmon may still be running podman's own cleanup, but then it ends.
+    host::pids_named("conmon").into_iter().for_each(host::wait_for_end);
 }
 
 #[test]
