@@ -58,6 +58,9 @@ impl Run {
         tracing::debug!(tsc = tsc::now(), "the container runs");
         let (vmm, status) = wait(created)?;
         tracing::debug!(tsc = tsc::now(), status, "the container has ended");
+        // With the container gone, nobody needs the VM, and removing waits for what has not been reaped.
+        vmm.kill();
+        vmm.reap().context("cannot wait for the VM")?;
         if !self.keep {
             match life_cycle::remove(&root, &id, true) {
                 // Somebody else has deleted it in the meantime.
@@ -65,8 +68,6 @@ impl Run {
                 result => result?,
             }
         }
-        // It has lost its lease, or has been killed: it is gone for callers when it is reaped.
-        vmm.reap().context("cannot wait for the VM")?;
         Ok(ExitCode::from(status))
     }
 }
