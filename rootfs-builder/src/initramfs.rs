@@ -11,8 +11,7 @@ use anyhow::{Result, ensure};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
 /// Folders that the agent mounts on, parents first.
-const FOLDERS: [&str; 7] =
-    ["dev", "proc", "run", "run/cgroup", "run/devices", "run/rootfs", "run/shares"];
+const FOLDERS: [&str; 7] = ["dev", "proc", "run", "run/cgroup", "run/devices", "run/rootfs", "run/shares"];
 
 /// The kernel opens it as fds 0–2 of the agent: char device 5:1.
 const CONSOLE: &str = "dev/console";

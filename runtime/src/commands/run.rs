@@ -60,7 +60,6 @@ impl Run {
         tracing::debug!(tsc = tsc::now(), status, "the container has ended");
         // With the container gone, nobody needs the VM, and removing waits for what has not been reaped.
         vmm.kill();
-        vmm.reap().context("cannot wait for the VM")?;
         if !self.keep {
             match life_cycle::remove(&root, &id, true) {
                 // Somebody else has deleted it in the meantime.
