@@ -49,12 +49,18 @@ pub struct Scenario {
 impl Scenario {
     /// Copies what is measured to memory.
     pub fn prepare() -> Result<Self> {
-        let binaries =
-            ["release/stockade", "release/stockade-vmm", "guest/vmlinux", "guest/initramfs"].map(built);
-        let mut programs = vec!["crun", "runc", "qemu-system-x86_64"];
-        programs.extend(binaries.iter().map(|path| text(path)));
-        stage::programs(&programs)?;
-        stage::folder("/usr/share/qemu")?;
+        let files = [
+            "release/stockade",
+            "release/stockade-vmm",
+            "guest/vmlinux",
+            "guest/initramfs",
+            "x86_64-unknown-linux-gnu/release/bench-first",
+        ]
+        .map(built);
+        let mut files: Vec<&str> = files.iter().map(|path| text(path)).collect();
+        files.extend(["/etc/ld.so.cache", "/bin/busybox"]);
+        let programs = ["crun", "runc", "qemu-system-x86_64", "sh", "cpio", "mkdir", "mknod", "find"];
+        stage::enter(&programs, &files, &["/usr/share/qemu"])?;
 
         let folder = PathBuf::from("/tmp/bench");
         fs::create_dir_all(&folder)?;

@@ -1,57 +1,65 @@
 //! Puts everything that is measured into memory.
 //!
 //! The lab's files come from outside through virtio-fs, and with --icount virtual time jumps while the machine waits
-//! for the outside. So programs, their libraries, kernel and root file system are copied to the lab's tmpfs and
-//! mounted over the originals.
+//! for the outside. So the benchmark moves into a tmpfs root that holds copies of the programs, their libraries,
+//! kernel and root file system: not even a look-up of a file that is not there leaves it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{chdir, pivot_root};
 
-/// Copies `file` to memory and mounts the copy over it; a missing file is left out.
-fn pin(file: &Path, folder: &Path) -> Result<()> {
-    let Ok(file) = file.canonicalize() else { return Ok(()) };
-    let copy = folder.join(file.display().to_string().replace('/', "%"));
-    if copy.exists() {
-        return Ok(());
+/// Where the new root is made.
+const ROOT: &str = "/tmp/bench-root";
+
+/// Moves this process into a new root with these programs (with the libraries that ldd names), files and folders.
+pub fn enter(programs: &[&str], files: &[&str], folders: &[&str]) -> Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("unshare")?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    fs::create_dir_all(ROOT)?;
+    mount(Some("bench"), ROOT, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    for folder in ["tmp", "run", "etc", "old"] {
+        fs::create_dir_all(format!("{ROOT}/{folder}"))?;
     }
-    fs::copy(&file, &copy).with_context(|| format!("copy {}", file.display()))?;
-    nix::mount::mount(Some(&copy), &file, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)
-        .with_context(|| format!("mount over {}", file.display()))
-}
-
-/// Pins programs, and the libraries that ldd names for them.
-pub fn programs(programs: &[&str]) -> Result<()> {
-    let folder = PathBuf::from("/tmp/bench-pinned");
-    fs::create_dir_all(&folder)?;
-    let mut files = BTreeSet::new();
+    for system in ["/proc", "/sys", "/dev"] {
+        let target = format!("{ROOT}{system}");
+        fs::create_dir_all(&target)?;
+        mount(Some(system), target.as_str(), None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+    }
     for program in programs {
         let path = find(program)?;
         let listed = Command::new("ldd").arg(&path).output().context("ldd")?;
-        files.extend(
-            String::from_utf8_lossy(&listed.stdout)
-                .split_whitespace()
-                .filter(|word| word.starts_with('/'))
-                .map(PathBuf::from),
-        );
-        files.insert(path);
+        let libraries = String::from_utf8_lossy(&listed.stdout).into_owned();
+        copy(&path)?;
+        libraries
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+            .try_for_each(|file| copy(Path::new(file)))?;
     }
-    files.insert("/etc/ld.so.cache".into());
-    files.iter().try_for_each(|file| pin(file, &folder))
+    files.iter().try_for_each(|file| copy(Path::new(file)))?;
+    for folder in folders {
+        let target = PathBuf::from(format!("{ROOT}{folder}"));
+        fs::create_dir_all(target.parent().context("an absolute path")?)?;
+        let copied = Command::new("cp").args(["-rL", folder]).arg(&target).status()?;
+        if !copied.success() {
+            bail!("cp -rL {folder}: {copied}");
+        }
+    }
+    chdir(ROOT)?;
+    pivot_root(".", "old").context("pivot_root")?;
+    chdir("/")?;
+    umount2("/old", MntFlags::MNT_DETACH).context("leave the old root")
 }
 
-/// Pins a folder with all that is in it.
-pub fn folder(folder: &str) -> Result<()> {
-    let copy = format!("/tmp/bench-pinned{}", folder.replace('/', "%"));
-    let copied = Command::new("cp").args(["-a", folder, &copy]).status()?;
-    if !copied.success() {
-        bail!("cp -a {folder}: {copied}");
-    }
-    nix::mount::mount(Some(copy.as_str()), folder, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)
-        .with_context(|| format!("mount over {folder}"))
+/// Copies a file to its own path in the new root.
+fn copy(file: &Path) -> Result<()> {
+    let target = PathBuf::from(format!("{ROOT}{}", file.display()));
+    fs::create_dir_all(target.parent().context("an absolute path")?)?;
+    fs::copy(file, &target).with_context(|| format!("copy {}", file.display()))?;
+    Ok(())
 }
 
 fn find(program: &str) -> Result<PathBuf> {

@@ -16,9 +16,11 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// A file of the checkout's `target` folder.
 pub fn built(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(path).canonicalize().unwrap_or_else(|e| {
-        panic!("target/{path}: {e}; run `make` first");
-    })
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join(path).canonicalize().unwrap_or_else(
+        |e| {
+            panic!("target/{path}: {e}; run `make` first");
+        },
+    )
 }
 
 /// `stockade` with a state folder of its own.
