@@ -37,7 +37,10 @@ fn main() -> Result<()> {
         for (part, cost) in [
             ("runtime, to the start of the VMM", median(&runs, |run| run.vmm_start)),
             ("VMM, exec to its main", median(&runs, |run| run.vmm_main - run.vmm_start)),
-            ("VMM, to the first guest instruction", median(&runs, |run| run.vmm_run - run.vmm_main)),
+            (
+                "VMM to the first guest instruction, the runtime's preparation beside it",
+                median(&runs, |run| run.vmm_run - run.vmm_main),
+            ),
             ("guest kernel, to the agent's first instruction", median(&runs, |run| run.agent - run.vmm_run)),
             ("agent and runtime, to the container's first", median(&runs, |run| run.container - run.agent)),
             ("end of the container and cleaning up", median(&runs, |run| run.end - run.container)),
