@@ -25,7 +25,7 @@ use crate::{
     memory::HUGE_PAGE_SIZE,
     seccomp::Thread,
     virtio::{
-        device::{ActivateError, Activation, VirtioDevice},
+        device::{ActivateError, Activation, VirtioDevice, read_space},
         interrupt::Interrupt,
         worker::{Handler, Nonsense, Worker},
     },
@@ -178,16 +178,12 @@ impl VirtioDevice for Mem {
                 .iter()
                 .flat_map(|field| field.to_le_bytes())
                 .collect();
-        let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (byte, value) in data.iter_mut().zip(config.iter().skip(from)) {
-            *byte = *value;
-        }
+        read_space(&config, offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let interrupt = Arc::clone(&activation.interrupt);
-        let worker = Worker::spawn(NAME, Thread::Mem, STACK, activation, self.growth.clone());
-        self.worker = Some(worker.map_err(|e| ActivateError { device: NAME, reason: e.to_string() })?);
+        self.worker = Some(Worker::spawn(NAME, Thread::Mem, STACK, activation, self.growth.clone())?);
         self.growth.lock().interrupt = Some(interrupt);
         Ok(())
     }

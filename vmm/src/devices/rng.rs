@@ -44,8 +44,7 @@ impl VirtioDevice for Rng {
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let worker = Worker::spawn(NAME, Thread::Rng, STACK, activation, Source);
-        self.worker = Some(worker.map_err(|e| ActivateError { device: NAME, reason: e.to_string() })?);
+        self.worker = Some(Worker::spawn(NAME, Thread::Rng, STACK, activation, Source)?);
         Ok(())
     }
 

@@ -47,6 +47,14 @@ pub trait VirtioDevice: Send {
     fn reset(&mut self);
 }
 
+/// Answers a read of configuration space that holds `space`: bytes beyond its end are left as they are.
+pub fn read_space(space: &[u8], offset: u64, data: &mut [u8]) {
+    let rest = usize::try_from(offset).ok().and_then(|offset| space.get(offset..)).unwrap_or_default();
+    for (to, from) in data.iter_mut().zip(rest) {
+        *to = *from;
+    }
+}
+
 /// What an active device works with.
 pub struct Activation {
     /// Guest RAM. Every access is bounds-checked.

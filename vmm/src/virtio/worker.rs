@@ -19,7 +19,10 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{device::Activation, interrupt::Interrupt};
+use super::{
+    device::{ActivateError, Activation},
+    interrupt::Interrupt,
+};
 use crate::seccomp;
 
 /// The driver broke the rules: the device fails.
@@ -60,6 +63,17 @@ impl Worker {
     /// # Errors
     /// The host has no descriptors or threads left.
     pub fn spawn(
+        name: &'static str,
+        filter: seccomp::Thread,
+        stack: usize,
+        activation: Activation,
+        handler: impl Handler,
+    ) -> Result<Self, ActivateError> {
+        Self::start(name, filter, stack, activation, handler)
+            .map_err(|e| ActivateError { device: name, reason: e.to_string() })
+    }
+
+    fn start(
         name: &'static str,
         filter: seccomp::Thread,
         stack: usize,

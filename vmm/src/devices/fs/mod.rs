@@ -27,7 +27,7 @@ use vm_memory::GuestMemoryMmap;
 use crate::{
     seccomp::Thread,
     virtio::{
-        device::{ActivateError, Activation, VirtioDevice},
+        device::{ActivateError, Activation, VirtioDevice, read_space},
         worker::{Handler, Nonsense, Worker},
     },
 };
@@ -82,16 +82,12 @@ impl VirtioDevice for Fs {
         let mut config = [0; TAG_SIZE + 4];
         config[..SHARE_TAG.len()].copy_from_slice(SHARE_TAG.as_bytes());
         config[TAG_SIZE..].copy_from_slice(&REQUEST_QUEUES.to_le_bytes());
-        let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (byte, value) in data.iter_mut().zip(config.iter().skip(from)) {
-            *byte = *value;
-        }
+        read_space(&config, offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let requests = Requests { server: Server::new(self.shares.vfs()) };
-        let worker = Worker::spawn(NAME, Thread::Fs, STACK, activation, requests);
-        self.worker = Some(worker.map_err(|e| ActivateError { device: NAME, reason: e.to_string() })?);
+        self.worker = Some(Worker::spawn(NAME, Thread::Fs, STACK, activation, requests)?);
         Ok(())
     }
 

@@ -49,7 +49,7 @@ use self::{
 };
 use crate::{
     seccomp,
-    virtio::device::{ActivateError, Activation, VirtioDevice},
+    virtio::device::{ActivateError, Activation, VirtioDevice, read_space},
 };
 
 /// Name in errors.
@@ -184,12 +184,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let cid = self.cid.to_le_bytes();
-        if let Some(rest) = usize::try_from(offset).ok().and_then(|offset| cid.get(offset..)) {
-            for (to, from) in data.iter_mut().zip(rest) {
-                *to = *from;
-            }
-        }
+        read_space(&self.cid.to_le_bytes(), offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
