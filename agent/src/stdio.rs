@@ -112,6 +112,7 @@ impl Stdio {
                 channel.from_host = Some(Pump::copy(host.clone(), ours.clone()));
                 channel.to_host = Some(Pump::copy(ours, host));
             }
+            Stream::Extra(_) => {}
         }
     }
 
@@ -122,7 +123,7 @@ impl Stdio {
         for channel in self.channels.iter_mut().filter(|channel| channel.host.is_none()) {
             match channel.stream {
                 Stream::Stdin => channel.ours = None,
-                Stream::Stdout | Stream::Stderr | Stream::Terminal => {
+                Stream::Stdout | Stream::Stderr | Stream::Terminal | Stream::Extra(_) => {
                     channel.to_host = channel.ours.clone().map(Pump::discard);
                     discarded.push(channel.stream);
                 }

@@ -7,14 +7,15 @@
 //!  Control   Request → Response, one at a time, as many as wanted
 //!  Process   ProcessCommand →, ← ProcessEvent; closing it kills the process that it stands for
 //!  Stream    after HelloReply: raw bytes of one stdio stream, ended by shutdown of the writing side
+//!  Events    ← ContainerEvent, until the container is forgotten
 //! ```
 //!
-//! The order for one container is: `Request::Create`; then its Process and Stream connections; then
+//! The order for one process is: `Request::Create` or `Request::Exec`; then its Process and Stream connections; then
 //! `Request::Start`. So no output can precede its stream.
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::Container;
+use crate::container::{Container, Process};
 
 /// The newest version of these messages.
 pub const VERSION: u16 = 1;
@@ -76,12 +77,17 @@ pub enum Purpose {
     Process(ProcessId),
     /// Carries one stdio stream of one process.
     Stream(ProcessId, Stream),
+    /// Tells what happens to the container of this ID.
+    Events(String),
 }
+
+/// The container of a [`ProcessId`] that runs in the guest itself, for debugging: what no container's ID can be.
+pub const GUEST: &str = "";
 
 /// A process that the host knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessId {
-    /// The container's ID.
+    /// The container's ID, or [`GUEST`].
     pub container: String,
     /// `None` for the container's init, else the host's own name for an exec.
     pub exec: Option<String>,
@@ -98,6 +104,8 @@ pub enum Stream {
     Stderr,
     /// Both ways: the process's controlling terminal.
     Terminal,
+    /// The entry of this index in [`Process::streams`]: the process's fd 3 + index.
+    Extra(u16),
 }
 
 /// The agent's answer to [`Hello`]; its layout is frozen.
@@ -114,11 +122,8 @@ pub enum HelloReply {
 pub enum Request {
     /// Build a container up to "created": its init waits before execve.
     Create(Box<Container>),
-    /// Let a created container's init execute its program. Answered when execve has succeeded or failed.
-    Start {
-        /// The container's ID.
-        container: String,
-    },
+    /// Let a created process execute its program. Answered when execve has succeeded or failed.
+    Start(ProcessId),
     /// Send a signal to the container's init, or with `all` to every process of the container.
     Signal {
         /// The container's ID.
@@ -138,14 +143,57 @@ pub enum Request {
         /// The container's ID.
         container: String,
     },
+    /// Make another process in a container; it waits before execve, as an init does.
+    Exec(Box<Exec>),
+    /// Freeze every process of a container. Answered when they are.
+    Pause {
+        /// The container's ID.
+        container: String,
+    },
+    /// Let them go on.
+    Resume {
+        /// The container's ID.
+        container: String,
+    },
+    /// List a container's processes.
+    Processes {
+        /// The container's ID.
+        container: String,
+    },
+    /// Read a container's cgroup, for statistics.
+    CgroupFiles {
+        /// The container's ID.
+        container: String,
+    },
+    /// Change a container's limits: write these files of its cgroup, in order. Where one fails, those before it get their
+    /// former values back.
+    Update {
+        /// The container's ID.
+        container: String,
+        /// As in [`crate::container::Cgroup::values`].
+        values: Vec<(String, String)>,
+    },
+}
+
+/// Another process of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// `exec` is `Some`, and no other process's name in that container. In [`GUEST`] it runs beside the agent.
+    pub id: ProcessId,
+    /// What it is.
+    pub process: Process,
+    /// Path of a cgroup below the container's, without a leading slash; `None` for the container's own.
+    pub cgroup: Option<String>,
+    /// A paused container is no error: the process begins when the container is resumed.
+    pub ignore_paused: bool,
 }
 
 /// The agent's answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    /// To Create: the container waits for Start.
+    /// To Create and Exec: the process waits for Start.
     Created {
-        /// The init's PID in the guest's root pid namespace.
+        /// The process's PID in the guest's root pid namespace.
         guest_pid: u32,
         /// What could not be applied, one sentence each.
         warnings: Vec<String>,
@@ -160,6 +208,40 @@ pub enum Response {
     Deleted,
     /// The request failed; nothing was left half done.
     Error(AgentError),
+    /// To Pause.
+    Paused,
+    /// To Resume.
+    Resumed,
+    /// To Processes: at most [`MOST_PROCESSES`].
+    Processes(Vec<ProcessEntry>),
+    /// To CgroupFiles: names and contents of the files that there are (`memory.current`, `cpu.stat` …).
+    CgroupFiles(Vec<(String, String)>),
+    /// To Update.
+    Updated,
+}
+
+/// Longest list of processes.
+pub const MOST_PROCESSES: usize = 1024;
+
+/// One process of a container, as `ps` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessEntry {
+    /// The name by which the host knows it, if the host has made it.
+    pub id: Option<ProcessId>,
+    /// PID as the container sees it.
+    pub pid: u32,
+    /// Its parent's; 0 where that is outside of the container's PID namespace.
+    pub parent: u32,
+    /// Real user ID.
+    pub uid: u32,
+    /// Name of its terminal (`pts/0`), if it has one.
+    pub terminal: Option<String>,
+    /// When it began, in seconds since 1970.
+    pub started: u64,
+    /// CPU time that it has used, in milliseconds.
+    pub cpu_ms: u64,
+    /// Its command line, or its name in brackets where it has none; at most 128 bytes.
+    pub command: String,
 }
 
 /// A container's state, as the agent sees it.
@@ -213,10 +295,28 @@ pub struct WindowSize {
 }
 
 /// Agent → host on a Process connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcessEvent {
     /// The process has ended and all of its output has been written to its streams, which are at EOF.
     Ended(ExitStatus),
+    /// A datagram that came to the container's [`NOTIFY_SOCKET`], of at most [`NOTIFY_LIMIT`] bytes.
+    Notify(Vec<u8>),
+}
+
+/// Where a container with [`Container::notify`] finds its sd_notify(3) socket.
+pub const NOTIFY_SOCKET: &str = "/run/notify/notify.sock";
+
+/// Longest datagram of sd_notify(3) that is passed on, in bytes.
+pub const NOTIFY_LIMIT: usize = 4096;
+
+/// Agent → host on an Events connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerEvent {
+    /// The kernel has killed processes of the container because its memory limit was reached.
+    OutOfMemory {
+        /// How many since the last such event.
+        kills: u64,
+    },
 }
 
 /// Why the agent did not do what was asked.

@@ -34,6 +34,36 @@ pub struct Container {
     pub masked_paths: Vec<String>,
     /// Paths to make read-only.
     pub readonly_paths: Vec<String>,
+    /// Seccomp filters of all its processes, in the order in which they are loaded.
+    pub seccomp: Vec<SeccompFilter>,
+    /// `hooks.startContainer`: run in the container after `start` and before the program.
+    pub start_hooks: Vec<Hook>,
+    /// It gets an sd_notify(3) socket at [`crate::agent::NOTIFY_SOCKET`], and its processes' environment names it.
+    pub notify: bool,
+}
+
+/// A seccomp filter, compiled for the guest's architecture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompFilter {
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u32,
+    /// An array of `struct sock_filter`, 8 bytes each.
+    pub program: Vec<u8>,
+}
+
+/// One entry of `hooks.startContainer`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Program: an absolute path in the container.
+    pub path: String,
+    /// Its arguments, the first being its name; empty for the path alone.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: Vec<String>,
+    /// Seconds after which it is killed and has failed.
+    pub timeout_s: Option<u32>,
+    /// The container's state as JSON, for its standard input.
+    pub state: String,
 }
 
 /// `root` and `linux.rootfsPropagation`.
@@ -60,6 +90,8 @@ pub struct Mount {
     pub propagation: Vec<u64>,
     /// File-system options, comma-separated (`size=65536k,mode=1777`).
     pub data: String,
+    /// `tmpcopyup`: what the image has at the destination is copied into the new file system.
+    pub copy_up: bool,
 }
 
 /// What a [`Mount`] mounts.
@@ -97,6 +129,19 @@ pub struct Process {
     pub oom_score_adj: Option<i32>,
     /// `Some` gives it a pseudo-terminal of this size as controlling terminal and fds 0–2; `None` three pipes.
     pub terminal: Option<WindowSize>,
+    /// Descriptors from 3 on.
+    pub streams: Vec<StreamKind>,
+}
+
+/// A descriptor beyond the standard ones, of which the process has one end and the host the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamKind {
+    /// A pipe that the process reads.
+    Input,
+    /// A pipe that the process writes.
+    Output,
+    /// A stream socket.
+    Socket,
 }
 
 /// `process.user`.

@@ -7,12 +7,13 @@ use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
 use stockade_protocol::{
     agent::{
-        AgentError, ContainerState, ErrorKind, ExitStatus, Hello, HelloReply, ProcessCommand, ProcessEvent,
-        ProcessId, Purpose, Ready, Request, Response, Stream, WindowSize,
+        AgentError, ContainerEvent, ContainerState, ErrorKind, Exec, ExitStatus, Hello, HelloReply,
+        ProcessCommand, ProcessEntry, ProcessEvent, ProcessId, Purpose, Ready, Request, Response, Stream,
+        WindowSize,
     },
     container::{
-        Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Mount, MountSource, Namespace,
-        Namespaces, Process, Rlimit, Rootfs, User,
+        Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Hook, Mount, MountSource, Namespace,
+        Namespaces, Process, Rlimit, Rootfs, SeccompFilter, StreamKind, User,
     },
     frame::{self, FrameBuffer, FrameError, GUEST_LIMIT, HOST_LIMIT},
     vmm,
@@ -23,9 +24,7 @@ use stockade_protocol::{
 fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: T, expected: &str) {
     let bytes = frame::encode(&message).unwrap();
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    if expected.is_empty() {
-        println!("GOLD {hex}");
-    }
+    assert_eq!(hex, expected);
     let read: T = frame::read(&mut &bytes[..], HOST_LIMIT).unwrap().unwrap();
     assert_eq!(read, message);
 }
@@ -53,6 +52,7 @@ fn container() -> Container {
                 flags: 0x1001,
                 propagation: vec![0x8_0000],
                 data: String::new(),
+                copy_up: false,
             },
             Mount {
                 destination: "/proc".into(),
@@ -60,6 +60,7 @@ fn container() -> Container {
                 flags: 0,
                 propagation: vec![],
                 data: "a=b".into(),
+                copy_up: true,
             },
         ],
         process: Process {
@@ -78,6 +79,7 @@ fn container() -> Container {
             no_new_privileges: true,
             oom_score_adj: Some(-500),
             terminal: Some(WindowSize { rows: 24, columns: 80 }),
+            streams: vec![StreamKind::Input, StreamKind::Output, StreamKind::Socket],
         },
         namespaces: Namespaces {
             pid: Namespace::New,
@@ -113,6 +115,15 @@ fn container() -> Container {
         sysctl: vec![("a.b".into(), "1".into())],
         masked_paths: vec!["/m".into()],
         readonly_paths: vec!["/r".into()],
+        seccomp: vec![SeccompFilter { flags: 2, program: vec![6, 0, 0, 0, 0, 0, 0xff, 0x7f] }],
+        start_hooks: vec![Hook {
+            path: "/h".into(),
+            args: vec!["h".into()],
+            env: vec!["E=f".into()],
+            timeout_s: Some(300),
+            state: "{}".into(),
+        }],
+        notify: true,
     }
 }
 
@@ -139,6 +150,11 @@ fn greetings() {
     ] {
         golden(Hello::new(Purpose::Stream(process_id(), stream)), expected);
     }
+    golden(
+        Hello::new(Purpose::Stream(process_id(), Stream::Extra(300))),
+        "0d00000053544b4401020263310004ac02",
+    );
+    golden(Hello::new(Purpose::Events("c1".into())), "0900000053544b440103026331");
     golden(HelloReply::Welcome, "0100000000");
     golden(HelloReply::Refused(failure(ErrorKind::Version)), "050000000100026e6f");
 }
@@ -147,12 +163,26 @@ fn greetings() {
 fn requests() {
     golden(
         Request::Create(Box::new(container())),
-        "ba000000000263310963312f726f6f74667301808011020a2f6574632f686f737473000463312f3081200180802000052f70726f63010470726f630470726f63000003613d62010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e707011850010002017301010101680001062f6465762f780107ac02b003000604702f63310108706964732e6d61780139010101000101000100010103612e62013101022f6d01022f72",
+        "de000000000263310963312f726f6f74667301808011020a2f6574632f686f737473000463312f308120018080200000052f70726f63010470726f630470726f63000003613d6201010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e70701185003000102010002017301010101680001062f6465762f780107ac02b003000604702f63310108706964732e6d61780139010101000101000100010103612e62013101022f6d01022f72010208060000000000ff7f01022f680101680103453d6601ac02027b7d01",
     );
-    golden(Request::Start { container: "c1".into() }, "0400000001026331");
+    golden(Request::Start(process_id()), "050000000102633100");
     golden(Request::Signal { container: "c1".into(), signal: 15, all: true }, "06000000020263311e01");
     golden(Request::State { container: "c1".into() }, "0400000003026331");
     golden(Request::Delete { container: "c1".into() }, "0400000004026331");
+    let exec =
+        Exec { id: exec_id(), process: container().process, cgroup: Some("sub".into()), ignore_paused: true };
+    golden(
+        Request::Exec(Box::new(exec)),
+        "4400000005026331010165010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e70701185003000102010373756201",
+    );
+    golden(Request::Pause { container: "c1".into() }, "0400000006026331");
+    golden(Request::Resume { container: "c1".into() }, "0400000007026331");
+    golden(Request::Processes { container: "c1".into() }, "0400000008026331");
+    golden(Request::CgroupFiles { container: "c1".into() }, "0400000009026331");
+    golden(
+        Request::Update { container: "c1".into(), values: vec![("pids.max".into(), "9".into())] },
+        "100000000a0263310108706964732e6d61780139",
+    );
 }
 
 #[test]
@@ -166,6 +196,27 @@ fn responses() {
     golden(Response::State(ContainerState::Stopped(ExitStatus::Exited(42))), "040000000303002a");
     golden(Response::State(ContainerState::Stopped(ExitStatus::Signalled(9))), "0400000003030109");
     golden(Response::Deleted, "0100000004");
+    golden(Response::Paused, "0100000006");
+    golden(Response::Resumed, "0100000007");
+    let entry = ProcessEntry {
+        id: Some(exec_id()),
+        pid: 300,
+        parent: 1,
+        uid: 1000,
+        terminal: Some("pts/0".into()),
+        started: 1 << 31,
+        cpu_ms: 20,
+        command: "sh".into(),
+    };
+    golden(
+        Response::Processes(vec![entry]),
+        "1e000000080101026331010165ac0201e80701057074732f30808080800814027368",
+    );
+    golden(
+        Response::CgroupFiles(vec![("pids.current".into(), "2\n".into())]),
+        "1200000009010c706964732e63757272656e7402320a",
+    );
+    golden(Response::Updated, "010000000a");
     for (kind, expected) in [
         (ErrorKind::Version, "050000000500026e6f"),
         (ErrorKind::NotFound, "050000000501026e6f"),
@@ -187,6 +238,8 @@ fn processes() {
     golden(ProcessCommand::Resize(WindowSize { rows: 24, columns: 80 }), "03000000011850");
     golden(ProcessEvent::Ended(ExitStatus::Exited(0)), "03000000000000");
     golden(ProcessEvent::Ended(ExitStatus::Signalled(15)), "0300000000010f");
+    golden(ProcessEvent::Notify(b"READY=1".to_vec()), "09000000010752454144593d31");
+    golden(ContainerEvent::OutOfMemory { kills: 2 }, "020000000002");
 }
 
 #[test]
@@ -257,6 +310,7 @@ fn decode_as_everything(bytes: &[u8]) {
     decode::<Response>(bytes);
     decode::<ProcessCommand>(bytes);
     decode::<ProcessEvent>(bytes);
+    decode::<ContainerEvent>(bytes);
     decode::<vmm::Config>(bytes);
     decode::<vmm::Status>(bytes);
     decode::<vmm::Request>(bytes);

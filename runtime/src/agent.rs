@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::DeserializeOwned;
 use stockade_protocol::agent::{
-    AgentError, ContainerState, Hello, HelloReply, ProcessId, Purpose, Request, Response, Stream,
+    AgentError, ContainerState, Exec, Hello, HelloReply, MOST_PROCESSES, ProcessEntry, ProcessId, Purpose,
+    Request, Response, Stream,
 };
 use stockade_protocol::container::Container;
 use stockade_protocol::frame::{self, FrameError};
@@ -96,13 +97,92 @@ impl Connection {
         }
     }
 
-    /// Lets a created container execute its program.
+    /// Makes another process in a container; returns the agent's warnings.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn start(&mut self, container: &str, wait: &mut impl Wait) -> Result<(), ClientError> {
-        match self.ask(&Request::Start { container: container.to_owned() }, wait)? {
+    pub fn exec(&mut self, exec: Exec, wait: &mut impl Wait) -> Result<Vec<String>, ClientError> {
+        match self.ask(&Request::Exec(Box::new(exec)), wait)? {
+            Response::Created { warnings, .. } => Ok(warnings),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Lets a created process execute its program.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn start(&mut self, process: &ProcessId, wait: &mut impl Wait) -> Result<(), ClientError> {
+        match self.ask(&Request::Start(process.clone()), wait)? {
             Response::Started => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Freezes a container's processes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn pause(&mut self, container: &str, wait: &mut impl Wait) -> Result<(), ClientError> {
+        match self.ask(&Request::Pause { container: container.to_owned() }, wait)? {
+            Response::Paused => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn resume(&mut self, container: &str, wait: &mut impl Wait) -> Result<(), ClientError> {
+        match self.ask(&Request::Resume { container: container.to_owned() }, wait)? {
+            Response::Resumed => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// A container's processes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn processes(
+        &mut self,
+        container: &str,
+        wait: &mut impl Wait,
+    ) -> Result<Vec<ProcessEntry>, ClientError> {
+        match self.ask(&Request::Processes { container: container.to_owned() }, wait)? {
+            Response::Processes(processes) if processes.len() <= MOST_PROCESSES => Ok(processes),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// The files of a container's cgroup: name and content.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn cgroup_files(
+        &mut self,
+        container: &str,
+        wait: &mut impl Wait,
+    ) -> Result<Vec<(String, String)>, ClientError> {
+        match self.ask(&Request::CgroupFiles { container: container.to_owned() }, wait)? {
+            Response::CgroupFiles(files) => Ok(files),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Writes files of a container's cgroup.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn update(
+        &mut self,
+        container: &str,
+        values: Vec<(String, String)>,
+        wait: &mut impl Wait,
+    ) -> Result<(), ClientError> {
+        match self.ask(&Request::Update { container: container.to_owned(), values }, wait)? {
+            Response::Updated => Ok(()),
             _ => Err(ClientError::Unexpected),
         }
     }
@@ -136,9 +216,9 @@ impl Connection {
     }
 }
 
-/// The connections that stand for a container's init on the host.
+/// The connections that stand for a process on the host.
 #[derive(Debug)]
-pub struct InitConnections {
+pub struct ProcessConnections {
     /// Signals one way, the end the other way.
     pub process: OwnedFd,
     /// Its stdio.
@@ -154,28 +234,24 @@ pub enum Stdio {
     Terminal(OwnedFd),
 }
 
-impl InitConnections {
-    /// Opens them for the container's init.
+impl ProcessConnections {
+    /// Opens them for a process that waits for its start.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn open(
         folder: BorrowedFd<'_>,
-        container: &str,
+        id: &ProcessId,
         terminal: bool,
         wait: &mut impl Wait,
     ) -> Result<Self, ClientError> {
-        let id = || ProcessId { container: container.to_owned(), exec: None };
         let mut open = |purpose| Ok::<_, ClientError>(Connection::open(folder, purpose, wait)?.0.into());
-        let process = open(Purpose::Process(id()))?;
+        let process = open(Purpose::Process(id.clone()))?;
+        let mut stream = |stream| open(Purpose::Stream(id.clone(), stream));
         let stdio = if terminal {
-            Stdio::Terminal(open(Purpose::Stream(id(), Stream::Terminal))?)
+            Stdio::Terminal(stream(Stream::Terminal)?)
         } else {
-            Stdio::Pipes([
-                open(Purpose::Stream(id(), Stream::Stdin))?,
-                open(Purpose::Stream(id(), Stream::Stdout))?,
-                open(Purpose::Stream(id(), Stream::Stderr))?,
-            ])
+            Stdio::Pipes([stream(Stream::Stdin)?, stream(Stream::Stdout)?, stream(Stream::Stderr)?])
         };
         Ok(Self { process, stdio })
     }

@@ -7,6 +7,7 @@ fn share(destination: &str) -> Mount {
         flags: 0,
         propagation: vec![],
         data: String::new(),
+        copy_up: false,
     }
 }
 

@@ -125,6 +125,7 @@ impl Server {
                 self.report_exit(&id);
                 Ok(Welcomed::AsMessages)
             }
+            Purpose::Events(id) => Err(error(ErrorKind::Internal, format!("no events of {id}"))),
             Purpose::Stream(id, stream) => {
                 let (id, _) = self.process(&id)?;
                 match self.container(&id.container)?.phase {

@@ -101,10 +101,11 @@ impl Server {
     fn serve_request(&mut self, token: Token, request: Request) {
         let result = match request {
             Request::Create(container) => self.create(token, *container),
-            Request::Start { container } => self.start(token, &container),
+            Request::Start(id) => self.start(token, &id.container),
             Request::Signal { container, signal, all } => self.signal(&container, signal, all).map(Some),
             Request::State { container } => self.state(&container).map(Some),
             Request::Delete { container } => self.delete(token, &container),
+            request => Err(error(ErrorKind::Internal, format!("not known here: {request:?}"))),
         };
         match result {
             Ok(None) => {}

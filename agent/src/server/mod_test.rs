@@ -163,7 +163,7 @@ fn is_closed(host: &mut UnixStream) -> bool {
 }
 
 fn start(init: &FakeInit) -> Request {
-    Request::Start { container: init.id.container.clone() }
+    Request::Start(ProcessId { container: init.id.container.clone(), exec: None })
 }
 
 fn kind(response: Response) -> ErrorKind {

@@ -8,10 +8,10 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
-use stockade_protocol::agent::{Purpose, Ready};
+use stockade_protocol::agent::{ProcessId, Purpose, Ready};
 use stockade_protocol::vmm::Stage;
 
-use crate::agent::{Connection, InitConnections};
+use crate::agent::{Connection, ProcessConnections};
 use crate::bundle::Bundle;
 use crate::cli::{CgroupDriver, Globals};
 use crate::config::Config;
@@ -207,7 +207,8 @@ impl Creation {
         for warning in control.create(lowered.container, machine)? {
             tracing::warn!("{warning}");
         }
-        let connections = InitConnections::open(folder.as_fd(), request.id.as_str(), terminal, machine)?;
+        let init = ProcessId { container: request.id.to_string(), exec: None };
+        let connections = ProcessConnections::open(folder.as_fd(), &init, terminal, machine)?;
         relay.hand_over(&connections)?;
         tracing::debug!(tsc = tsc::now(), "the container is built");
         if readonly {

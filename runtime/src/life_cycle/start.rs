@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use stockade_protocol::agent::{ErrorKind, Purpose};
+use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
 use super::{Status, status};
 use crate::agent::{ClientError, Connection};
@@ -18,8 +18,9 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
     if !record.relay.is_some_and(|relay| relay.is_alive()) {
         return Err(ContainerError::HasStopped.into());
     }
+    let init = ProcessId { container: record.id.clone(), exec: None };
     let started = Connection::open(folder.as_fd(), Purpose::Control, wait)
-        .and_then(|mut control| control.start(&record.id, wait));
+        .and_then(|mut control| control.start(&init, wait));
     match started {
         Err(ClientError::Agent(error)) if error.kind == ErrorKind::WrongState => {
             Err(match status(folder, record) {

@@ -104,6 +104,9 @@ pub fn lower(bundle: &Bundle, id: &ContainerId) -> Result<Lowered, SpecError> {
             sysctl: sysctl(linux)?,
             masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
             readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
+            seccomp: Vec::new(),
+            start_hooks: Vec::new(),
+            notify: false,
         },
         trees,
         cgroup: HostCgroup {

@@ -154,6 +154,7 @@ pub fn lower(
             propagation: options.propagation,
             data: if is_bind { String::new() } else { options.data.join(",") },
             source,
+            copy_up: false,
         });
     }
     Ok((mounts, trees))

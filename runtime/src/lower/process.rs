@@ -42,6 +42,7 @@ pub fn lower(process: Option<&Spec>, warnings: &mut Vec<String>) -> Result<Proce
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj,
         terminal: process.terminal().unwrap_or(false).then(|| window(process)),
+        streams: Vec::new(),
     })
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use super::stand_in;
-use crate::agent::{InitConnections, Stdio};
+use crate::agent::{ProcessConnections, Stdio};
 use crate::lower::{NetworkNamespace, Tree};
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
@@ -138,7 +138,7 @@ impl Relay {
     ///
     /// # Errors
     /// [`RelayError::System`].
-    pub fn hand_over(&self, connections: &InitConnections) -> Result<(), RelayError> {
+    pub fn hand_over(&self, connections: &ProcessConnections) -> Result<(), RelayError> {
         let mut raw: Vec<RawFd> = vec![connections.process.as_raw_fd()];
         match &connections.stdio {
             Stdio::Pipes(streams) => raw.extend(streams.iter().map(AsRawFd::as_raw_fd)),

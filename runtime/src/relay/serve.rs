@@ -269,9 +269,14 @@ impl Relay {
             Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {}
             Err(cause) => return Err(cause),
         }
-        if let Some(ProcessEvent::Ended(status)) = self.events.next().map_err(io::Error::other)? {
-            self.ended = Some(status.code());
-            self.process = None;
+        while let Some(event) = self.events.next().map_err(io::Error::other)? {
+            match event {
+                ProcessEvent::Ended(status) => {
+                    self.ended = Some(status.code());
+                    self.process = None;
+                }
+                ProcessEvent::Notify(_) => {}
+            }
         }
         Ok(())
     }
