@@ -7,3 +7,4 @@ pub mod bundle;
 pub mod cli;
 pub mod engine;
 pub mod host;
+pub mod terminal;
