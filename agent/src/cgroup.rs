@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Component, Path, PathBuf},
 };
@@ -20,6 +20,9 @@ use crate::{
 
 /// Where the agent has cgroup2.
 pub const ROOT: &str = "/run/cgroup";
+
+/// Most that is read of one of its files, in bytes.
+const LONGEST_FILE: u64 = 16 << 10;
 
 /// Hands every controller of the kernel down to the containers.
 pub fn enable_controllers() -> Result<()> {
@@ -83,14 +86,48 @@ impl Cgroup {
     }
 
     fn configure(&self, spec: &container::Cgroup) -> Result<()> {
-        for (file, value) in &spec.values {
-            if file.contains('/') || file.starts_with('.') {
-                return Err(error(ErrorKind::Spec, format!("{file:?} is not the name of a cgroup file")));
+        spec.values.iter().try_for_each(|(file, value)| self.write(file, value))
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<()> {
+        if file.contains('/') || file.starts_with('.') {
+            return Err(error(ErrorKind::Spec, format!("{file:?} is not the name of a cgroup file")));
+        }
+        write_file(&self.folder.join(file), value)
+            .or_spec(|| format!("write {value:?} to cgroup file {file}"))
+    }
+
+    /// Writes files in order; where one fails, those before it get their former values back.
+    pub fn update(&self, values: &[(String, String)]) -> Result<()> {
+        let mut former: Vec<(&str, Option<String>)> = Vec::new();
+        for (file, value) in values {
+            let before = self.read(file);
+            if let Err(error) = self.write(file, value) {
+                for (file, value) in former.iter().rev() {
+                    // What was in force can be in force again, unless the kernel has changed its mind meanwhile.
+                    let _ = value.as_ref().map(|value| self.write(file, value));
+                }
+                return Err(error);
             }
-            write_file(&self.folder.join(file), value)
-                .or_spec(|| format!("write {value:?} to cgroup file {file}"))?;
+            former.push((file, before));
         }
         Ok(())
+    }
+
+    /// What a file says, up to [`LONGEST_FILE`] bytes; `None` where it is not there or says nothing.
+    pub fn read(&self, file: &str) -> Option<String> {
+        let mut text = Vec::new();
+        File::open(self.folder.join(file)).ok()?.take(LONGEST_FILE).read_to_end(&mut text).ok()?;
+        String::from_utf8(text).ok().filter(|text| !text.is_empty())
+    }
+
+    /// Names of its files that begin with `prefix`.
+    pub fn files(&self, prefix: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| name.starts_with(prefix)).collect();
+        names.sort();
+        names
     }
 
     /// Puts the device rules in force; the container's own nodes are made before that.
@@ -107,10 +144,38 @@ impl Cgroup {
             .or_internal(|| format!("open cgroup {}", self.folder.display()))
     }
 
-    /// Its `cgroup.events`, which reports urgent news when the last process ends.
+    /// Its `cgroup.events`, which reports urgent news when the last process ends, and when all are frozen or
+    /// thawed.
     pub fn events(&self) -> Result<File> {
-        let path = self.folder.join("cgroup.events");
+        self.open_file("cgroup.events")
+    }
+
+    /// Its `memory.events`, which reports urgent news when a limit was reached.
+    pub fn memory_events(&self) -> Result<File> {
+        self.open_file("memory.events")
+    }
+
+    fn open_file(&self, name: &str) -> Result<File> {
+        let path = self.folder.join(name);
         File::open(&path).or_internal(|| format!("open {}", path.display()))
+    }
+
+    /// How many of its processes the kernel has killed for want of memory.
+    pub fn oom_kills(&self) -> u64 {
+        let text = self.read("memory.events").unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Has the kernel freeze or thaw it; its `cgroup.events` tells when that is done.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let value = if frozen { "1" } else { "0" };
+        write_file(&self.folder.join("cgroup.freeze"), value)
+            .or_internal(|| format!("write {value} to cgroup.freeze"))
+    }
+
+    /// Whether all of its processes are frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.read("cgroup.events").is_some_and(|text| text.lines().any(|line| line == "frozen 1"))
     }
 
     /// Kills every process in it, those of its own children included.
@@ -121,13 +186,18 @@ impl Cgroup {
         }
     }
 
-    /// Sends `signal` to every process in it; the number of processes.
-    pub fn signal(&self, signal: i32) -> Result<usize> {
+    /// The processes in it and in those below it, by their PIDs in the guest's root PID namespace.
+    pub fn processes(&self) -> Result<BTreeSet<i32>> {
         let mut processes = BTreeSet::new();
         collect_processes(&self.folder, &mut processes)
             .or_internal(|| format!("list the processes of cgroup {}", self.folder.display()))?;
+        Ok(processes)
+    }
+
+    /// Sends `signal` to every process in it; the number of processes.
+    pub fn signal(&self, signal: i32) -> Result<usize> {
         let mut count = 0;
-        for pid in processes {
+        for pid in self.processes()? {
             match signal::send(Pid::from_raw(pid), signal) {
                 Ok(()) => count += 1,
                 // It has ended since the list was read.

@@ -39,3 +39,22 @@ fn removal_takes_the_cgroups_below_along() {
     assert!(!folder.exists());
     assert_eq!(errno_of(&remove_tree(&folder).unwrap_err()), Errno::ENOENT);
 }
+
+#[test]
+fn a_failed_update_takes_back_what_it_has_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let cgroup = Cgroup::at(folder.path().to_owned());
+    let says = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
+    fs::write(folder.path().join("pids.max"), "5\n").unwrap();
+    fs::write(folder.path().join("cpu.max"), "max 100000\n").unwrap();
+    let values = |list: &[(&str, &str)]| -> Vec<_> {
+        list.iter().map(|(file, value)| (String::from(*file), String::from(*value))).collect()
+    };
+
+    let failed = cgroup.update(&values(&[("pids.max", "7"), ("cpu.max", "5000 10000"), ("no.such", "1")]));
+    assert!(failed.unwrap_err().message.contains("no.such"));
+    assert_eq!((says("pids.max"), says("cpu.max")), ("5\n".into(), "max 100000\n".into()));
+
+    cgroup.update(&values(&[("pids.max", "7")])).unwrap();
+    assert_eq!(cgroup.read("pids.max").as_deref(), Some("7\n"));
+}

@@ -30,6 +30,8 @@ pub enum Role {
     },
     /// Stands for this process.
     Process(Rc<ProcessId>),
+    /// Is told what happens to the container of this init.
+    Events(Rc<ProcessId>),
 }
 
 /// The connection has ended, failed, or carried something that is no message.

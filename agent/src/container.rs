@@ -6,6 +6,8 @@
 //!      └───────────┴────────────┴───────────┴───────────┴──▶ (removal) ──▶ gone
 //! ```
 //!
+//! A created or running container may be frozen, which changes nothing about how far it is.
+//!
 //! Creating and Starting wait for the init's report. A removal, asked for by Delete or by a Create that has
 //! failed, waits until the init is reaped and the cgroup is empty.
 
@@ -31,6 +33,12 @@ pub struct Container {
     pub phase: Phase,
     /// To the init, until it has executed its program.
     pub channel: Option<Channel>,
+    /// Its processes are frozen.
+    pub frozen: bool,
+    /// Set while they are being frozen or thawed.
+    pub freezing: Option<Freezing>,
+    /// Who is told what happens to it.
+    pub audience: Audience,
     /// Set once it is to go.
     pub removal: Option<Removal>,
 }
@@ -57,6 +65,28 @@ pub struct Channel {
     pub socket: OwnedFd,
     /// Its registration.
     pub token: Token,
+}
+
+/// A freezing or thawing under way.
+#[derive(Debug)]
+pub struct Freezing {
+    /// The connection that waits for its end.
+    pub reply_to: Token,
+    /// Which of the two.
+    pub frozen: bool,
+    /// The cgroup's events and their registration.
+    pub events: (File, Token),
+}
+
+/// The Events connections of a container.
+#[derive(Debug, Default)]
+pub struct Audience {
+    /// The connections.
+    pub connections: Vec<Token>,
+    /// What they have been told: processes killed for want of memory.
+    pub oom_kills: u64,
+    /// The cgroup's memory events and their registration, while there are connections.
+    pub events: Option<(File, Token)>,
 }
 
 /// A removal under way.

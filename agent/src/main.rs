@@ -20,6 +20,7 @@ mod init;
 mod mount_api;
 mod poller;
 mod process;
+mod procfs;
 mod pump;
 mod reaper;
 mod server;

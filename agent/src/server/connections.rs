@@ -60,6 +60,11 @@ impl Server {
                     Some(command) => self.obey(&id, command),
                     None => return Ok(()),
                 },
+                // The host has nothing to say there.
+                Role::Events(_) => match connection.receive::<()>()? {
+                    Some(()) => return Err(Closed),
+                    None => return Ok(()),
+                },
             }
         }
         Ok(())
@@ -81,8 +86,11 @@ impl Server {
     pub(super) fn close(&mut self, token: Token) {
         self.poller.forget(token);
         let Some(connection) = self.connections.remove(&token) else { return };
-        if let Role::Process(id) = connection.role {
-            self.abandon(&id, token);
+        match connection.role {
+            Role::Process(id) => self.abandon(&id, token),
+            Role::Events(id) => self.dismiss(&id, token),
+            Role::Control { busy: true } => self.abandon_freezing(token),
+            Role::Control { busy: false } | Role::Greeting => {}
         }
     }
 
@@ -125,7 +133,11 @@ impl Server {
                 self.report_exit(&id);
                 Ok(Welcomed::AsMessages)
             }
-            Purpose::Events(id) => Err(error(ErrorKind::Internal, format!("no events of {id}"))),
+            Purpose::Events(id) => {
+                let init = self.admit(&id, token)?;
+                self.accept_role(token, Role::Events(init));
+                Ok(Welcomed::AsMessages)
+            }
             Purpose::Stream(id, stream) => {
                 let (id, _) = self.process(&id)?;
                 match self.container(&id.container)?.phase {

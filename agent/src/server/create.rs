@@ -11,7 +11,7 @@ use stockade_protocol::{
 use super::{MOST_CONTAINERS, Server, Target};
 use crate::{
     cgroup::Cgroup,
-    container::{Channel, Container, Phase},
+    container::{Audience, Channel, Container, Phase},
     error::{AgentError, Context, ErrorKind, Result, error},
     init::{self, Joined, Report},
     poller::Token,
@@ -51,6 +51,9 @@ impl Server {
             device_rules: spec.cgroup.devices,
             phase: Phase::Creating(reply_to),
             channel: None,
+            frozen: false,
+            freezing: None,
+            audience: Audience::default(),
             removal: None,
         };
         self.processes.insert(id.clone(), process);

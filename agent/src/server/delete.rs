@@ -20,6 +20,7 @@ impl Server {
             let message = format!("container {id} was deleted meanwhile");
             self.respond(waiting, Response::Error(error(ErrorKind::WrongState, message)));
         }
+        self.abort_freezing(id, || format!("container {id} was deleted meanwhile"));
         self.begin_removal(id, reply_to, Response::Deleted);
         Ok(None)
     }
@@ -62,6 +63,7 @@ impl Server {
                 let _ = connection.send(&ProcessEvent::Ended(status));
             }
         }
+        self.dismiss_all(container.audience);
         if let Some(removal) = container.removal {
             if let Some((_, token)) = removal.events {
                 self.poller.forget(token);

@@ -1,7 +1,8 @@
 //! The event loop, and all that it knows.
 //!
 //! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
-//! ends), [`create`], [`start`], [`signal`], [`state`] and [`delete`] (one per request).
+//! ends), [`freezer`] (what Pause and Resume share), [`events`] (what the host is told unasked); every request has
+//! one of its own name.
 
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
 
@@ -17,13 +18,20 @@ use crate::{
     reaper,
 };
 
+mod cgroup_files;
 mod connections;
 mod create;
 mod delete;
+mod events;
+mod freezer;
+mod list_processes;
+mod pause;
 mod processes;
+mod resume;
 mod signal;
 mod start;
 mod state;
+mod update;
 
 /// Containers that one guest holds at most: each has descriptors in the agent.
 const MOST_CONTAINERS: usize = 1024;
@@ -41,8 +49,10 @@ enum Target {
     Init(Rc<ProcessId>),
     /// A stream has bytes, or room for some.
     Stream(Rc<ProcessId>, Stream),
-    /// A process has left the cgroup of a container that is to go.
+    /// The last process has left a container's cgroup, or all in it are frozen or thawed.
     Cgroup(Rc<ProcessId>),
+    /// A container has reached its memory limit.
+    Memory(Rc<ProcessId>),
 }
 
 /// Everything that the agent knows.
@@ -93,7 +103,11 @@ impl Server {
             Target::Connection(token) => self.serve_connection(token),
             Target::Init(id) => self.hear_init(&id),
             Target::Stream(id, stream) => self.run_stream(&id, stream),
-            Target::Cgroup(id) => self.finish_removal(&id.container),
+            Target::Cgroup(id) => {
+                self.finish_freezing(&id.container);
+                self.finish_removal(&id.container);
+            }
+            Target::Memory(id) => self.report_oom(&id.container),
         }
     }
 
@@ -105,6 +119,11 @@ impl Server {
             Request::Signal { container, signal, all } => self.signal(&container, signal, all).map(Some),
             Request::State { container } => self.state(&container).map(Some),
             Request::Delete { container } => self.delete(token, &container),
+            Request::Pause { container } => self.pause(token, &container),
+            Request::Resume { container } => self.resume(token, &container),
+            Request::Processes { container } => self.list_processes(&container).map(Some),
+            Request::CgroupFiles { container } => self.cgroup_files(&container).map(Some),
+            Request::Update { container, values } => self.update(&container, &values).map(Some),
             request => Err(error(ErrorKind::Internal, format!("not known here: {request:?}"))),
         };
         match result {

@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     cgroup::Cgroup,
-    container::{Channel, Phase},
+    container::{Audience, Channel, Phase},
     stdio::{ProcessPipes, Stdio},
 };
 
@@ -121,6 +121,9 @@ impl Guest {
             device_rules: vec![],
             phase,
             channel: Some(Channel { socket: ours, token }),
+            frozen: false,
+            freezing: None,
+            audience: Audience::default(),
             removal: None,
         };
         self.server.processes.insert(key, Process::new(pid, stdio));

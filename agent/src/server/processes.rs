@@ -72,6 +72,10 @@ impl Server {
         self.again.extend(streams.into_iter().map(|stream| Target::Stream(id.clone(), stream)));
         if let Some(container) = self.containers.get_mut(&id.container) {
             container.phase = Phase::Stopped(status);
+            let name = &id.container;
+            self.abort_freezing(name, || format!("container {name} is not running: it has ended meanwhile"));
+            // Before the end, with which the host stops listening.
+            self.report_oom(name);
         }
         self.report_exit(id);
         self.finish_removal(&id.container);

@@ -17,6 +17,9 @@ impl Server {
     /// Begins to start a created container.
     pub(super) fn start(&mut self, reply_to: Token, id: &str) -> Result<Option<Response>> {
         let container = self.container(id)?;
+        if container.frozen || container.freezing.is_some() {
+            return Err(error(ErrorKind::WrongState, format!("container {id} is paused")));
+        }
         let (Phase::Created, Some(channel), None) = (container.phase, &container.channel, &container.removal)
         else {
             return Err(error(
