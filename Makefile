@@ -7,6 +7,7 @@ TRIPLE   := x86_64-unknown-linux-gnu
 BUILT    := target/$(TRIPLE)/release
 BINARIES := stockade stockade-vmm stockade-agent
 GUEST    := target/guest
+SHARE    = $(DESTDIR)$(PREFIX)/share
 
 .PHONY: all binaries kernel kernel-reproducible initramfs setup demo test bench lab install clean
 
@@ -49,8 +50,13 @@ lab: setup all
 install: all
 	install -D -m 755 target/release/stockade $(DESTDIR)$(PREFIX)/bin/stockade
 	install -D -m 755 target/release/stockade-vmm $(DESTDIR)$(PREFIX)/libexec/stockade/stockade-vmm
-	install -D -m 644 $(GUEST)/vmlinux $(DESTDIR)$(PREFIX)/share/stockade/vmlinux
-	install -D -m 644 $(GUEST)/initramfs $(DESTDIR)$(PREFIX)/share/stockade/initramfs
+	install -D -m 644 $(GUEST)/vmlinux $(SHARE)/stockade/vmlinux
+	install -D -m 644 $(GUEST)/initramfs $(SHARE)/stockade/initramfs
+	target/release/stockade man --output $(SHARE)/man/man1
+	@mkdir -p $(addprefix $(SHARE)/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	target/release/stockade completion bash > $(SHARE)/bash-completion/completions/stockade
+	target/release/stockade completion zsh > $(SHARE)/zsh/site-functions/_stockade
+	target/release/stockade completion fish > $(SHARE)/fish/vendor_completions.d/stockade.fish
 
 clean:
 	cargo clean

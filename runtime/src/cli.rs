@@ -13,7 +13,12 @@ use crate::version;
 
 /// OCI container runtime that runs every container in a microVM.
 #[derive(Debug, Parser)]
-#[command(name = "stockade", disable_help_subcommand = true, max_term_width = 110)]
+#[command(
+    name = "stockade",
+    disable_help_subcommand = true,
+    max_term_width = 110,
+    after_help = "Examples:\n  stockade check\n  stockade run --bundle bundle mine\n  stockade --debug state mine"
+)]
 struct Cli {
     #[command(flatten, next_help_heading = "Options of every command")]
     globals: Globals,
@@ -105,6 +110,20 @@ pub enum Command {
     Spec(commands::spec::Spec),
     /// Say whether this host can run microVMs, and what to do where it cannot
     Check(commands::check::Check),
+    /// Print the console of a container's guest
+    Logs(commands::logs::Logs),
+    /// Print what this runtime can apply of config.json, as JSON
+    Features(commands::features::Features),
+    /// Save a running container: refused, there are no snapshots yet
+    Checkpoint(commands::checkpoint::Checkpoint),
+    /// Go on with a saved container: refused, there are no snapshots yet
+    Restore(commands::restore::Restore),
+    /// Change a container's mounts: refused, they are fixed when it is created
+    Mounts(commands::mounts::Mounts),
+    /// Print a shell's completion script
+    Completion(commands::completion::Completion),
+    /// Write the manual pages
+    Man(commands::man::Man),
 }
 
 /// What the command line asks for.
@@ -129,19 +148,24 @@ pub fn parse() -> anyhow::Result<Parsed> {
     parse_from(std::env::args_os())
 }
 
-fn parse_from<I, T>(arguments: I) -> anyhow::Result<Parsed>
-where
-    I: IntoIterator<Item = T>,
-    T: Into<std::ffi::OsString> + Clone,
-{
+/// The command line's definition, for whoever describes it.
+pub fn definition() -> clap::Command {
     // clap would print "stockade 0.1.0"; engines parse runc's several lines.
     let version = clap::Arg::new("version")
         .long("version")
         .short('v')
         .help("Print version")
         .action(clap::ArgAction::Version);
-    let command = Cli::command().version(version::RUNTIME).disable_version_flag(true).arg(version);
-    let parsed = command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    Cli::command().version(version::RUNTIME).disable_version_flag(true).arg(version)
+}
+
+fn parse_from<I, T>(arguments: I) -> anyhow::Result<Parsed>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<std::ffi::OsString> + Clone,
+{
+    let parsed =
+        definition().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => Ok(Parsed::Command(Box::new((cli.globals, cli.command)))),
         Err(error) => match error.kind() {

@@ -49,3 +49,28 @@ fn mistakes_are_explained_in_one_line() {
     assert!(error("stockade create").contains("ID"));
     assert!(error("stockade").contains("no command"));
 }
+
+/// Lines of help texts that show a command.
+fn examples() -> Vec<(String, String)> {
+    let mut root = definition();
+    root.build();
+    let of = |command: &clap::Command| {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
+        lines.map(|line| (command.get_name().to_owned(), line.to_owned())).collect::<Vec<_>>()
+    };
+    [&root].into_iter().chain(root.get_subcommands()).flat_map(of).collect()
+}
+
+#[test]
+fn examples_are_commands_that_are_understood() {
+    for (command, line) in examples() {
+        let end = line.find([';', '|', '>', '#']).unwrap_or(line.len());
+        let words: Vec<&str> = line[..end].split_whitespace().collect();
+        assert_eq!(words[0], "stockade", "{line}");
+        assert!(command == "stockade" || words.contains(&command.as_str()), "{line}");
+        if let Err(error) = parse_from(words) {
+            panic!("{line}: {error}");
+        }
+    }
+}

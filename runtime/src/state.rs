@@ -27,8 +27,11 @@ pub const AGENT_SOCKET: &str = "agent.sock";
 /// The socket to the VMM, in the container's folder.
 pub const CONTROL_SOCKET: &str = "vmm.sock";
 
+/// What a VMM that has failed said last.
+const CONSOLE_LOG: &str = "console.log";
+
 /// Everything that a container's folder may hold.
-const CONTENT: [&str; 4] = [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, FILE];
+const CONTENT: [&str; 5] = [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, CONSOLE_LOG, FILE];
 
 /// A container, as far as the host remembers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +199,32 @@ impl Folder {
                     format!("{} is damaged; delete --force removes the container", path.display())
                 })
             }
+        }
+    }
+
+    /// A new, empty file for the VMM's last words.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create_console_log(&self) -> anyhow::Result<File> {
+        let path = self.path.join(CONSOLE_LOG);
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot make {}", path.display()))
+    }
+
+    /// The VMM's last words; empty while it has not failed.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn console_log(&self) -> anyhow::Result<Vec<u8>> {
+        let path = self.path.join(CONSOLE_LOG);
+        match fs::read(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            result => result.with_context(|| format!("cannot read {}", path.display())),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::check::{self, Report};
 
 /// Say whether this host can run microVMs, and what to do where it cannot.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  stockade check\n  stockade check --format json")]
 pub struct Check {
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Table)]

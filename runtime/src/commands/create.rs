@@ -11,6 +11,9 @@ use crate::life_cycle::{self, Request};
 
 /// Create a container; its process waits for `start`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  stockade create --bundle bundle mine\n  stockade create mine --bundle bundle --pid-file mine.pid\n  stockade create -b bundle --console-socket tty.sock mine"
+)]
 pub struct Create {
     /// The container's ID
     #[arg(value_name = "ID")]

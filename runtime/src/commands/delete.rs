@@ -10,6 +10,7 @@ use crate::state::Root;
 
 /// Remove a container and everything it holds.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  stockade delete mine\n  stockade delete --force mine")]
 pub struct Delete {
     /// The container's ID
     #[arg(value_name = "ID")]

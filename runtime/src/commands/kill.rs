@@ -19,6 +19,9 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Send a signal to a container.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  stockade kill mine\n  stockade kill mine KILL\n  stockade kill --all mine SIGUSR1\n  stockade kill mine 0    # only asks whether it runs"
+)]
 pub struct Kill {
     /// The container's ID
     #[arg(value_name = "ID")]

@@ -1,9 +1,16 @@
 //! The commands, one per file: its options and what it does with them.
 
 pub mod check;
+pub mod checkpoint;
+pub mod completion;
 pub mod create;
 pub mod delete;
+pub mod features;
 pub mod kill;
+pub mod logs;
+pub mod man;
+pub mod mounts;
+pub mod restore;
 pub mod run;
 pub mod spec;
 pub mod start;
@@ -27,6 +34,13 @@ pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
         Command::Kill(command) => command.run(globals)?,
         Command::Delete(command) => command.run(globals)?,
         Command::Spec(command) => command.run(globals)?,
+        Command::Logs(command) => command.run(globals)?,
+        Command::Features(command) => command.run()?,
+        Command::Checkpoint(command) => command.run()?,
+        Command::Restore(command) => command.run()?,
+        Command::Mounts(command) => command.run()?,
+        Command::Completion(command) => command.run()?,
+        Command::Man(command) => command.run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -22,6 +22,9 @@ use crate::tsc;
 
 /// Create a container, start it, and wait for its end.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  stockade run --bundle bundle mine\n  stockade run --detach --keep -b bundle mine"
+)]
 pub struct Run {
     /// The container's ID
     #[arg(value_name = "ID")]

@@ -15,6 +15,7 @@ const DEFAULT: &str = include_str!("default_config.json");
 
 /// Write a config.json to start from.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  stockade spec --bundle bundle\n  stockade spec --rootless")]
 pub struct Spec {
     /// Folder to write it to
     #[arg(short, long, default_value = ".", value_name = "DIR")]
@@ -38,7 +39,7 @@ impl Spec {
     }
 }
 
-/// The default with a user namespace that maps root to the caller, and without limits.
+/// The default with a user namespace that maps root, and nobody else, to the caller, and without limits.
 fn rootless() -> anyhow::Result<String> {
     let mut config: Value = serde_json::from_str(DEFAULT)?;
     let linux = &mut config["linux"];
@@ -52,6 +53,11 @@ fn rootless() -> anyhow::Result<String> {
     }
     if let Some(linux) = linux.as_object_mut() {
         linux.remove("resources");
+    }
+    let mounts = config["mounts"].as_array_mut().into_iter().flatten();
+    for options in mounts.filter_map(|mount| mount["options"].as_array_mut()) {
+        // The group of terminals, which is not mapped.
+        options.retain(|option| option != "gid=5");
     }
     Ok(format!("{config:#}\n"))
 }

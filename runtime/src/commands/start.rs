@@ -17,6 +17,7 @@ const EXECUTES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Start the process of a created container.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  stockade start mine")]
 pub struct Start {
     /// The container's ID
     #[arg(value_name = "ID")]

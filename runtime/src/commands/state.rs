@@ -16,6 +16,7 @@ use crate::version;
 
 /// Print a container's state as JSON.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  stockade state mine\n  stockade state mine | jq -r .status")]
 pub struct State {
     /// The container's ID
     #[arg(value_name = "ID")]

@@ -177,6 +177,7 @@ impl Creation {
             _ => None,
         };
         let terminal = lowered.container.process.terminal.is_some();
+        let console_log = folder.create_console_log()?;
         let cgroup_folder = cgroup.map(Cgroup::open).transpose()?;
         let relay = self.relay.insert(Relay::start(&Plan {
             rootfs: &bundle.rootfs,
@@ -186,6 +187,7 @@ impl Creation {
             args: &lowered.container.process.args,
             cgroup: cgroup_folder.as_ref().map(AsFd::as_fd),
             lease: machine.lease(),
+            console_log: console_log.as_fd(),
             terminal,
             slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
         })?);

@@ -3,8 +3,8 @@
 use oci_spec::runtime::{Capabilities as Names, Capability, LinuxCapabilities};
 use stockade_protocol::container::Capabilities;
 
-/// The kernel's order: bit n is the n-th (linux/capability.h).
-const BITS: [Capability; 41] = [
+/// All of them, in the kernel's order: bit n is the n-th (linux/capability.h).
+pub const NAMES: [Capability; 41] = [
     Capability::Chown,
     Capability::DacOverride,
     Capability::DacReadSearch,
@@ -61,7 +61,7 @@ pub fn lower(sets: &LinuxCapabilities) -> Capabilities {
 
 fn bits(names: &Option<Names>) -> u64 {
     let Some(names) = names else { return 0 };
-    BITS.iter().enumerate().filter(|(_, name)| names.contains(name)).fold(0, |bits, (n, _)| bits | 1 << n)
+    NAMES.iter().enumerate().filter(|(_, name)| names.contains(name)).fold(0, |bits, (n, _)| bits | 1 << n)
 }
 
 #[cfg(test)]

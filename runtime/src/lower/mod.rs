@@ -20,8 +20,10 @@ use stockade_protocol::container::{Container, Namespace, Rootfs};
 use crate::bundle::{Bundle, SpecError};
 use crate::container_id::ContainerId;
 
+pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroup::HostCgroup;
-pub use namespaces::NetworkNamespace;
+pub use mounts::options as mount_options;
+pub use namespaces::{APPLIED as NAMESPACES, NetworkNamespace};
 
 /// A container, ready to be created.
 #[derive(Debug)]

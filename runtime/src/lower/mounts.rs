@@ -56,6 +56,9 @@ const FLAGS: [(&str, Change); 32] = [
     ("rbind", Change::Set(libc::MS_BIND | libc::MS_REC)),
 ];
 
+/// Read-only, everything mounted below included.
+const RECURSIVE_READONLY: &str = "rro";
+
 /// Options of OCI runtimes that no part of stockade applies yet.
 const UNAPPLIED: [&str; 12] = [
     "tmpcopyup",
@@ -76,6 +79,15 @@ const UNAPPLIED: [&str; 12] = [
 enum Change {
     Set(u64),
     Clear(u64),
+}
+
+/// The options that are more than a file system's own, sorted.
+pub fn options() -> Vec<&'static str> {
+    let flags = FLAGS.iter().map(|(name, _)| *name);
+    let propagations = PROPAGATIONS.iter().map(|(name, _)| *name);
+    let mut names: Vec<_> = flags.chain(propagations).chain([RECURSIVE_READONLY]).collect();
+    names.sort_unstable();
+    names
 }
 
 /// What the options of one mount mean.
@@ -100,7 +112,7 @@ impl Options {
                 }
             } else if let Some((_, propagation)) = PROPAGATIONS.iter().find(|(name, _)| *name == option) {
                 parsed.propagation.push(*propagation);
-            } else if option == "rro" {
+            } else if option == RECURSIVE_READONLY {
                 parsed.recursive_readonly = true;
                 parsed.flags |= libc::MS_RDONLY;
             } else if UNAPPLIED.contains(&option)

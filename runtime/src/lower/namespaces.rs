@@ -7,6 +7,9 @@ use stockade_protocol::container::{Namespace, Namespaces};
 
 use crate::bundle::SpecError;
 
+/// The types that a container can have a namespace of its own of.
+pub const APPLIED: [Type; 6] = [Type::Cgroup, Type::Ipc, Type::Mount, Type::Network, Type::Pid, Type::Uts];
+
 /// The host's network namespace of the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkNamespace {

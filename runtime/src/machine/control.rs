@@ -82,7 +82,11 @@ impl Control {
         }
     }
 
-    fn console(&mut self) -> Result<Vec<u8>, ControlError> {
+    /// The guest's console, as far as the VMM keeps it.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn console(&mut self) -> Result<Vec<u8>, ControlError> {
         match self.ask(&Request::Console)? {
             Response::Console(bytes) => Ok(bytes),
             _ => Err(ControlError::Unexpected),

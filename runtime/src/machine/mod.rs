@@ -12,4 +12,4 @@ mod watch;
 
 pub use control::Control;
 pub use launch::Launch;
-pub use watch::{Machine, MachineError, Wait};
+pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait};

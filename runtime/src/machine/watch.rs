@@ -26,6 +26,9 @@ const GLANCE: Duration = Duration::from_millis(2500);
 /// Lines of the console that an error carries.
 const CONSOLE_LINES: usize = 8;
 
+/// Why a VMM has ended that has not said why.
+pub const DIED_SILENTLY: &str = "the VMM died without a word (killed, or out of memory?)";
+
 /// Why there is no VM, or no VM any more.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
@@ -268,7 +271,7 @@ impl Machine {
         let mut packet = vec![0; STATUS_LIMIT];
         let (length, _) = descriptors::receive(self.status.as_fd(), &mut packet)?;
         if length == 0 {
-            return Err(self.failed("the VMM died without a word (killed, or out of memory?)", String::new()));
+            return Err(self.failed(DIED_SILENTLY, String::new()));
         }
         match postcard::from_bytes(&packet[..length]) {
             Ok(Status::Reached(stage)) => {

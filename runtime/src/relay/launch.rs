@@ -75,6 +75,8 @@ pub struct Plan<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The VMM lives while this is open.
     pub lease: BorrowedFd<'a>,
+    /// Where the VMM's last words go.
+    pub console_log: BorrowedFd<'a>,
     /// The process has a terminal, so size changes are passed on.
     pub terminal: bool,
     /// The terminal to sit on; without it stdio is inherited.

@@ -15,6 +15,7 @@
 //! running. `run` in the foreground never commits.
 
 mod copy;
+mod last_words;
 mod launch;
 mod serve;
 mod stand_in;

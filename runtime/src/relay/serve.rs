@@ -1,5 +1,6 @@
 //! The relay's loop: stdio both ways, signals to the guest, the end to the host.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -12,6 +13,7 @@ use stockade_protocol::agent::{ProcessCommand, ProcessEvent, WindowSize};
 use stockade_protocol::frame::{self, FrameBuffer};
 
 use super::copy::{Copy, Waits};
+use super::last_words;
 use super::launch::{COMMIT, MESSAGE};
 use crate::sys::descriptors;
 use crate::terminal;
@@ -35,6 +37,8 @@ pub(super) struct Ends {
     pub creator: OwnedFd,
     /// To the VMM, which lives while this is open.
     pub lease: OwnedFd,
+    /// Where the VMM's last words go.
+    pub console_log: File,
     /// The process has a terminal.
     pub terminal: bool,
 }
@@ -87,6 +91,7 @@ struct Relay {
     /// Gone once the creator has committed.
     creator: Option<OwnedFd>,
     lease: Option<OwnedFd>,
+    console_log: Option<File>,
     process: Option<UnixStream>,
     events: FrameBuffer,
     commands: Vec<u8>,
@@ -128,6 +133,7 @@ impl Relay {
             signals: ends.signals,
             creator: Some(ends.creator),
             lease: Some(ends.lease),
+            console_log: Some(ends.console_log),
             process: Some(process),
             events: FrameBuffer::new(frame::GUEST_LIMIT),
             commands: Vec::new(),
@@ -240,13 +246,21 @@ impl Relay {
 
     /// The VMM is gone. What it has delivered is still on the streams, which then end.
     fn lose_vm(&mut self) {
+        self.keep_last_words();
         self.lease = None;
         self.process = None;
         self.ended.get_or_insert(KILLED);
     }
 
+    fn keep_last_words(&mut self) {
+        if let (Some(lease), Some(file)) = (&self.lease, self.console_log.take()) {
+            last_words::keep(lease.as_fd(), file);
+        }
+    }
+
     fn talk_to_agent(&mut self) {
         if let Err(_gone) = self.exchange() {
+            self.keep_last_words();
             self.process = None;
             self.ended.get_or_insert(KILLED);
         }

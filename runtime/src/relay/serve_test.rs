@@ -1,9 +1,11 @@
 use super::*;
+use std::io::Seek;
 use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{SigSet, Signal};
 use proptest::prelude::*;
 use stockade_protocol::agent::ExitStatus;
+use stockade_protocol::vmm::{Stage, Status};
 
 /// A relay in a thread, and the other ends of all that it holds.
 struct Fixture {
@@ -11,6 +13,7 @@ struct Fixture {
     creator: OwnedFd,
     vmm: Option<OwnedFd>,
     process: UnixStream,
+    console_log: File,
     stdin: UnixStream,
     stdout: Option<UnixStream>,
     host_stdin: Option<io::PipeWriter>,
@@ -28,13 +31,16 @@ impl Fixture {
         let (stdin_reader, host_stdin) = io::pipe().unwrap();
         let (host_stdout, stdout_writer) = io::pipe().unwrap();
         let (_, stderr_writer) = io::pipe().unwrap();
+        let console_log = tempfile::tempfile().unwrap();
+        let relay_log = console_log.try_clone().unwrap();
         let relay = thread::spawn(move || {
             let mut usr1 = SigSet::empty();
             usr1.add(Signal::SIGUSR1);
             usr1.thread_block().unwrap();
             let flags = nix::sys::signalfd::SfdFlags::SFD_NONBLOCK;
             let signals = SignalFd::with_flags(&usr1, flags).unwrap();
-            let ends = Ends { signals, creator: relay_creator, lease, terminal: false };
+            let ends =
+                Ends { signals, creator: relay_creator, lease, console_log: relay_log, terminal: false };
             let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);
             let stdio = [stdin_reader.into(), stdout_writer.into(), stderr_writer.into()];
             Relay::new(ends, connections.into(), stdio).unwrap().run().unwrap()
@@ -44,6 +50,7 @@ impl Fixture {
             creator,
             vmm: Some(vmm),
             process,
+            console_log,
             stdin,
             stdout: Some(stdout),
             host_stdin: Some(host_stdin),
@@ -53,6 +60,15 @@ impl Fixture {
 
     fn end(&mut self, status: ExitStatus) {
         frame::write(&mut self.process, &ProcessEvent::Ended(status)).unwrap();
+    }
+
+    /// What the relay has kept, once it has ended.
+    fn console_log(mut self) -> String {
+        self.relay.take().unwrap().join().unwrap();
+        let mut text = String::new();
+        self.console_log.rewind().unwrap();
+        self.console_log.read_to_string(&mut text).unwrap();
+        text
     }
 
     fn status(mut self) -> u8 {
@@ -100,6 +116,34 @@ fn a_lost_vm_reads_as_killed_and_its_last_output_is_delivered() {
     assert_eq!(fixture.status(), KILLED);
 }
 
+/// A VMM that reports this and dies.
+fn dies_after(reports: &[Status]) -> String {
+    let mut fixture = Fixture::new();
+    let vmm = fixture.vmm.take().unwrap();
+    for report in reports {
+        descriptors::send(vmm.as_fd(), &postcard::to_stdvec(report).unwrap(), &[]).unwrap();
+    }
+    drop(vmm);
+    drop(fixture.stdout.take());
+    fixture.console_log()
+}
+
+#[test]
+fn a_vmm_that_dies_leaves_its_last_words() {
+    let ended = Status::Ended { reason: "the guest reset its machine".into(), console: "panic".into() };
+    let log = dies_after(&[Status::Reached(Stage::AgentConnected), ended]);
+    assert_eq!(log, "panic\nstockade-vmm: the guest reset its machine\n");
+    assert!(dies_after(&[]).contains("without a word"));
+}
+
+#[test]
+fn a_container_that_ends_leaves_none() {
+    let mut fixture = Fixture::new();
+    fixture.stdout = None;
+    fixture.end(ExitStatus::Exited(0));
+    assert_eq!(fixture.console_log(), "");
+}
+
 #[test]
 fn a_creator_that_dies_before_it_commits_takes_the_relay_along() {
     let mut fixture = Fixture::new();
@@ -120,7 +164,7 @@ fn a_creator_that_has_committed_may_go() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn an_agent_that_talks_nonsense_is_an_end(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let mut fixture = Fixture::new();

@@ -44,7 +44,8 @@ fn prepare(
     if let Some(network) = network {
         setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| system("network namespace")(e.into()))?;
     }
-    let mut keep: Vec<RawFd> = vec![0, 1, 2, signals.as_raw_fd(), socket.as_raw_fd(), plan.lease.as_raw_fd()];
+    let mut keep: Vec<RawFd> = vec![0, 1, 2, signals.as_raw_fd()];
+    keep.extend([socket, plan.lease, plan.console_log].map(|fd| fd.as_raw_fd()));
     keep.extend(plan.slave.map(|slave| slave.as_raw_fd()));
     descriptors::close_all_but(&keep).map_err(system("close_range"))?;
     setsid().map_err(|e| system("setsid")(e.into()))?;
@@ -64,7 +65,13 @@ fn prepare(
     give_up_privileges().map_err(system("giving up capabilities"))?;
     descriptors::send(socket, &[PREPARED], &[]).map_err(system("socket"))?;
 
-    Ok(Ends { signals, creator: adopt(socket), lease: adopt(plan.lease), terminal: plan.terminal })
+    Ok(Ends {
+        signals,
+        creator: adopt(socket),
+        lease: adopt(plan.lease),
+        console_log: adopt(plan.console_log).into(),
+        terminal: plan.terminal,
+    })
 }
 
 /// Takes over a descriptor of the creator's: this process has its own copy of it.

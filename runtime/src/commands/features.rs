@@ -1,0 +1,61 @@
+//! `stockade features`: the runtime specification's "Features", as runc prints it.
+//!
+//! Where the code has a table of what it understands, that table is printed. What is accepted with a warning only is not
+//! a feature.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::lower;
+use crate::version;
+
+/// Print what this runtime can apply of config.json, as JSON.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade features
+  stockade features | jq .linux.namespaces")]
+pub struct Features;
+
+impl Features {
+    /// Prints it.
+    ///
+    /// # Errors
+    /// When it cannot be printed.
+    pub fn run(self) -> anyhow::Result<()> {
+        Ok(writeln!(io::stdout(), "{:#}", features())?)
+    }
+}
+
+fn features() -> Value {
+    let off = json!({ "enabled": false });
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": version::SPEC,
+        "hooks": [],
+        "mountOptions": lower::mount_options(),
+        "linux": {
+            "namespaces": lower::NAMESPACES,
+            "capabilities": &lower::CAPABILITIES[..],
+            "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
+            "seccomp": off,
+            "apparmor": off,
+            "selinux": off,
+            "intelRdt": off,
+            "memoryPolicy": { "modes": [], "flags": [] },
+            "mountExtensions": { "idmap": off },
+            "netDevices": off,
+        },
+        "annotations": {
+            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "io.stockade.version": version::RUNTIME,
+            "io.stockade.isolation": "kvm",
+        },
+        "potentiallyUnsafeConfigAnnotations": [],
+    })
+}
+
+#[cfg(test)]
+#[path = "features_test.rs"]
+mod tests;

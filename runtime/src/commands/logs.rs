@@ -1,0 +1,65 @@
+//! `stockade logs`: what the guest's kernel and its agent have written to their console.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use clap::Args;
+
+use crate::cli::Globals;
+use crate::container_id::ContainerId;
+use crate::error::ContainerError;
+use crate::machine::Control;
+use crate::state::Root;
+
+/// Print the console of a container's guest.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The guest says little unless its kernel is asked to: kernel_parameters = \"loglevel=7\" in \
+/etc/stockade/config.toml.
+What the container writes is not here, but where its stdout and stderr lead.
+
+Examples:
+  stockade logs mine"
+)]
+pub struct Logs {
+    /// The container's ID
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+impl Logs {
+    /// Prints it: the running VM's, or what a VM that has failed said last.
+    ///
+    /// # Errors
+    /// [`ContainerError::DoesNotExist`], or that there is no console.
+    pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
+        let id: ContainerId = self.id.parse()?;
+        let folder = Root::new(globals.root.as_deref()).peek(&id)?;
+        let record = folder.read()?.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()))?;
+        let console = match folder.console_log()? {
+            last if !last.is_empty() => last,
+            _ if record.vmm.is_some_and(|vmm| vmm.is_alive()) => {
+                Control::connect(folder.as_fd())?.console()?
+            }
+            _ => anyhow::bail!("the VM of container {id} has ended without leaving its console"),
+        };
+        Ok(io::stdout().write_all(printable(&console).as_bytes())?)
+    }
+}
+
+/// The guest writes these bytes, and they end on somebody's terminal.
+fn printable(console: &[u8]) -> String {
+    let text = String::from_utf8_lossy(console);
+    let keep = |c: char| if c == '\n' || c == '\t' || !c.is_control() { c } else { '?' };
+    text.chars().filter(|c| *c != '\r').map(keep).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_the_guest_steers_the_terminal() {
+        assert_eq!(printable(b"one\r\n\tt\x1b[2Jwo\xff\xc2\x9b"), "one\n\tt?[2Jwo\u{fffd}?");
+    }
+}

@@ -1,0 +1,67 @@
+//! `stockade man`: manual pages from what `--help` shows.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Command};
+use clap_mangen::roff::{Roff, roman};
+
+use crate::cli;
+
+/// Heading of the examples in help texts; in a manual page they are a section of their own.
+const EXAMPLES: &str = "Examples:";
+
+/// Write the manual pages.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade man --output /usr/local/share/man/man1")]
+pub struct Man {
+    /// Folder to write stockade.1 and stockade-COMMAND.1 to; made if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+impl Man {
+    /// Writes them.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn run(self) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.output).with_context(|| format!("cannot make {}", self.output.display()))?;
+        let mut root = cli::definition();
+        root.build();
+        let commands = root.get_subcommands().filter(|command| !command.is_hide_set());
+        [&root].into_iter().chain(commands).try_for_each(|command| write_page(command.clone(), &self.output))
+    }
+}
+
+fn write_page(command: Command, folder: &Path) -> anyhow::Result<()> {
+    let has_commands = command.has_subcommands();
+    let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let page = clap_mangen::Man::new(command).manual("stockade").source(crate::version::line());
+    let mut text = Vec::new();
+    page.render_title(&mut text)
+        .and_then(|()| page.render_name_section(&mut text))
+        .and_then(|()| page.render_synopsis_section(&mut text))
+        .and_then(|()| page.render_description_section(&mut text))
+        .and_then(|()| page.render_options_section(&mut text))
+        .and_then(|()| if has_commands { page.render_subcommands_section(&mut text) } else { Ok(()) })
+        .and_then(|()| render_examples(&examples, &mut text))?;
+    let path = folder.join(page.get_filename());
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn render_examples(examples: &str, page: &mut Vec<u8>) -> io::Result<()> {
+    let lines: Vec<&str> = examples.lines().filter(|line| *line != EXAMPLES).map(str::trim_start).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut roff = Roff::default();
+    roff.control("SH", ["EXAMPLES"]).control("EX", []);
+    for line in lines {
+        roff.text([roman(line)]);
+    }
+    roff.control("EE", []).to_writer(page)
+}

@@ -1,0 +1,38 @@
+//! What the VMM says when it ends, kept for `stockade logs`: nobody else is left then who could ask for the guest's console.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use stockade_protocol::vmm::{STATUS_LIMIT, Status};
+
+use crate::machine::DIED_SILENTLY;
+use crate::sys::descriptors;
+
+/// How long a VMM may take to end after its guest has hung up.
+const ENDS_WITHIN: Duration = Duration::from_millis(500);
+
+/// Writes the console's last lines and the VMM's reason to `file`, if the VMM has ended. The guest may have taken the
+/// VMM over: what comes is bounded by [`STATUS_LIMIT`] and is text for a person only.
+pub(super) fn keep(lease: BorrowedFd<'_>, mut file: File) {
+    let mut fds = [PollFd::new(lease, PollFlags::empty())];
+    let timeout = PollTimeout::try_from(ENDS_WITHIN).unwrap_or(PollTimeout::MAX);
+    if !poll(&mut fds, timeout).is_ok_and(|ready| ready > 0) {
+        return;
+    }
+    let mut words = (DIED_SILENTLY.to_owned(), String::new());
+    let mut packet = vec![0; STATUS_LIMIT];
+    while let Ok((length @ 1.., _)) = descriptors::receive(lease, &mut packet) {
+        if let Ok(Status::Failed { reason, console, .. } | Status::Ended { reason, console }) =
+            postcard::from_bytes(&packet[..length])
+        {
+            words = (reason, console);
+        }
+    }
+    let (reason, console) = words;
+    let separator = if console.is_empty() || console.ends_with('\n') { "" } else { "\n" };
+    // A full disk leaves nobody to tell.
+    let _ = writeln!(file, "{console}{separator}stockade-vmm: {reason}");
+}
