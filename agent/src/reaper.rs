@@ -1,10 +1,10 @@
 //! Ended children: the containers' inits, and every orphan that the kernel hands to PID 1.
 
 use nix::{
+    errno::Errno,
     sys::{
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
@@ -28,14 +28,16 @@ pub fn reap(signals: &SignalFd) -> Vec<(Pid, ExitStatus)> {
     while let Ok(Some(_)) = signals.read_signal() {}
     let mut ended = Vec::new();
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => ended.push((pid, ExitStatus::Exited(status as u8))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                ended.push((pid, ExitStatus::Signalled(signal as u8)))
-            }
-            // Stopped or traced children are not asked for.
-            Ok(WaitStatus::StillAlive) | Err(_) => return ended,
-            Ok(_) => {}
+        let mut status: libc::c_int = 0;
+        // SAFETY: waitpid stores one int, which `status` is. nix's own has no word for the end by a real-time signal.
+        let pid = match Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }) {
+            Ok(0) | Err(_) => return ended,
+            Ok(pid) => Pid::from_raw(pid),
+        };
+        if libc::WIFEXITED(status) {
+            ended.push((pid, ExitStatus::Exited(libc::WEXITSTATUS(status) as u8)));
+        } else if libc::WIFSIGNALED(status) {
+            ended.push((pid, ExitStatus::Signalled(libc::WTERMSIG(status) as u8)));
         }
     }
 }
