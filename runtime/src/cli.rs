@@ -32,7 +32,7 @@ pub struct Globals {
     /// Folder for the containers' state [default: /run/stockade, or $XDG_RUNTIME_DIR/stockade when not root]
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// File to append log lines to; without it warnings and errors go to stderr
+    /// File to append log lines to; without it errors go to stderr, and warnings too if that is a terminal
     #[arg(long, global = true, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// Form of the lines in the log file

@@ -1,12 +1,13 @@
 //! The log: lines in the forms that engines parse, in the file that they name.
 //!
-//! Without `--log`, warnings and worse go to stderr, and all else only where it is asked for by `--debug` or
-//! `--log-level debug`: a command that succeeds as asked writes nothing. The command's error goes to stderr always,
-//! because podman reads it there, and to the log file as well, because containerd reads it there.
+//! Without `--log`, what `--log-level warn` or `debug` asks for goes to stderr; unasked, warnings go there where a person
+//! reads it, on a terminal. Engines show their users every line that a command has written there, and a command that
+//! succeeds should write none. The command's error goes to stderr always, because podman reads it there, and to the log
+//! file as well, because containerd reads it there.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{IsTerminal, Write as _};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
@@ -45,8 +46,9 @@ pub fn start(globals: &Globals) -> anyhow::Result<()> {
     let most_verbose = match (globals.debug, globals.log_level) {
         (true, _) | (_, LogLevel::Debug) => Level::DEBUG,
         (_, LogLevel::Info) if file.is_some() => Level::INFO,
-        (_, LogLevel::Info | LogLevel::Warn) => Level::WARN,
-        (_, LogLevel::Error) => Level::ERROR,
+        (_, LogLevel::Info) if std::io::stderr().is_terminal() => Level::WARN,
+        (_, LogLevel::Warn) => Level::WARN,
+        (_, LogLevel::Info | LogLevel::Error) => Level::ERROR,
     };
     let log = LOG.get_or_init(|| Log { file, format: globals.log_format, most_verbose });
     Ok(tracing::subscriber::set_global_default(Lines(log))?)

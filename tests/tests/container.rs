@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use stockade_tests::bundle::Bundle;
-use stockade_tests::cli::Stockade;
+use stockade_tests::cli::{Stockade, text};
 
 /// Runs a script in a container with an edited config; its output.
 fn sees(script: &str, edit: impl FnOnce(&mut serde_json::Value)) -> String {
@@ -191,17 +191,23 @@ fn standard_streams_can_be_opened_again() {
         Bundle::script("echo out > /dev/stdout; echo err > /dev/stderr; read line < /dev/stdin; echo $line")
             .edit(|config| config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
     let stockade = Stockade::new();
-    let mut command = stockade.command(&["run", "-b", stockade_tests::cli::text(bundle.path()), "reopen"]);
+    let mut command = stockade.command(&["run", "-b", text(bundle.path()), "reopen"]);
     let outcome = stockade_tests::cli::Outcome::of(&mut command, b"input\n");
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\ninput\n", "err\n"), "{outcome:#?}");
 }
 
 #[test]
-fn what_is_not_applied_yet_is_named_in_a_warning() {
+fn what_is_not_applied_yet_is_named_in_the_log_and_on_a_terminal_only() {
     let bundle = Bundle::busybox(&["true"]).edit(|config| {
-        config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+        config["process"]["apparmorProfile"] = "docker-default".into();
     });
-    let outcome = Stockade::new().run_bundle(&bundle, "warned");
-    assert_eq!(outcome.status, 0, "{outcome:#?}");
-    assert!(outcome.stderr.contains("linux.seccomp"), "{outcome:#?}");
+    let stockade = Stockade::new();
+    let log = bundle.path().join("log");
+    let logged = stockade.run(&["--log", text(&log), "run", "-b", text(bundle.path()), "logged"]).success();
+    let piped = stockade.run_bundle(&bundle, "piped").success();
+    assert_eq!((logged.stderr.as_str(), piped.stderr.as_str()), ("", ""));
+    let log = std::fs::read_to_string(log).expect("log");
+    assert!(log.contains("level=warning") && log.contains("process.apparmorProfile"), "{log}");
+    let asked = stockade.run(&["--log-level", "warn", "run", "-b", text(bundle.path()), "asked"]).success();
+    assert!(asked.stderr.contains("process.apparmorProfile"), "{asked:#?}");
 }

@@ -46,6 +46,7 @@ mod oom_score;
 mod resolve;
 mod rlimits;
 mod rootfs;
+mod seccomp;
 mod sysctl;
 mod terminal;
 
@@ -162,6 +163,10 @@ fn build_and_execute(spec: &Container, joined: &Joined, channel: &OwnedFd) -> Re
         prctl::set_no_new_privs().or_internal(|| "set no_new_privs".to_owned())?;
     }
     let capabilities = capabilities::limit(process.capabilities)?;
+    // Without no_new_privs only a privileged process may load a filter, and so before it becomes its user.
+    let (early, late) =
+        if process.no_new_privileges { (&[][..], &spec.seccomp[..]) } else { (&spec.seccomp[..], &[][..]) };
+    seccomp::load(early)?;
     credentials::apply(&process.user)?;
     capabilities.apply()?;
     chdir(process.cwd.as_str()).or_spec(|| format!("change to the working folder {:?}", process.cwd))?;
@@ -170,6 +175,8 @@ fn build_and_execute(spec: &Container, joined: &Joined, channel: &OwnedFd) -> Re
 
     report(channel, &Ok(warnings), master)?;
     wait_for_start(channel)?;
+    // As late as possible: a profile need not allow what a runtime does.
+    seccomp::load(late)?;
     execute(&program, &args, &env)
 }
 

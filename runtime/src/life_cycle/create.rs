@@ -147,7 +147,7 @@ impl Creation {
         &mut self,
         request: &Request<'_>,
         bundle: &Bundle,
-        lowered: Lowered,
+        mut lowered: Lowered,
         launch: Launch,
         config: &Config,
         interrupts: SignalFd,
@@ -194,6 +194,10 @@ impl Creation {
         record.relay = relay.process.reference();
         folder.write(record)?;
 
+        // The VM boots meanwhile.
+        if let Some(profile) = &lowered.seccomp {
+            lowered.container.seccomp.push(profile.compile().context(crate::bundle::CONFIG)?);
+        }
         let names = lowered.trees.iter().map(|tree| tree.name.clone());
         let trees: Vec<_> = names.zip(relay.prepared()?).collect();
         machine.reach(Stage::Isolated)?;

@@ -10,6 +10,10 @@ mod mounts;
 mod namespaces;
 mod process;
 mod rlimits;
+mod seccomp;
+#[cfg(test)]
+mod seccomp_fixture;
+mod seccomp_program;
 mod unapplied;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +36,8 @@ pub struct Lowered {
     pub container: Container,
     /// Trees of the host that the guest needs: the rootfs first, then the mounts' sources.
     pub trees: Vec<Tree>,
+    /// `linux.seccomp`, which is compiled into the container's `seccomp` while the VM boots.
+    pub seccomp: Option<seccomp::Profile>,
     /// For the host's cgroup.
     pub cgroup: HostCgroup,
     /// The network namespace of the relay.
@@ -111,6 +117,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId) -> Result<Lowered, SpecError> {
             notify: false,
         },
         trees,
+        seccomp: seccomp::Profile::check(linux)?,
         cgroup: HostCgroup {
             path: linux.and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default(),
             ..limits.host

@@ -40,7 +40,6 @@ fn of_linux(linux: &Linux) -> impl Iterator<Item = &'static str> {
     let mapped =
         [linux.uid_mappings(), linux.gid_mappings()].into_iter().flatten().any(|list| !list.is_empty());
     [
-        ("linux.seccomp", linux.seccomp().is_some()),
         ("linux.uidMappings", mapped),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),

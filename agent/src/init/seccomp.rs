@@ -1,0 +1,50 @@
+//! `linux.seccomp`: the programs come compiled.
+
+use nix::errno::Errno;
+use stockade_protocol::container::SeccompFilter;
+
+use crate::error::{Context, ErrorKind, Result, error};
+
+/// Puts the calling process under these filters, in order. It needs no_new_privs or CAP_SYS_ADMIN.
+pub fn load(filters: &[SeccompFilter]) -> Result<()> {
+    filters.iter().try_for_each(|filter| {
+        let instructions = instructions(&filter.program)?;
+        set_filter(filter.flags, &instructions).or_spec(|| "load linux.seccomp".to_owned())
+    })
+}
+
+/// The bytes as the kernel wants them: aligned, and with their number.
+fn instructions(program: &[u8]) -> Result<Vec<libc::sock_filter>> {
+    let (instructions, rest) = program.as_chunks::<{ size_of::<libc::sock_filter>() }>();
+    if !rest.is_empty() || u16::try_from(instructions.len()).is_err() {
+        return Err(error(
+            ErrorKind::Spec,
+            "linux.seccomp: the program has no length that a program can have",
+        ));
+    }
+    Ok(instructions
+        .iter()
+        .map(|&[code_low, code_high, jt, jf, k0, k1, k2, k3]| libc::sock_filter {
+            code: u16::from_ne_bytes([code_low, code_high]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        })
+        .collect())
+}
+
+fn set_filter(flags: u32, instructions: &[libc::sock_filter]) -> Result<(), Errno> {
+    let program = libc::sock_fprog {
+        // Checked to fit.
+        len: instructions.len() as u16,
+        filter: instructions.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel only reads the program and its instructions, which outlive the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    Errno::result(result).map(drop)
+}
+
+#[cfg(test)]
+#[path = "seccomp_test.rs"]
+mod tests;

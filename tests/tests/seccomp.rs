@@ -1,0 +1,122 @@
+//! `linux.seccomp`, as the processes of the container feel it.
+
+use serde_json::{Value, json};
+use stockade_tests::bundle::{Bundle, make_rootfs};
+use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_tests::engine::Podman;
+
+/// Runs a script under a profile that allows what `syscalls` do not name.
+fn run(script: &str, syscalls: Value, edit: impl FnOnce(&mut Value)) -> Outcome {
+    let bundle = Bundle::script(script).edit(|config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": syscalls,
+        });
+        edit(config);
+    });
+    Stockade::new().run_bundle(&bundle, "seccomp")
+}
+
+#[test]
+fn errno_log_and_argument_operators_hold_and_what_the_runtime_does_needs_no_allowance() {
+    let chmod = |operator: &str, value: u32, two: u32, errno: i32| {
+        json!({ "names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": [
+            { "index": 1, "value": value, "valueTwo": two, "op": operator }
+        ]})
+    };
+    let outcome = run(
+        "touch f; for mode in 600 644 4755 2755 1000 7; do chmod $mode f 2>&1 && echo $mode; done; \
+         mkdir d 2>&1; uname -s; grep ^Seccomp /proc/self/status",
+        json!([
+            { "names": ["mkdir", "a_call_of_tomorrow"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EXDEV },
+            { "names": ["uname"], "action": "SCMP_ACT_LOG" },
+            chmod("SCMP_CMP_EQ", 0o600, 0, libc::ENOSYS),
+            chmod("SCMP_CMP_MASKED_EQ", 0o4000, 0o4000, libc::EACCES),
+            chmod("SCMP_CMP_LT", 0o10, 0, libc::EBUSY),
+            // What the runtime itself does before the program runs.
+            { "names": ["chdir", "setresuid", "setgroups", "capset", "prctl", "recvfrom", "sendmsg"],
+              "action": "SCMP_ACT_ERRNO" },
+        ]),
+        |_| {},
+    )
+    .success();
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "chmod: f: Function not implemented",
+            "644",
+            "chmod: f: Permission denied",
+            "2755",
+            "1000",
+            "chmod: f: Device or resource busy",
+            "mkdir: can't create directory 'd': Invalid cross-device link",
+            "Linux",
+            "Seccomp:\t2",
+            "Seccomp_filters:\t1",
+        ]
+    );
+}
+
+#[test]
+fn without_no_new_privs_an_unprivileged_user_is_filtered_too() {
+    let outcome = run(
+        "mkdir /tmp/d 2>&1; grep -E '^(Uid|NoNewPrivs|Seccomp):' /proc/self/status",
+        json!([{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }]),
+        |config| {
+            config["process"]["noNewPrivileges"] = false.into();
+            config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+        },
+    )
+    .success();
+    assert_eq!(
+        outcome.stdout,
+        "mkdir: can't create directory '/tmp/d': Operation not permitted\nUid:\t1000\t1000\t1000\t1000\nNoNewPrivs:\t0\nSeccomp:\t2\n"
+    );
+}
+
+#[test]
+fn kill_ends_the_process_by_sigsys() {
+    let outcome =
+        run("mkdir d", json!([{ "names": ["mkdir"], "action": "SCMP_ACT_KILL_PROCESS" }]), |config| {
+            config["process"]["args"] = json!(["mkdir", "d"]);
+        });
+    assert_eq!(outcome.status, 128 + libc::SIGSYS, "{outcome:#?}");
+}
+
+#[test]
+fn a_listener_of_the_host_is_refused_by_name() {
+    let bundle = Bundle::busybox(&["true"]).edit(|config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/listener.sock",
+            "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }],
+        });
+    });
+    Stockade::new().run_bundle(&bundle, "listener").failure(1, &["linux.seccomp.listenerPath"]);
+}
+
+#[test]
+fn podmans_default_profile_and_a_users_own_hold() {
+    let rootfs = stockade_tests::bundle::folder();
+    make_rootfs(rootfs.path());
+    let profile = rootfs.path().join("profile.json");
+    let own = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EXDEV }],
+    });
+    std::fs::write(&profile, own.to_string()).expect("write profile");
+    let option = format!("seccomp={}", profile.display());
+    let script = "mkdir /d 2>&1; grep ^Seccomp: /proc/self/status";
+    let podman = |options: &[&str]| {
+        let mut args = vec!["run", "--rm", "--network", "none"];
+        args.extend(options);
+        args.extend(["--rootfs", text(rootfs.path()), "sh", "-c", script]);
+        Podman::run(&args).success()
+    };
+    let default = podman(&[]);
+    assert_eq!(default.stdout, "Seccomp:\t2\n", "{default:#?}");
+    assert_eq!(default.stderr, "", "{default:#?}");
+    let own = podman(&["--security-opt", &option]);
+    assert!(own.stdout.contains("Invalid cross-device link"), "{own:#?}");
+}
