@@ -2,7 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
+
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+/// Longest that an awaited event may take before its test fails, in milliseconds.
+const LIMIT_MS: u16 = 60_000;
 
 /// What the host has at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,8 +119,21 @@ pub fn wait_for_end(pid: i32) {
     let pidfd = unsafe { OwnedFd::from_raw_fd(raw as i32) };
     let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: `poll` is one valid pollfd.
-    let ready = unsafe { libc::poll(&mut poll, 1, 60_000) };
+    let ready = unsafe { libc::poll(&mut poll, 1, i32::from(LIMIT_MS)) };
     assert_eq!(ready, 1, "process {pid} has not ended within a minute");
+}
+
+/// Waits until there is a file at `path`, whose folder exists.
+pub fn wait_for_file(path: &Path) {
+    let inotify = Inotify::init(InitFlags::empty()).expect("inotify");
+    let folder = path.parent().expect("an absolute path");
+    inotify.add_watch(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO).expect("watch");
+    let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+    while !path.exists() {
+        let ready = poll(&mut fds, LIMIT_MS).expect("poll");
+        assert_eq!(ready, 1, "no {} within a minute", path.display());
+        inotify.read_events().expect("event");
+    }
 }
 
 fn processes() -> BTreeMap<i32, String> {

@@ -62,7 +62,7 @@ fn a_signal_sent_to_it_reaches_the_container() {
     let bundle = Bundle::script("trap 'exit 33' USR2; touch /tmp/ready; while :; do sleep 0.1; done");
     let relay = stockade.create(&bundle, "signalled");
     stockade.run(&["start", "signalled"]).success();
-    wait_for_file(&bundle.rootfs().join("tmp"), "ready");
+    host::wait_for_file(&bundle.rootfs().join("tmp/ready"));
     // SAFETY: kill takes two integers.
     assert_eq!(unsafe { libc::kill(relay, libc::SIGUSR2) }, 0);
     host::wait_for_end(relay);
@@ -138,14 +138,4 @@ fn the_file_system_of_a_deleted_container_is_free() {
         .edit(|config| config["root"]["path"] = stockade_tests::cli::text(&mount).into());
     Stockade::new().run_bundle(&bundle, "loop").success();
     run("umount $1/fs && ! losetup -j $1/image | grep .");
-}
-
-/// Waits until a file with this name is in `folder`.
-fn wait_for_file(folder: &std::path::Path, name: &str) {
-    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-    let inotify = Inotify::init(InitFlags::empty()).expect("inotify");
-    inotify.add_watch(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO).expect("watch");
-    while !folder.join(name).exists() {
-        inotify.read_events().expect("event");
-    }
 }

@@ -181,6 +181,7 @@ impl Creation {
         let cgroup_folder = cgroup.map(Cgroup::open).transpose()?;
         let relay = self.relay.insert(Relay::start(&Plan {
             rootfs: &bundle.rootfs,
+            proc: lowered.container.mounts.iter().any(|mount| mount.destination == "/proc"),
             trees: &lowered.trees,
             network: &lowered.network,
             hostname: lowered.container.hostname.as_deref(),

@@ -63,6 +63,8 @@ pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> RelayError
 pub struct Plan<'a> {
     /// The bundle's root file system.
     pub rootfs: &'a Path,
+    /// The container has a `/proc`.
+    pub proc: bool,
     /// Trees to clone for the guest.
     pub trees: &'a [Tree],
     /// Its network namespace.

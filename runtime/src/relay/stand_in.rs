@@ -1,7 +1,8 @@
 //! The relay's own side: becoming what callers look at through /proc/PID.
 //!
-//! Nothing is written into the bundle's rootfs, and none of its links is followed: it is hostile content, and this
-//! process is the host's root until it gives up its capabilities.
+//! Nothing is written into the bundle's rootfs but the folder that `proc` is mounted on, which images from scratch lack
+//! and every runtime makes, and none of its links is followed: it is hostile content, and this process is the host's
+//! root until it gives up its capabilities.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, pivot_root, sethostname, setsid};
 
 use super::launch::{FAILED, MESSAGE, PREPARED, Plan, RelayError, TREES, system};
@@ -55,7 +57,7 @@ fn prepare(
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|e| system("private mounts")(e.into()))?;
     send_trees(plan, socket)?;
-    enter_rootfs(plan.rootfs)?;
+    enter_rootfs(plan.rootfs, plan.proc)?;
     if let Some(hostname) = plan.hostname {
         sethostname(hostname).map_err(|e| system("hostname")(e.into()))?;
     }
@@ -116,8 +118,9 @@ fn send_trees(plan: &Plan<'_>, socket: BorrowedFd<'_>) -> Result<(), RelayError>
     Ok(())
 }
 
-/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it.
-fn enter_rootfs(rootfs: &Path) -> Result<(), RelayError> {
+/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it, which is made
+/// where the container has one too.
+fn enter_rootfs(rootfs: &Path, make_proc: bool) -> Result<(), RelayError> {
     clone_tree(rootfs, true)
         .and_then(|tree| {
             restrict(tree.as_fd(), attr::NOSUID | attr::NODEV)?;
@@ -125,6 +128,10 @@ fn enter_rootfs(rootfs: &Path) -> Result<(), RelayError> {
         })
         .map_err(system("mount the rootfs"))?;
     chdir(rootfs).map_err(|e| system("enter the rootfs")(e.into()))?;
+    if make_proc {
+        // It is there already, or is a link, or the file system is read-only: opening it tells.
+        let _ = mkdirat(nix::fcntl::AT_FDCWD, "proc", Mode::from_bits_retain(0o755));
+    }
     let folder = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)

@@ -1,0 +1,88 @@
+//! containerd 1.6 with its runc shim, and `ctr`.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::Daemon;
+use crate::cli::{Outcome, built, text};
+use crate::host::Snapshot;
+
+/// containerd on a socket of its own.
+pub struct Containerd {
+    // The daemon ends before its folder goes.
+    _daemon: Daemon,
+    folder: TempDir,
+    before: Snapshot,
+}
+
+impl Default for Containerd {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Containerd {
+    /// Starts containerd and waits until it serves.
+    pub fn new() -> Self {
+        let folder = crate::bundle::folder();
+        let config = folder.path().join("config.toml");
+        let path = folder.path().display();
+        fs::write(
+            &config,
+            format!(
+                "version = 2\nroot = \"{path}/root\"\nstate = \"{path}/state\"\n\
+                 disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+                 [grpc]\naddress = \"{path}/socket\"\n"
+            ),
+        )
+        .expect("write containerd's config");
+        // What shim, `ctr` and runtime keep their things in stays.
+        for kept in ["/run/containerd/s", "/run/containerd/fifo", "/run/containerd/runc/default"] {
+            fs::create_dir_all(kept).expect("folder");
+        }
+        let daemon = Daemon::start(
+            Command::new("containerd").arg("--config").arg(&config),
+            "containerd successfully booted",
+            &folder.path().join("log"),
+        );
+        Self { _daemon: daemon, folder, before: Snapshot::take() }
+    }
+
+    /// A `ctr` command, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(self.folder.path().join("socket")).args(args);
+        command
+    }
+
+    /// Runs a `ctr` command to its end.
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        Outcome::of(&mut self.command(args), b"")
+    }
+
+    /// `ctr run` of a root file system, not yet started, with stockade as the shim's runtime binary.
+    pub fn container_command(&self, options: &[&str], rootfs: &Path, id: &str, args: &[&str]) -> Command {
+        let mut command = self.command(&["run", "--runc-binary", text(&built("release/stockade"))]);
+        command.args(options).args(["--rootfs", text(rootfs), id]).args(args);
+        command
+    }
+
+    /// `ctr run` of a root file system.
+    pub fn container(&self, options: &[&str], rootfs: &Path, id: &str, args: &[&str]) -> Outcome {
+        Outcome::of(&mut self.container_command(options, rootfs, id, args), b"")
+    }
+
+    /// A folder that the test may use.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Fails the test if containers have left anything behind.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        self.before.assert_same_now();
+    }
+}

@@ -1,0 +1,93 @@
+//! Docker 20.10.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Daemon, IMAGE, image_tar};
+use crate::cli::{Outcome, built, text};
+use crate::host::Snapshot;
+
+/// Debian's client; another one may come earlier in PATH.
+const CLIENT: &str = "/usr/bin/docker";
+
+/// dockerd on a socket of its own, with a containerd of its own and stockade as its default runtime.
+pub struct Docker {
+    // The daemon ends before its folder goes.
+    _daemon: Daemon,
+    folder: TempDir,
+    before: Snapshot,
+}
+
+impl Default for Docker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Docker {
+    /// Starts the daemon, waits until it serves and imports the image.
+    pub fn new() -> Self {
+        let folder = crate::bundle::folder();
+        let at = |name: &str| folder.path().join(name);
+        let config = json!({
+            "runtimes": { "stockade": { "path": built("release/stockade") } },
+            "default-runtime": "stockade",
+            "hosts": [format!("unix://{}", at("socket").display())],
+            "data-root": at("root"), "exec-root": at("exec"), "pidfile": at("pid"),
+            "storage-driver": "overlay2",
+            // Networks are none of these tests' subjects, and the host's packet filter is left alone.
+            "bridge": "none", "iptables": false, "ip6tables": false,
+        });
+        std::fs::write(at("daemon.json"), config.to_string()).expect("write daemon.json");
+        // The folder of the shims' sockets stays.
+        std::fs::create_dir_all("/run/containerd/s").expect("folder");
+        let daemon = Daemon::start(
+            Command::new("/usr/sbin/dockerd").arg("--config-file").arg(at("daemon.json")),
+            "API listen on",
+            &at("log"),
+        );
+        let tar = image_tar(folder.path());
+        let mut docker = Self { _daemon: daemon, folder, before: Snapshot::take() };
+        docker.run(&["import", text(&tar), IMAGE]).success();
+        docker.before = Snapshot::take();
+        docker
+    }
+
+    /// A docker command, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(CLIENT);
+        command.arg("--host").arg(format!("unix://{}", self.path().join("socket").display())).args(args);
+        command
+    }
+
+    /// Runs a docker command to its end.
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        Outcome::of(&mut self.command(args), b"")
+    }
+
+    /// `run` of the image without a network, not yet started.
+    pub fn container_command(&self, options: &[&str], args: &[&str]) -> Command {
+        let mut command = self.command(&["run", "--network", "none"]);
+        command.args(options).arg(IMAGE).args(args);
+        command
+    }
+
+    /// Runs the image without a network.
+    pub fn container(&self, options: &[&str], args: &[&str]) -> Outcome {
+        Outcome::of(&mut self.container_command(options, args), b"")
+    }
+
+    /// A folder that the test may use.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Fails the test if containers have left anything behind.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        self.before.assert_same_now();
+    }
+}

@@ -1,0 +1,68 @@
+//! Real callers: podman with conmon, containerd with its runc shim and `ctr`, Docker. Each as Debian ships it, with
+//! storage of its own, stockade as the runtime and an image of busybox made here.
+
+mod containerd;
+mod docker;
+mod podman;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+pub use containerd::Containerd;
+pub use docker::Docker;
+pub use podman::Podman;
+
+use crate::bundle::make_rootfs;
+use crate::cli::text;
+
+/// What the image is called in every engine.
+pub const IMAGE: &str = "busybox";
+
+/// A tar of busybox in `folder`, without the folders that only mounts need: images made from scratch lack them.
+fn image_tar(folder: &Path) -> PathBuf {
+    let rootfs = folder.join("image");
+    make_rootfs(&rootfs);
+    for mount_point in ["dev", "proc", "sys"] {
+        std::fs::remove_dir(rootfs.join(mount_point)).expect("remove a mount point");
+    }
+    let tar = folder.join("image.tar");
+    let status =
+        Command::new("tar").args(["-C", text(&rootfs), "-cf", text(&tar), "."]).status().expect("tar");
+    assert!(status.success(), "tar: {status}");
+    tar
+}
+
+/// An engine's own process, ended with the value.
+struct Daemon(Child);
+
+impl Daemon {
+    /// Starts it and waits until it has logged `ready`; its log goes to `log`.
+    fn start(command: &mut Command, ready: &str, log: &Path) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let mut lines = BufReader::new(child.stderr.take().expect("piped"));
+        let (mut line, mut all) = (String::new(), String::new());
+        while !line.contains(ready) {
+            line.clear();
+            assert_ne!(lines.read_line(&mut line).expect("log"), 0, "{command:?} ended at start:\n{all}");
+            all += &line;
+        }
+        let mut rest = File::create(log).expect("log");
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut rest));
+        Self(child)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // SAFETY: kill takes two integers.
+        unsafe { libc::kill(self.0.id() as i32, libc::SIGTERM) };
+        let _ = self.0.wait();
+    }
+}

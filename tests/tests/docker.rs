@@ -1,0 +1,47 @@
+//! Docker, as Debian ships it, with stockade as its default runtime.
+
+use std::fs;
+use std::path::Path;
+
+use stockade_tests::cli::text;
+use stockade_tests::engine::Docker;
+
+#[test]
+fn containers_run_and_are_looked_at_copied_from_and_stopped() {
+    let docker = Docker::new();
+    let at = |name: &str| docker.path().join(name);
+    let outcome = docker.container(&["--rm"], &["sh", "-c", "uname -r; echo error >&2; exit 42"]);
+    assert_eq!(outcome.status, 42, "{outcome:#?}");
+    assert!(outcome.stdout.ends_with("-stockade\n"), "{outcome:#?}");
+    let outcome = docker.container(&["--rm"], &["nowhere"]);
+    assert_eq!(outcome.status, 127, "{outcome:#?}");
+    assert!(outcome.stderr.contains("executable file not found in $PATH"), "{outcome:#?}");
+    docker.assert_clean();
+
+    let script = "trap 'echo stopped; exit 5' TERM; echo out; echo err >&2; while :; do sleep 0.2; done";
+    docker.container(&["-d", "--init", "--name", "box"], &["sh", "-c", script]).success();
+    let outcome = docker.run(&["ps", "--format", "{{.Names}} {{.Status}}"]).success();
+    assert!(outcome.stdout.starts_with("box Up"), "{outcome:#?}");
+
+    fs::write(at("file"), "copied\n").expect("file");
+    docker.run(&["cp", text(&at("file")), "box:/etc/stockade-copied"]).success();
+    assert!(!Path::new("/etc/stockade-copied").exists(), "docker cp wrote to the host");
+    docker.run(&["cp", "box:/etc/stockade-copied", text(&at("back"))]).success();
+    assert_eq!(fs::read_to_string(at("back")).expect("file"), "copied\n");
+    let stats =
+        docker.run(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}} {{.MemUsage}}"]).success();
+    let stats: Vec<_> = stats.stdout.split_whitespace().collect();
+    assert_eq!(stats[0], "box");
+    assert!(stats[1].parse::<u32>().expect("PIDs") > 0, "{stats:?}");
+    assert!(stats[2].ends_with("MiB"), "{stats:?}");
+
+    docker.run(&["stop", "--time", "60", "box"]).success();
+    let outcome =
+        docker.run(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "box"]).success();
+    assert_eq!(outcome.stdout, "exited 5\n");
+    let logs = docker.run(&["logs", "box"]).success();
+    assert_eq!(logs.stdout, "out\nstopped\n", "{logs:#?}");
+    assert!(logs.stderr.ends_with("err\n"), "{logs:#?}");
+    docker.run(&["rm", "box"]).success();
+    docker.assert_clean();
+}
