@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::json;
 use stockade_tests::cli::{Outcome, built, text};
 use stockade_tests::engine::Podman;
 use stockade_tests::host;
@@ -17,12 +18,12 @@ fn values(outcome: &Outcome) -> BTreeMap<&str, &str> {
 #[test]
 fn run_carries_stdio_and_returns_the_status() {
     let podman = Podman::new();
-    let script = "uname -r; cat; echo error >&2; exit 42";
+    let script = "uname -r; cat; grep ^Seccomp: /proc/self/status; echo error >&2; exit 42";
     let mut command = podman.container_command(&["--rm", "-i"], &["sh", "-c", script]);
     let outcome = Outcome::of(&mut command, b"input\n");
     assert_eq!(outcome.status, 42, "{outcome:#?}");
-    assert!(outcome.stdout.ends_with("-stockade\ninput\n"), "{outcome:#?}");
-    assert!(outcome.stderr.ends_with("error\n"), "{outcome:#?}");
+    assert!(outcome.stdout.ends_with("-stockade\ninput\nSeccomp:\t2\n"), "{outcome:#?}");
+    assert_eq!(outcome.stderr, "error\n", "{outcome:#?}");
 
     let outcome = podman.container(&["--rm"], &["nowhere"]);
     assert_eq!(outcome.status, 127, "{outcome:#?}");
@@ -67,7 +68,7 @@ fn a_detached_container_can_be_looked_at_copied_from_and_stopped() {
     assert_eq!(podman.inspect("box", "{{.State.Status}} {{.State.ExitCode}}"), "exited 5");
     let logs = podman.run(&["logs", "box"]).success();
     assert_eq!(logs.stdout, "out\nsignalled\nstopped\n", "{logs:#?}");
-    assert!(logs.stderr.ends_with("err\n"), "{logs:#?}");
+    assert_eq!(logs.stderr, "err\n", "{logs:#?}");
     podman.run(&["rm", "box"]).success();
 
     let args = ["run", "--rm", "--network", "none", "committed", "cat", "/etc/stockade-copied/below/file"];
@@ -95,7 +96,14 @@ fn options_hold_inside() {
         echo file=$(cat /etc/file); echo refused=$( (echo x > /etc/file) 2>&1 ); \
         echo sysctl=$(cat /proc/sys/kernel/msgmax); \
         echo shm=$(stat -f -c %b:%S /dev/shm); \
-        echo device=$(stat -c %t:%T /dev/fuse)";
+        echo device=$(stat -c %t:%T /dev/fuse); \
+        echo seccomp=$(mkdir /tmp/folder 2>&1)";
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EXDEV }],
+    });
+    fs::write(at("profile"), profile.to_string()).expect("file");
+    let seccomp = format!("--security-opt=seccomp={}", at("profile").display());
     fs::set_permissions(at("data"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("chmod");
     let (data, file) =
         (format!("{}:/data", at("data").display()), format!("{}:/etc/file:ro", at("file").display()));
@@ -122,6 +130,7 @@ fn options_hold_inside() {
         "--sysctl=kernel.msgmax=4096",
         "--shm-size=2m",
         "--device=/dev/fuse",
+        &seccomp,
     ];
     let outcome = podman.container(&options, &["sh", "-c", script]).success();
     let inside = values(&outcome);
@@ -144,6 +153,7 @@ fn options_hold_inside() {
         ("sysctl", "4096"),
         ("shm", "512:4096"),
         ("device", "a:e5"),
+        ("seccomp", "mkdir: can't create directory '/tmp/folder': Invalid cross-device link"),
     ];
     for (name, value) in expected {
         assert_eq!(inside.get(name), Some(&value), "{name}: {outcome:#?}");
@@ -157,7 +167,7 @@ fn options_hold_inside() {
 #[test]
 fn a_privileged_container_is_root_of_its_vm() {
     let podman = Podman::new();
-    let script = "grep Cap /proc/self/status | tr -d '\\t' | tr : =; \
+    let script = "grep -E '^(Cap|Seccomp:)' /proc/self/status | tr -d '\\t' | tr : =; \
                   mkdir /made && mount -t tmpfs made /made && echo mounted=$(stat -f -c %T /made); \
                   echo kvm=$(stat -c %t:%T /dev/kvm); \
                   echo 4321 > /proc/sys/kernel/pid_max && echo pids=$(cat /proc/sys/kernel/pid_max)";
@@ -165,6 +175,7 @@ fn a_privileged_container_is_root_of_its_vm() {
     let inside = values(&outcome);
     assert_eq!(inside["CapEff"], inside["CapBnd"], "{outcome:#?}");
     assert!(u64::from_str_radix(inside["CapEff"], 16).expect("hex").count_ones() >= 38, "{outcome:#?}");
+    assert_eq!(inside["Seccomp"], "0", "{outcome:#?}");
     assert_eq!(inside["mounted"], "tmpfs", "{outcome:#?}");
     assert_eq!(inside["kvm"], "a:e8", "{outcome:#?}");
     assert_eq!(inside["pids"], "4321", "{outcome:#?}");

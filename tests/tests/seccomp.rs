@@ -1,9 +1,8 @@
 //! `linux.seccomp`, as the processes of the container feel it.
 
 use serde_json::{Value, json};
-use stockade_tests::bundle::{Bundle, make_rootfs};
-use stockade_tests::cli::{Outcome, Stockade, text};
-use stockade_tests::engine::Podman;
+use stockade_tests::bundle::Bundle;
+use stockade_tests::cli::{Outcome, Stockade};
 
 /// Runs a script under a profile that allows what `syscalls` do not name.
 fn run(script: &str, syscalls: Value, edit: impl FnOnce(&mut Value)) -> Outcome {
@@ -94,29 +93,4 @@ fn a_listener_of_the_host_is_refused_by_name() {
         });
     });
     Stockade::new().run_bundle(&bundle, "listener").failure(1, &["linux.seccomp.listenerPath"]);
-}
-
-#[test]
-fn podmans_default_profile_and_a_users_own_hold() {
-    let rootfs = stockade_tests::bundle::folder();
-    make_rootfs(rootfs.path());
-    let profile = rootfs.path().join("profile.json");
-    let own = json!({
-        "defaultAction": "SCMP_ACT_ALLOW",
-        "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EXDEV }],
-    });
-    std::fs::write(&profile, own.to_string()).expect("write profile");
-    let option = format!("seccomp={}", profile.display());
-    let script = "mkdir /d 2>&1; grep ^Seccomp: /proc/self/status";
-    let podman = |options: &[&str]| {
-        let mut args = vec!["run", "--rm", "--network", "none"];
-        args.extend(options);
-        args.extend(["--rootfs", text(rootfs.path()), "sh", "-c", script]);
-        Podman::run(&args).success()
-    };
-    let default = podman(&[]);
-    assert_eq!(default.stdout, "Seccomp:\t2\n", "{default:#?}");
-    assert_eq!(default.stderr, "", "{default:#?}");
-    let own = podman(&["--security-opt", &option]);
-    assert!(own.stdout.contains("Invalid cross-device link"), "{own:#?}");
 }
