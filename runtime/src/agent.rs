@@ -119,6 +119,17 @@ impl Connection {
         }
     }
 
+    /// Kills what is left of a container and forgets it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn delete(&mut self, container: &str, wait: &mut impl Wait) -> Result<(), ClientError> {
+        match self.ask(&Request::Delete { container: container.to_owned() }, wait)? {
+            Response::Deleted => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
     /// Freezes a container's processes.
     ///
     /// # Errors

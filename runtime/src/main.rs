@@ -14,6 +14,7 @@ mod log;
 mod lower;
 mod machine;
 mod relay;
+mod sandbox;
 mod shares;
 mod sizing;
 mod state;

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{SFlag, fstat};
 
@@ -76,6 +77,27 @@ pub fn attach(vmm: BorrowedFd<'_>, container: &str, trees: &[(String, OwnedFd)])
             mount::attach(tree.as_fd(), &target)?;
         }
         Ok(())
+    })
+}
+
+/// Takes away what [`attach`] has attached; the guest must not be served it any more.
+///
+/// # Errors
+/// [`ShareError::Attach`].
+pub fn detach(vmm: BorrowedFd<'_>, container: &str) -> Result<(), ShareError> {
+    let folder = Path::new(SHARES).join(container);
+    inside(vmm, || {
+        let entries = match fs::read_dir(&folder) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            // One that was never mounted is only a folder or file to remove.
+            let _ = umount2(&path, MntFlags::MNT_DETACH);
+            fs::remove_dir(&path).or_else(|_| fs::remove_file(&path))?;
+        }
+        fs::remove_dir(&folder)
     })
 }
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::host::cgroup::Cgroup;
+use crate::sandbox::KnownNamespace;
 use crate::sys::process::ProcessRef;
 
 const FILE: &str = "state.json";
@@ -56,6 +57,10 @@ pub struct Record {
     pub vmm: Option<ProcessRef>,
     /// The host's cgroup.
     pub cgroup: Option<Cgroup>,
+    /// The container whose VM it is in; `None` for one with a VM of its own.
+    pub sandbox: Option<String>,
+    /// By which other containers may ask to be in its VM.
+    pub namespaces: Vec<KnownNamespace>,
 }
 
 /// The folder that holds the containers' folders.
@@ -98,6 +103,14 @@ impl Root {
             result => result.with_context(|| format!("cannot lock the state of container {id}"))?,
         };
         folder.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()).into())
+    }
+
+    /// What is remembered of every container whose record can be read.
+    pub fn records(&self) -> Vec<Record> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| serde_json::from_slice(&fs::read(entry.path().join(FILE)).ok()?).ok())
+            .collect()
     }
 
     /// The folder of an existing container, without waiting for a command that has it.
@@ -148,6 +161,23 @@ impl Folder {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(cause) => Err(cause),
         }
+    }
+
+    /// Leads commands that talk to the VM to that of a sandbox in the same root.
+    ///
+    /// # Errors
+    /// symlink(2)'s.
+    pub fn join(&self, sandbox: &ContainerId) -> io::Result<()> {
+        [AGENT_SOCKET, CONTROL_SOCKET].into_iter().try_for_each(|name| {
+            let target = Path::new("..").join(sandbox.as_str()).join(name);
+            std::os::unix::fs::symlink(target, self.path.join(name))
+        })
+    }
+
+    /// What is remembered of another container in the same root.
+    pub fn neighbour(&self, id: &str) -> Option<Record> {
+        let text = fs::read(self.path.parent()?.join(id).join(FILE)).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     /// Lets other commands have it.

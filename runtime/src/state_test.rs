@@ -12,6 +12,8 @@ fn record(id: &str) -> Record {
         relay: None,
         vmm: None,
         cgroup: None,
+        sandbox: None,
+        namespaces: Vec::new(),
     }
 }
 

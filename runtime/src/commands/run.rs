@@ -48,9 +48,11 @@ impl Run {
         let id: ContainerId = self.id.parse()?;
         let root = Root::new(globals.root.as_deref());
         let mut created = life_cycle::create(&self.options.request(globals, &id, self.detach))?;
-        if let Err(error) = life_cycle::start(&created.folder, &created.record, &mut created.machine) {
+        if let Err(error) = life_cycle::start(&created.folder, &created.record, &mut created.vm) {
             created.relay.process.kill();
-            created.machine.release().kill();
+            if let Some(vmm) = created.vm.release() {
+                vmm.kill();
+            }
             life_cycle::force_remove(created.folder)?;
             return Err(error);
         }
@@ -62,7 +64,9 @@ impl Run {
         let (vmm, status) = wait(created)?;
         tracing::debug!(tsc = tsc::now(), status, "the container has ended");
         // With the container gone, nobody needs the VM, and removing waits for what has not been reaped.
-        vmm.kill();
+        if let Some(vmm) = vmm {
+            vmm.kill();
+        }
         if !self.keep {
             match life_cycle::remove(&root, &id, true) {
                 // Somebody else has deleted it in the meantime.
@@ -75,12 +79,12 @@ impl Run {
 }
 
 /// Passes signals on until the container has ended; returns its VMM and its status.
-fn wait(created: Created) -> anyhow::Result<(Child, u8)> {
-    let Created { mut folder, mut machine, relay, terminal, .. } = created;
-    let signals = machine.take_interrupts().context("no signals to wait for")?;
+fn wait(created: Created) -> anyhow::Result<(Option<Child>, u8)> {
+    let Created { mut folder, mut vm, relay, terminal, .. } = created;
+    let signals = vm.take_interrupts().context("no signals to wait for")?;
     folder.unlock().context("cannot unlock the container's state")?;
     // The relay alone decides now how long the VM lives.
-    let vmm = machine.release();
+    let vmm = vm.release();
     let _raw = terminal.then(RawMode::of_stdin).transpose().context("cannot set the terminal to raw mode")?;
     loop {
         let mut fds =

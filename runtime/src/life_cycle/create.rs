@@ -19,11 +19,13 @@ use crate::container_id::ContainerId;
 use crate::host::cgroup::{self, Cgroup};
 use crate::log;
 use crate::lower::{self, Lowered};
-use crate::machine::{Launch, Machine};
+use crate::machine::{Launch, Machine, Shared, Vm};
 use crate::relay::{Plan, Relay};
+use crate::sandbox::{self, Peers};
 use crate::shares;
 use crate::sizing;
 use crate::state::{Folder, Record, Root};
+use crate::sys::process::Pidfd;
 use crate::sys::signals;
 use crate::terminal::{self, Pty};
 use crate::tsc;
@@ -60,8 +62,8 @@ pub struct Created {
     pub record: Record,
     /// Its relay, which has not been told to live on alone.
     pub relay: Relay,
-    /// Its VM.
-    pub machine: Machine,
+    /// The VM that it is in.
+    pub vm: Vm,
     /// The container has a terminal.
     pub terminal: bool,
 }
@@ -73,18 +75,24 @@ pub struct Created {
 pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     refuse_systemd(request.globals)?;
     let bundle = Bundle::load(request.bundle, request.config)?;
-    let lowered = lower::lower(&bundle, request.id).context(crate::bundle::CONFIG)?;
+    let root = Root::new(request.globals.root.as_deref());
+    let peers = Peers::find(&root, &bundle.spec)?;
+    let lowered = lower::lower(&bundle, request.id, &peers).context(crate::bundle::CONFIG)?;
     let terminal = lowered.container.process.terminal.is_some();
     check_terminal(request, terminal)?;
-    let config = Config::load()?;
-    let launch = Launch::prepare(&config)?;
+    let place = match peers.sandbox {
+        Some(sandbox) => Place::Sandbox(running_sandbox(&root, sandbox)?),
+        None => {
+            let config = Config::load()?;
+            Place::Own(Launch::prepare(&config)?, config)
+        }
+    };
     lowered.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let interrupts = signals::block_all().context("cannot block signals")?;
-    let root = Root::new(request.globals.root.as_deref());
     let folder = root.create(request.id)?;
     let mut creation = Creation::new(folder, record(&bundle, request.id));
-    creation.build(request, &bundle, lowered, launch, &config, interrupts)?;
+    creation.build(request, &bundle, lowered, place, interrupts)?;
     creation.finish(request, terminal)
 }
 
@@ -127,7 +135,29 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         relay: None,
         vmm: None,
         cgroup: None,
+        sandbox: None,
+        namespaces: Vec::new(),
     }
+}
+
+/// In which VM a container is created.
+enum Place {
+    /// One that is to be launched.
+    Own(Launch, Config),
+    /// That of a sandbox.
+    Sandbox(RunningSandbox),
+}
+
+struct RunningSandbox {
+    id: ContainerId,
+    vmm: Pidfd,
+}
+
+fn running_sandbox(root: &Root, id: ContainerId) -> anyhow::Result<RunningSandbox> {
+    let record = root.peek(&id)?.read()?.filter(|record| record.complete);
+    let vmm = record.and_then(|record| record.vmm).and_then(|vmm| vmm.open());
+    let vmm = vmm.with_context(|| format!("sandbox {id:?} has no VM (any more)"))?;
+    Ok(RunningSandbox { id, vmm })
 }
 
 /// A container that is being created, and is undone when this is dropped.
@@ -135,12 +165,12 @@ struct Creation {
     folder: Option<Folder>,
     record: Record,
     relay: Option<Relay>,
-    machine: Option<Machine>,
+    vm: Option<Vm>,
 }
 
 impl Creation {
     fn new(folder: Folder, record: Record) -> Self {
-        Self { folder: Some(folder), record, relay: None, machine: None }
+        Self { folder: Some(folder), record, relay: None, vm: None }
     }
 
     fn build(
@@ -148,36 +178,50 @@ impl Creation {
         request: &Request<'_>,
         bundle: &Bundle,
         mut lowered: Lowered,
-        launch: Launch,
-        config: &Config,
+        place: Place,
         interrupts: SignalFd,
     ) -> anyhow::Result<()> {
         let folder = self.folder.as_ref().context("the container's folder is gone")?;
         let record = &mut self.record;
 
-        let (cgroup, launch) = plan_resources(request, &lowered, launch, config)?;
+        let cgroup = plan_cgroup(request, &lowered)?;
         record.cgroup.clone_from(&cgroup);
+        if let Place::Sandbox(sandbox) = &place {
+            record.sandbox = Some(sandbox.id.to_string());
+        }
         folder.write(record)?;
         let cgroup = cgroup.as_ref();
-        if let Some(cgroup) = cgroup {
-            let mut values = lowered.cgroup.values.clone();
-            values.push(("memory.max", sizing::host_limit_bytes(launch.guest_mib()).to_string()));
-            cgroup.make(&values)?;
-        }
-
-        let procs = cgroup.map(Cgroup::open_procs).transpose()?;
-        let machine = self.machine.insert(launch.start(request.id, folder.as_fd(), procs, |vmm| {
-            record.vmm = vmm.reference();
-            folder.write(record)
-        })?);
-        machine.watch_with(folder.as_fd(), interrupts).context("cannot watch the VM")?;
+        let vm = self.vm.insert(match place {
+            Place::Own(launch, config) => {
+                let launch = launch.memory_mib(guest_mib(&lowered, &config, cgroup)?);
+                if let Some(cgroup) = cgroup {
+                    let mut values = lowered.cgroup.values.clone();
+                    values.push(("memory.max", sizing::host_limit_bytes(launch.guest_mib()).to_string()));
+                    cgroup.make(&values)?;
+                }
+                let procs = cgroup.map(Cgroup::open_procs).transpose()?;
+                let mut machine = launch.start(request.id, folder.as_fd(), procs, |vmm| {
+                    record.vmm = vmm.reference();
+                    folder.write(record)
+                })?;
+                machine.watch_with(folder.as_fd(), interrupts).context("cannot watch the VM")?;
+                Vm::Own(machine)
+            }
+            Place::Sandbox(sandbox) => {
+                if let Some(cgroup) = cgroup {
+                    cgroup.make(&lowered.cgroup.values)?;
+                }
+                folder.join(&sandbox.id).context("cannot find the sandbox's VM again")?;
+                Vm::Shared(Shared::new(sandbox.vmm, folder.as_fd(), interrupts)?)
+            }
+        });
 
         let pty = match (request.console_socket, lowered.container.process.terminal) {
             (Some(_), Some(size)) => Some(Pty::open(size).context("cannot open a pseudo-terminal")?),
             _ => None,
         };
         let terminal = lowered.container.process.terminal.is_some();
-        let console_log = folder.create_console_log()?;
+        let console_log = vm.lease().map(|_| folder.create_console_log()).transpose()?;
         let cgroup_folder = cgroup.map(Cgroup::open).transpose()?;
         let relay = self.relay.insert(Relay::start(&Plan {
             rootfs: &bundle.rootfs,
@@ -187,12 +231,13 @@ impl Creation {
             hostname: lowered.container.hostname.as_deref(),
             args: &lowered.container.process.args,
             cgroup: cgroup_folder.as_ref().map(AsFd::as_fd),
-            lease: machine.lease(),
-            console_log: console_log.as_fd(),
+            lease: vm.lease(),
+            console_log: console_log.as_ref().map(AsFd::as_fd),
             terminal,
             slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
         })?);
         record.relay = relay.process.reference();
+        record.namespaces = sandbox::namespaces(&bundle.spec, relay.process.pid);
         folder.write(record)?;
 
         // The VM boots meanwhile.
@@ -201,25 +246,27 @@ impl Creation {
         }
         let names = lowered.trees.iter().map(|tree| tree.name.clone());
         let trees: Vec<_> = names.zip(relay.prepared()?).collect();
-        machine.reach(Stage::Isolated)?;
-        shares::attach(machine.vmm.pidfd.as_fd(), request.id.as_str(), &trees)?;
+        vm.reach(Stage::Isolated)?;
+        shares::attach(vm.vmm(), request.id.as_str(), &trees)?;
         drop(trees);
-        machine.reach(Stage::Running)?;
-        machine.control()?.add_share(request.id.as_str())?;
+        vm.reach(Stage::Running)?;
+        vm.control()?.add_share(request.id.as_str())?;
 
-        let ready = machine.agent_ready()?;
-        log_figures(machine, &ready);
+        if let Vm::Own(machine) = vm {
+            let ready = machine.agent_ready()?;
+            log_figures(machine, &ready);
+        }
         let readonly = lowered.container.rootfs.readonly;
-        let mut control = Connection::open(folder.as_fd(), Purpose::Control, machine)?;
-        for warning in control.create(lowered.container, machine)? {
+        let mut control = Connection::open(folder.as_fd(), Purpose::Control, vm)?;
+        for warning in control.create(lowered.container, vm)? {
             tracing::warn!("{warning}");
         }
         let init = ProcessId { container: request.id.to_string(), exec: None };
-        let connections = ProcessConnections::open(folder.as_fd(), &init, terminal, machine)?;
+        let connections = ProcessConnections::open(folder.as_fd(), &init, terminal, vm)?;
         relay.hand_over(&connections)?;
         tracing::debug!(tsc = tsc::now(), "the container is built");
         if readonly {
-            shares::seal_rootfs(machine.vmm.pidfd.as_fd(), request.id.as_str())?;
+            shares::seal_rootfs(vm.vmm(), request.id.as_str())?;
         }
         if let (Some(socket), Some(pty)) = (request.console_socket, &pty) {
             terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
@@ -239,9 +286,9 @@ impl Creation {
             write_pid_file(path, relay.process.pid)
                 .with_context(|| format!("--pid-file: cannot write {}", path.display()))?;
         }
-        match (self.folder.take(), self.relay.take(), self.machine.take()) {
-            (Some(folder), Some(relay), Some(machine)) => {
-                Ok(Created { folder, record: self.record.clone(), relay, machine, terminal })
+        match (self.folder.take(), self.relay.take(), self.vm.take()) {
+            (Some(folder), Some(relay), Some(vm)) => {
+                Ok(Created { folder, record: self.record.clone(), relay, vm, terminal })
             }
             _ => anyhow::bail!("the container was not built completely"),
         }
@@ -253,8 +300,8 @@ impl Drop for Creation {
         if let Some(relay) = self.relay.take() {
             relay.process.kill();
         }
-        if let Some(machine) = self.machine.take() {
-            machine.vmm.kill();
+        if let Some(vmm) = self.vm.take().and_then(Vm::release) {
+            vmm.kill();
         }
         if let Some(folder) = self.folder.take()
             && let Err(error) = remove::release(folder, &self.record)
@@ -264,22 +311,21 @@ impl Drop for Creation {
     }
 }
 
-/// The host's cgroup, not made yet, and the VM's size.
-fn plan_resources(
-    request: &Request<'_>,
-    lowered: &Lowered,
-    launch: Launch,
-    config: &Config,
-) -> anyhow::Result<(Option<Cgroup>, Launch)> {
-    let cgroup = match request.globals.cgroup_manager {
+/// The host's cgroup, not made yet.
+fn plan_cgroup(request: &Request<'_>, lowered: &Lowered) -> anyhow::Result<Option<Cgroup>> {
+    Ok(match request.globals.cgroup_manager {
         Some(CgroupDriver::Disabled) => None,
         _ => Some(Cgroup::plan(&lowered.cgroup.path, &format!("stockade-{}", request.id))?),
-    };
-    let limit = cgroup.as_ref().and_then(|cgroup| cgroup::nearest_memory_limit(&cgroup.path));
+    })
+}
+
+/// The VM's size.
+fn guest_mib(lowered: &Lowered, config: &Config, cgroup: Option<&Cgroup>) -> anyhow::Result<u32> {
+    let limit = cgroup.and_then(|cgroup| cgroup::nearest_memory_limit(&cgroup.path));
     let available = [limit, sizing::host_ram()].into_iter().flatten().min();
     let guest_mib = sizing::guest_mib(lowered.memory_limit, config.memory_mib, available)?;
     tracing::debug!(guest_mib, "the VM's size");
-    Ok((cgroup, launch.memory_mib(guest_mib)))
+    Ok(guest_mib)
 }
 
 /// What a benchmark needs to place the guest's first instruction in the host's time.

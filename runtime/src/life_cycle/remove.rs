@@ -1,12 +1,18 @@
 //! Removing a container: when it returns, nothing of it is left.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::Context;
 
+use stockade_protocol::agent::{ErrorKind, Purpose};
+
 use super::{Status, status};
+use crate::agent::{ClientError, Connection, Visitor};
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
+use crate::machine::Control;
+use crate::shares;
 use crate::state::{Folder, Record, Root};
 use crate::sys::process::ProcessRef;
 
@@ -62,11 +68,41 @@ pub fn force_remove(folder: Folder) -> anyhow::Result<()> {
 /// What could not be removed.
 pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
     end(record.relay).context("the container's stand-in on the host")?;
+    if let Some(sandbox) = &record.sandbox {
+        leave(&folder, sandbox, &record.id)?;
+    }
     end(record.vmm).context("the container's VM")?;
     if let Some(cgroup) = &record.cgroup {
         cgroup.remove()?;
     }
     folder.remove()
+}
+
+/// Takes a member out of its sandbox's VM, if there still is one.
+fn leave(folder: &Folder, sandbox: &str, id: &str) -> anyhow::Result<()> {
+    let vmm = folder.neighbour(sandbox).and_then(|record| record.vmm).and_then(|vmm| vmm.open());
+    let Some(vmm) = vmm else { return Ok(()) };
+    let mut wait = Visitor::new(folder.as_fd(), ENDS_WITHIN);
+    let forgotten = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
+        .and_then(|mut control| control.delete(id, &mut wait));
+    match forgotten {
+        Ok(()) => {}
+        Err(ClientError::Agent(error)) if error.kind == ErrorKind::NotFound => {}
+        // A VM that ends takes its members along.
+        Err(_) if vmm.wait_end(Duration::ZERO) => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("in the VM of sandbox {sandbox:?}")),
+    }
+    let unshared = Control::connect(folder.as_fd())
+        .map_err(anyhow::Error::from)
+        .and_then(|mut control| Ok(control.remove_share(id)?));
+    if let Err(error) = unshared {
+        // It had not been shared yet, or the VM is gone meanwhile.
+        tracing::debug!("{error:#}");
+    }
+    match shares::detach(vmm.as_fd(), id) {
+        Err(_) if vmm.wait_end(Duration::ZERO) => Ok(()),
+        result => Ok(result?),
+    }
 }
 
 /// Kills a process that still lives, and waits for its end.

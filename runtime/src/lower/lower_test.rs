@@ -1,4 +1,5 @@
 use super::*;
+use crate::sandbox::Peers;
 use std::fs;
 use stockade_protocol::container::{MountSource, Namespace};
 
@@ -16,7 +17,7 @@ fn bundle(change: impl FnOnce(&mut serde_json::Value)) -> (tempfile::TempDir, Bu
 
 fn lowered(change: impl FnOnce(&mut serde_json::Value)) -> Result<Lowered, SpecError> {
     let (_folder, bundle) = bundle(change);
-    lower(&bundle, &"c1".parse().unwrap())
+    lower(&bundle, &"c1".parse().unwrap(), &Peers::default())
 }
 
 #[test]

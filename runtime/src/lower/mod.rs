@@ -23,6 +23,7 @@ use stockade_protocol::container::{Container, Namespace, Rootfs};
 
 use crate::bundle::{Bundle, SpecError};
 use crate::container_id::ContainerId;
+use crate::sandbox::Peers;
 
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroup::HostCgroup;
@@ -70,17 +71,17 @@ pub const ROOTFS_SHARE: &str = "rootfs";
 ///
 /// # Errors
 /// A [`SpecError`] that names the property.
-pub fn lower(bundle: &Bundle, id: &ContainerId) -> Result<Lowered, SpecError> {
+pub fn lower(bundle: &Bundle, id: &ContainerId, peers: &Peers) -> Result<Lowered, SpecError> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
     let mut warnings = unapplied::warnings(spec);
-    let (mut namespaces, network) = namespaces::lower(linux, &mut warnings)?;
+    let (mut namespaces, network) = namespaces::lower(linux, peers, &mut warnings)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let limits = cgroup::lower(resources, id, &mut warnings)?;
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let (mounts, sources) = mounts::lower(bundle, id, &mut warnings)?;
     let (hostname, domainname) = names(spec)?;
-    if hostname.is_some() || domainname.is_some() {
+    if namespaces.uts == Namespace::Guest && (hostname.is_some() || domainname.is_some()) {
         // Without a `uts` entry they would be the runtime's: here the guest's, which is this container's alone.
         namespaces.uts = Namespace::New;
     }

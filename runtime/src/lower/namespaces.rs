@@ -1,11 +1,12 @@
 //! `linux.namespaces`: which of the container's namespaces are its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
 use stockade_protocol::container::{Namespace, Namespaces};
 
 use crate::bundle::SpecError;
+use crate::sandbox::{Named, Peers};
 
 /// The types that a container can have a namespace of its own of.
 pub const APPLIED: [Type; 6] = [Type::Cgroup, Type::Ipc, Type::Mount, Type::Network, Type::Pid, Type::Uts];
@@ -22,9 +23,10 @@ pub enum NetworkNamespace {
 /// The guest's namespaces and the relay's network namespace.
 ///
 /// # Errors
-/// What cannot work: another container's namespace, or the host's network.
+/// What cannot work: the host's namespaces, or those of a process that is no container.
 pub fn lower(
     linux: Option<&Linux>,
+    peers: &Peers,
     warnings: &mut Vec<String>,
 ) -> Result<(Namespaces, NetworkNamespace), SpecError> {
     let mut lowered = Namespaces::default();
@@ -41,19 +43,16 @@ pub fn lower(
         if path.as_ref().is_some_and(|path| !path.is_absolute()) {
             return Err(SpecError::new(format!("{property}.path"), "is not an absolute path"));
         }
-        if path.is_some() && entry.typ() != Type::Network {
-            let problem = format!(
-                "joining another {} namespace needs a container in the same VM: pods are not supported yet",
-                entry.typ()
-            );
-            return Err(SpecError::new(format!("{property}.path"), problem));
-        }
+        let namespace = match &path {
+            Some(path) => named(entry.typ(), path, peers, &format!("{property}.path"))?,
+            None => Namespace::New,
+        };
         match entry.typ() {
-            Type::Pid => lowered.pid = Namespace::New,
-            Type::Mount => lowered.mount = Namespace::New,
-            Type::Uts => lowered.uts = Namespace::New,
-            Type::Ipc => lowered.ipc = Namespace::New,
-            Type::Cgroup => lowered.cgroup = Namespace::New,
+            Type::Pid => lowered.pid = namespace,
+            Type::Mount => lowered.mount = namespace,
+            Type::Uts => lowered.uts = namespace,
+            Type::Ipc => lowered.ipc = namespace,
+            Type::Cgroup => lowered.cgroup = namespace,
             Type::Network => network = Some(path.map_or(NetworkNamespace::New, NetworkNamespace::Path)),
             Type::User => warnings.push(
                 "linux.namespaces: user namespaces are not applied yet; the VM alone separates its users from \
@@ -73,11 +72,31 @@ pub fn lower(
              (podman: --network none, bridge or slirp4netns instead of host)",
         )
     })?;
-    if matches!(network, NetworkNamespace::Path(_)) {
+    if matches!(network, NetworkNamespace::Path(_)) && peers.sandbox.is_none() {
         warnings.push(
             "linux.namespaces: the interfaces of the network namespace are not connected to the VM yet"
                 .to_owned(),
         );
     }
     Ok((lowered, network))
+}
+
+/// What a namespace that is given by its path is in the guest.
+fn named(kind: Type, path: &Path, peers: &Peers, property: &str) -> Result<Namespace, SpecError> {
+    let refuse = |problem: String| Err(SpecError::new(property, problem));
+    match kind {
+        Type::Pid | Type::Ipc | Type::Uts | Type::Network => {}
+        _ => return refuse(format!("a {kind} namespace of another container cannot be joined")),
+    }
+    match (peers.named(kind, path, property)?, kind) {
+        // The guest has one network: its sandbox's.
+        (Named::Of(_), Type::Network) => Ok(Namespace::Guest),
+        (Named::Of(container), _) => Ok(Namespace::Container(container)),
+        (Named::Host, _) => refuse(format!("a VM cannot share the host's {kind} namespace")),
+        (Named::Unknown, Type::Pid) => {
+            refuse(format!("{} is not the pid namespace of a container that stockade runs", path.display()))
+        }
+        // A namespace that was made for this container: it stands for the guest's.
+        (Named::Unknown, _) => Ok(Namespace::New),
+    }
 }

@@ -82,6 +82,17 @@ impl Control {
         }
     }
 
+    /// Takes it away again, with all that the guest has open there.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn remove_share(&mut self, name: &str) -> Result<(), ControlError> {
+        match self.ask(&Request::RemoveShare { name: name.to_owned() })? {
+            Response::Done => Ok(()),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+
     /// The guest's console, as far as the VMM keeps it.
     ///
     /// # Errors

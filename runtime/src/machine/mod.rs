@@ -8,8 +8,10 @@
 
 mod control;
 mod launch;
+mod shared;
 mod watch;
 
 pub use control::Control;
 pub use launch::Launch;
+pub use shared::{Shared, Vm};
 pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait};

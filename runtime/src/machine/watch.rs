@@ -62,6 +62,9 @@ pub enum MachineError {
     /// A signal asked the command to stop.
     #[error("interrupted by signal {0}")]
     Interrupted(u32),
+    /// The VM of a sandbox is gone.
+    #[error("the VM of the sandbox ended meanwhile")]
+    SandboxEnded,
     /// What came is not what the protocol says.
     #[error("the guest's agent is not one that this stockade understands: {0}")]
     Agent(String),
@@ -95,6 +98,17 @@ fn shown(console: &str) -> String {
         let text: String = last.join(" | ").chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         format!("; the guest's console: {text}")
     }
+}
+
+/// A signal that asks to stop; the ends of children are no reason.
+pub(super) fn interruption(signals: Option<&SignalFd>) -> Result<Option<u32>, MachineError> {
+    let Some(signals) = signals else { return Ok(None) };
+    while let Some(info) = signals.read_signal().map_err(io::Error::from)? {
+        if [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&(info.ssi_signo as i32)) {
+            return Ok(Some(info.ssi_signo));
+        }
+    }
+    Ok(None)
 }
 
 /// Something that can wait for a descriptor without waiting for ever.
@@ -223,7 +237,7 @@ impl Machine {
             }
             let found = self.poll(wanted, left.min(GLANCE))?;
             if found.signal
-                && let Some(signal) = self.interrupted()?
+                && let Some(signal) = interruption(self.interrupts.as_ref())?
             {
                 return Err(MachineError::Interrupted(signal));
             }
@@ -254,17 +268,6 @@ impl Machine {
             wanted: wanted.is_some() && ready.next().unwrap_or(false),
             signal: signals.is_some() && ready.next().unwrap_or(false),
         })
-    }
-
-    /// A signal that asks to stop; the ends of children are no reason.
-    fn interrupted(&self) -> Result<Option<u32>, MachineError> {
-        let Some(signals) = &self.interrupts else { return Ok(None) };
-        while let Some(info) = signals.read_signal().map_err(io::Error::from)? {
-            if [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&(info.ssi_signo as i32)) {
-                return Ok(Some(info.ssi_signo));
-            }
-        }
-        Ok(None)
     }
 
     fn read_status(&mut self) -> Result<(), MachineError> {

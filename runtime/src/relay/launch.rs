@@ -75,10 +75,10 @@ pub struct Plan<'a> {
     pub args: &'a [String],
     /// Its cgroup's folder.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The VMM lives while this is open.
-    pub lease: BorrowedFd<'a>,
-    /// Where the VMM's last words go.
-    pub console_log: BorrowedFd<'a>,
+    /// The VMM lives while this is open; `None` where that is another's business.
+    pub lease: Option<BorrowedFd<'a>>,
+    /// Where the VMM's last words go, if this relay holds its lease.
+    pub console_log: Option<BorrowedFd<'a>>,
     /// The process has a terminal, so size changes are passed on.
     pub terminal: bool,
     /// The terminal to sit on; without it stdio is inherited.

@@ -35,10 +35,10 @@ pub(super) struct Ends {
     pub signals: SignalFd,
     /// To the command that has made it.
     pub creator: OwnedFd,
-    /// To the VMM, which lives while this is open.
-    pub lease: OwnedFd,
-    /// Where the VMM's last words go.
-    pub console_log: File,
+    /// To the VMM, which lives while this is open. Without it, only the connections tell of the VM's end.
+    pub lease: Option<OwnedFd>,
+    /// Where the VMM's last words go, if there is a lease.
+    pub console_log: Option<File>,
     /// The process has a terminal.
     pub terminal: bool,
 }
@@ -59,13 +59,14 @@ pub(super) fn serve(ends: Ends) -> i32 {
 /// Waits for the connections to the agent; `None` when the creator or the VM is gone before they come.
 fn connections(ends: &Ends) -> io::Result<Option<Vec<OwnedFd>>> {
     loop {
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(ends.creator.as_fd(), PollFlags::POLLIN),
-            PollFd::new(ends.lease.as_fd(), CLOSED),
             PollFd::new(ends.signals.as_fd(), PollFlags::POLLIN),
         ];
+        fds.extend(ends.lease.as_ref().map(|lease| PollFd::new(lease.as_fd(), CLOSED)));
         wait(&mut fds)?;
-        let [creator, lease, _] = fds.map(|fd| fd.any().unwrap_or(false));
+        let is_ready = |index: usize| fds.get(index).is_some_and(|fd: &PollFd<'_>| fd.any().unwrap_or(false));
+        let (creator, lease) = (is_ready(0), is_ready(2));
         if creator {
             let (length, descriptors) = descriptors::receive(ends.creator.as_fd(), &mut [0; MESSAGE])?;
             return Ok((length > 0).then_some(descriptors));
@@ -132,8 +133,8 @@ impl Relay {
         let mut relay = Self {
             signals: ends.signals,
             creator: Some(ends.creator),
-            lease: Some(ends.lease),
-            console_log: Some(ends.console_log),
+            lease: ends.lease,
+            console_log: ends.console_log,
             process: Some(process),
             events: FrameBuffer::new(frame::GUEST_LIMIT),
             commands: Vec::new(),

@@ -39,8 +39,8 @@ impl Fixture {
             usr1.thread_block().unwrap();
             let flags = nix::sys::signalfd::SfdFlags::SFD_NONBLOCK;
             let signals = SignalFd::with_flags(&usr1, flags).unwrap();
-            let ends =
-                Ends { signals, creator: relay_creator, lease, console_log: relay_log, terminal: false };
+            let (lease, console_log) = (Some(lease), Some(relay_log));
+            let ends = Ends { signals, creator: relay_creator, lease, console_log, terminal: false };
             let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);
             let stdio = [stdin_reader.into(), stdout_writer.into(), stderr_writer.into()];
             Relay::new(ends, connections.into(), stdio).unwrap().run().unwrap()

@@ -46,8 +46,8 @@ fn prepare(
     if let Some(network) = network {
         setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| system("network namespace")(e.into()))?;
     }
-    let mut keep: Vec<RawFd> = vec![0, 1, 2, signals.as_raw_fd()];
-    keep.extend([socket, plan.lease, plan.console_log].map(|fd| fd.as_raw_fd()));
+    let mut keep: Vec<RawFd> = vec![0, 1, 2, signals.as_raw_fd(), socket.as_raw_fd()];
+    keep.extend([plan.lease, plan.console_log].into_iter().flatten().map(|fd| fd.as_raw_fd()));
     keep.extend(plan.slave.map(|slave| slave.as_raw_fd()));
     descriptors::close_all_but(&keep).map_err(system("close_range"))?;
     setsid().map_err(|e| system("setsid")(e.into()))?;
@@ -70,8 +70,8 @@ fn prepare(
     Ok(Ends {
         signals,
         creator: adopt(socket),
-        lease: adopt(plan.lease),
-        console_log: adopt(plan.console_log).into(),
+        lease: plan.lease.map(adopt),
+        console_log: plan.console_log.map(|log| adopt(log).into()),
         terminal: plan.terminal,
     })
 }

@@ -1,0 +1,142 @@
+//! The VM of a sandbox, in which a member is created: it runs already, and belongs to somebody else.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use stockade_protocol::vmm::Stage;
+
+use super::watch::{self, MachineError, Wait};
+use super::{Control, Machine};
+use crate::sys::process::{Child, Pidfd};
+
+/// How long the agent of a VM that runs may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The VM that a container is created in.
+#[derive(Debug)]
+pub enum Vm {
+    /// Its own, which boots meanwhile.
+    Own(Machine),
+    /// That of its sandbox.
+    Shared(Shared),
+}
+
+/// A VM that another container has started.
+#[derive(Debug)]
+pub struct Shared {
+    /// The VMM's process.
+    vmm: Pidfd,
+    /// Holds the VMM's sockets.
+    folder: OwnedFd,
+    interrupts: Option<SignalFd>,
+}
+
+impl Shared {
+    /// The VM of this VMM, whose sockets are in `folder`; every wait for it ends at one of the signals.
+    ///
+    /// # Errors
+    /// When no descriptors are left.
+    pub fn new(vmm: Pidfd, folder: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<Self> {
+        Ok(Self { vmm, folder: folder.try_clone_to_owned()?, interrupts: Some(interrupts) })
+    }
+}
+
+impl Wait for Shared {
+    fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError> {
+        let deadline = Instant::now() + PATIENCE;
+        let stage = Some(Stage::AgentConnected);
+        let console = || Control::glance_at_console(self.folder.as_fd());
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(MachineError::Silent { what, waited: PATIENCE, stage, console: console() });
+            }
+            let input = PollFlags::POLLIN;
+            let mut fds = vec![PollFd::new(fd, input), PollFd::new(self.vmm.as_fd(), input)];
+            fds.extend(self.interrupts.as_ref().map(|signals| PollFd::new(signals.as_fd(), input)));
+            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                result => result.map_err(io::Error::from)?,
+            };
+            let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+            if let Some(signal) = watch::interruption(self.interrupts.as_ref())? {
+                return Err(MachineError::Interrupted(signal));
+            }
+            if ready[0] {
+                return Ok(());
+            }
+            if ready[1] {
+                return Err(MachineError::SandboxEnded);
+            }
+        }
+    }
+}
+
+impl Vm {
+    /// The VMM's process.
+    pub fn vmm(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(machine) => machine.vmm.pidfd.as_fd(),
+            Self::Shared(shared) => shared.vmm.as_fd(),
+        }
+    }
+
+    /// The VM lives while someone holds this; `None` where that is not this container's business.
+    pub fn lease(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Own(machine) => Some(machine.lease()),
+            Self::Shared(_) => None,
+        }
+    }
+
+    /// Returns when the VMM has reached `stage`.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn reach(&mut self, stage: Stage) -> Result<(), MachineError> {
+        match self {
+            Self::Own(machine) => machine.reach(stage),
+            // Its sandbox would not be complete otherwise.
+            Self::Shared(_) => Ok(()),
+        }
+    }
+
+    /// A control connection to the VMM.
+    ///
+    /// # Errors
+    /// connect(2)'s.
+    pub fn control(&self) -> io::Result<Control> {
+        match self {
+            Self::Own(machine) => machine.control(),
+            Self::Shared(shared) => Control::connect(shared.folder.as_fd()),
+        }
+    }
+
+    /// Gives the signals back to the caller, who waits for other things now.
+    pub fn take_interrupts(&mut self) -> Option<SignalFd> {
+        match self {
+            Self::Own(machine) => machine.take_interrupts(),
+            Self::Shared(shared) => shared.interrupts.take(),
+        }
+    }
+
+    /// Lets go of the VM; returns its process, if it is this container's.
+    pub fn release(self) -> Option<Child> {
+        match self {
+            Self::Own(machine) => Some(machine.release()),
+            Self::Shared(_) => None,
+        }
+    }
+}
+
+impl Wait for Vm {
+    fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError> {
+        match self {
+            Self::Own(machine) => machine.readable(fd, what),
+            Self::Shared(shared) => shared.readable(fd, what),
+        }
+    }
+}

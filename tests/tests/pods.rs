@@ -1,0 +1,93 @@
+//! Several containers in one VM: by annotations as Kubernetes' callers give them, and by namespace paths as podman does.
+
+use serde_json::{Value, json};
+use stockade_tests::bundle::Bundle;
+use stockade_tests::cli::Stockade;
+use stockade_tests::host;
+
+/// A pause container, created and started; its relay's PID.
+fn sandbox(stockade: &Stockade, bundle: &Bundle, id: &str) -> i32 {
+    let relay = stockade.create(bundle, id);
+    stockade.run(&["start", id]).success();
+    relay
+}
+
+fn join(config: &mut Value, sandbox: i32, kinds: &[&str]) {
+    for entry in config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
+        let kind = entry["type"].as_str().expect("type").to_owned();
+        let name = if kind == "network" { "net" } else { &kind };
+        if kinds.contains(&kind.as_str()) {
+            entry["path"] = format!("/proc/{sandbox}/ns/{name}").into();
+        }
+    }
+    config.as_object_mut().expect("object").remove("hostname");
+}
+
+#[test]
+fn members_share_the_sandboxes_vm_and_what_they_ask_for() {
+    let stockade = Stockade::new();
+    let before = host::Snapshot::take();
+    let pause = Bundle::busybox(&["/bin/sleep", "1000"]).edit(|config| config["hostname"] = "pod".into());
+    let relay = sandbox(&stockade, &pause, "pod");
+    let vmms = host::pids_named("stockade-vmm").len();
+
+    let by_path = Bundle::script("hostname; ps; cat /proc/sys/kernel/random/boot_id; exit 7")
+        .edit(|config| join(config, relay, &["network", "ipc", "uts", "pid"]));
+    let outcome = stockade.run_bundle(&by_path, "first");
+    assert_eq!((outcome.status, outcome.stderr.as_str()), (7, ""), "{outcome:#?}");
+    assert_eq!(outcome.stdout.lines().next(), Some("pod"), "one uts namespace");
+    assert!(outcome.stdout.contains("sleep 1000"), "one pid namespace: {outcome:#?}");
+    let boot = outcome.stdout.lines().last().expect("boot ID").to_owned();
+
+    let annotated = Bundle::script("hostname; cat /proc/sys/kernel/random/boot_id").edit(|config| {
+        config["annotations"] = json!({
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.sandbox-id": "pod",
+        });
+        config["hostname"] = "own".into();
+    });
+    let outcome = stockade.run_bundle(&annotated, "second").success();
+    assert_eq!(outcome.stdout.lines().collect::<Vec<_>>(), ["own", &boot], "{outcome:#?}");
+
+    let annotated = annotated.edit(|config| config["process"]["args"] = json!(["/bin/sleep", "1000"]));
+    stockade.create(&annotated, "second");
+    stockade.run(&["start", "second"]).success();
+    assert_eq!(stockade.status("second"), "running");
+    assert_eq!(host::pids_named("stockade-vmm").len(), vmms, "no VM of its own");
+    stockade.run(&["kill", "second", "KILL"]).success();
+    stockade.run(&["delete", "--force", "second"]).success();
+    assert_eq!(stockade.status("pod"), "running", "members come and go");
+    stockade.run(&["delete", "--force", "pod"]).success();
+    before.assert_same_now();
+}
+
+#[test]
+fn members_end_with_their_sandbox() {
+    let stockade = Stockade::new();
+    let before = host::Snapshot::take();
+    let pause = Bundle::busybox(&["/bin/sleep", "1000"]);
+    let relay = sandbox(&stockade, &pause, "pod");
+    let member = Bundle::busybox(&["/bin/sleep", "1000"]).edit(|config| join(config, relay, &["network"]));
+    stockade.create(&member, "member");
+    stockade.run(&["start", "member"]).success();
+    stockade.run(&["delete", "--force", "pod"]).success();
+    assert_eq!(stockade.status("member"), "stopped");
+    stockade.run(&["delete", "member"]).success();
+    before.assert_same_now();
+}
+
+#[test]
+fn a_sandbox_that_is_not_there_or_not_stockades_is_named() {
+    let stockade = Stockade::new();
+    let before = host::Snapshot::take();
+    let member = Bundle::busybox(&["/bin/true"]).edit(|config| {
+        config["annotations"] = json!({
+            "io.kubernetes.cri-o.ContainerType": "container",
+            "io.kubernetes.cri-o.SandboxID": "gone",
+        });
+    });
+    stockade.run_bundle(&member, "m").failure(1, &["\"gone\"", "does not exist", "annotations"]);
+    let foreign = Bundle::busybox(&["/bin/true"]).edit(|config| join(config, 1, &["pid"]));
+    stockade.run_bundle(&foreign, "m").failure(1, &["linux.namespaces[0].path", "host's pid namespace"]);
+    before.assert_same_now();
+}
