@@ -120,6 +120,10 @@ pub enum Command {
     Restore(commands::restore::Restore),
     /// Change a container's mounts: refused, they are fixed when it is created
     Mounts(commands::mounts::Mounts),
+    /// Tell an engine of this runtime: podman, Docker, containerd, CRI-O
+    Install(commands::install::Install),
+    /// Take back what install has told an engine
+    Uninstall(commands::uninstall::Uninstall),
     /// Print a shell's completion script
     Completion(commands::completion::Completion),
     /// Write the manual pages

@@ -17,10 +17,12 @@ use serde::{Deserialize, Serialize};
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::host::cgroup::Cgroup;
+use crate::replacement::Replacement;
 use crate::sandbox::KnownNamespace;
 use crate::sys::process::ProcessRef;
 
 const FILE: &str = "state.json";
+/// A record that is being written.
 const NEW_FILE: &str = ".state.json.new";
 
 /// The socket to the agent, in the container's folder.
@@ -206,11 +208,9 @@ impl Folder {
     /// What the file system says.
     pub fn write(&self, record: &Record) -> anyhow::Result<()> {
         let write = || -> io::Result<()> {
-            let new = self.path.join(NEW_FILE);
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&serde_json::to_vec(record)?)?;
-            fs::rename(new, self.path.join(FILE))
+            let mut new = Replacement::begin(&self.path.join(FILE), 0o600)?;
+            new.file.write_all(&serde_json::to_vec(record)?)?;
+            new.put()
         };
         write().with_context(|| format!("cannot write {}", self.path.join(FILE).display()))
     }

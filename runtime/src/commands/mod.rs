@@ -6,6 +6,7 @@ pub mod completion;
 pub mod create;
 pub mod delete;
 pub mod features;
+pub mod install;
 pub mod kill;
 pub mod logs;
 pub mod man;
@@ -15,6 +16,7 @@ pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod uninstall;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,8 @@ pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
         Command::Checkpoint(command) => command.run()?,
         Command::Restore(command) => command.run()?,
         Command::Mounts(command) => command.run()?,
+        Command::Install(command) => command.run()?,
+        Command::Uninstall(command) => command.run()?,
         Command::Completion(command) => command.run()?,
         Command::Man(command) => command.run()?,
     }

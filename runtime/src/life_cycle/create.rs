@@ -1,9 +1,8 @@
 //! Creating a container: DESIGN's flow, with everything undone where a step fails.
 
-use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::Context;
@@ -21,6 +20,7 @@ use crate::log;
 use crate::lower::{self, Lowered};
 use crate::machine::{Launch, Machine, Shared, Vm};
 use crate::relay::{Plan, Relay};
+use crate::replacement::Replacement;
 use crate::sandbox::{self, Peers};
 use crate::shares;
 use crate::sizing;
@@ -351,11 +351,7 @@ fn log_figures(machine: &Machine, ready: &Ready) {
 
 /// Callers read the file as soon as it is there, so it appears whole.
 fn write_pid_file(path: &Path, pid: i32) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut new_name = std::ffi::OsString::from(".");
-    new_name.push(name);
-    let new: PathBuf = path.with_file_name(new_name);
-    let mut file = fs::File::create(&new)?;
-    write!(file, "{pid}")?;
-    fs::rename(&new, path).inspect_err(|_| drop(fs::remove_file(&new)))
+    let mut new = Replacement::begin(path, 0o644)?;
+    write!(new.file, "{pid}")?;
+    new.put()
 }

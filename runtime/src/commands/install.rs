@@ -1,0 +1,77 @@
+//! `stockade install`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::install::{self, Engines};
+
+/// Tell an engine of this runtime.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Prints what changes in the engine's file. dockerd reads it anew on `systemctl reload docker`, containerd and CRI-O on
+`systemctl restart`, podman each time.
+
+Examples:
+  stockade install --podman; podman --runtime stockade run --network none debian uname -a
+  stockade install --docker --containerd --dry-run
+  stockade install --crio --binary /opt/stockade/bin/stockade"
+)]
+pub struct Install {
+    #[command(flatten)]
+    engines: Engines,
+    #[command(flatten)]
+    options: InstallOptions,
+    /// The runtime's binary [default: this one]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+/// Options of install and uninstall.
+#[derive(Debug, Args)]
+pub struct InstallOptions {
+    /// Only print what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Folder that stands for the root of the file system
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub prefix: PathBuf,
+}
+
+impl Install {
+    /// Changes the engines' files and prints the differences.
+    ///
+    /// # Errors
+    /// [`install::InstallError`]: then no file was changed that could not be read or understood.
+    pub fn run(self) -> anyhow::Result<()> {
+        let binary = match self.binary {
+            Some(binary) => std::path::absolute(&binary).context("--binary")?,
+            None => std::env::current_exe().context("cannot find out where stockade itself is")?,
+        };
+        let binary = binary.to_str().context("the path of the binary is not UTF-8")?;
+        let engines = self.engines.named();
+        let changes: Result<Vec<_>, _> = engines
+            .into_iter()
+            .map(|engine| install::install(engine, &self.options.prefix, binary))
+            .collect();
+        self.options.make(changes?)
+    }
+}
+
+impl InstallOptions {
+    /// Prints changes, and makes them.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn make(&self, changes: Vec<install::Change>) -> anyhow::Result<()> {
+        for change in changes {
+            io::stdout().write_all(change.describe().as_bytes())?;
+            if !self.dry_run {
+                change.make()?;
+            }
+        }
+        Ok(())
+    }
+}

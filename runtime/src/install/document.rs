@@ -1,0 +1,153 @@
+//! Configuration files as documents in which single settings are made and taken back, all else staying as it is.
+
+mod json;
+mod toml;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A setting's place: the keys on the way to it.
+pub type Keys = Vec<String>;
+
+/// One setting.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// Where.
+    pub keys: Keys,
+    /// What.
+    pub value: Value,
+}
+
+/// A file's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// Written anew with two spaces a level, its keys in their order.
+    Json,
+    /// Changed in place: comments and layout stay.
+    Toml,
+}
+
+/// Why a document cannot be changed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// It is not of its format.
+    #[error("line {line}: {message}")]
+    Malformed {
+        /// Counted from 1.
+        line: usize,
+        /// In one line.
+        message: String,
+    },
+    /// A key on the way to a setting is something else than a table.
+    #[error("`{0}` is not a table of settings")]
+    NotATable(String),
+    /// A table is written in a way that cannot be added to.
+    #[error("cannot set `{0}` in the way the file is written; set it by hand")]
+    NotSet(String),
+}
+
+/// A parsed document.
+trait Document: Sized {
+    fn parse(text: &str) -> Result<Self, Problem>;
+    /// The value at `keys`, where there is one.
+    fn get(&self, keys: &[String]) -> Option<Value>;
+    /// Sets it; tables on the way are made.
+    fn put(&mut self, keys: &[String], value: &Value) -> Result<(), Problem>;
+    fn remove(&mut self, keys: &[String]);
+    /// Whether it says nothing, not even in a comment.
+    fn is_empty(&self) -> bool;
+    fn print(&self) -> String;
+}
+
+impl Format {
+    /// The text with these settings.
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn set(self, text: &str, settings: &[Setting]) -> Result<String, Problem> {
+        match self {
+            Self::Json => set::<json::Json>(text, settings),
+            Self::Toml => set::<toml::Toml>(text, settings),
+        }
+    }
+
+    /// The text with the settings at `places` as they are in `before`: absent where that has none. `None` if nothing is
+    /// left, and nothing was before.
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn take_back(
+        self,
+        text: &str,
+        places: &[Keys],
+        before: Option<&str>,
+    ) -> Result<Option<String>, Problem> {
+        match self {
+            Self::Json => take_back::<json::Json>(text, places, before),
+            Self::Toml => take_back::<toml::Toml>(text, places, before),
+        }
+    }
+
+    /// The value at `keys` of the text.
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn get(self, text: &str, keys: &[&str]) -> Result<Option<Value>, Problem> {
+        let keys: Keys = keys.iter().map(ToString::to_string).collect();
+        Ok(match self {
+            Self::Json => json::Json::parse(text)?.get(&keys),
+            Self::Toml => toml::Toml::parse(text)?.get(&keys),
+        })
+    }
+}
+
+fn set<D: Document>(text: &str, settings: &[Setting]) -> Result<String, Problem> {
+    let mut document = D::parse(text)?;
+    let missing =
+        |document: &D, setting: &&Setting| document.get(&setting.keys).as_ref() != Some(&setting.value);
+    if !settings.iter().any(|setting| missing(&document, &setting)) {
+        return Ok(text.to_owned());
+    }
+    for setting in settings.iter().filter(|setting| missing(&document, setting)).collect::<Vec<_>>() {
+        document.put(&setting.keys, &setting.value)?;
+    }
+    let printed = document.print();
+    let written = D::parse(&printed)?;
+    match settings.iter().find(|setting| missing(&written, setting)) {
+        Some(lost) => Err(Problem::NotSet(lost.keys.join("."))),
+        None => Ok(printed),
+    }
+}
+
+fn take_back<D: Document>(
+    text: &str,
+    places: &[Keys],
+    before: Option<&str>,
+) -> Result<Option<String>, Problem> {
+    let mut document = D::parse(text)?;
+    let former = D::parse(before.unwrap_or_default())?;
+    for keys in places {
+        match former.get(keys) {
+            Some(value) => document.put(keys, &value)?,
+            None => remove_with_parents(&mut document, keys, &former),
+        }
+    }
+    Ok((before.is_some() || !document.is_empty()).then(|| document.print()))
+}
+
+/// Removes a setting, and the tables around it that are empty then and were not there before.
+fn remove_with_parents<D: Document>(document: &mut D, keys: &[String], before: &D) {
+    document.remove(keys);
+    let empty = Value::Object(serde_json::Map::new());
+    let parents = (1..keys.len()).rev().map(|length| &keys[..length]);
+    for table in parents {
+        if document.get(table).as_ref() != Some(&empty) || before.get(table).is_some() {
+            return;
+        }
+        document.remove(table);
+    }
+}
+
+#[cfg(test)]
+#[path = "document_test.rs"]
+mod tests;

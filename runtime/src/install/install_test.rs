@@ -1,0 +1,147 @@
+use super::*;
+
+const ENGINES: [Engine; 4] = [Engine::Podman, Engine::Docker, Engine::Containerd, Engine::Crio];
+
+struct Fixture(tempfile::TempDir);
+
+impl Fixture {
+    fn new() -> Self {
+        let fixture = Self(tempfile::tempdir().unwrap());
+        fixture.folders().iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+        fixture
+    }
+
+    /// What every system has.
+    fn folders(&self) -> [PathBuf; 2] {
+        ["etc", "var/lib"].map(|folder| self.0.path().join(folder))
+    }
+
+    fn path(&self, engine: Engine) -> PathBuf {
+        below(self.0.path(), engine.path())
+    }
+
+    fn with(engine: Engine, text: &str) -> Self {
+        let fixture = Self::new();
+        fixture.write(engine, text);
+        fixture
+    }
+
+    fn write(&self, engine: Engine, text: &str) {
+        fs::create_dir_all(self.path(engine).parent().unwrap()).unwrap();
+        fs::write(self.path(engine), text).unwrap();
+    }
+
+    fn text(&self, engine: Engine) -> String {
+        fs::read_to_string(self.path(engine)).unwrap()
+    }
+
+    fn install(&self, engine: Engine, binary: &str) -> String {
+        let change = install(engine, self.0.path(), binary).unwrap();
+        let description = change.describe();
+        change.make().unwrap();
+        description
+    }
+
+    fn uninstall(&self, engine: Engine) {
+        uninstall(engine, self.0.path()).unwrap().unwrap().make().unwrap();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.folders().iter().all(|folder| fs::read_dir(folder).unwrap().next().is_none())
+    }
+}
+
+#[test]
+fn what_was_not_there_is_gone_afterwards() {
+    let fixture = Fixture::new();
+    for engine in ENGINES {
+        assert!(fixture.install(engine, "/usr/bin/stockade").starts_with("--- /dev/null\n+++ "));
+        let text = fixture.text(engine);
+        assert!(text.contains("/usr/bin/stockade"), "{text}");
+        assert!(fixture.install(engine, "/usr/bin/stockade").contains("nothing to change"));
+    }
+    ENGINES.iter().for_each(|engine| fixture.uninstall(*engine));
+    assert!(fixture.is_empty());
+    assert!(uninstall(Engine::Podman, fixture.0.path()).unwrap().is_none());
+}
+
+#[test]
+fn what_was_there_comes_back_byte_by_byte() {
+    for (engine, text) in [
+        (Engine::Docker, "{\"runtimes\":{\"stockade\":{\"path\":\"/old\"}},  \"debug\":true}"),
+        (Engine::Podman, "# old\n[engine.runtimes]\nstockade=['/old']"),
+        (Engine::Containerd, "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir='/c'\n"),
+        (Engine::Crio, ""),
+    ] {
+        let fixture = Fixture::with(engine, text);
+        fixture.install(engine, "/one");
+        // Another binary replaces the first one; what counts is what was there before both.
+        fixture.install(engine, "/two");
+        assert!(fixture.text(engine).contains("/two") && !fixture.text(engine).contains("/one"));
+        fixture.uninstall(engine);
+        assert_eq!(fixture.text(engine), text);
+    }
+}
+
+#[test]
+fn what_others_have_changed_since_stays() {
+    let fixture = Fixture::with(Engine::Docker, "{\"debug\": true}");
+    fixture.install(Engine::Docker, "/usr/bin/stockade");
+    let edited = fixture.text(Engine::Docker).replace("true", "false");
+    fixture.write(Engine::Docker, &edited);
+    fixture.uninstall(Engine::Docker);
+    assert_eq!(fixture.text(Engine::Docker), "{\n  \"debug\": false\n}\n");
+}
+
+#[test]
+fn containerd_keeps_runc_and_its_sections() {
+    let runtimes = |fixture: &Fixture| {
+        let text = fixture.text(Engine::Containerd);
+        let keys = ["plugins", "io.containerd.grpc.v1.cri", "containerd", "runtimes"];
+        let table = Engine::Containerd.format().get(&text, &keys).unwrap().unwrap();
+        table.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    let fixture = Fixture::new();
+    fixture.install(Engine::Containerd, "/s");
+    assert!(fixture.text(Engine::Containerd).starts_with("version = 2\n"));
+    assert_eq!(runtimes(&fixture), ["runc", "stockade"]);
+
+    let kata =
+        "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.kata]\nruntime_type='k'\n";
+    let fixture = Fixture::with(Engine::Containerd, kata);
+    fixture.install(Engine::Containerd, "/s");
+    assert_eq!(runtimes(&fixture), ["kata", "stockade"]);
+
+    let fixture = Fixture::with(Engine::Containerd, "version = 3\n");
+    fixture.install(Engine::Containerd, "/s");
+    assert!(fixture.text(Engine::Containerd).contains("io.containerd.cri.v1.runtime"));
+}
+
+#[test]
+fn a_file_that_is_not_understood_is_left_alone() {
+    for (engine, text, words) in [
+        (Engine::Docker, "{\"debug\": true,\n}", "line 2"),
+        (Engine::Docker, "{\"runtimes\": []}", "`runtimes` is not a table"),
+        (Engine::Containerd, "version = 2\nversion = 2\n", "line 2"),
+        (Engine::Containerd, "oom_score = 0\n", "version 1"),
+    ] {
+        let fixture = Fixture::with(engine, text);
+        let error = install(engine, fixture.0.path(), "/s").unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains(engine.path()), "{error}");
+        assert_eq!(fixture.text(engine), text);
+    }
+}
+
+#[test]
+fn links_and_modes_stay() {
+    let fixture = Fixture::with(Engine::Docker, "{}");
+    let real = fixture.0.path().join("real.json");
+    let path = fixture.path(Engine::Docker);
+    fs::rename(&path, &real).unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink(&real, &path).unwrap();
+    fixture.install(Engine::Docker, "/s");
+    assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+    assert_eq!(fs::metadata(&real).unwrap().mode() & 0o777, 0o600);
+    assert!(fs::read_to_string(&real).unwrap().contains("/s"));
+}

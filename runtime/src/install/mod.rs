@@ -1,0 +1,201 @@
+//! Telling engines of the runtime, and taking that back.
+//!
+//! ```text
+//!   before ── install ──→ after        the record keeps both
+//!   after  ── uninstall ─→ before      byte by byte
+//!   after, changed since ── uninstall ─→ without what was set, or with it as it was before
+//! ```
+//!
+//! All changes are worked out before the first is made, so a file that is not understood leaves everything as it is.
+
+mod document;
+mod engines;
+mod record;
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+pub use engines::{Engine, Engines, SettingsError};
+use record::Record;
+
+use crate::replacement::Replacement;
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A file cannot be read or written.
+    #[error("cannot {what} {path}: {cause}")]
+    File {
+        /// What was to be done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// An engine's file is not understood.
+    #[error("{path}: {problem}; nothing was changed")]
+    NotUnderstood {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what.
+        problem: SettingsError,
+    },
+    /// What `uninstall` needs is damaged.
+    #[error("{path} is damaged: {cause}; correct the engine's file by hand and remove this one")]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        cause: serde_json::Error,
+    },
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError {
+    move |cause| InstallError::File { what, path: path.to_owned(), cause }
+}
+
+/// A change to an engine's file.
+#[derive(Debug)]
+pub struct Change {
+    path: PathBuf,
+    now: Option<String>,
+    then: Option<String>,
+    record_path: PathBuf,
+    /// What is to be remembered; nothing once it is taken back.
+    record: Option<Record>,
+    /// Folders that go if they are empty.
+    folders: Vec<PathBuf>,
+}
+
+/// What makes `binary` the runtime `stockade` of an engine whose files are below `prefix`.
+///
+/// # Errors
+/// [`InstallError`].
+pub fn install(engine: Engine, prefix: &Path, binary: &str) -> Result<Change, InstallError> {
+    let path = below(prefix, engine.path());
+    let understood = |problem: SettingsError| InstallError::NotUnderstood { path: path.clone(), problem };
+    let now = read(&path)?;
+    let record_path = record::path(prefix, engine);
+    let former = Record::read(&record_path)?;
+    let before = match &former {
+        Some(record) => {
+            record.take_back(engine.format(), now.as_deref()).map_err(|e| understood(e.into()))?
+        }
+        None => now.clone(),
+    };
+    let is_untouched = former.as_ref().is_some_and(|record| now.as_ref() == Some(&record.after));
+    let base = if is_untouched { &before } else { &now }.clone().unwrap_or_default();
+    let settings = engine.settings(binary, before.as_deref().unwrap_or_default()).map_err(understood)?;
+    let after = engine.format().set(&base, &settings).map_err(|e| understood(e.into()))?;
+    let folders = match former {
+        Some(record) => record.folders,
+        None => missing_folders(&path),
+    };
+    let places = settings.into_iter().map(|setting| setting.keys).collect();
+    let record = Record { before, after: after.clone(), places, folders };
+    Ok(Change { path, now, then: Some(after), record_path, record: Some(record), folders: Vec::new() })
+}
+
+/// What takes that back; `None` where nothing was installed.
+///
+/// # Errors
+/// [`InstallError`].
+pub fn uninstall(engine: Engine, prefix: &Path) -> Result<Option<Change>, InstallError> {
+    let record_path = record::path(prefix, engine);
+    let Some(record) = Record::read(&record_path)? else { return Ok(None) };
+    let path = below(prefix, engine.path());
+    let now = read(&path)?;
+    let then = record
+        .take_back(engine.format(), now.as_deref())
+        .map_err(|e| InstallError::NotUnderstood { path: path.clone(), problem: e.into() })?;
+    let folders = record.folders;
+    Ok(Some(Change { path, now, then, record_path, record: None, folders }))
+}
+
+impl Change {
+    /// The change as a unified diff, or one line that says that there is none.
+    pub fn describe(&self) -> String {
+        if self.now == self.then {
+            return format!("{}: nothing to change\n", self.path.display());
+        }
+        let name = |text: &Option<String>| match text {
+            Some(_) => self.path.display().to_string(),
+            None => "/dev/null".to_owned(),
+        };
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (now, then) = (text(&self.now), text(&self.then));
+        let diff = similar::TextDiff::from_lines(&now, &then);
+        diff.unified_diff().header(&name(&self.now), &name(&self.then)).to_string()
+    }
+
+    /// Makes it. Whoever ends it in the middle can take it back.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn make(self) -> Result<(), InstallError> {
+        if let Some(record) = &self.record
+            && self.now != self.then
+        {
+            make_folders(&self.record_path)?;
+            record.write(&self.record_path)?;
+        }
+        match &self.then {
+            _ if self.now == self.then => {}
+            Some(text) => {
+                make_folders(&self.path)?;
+                write(&self.path, text).map_err(failed("write", &self.path))?;
+            }
+            None => fs::remove_file(&self.path).map_err(failed("remove", &self.path))?,
+        }
+        if self.record.is_none() {
+            fs::remove_file(&self.record_path).map_err(failed("remove", &self.record_path))?;
+            let records = self.record_path.ancestors().skip(1).take(2);
+            for folder in self.folders.iter().map(PathBuf::as_path).chain(records) {
+                // Somebody else's files may be in it by now.
+                let _ = fs::remove_dir(folder);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn below(prefix: &Path, path: &str) -> PathBuf {
+    prefix.join(path.trim_start_matches('/'))
+}
+
+fn read(path: &Path) -> Result<Option<String>, InstallError> {
+    match fs::read_to_string(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some).map_err(failed("read", path)),
+    }
+}
+
+/// Folders above a file that are not there, the innermost first.
+fn missing_folders(path: &Path) -> Vec<PathBuf> {
+    path.ancestors().skip(1).take_while(|folder| !folder.exists()).map(Path::to_owned).collect()
+}
+
+fn make_folders(path: &Path) -> Result<(), InstallError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).map_err(failed("make", folder))
+}
+
+/// Replaces a file, which keeps its owner and mode; where the path is a link, the file that it leads to.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut new = Replacement::begin(&path, 0o644)?;
+    if let Ok(metadata) = fs::metadata(&path) {
+        fchown(&new.file, Some(metadata.uid()), Some(metadata.gid()))?;
+        new.file.set_permissions(fs::Permissions::from_mode(metadata.mode()))?;
+    }
+    new.file.write_all(text.as_bytes())?;
+    new.file.sync_all()?;
+    new.put()
+}
+
+#[cfg(test)]
+#[path = "install_test.rs"]
+mod tests;

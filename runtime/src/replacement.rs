@@ -1,0 +1,51 @@
+//! Replacing a file as a whole: whoever reads it sees the old content or the new.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file's new content, beside the file as `.NAME.new` until it is put in place; removed if it never is.
+#[derive(Debug)]
+pub struct Replacement {
+    /// To be written to.
+    pub file: File,
+    /// Where it is until it is put in place.
+    new: Option<PathBuf>,
+    path: PathBuf,
+}
+
+impl Replacement {
+    /// Begins one for `path`, whether that exists or not, with this mode less the umask.
+    ///
+    /// # Errors
+    /// open(2)'s.
+    pub fn begin(path: &Path, mode: u32) -> io::Result<Self> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+        name.push(".new");
+        let new = path.with_file_name(name);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        Ok(Self { file, new: Some(new), path: path.to_owned() })
+    }
+
+    /// Puts it in place.
+    ///
+    /// # Errors
+    /// rename(2)'s.
+    pub fn put(mut self) -> io::Result<()> {
+        match self.new.take() {
+            Some(new) => fs::rename(&new, &self.path).inspect_err(|_| self.new = Some(new)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if let Some(new) = &self.new {
+            // There is nobody to tell, and the next one takes its place.
+            let _ = fs::remove_file(new);
+        }
+    }
+}
