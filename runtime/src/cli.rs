@@ -102,8 +102,16 @@ pub enum Command {
     Start(commands::start::Start),
     /// Print a container's state as JSON
     State(commands::state::State),
+    /// List the containers
+    List(commands::list::List),
+    /// List the processes of a container
+    Ps(commands::ps::Ps),
     /// Send a signal to a container
     Kill(commands::kill::Kill),
+    /// Freeze every process of a container
+    Pause(commands::pause::Pause),
+    /// Let the processes of a paused container go on
+    Resume(commands::resume::Resume),
     /// Remove a container and everything it holds
     Delete(commands::delete::Delete),
     /// Write a config.json to start from

@@ -28,6 +28,14 @@ fn the_lines_that_engines_send_are_understood() {
         "stockade spec --bundle B --rootless",
         "stockade check --format json",
         "stockade state ID",
+        "stockade pause ID",
+        "stockade resume ID",
+        "stockade list --format=json",
+        "stockade list -q",
+        "stockade ps --format json ID",
+        "stockade ps ID --format json",
+        "stockade ps ID -ef",
+        "stockade ps ID aux --sort pid",
         "stockade --rootless start ID",
     ] {
         command(&line.split_whitespace().collect::<Vec<_>>().join(" "));

@@ -7,7 +7,7 @@ use std::str::FromStr;
 const LONGEST: usize = 240;
 
 /// A valid container ID: letters, digits and `_+-.`, neither `.` nor `..`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContainerId(String);
 
 /// Not a container ID.

@@ -22,6 +22,15 @@ pub enum ContainerError {
     /// Start of a container that has stopped.
     #[error("cannot start a container that has stopped")]
     HasStopped,
+    /// Start of a container that is paused.
+    #[error("cannot start a container in the paused state")]
+    StartPaused,
+    /// Pause of a container that is paused already, or neither created nor running.
+    #[error("cannot pause the container: container not running; it is {0}")]
+    CannotPause(&'static str),
+    /// Resume of a container that is not paused.
+    #[error("container not paused")]
+    NotPaused,
     /// Delete without `--force`.
     #[error("cannot delete container {id:?} that is not stopped: it is {status} (use --force to kill it)")]
     NotStopped {

@@ -115,6 +115,25 @@ impl Root {
             .collect()
     }
 
+    /// The IDs of all containers, sorted.
+    ///
+    /// # Errors
+    /// What the file system says; where there has never been a container, there is none.
+    pub fn containers(&self) -> anyhow::Result<Vec<ContainerId>> {
+        let read = || -> io::Result<Vec<ContainerId>> {
+            let names: Vec<_> =
+                fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
+            let mut ids: Vec<ContainerId> =
+                names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
+            ids.sort();
+            Ok(ids)
+        };
+        match read() {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            result => result.with_context(|| format!("cannot list {}", self.0.display())),
+        }
+    }
+
     /// The folder of an existing container, without waiting for a command that has it.
     ///
     /// # Errors

@@ -1,21 +1,15 @@
 //! `stockade kill`.
 
-use std::os::fd::AsFd;
-use std::time::Duration;
-
 use clap::Args;
-use stockade_protocol::agent::{ErrorKind, Purpose};
+use stockade_protocol::agent::ErrorKind;
 
-use crate::agent::{ClientError, Connection, Visitor};
+use crate::agent::ClientError;
 use crate::cli::Globals;
-use crate::container_id::ContainerId;
 use crate::error::ContainerError;
-use crate::state::{Record, Root};
+use crate::life_cycle::{Visit, explain, no_longer_runs};
+use crate::state::Record;
 use crate::sys::process::ProcessRef;
 use crate::sys::signals;
-
-/// How long the agent may take to send a signal.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Send a signal to a container.
 #[derive(Debug, Args)]
@@ -40,32 +34,22 @@ impl Kill {
     /// # Errors
     /// [`ContainerError`], or why the guest's agent could not send it.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let id: ContainerId = self.id.parse()?;
         let signal = signals::parse(&self.signal)?;
-        let folder = Root::new(globals.root.as_deref()).peek(&id)?;
-        let record = folder.read()?.ok_or(ContainerError::NotRunning)?;
-        if !record.relay.is_some_and(|relay| relay.is_alive()) {
-            return Err(ContainerError::NotRunning.into());
-        }
-        let mut wait = Visitor::new(folder.as_fd(), ANSWERS_WITHIN);
-        let sent = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
-            .and_then(|mut control| control.signal(id.as_str(), signal, self.all, &mut wait));
-        match sent {
+        let visit = Visit::peek(globals, &self.id)?;
+        visit.relay()?;
+        match visit.ask(|control, id, wait| control.signal(id, signal, self.all, wait)) {
             Ok(()) => Ok(()),
-            Err(ClientError::Agent(error)) if is_gone(error.kind) => Err(ContainerError::NotRunning.into()),
-            Err(error) if signal == libc::SIGKILL => {
+            Err(ClientError::Agent(error)) if error.kind == ErrorKind::WrongState => {
+                Err(ContainerError::NotRunning.into())
+            }
+            Err(error) if signal == libc::SIGKILL && !no_longer_runs(&error) => {
                 tracing::warn!("{error}; the VM is killed instead");
-                kill_vm(&record);
+                kill_vm(&visit.record);
                 Ok(())
             }
-            Err(ClientError::Agent(error)) => Err(error.into()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(explain(error)),
         }
     }
-}
-
-fn is_gone(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NoProcess | ErrorKind::NotFound | ErrorKind::WrongState)
 }
 
 /// What SIGKILL means to a guest that does not answer.

@@ -12,6 +12,10 @@ pub mod logs;
 pub mod man;
 pub mod mounts;
 pub mod restore;
+pub mod list;
+pub mod pause;
+pub mod ps;
+pub mod resume;
 pub mod run;
 pub mod spec;
 pub mod start;
@@ -33,7 +37,11 @@ pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
         Command::Create(command) => command.run(globals)?,
         Command::Start(command) => command.run(globals)?,
         Command::State(command) => command.run(globals)?,
+        Command::List(command) => command.run(globals)?,
+        Command::Ps(command) => command.run(globals)?,
         Command::Kill(command) => command.run(globals)?,
+        Command::Pause(command) => command.run(globals)?,
+        Command::Resume(command) => command.run(globals)?,
         Command::Delete(command) => command.run(globals)?,
         Command::Spec(command) => command.run(globals)?,
         Command::Logs(command) => command.run(globals)?,

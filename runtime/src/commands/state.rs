@@ -8,10 +8,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::Globals;
-use crate::container_id::ContainerId;
-use crate::error::ContainerError;
-use crate::life_cycle::{self, Status};
-use crate::state::{Record, Root};
+use crate::life_cycle::{Status, Visit};
+use crate::state::Record;
 use crate::version;
 
 /// Print a container's state as JSON.
@@ -23,23 +21,23 @@ pub struct State {
     id: String,
 }
 
-/// What is printed: the runtime specification's "State", and runc's additions.
+/// What is printed, and listed by `list`: the runtime specification's "State", and runc's additions.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Json<'a> {
+pub(super) struct Json<'a> {
     oci_version: &'static str,
-    id: &'a str,
-    pid: i32,
-    status: &'static str,
-    bundle: &'a Path,
+    pub(super) id: &'a str,
+    pub(super) pid: i32,
+    pub(super) status: &'static str,
+    pub(super) bundle: &'a Path,
     rootfs: &'a Path,
-    created: &'a str,
+    pub(super) created: &'a str,
     annotations: &'a HashMap<String, String>,
-    owner: String,
+    pub(super) owner: String,
 }
 
 impl<'a> Json<'a> {
-    fn new(record: &'a Record, status: Status) -> Self {
+    pub(super) fn new(record: &'a Record, status: Status) -> Self {
         let pid = match (status, record.relay) {
             (Status::Stopped, _) | (_, None) => 0,
             (_, Some(relay)) => relay.pid,
@@ -63,13 +61,10 @@ impl State {
     /// Prints it.
     ///
     /// # Errors
-    /// [`ContainerError::DoesNotExist`].
+    /// When there is no such container, or its state cannot be read.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let id: ContainerId = self.id.parse()?;
-        let folder = Root::new(globals.root.as_deref()).peek(&id)?;
-        let record = folder.read()?.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()))?;
-        let status = life_cycle::status(&folder, &record);
-        let json = serde_json::to_string_pretty(&Json::new(&record, status))?;
+        let visit = Visit::peek(globals, &self.id)?;
+        let json = serde_json::to_string_pretty(&Json::new(&visit.record, visit.status()))?;
         Ok(writeln!(io::stdout(), "{json}")?)
     }
 }

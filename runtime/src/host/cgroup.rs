@@ -121,6 +121,17 @@ impl Cgroup {
         OpenOptions::new().write(true).open(&path).map_err(at(&path))
     }
 
+    /// The processes in it.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn processes(&self) -> Result<Vec<i32>, CgroupError> {
+        let path = self.path.join("cgroup.procs");
+        let text = fs::read_to_string(&path).map_err(at(&path))?;
+        // Those outside of this PID namespace are shown as 0.
+        Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
+    }
+
     /// Kills what is in it and removes the folders that stockade made. Fine if they are gone already.
     ///
     /// # Errors

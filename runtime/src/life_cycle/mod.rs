@@ -6,13 +6,17 @@
 //!      ↑                 └─────────┴───── delete ┴─ --force ──────┘
 //!      └────────────────────────────────────┘
 //! ```
+//!
+//! Created and running containers may be paused, until they are resumed or killed.
 
 mod create;
 mod remove;
 mod start;
 mod status;
+mod visit;
 
 pub use create::{Created, Request, create};
 pub use remove::{force_remove, remove};
 pub use start::start;
-pub use status::{Status, status};
+pub use status::{Status, status, status_within};
+pub use visit::{Visit, explain, no_longer_runs};

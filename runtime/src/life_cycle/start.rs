@@ -25,6 +25,7 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
         Err(ClientError::Agent(error)) if error.kind == ErrorKind::WrongState => {
             Err(match status(folder, record) {
                 Status::Stopped => ContainerError::HasStopped,
+                Status::Paused => ContainerError::StartPaused,
                 _ => ContainerError::AlreadyRunning,
             }
             .into())

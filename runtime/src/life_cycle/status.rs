@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use stockade_protocol::agent::{ContainerState, Purpose};
 
+use super::visit::ANSWERS_WITHIN;
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::machine::MachineError;
 use crate::state::{Folder, Record};
-
-/// How long the agent may take to say how a container is.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The states of the runtime specification, and `paused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +40,18 @@ impl Status {
 
 /// How the container is now.
 pub fn status(folder: &Folder, record: &Record) -> Status {
+    status_within(folder, record, ANSWERS_WITHIN)
+}
+
+/// How the container is now, as far as its agent says so in time.
+pub fn status_within(folder: &Folder, record: &Record, patience: Duration) -> Status {
     if !record.relay.is_some_and(|relay| relay.is_alive()) {
         return if !record.complete && folder.is_busy() { Status::Creating } else { Status::Stopped };
     }
     if !record.complete {
         return Status::Creating;
     }
-    let mut wait = Visitor::new(folder.as_fd(), ANSWERS_WITHIN);
+    let mut wait = Visitor::new(folder.as_fd(), patience);
     let state = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
         .and_then(|mut control| control.state(&record.id, &mut wait));
     match state {

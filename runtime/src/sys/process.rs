@@ -170,8 +170,8 @@ impl Child {
 }
 
 /// Runs `body` in a child process made by clone3(2) with these `CLONE_NEW*` flags, in `cgroup` if given; the child
-/// exits with the status that `body` returns. This program has one thread and starts no other, so the child may do
-/// what any program may.
+/// exits with the status that `body` returns. Commands that clone have one thread and start no other, so the child may
+/// do what any program may.
 ///
 /// # Errors
 /// clone3's.

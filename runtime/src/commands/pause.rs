@@ -1,0 +1,34 @@
+//! `stockade pause`.
+
+use clap::Args;
+use stockade_protocol::agent::ErrorKind;
+
+use crate::agent::ClientError;
+use crate::cli::Globals;
+use crate::error::ContainerError;
+use crate::life_cycle::{Visit, explain};
+
+/// Freeze every process of a container.
+#[derive(Debug, Args)]
+pub struct Pause {
+    /// The container's ID
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+impl Pause {
+    /// Freezes them; when it returns they stand still.
+    ///
+    /// # Errors
+    /// [`ContainerError`], or why they cannot be frozen; they go on then.
+    pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
+        let visit = Visit::lock(globals, &self.id)?;
+        visit.relay()?;
+        visit.ask(|control, id, wait| control.pause(id, wait)).map_err(|error| match error {
+            ClientError::Agent(error) if error.kind == ErrorKind::WrongState => {
+                ContainerError::CannotPause(visit.status().name()).into()
+            }
+            error => explain(error),
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! `stockade ps`: the container's processes as the container sees them, or their stand-ins as the host does.
+//!
+//! The two do not mix: processes of a container exist in its VM only, and engines match what they are told against the
+//! host's own `ps`.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use stockade_protocol::agent::ProcessEntry;
+
+use super::list::Format;
+use crate::cli::Globals;
+use crate::life_cycle::{Visit, explain};
+use crate::local_time;
+use crate::table::printable;
+
+const HEADING: &str = "UID          PID    PPID  C STIME TTY          TIME CMD\n";
+
+/// List the processes of a container.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade ps web                 # processes, with their PIDs in the container
+  stockade ps --format json web   # PIDs on the host that stand for processes of the container")]
+pub struct Ps {
+    /// Form of the output: json prints the PIDs on the host of the processes' stand-ins
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// The container's ID
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Options for ps(1). No effect: the table is always that of ps -ef
+    #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    ps_options: Vec<String>,
+}
+
+impl Ps {
+    /// Lists them; a container that has stopped has none.
+    ///
+    /// # Errors
+    /// When there is no such container, or its agent cannot say.
+    pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
+        if !self.ps_options.is_empty() {
+            tracing::debug!("options for ps(1) have no effect: {:?}", self.ps_options);
+        }
+        let visit = Visit::peek(globals, &self.id)?;
+        let runs = visit.relay().is_ok();
+        let text = match self.format {
+            Format::Json if runs => format!("{}\n", serde_json::to_string(&stand_ins(&visit)?)?),
+            Format::Json => "[]\n".to_owned(),
+            Format::Table if runs => {
+                let processes =
+                    visit.ask(|control, id, wait| control.processes(id, wait)).map_err(explain)?;
+                table(&processes, SystemTime::now())
+            }
+            Format::Table => HEADING.to_owned(),
+        };
+        Ok(io::stdout().write_all(text.as_bytes())?)
+    }
+}
+
+/// The processes of the container on the host: those of its cgroup there, less the VMM.
+fn stand_ins(visit: &Visit) -> anyhow::Result<Vec<i32>> {
+    let relay = visit.relay()?.pid;
+    let Some(cgroup) = &visit.record.cgroup else { return Ok(vec![relay]) };
+    let mut pids = cgroup.processes()?;
+    pids.retain(|pid| visit.record.vmm.is_none_or(|vmm| vmm.pid != *pid));
+    Ok(pids)
+}
+
+fn table(processes: &[ProcessEntry], now: SystemTime) -> String {
+    let lines = processes.iter().map(|process| line(process, now));
+    [HEADING.to_owned()].into_iter().chain(lines).collect()
+}
+
+fn line(process: &ProcessEntry, now: SystemTime) -> String {
+    let now_s = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let cpu_s = process.cpu_ms / 1000;
+    // A guest may name any time, past or future.
+    let age_s = now_s.saturating_sub(process.started).max(1);
+    let cpu_percent = (process.cpu_ms / 10 / age_s).min(99);
+    format!(
+        "{:<8} {:>7} {:>7} {:>2} {:<5} {:<8} {:>8} {}\n",
+        process.uid,
+        process.pid,
+        process.parent,
+        cpu_percent,
+        local_time::short(process.started, now_s),
+        printable(process.terminal.as_deref().unwrap_or("?")),
+        format!("{:02}:{:02}:{:02}", cpu_s / 3600, cpu_s / 60 % 60, cpu_s % 60),
+        printable(&process.command),
+    )
+}
+
+#[cfg(test)]
+#[path = "ps_test.rs"]
+mod tests;

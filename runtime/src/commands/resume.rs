@@ -1,0 +1,35 @@
+//! `stockade resume`.
+
+use clap::Args;
+use stockade_protocol::agent::ErrorKind;
+
+use crate::agent::ClientError;
+use crate::cli::Globals;
+use crate::error::ContainerError;
+use crate::life_cycle::{Visit, no_longer_runs};
+
+/// Let the processes of a paused container go on.
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// The container's ID
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+impl Resume {
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotPaused`], also of a container that has stopped, or why they cannot go on.
+    pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
+        let visit = Visit::lock(globals, &self.id)?;
+        visit.relay().map_err(|_| ContainerError::NotPaused)?;
+        visit.ask(|control, id, wait| control.resume(id, wait)).map_err(|error| match error {
+            error if no_longer_runs(&error) => ContainerError::NotPaused.into(),
+            ClientError::Agent(error) if error.kind == ErrorKind::WrongState => {
+                ContainerError::NotPaused.into()
+            }
+            error => error.into(),
+        })
+    }
+}

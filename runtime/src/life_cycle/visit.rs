@@ -1,0 +1,103 @@
+//! A command on an existing container: it finds the container, sees whether it lives, and asks its agent.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use stockade_protocol::agent::{ErrorKind, Purpose};
+
+use super::{Status, status_within};
+use crate::agent::{ClientError, Connection, Visitor};
+use crate::cli::Globals;
+use crate::container_id::ContainerId;
+use crate::error::ContainerError;
+use crate::state::{Folder, Record, Root};
+use crate::sys::process::ProcessRef;
+
+/// How long the agent may take to answer.
+pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A container that a command looks at.
+#[derive(Debug)]
+pub struct Visit {
+    /// Its ID.
+    pub id: ContainerId,
+    /// Its folder.
+    pub folder: Folder,
+    /// What the host remembers.
+    pub record: Record,
+    /// How long its agent may take to answer.
+    pub patience: Duration,
+}
+
+impl Visit {
+    /// Looks at a container without waiting for a command that changes it.
+    ///
+    /// # Errors
+    /// [`ContainerError::DoesNotExist`], or why its state cannot be read.
+    pub fn peek(globals: &Globals, id: &str) -> anyhow::Result<Self> {
+        let id: ContainerId = id.parse()?;
+        let folder = Root::new(globals.root.as_deref()).peek(&id)?;
+        Self::new(id, folder)
+    }
+
+    /// Takes a container for a change: two commands that change it take turns.
+    ///
+    /// # Errors
+    /// As [`Visit::peek`].
+    pub fn lock(globals: &Globals, id: &str) -> anyhow::Result<Self> {
+        let id: ContainerId = id.parse()?;
+        let folder = Root::new(globals.root.as_deref()).open(&id)?;
+        Self::new(id, folder)
+    }
+
+    fn new(id: ContainerId, folder: Folder) -> anyhow::Result<Self> {
+        match folder.read()? {
+            Some(record) => Ok(Self { id, folder, record, patience: ANSWERS_WITHIN }),
+            // Its creator died before it had made anything.
+            None => Err(ContainerError::DoesNotExist(id.to_string()).into()),
+        }
+    }
+
+    /// The container's stand-in on the host.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotRunning`] if it has ended or was never complete.
+    pub fn relay(&self) -> Result<ProcessRef, ContainerError> {
+        let alive = self.record.relay.filter(|relay| self.record.complete && relay.is_alive());
+        alive.ok_or(ContainerError::NotRunning)
+    }
+
+    /// How the container is now.
+    pub fn status(&self) -> Status {
+        status_within(&self.folder, &self.record, self.patience)
+    }
+
+    /// How this command waits for the container's agent.
+    pub fn wait(&self) -> Visitor<'_> {
+        Visitor::new(self.folder.as_fd(), self.patience)
+    }
+
+    /// Asks the container's agent for one thing.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`no_longer_runs`] tells which of them mean that the container has ended.
+    pub fn ask<T>(
+        &self,
+        question: impl FnOnce(&mut Connection, &str, &mut Visitor<'_>) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let mut wait = self.wait();
+        let mut control = Connection::open(self.folder.as_fd(), Purpose::Control, &mut wait)?;
+        question(&mut control, self.id.as_str(), &mut wait)
+    }
+}
+
+/// Whether the agent could not do something because the container has ended.
+pub fn no_longer_runs(error: &ClientError) -> bool {
+    let ClientError::Agent(error) = error else { return false };
+    matches!(error.kind, ErrorKind::NoProcess | ErrorKind::NotFound)
+}
+
+/// The agent's error as the command's: a container that has ended is not running.
+pub fn explain(error: ClientError) -> anyhow::Error {
+    if no_longer_runs(&error) { ContainerError::NotRunning.into() } else { error.into() }
+}
