@@ -2,6 +2,8 @@
 //!
 //! The guest is hostile: what it sends is bounded, and every wait goes through [`Wait`].
 
+mod events;
+
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -20,6 +22,8 @@ use stockade_protocol::vmm::Stage;
 use crate::machine::{Control, MachineError, Wait};
 use crate::state::AGENT_SOCKET;
 use crate::sys::descriptors;
+
+pub use events::Events;
 
 /// How long the agent may take to accept what is sent to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

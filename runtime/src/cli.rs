@@ -4,6 +4,7 @@
 //! effect" in `--help`, and is mentioned in the debug log.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -106,6 +107,8 @@ pub enum Command {
     List(commands::list::List),
     /// List the processes of a container
     Ps(commands::ps::Ps),
+    /// Print a container's statistics and events as JSON lines
+    Events(commands::events::Events),
     /// Send a signal to a container
     Kill(commands::kill::Kill),
     /// Freeze every process of a container
@@ -197,6 +200,18 @@ fn one_line(rendered: &str) -> String {
     let explanation = explanation.split("\n\nFor more information").next().unwrap_or(explanation);
     let words: Vec<&str> = explanation.trim_start_matches("error: ").split_whitespace().collect();
     words.join(" ")
+}
+
+/// An interval as callers write it, such as `5s` or `1m30s`.
+///
+/// # Errors
+/// When it is no time, or none at all.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("duration interval must be greater than 0".to_owned()),
+        Ok(interval) => Ok(interval),
+        Err(_) => Err("give a number and a unit, such as 5s, 500ms or 1m30s".to_owned()),
+    }
 }
 
 impl Globals {

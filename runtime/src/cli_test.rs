@@ -29,6 +29,8 @@ fn the_lines_that_engines_send_are_understood() {
         "stockade check --format json",
         "stockade state ID",
         "stockade pause ID",
+        "stockade events --stats ID",
+        "stockade events --interval 1m30s ID",
         "stockade resume ID",
         "stockade list --format=json",
         "stockade list -q",
@@ -55,6 +57,8 @@ fn mistakes_are_explained_in_one_line() {
     assert!(error("stockade frobnicate").contains("frobnicate"));
     assert!(error("stockade create --no-such-flag x").contains("--no-such-flag"));
     assert!(error("stockade create").contains("ID"));
+    assert!(error("stockade events --interval 0s ID").contains("greater than 0"));
+    assert!(error("stockade events --interval soon ID").contains("500ms"));
     assert!(error("stockade").contains("no command"));
 }
 

@@ -21,6 +21,7 @@ mod sandbox;
 mod shares;
 mod sizing;
 mod state;
+mod stats;
 mod sys;
 mod table;
 mod terminal;

@@ -5,16 +5,17 @@ pub mod checkpoint;
 pub mod completion;
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod features;
 pub mod install;
 pub mod kill;
+pub mod list;
 pub mod logs;
 pub mod man;
 pub mod mounts;
-pub mod restore;
-pub mod list;
 pub mod pause;
 pub mod ps;
+pub mod restore;
 pub mod resume;
 pub mod run;
 pub mod spec;
@@ -39,6 +40,7 @@ pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
         Command::State(command) => command.run(globals)?,
         Command::List(command) => command.run(globals)?,
         Command::Ps(command) => command.run(globals)?,
+        Command::Events(command) => command.run(globals)?,
         Command::Kill(command) => command.run(globals)?,
         Command::Pause(command) => command.run(globals)?,
         Command::Resume(command) => command.run(globals)?,
