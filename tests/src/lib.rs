@@ -7,4 +7,5 @@ pub mod bundle;
 pub mod cli;
 pub mod engine;
 pub mod host;
+pub mod shell;
 pub mod terminal;

@@ -1,0 +1,90 @@
+//! A container that a test talks to: a shell in the foreground of `stockade run`, on pipes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use serde_json::Value;
+
+use crate::bundle::Bundle;
+use crate::cli::{Outcome, Stockade, text};
+
+/// What ends the output of one command.
+const END: &str = "-- end of output --";
+
+/// A running shell.
+pub struct Shell<'a> {
+    /// The runtime that it runs under.
+    pub stockade: &'a Stockade,
+    /// Its container's ID.
+    pub id: &'static str,
+    /// Its bundle.
+    pub bundle: Bundle,
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl<'a> Shell<'a> {
+    /// Starts one in a container with an edited config; cgroup files are at /sys/fs/cgroup, as in every bundle.
+    pub fn start(stockade: &'a Stockade, id: &'static str, edit: impl FnOnce(&mut Value)) -> Self {
+        let bundle = Bundle::busybox(&["/bin/sh"]).edit(edit);
+        let mut child = stockade
+            .command(&["run", "--bundle", text(bundle.path()), id])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("stockade run");
+        let input = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut shell = Self { stockade, id, bundle, child, input, output };
+        // It answers: the container runs.
+        assert_eq!(shell.ask("echo up"), "up\n");
+        shell
+    }
+
+    /// Runs a command; its output.
+    pub fn ask(&mut self, command: &str) -> String {
+        self.tell(command);
+        self.answer()
+    }
+
+    /// Begins a command.
+    pub fn tell(&mut self, command: &str) {
+        writeln!(self.input, "{command}\necho '{END}'").expect("write to the shell");
+    }
+
+    /// The output of a command that has begun.
+    pub fn answer(&mut self) -> String {
+        let mut answer = String::new();
+        loop {
+            let mut line = String::new();
+            let length = self.output.read_line(&mut line).expect("read from the shell");
+            assert_ne!(length, 0, "the shell has ended after {answer:?}");
+            if line.trim_end() == END {
+                return answer;
+            }
+            answer.push_str(&line);
+        }
+    }
+
+    /// A file of its cgroup, without the line end.
+    pub fn cgroup(&mut self, file: &str) -> String {
+        self.ask(&format!("cat /sys/fs/cgroup/{file}")).trim_end().to_owned()
+    }
+
+    /// Another command of stockade on this container: `ARGS… ID`.
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        self.stockade.run(&[args, &[self.id]].concat())
+    }
+
+    /// Waits for its end; the exit status of `run`.
+    pub fn end(self) -> i32 {
+        let Self { mut child, input, output, bundle, .. } = self;
+        drop(input);
+        child.stdout = Some(output.into_inner());
+        let outcome = Outcome::wait(child, "run");
+        drop(bundle);
+        outcome.status
+    }
+}

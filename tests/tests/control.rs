@@ -1,0 +1,218 @@
+//! Commands on a container that is there: pause, resume, ps, list, update, and what they say in the wrong state.
+
+use std::fs;
+use std::process::Stdio;
+
+use serde_json::Value;
+use stockade_tests::bundle::Bundle;
+use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_tests::host;
+use stockade_tests::shell::Shell;
+
+fn json(outcome: Outcome) -> Value {
+    let outcome = outcome.success();
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {outcome:#?}"))
+}
+
+/// CPU time that the container has used, in nanoseconds.
+fn cpu_time(shell: &Shell<'_>) -> u64 {
+    let stats = json(shell.run(&["events", "--stats"]));
+    stats["data"]["cpu"]["usage"]["total"].as_u64().expect("cpu time")
+}
+
+#[test]
+fn a_paused_container_stands_still_and_goes_on() {
+    let stockade = Stockade::new();
+    let mut shell = Shell::start(&stockade, "pausing", |_| {});
+    let counter = shell.bundle.rootfs().join("counter");
+    let count = || fs::read_to_string(&counter).unwrap_or_default();
+    shell.ask("trap 'echo signalled' USR1; (while :; do n=$((n+1)); echo $n > /counter; done) &");
+    while count().is_empty() {
+        shell.ask("true");
+    }
+
+    shell.run(&["pause"]).success();
+    assert_eq!(stockade.status("pausing"), "paused");
+    assert!(stockade.run(&["list"]).success().stdout.contains("paused"));
+    let (before, used) = (count(), cpu_time(&shell));
+    assert!(used > 0);
+    assert_eq!(cpu_time(&shell), used, "it has gone on");
+    shell.tell("echo typed");
+    stockade.run(&["kill", "pausing", "USR1"]).success();
+    assert!(shell.run(&["ps"]).success().stdout.contains("/bin/sh"), "ps works");
+    shell.run(&["pause"]).failure(1, &["cannot pause", "container not running", "paused"]);
+    shell.run(&["start"]).failure(1, &["cannot start", "paused"]);
+    shell.run(&["delete"]).failure(1, &["pausing", "paused"]);
+    assert_eq!(count(), before, "it has gone on");
+
+    shell.run(&["resume"]).success();
+    assert_eq!(stockade.status("pausing"), "running");
+    let answer = shell.answer();
+    assert!(answer.contains("typed") && answer.contains("signalled"), "{answer:?}");
+    while count() == before {
+        shell.ask("true");
+    }
+    shell.run(&["resume"]).failure(1, &["container not paused"]);
+
+    shell.run(&["pause"]).success();
+    stockade.run(&["kill", "pausing", "KILL"]).success();
+    assert_eq!(shell.end(), 137);
+    assert_eq!(host::pids_named("stockade-vmm"), [] as [i32; 0]);
+}
+
+#[test]
+fn a_created_container_can_be_paused_listed_and_measured() {
+    let stockade = Stockade::new();
+    let bundle = Bundle::busybox(&["sleep", "1000"]);
+    let relay = stockade.create(&bundle, "early");
+    stockade.run(&["resume", "early"]).failure(1, &["container not paused"]);
+    stockade.run(&["pause", "early"]).success();
+    assert_eq!(stockade.status("early"), "paused");
+    stockade.run(&["start", "early"]).failure(1, &["cannot start", "paused"]);
+    stockade.run(&["resume", "early"]).success();
+    assert_eq!(stockade.status("early"), "created");
+    assert_eq!(json(stockade.run(&["ps", "--format", "json", "early"])), serde_json::json!([relay]));
+    assert_eq!(stockade.run(&["ps", "early"]).success().stdout.lines().count(), 2);
+    stockade.run(&["events", "--stats", "early"]).success();
+
+    stockade.run(&["start", "early"]).success();
+    stockade.run(&["pause", "early"]).success();
+    stockade.run(&["delete", "--force", "early"]).success();
+    stockade.run(&["state", "early"]).failure(1, &["does not exist"]);
+}
+
+#[test]
+fn ps_shows_the_containers_processes_and_the_hosts_stand_ins() {
+    let stockade = Stockade::new();
+    let mut shell = Shell::start(&stockade, "shown", |config| {
+        config["process"]["user"] = serde_json::json!({ "uid": 1000, "gid": 1000 });
+    });
+    // A name that would clear the screen.
+    shell.ask("sleep 1000 & sh -c 'exec sleep 2000' \"$(printf 'a\\033[2Jb')\" &");
+    let table = shell.run(&["ps"]).success().stdout;
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_ascii_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
+    let find = |command: &str| {
+        let row = rows.iter().find(|row| row[7..].join(" ") == command);
+        row.unwrap_or_else(|| panic!("{command} in {table}"))
+    };
+    let init = find("/bin/sh");
+    assert_eq!((init[0], init[1], init[2], init[5]), ("1000", "1", "0", "?"), "{table}");
+    assert_eq!(find("sleep 1000")[2], "1", "{table}");
+    assert!(!table.contains('\u{1b}'));
+    assert_eq!(stockade.run(&["ps", "shown", "-ef"]).success().stdout.lines().count(), rows.len());
+
+    let relay = stockade.state("shown")["pid"].clone();
+    for args in [["ps", "--format", "json", "shown"], ["ps", "shown", "-f", "json"]] {
+        assert_eq!(json(stockade.run(&args)), serde_json::json!([relay]));
+    }
+    stockade.run(&["kill", "shown", "KILL"]).success();
+    assert_eq!(shell.end(), 137);
+}
+
+#[test]
+fn without_a_pid_namespace_ps_shows_the_container_and_not_the_guest() {
+    let stockade = Stockade::new();
+    let shell = Shell::start(&stockade, "guests", |config| {
+        config["linux"]["namespaces"] = serde_json::json!([{ "type": "mount" }, { "type": "network" }]);
+    });
+    let table = shell.run(&["ps"]).success().stdout;
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert!(table.lines().all(|line| line.split_ascii_whitespace().nth(1) != Some("1")), "{table}");
+    assert_eq!(shell.end(), 0);
+}
+
+#[test]
+fn list_shows_what_there_is_and_survives_what_is_damaged() {
+    let stockade = Stockade::new();
+    assert_eq!(stockade.run(&["list", "--format", "json"]).success().stdout, "[]\n");
+    assert_eq!(stockade.run(&["list", "-q"]).success().stdout, "");
+    let bundle = Bundle::busybox(&["sleep", "1000"]);
+    let relay = stockade.create(&bundle, "ended");
+    stockade.run(&["start", "ended"]).success();
+    stockade.run(&["kill", "ended", "KILL"]).success();
+    host::wait_for_end(relay);
+    let relay = stockade.create(&bundle, "waiting");
+    for (name, content) in [("damaged", Some("{")), ("half-made", None)] {
+        fs::create_dir(stockade.root().join(name)).expect("mkdir");
+        if let Some(content) = content {
+            fs::write(stockade.root().join(name).join("state.json"), content).expect("write");
+        }
+    }
+    fs::write(stockade.root().join("a-file"), "").expect("write");
+
+    let outcome = stockade.run(&["--log-level", "warn", "list"]).success();
+    let rows: Vec<Vec<&str>> =
+        outcome.stdout.lines().map(|line| line.split_ascii_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
+    assert_eq!((rows.len(), &rows[1][..4]), (3, &["ended", "0", "stopped", text(bundle.path())][..]));
+    assert_eq!(rows[2][..3], ["waiting", &relay.to_string(), "created"]);
+    assert_eq!(rows[2][5], "root");
+    for name in ["damaged", "half-made"] {
+        assert!(outcome.stderr.contains(name) && outcome.stderr.contains("delete --force"), "{outcome:#?}");
+    }
+    let list = json(stockade.run(&["list", "-f", "json"]));
+    assert_eq!(list[1], stockade.state("waiting"));
+    assert_eq!(stockade.run(&["list", "--quiet"]).success().stdout, "ended\nwaiting\n");
+    for id in ["ended", "waiting", "damaged", "half-made"] {
+        stockade.run(&["delete", "--force", id]).success();
+    }
+}
+
+#[test]
+fn one_vm_that_hangs_does_not_hide_the_others() {
+    let stockade = Stockade::new();
+    let bundle = Bundle::busybox(&["sleep", "1000"]);
+    let relay = stockade.create(&bundle, "hangs");
+    stockade.run(&["start", "hangs"]).success();
+    let vmm = stockade.vmm_pid(relay);
+    // SAFETY: kill takes two integers.
+    assert_eq!(unsafe { libc::kill(vmm, libc::SIGSTOP) }, 0);
+    // 99 more that hang just so.
+    for n in 0..99 {
+        let copy = stockade.root().join(format!("copy-{n}"));
+        fs::create_dir(&copy).expect("mkdir");
+        for file in ["state.json", "agent.sock", "vmm.sock"] {
+            fs::hard_link(stockade.root().join("hangs").join(file), copy.join(file)).expect("link");
+        }
+    }
+    let mut list = stockade.command(&["list", "--quiet"]);
+    let list = list.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("list");
+    let begun = std::time::Instant::now();
+    let outcome = Outcome::wait(list, "list").success();
+    assert!(begun.elapsed().as_secs() < 60, "list took {:?}", begun.elapsed());
+    assert_eq!(outcome.stdout.lines().count(), 100);
+    // SAFETY: kill takes two integers.
+    assert_eq!(unsafe { libc::kill(vmm, libc::SIGCONT) }, 0);
+    for n in 0..99 {
+        fs::remove_dir_all(stockade.root().join(format!("copy-{n}"))).expect("remove");
+    }
+    stockade.run(&["delete", "--force", "hangs"]).success();
+}
+
+#[test]
+fn every_command_says_what_is_wrong_with_the_container() {
+    let stockade = Stockade::new();
+    let commands: [&[&str]; 5] = [&["pause"], &["resume"], &["ps"], &["events", "--stats"], &["events"]];
+    fs::create_dir(stockade.root().join("half")).expect("mkdir");
+    for command in commands {
+        for id in ["unknown", "half"] {
+            stockade.run(&[command, &[id]].concat()).failure(1, &[id, "does not exist"]);
+        }
+    }
+    let bundle = Bundle::busybox(&["true"]);
+    let relay = stockade.create(&bundle, "over");
+    stockade.run(&["start", "over"]).success();
+    host::wait_for_end(relay);
+    for (command, words) in [
+        (commands[0], "container not running"),
+        (commands[1], "container not paused"),
+        (commands[3], "container not running"),
+        (commands[4], "container not running"),
+    ] {
+        stockade.run(&[command, &["over"]].concat()).failure(1, &[words]);
+    }
+    assert_eq!(stockade.run(&["ps", "over"]).success().stdout.lines().count(), 1, "only the heading");
+    assert_eq!(stockade.run(&["ps", "-f", "json", "over"]).success().stdout, "[]\n");
+    stockade.run(&["delete", "over"]).success();
+}
