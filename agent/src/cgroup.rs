@@ -60,6 +60,11 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// The guest's own, in which the agent is.
+    pub fn root() -> Self {
+        Self { folder: PathBuf::from(ROOT) }
+    }
+
     /// The one in `folder`, wherever that is.
     #[cfg(test)]
     pub fn at(folder: PathBuf) -> Self {
@@ -137,11 +142,13 @@ impl Cgroup {
 
     /// Its folder, open: where clone3 puts a process.
     pub fn open(&self) -> Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY)
-            .open(&self.folder)
-            .or_internal(|| format!("open cgroup {}", self.folder.display()))
+        open_folder(&self.folder).or_internal(|| format!("open cgroup {}", self.folder.display()))
+    }
+
+    /// As [`open`](Self::open) for a cgroup that its processes have made below it.
+    pub fn below(&self, path: &str) -> Result<File> {
+        let folder = self.folder.join(relative(path)?);
+        open_folder(&folder).or_spec(|| format!("open the container's cgroup {path:?}"))
     }
 
     /// Its `cgroup.events`, which reports urgent news when the last process ends, and when all are frozen or
@@ -219,15 +226,24 @@ impl Cgroup {
     }
 }
 
+fn open_folder(folder: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(folder)
+}
+
 /// The folder for a path that the host has given.
 fn folder(path: &str) -> Result<PathBuf> {
+    Ok(Path::new(ROOT).join(relative(path)?))
+}
+
+/// A path that the host has given: it must lead down only.
+fn relative(path: &str) -> Result<&Path> {
     let mut components = Path::new(path).components().peekable();
     let names_a_folder =
         components.peek().is_some() && components.all(|part| matches!(part, Component::Normal(_)));
     if !names_a_folder {
         return Err(error(ErrorKind::Spec, format!("{path:?} is not a path below the cgroup root")));
     }
-    Ok(Path::new(ROOT).join(path))
+    Ok(Path::new(path))
 }
 
 fn subfolders(folder: &Path) -> io::Result<Vec<PathBuf>> {

@@ -1,21 +1,15 @@
-//! A container's life:
-//!
-//! ```text
-//!  Creating ──▶ Created ──▶ Starting ──▶ Running ──▶ Stopped
-//!      │           │            │           │           │
-//!      └───────────┴────────────┴───────────┴───────────┴──▶ (removal) ──▶ gone
-//! ```
+//! A container: what its processes share. How far it is, its init says ([`crate::process`]).
 //!
 //! A created or running container may be frozen, which changes nothing about how far it is.
 //!
-//! Creating and Starting wait for the init's report. A removal, asked for by Delete or by a Create that has
-//! failed, waits until the init is reaped and the cgroup is empty.
+//! A removal, asked for by Delete or by a Create that has failed, waits until every process of it that the host
+//! knows is reaped and the cgroup is empty.
 
-use std::{fs::File, os::fd::OwnedFd, rc::Rc};
+use std::{fs::File, rc::Rc};
 
 use stockade_protocol::{
-    agent::{ExitStatus, ProcessId, Response},
-    container::DeviceRule,
+    agent::{ProcessId, Response},
+    container::{DeviceRule, SeccompFilter},
 };
 
 use crate::{cgroup::Cgroup, poller::Token};
@@ -29,10 +23,8 @@ pub struct Container {
     pub cgroup: Cgroup,
     /// Its device rules, which are put in force when it is built.
     pub device_rules: Vec<DeviceRule>,
-    /// How far it is.
-    pub phase: Phase,
-    /// To the init, until it has executed its program.
-    pub channel: Option<Channel>,
+    /// The seccomp filters of its processes.
+    pub seccomp: Vec<SeccompFilter>,
     /// Its processes are frozen.
     pub frozen: bool,
     /// Set while they are being frozen or thawed.
@@ -43,28 +35,11 @@ pub struct Container {
     pub removal: Option<Removal>,
 }
 
-/// How far a container is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The init builds it; this connection waits for Created.
-    Creating(Token),
-    /// The init waits.
-    Created,
-    /// The init is executing the program; this connection waits for Started.
-    Starting(Token),
-    /// The program runs.
-    Running,
-    /// The init has ended.
-    Stopped(ExitStatus),
-}
-
-/// The agent's end of the socket pair between it and an init.
-#[derive(Debug)]
-pub struct Channel {
-    /// The socket.
-    pub socket: OwnedFd,
-    /// Its registration.
-    pub token: Token,
+impl Container {
+    /// Whether its processes are frozen, or are about to be or not to be.
+    pub fn is_paused(&self) -> bool {
+        self.frozen || self.freezing.is_some()
+    }
 }
 
 /// A freezing or thawing under way.

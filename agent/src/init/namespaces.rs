@@ -29,12 +29,28 @@ impl Joined {
                 return Err(error(ErrorKind::Spec, message));
             };
             if kind == CloneFlags::CLONE_NEWPID {
-                joined.pid = Some(open(pid, "pid_for_children")?);
+                joined.pid = Some(open(pid, "pid")?);
             } else {
                 joined.others.push((kind, pid));
             }
         }
         Ok(joined)
+    }
+
+    /// Every namespace of the container whose init is `init`.
+    pub fn all_of(init: Pid) -> Result<Self> {
+        let others = KINDS.into_iter().filter(|kind| *kind != CloneFlags::CLONE_NEWPID);
+        Ok(Self { pid: Some(open(init, "pid")?), others: others.map(|kind| (kind, init)).collect() })
+    }
+
+    /// Enters all but the PID namespace.
+    pub fn enter(&self) -> Result<()> {
+        let opened: Vec<(CloneFlags, OwnedFd)> = self
+            .others
+            .iter()
+            .map(|(kind, pid)| Ok((*kind, open(*pid, file_name(*kind))?)))
+            .collect::<Result<_>>()?;
+        opened.iter().try_for_each(|(kind, namespace)| enter_namespace(namespace, *kind))
     }
 
     /// Runs `fork` so that its child is in the PID namespace to be joined, if any.
@@ -48,15 +64,19 @@ impl Joined {
     }
 }
 
-fn listed(namespaces: &Namespaces) -> [(CloneFlags, &Namespace); 5] {
-    [
-        (CloneFlags::CLONE_NEWPID, &namespaces.pid),
-        (CloneFlags::CLONE_NEWUTS, &namespaces.uts),
-        (CloneFlags::CLONE_NEWIPC, &namespaces.ipc),
-        (CloneFlags::CLONE_NEWCGROUP, &namespaces.cgroup),
-        // Last: in another mount namespace the agent's /proc is out of reach.
-        (CloneFlags::CLONE_NEWNS, &namespaces.mount),
-    ]
+/// In the order in which they are joined.
+const KINDS: [CloneFlags; 5] = [
+    CloneFlags::CLONE_NEWPID,
+    CloneFlags::CLONE_NEWUTS,
+    CloneFlags::CLONE_NEWIPC,
+    CloneFlags::CLONE_NEWCGROUP,
+    // Last: in another mount namespace the agent's /proc is out of reach.
+    CloneFlags::CLONE_NEWNS,
+];
+
+fn listed(namespaces: &Namespaces) -> impl Iterator<Item = (CloneFlags, &Namespace)> {
+    let Namespaces { pid, mount, uts, ipc, cgroup } = namespaces;
+    KINDS.into_iter().zip([pid, uts, ipc, cgroup, mount])
 }
 
 /// The flags with which the init is cloned.
@@ -64,7 +84,7 @@ fn listed(namespaces: &Namespaces) -> [(CloneFlags, &Namespace); 5] {
 /// Its mounts are always its own: a container that asks for none shares the *host's*, of which there are none
 /// here, and must not change the agent's. Its cgroup namespace is made later, when it is in its cgroup.
 pub fn to_clone(namespaces: &Namespaces) -> CloneFlags {
-    let new = listed(namespaces).into_iter().filter(|(kind, namespace)| match *kind {
+    let new = listed(namespaces).filter(|(kind, namespace)| match *kind {
         CloneFlags::CLONE_NEWCGROUP => false,
         CloneFlags::CLONE_NEWNS => !matches!(namespace, Namespace::Container(_)),
         _ => **namespace == Namespace::New,
@@ -72,17 +92,14 @@ pub fn to_clone(namespaces: &Namespaces) -> CloneFlags {
     new.map(|(kind, _)| kind).collect()
 }
 
-/// Enters what clone3 could not make.
-pub fn enter(namespaces: &Namespaces, joined: &Joined) -> Result<()> {
-    if namespaces.cgroup == Namespace::New {
-        unshare(CloneFlags::CLONE_NEWCGROUP).or_internal(|| "make a cgroup namespace".to_owned())?;
+/// Makes the cgroup namespace, now that the process is in its cgroup.
+pub fn make(namespaces: &Namespaces) -> Result<()> {
+    match namespaces.cgroup {
+        Namespace::New => {
+            unshare(CloneFlags::CLONE_NEWCGROUP).or_internal(|| "make a cgroup namespace".to_owned())
+        }
+        _ => Ok(()),
     }
-    let opened: Vec<(CloneFlags, OwnedFd)> = joined
-        .others
-        .iter()
-        .map(|(kind, pid)| Ok((*kind, open(*pid, file_name(*kind))?)))
-        .collect::<Result<_>>()?;
-    opened.iter().try_for_each(|(kind, namespace)| enter_namespace(namespace, *kind))
 }
 
 /// Whether the container builds its own file system; it does not where it joins one that is built.

@@ -1,5 +1,5 @@
 //! `process.terminal`: a pseudo-terminal of the container's own devpts, so that ttyname(3) finds its name, as
-//! controlling terminal, fds 0–2 and /dev/console.
+//! controlling terminal and fds 0–2, and of the init as /dev/console.
 
 use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
@@ -28,18 +28,22 @@ pub fn open(root: &Root, size: WindowSize, owner: u32) -> Result<OwnedFd> {
     let (master, slave) =
         open_pair(root).or_spec(|| "open a terminal of the devpts on /dev/pts".to_owned())?;
     take(&slave, size, owner).or_internal(|| "set the terminal up".to_owned())?;
+    Ok(master)
+}
+
+/// Makes the terminal that the process has taken the container's /dev/console.
+pub fn be_console(root: &Root) -> Result<()> {
     let console = root
         .open_or_create(Path::new("/dev/console"), Missing::File)
         .or_spec(|| "create /dev/console".to_owned())?;
     mount(
-        Some(path_of(&slave).as_str()),
+        Some(path_of(&std::io::stdin()).as_str()),
         path_of(&console).as_str(),
         None::<&str>,
         MsFlags::MS_BIND,
         None::<&str>,
     )
-    .or_spec(|| "mount the terminal on /dev/console".to_owned())?;
-    Ok(master)
+    .or_spec(|| "mount the terminal on /dev/console".to_owned())
 }
 
 fn open_pair(root: &Root) -> nix::Result<(OwnedFd, OwnedFd)> {

@@ -9,9 +9,9 @@ use stockade_protocol::agent::{
 use super::{Server, Target};
 use crate::{
     connection::{Closed, Connection, Role},
-    container::Phase,
     error::{ErrorKind, Result, error},
     poller::Token,
+    process::Phase,
     vsock,
 };
 
@@ -87,11 +87,11 @@ impl Server {
         self.poller.forget(token);
         let Some(connection) = self.connections.remove(&token) else { return };
         match connection.role {
-            Role::Process(id) => self.abandon(&id, token),
             Role::Events(id) => self.dismiss(&id, token),
             Role::Control { busy: true } => self.abandon_freezing(token),
-            Role::Control { busy: false } | Role::Greeting => {}
+            Role::Process(_) | Role::Control { busy: false } | Role::Greeting => {}
         }
+        self.abandon(token);
     }
 
     fn greet(&mut self, token: Token, hello: Hello) -> Result<(), Closed> {
@@ -128,7 +128,7 @@ impl Server {
                     let message = format!("process of container {} has its connection already", id.container);
                     return Err(error(ErrorKind::Exists, message));
                 }
-                process.connection = Some(token);
+                (process.requester, process.connection) = (None, Some(token));
                 self.accept_role(token, Role::Process(id.clone()));
                 self.report_exit(&id);
                 Ok(Welcomed::AsMessages)
@@ -139,8 +139,8 @@ impl Server {
                 Ok(Welcomed::AsMessages)
             }
             Purpose::Stream(id, stream) => {
-                let (id, _) = self.process(&id)?;
-                match self.container(&id.container)?.phase {
+                let (id, process) = self.process(&id)?;
+                match process.phase {
                     Phase::Created => Ok(Welcomed::AsStream(id, stream)),
                     _ => {
                         Err(error(ErrorKind::WrongState, "streams are attached before the start".to_owned()))
@@ -175,7 +175,7 @@ impl Server {
         let Some(process) = self.processes.get(id) else { return };
         match command {
             // It may end before the signal arrives; the host hears of that as of any end.
-            ProcessCommand::Signal(signal) if process.exit.is_none() => {
+            ProcessCommand::Signal(signal) if process.exit().is_none() => {
                 let _ = crate::signal::send(process.pid, signal);
             }
             ProcessCommand::Signal(_) => {}

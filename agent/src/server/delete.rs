@@ -1,12 +1,15 @@
 //! `Request::Delete`, and what a failed Create leaves: kills, waits until all is gone, forgets.
 
-use stockade_protocol::agent::{ProcessEvent, Response};
+use std::rc::Rc;
+
+use stockade_protocol::agent::{ProcessEvent, ProcessId, Response};
 
 use super::{Server, Target};
 use crate::{
-    container::{Phase, Removal},
+    container::Removal,
     error::{ErrorKind, Result, error},
     poller::Token,
+    process::Phase,
 };
 
 impl Server {
@@ -16,7 +19,10 @@ impl Server {
         if container.removal.is_some() {
             return Err(error(ErrorKind::WrongState, format!("container {id} is being deleted already")));
         }
-        if let Phase::Creating(waiting) | Phase::Starting(waiting) = container.phase {
+        let init = container.init.clone();
+        if let Some(Phase::Creating(waiting) | Phase::Starting(waiting)) =
+            self.processes.get(&init).map(|init| init.phase)
+        {
             let message = format!("container {id} was deleted meanwhile");
             self.respond(waiting, Response::Error(error(ErrorKind::WrongState, message)));
         }
@@ -28,7 +34,7 @@ impl Server {
     /// Kills a container; `reply_to` gets `response` when it is gone.
     pub(super) fn begin_removal(&mut self, id: &str, reply_to: Token, response: Response) {
         let Some(container) = self.containers.get_mut(id) else { return };
-        if let Some(channel) = container.channel.take() {
+        if let Some(channel) = self.processes.get_mut(&container.init).and_then(|init| init.channel.take()) {
             self.poller.forget(channel.token);
         }
         let killed = container.cgroup.kill().and_then(|()| container.cgroup.events()).and_then(|events| {
@@ -49,14 +55,16 @@ impl Server {
     /// Forgets a container that is to go, if nothing of it is left.
     pub(super) fn finish_removal(&mut self, id: &str) {
         let Some(container) = self.containers.get(id) else { return };
-        let reaped = self.processes.get(&container.init).is_none_or(|process| process.exit.is_some());
+        let mut processes = self.processes.iter().filter(|(process, _)| process.container == id);
+        let reaped = processes.all(|(_, process)| process.exit().is_some());
         if container.removal.is_none() || !reaped || !container.cgroup.remove() {
             return;
         }
         let Some(container) = self.containers.remove(id) else { return };
-        if let Some(mut process) = self.processes.remove(&container.init) {
-            process.stdio.close();
-            process.watched.iter().for_each(|token| self.poller.forget(*token));
+        let processes: Vec<Rc<ProcessId>> =
+            self.processes.keys().filter(|process| process.container == id).cloned().collect();
+        for id in processes {
+            let Some(process) = self.forget_process(&id) else { continue };
             let connection = process.connection.and_then(|token| self.connections.get_mut(&token));
             if let (Some(status), Some(connection)) = (process.unreported_exit(), connection) {
                 // A connection that cannot be written to reports its end to the loop.

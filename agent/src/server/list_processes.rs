@@ -16,7 +16,7 @@ impl Server {
         let container = self.container(id)?;
         let init = container.init.clone();
         let pids = container.cgroup.processes()?;
-        let init_pid = self.processes.get(&init).filter(|init| init.exit.is_none()).map(|init| init.pid);
+        let init_pid = self.processes.get(&init).filter(|init| init.exit().is_none()).map(|init| init.pid);
         let Some(init_pid) = init_pid else {
             return Err(error(ErrorKind::NoProcess, format!("container {id} is not running")));
         };
@@ -31,7 +31,7 @@ impl Server {
         let known: BTreeMap<i32, _> = self
             .processes
             .iter()
-            .filter(|(name, process)| name.container == id && process.exit.is_none())
+            .filter(|(name, process)| name.container == id && process.exit().is_none())
             .map(|(name, process)| (process.pid.as_raw(), name))
             .collect();
         let boot_time_s = procfs::boot_time_s();

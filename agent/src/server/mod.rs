@@ -1,8 +1,8 @@
 //! The event loop, and all that it knows.
 //!
 //! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
-//! ends), [`freezer`] (what Pause and Resume share), [`events`] (what the host is told unasked); every request has
-//! one of its own name.
+//! ends), [`reports`] (what comes before a program), [`freezer`] (what Pause and Resume share), [`events`] (what
+//! the host is told unasked); every request has one of its own name.
 
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
 
@@ -14,7 +14,7 @@ use crate::{
     container::Container,
     error::{ErrorKind, Result, error},
     poller::{Poller, Token},
-    process::Process,
+    process::{Phase, Process},
     reaper,
 };
 
@@ -23,10 +23,12 @@ mod connections;
 mod create;
 mod delete;
 mod events;
+mod exec;
 mod freezer;
 mod list_processes;
 mod pause;
 mod processes;
+mod reports;
 mod resume;
 mod signal;
 mod start;
@@ -45,8 +47,8 @@ enum Target {
     Children,
     /// A connection has bytes, or room for some.
     Connection(Token),
-    /// A container's init reports.
-    Init(Rc<ProcessId>),
+    /// A process that has yet to execute its program reports.
+    Report(Rc<ProcessId>),
     /// A stream has bytes, or room for some.
     Stream(Rc<ProcessId>, Stream),
     /// The last process has left a container's cgroup, or all in it are frozen or thawed.
@@ -101,7 +103,7 @@ impl Server {
             Target::Listener => self.accept(),
             Target::Children => self.reap(),
             Target::Connection(token) => self.serve_connection(token),
-            Target::Init(id) => self.hear_init(&id),
+            Target::Report(id) => self.hear(&id),
             Target::Stream(id, stream) => self.run_stream(&id, stream),
             Target::Cgroup(id) => {
                 self.finish_freezing(&id.container);
@@ -115,7 +117,8 @@ impl Server {
     fn serve_request(&mut self, token: Token, request: Request) {
         let result = match request {
             Request::Create(container) => self.create(token, *container),
-            Request::Start(id) => self.start(token, &id.container),
+            Request::Exec(exec) => self.exec(token, *exec),
+            Request::Start(id) => self.start(token, &id),
             Request::Signal { container, signal, all } => self.signal(&container, signal, all).map(Some),
             Request::State { container } => self.state(&container).map(Some),
             Request::Delete { container } => self.delete(token, &container),
@@ -124,7 +127,6 @@ impl Server {
             Request::Processes { container } => self.list_processes(&container).map(Some),
             Request::CgroupFiles { container } => self.cgroup_files(&container).map(Some),
             Request::Update { container, values } => self.update(&container, &values).map(Some),
-            request => Err(error(ErrorKind::Internal, format!("not known here: {request:?}"))),
         };
         match result {
             Ok(None) => {}
@@ -137,6 +139,12 @@ impl Server {
         self.containers
             .get_mut(id)
             .ok_or_else(|| error(ErrorKind::NotFound, format!("container {id} does not exist in the guest")))
+    }
+
+    /// How far a container is: as far as its init.
+    fn phase(&mut self, id: &str) -> Result<Phase> {
+        let init = self.container(id)?.init.clone();
+        self.process(&init).map(|(_, init)| init.phase)
     }
 }
 

@@ -18,8 +18,8 @@ use nix::{
 use serde::{Serialize, de::DeserializeOwned};
 use stockade_protocol::{
     agent::{
-        AgentError, ContainerState, ExitStatus, Hello, HelloReply, ProcessCommand, ProcessEvent, Purpose,
-        VERSION,
+        AgentError, ContainerState, Exec, ExitStatus, Hello, HelloReply, ProcessCommand, ProcessEvent,
+        Purpose, VERSION,
     },
     frame::{self, GUEST_LIMIT},
 };
@@ -28,17 +28,19 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     cgroup::Cgroup,
-    container::{Audience, Channel, Phase},
+    container::Audience,
+    process::{Channel, Phase},
     stdio::{ProcessPipes, Stdio},
 };
 
-/// Held by tests that have children: a server reaps every child of the process, and so of the other tests.
+/// Held while there is a server: it reaps every child of the process, and so those of other tests.
 static CHILDREN: Mutex<()> = Mutex::new(());
 
 /// A server between whose turns a test acts as host and guest.
 struct Guest {
     server: Server,
     _listener: UnixStream,
+    _children: MutexGuard<'static, ()>,
 }
 
 /// A container whose init is this test.
@@ -50,8 +52,9 @@ struct FakeInit {
 
 impl Guest {
     fn new() -> Self {
+        let children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let (listener, kept) = UnixStream::pair().unwrap();
-        Self { server: Server::new(listener.into()).unwrap(), _listener: kept }
+        Self { server: Server::new(listener.into()).unwrap(), _listener: kept, _children: children }
     }
 
     /// Handles events until there are none.
@@ -112,23 +115,45 @@ impl Guest {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         let id = ProcessId { container: id.to_owned(), exec: None };
         let key = Rc::new(id.clone());
-        let token = self.server.poller.add(&ours, |_| Target::Init(key.clone())).unwrap();
+        let token = self.server.poller.add(&ours, |_| Target::Report(key.clone())).unwrap();
         let cgroup = tempfile::tempdir().unwrap();
         fs::write(cgroup.path().join("cgroup.kill"), "").unwrap();
         let container = Container {
             init: key.clone(),
             cgroup: Cgroup::at(cgroup.path().to_owned()),
             device_rules: vec![],
-            phase,
-            channel: Some(Channel { socket: ours, token }),
+            seccomp: vec![],
             frozen: false,
             freezing: None,
             audience: Audience::default(),
             removal: None,
         };
-        self.server.processes.insert(key, Process::new(pid, stdio));
+        let mut process = Process::new(pid, stdio, phase);
+        process.channel = Some(Channel { socket: ours, token });
+        self.server.processes.insert(key, process);
         self.server.containers.insert(id.container.clone(), container);
         FakeInit { id, channel: theirs.into(), cgroup }
+    }
+
+    /// A process that a test has made, as an exec that `requester` has asked for.
+    fn add_exec(
+        &mut self,
+        init: &FakeInit,
+        name: &str,
+        requester: Token,
+        pid: Pid,
+        stdio: Stdio,
+    ) -> ProcessId {
+        let id = ProcessId { exec: Some(name.to_owned()), ..init.id.clone() };
+        let mut process = Process::new(pid, stdio, Phase::Created);
+        process.requester = Some(requester);
+        self.server.processes.insert(Rc::new(id.clone()), process);
+        id
+    }
+
+    /// The connection that was made last.
+    fn newest_connection(&self) -> Token {
+        *self.server.connections.keys().next_back().unwrap()
     }
 
     /// A created container without a process.
@@ -136,10 +161,6 @@ impl Guest {
         let (stdio, pipes) = Stdio::pipes(0).unwrap();
         (self.add(id, Phase::Created, Pid::from_raw(i32::MAX), stdio), pipes)
     }
-}
-
-fn with_children() -> MutexGuard<'static, ()> {
-    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[expect(clippy::zombie_processes, reason = "the server reaps it")]
@@ -254,7 +275,6 @@ fn a_failed_execve_is_the_answer_to_start() {
 #[test]
 fn the_end_is_reported_after_the_last_byte_of_output() {
     const OUTPUT: usize = 50_000;
-    let _children = with_children();
     let mut guest = Guest::new();
     let (stdio, pipes) = Stdio::pipes(0).unwrap();
     // It fits into the pipe, so that the process ends before anybody reads.
@@ -357,7 +377,6 @@ fn bytes_sent_before_the_welcome_are_not_taken_for_input() {
 
 #[test]
 fn delete_answers_when_the_init_is_reaped_and_its_cgroup_gone() {
-    let _children = with_children();
     let mut guest = Guest::new();
     let (stdio, pipes) = Stdio::pipes(0).unwrap();
     let pid = spawn("exec sleep 1000", pipes);
@@ -390,4 +409,90 @@ fn a_report_that_cannot_be_read_fails_the_creation() {
     guest.settle();
     assert!(init.was_killed());
     assert!(guest.server.containers["c"].removal.is_some());
+}
+
+#[test]
+fn an_exec_whose_connection_is_dropped_is_killed_alone_and_forgotten() {
+    let mut guest = Guest::new();
+    let (init, _pipes) = guest.add_created("c");
+    let _control = guest.greet(Purpose::Control).unwrap();
+    let requester = guest.newest_connection();
+    let (stdio, pipes) = Stdio::pipes(0).unwrap();
+    let pid = spawn("exec sleep 1000", pipes);
+    let exec = guest.add_exec(&init, "e", requester, pid, stdio);
+    let process = guest.greet(Purpose::Process(exec.clone())).unwrap();
+    drop(process);
+    guest.settle();
+    guest.await_end(pid);
+    assert!(!init.was_killed());
+    assert_eq!(guest.server.processes.keys().map(|id| (**id).clone()).collect::<Vec<_>>(), [init.id]);
+}
+
+#[test]
+fn an_exec_that_nobody_stands_for_ends_with_the_connection_that_asked_for_it() {
+    let mut guest = Guest::new();
+    let (init, _pipes) = guest.add_created("c");
+    let control = guest.greet(Purpose::Control).unwrap();
+    let requester = guest.newest_connection();
+    let (stdio, pipes) = Stdio::pipes(0).unwrap();
+    let pid = spawn("exec sleep 1000", pipes);
+    guest.add_exec(&init, "e", requester, pid, stdio);
+    drop(control);
+    guest.settle();
+    guest.await_end(pid);
+    assert_eq!(guest.server.processes.len(), 1);
+}
+
+#[test]
+fn an_exec_is_forgotten_once_its_end_is_known() {
+    let mut guest = Guest::new();
+    let (init, _pipes) = guest.add_created("c");
+    let control = guest.greet(Purpose::Control).unwrap();
+    let requester = guest.newest_connection();
+    let (stdio, pipes) = Stdio::pipes(0).unwrap();
+    let pid = spawn("exec sleep 1000", pipes);
+    let exec = guest.add_exec(&init, "e", requester, pid, stdio);
+    let mut process = guest.greet(Purpose::Process(exec.clone())).unwrap();
+    // From now on it lives by its own connection.
+    drop(control);
+    guest.settle();
+    guest.tell(&mut process, &ProcessCommand::Signal(libc::SIGTERM));
+    guest.await_end(pid);
+    assert_eq!(receive::<ProcessEvent>(&mut process), ProcessEvent::Ended(ExitStatus::Signalled(15)));
+    assert!(guest.server.processes.contains_key(&exec));
+    drop(process);
+    guest.settle();
+    assert!(!guest.server.processes.contains_key(&exec));
+    assert!(!init.was_killed());
+}
+
+#[test]
+fn an_exec_needs_a_name_of_its_own_and_a_container_that_has_not_ended() {
+    let mut guest = Guest::new();
+    let (init, _pipes) = guest.add_created("c");
+    let mut control = guest.greet(Purpose::Control).unwrap();
+    let requester = guest.newest_connection();
+    let exec = guest.add_exec(&init, "e", requester, Pid::from_raw(i32::MAX), Stdio::default());
+    let mut ask = |guest: &mut Guest, id| {
+        let process = stockade_protocol::container::Process {
+            args: vec!["true".into()],
+            env: vec![],
+            cwd: "/".into(),
+            user: Default::default(),
+            capabilities: None,
+            rlimits: vec![],
+            no_new_privileges: false,
+            oom_score_adj: None,
+            terminal: None,
+            streams: vec![],
+        };
+        let exec = Exec { id, process, cgroup: None, ignore_paused: false };
+        kind(guest.ask(&mut control, Request::Exec(Box::new(exec))))
+    };
+    let named = |container: &str| ProcessId { container: container.into(), exec: Some("f".into()) };
+    assert_eq!(ask(&mut guest, init.id.clone()), ErrorKind::Spec);
+    assert_eq!(ask(&mut guest, exec), ErrorKind::Exists);
+    assert_eq!(ask(&mut guest, named("d")), ErrorKind::NotFound);
+    guest.server.processes.get_mut(&init.id).unwrap().phase = Phase::Stopped(ExitStatus::Exited(0));
+    assert_eq!(ask(&mut guest, named("c")), ErrorKind::WrongState);
 }

@@ -4,16 +4,17 @@ use stockade_protocol::agent::Response;
 
 use super::Server;
 use crate::{
-    container::Phase,
     error::{ErrorKind, Result, error},
     poller::Token,
+    process::Phase,
 };
 
 impl Server {
     /// Begins to freeze a container; one that waits for its start may be frozen too.
     pub(super) fn pause(&mut self, reply_to: Token, id: &str) -> Result<Option<Response>> {
+        let phase = self.phase(id)?;
         let container = self.container(id)?;
-        match container.phase {
+        match phase {
             Phase::Created | Phase::Running if container.frozen => {
                 return Err(error(ErrorKind::WrongState, format!("container {id} is paused already")));
             }

@@ -7,10 +7,9 @@ use stockade_protocol::agent::{ExitStatus, ProcessEvent, ProcessId, Stream};
 
 use super::{Server, Target};
 use crate::{
-    container::Phase,
     error::{ErrorKind, Result, error},
     poller::Token,
-    process::Process,
+    process::{Phase, Process},
     reaper,
 };
 
@@ -53,7 +52,7 @@ impl Server {
     pub(super) fn reap(&mut self) {
         for (pid, status) in reaper::reap(&self.children) {
             let known =
-                self.processes.iter().find(|(_, process)| process.pid == pid && process.exit.is_none());
+                self.processes.iter().find(|(_, process)| process.pid == pid && process.exit().is_none());
             // The others are orphans of the containers.
             if let Some((id, _)) = known {
                 let id = id.clone();
@@ -64,20 +63,24 @@ impl Server {
 
     fn end(&mut self, id: &Rc<ProcessId>, pid: Pid, status: ExitStatus) {
         // Its last words, if it has not come as far as its program.
-        self.hear_init(id);
-        let Some(process) = self.processes.get_mut(id) else { return };
-        debug_assert_eq!(process.pid, pid);
-        process.exit = Some(status);
-        let streams = process.stdio.end();
-        self.again.extend(streams.into_iter().map(|stream| Target::Stream(id.clone(), stream)));
-        if let Some(container) = self.containers.get_mut(&id.container) {
-            container.phase = Phase::Stopped(status);
-            let name = &id.container;
-            self.abort_freezing(name, || format!("container {name} is not running: it has ended meanwhile"));
-            // Before the end, with which the host stops listening.
-            self.report_oom(name);
+        self.hear(id);
+        // An exec that could not be made is forgotten.
+        if let Some(process) = self.processes.get_mut(id) {
+            debug_assert_eq!(process.pid, pid);
+            process.phase = Phase::Stopped(status);
+            let streams = process.stdio.end();
+            self.again.extend(streams.into_iter().map(|stream| Target::Stream(id.clone(), stream)));
+            if id.exec.is_none() {
+                let name = &id.container;
+                self.abort_freezing(name, || {
+                    format!("container {name} is not running: it has ended meanwhile")
+                });
+                // Before the end, with which the host stops listening.
+                self.report_oom(name);
+            }
+            self.report_exit(id);
+            self.forget_if_left(id);
         }
-        self.report_exit(id);
         self.finish_removal(&id.container);
     }
 
@@ -92,20 +95,43 @@ impl Server {
         }
     }
 
-    /// The host has let go of a process: it must not outlive that.
-    pub(super) fn abandon(&mut self, id: &Rc<ProcessId>, connection: Token) {
-        let Some(process) = self.processes.get_mut(id) else { return };
-        if process.connection != Some(connection) {
-            // It stood for a process that is forgotten, and whose name has a new bearer.
-            return;
+    /// The host has closed a connection that processes live by: they must not outlive it.
+    pub(super) fn abandon(&mut self, connection: Token) {
+        let held = self.processes.iter().filter(|(_, process)| process.is_held_by(connection));
+        let held: Vec<Rc<ProcessId>> = held.map(|(id, _)| id.clone()).collect();
+        for id in held {
+            let Some(process) = self.processes.get_mut(&id) else { continue };
+            (process.requester, process.connection) = (None, None);
+            process.stdio.close();
+            if process.exit().is_some() {
+                self.forget_if_left(&id);
+            } else if id.exec.is_some() {
+                // It may end before the signal arrives.
+                let _ = crate::signal::send(process.pid, libc::SIGKILL);
+            } else if let Some(container) = self.containers.get(&id.container)
+                && let Err(error) = container.cgroup.kill()
+            {
+                eprintln!("stockade-agent: {}", error.message);
+            }
         }
-        process.connection = None;
+    }
+
+    /// Forgets an exec that has ended and that nobody will ask for.
+    fn forget_if_left(&mut self, id: &Rc<ProcessId>) {
+        let is_left = |process: &Process| {
+            process.exit().is_some() && process.requester.is_none() && process.connection.is_none()
+        };
+        if id.exec.is_some() && self.processes.get(id).is_some_and(is_left) {
+            self.forget_process(id);
+        }
+    }
+
+    /// Forgets a process and closes its streams.
+    pub(super) fn forget_process(&mut self, id: &Rc<ProcessId>) -> Option<Process> {
+        let mut process = self.processes.remove(id)?;
         process.stdio.close();
-        if process.exit.is_none()
-            && let Some(container) = self.containers.get(&id.container)
-            && let Err(error) = container.cgroup.kill()
-        {
-            eprintln!("stockade-agent: {}", error.message);
-        }
+        let channel = process.channel.as_ref().map(|channel| channel.token);
+        process.watched.iter().copied().chain(channel).for_each(|token| self.poller.forget(token));
+        Some(process)
     }
 }

@@ -4,16 +4,17 @@ use stockade_protocol::agent::Response;
 
 use super::Server;
 use crate::{
-    container::Phase,
     error::{ErrorKind, Result, error},
     poller::Token,
+    process::Phase,
 };
 
 impl Server {
     /// Begins to thaw a paused container.
     pub(super) fn resume(&mut self, reply_to: Token, id: &str) -> Result<Option<Response>> {
+        let phase = self.phase(id)?;
         let container = self.container(id)?;
-        if let Phase::Stopped(_) = container.phase {
+        if let Phase::Stopped(_) = phase {
             return Err(error(ErrorKind::NoProcess, format!("container {id} is not running")));
         }
         if !container.frozen {

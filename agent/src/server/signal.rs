@@ -24,7 +24,7 @@ impl Server {
             };
             return if count == 0 { Err(no_process()) } else { Ok(Response::Signalled) };
         }
-        let process = self.processes.get(&container.init).filter(|process| process.exit.is_none());
+        let process = self.processes.get(&container.init).filter(|process| process.exit().is_none());
         let process = process.ok_or_else(no_process)?;
         match crate::signal::send(process.pid, signal) {
             Err(Errno::ESRCH) => Err(no_process()),

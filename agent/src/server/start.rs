@@ -1,4 +1,4 @@
-//! `Request::Start`: lets a container's init execute its program.
+//! `Request::Start`: lets a created process execute its program.
 
 use std::{os::fd::AsRawFd, rc::Rc};
 
@@ -7,56 +7,64 @@ use stockade_protocol::agent::{ProcessId, Response};
 
 use super::Server;
 use crate::{
-    container::Phase,
+    container::Container,
     error::{Context, ErrorKind, Result, error},
     init::Report,
     poller::Token,
+    process::Phase,
 };
 
 impl Server {
-    /// Begins to start a created container.
-    pub(super) fn start(&mut self, reply_to: Token, id: &str) -> Result<Option<Response>> {
-        let container = self.container(id)?;
-        if container.frozen || container.freezing.is_some() {
-            return Err(error(ErrorKind::WrongState, format!("container {id} is paused")));
+    /// Begins to start a created process.
+    pub(super) fn start(&mut self, reply_to: Token, id: &ProcessId) -> Result<Option<Response>> {
+        let container = self.containers.get(&id.container);
+        if id.exec.is_none() && container.is_some_and(Container::is_paused) {
+            return Err(error(ErrorKind::WrongState, format!("container {} is paused", id.container)));
         }
-        let (Phase::Created, Some(channel), None) = (container.phase, &container.channel, &container.removal)
-        else {
+        let is_going = container.is_some_and(|container| container.removal.is_some());
+        let (id, process) = self.process(id)?;
+        let (Phase::Created, Some(channel), false) = (process.phase, &process.channel, is_going) else {
             return Err(error(
                 ErrorKind::WrongState,
-                format!("container {id} is not in the state \"created\""),
+                format!("{} is not in the state \"created\"", described(&id)),
             ));
         };
         send(channel.socket.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)
-            .or_internal(|| format!("release the init of container {id}"))?;
-        container.phase = Phase::Starting(reply_to);
-        let init = container.init.clone();
-        self.settle_streams(&init);
+            .or_internal(|| format!("release {}", described(&id)))?;
+        process.phase = Phase::Starting(reply_to);
+        self.settle_streams(&id);
         Ok(None)
     }
 
-    fn settle_streams(&mut self, init: &Rc<ProcessId>) {
-        let Some(process) = self.processes.get_mut(init) else { return };
+    fn settle_streams(&mut self, id: &Rc<ProcessId>) {
+        let Some(process) = self.processes.get_mut(id) else { return };
         for stream in process.stdio.settle() {
-            self.watch_stream(init, stream);
+            self.watch_stream(id, stream);
         }
     }
 
-    /// The init has executed its program, or could not.
+    /// The process has executed its program, or could not.
     pub(super) fn finish_start(&mut self, id: &Rc<ProcessId>, reply_to: Token, report: Report) {
-        let Some(container) = self.containers.get_mut(&id.container) else { return };
+        let Some(process) = self.processes.get_mut(id) else { return };
         let response = match report {
             Report::Failed(error) => {
-                // It ends by itself; until it is reaped the container is as it was.
-                container.phase = Phase::Created;
+                // It ends by itself; until it is reaped all is as it was.
+                process.phase = Phase::Created;
                 Response::Error(error)
             }
             // execve closes the channel.
             _ => {
-                container.phase = Phase::Running;
+                process.phase = Phase::Running;
                 Response::Started
             }
         };
         self.respond(reply_to, response);
+    }
+}
+
+fn described(id: &ProcessId) -> String {
+    match id.exec {
+        None => format!("container {}", id.container),
+        Some(_) => format!("the process in container {}", id.container),
     }
 }

@@ -4,19 +4,19 @@ use stockade_protocol::agent::{ContainerState, Response};
 
 use super::Server;
 use crate::{
-    container::Phase,
     error::{ErrorKind, Result, error},
+    process::Phase,
 };
 
 impl Server {
     /// How a container is.
     pub(super) fn state(&mut self, id: &str) -> Result<Response> {
-        let container = self.container(id)?;
-        let state = match container.phase {
+        let frozen = self.container(id)?.frozen;
+        let state = match self.phase(id)? {
             Phase::Creating(_) => {
                 return Err(error(ErrorKind::WrongState, format!("container {id} is still being created")));
             }
-            Phase::Created | Phase::Running if container.frozen => ContainerState::Paused,
+            Phase::Created | Phase::Running if frozen => ContainerState::Paused,
             Phase::Created | Phase::Starting(_) => ContainerState::Created,
             Phase::Running => ContainerState::Running,
             Phase::Stopped(status) => ContainerState::Stopped(status),

@@ -1,0 +1,65 @@
+//! `Request::Exec`: clones another process of a container, or one beside the agent, which then waits.
+
+use std::rc::Rc;
+
+use stockade_protocol::agent::{Exec, GUEST, Response};
+
+use super::Server;
+use crate::{
+    cgroup::Cgroup,
+    error::{ErrorKind, Result, error},
+    init::{self, Joined, Spawned},
+    poller::Token,
+    process::Phase,
+};
+
+/// Processes that the host may have at once in one guest: each has descriptors in the agent.
+const MOST_PROCESSES: usize = 4096;
+
+impl Server {
+    /// Begins to make a process.
+    pub(super) fn exec(&mut self, reply_to: Token, exec: Exec) -> Result<Option<Response>> {
+        if exec.id.exec.is_none() {
+            return Err(error(ErrorKind::Spec, "an exec needs a name"));
+        }
+        if self.processes.contains_key(&exec.id) {
+            let message = format!("container {} has a process of this name already", exec.id.container);
+            return Err(error(ErrorKind::Exists, message));
+        }
+        if self.processes.len() >= MOST_PROCESSES {
+            return Err(error(
+                ErrorKind::Internal,
+                format!("the guest has {MOST_PROCESSES} processes already"),
+            ));
+        }
+        let spawned = self.spawn_exec(&exec)?;
+        let id = Rc::new(exec.id);
+        self.adopt(&id, spawned, reply_to);
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.requester = Some(reply_to);
+        }
+        Ok(None)
+    }
+
+    fn spawn_exec(&mut self, exec: &Exec) -> Result<Spawned> {
+        let id = &exec.id.container;
+        if id == GUEST {
+            let cgroup = Cgroup::root().open()?;
+            return init::spawn_exec(&exec.process, &[], &Joined::default(), &cgroup);
+        }
+        let (phase, init) = (self.phase(id)?, self.container(id)?.init.clone());
+        let init = self.process(&init)?.1.pid;
+        let container = self.container(id)?;
+        if container.removal.is_some() || matches!(phase, Phase::Creating(_) | Phase::Stopped(_)) {
+            return Err(error(ErrorKind::WrongState, format!("container {id} is not running")));
+        }
+        if container.is_paused() && !exec.ignore_paused {
+            return Err(error(ErrorKind::WrongState, format!("container {id} is paused")));
+        }
+        let cgroup = match &exec.cgroup {
+            Some(path) => container.cgroup.below(path)?,
+            None => container.cgroup.open()?,
+        };
+        init::spawn_exec(&exec.process, &container.seccomp, &Joined::all_of(init)?, &cgroup)
+    }
+}
