@@ -36,6 +36,9 @@ const CONSOLE_LOG: &str = "console.log";
 /// Everything that a container's folder may hold.
 const CONTENT: [&str; 5] = [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, CONSOLE_LOG, FILE];
 
+/// Changes with every boot of the host.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// A container, as far as the host remembers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -51,6 +54,8 @@ pub struct Record {
     pub annotations: HashMap<String, String>,
     /// User ID of its creator.
     pub owner: u32,
+    /// The boot of the host in which it was created.
+    pub boot_id: String,
     /// Whether `create` has come to its end.
     pub complete: bool,
     /// The host's stand-in for its init.
@@ -63,6 +68,23 @@ pub struct Record {
     pub sandbox: Option<String>,
     /// By which other containers may ask to be in its VM.
     pub namespaces: Vec<KnownNamespace>,
+}
+
+impl Record {
+    /// Reads one. Of an earlier boot nothing is left but the record: other processes have the PIDs now, and other
+    /// containers perhaps the cgroup.
+    fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        let record: Self = serde_json::from_slice(text)?;
+        if record.boot_id == boot_id() {
+            return Ok(record);
+        }
+        Ok(Self { relay: None, vmm: None, cgroup: None, sandbox: None, namespaces: Vec::new(), ..record })
+    }
+}
+
+/// The host's current boot; empty where the kernel does not tell, and then always the same.
+pub fn boot_id() -> String {
+    fs::read_to_string(BOOT_ID).unwrap_or_default().trim_end().to_owned()
 }
 
 /// The folder that holds the containers' folders.
@@ -110,9 +132,7 @@ impl Root {
     /// What is remembered of every container whose record can be read.
     pub fn records(&self) -> Vec<Record> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| serde_json::from_slice(&fs::read(entry.path().join(FILE)).ok()?).ok())
-            .collect()
+        entries.filter_map(|entry| Record::parse(&fs::read(entry.path().join(FILE)).ok()?).ok()).collect()
     }
 
     /// The IDs of all containers, sorted.
@@ -195,10 +215,15 @@ impl Folder {
         })
     }
 
+    /// Whether that was done.
+    pub fn is_in_a_sandbox(&self) -> bool {
+        self.path.join(AGENT_SOCKET).is_symlink()
+    }
+
     /// What is remembered of another container in the same root.
     pub fn neighbour(&self, id: &str) -> Option<Record> {
         let text = fs::read(self.path.parent()?.join(id).join(FILE)).ok()?;
-        serde_json::from_slice(&text).ok()
+        Record::parse(&text).ok()
     }
 
     /// Lets other commands have it.
@@ -244,7 +269,7 @@ impl Folder {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
             result => {
                 let text = result.with_context(|| format!("cannot read {}", path.display()))?;
-                serde_json::from_slice(&text).map(Some).with_context(|| {
+                Record::parse(&text).map(Some).with_context(|| {
                     format!("{} is damaged; delete --force removes the container", path.display())
                 })
             }

@@ -8,6 +8,7 @@ fn record(id: &str) -> Record {
         created: "2026-01-01T00:00:00.000000000Z".to_owned(),
         annotations: HashMap::new(),
         owner: 0,
+        boot_id: boot_id(),
         complete: false,
         relay: None,
         vmm: None,
@@ -53,6 +54,18 @@ fn a_folder_deleted_while_waiting_does_not_exist() {
     waits.recv().unwrap();
     first.remove().unwrap();
     assert_eq!(waiter.join().unwrap(), ContainerError::DoesNotExist("a".to_owned()));
+}
+
+#[test]
+fn a_record_of_an_earlier_boot_names_no_process() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = Root::new(Some(base.path())).create(&"a".parse().unwrap()).unwrap();
+    let now = Record { relay: ProcessRef::of(1), vmm: ProcessRef::of(1), ..record("a") };
+    folder.write(&now).unwrap();
+    assert_eq!(folder.read().unwrap(), Some(now.clone()));
+    let earlier = Record { boot_id: "earlier".to_owned(), ..now };
+    folder.write(&earlier).unwrap();
+    assert_eq!(folder.read().unwrap(), Some(Record { relay: None, vmm: None, ..earlier }));
 }
 
 #[test]

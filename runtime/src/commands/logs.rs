@@ -38,12 +38,22 @@ impl Logs {
         let record = folder.read()?.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()))?;
         let console = match folder.console_log()? {
             last if !last.is_empty() => last,
-            _ if record.vmm.is_some_and(|vmm| vmm.is_alive()) => {
-                Control::connect(folder.as_fd())?.console()?
-            }
-            _ => anyhow::bail!("the VM of container {id} has ended without leaving its console"),
+            // A member of a pod is led to the VM of its sandbox.
+            _ => match Control::connect(folder.as_fd()) {
+                Ok(mut vmm) => vmm.console()?,
+                Err(_) => return Err(no_console(&id, record.sandbox.as_deref())),
+            },
         };
         Ok(io::stdout().write_all(printable(&console).as_bytes())?)
+    }
+}
+
+fn no_console(id: &ContainerId, sandbox: Option<&str>) -> anyhow::Error {
+    match sandbox {
+        Some(sandbox) => anyhow::anyhow!(
+            "the VM of container {id} has ended; `stockade logs {sandbox}` shows what its sandbox keeps"
+        ),
+        None => anyhow::anyhow!("the VM of container {id} has ended without leaving its console"),
     }
 }
 

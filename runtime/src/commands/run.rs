@@ -53,7 +53,7 @@ impl Run {
             if let Some(vmm) = created.vm.release() {
                 vmm.kill();
             }
-            life_cycle::force_remove(created.folder)?;
+            life_cycle::force_remove(created.folder, &id)?;
             return Err(error);
         }
         if self.detach {

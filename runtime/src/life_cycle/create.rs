@@ -24,7 +24,7 @@ use crate::replacement::Replacement;
 use crate::sandbox::{self, Peers};
 use crate::shares;
 use crate::sizing;
-use crate::state::{Folder, Record, Root};
+use crate::state::{self, Folder, Record, Root};
 use crate::sys::process::Pidfd;
 use crate::sys::signals;
 use crate::terminal::{self, Pty};
@@ -131,6 +131,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
         annotations: bundle.spec.annotations().clone().unwrap_or_default(),
         owner: nix::unistd::getuid().as_raw(),
+        boot_id: state::boot_id(),
         complete: false,
         relay: None,
         vmm: None,

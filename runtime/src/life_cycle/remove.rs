@@ -32,7 +32,7 @@ const DELIVERS_WITHIN: Duration = Duration::from_secs(10);
 pub fn remove(root: &Root, id: &ContainerId, force: bool) -> anyhow::Result<()> {
     let folder = root.open(id)?;
     if force {
-        return force_remove(folder);
+        return force_remove(folder, id);
     }
     let Some(record) = folder.read()? else { return folder.remove() };
     match status(&folder, &record) {
@@ -51,15 +51,32 @@ pub fn remove(root: &Root, id: &ContainerId, force: bool) -> anyhow::Result<()> 
 ///
 /// # Errors
 /// What could not be removed.
-pub fn force_remove(folder: Folder) -> anyhow::Result<()> {
+pub fn force_remove(folder: Folder, id: &ContainerId) -> anyhow::Result<()> {
     match folder.read() {
         Ok(Some(record)) => release(folder, &record),
         Ok(None) => folder.remove(),
         Err(error) => {
-            tracing::warn!("{error:#}");
+            tracing::warn!("{error:#}; its cgroup may be left");
+            end_unrecorded(&folder, id).context("its record cannot be read, and its VM")?;
             folder.remove()
         }
     }
+}
+
+/// Ends a container that no record leads to any more: the agent forgets it, then its relay ends, and with that its VM.
+fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
+    let Ok(vmm) = Control::connect(folder.as_fd()) else { return Ok(()) };
+    let mut wait = Visitor::new(folder.as_fd(), ENDS_WITHIN);
+    match Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
+        .and_then(|mut control| control.delete(id.as_str(), &mut wait))
+    {
+        Err(ClientError::Agent(error)) if error.kind != ErrorKind::NotFound => return Err(error.into()),
+        result => tracing::debug!("delete in the guest: {result:?}"),
+    }
+    if !folder.is_in_a_sandbox() && !vmm.wait_end(ENDS_WITHIN) {
+        anyhow::bail!("does not end; kill the process stockade-vmm {id}");
+    }
+    Ok(())
 }
 
 /// Ends what a record tells of, and removes it and its folder.

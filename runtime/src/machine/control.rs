@@ -1,10 +1,11 @@
 //! Requests to the VMM on its control socket.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{Figures, Request, Response};
 
@@ -61,6 +62,13 @@ impl Control {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
         Ok(Self(stream))
+    }
+
+    /// Waits for the VMM's end; false if it has not come after `timeout`.
+    pub fn wait_end(&self, timeout: Duration) -> bool {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
     }
 
     fn ask(&mut self, request: &Request) -> Result<Response, ControlError> {
