@@ -19,7 +19,7 @@ use crate::host::cgroup::{self, Cgroup};
 use crate::log;
 use crate::lower::{self, Lowered};
 use crate::machine::{Launch, Machine, Shared, Vm};
-use crate::relay::{Plan, Relay};
+use crate::relay::{Own, Plan, Relay, Surroundings};
 use crate::replacement::Replacement;
 use crate::sandbox::{self, Peers};
 use crate::shares;
@@ -225,15 +225,17 @@ impl Creation {
         let console_log = vm.lease().map(|_| folder.create_console_log()).transpose()?;
         let cgroup_folder = cgroup.map(Cgroup::open).transpose()?;
         let relay = self.relay.insert(Relay::start(&Plan {
-            rootfs: &bundle.rootfs,
-            proc: lowered.container.mounts.iter().any(|mount| mount.destination == "/proc"),
-            trees: &lowered.trees,
-            network: &lowered.network,
-            hostname: lowered.container.hostname.as_deref(),
+            surroundings: Surroundings::Own(Own {
+                rootfs: &bundle.rootfs,
+                proc: lowered.container.mounts.iter().any(|mount| mount.destination == "/proc"),
+                trees: &lowered.trees,
+                network: &lowered.network,
+                hostname: lowered.container.hostname.as_deref(),
+                lease: vm.lease(),
+                console_log: console_log.as_ref().map(AsFd::as_fd),
+            }),
             args: &lowered.container.process.args,
             cgroup: cgroup_folder.as_ref().map(AsFd::as_fd),
-            lease: vm.lease(),
-            console_log: console_log.as_ref().map(AsFd::as_fd),
             terminal,
             slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
         })?);

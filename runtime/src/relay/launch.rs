@@ -1,13 +1,12 @@
 //! The creator's side of a relay.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::stand_in;
+use super::surroundings::Surroundings;
 use crate::agent::{ProcessConnections, Stdio};
-use crate::lower::{NetworkNamespace, Tree};
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
 
@@ -61,24 +60,12 @@ pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> RelayError
 /// What a relay is to be.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    /// The bundle's root file system.
-    pub rootfs: &'a Path,
-    /// The container has a `/proc`.
-    pub proc: bool,
-    /// Trees to clone for the guest.
-    pub trees: &'a [Tree],
-    /// Its network namespace.
-    pub network: &'a NetworkNamespace,
-    /// Its hostname.
-    pub hostname: Option<&'a str>,
+    /// What callers find around it.
+    pub surroundings: Surroundings<'a>,
     /// What `ps` shows.
     pub args: &'a [String],
     /// Its cgroup's folder.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The VMM lives while this is open; `None` where that is another's business.
-    pub lease: Option<BorrowedFd<'a>>,
-    /// Where the VMM's last words go, if this relay holds its lease.
-    pub console_log: Option<BorrowedFd<'a>>,
     /// The process has a terminal, so size changes are passed on.
     pub terminal: bool,
     /// The terminal to sit on; without it stdio is inherited.
@@ -100,20 +87,14 @@ impl Relay {
     /// [`RelayError`].
     pub fn start(plan: &Plan<'_>) -> Result<Self, RelayError> {
         let (socket, its_end) = descriptors::packet_pair().map_err(system("socket"))?;
-        let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        let network = match plan.network {
-            NetworkNamespace::New => {
-                flags |= libc::CLONE_NEWNET;
-                None
-            }
-            NetworkNamespace::Path(path) => {
-                Some(File::open(path).map_err(|cause| RelayError::Network { path: path.clone(), cause })?)
-            }
-        };
-        let process = process::clone(flags as u64, plan.cgroup, || {
-            stand_in::run(plan, network.as_ref().map(AsFd::as_fd), its_end.as_fd())
-        })
-        .map_err(system("clone3"))?;
+        let namespaces = plan.surroundings.namespaces()?;
+        let process = namespaces
+            .for_child(|flags| {
+                process::clone(flags, plan.cgroup, || {
+                    stand_in::run(plan, namespaces.network.as_ref().map(AsFd::as_fd), its_end.as_fd())
+                })
+            })
+            .map_err(system("clone3"))?;
         Ok(Self { process, socket })
     }
 

@@ -11,13 +11,18 @@
 //!    └ exits                               │ … exits with the container's status
 //! ```
 //!
-//! If its creator dies before COMMIT, the relay ends, and with it the lease that the VMM lives by: nothing is left
-//! running. `run` in the foreground never commits.
+//! An exec's relay is the same, but it joins the namespaces and the cgroup of the container's, and holds no lease: it
+//! learns of the VM's death by its connections' end.
+//!
+//! If its creator dies before COMMIT, the relay ends, and with it what it stands for and the lease that the VMM lives
+//! by: nothing is left running. `run` and `exec` in the foreground never commit.
 
 mod copy;
 mod last_words;
 mod launch;
 mod serve;
 mod stand_in;
+mod surroundings;
 
 pub use launch::{Plan, Relay};
+pub use surroundings::{Own, Surroundings};

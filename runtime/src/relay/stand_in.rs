@@ -1,24 +1,15 @@
 //! The relay's own side: becoming what callers look at through /proc/PID.
-//!
-//! Nothing is written into the bundle's rootfs but the folder that `proc` is mounted on, which images from scratch lack
-//! and every runtime makes, and none of its links is followed: it is hostile content, and this process is the host's
-//! root until it gives up its capabilities.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{chdir, pivot_root, sethostname, setsid};
+use nix::unistd::setsid;
 
-use super::launch::{FAILED, MESSAGE, PREPARED, Plan, RelayError, TREES, system};
+use super::launch::{FAILED, MESSAGE, PREPARED, Plan, RelayError, system};
 use super::serve::{self, Ends};
-use crate::shares;
-use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, restrict};
+use super::surroundings::{self, Surroundings};
 use crate::sys::{descriptors, process, signals};
 use crate::terminal;
 
@@ -47,20 +38,22 @@ fn prepare(
         setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| system("network namespace")(e.into()))?;
     }
     let mut keep: Vec<RawFd> = vec![0, 1, 2, signals.as_raw_fd(), socket.as_raw_fd()];
-    keep.extend([plan.lease, plan.console_log].into_iter().flatten().map(|fd| fd.as_raw_fd()));
-    keep.extend(plan.slave.map(|slave| slave.as_raw_fd()));
+    keep.extend(plan.surroundings.descriptors().chain(plan.slave).map(|fd| fd.as_raw_fd()));
     descriptors::close_all_but(&keep).map_err(system("close_range"))?;
     setsid().map_err(|e| system("setsid")(e.into()))?;
     take_stdio(plan.slave).map_err(system("stdio"))?;
 
-    let none = None::<&Path>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(|e| system("private mounts")(e.into()))?;
-    send_trees(plan, socket)?;
-    enter_rootfs(plan.rootfs, plan.proc)?;
-    if let Some(hostname) = plan.hostname {
-        sethostname(hostname).map_err(|e| system("hostname")(e.into()))?;
-    }
+    let (lease, console_log) = match &plan.surroundings {
+        Surroundings::Own(own) => {
+            own.make(socket)?;
+            (own.lease, own.console_log)
+        }
+        Surroundings::Of(relay) => {
+            surroundings::join(*relay)?;
+            drop(adopt(*relay));
+            (None, None)
+        }
+    };
     let name = Path::new(&plan.args[0]).file_name().and_then(|name| name.to_str()).unwrap_or("container");
     // Refused to a caller without CAP_SYS_RESOURCE: then `ps` shows the runtime's name, which only looks odd.
     let _ = process::set_command_line(name, plan.args);
@@ -70,8 +63,8 @@ fn prepare(
     Ok(Ends {
         signals,
         creator: adopt(socket),
-        lease: plan.lease.map(adopt),
-        console_log: plan.console_log.map(|log| adopt(log).into()),
+        lease: lease.map(adopt),
+        console_log: console_log.map(|log| adopt(log).into()),
         terminal: plan.terminal,
     })
 }
@@ -102,50 +95,6 @@ fn take_stdio(slave: Option<BorrowedFd<'_>>) -> io::Result<()> {
         descriptors::duplicate_to(own.as_raw_fd(), stdio)?;
     }
     Ok(())
-}
-
-/// Clones the trees where they are seen as the container should see them, and sends them to the creator.
-fn send_trees(plan: &Plan<'_>, socket: BorrowedFd<'_>) -> Result<(), RelayError> {
-    for trees in plan.trees.chunks(descriptors::PER_MESSAGE) {
-        let clones = trees
-            .iter()
-            .map(shares::clone_tree)
-            .collect::<Result<Vec<OwnedFd>, _>>()
-            .map_err(|error| RelayError::Failed(error.to_string()))?;
-        let raw: Vec<RawFd> = clones.iter().map(AsRawFd::as_raw_fd).collect();
-        descriptors::send(socket, &[TREES], &raw).map_err(system("socket"))?;
-    }
-    Ok(())
-}
-
-/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it, which is made
-/// where the container has one too.
-fn enter_rootfs(rootfs: &Path, make_proc: bool) -> Result<(), RelayError> {
-    clone_tree(rootfs, true)
-        .and_then(|tree| {
-            restrict(tree.as_fd(), attr::NOSUID | attr::NODEV)?;
-            attach(tree.as_fd(), rootfs)
-        })
-        .map_err(system("mount the rootfs"))?;
-    chdir(rootfs).map_err(|e| system("enter the rootfs")(e.into()))?;
-    if make_proc {
-        // It is there already, or is a link, or the file system is read-only: opening it tells.
-        let _ = mkdirat(nix::fcntl::AT_FDCWD, "proc", Mode::from_bits_retain(0o755));
-    }
-    let folder = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
-        .open("proc");
-    if let Ok(folder) = folder {
-        new_file_system(c"proc", attr::NOSUID | attr::NODEV | attr::NOEXEC)
-            .and_then(|proc| attach_at(proc.as_fd(), folder.as_fd()))
-            .map_err(system("mount proc"))?;
-    }
-    // The old root is now on top of the new one, and "." is beneath both.
-    pivot_root(".", ".")
-        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
-        .and_then(|()| chdir("/"))
-        .map_err(|e| system("pivot_root")(e.into()))
 }
 
 /// From here on the relay only copies bytes.

@@ -1,0 +1,175 @@
+//! What callers find around a relay: namespaces and a root file system.
+//!
+//! A container's relay makes its own. Nothing is written into the bundle's rootfs but the folder that `proc` is mounted
+//! on, which images from scratch lack and every runtime makes, and none of its links is followed: it is hostile
+//! content, and the relay is the host's root until it gives up its capabilities. An exec's relay joins those.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{chdir, pivot_root, sethostname};
+
+use super::launch::{RelayError, TREES, system};
+use crate::lower::{NetworkNamespace, Tree};
+use crate::shares;
+use crate::sys::descriptors;
+use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, restrict};
+
+/// Where a relay's namespaces and root come from.
+#[derive(Debug)]
+pub enum Surroundings<'a> {
+    /// It makes its own: it stands for a container's init.
+    Own(Own<'a>),
+    /// They are those of this relay, a pidfd: it stands for an exec.
+    Of(BorrowedFd<'a>),
+}
+
+/// What the relay of a container makes.
+#[derive(Debug)]
+pub struct Own<'a> {
+    /// The bundle's root file system.
+    pub rootfs: &'a Path,
+    /// The container has a `/proc`.
+    pub proc: bool,
+    /// Trees to clone for the guest.
+    pub trees: &'a [Tree],
+    /// Its network namespace.
+    pub network: &'a NetworkNamespace,
+    /// Its hostname.
+    pub hostname: Option<&'a str>,
+    /// The VMM lives while this is open; `None` where that is another's business.
+    pub lease: Option<BorrowedFd<'a>>,
+    /// Where the VMM's last words go, if this relay holds its lease.
+    pub console_log: Option<BorrowedFd<'a>>,
+}
+
+/// The namespaces that a relay is cloned into.
+pub(super) struct Namespaces<'a> {
+    new: libc::c_int,
+    /// Whose PID namespace is joined.
+    pid_of: Option<BorrowedFd<'a>>,
+    /// The network namespace to enter, if it is neither new nor another relay's.
+    pub network: Option<File>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// The namespaces to clone the relay into.
+    ///
+    /// # Errors
+    /// [`RelayError::Network`].
+    pub(super) fn namespaces(&self) -> Result<Namespaces<'a>, RelayError> {
+        let own = match self {
+            Self::Own(own) => own,
+            Self::Of(relay) => return Ok(Namespaces { new: 0, pid_of: Some(*relay), network: None }),
+        };
+        let new = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        match own.network {
+            NetworkNamespace::New => {
+                Ok(Namespaces { new: new | libc::CLONE_NEWNET, pid_of: None, network: None })
+            }
+            NetworkNamespace::Path(path) => {
+                let network =
+                    File::open(path).map_err(|cause| RelayError::Network { path: path.clone(), cause })?;
+                Ok(Namespaces { new, pid_of: None, network: Some(network) })
+            }
+        }
+    }
+
+    /// The descriptors that the relay needs.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
+        let needed = match self {
+            Self::Own(own) => [own.lease, own.console_log],
+            Self::Of(relay) => [Some(*relay), None],
+        };
+        needed.into_iter().flatten()
+    }
+}
+
+impl Namespaces<'_> {
+    /// Calls `clone` with the flags for clone3(2), its child being in the PID namespace that is to be joined.
+    ///
+    /// # Errors
+    /// setns(2)'s, and those of `clone`.
+    pub fn for_child<T>(&self, clone: impl FnOnce(u64) -> io::Result<T>) -> io::Result<T> {
+        let Some(relay) = self.pid_of else { return clone(self.new as u64) };
+        let own = File::open("/proc/self/ns/pid")?;
+        setns(relay, CloneFlags::CLONE_NEWPID)?;
+        let result = clone(self.new as u64);
+        setns(own, CloneFlags::CLONE_NEWPID)?;
+        result
+    }
+}
+
+/// Joins the other namespaces of a relay, and so its root.
+pub(super) fn join(relay: BorrowedFd<'_>) -> Result<(), RelayError> {
+    let namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWNET;
+    setns(relay, namespaces).map_err(|e| system("join the container's namespaces")(e.into()))
+}
+
+impl Own<'_> {
+    /// Makes the mounts, tells the creator of the trees, and enters the root.
+    pub(super) fn make(&self, socket: BorrowedFd<'_>) -> Result<(), RelayError> {
+        let none = None::<&Path>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+            .map_err(|e| system("private mounts")(e.into()))?;
+        send_trees(self.trees, socket)?;
+        enter_rootfs(self.rootfs, self.proc)?;
+        match self.hostname {
+            Some(hostname) => sethostname(hostname).map_err(|e| system("hostname")(e.into())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Clones the trees where they are seen as the container should see them, and sends them to the creator.
+fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<(), RelayError> {
+    for trees in trees.chunks(descriptors::PER_MESSAGE) {
+        let clones = trees
+            .iter()
+            .map(shares::clone_tree)
+            .collect::<Result<Vec<OwnedFd>, _>>()
+            .map_err(|error| RelayError::Failed(error.to_string()))?;
+        let raw: Vec<RawFd> = clones.iter().map(AsRawFd::as_raw_fd).collect();
+        descriptors::send(socket, &[TREES], &raw).map_err(system("socket"))?;
+    }
+    Ok(())
+}
+
+/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it, which is made
+/// where the container has one too.
+fn enter_rootfs(rootfs: &Path, make_proc: bool) -> Result<(), RelayError> {
+    clone_tree(rootfs, true)
+        .and_then(|tree| {
+            restrict(tree.as_fd(), attr::NOSUID | attr::NODEV)?;
+            attach(tree.as_fd(), rootfs)
+        })
+        .map_err(system("mount the rootfs"))?;
+    chdir(rootfs).map_err(|e| system("enter the rootfs")(e.into()))?;
+    if make_proc {
+        // It is there already, or is a link, or the file system is read-only: opening it tells.
+        let _ = mkdirat(nix::fcntl::AT_FDCWD, "proc", Mode::from_bits_retain(0o755));
+    }
+    let folder = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open("proc");
+    if let Ok(folder) = folder {
+        new_file_system(c"proc", attr::NOSUID | attr::NODEV | attr::NOEXEC)
+            .and_then(|proc| attach_at(proc.as_fd(), folder.as_fd()))
+            .map_err(system("mount proc"))?;
+    }
+    // The old root is now on top of the new one, and "." is beneath both.
+    pivot_root(".", ".")
+        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+        .and_then(|()| chdir("/"))
+        .map_err(|e| system("pivot_root")(e.into()))
+}
