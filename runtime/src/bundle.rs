@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use serde::de::DeserializeOwned;
 
 /// The configuration's name in a bundle.
 pub const CONFIG: &str = "config.json";
@@ -82,14 +83,18 @@ impl Bundle {
             fs::canonicalize(path).map_err(|cause| BundleError::Folder { path: path.to_owned(), cause })?;
         let file = config.map_or_else(|| folder.join(CONFIG), Path::to_owned);
         let text = read(&file).map_err(|cause| BundleError::Read { path: file.clone(), cause })?;
-        let spec = parse(&text).map_err(|problem| BundleError::Json { path: file, problem })?;
+        let spec: Spec = parse(&text).map_err(|problem| BundleError::Json { path: file, problem })?;
         check_version(spec.version())?;
         let rootfs = rootfs(&folder, &spec)?;
         Ok(Self { path: folder, spec, rootfs })
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file that may be no longer than a config.json.
+///
+/// # Errors
+/// What the file system says.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let length = fs::metadata(path)?.len();
     if length > LONGEST {
         return Err(io::Error::other(format!("it has {length} bytes, more than {LONGEST}")));
@@ -97,14 +102,18 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-/// Parses config.json; an error names the JSON path. Only a failure is parsed a second time, with path tracking.
-fn parse(text: &[u8]) -> Result<Spec, String> {
+/// Parses config.json or a part of it; an error names the JSON path. Only a failure is parsed a second time, with path
+/// tracking.
+///
+/// # Errors
+/// One line.
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     let first = match serde_json::from_slice(text) {
         Ok(spec) => return Ok(spec),
         Err(error) => error,
     };
     let deserializer = &mut serde_json::Deserializer::from_slice(text);
-    match serde_path_to_error::deserialize::<_, Spec>(deserializer) {
+    match serde_path_to_error::deserialize::<_, T>(deserializer) {
         Err(error) if error.path().iter().next().is_some() => {
             Err(format!("{}: {}", error.path(), error.inner()))
         }

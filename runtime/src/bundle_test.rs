@@ -13,19 +13,19 @@ fn versions_are_1_x() {
 
 #[test]
 fn errors_name_the_json_path() {
-    let error = parse(br#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":"root"}}}"#).unwrap_err();
+    let error = parse::<Spec>(br#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":"root"}}}"#).unwrap_err();
     assert!(error.starts_with("process.user.uid: "), "{error}");
-    let error = parse(br#"{"linux":{"resources":{"memory":{"limit":"1G"}}}}"#).unwrap_err();
+    let error = parse::<Spec>(br#"{"linux":{"resources":{"memory":{"limit":"1G"}}}}"#).unwrap_err();
     assert!(error.starts_with("linux.resources.memory.limit: "), "{error}");
-    let error = parse(br#"{"mounts":[{"destination":"/a"},{"type":1}]}"#).unwrap_err();
+    let error = parse::<Spec>(br#"{"mounts":[{"destination":"/a"},{"type":1}]}"#).unwrap_err();
     assert!(error.starts_with("mounts[1]"), "{error}");
 }
 
 #[test]
 fn broken_json_says_where() {
-    let error = parse(b"{\n  \"ociVersion\": ").unwrap_err();
+    let error = parse::<Spec>(b"{\n  \"ociVersion\": ").unwrap_err();
     assert!(error.contains("line 2"), "{error}");
-    assert!(parse(b"").is_err());
+    assert!(parse::<Spec>(b"").is_err());
 }
 
 #[test]
@@ -83,13 +83,13 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 proptest! {
     #[test]
     fn any_json_is_a_spec_or_one_line(value in json()) {
-        if let Err(error) = parse(value.to_string().as_bytes()) {
+        if let Err(error) = parse::<Spec>(value.to_string().as_bytes()) {
             prop_assert!(!error.contains('\n'));
         }
     }
 
     #[test]
     fn any_bytes_are_a_spec_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
-        let _ = parse(&bytes);
+        let _ = parse::<Spec>(&bytes);
     }
 }

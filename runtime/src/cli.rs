@@ -101,6 +101,8 @@ pub enum Command {
     Create(commands::create::Create),
     /// Start the process of a created container
     Start(commands::start::Start),
+    /// Execute another process in a container
+    Exec(commands::exec::Exec),
     /// Print a container's state as JSON
     State(commands::state::State),
     /// List the containers

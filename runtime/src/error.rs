@@ -25,6 +25,15 @@ pub enum ContainerError {
     /// Start of a container that is paused.
     #[error("cannot start a container in the paused state")]
     StartPaused,
+    /// Exec in a container that has ended.
+    #[error("cannot exec in a stopped container")]
+    ExecStopped,
+    /// Exec in a container that is paused.
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    ExecPaused,
+    /// Exec in a container that `create` has not finished.
+    #[error("cannot exec in a container that is still being created")]
+    ExecCreating,
     /// Pause of a container that is paused already, or neither created nor running.
     #[error("cannot pause the container: container not running; it is {0}")]
     CannotPause(&'static str),
@@ -41,6 +50,13 @@ pub enum ContainerError {
     },
 }
 
+/// Any failure of `exec`, which its callers tell from the process's own status by the exit status 255.
+#[derive(Debug, thiserror::Error)]
+#[error("exec failed")]
+pub struct ExecFailed;
+
+/// Exit status of an exec that has not come to its process.
+const EXEC_FAILED: u8 = 255;
 /// Exit status for an executable that is not there.
 const NOT_FOUND: u8 = 127;
 /// Exit status for an executable that may not be executed.
@@ -55,6 +71,7 @@ pub fn exit_status(error: &anyhow::Error) -> u8 {
     match from_agent.map(|error| error.kind) {
         Some(ErrorKind::ExecutableNotFound) => NOT_FOUND,
         Some(ErrorKind::NotExecutable) => NOT_EXECUTABLE,
+        _ if error.is::<ExecFailed>() => EXEC_FAILED,
         _ => 1,
     }
 }

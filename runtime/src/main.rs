@@ -15,6 +15,7 @@ mod local_time;
 mod log;
 mod lower;
 mod machine;
+mod pid_file;
 mod relay;
 mod replacement;
 mod sandbox;
@@ -26,6 +27,7 @@ mod sys;
 mod table;
 mod terminal;
 mod tsc;
+mod users;
 mod version;
 
 use std::io::Write;

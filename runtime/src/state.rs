@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 
 use crate::container_id::ContainerId;
@@ -30,11 +31,14 @@ pub const AGENT_SOCKET: &str = "agent.sock";
 /// The socket to the VMM, in the container's folder.
 pub const CONTROL_SOCKET: &str = "vmm.sock";
 
+/// config.json's `process`, for `exec`: the bundle may change or go.
+const PROCESS: &str = "process.json";
+
 /// What a VMM that has failed said last.
 const CONSOLE_LOG: &str = "console.log";
 
 /// Everything that a container's folder may hold.
-const CONTENT: [&str; 5] = [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, CONSOLE_LOG, FILE];
+const CONTENT: [&str; 6] = [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, CONSOLE_LOG, FILE, PROCESS];
 
 /// Changes with every boot of the host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -274,6 +278,29 @@ impl Folder {
                 })
             }
         }
+    }
+
+    /// Keeps config.json's `process`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_process(&self, process: &Process) -> anyhow::Result<()> {
+        let path = self.path.join(PROCESS);
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(&serde_json::to_vec(process)?)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// config.json's `process`, as it was when the container was created.
+    ///
+    /// # Errors
+    /// When it is not readable.
+    pub fn read_process(&self) -> anyhow::Result<Process> {
+        let path = self.path.join(PROCESS);
+        let read = || -> io::Result<Process> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
+        read().with_context(|| format!("cannot read {}", path.display()))
     }
 
     /// A new, empty file for the VMM's last words.

@@ -46,6 +46,25 @@ impl Pty {
     }
 }
 
+/// Whether the console socket goes with what else is asked for: it is where the terminal of a detached process is sent.
+///
+/// # Errors
+/// What is missing or too much.
+pub fn check(terminal: bool, console_socket: Option<&Path>, detached: bool) -> anyhow::Result<()> {
+    match (terminal, console_socket) {
+        (true, None) if detached => {
+            anyhow::bail!("process.terminal: a terminal needs --console-socket when the process is detached")
+        }
+        (false, Some(_)) => {
+            anyhow::bail!("--console-socket: process.terminal is not set, so there is no terminal to send")
+        }
+        (true, Some(_)) if !detached => {
+            anyhow::bail!("--console-socket: not in the foreground; use --detach, or leave it away")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Sends descriptors to a socket that an engine listens on (`--console-socket`, `--pidfd-socket`).
 ///
 /// # Errors

@@ -6,6 +6,7 @@ pub mod completion;
 pub mod create;
 pub mod delete;
 pub mod events;
+pub mod exec;
 pub mod features;
 pub mod install;
 pub mod kill;
@@ -34,6 +35,7 @@ use crate::cli::{Command, Globals};
 pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(command) => return command.run(globals),
+        Command::Exec(command) => return command.run(globals),
         Command::Check(command) => return command.run(),
         Command::Create(command) => command.run(globals)?,
         Command::Start(command) => command.run(globals)?,

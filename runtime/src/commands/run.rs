@@ -1,14 +1,9 @@
 //! `stockade run`: create, start, wait, delete.
 
-use std::io;
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signalfd::SignalFd;
-use nix::sys::wait::WaitStatus;
 
 use super::create::CreateOptions;
 use crate::cli::Globals;
@@ -16,8 +11,7 @@ use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::life_cycle::{self, Created};
 use crate::state::Root;
-use crate::sys::process::{Child, Pidfd};
-use crate::terminal::RawMode;
+use crate::sys::process::Child;
 use crate::tsc;
 
 /// Create a container, start it, and wait for its end.
@@ -78,44 +72,12 @@ impl Run {
     }
 }
 
-/// Passes signals on until the container has ended; returns its VMM and its status.
+/// Waits until the container has ended; returns its VMM and its status.
 fn wait(created: Created) -> anyhow::Result<(Option<Child>, u8)> {
     let Created { mut folder, mut vm, relay, terminal, .. } = created;
     let signals = vm.take_interrupts().context("no signals to wait for")?;
     folder.unlock().context("cannot unlock the container's state")?;
     // The relay alone decides now how long the VM lives.
     let vmm = vm.release();
-    let _raw = terminal.then(RawMode::of_stdin).transpose().context("cannot set the terminal to raw mode")?;
-    loop {
-        let mut fds =
-            [signals.as_fd(), relay.process.pidfd.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            result => result?,
-        };
-        let [_, ended] = fds.map(|fd| fd.any().unwrap_or(false));
-        pass_on(&signals, &relay.process.pidfd)?;
-        if ended {
-            return Ok((vmm, status(&relay.process)?));
-        }
-    }
-}
-
-fn pass_on(signals: &SignalFd, relay: &Pidfd) -> io::Result<()> {
-    while let Some(info) = signals.read_signal()? {
-        let signal = info.ssi_signo as i32;
-        if signal != libc::SIGCHLD && signal != libc::SIGPIPE {
-            // It fails only where the relay has just ended.
-            let _ = relay.signal(signal);
-        }
-    }
-    Ok(())
-}
-
-fn status(relay: &Child) -> anyhow::Result<u8> {
-    match relay.reap().context("cannot wait for the container")? {
-        WaitStatus::Exited(_, status) => Ok(status as u8),
-        WaitStatus::Signaled(_, signal, _) => Ok(128u8.wrapping_add(signal as u8)),
-        other => anyhow::bail!("the container's stand-in ended with {other:?}"),
-    }
+    Ok((vmm, life_cycle::attend(&signals, &relay.process, terminal)?))
 }

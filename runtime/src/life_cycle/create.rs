@@ -1,6 +1,5 @@
 //! Creating a container: DESIGN's flow, with everything undone where a step fails.
 
-use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::SystemTime;
@@ -19,8 +18,8 @@ use crate::host::cgroup::{self, Cgroup};
 use crate::log;
 use crate::lower::{self, Lowered};
 use crate::machine::{Launch, Machine, Shared, Vm};
+use crate::pid_file;
 use crate::relay::{Own, Plan, Relay, Surroundings};
-use crate::replacement::Replacement;
 use crate::sandbox::{self, Peers};
 use crate::shares;
 use crate::sizing;
@@ -79,7 +78,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let peers = Peers::find(&root, &bundle.spec)?;
     let lowered = lower::lower(&bundle, request.id, &peers).context(crate::bundle::CONFIG)?;
     let terminal = lowered.container.process.terminal.is_some();
-    check_terminal(request, terminal)?;
+    terminal::check(terminal, request.console_socket, request.detached)?;
     let place = match peers.sandbox {
         Some(sandbox) => Place::Sandbox(running_sandbox(&root, sandbox)?),
         None => {
@@ -104,23 +103,6 @@ fn refuse_systemd(globals: &Globals) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-fn check_terminal(request: &Request<'_>, terminal: bool) -> anyhow::Result<()> {
-    match (terminal, request.console_socket) {
-        (true, None) if request.detached => {
-            anyhow::bail!(
-                "process.terminal: a terminal needs --console-socket when the container is detached"
-            )
-        }
-        (false, Some(_)) => {
-            anyhow::bail!("--console-socket: process.terminal is not set, so there is no terminal to send")
-        }
-        (true, Some(_)) if !request.detached => {
-            anyhow::bail!("--console-socket: not in the foreground; use --detach, or leave it away")
-        }
-        _ => Ok(()),
-    }
 }
 
 fn record(bundle: &Bundle, id: &ContainerId) -> Record {
@@ -191,6 +173,9 @@ impl Creation {
             record.sandbox = Some(sandbox.id.to_string());
         }
         folder.write(record)?;
+        if let Some(process) = bundle.spec.process() {
+            folder.write_process(process)?;
+        }
         let cgroup = cgroup.as_ref();
         let vm = self.vm.insert(match place {
             Place::Own(launch, config) => {
@@ -286,8 +271,7 @@ impl Creation {
         self.record.complete = true;
         self.folder.as_ref().context("the container's folder is gone")?.write(&self.record)?;
         if let Some(path) = request.pid_file {
-            write_pid_file(path, relay.process.pid)
-                .with_context(|| format!("--pid-file: cannot write {}", path.display()))?;
+            pid_file::write(path, relay.process.pid)?;
         }
         match (self.folder.take(), self.relay.take(), self.vm.take()) {
             (Some(folder), Some(relay), Some(vm)) => {
@@ -350,11 +334,4 @@ fn log_figures(machine: &Machine, ready: &Ready) {
         ),
         Err(error) => tracing::debug!("no figures from the VMM: {error:#}"),
     }
-}
-
-/// Callers read the file as soon as it is there, so it appears whole.
-fn write_pid_file(path: &Path, pid: i32) -> io::Result<()> {
-    let mut new = Replacement::begin(path, 0o644)?;
-    write!(new.file, "{pid}")?;
-    new.put()
 }

@@ -10,12 +10,16 @@
 //! Created and running containers may be paused, until they are resumed or killed.
 
 mod create;
+mod exec;
+mod foreground;
 mod remove;
 mod start;
 mod status;
 mod visit;
 
 pub use create::{Created, Request, create};
+pub use exec::{Exec, exec};
+pub use foreground::attend;
 pub use remove::{force_remove, remove};
 pub use start::start;
 pub use status::{Status, status, status_within};

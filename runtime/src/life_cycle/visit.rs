@@ -11,7 +11,7 @@ use crate::cli::Globals;
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::state::{Folder, Record, Root};
-use crate::sys::process::ProcessRef;
+use crate::sys::process::{Pidfd, ProcessRef};
 
 /// How long the agent may take to answer.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -65,6 +65,15 @@ impl Visit {
     pub fn relay(&self) -> Result<ProcessRef, ContainerError> {
         let alive = self.record.relay.filter(|relay| self.record.complete && relay.is_alive());
         alive.ok_or(ContainerError::NotRunning)
+    }
+
+    /// The process of its VM, which for a member of a pod is its sandbox's.
+    pub fn vmm(&self) -> Option<Pidfd> {
+        let vmm = match &self.record.sandbox {
+            Some(sandbox) => self.folder.neighbour(sandbox)?.vmm,
+            None => self.record.vmm,
+        };
+        vmm?.open()
     }
 
     /// How the container is now.

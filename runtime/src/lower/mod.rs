@@ -19,7 +19,7 @@ mod unapplied;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use stockade_protocol::container::{Container, Namespace, Rootfs};
+use stockade_protocol::container::{Container, Namespace, Process, Rootfs};
 
 use crate::bundle::{Bundle, SpecError};
 use crate::container_id::ContainerId;
@@ -127,6 +127,16 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, peers: &Peers) -> Result<Lowered
         memory_limit: limits.memory,
         warnings,
     })
+}
+
+/// Translates the process of an exec; with what it asks for and does not get.
+///
+/// # Errors
+/// A [`SpecError`] that names the property.
+pub fn lower_process(spec: &oci_spec::runtime::Process) -> Result<(Process, Vec<String>), SpecError> {
+    let mut warnings = unapplied::process_warnings(spec);
+    let process = process::lower(Some(spec), &mut warnings)?;
+    Ok((process, warnings))
 }
 
 /// Path of a tree below the share's root.

@@ -20,6 +20,15 @@ pub fn warnings(spec: &Spec) -> Vec<String> {
         ("zos", spec.zos().is_some()),
     ];
     names.extend(top.into_iter().filter_map(|(name, asked)| asked.then_some(name)));
+    sentence(&names)
+}
+
+/// The same of a process alone.
+pub fn process_warnings(process: &Process) -> Vec<String> {
+    sentence(&of_process(process).collect::<Vec<_>>())
+}
+
+fn sentence(names: &[&str]) -> Vec<String> {
     if names.is_empty() { Vec::new() } else { vec![format!("not applied yet: {}", names.join(", "))] }
 }
 

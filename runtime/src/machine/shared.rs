@@ -32,6 +32,7 @@ pub struct Shared {
     /// Holds the VMM's sockets.
     folder: OwnedFd,
     interrupts: Option<SignalFd>,
+    patience: Duration,
 }
 
 impl Shared {
@@ -40,19 +41,30 @@ impl Shared {
     /// # Errors
     /// When no descriptors are left.
     pub fn new(vmm: Pidfd, folder: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<Self> {
-        Ok(Self { vmm, folder: folder.try_clone_to_owned()?, interrupts: Some(interrupts) })
+        let folder = folder.try_clone_to_owned()?;
+        Ok(Self { vmm, folder, interrupts: Some(interrupts), patience: PATIENCE })
+    }
+
+    /// The same, but its agent may take this long to answer.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Gives the signals back to the caller, who waits for other things now.
+    pub fn take_interrupts(&mut self) -> Option<SignalFd> {
+        self.interrupts.take()
     }
 }
 
 impl Wait for Shared {
     fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let stage = Some(Stage::AgentConnected);
         let console = || Control::glance_at_console(self.folder.as_fd());
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(MachineError::Silent { what, waited: PATIENCE, stage, console: console() });
+                return Err(MachineError::Silent { what, waited: self.patience, stage, console: console() });
             }
             let input = PollFlags::POLLIN;
             let mut fds = vec![PollFd::new(fd, input), PollFd::new(self.vmm.as_fd(), input)];
@@ -119,7 +131,7 @@ impl Vm {
     pub fn take_interrupts(&mut self) -> Option<SignalFd> {
         match self {
             Self::Own(machine) => machine.take_interrupts(),
-            Self::Shared(shared) => shared.interrupts.take(),
+            Self::Shared(shared) => shared.take_interrupts(),
         }
     }
 

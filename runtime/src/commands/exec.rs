@@ -1,0 +1,229 @@
+//! `stockade exec`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
+
+use crate::bundle;
+use crate::cli::Globals;
+use crate::error::ExecFailed;
+use crate::life_cycle::{self, Exec as Request, Visit};
+use crate::lower;
+use crate::users;
+
+/// Execute another process in a container.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --process, the process is config.json's with another command, and with what the \
+options change of it.
+
+Examples:
+  stockade exec mine ps
+  stockade exec --tty --user 1000:1000 --env TERM=xterm mine sh
+  stockade exec --process process.json --detach --pid-file pid mine"
+)]
+pub struct Exec {
+    /// The container's ID
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Program and arguments; what looks like an option there is the program's
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+    /// File with the whole process as JSON, as `process` in config.json
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Working folder in the container
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Environment variable to set; may be given several times
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// User and group: numbers, or names of the container's /etc/passwd and /etc/group
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Further group; may be given several times
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// Capability to add to all sets; may be given several times
+    #[arg(short, long, value_name = "CAP")]
+    cap: Vec<String>,
+    /// Set no_new_privs
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Return once it runs
+    #[arg(short, long)]
+    detach: bool,
+    /// File to write the process's PID to
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Socket to send the terminal's master to
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Socket to send a pidfd of the process to
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Cgroup below the container's that the process begins in; it must be there
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
+    /// In a paused container, wait until it is resumed
+    #[arg(long)]
+    ignore_paused: bool,
+    /// SELinux label. No effect: the guest's kernel has none
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// AppArmor profile. No effect: the guest's kernel has none
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// No effect beyond 0: descriptors cannot be passed into a VM
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// No effect: stockade is no subreaper
+    #[arg(long)]
+    no_subreaper: bool,
+}
+
+impl Exec {
+    /// Executes it; the exit status is the process's, 128+n after signal n.
+    ///
+    /// # Errors
+    /// [`ExecFailed`] with its cause; nothing of the process is left then.
+    pub fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        self.execute(globals).context(ExecFailed)
+    }
+
+    fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        self.mention_unused();
+        let visit = Visit::peek(globals, &self.id)?;
+        let (process, warnings) = lower::lower_process(&self.process(&visit)?)?;
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let cgroup = self.cgroup.as_deref().map(|path| path.trim_matches('/').to_owned());
+        let executed = life_cycle::exec(&Request {
+            visit: &visit,
+            container: visit.id.as_str(),
+            process,
+            cgroup: cgroup.filter(|path| !path.is_empty()),
+            ignore_paused: self.ignore_paused,
+            pid_file: self.pid_file.as_deref(),
+            console_socket: self.console_socket.as_deref(),
+            pidfd_socket: self.pidfd_socket.as_deref(),
+            detached: self.detach,
+        })?;
+        if self.detach {
+            executed.relay.commit().context("cannot let the process live on")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let status = life_cycle::attend(&executed.signals, &executed.relay.process, executed.terminal)?;
+        Ok(ExitCode::from(status))
+    }
+
+    fn mention_unused(&self) {
+        if self.preserve_fds > 0 {
+            tracing::warn!("--preserve-fds {}: descriptors cannot be passed into a VM", self.preserve_fds);
+        }
+        if self.no_subreaper {
+            tracing::debug!("--no-subreaper has no effect");
+        }
+    }
+
+    /// What is to be executed, as config.json would say it.
+    fn process(&self, visit: &Visit) -> anyhow::Result<Process> {
+        if let Some(path) = &self.process {
+            if !self.command.is_empty() {
+                anyhow::bail!("--process: the file names the command, so there can be none beside it");
+            }
+            let mut process = read_process(path)?;
+            if self.tty {
+                process.set_terminal(Some(true));
+            }
+            return Ok(process);
+        }
+        if self.command.is_empty() {
+            anyhow::bail!("exec needs a command, or --process with a file that names one");
+        }
+        let mut process = visit.folder.read_process()?;
+        self.change(&mut process, &visit.record.rootfs)?;
+        Ok(process)
+    }
+
+    fn change(&self, process: &mut Process, rootfs: &Path) -> anyhow::Result<()> {
+        process.set_args(Some(self.command.clone()));
+        process.set_terminal(Some(self.tty));
+        process.set_console_size(None);
+        if let Some(cwd) = &self.cwd {
+            process.set_cwd(cwd.clone());
+        }
+        let env = process.env().clone().unwrap_or_default();
+        process.set_env(Some(with_variables(env, &self.env)));
+        if let Some(user) = &self.user {
+            let ids = users::resolve(rootfs, user).with_context(|| format!("--user {user}"))?;
+            let user = process.user_mut();
+            user.set_uid(ids.uid);
+            if let Some(gid) = ids.gid {
+                user.set_gid(gid);
+            }
+        }
+        if !self.additional_gids.is_empty() {
+            let mut gids = process.user().additional_gids().clone().unwrap_or_default();
+            gids.extend(&self.additional_gids);
+            process.user_mut().set_additional_gids(Some(gids));
+        }
+        if !self.cap.is_empty() {
+            let added = self.cap.iter().map(|name| capability(name)).collect::<anyhow::Result<_>>()?;
+            process.set_capabilities(Some(with_capabilities(process.capabilities().as_ref(), &added)));
+        }
+        if self.no_new_privs {
+            process.set_no_new_privileges(Some(true));
+        }
+        if self.process_label.is_some() {
+            process.set_selinux_label(self.process_label.clone());
+        }
+        if self.apparmor.is_some() {
+            process.set_apparmor_profile(self.apparmor.clone());
+        }
+        Ok(())
+    }
+}
+
+fn read_process(path: &Path) -> anyhow::Result<Process> {
+    let text = bundle::read(path).with_context(|| format!("--process: cannot read {}", path.display()))?;
+    bundle::parse(&text).map_err(|problem| anyhow::anyhow!("--process: {}: {problem}", path.display()))
+}
+
+/// Each variable once: programs read the first of two.
+fn with_variables(mut env: Vec<String>, changes: &[String]) -> Vec<String> {
+    for change in changes {
+        let name = change.split_inclusive('=').next().unwrap_or(change);
+        env.retain(|entry| !entry.starts_with(name));
+        env.push(change.clone());
+    }
+    env
+}
+
+/// `CAP_CHOWN`, `CHOWN` or `chown`.
+fn capability(name: &str) -> anyhow::Result<Capability> {
+    let upper = name.to_ascii_uppercase();
+    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    serde_json::from_value(full.into()).map_err(|_| anyhow::anyhow!("--cap: {name:?} is not a capability"))
+}
+
+/// In every set, so that a process has them whoever its user is.
+fn with_capabilities(sets: Option<&LinuxCapabilities>, added: &Capabilities) -> LinuxCapabilities {
+    let mut sets = sets.cloned().unwrap_or_default();
+    let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(added).copied().collect());
+    sets.set_bounding(with(sets.bounding()));
+    sets.set_effective(with(sets.effective()));
+    sets.set_inheritable(with(sets.inheritable()));
+    sets.set_permitted(with(sets.permitted()));
+    sets.set_ambient(with(sets.ambient()));
+    sets
+}
+
+#[cfg(test)]
+#[path = "exec_test.rs"]
+mod tests;

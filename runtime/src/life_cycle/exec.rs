@@ -1,0 +1,161 @@
+//! Another process in a container, or in the guest itself, with a relay of its own.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use nix::sys::signalfd::SignalFd;
+use stockade_protocol::agent::{self, ErrorKind, ProcessId, Purpose};
+use stockade_protocol::container::Process;
+
+use super::{Status, Visit};
+use crate::agent::{ClientError, Connection, ProcessConnections};
+use crate::error::ContainerError;
+use crate::host::cgroup::Cgroup;
+use crate::machine::Shared;
+use crate::pid_file;
+use crate::relay::{Plan, Relay, Surroundings};
+use crate::sys::process::ProcessRef;
+use crate::sys::signals;
+use crate::terminal::{self, Pty};
+
+/// How long a paused container may take to be resumed: for ever, as far as a clock can tell.
+const UNTIL_RESUMED: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// What is to be executed.
+#[derive(Debug)]
+pub struct Exec<'a> {
+    /// The container.
+    pub visit: &'a Visit,
+    /// Where in its VM: the container's ID, or [`agent::GUEST`].
+    pub container: &'a str,
+    /// What it is.
+    pub process: Process,
+    /// A cgroup below the container's in the guest.
+    pub cgroup: Option<String>,
+    /// A paused container is no error: the process begins when it is resumed.
+    pub ignore_paused: bool,
+    /// Where the relay's PID goes.
+    pub pid_file: Option<&'a Path>,
+    /// Where the terminal's master goes.
+    pub console_socket: Option<&'a Path>,
+    /// Where the relay's pidfd goes.
+    pub pidfd_socket: Option<&'a Path>,
+    /// The process outlives the command.
+    pub detached: bool,
+}
+
+/// A process that runs, and whose command still lives.
+#[derive(Debug)]
+pub struct Executed {
+    /// Its relay, which has not been told to live on alone.
+    pub relay: Relay,
+    /// What the command is sent from now on.
+    pub signals: SignalFd,
+    /// It has a terminal.
+    pub terminal: bool,
+}
+
+/// Executes it.
+///
+/// # Errors
+/// What failed; nothing of the process is left then.
+pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
+    let terminal = exec.process.terminal.is_some();
+    terminal::check(terminal, exec.console_socket, exec.detached)?;
+    let container_relay = living_relay(exec.visit)?;
+    let (relay_fd, vmm) = match (container_relay.open(), exec.visit.vmm()) {
+        (Some(relay), Some(vmm)) => (relay, vmm),
+        _ => return Err(ContainerError::ExecStopped.into()),
+    };
+    let interrupts = signals::block_all().context("cannot block signals")?;
+    let folder = exec.visit.folder.as_fd();
+    let mut vm = Shared::new(vmm, folder, interrupts)?;
+    if exec.ignore_paused {
+        vm = vm.with_patience(UNTIL_RESUMED);
+    }
+
+    // The process lives by this connection until it has one of its own.
+    let id = ProcessId { container: exec.container.to_owned(), exec: Some(unique_name()) };
+    let request = agent::Exec {
+        id: id.clone(),
+        process: exec.process.clone(),
+        cgroup: exec.cgroup.clone(),
+        ignore_paused: exec.ignore_paused,
+    };
+    let mut control =
+        Connection::open(folder, Purpose::Control, &mut vm).map_err(|e| explain(exec.visit, e))?;
+    for warning in control.exec(request, &mut vm).map_err(|e| explain(exec.visit, e))? {
+        tracing::warn!("{warning}");
+    }
+
+    let pty = match (exec.console_socket, exec.process.terminal) {
+        (Some(_), Some(size)) => Some(Pty::open(size).context("cannot open a pseudo-terminal")?),
+        _ => None,
+    };
+    let cgroup = exec.visit.record.cgroup.as_ref().map(Cgroup::open).transpose()?;
+    let relay = Relay::start(&Plan {
+        surroundings: Surroundings::Of(relay_fd.as_fd()),
+        args: &exec.process.args,
+        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        terminal,
+        slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
+    })?;
+    let mut start = || -> anyhow::Result<SignalFd> {
+        relay.prepared()?;
+        relay.hand_over(&ProcessConnections::open(folder, &id, terminal, &mut vm)?)?;
+        if let (Some(socket), Some(pty)) = (exec.console_socket, &pty) {
+            terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
+        }
+        control.start(&id, &mut vm).map_err(|e| explain(exec.visit, e))?;
+        if let Some(socket) = exec.pidfd_socket {
+            terminal::send_to(socket, "--pidfd-socket", "pidfd", relay.process.pidfd.as_fd())?;
+        }
+        if let Some(path) = exec.pid_file {
+            pid_file::write(path, relay.process.pid)?;
+        }
+        vm.take_interrupts().context("no signals to wait for")
+    };
+    match start() {
+        Ok(signals) => Ok(Executed { relay, signals, terminal }),
+        Err(error) => {
+            relay.process.kill();
+            Err(error)
+        }
+    }
+}
+
+fn living_relay(visit: &Visit) -> Result<ProcessRef, ContainerError> {
+    visit.relay().map_err(|_| match visit.status() {
+        Status::Creating => ContainerError::ExecCreating,
+        _ => ContainerError::ExecStopped,
+    })
+}
+
+/// Unique among the execs of a container: of two commands that live at once, no two have the same PID, and of two
+/// that live one after the other, no two begin at the same time.
+fn unique_name() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    format!("{}-{}", std::process::id(), now.as_nanos())
+}
+
+/// The agent's refusal, or a VM that is gone, in the words that callers know.
+fn explain(visit: &Visit, error: ClientError) -> anyhow::Error {
+    match error {
+        // The program or the specification is at fault, and not the container.
+        ClientError::Agent(error)
+            if matches!(
+                error.kind,
+                ErrorKind::ExecutableNotFound | ErrorKind::NotExecutable | ErrorKind::Spec
+            ) =>
+        {
+            error.into()
+        }
+        error => match visit.status() {
+            Status::Stopped => ContainerError::ExecStopped.into(),
+            Status::Paused => ContainerError::ExecPaused.into(),
+            _ => error.into(),
+        },
+    }
+}

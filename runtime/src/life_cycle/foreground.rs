@@ -1,0 +1,51 @@
+//! A command that stays while its process runs: signals and the terminal are the process's meanwhile.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use anyhow::Context;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::WaitStatus;
+
+use crate::sys::process::{Child, Pidfd};
+use crate::terminal::RawMode;
+
+/// Passes signals on until the relay has ended; returns its process's status, 128+n after signal n.
+///
+/// # Errors
+/// When the terminal cannot be used, or the relay is not this command's any more.
+pub fn attend(signals: &SignalFd, relay: &Child, terminal: bool) -> anyhow::Result<u8> {
+    let _raw = terminal.then(RawMode::of_stdin).transpose().context("cannot set the terminal to raw mode")?;
+    loop {
+        let mut fds = [signals.as_fd(), relay.pidfd.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            result => result?,
+        };
+        let [_, ended] = fds.map(|fd| fd.any().unwrap_or(false));
+        pass_on(signals, &relay.pidfd)?;
+        if ended {
+            return status(relay);
+        }
+    }
+}
+
+fn pass_on(signals: &SignalFd, relay: &Pidfd) -> io::Result<()> {
+    while let Some(info) = signals.read_signal()? {
+        let signal = info.ssi_signo as i32;
+        if signal != libc::SIGCHLD && signal != libc::SIGPIPE {
+            // It fails only where the relay has just ended.
+            let _ = relay.signal(signal);
+        }
+    }
+    Ok(())
+}
+
+fn status(relay: &Child) -> anyhow::Result<u8> {
+    match relay.reap().context("cannot wait for the process")? {
+        WaitStatus::Exited(_, status) => Ok(status as u8),
+        WaitStatus::Signaled(_, signal, _) => Ok(128u8.wrapping_add(signal as u8)),
+        other => anyhow::bail!("the process's stand-in ended with {other:?}"),
+    }
+}

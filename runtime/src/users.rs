@@ -1,0 +1,105 @@
+//! User and group names, looked up in a container's root file system from the host.
+//!
+//! The root file system is hostile: its files are found beneath it, without a link that leads out, and read up to a
+//! limit.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
+
+/// That much of a database is read, in bytes.
+const LIMIT: u64 = 1 << 20;
+
+/// A user, as a command line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// User ID.
+    pub uid: u32,
+    /// Group ID, if a group is named, or the user is named by a name.
+    pub gid: Option<u32>,
+}
+
+/// Why there is no such user.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// A database cannot be read.
+    #[error("cannot read /{file} of the container: {cause}; give numbers instead of names")]
+    Read {
+        /// The database.
+        file: &'static str,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A name is not in it.
+    #[error("no {name:?} in /{file} of the container")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The database.
+        file: &'static str,
+    },
+}
+
+/// The IDs of `USER[:GROUP]`, each a number or a name.
+///
+/// # Errors
+/// [`UserError`].
+pub fn resolve(rootfs: &Path, text: &str) -> Result<Ids, UserError> {
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let mut ids = match user.parse() {
+        Ok(uid) => Ids { uid, gid: None },
+        Err(_) => {
+            // name:password:UID:GID:…
+            let [uid, gid] = look_up(rootfs, "etc/passwd", user)?;
+            let uid = uid.ok_or_else(|| unknown(user, "etc/passwd"))?;
+            Ids { uid, gid }
+        }
+    };
+    if let Some(group) = group {
+        let gid = match group.parse() {
+            Ok(gid) => Some(gid),
+            // name:password:GID:…
+            Err(_) => look_up(rootfs, "etc/group", group)?[0],
+        };
+        ids.gid = Some(gid.ok_or_else(|| unknown(group, "etc/group"))?);
+    }
+    Ok(ids)
+}
+
+fn unknown(name: &str, file: &'static str) -> UserError {
+    UserError::Unknown { name: name.to_owned(), file }
+}
+
+/// The third and the fourth field of the entry of this name, as far as they are numbers.
+fn look_up(rootfs: &Path, file: &'static str, name: &str) -> Result<[Option<u32>; 2], UserError> {
+    let database = open_beneath(rootfs, file).map_err(|cause| UserError::Read { file, cause })?;
+    find(database, name).ok_or_else(|| unknown(name, file))
+}
+
+fn find(database: impl Read, name: &str) -> Option<[Option<u32>; 2]> {
+    let lines = BufReader::new(database.take(LIMIT)).lines().map_while(Result::ok);
+    let mut entries = lines.filter_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| {
+            let mut number = |skip| fields.nth(skip).and_then(|field| field.parse().ok());
+            [number(1), number(0)]
+        })
+    });
+    entries.next().filter(|_| !name.is_empty())
+}
+
+fn open_beneath(rootfs: &Path, file: &str) -> io::Result<File> {
+    let root = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    // O_NONBLOCK: a pipe at this place has nobody to wait for.
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(openat2(root, file, how)?.into())
+}
+
+#[cfg(test)]
+#[path = "users_test.rs"]
+mod tests;
