@@ -13,7 +13,8 @@ fn versions_are_1_x() {
 
 #[test]
 fn errors_name_the_json_path() {
-    let error = parse::<Spec>(br#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":"root"}}}"#).unwrap_err();
+    let error =
+        parse::<Spec>(br#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":"root"}}}"#).unwrap_err();
     assert!(error.starts_with("process.user.uid: "), "{error}");
     let error = parse::<Spec>(br#"{"linux":{"resources":{"memory":{"limit":"1G"}}}}"#).unwrap_err();
     assert!(error.starts_with("linux.resources.memory.limit: "), "{error}");

@@ -45,10 +45,10 @@ pub struct Globals {
     /// Same as --log-level debug
     #[arg(long, global = true)]
     pub debug: bool,
-    /// Use systemd for cgroups: refused by create and run, which know cgroupfs only
+    /// Same as --cgroup-manager systemd
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
-    /// Way to make cgroups: cgroupfs, or disabled for none
+    /// Who makes the container's cgroup on the host [default: cgroupfs]
     #[arg(long, global = true, value_enum)]
     pub cgroup_manager: Option<CgroupDriver>,
     /// For spec: a configuration for a user without privileges. No effect on other commands
@@ -86,7 +86,7 @@ pub enum LogLevel {
 pub enum CgroupDriver {
     /// stockade itself.
     Cgroupfs,
-    /// systemd.
+    /// systemd, as a scope; linux.cgroupsPath is SLICE:PREFIX:NAME.
     Systemd,
     /// Nobody: VMM and relay stay in the caller's cgroup.
     Disabled,
@@ -217,6 +217,12 @@ pub fn interval(text: &str) -> Result<Duration, String> {
 }
 
 impl Globals {
+    /// Who is to make cgroups.
+    pub fn cgroup_driver(&self) -> CgroupDriver {
+        let default = if self.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+        self.cgroup_manager.unwrap_or(default)
+    }
+
     /// Whether `--rootless` asks for it: runc's callers also pass true, false or auto.
     pub fn is_rootless(&self) -> bool {
         matches!(self.rootless.as_ref().map(Option::as_deref), Some(None | Some("true")))

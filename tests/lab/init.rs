@@ -7,7 +7,10 @@
 //!                        status           its exit status in decimal; nothing when the lab itself failed
 //! files of the job       argv, env        each entry ended by a NUL
 //!                        cwd, checkout    one path
+//!                        systemd          there if systemd is to run it
 //! ```
+//!
+//! With systemd this program becomes systemd once the system is writable, and runs again as a service of it.
 //!
 //! What it has to say itself goes to the console, which the caller sees when there is no status.
 
@@ -32,7 +35,11 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::wait::{WaitStatus, wait, waitpid};
 use nix::unistd::{Pid, chroot, sethostname, setsid, sync};
 
+mod systemd;
+
 const JOB: &str = "/run/stockade-lab";
+/// The argument with which systemd runs this program.
+const AS_SERVICE: &str = "service";
 const CHECKOUT_TAG: &str = "checkout";
 /// Folders that start empty: engines keep their state there, and the machine's own content would be in the way.
 const FRESH: [(&str, u32); 7] = [
@@ -46,7 +53,9 @@ const FRESH: [(&str, u32); 7] = [
 ];
 
 fn main() {
-    if let Err(error) = run_job() {
+    let is_service = std::env::args().nth(1).is_some_and(|argument| argument == AS_SERVICE);
+    let outcome = if is_service { run_service() } else { run_machine() };
+    if let Err(error) = outcome {
         eprintln!("lab-init: {error:#}");
     }
     sync();
@@ -54,7 +63,7 @@ fn main() {
     let _ = reboot(RebootMode::RB_AUTOBOOT);
 }
 
-fn run_job() -> Result<()> {
+fn run_machine() -> Result<()> {
     let job = Job::read(Path::new(JOB))?;
     mount_writable_root()?;
     mount_api_file_systems()?;
@@ -62,17 +71,22 @@ fn run_job() -> Result<()> {
         mount_at("tmpfs", target, "tmpfs", &format!("mode={mode:o}"))?;
     }
     mount_at(CHECKOUT_TAG, &job.checkout, "virtiofs", "")?;
-    delegate_cgroups()?;
     loopback_up()?;
     fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(0o666)).context("/dev/kvm")?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward")?;
     sethostname("lab")?;
+    if job.systemd {
+        job.write(Path::new(JOB))?;
+        return systemd::become_systemd(Path::new(JOB));
+    }
+    delegate_cgroups()?;
     setrlimit(Resource::RLIMIT_NOFILE, 1024, 1 << 20)?;
     setsid()?;
+    job.report()
+}
 
-    let ports = Ports::open()?;
-    let status = job.run(ports.stdout, ports.stderr)?;
-    write!(&ports.status, "{status}").context("cannot report the exit status")
+fn run_service() -> Result<()> {
+    Job::read(Path::new(JOB))?.report()
 }
 
 struct Job {
@@ -80,6 +94,7 @@ struct Job {
     env: Vec<(OsString, OsString)>,
     cwd: PathBuf,
     checkout: PathBuf,
+    systemd: bool,
 }
 
 impl Job {
@@ -96,7 +111,29 @@ impl Job {
             env: nul_terminated(&file("env")?).into_iter().map(split_variable).collect(),
             cwd: PathBuf::from(OsString::from_vec(file("cwd")?)),
             checkout: PathBuf::from(OsString::from_vec(file("checkout")?)),
+            systemd: dir.join("systemd").exists(),
         })
+    }
+
+    /// Writes it where [`Job::read`] finds it when the machine's own /run is covered.
+    fn write(&self, dir: &Path) -> Result<()> {
+        let joined = |entries: &mut dyn Iterator<Item = OsString>| {
+            entries.flat_map(|entry| [entry.as_bytes(), b"\0"].concat()).collect::<Vec<u8>>()
+        };
+        let variables = self.env.iter().map(|(name, value)| [name.as_os_str(), value].join(OsStr::new("=")));
+        fs::create_dir(dir)?;
+        fs::write(dir.join("argv"), joined(&mut self.argv.iter().cloned()))?;
+        fs::write(dir.join("env"), joined(&mut { variables }))?;
+        fs::write(dir.join("cwd"), self.cwd.as_os_str().as_bytes())?;
+        fs::write(dir.join("checkout"), self.checkout.as_os_str().as_bytes())?;
+        Ok(())
+    }
+
+    /// Runs the command and hands its output and its exit status out of the machine.
+    fn report(&self) -> Result<()> {
+        let ports = Ports::open()?;
+        let status = self.run(ports.stdout, ports.stderr)?;
+        write!(&ports.status, "{status}").context("cannot report the exit status")
     }
 
     /// Runs the command to its end and returns its exit status as a shell gives it.

@@ -38,7 +38,7 @@ fn features() -> Value {
         "linux": {
             "namespaces": lower::NAMESPACES,
             "capabilities": &lower::CAPABILITIES[..],
-            "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
+            "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": false, "rdma": false },
             "seccomp": off,
             "apparmor": off,
             "selinux": off,

@@ -1,6 +1,7 @@
 //! The host's cgroup (version 2) of a container: VMM and relay sit in it, engines read its statistics.
 //!
-//! The files are written directly: no library is worth its weight for a few writes.
+//! The files are written directly: no library is worth its weight for a few writes. Where systemd is asked for them,
+//! [`super::scope`] has the names and limits.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -10,6 +11,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
+
+use super::scope::{Placeholder, Scope, ScopeError};
+use super::systemd;
 
 /// Where cgroup v2 is mounted.
 pub const ROOT: &str = "/sys/fs/cgroup";
@@ -40,6 +44,9 @@ pub enum CgroupError {
         /// Why.
         cause: io::Error,
     },
+    /// It is a scope of systemd's, which cannot be had.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
     /// Processes do not leave it.
     #[error("cgroup {0} still has processes {EMPTY_WITHIN:?} after they were killed")]
     NotEmpty(PathBuf),
@@ -49,13 +56,15 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CgroupError + '_ {
     |cause| CgroupError::File { path: path.to_owned(), cause }
 }
 
-/// A container's cgroup and which of its folders stockade makes.
+/// A container's cgroup and which of its folders stockade makes, itself or through systemd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
     /// The container's folder.
     pub path: PathBuf,
     /// Folders that were not there before, outermost first.
     made: Vec<PathBuf>,
+    /// The unit that it belongs to.
+    scope: Option<Scope>,
 }
 
 impl Cgroup {
@@ -78,14 +87,31 @@ impl Cgroup {
         let mut made: Vec<PathBuf> =
             path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
         made.reverse();
-        Ok(Self { path, made })
+        Ok(Self { path, made, scope: None })
     }
 
-    /// Makes it and writes its limits.
+    /// As [`plan`](Self::plan), for a scope of systemd's.
     ///
     /// # Errors
-    /// [`CgroupError::File`]: a limit that cannot be written is an error, not a warning.
-    pub fn make(&self, values: &[(&'static str, String)]) -> Result<(), CgroupError> {
+    /// [`CgroupError`].
+    pub fn plan_scope(cgroups_path: &Path, id: &str) -> Result<Self, CgroupError> {
+        systemd::check().map_err(ScopeError::from)?;
+        let scope = Scope::parse(cgroups_path, id)?;
+        let path = Path::new(ROOT).join(scope.path());
+        if populated(&path) {
+            return Err(CgroupError::InUse(path));
+        }
+        Ok(Self { path, made: Vec::new(), scope: Some(scope) })
+    }
+
+    /// Makes it and writes its limits. A scope is there only as long as it has a process, and so comes with its first.
+    ///
+    /// # Errors
+    /// [`CgroupError`]: a limit that cannot be written is an error, not a warning.
+    pub fn make(&self, values: &[(&'static str, String)]) -> Result<Option<Placeholder>, CgroupError> {
+        if let Some(scope) = &self.scope {
+            return Ok(Some(scope.start(values)?));
+        }
         let root = Path::new(ROOT);
         let below = self.path.strip_prefix(root).unwrap_or(&self.path);
         let mut folder = root.to_owned();
@@ -101,7 +127,7 @@ impl Cgroup {
             let path = self.path.join(file);
             write(&path, value).map_err(at(&path))?;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Its folder, to clone a process into.
@@ -137,11 +163,15 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError::NotEmpty`] or [`CgroupError::File`].
     pub fn remove(&self) -> Result<(), CgroupError> {
-        if self.made.contains(&self.path) && self.path.exists() {
+        let is_ours = self.made.contains(&self.path) || self.scope.is_some();
+        if is_ours && self.path.exists() {
             let kill = self.path.join("cgroup.kill");
             // Kernels before 5.14 lack the file; the processes have been killed one by one before.
             let _ = write(&kill, "1");
             self.wait_until_empty()?;
+        }
+        if let Some(scope) = &self.scope {
+            scope.stop().map_err(ScopeError::from)?;
         }
         for folder in self.made.iter().rev() {
             match fs::remove_dir(folder) {

@@ -72,7 +72,6 @@ pub struct Created {
 /// # Errors
 /// What failed; nothing of the container is left then.
 pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
-    refuse_systemd(request.globals)?;
     let bundle = Bundle::load(request.bundle, request.config)?;
     let root = Root::new(request.globals.root.as_deref());
     let peers = Peers::find(&root, &bundle.spec)?;
@@ -93,16 +92,6 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let mut creation = Creation::new(folder, record(&bundle, request.id));
     creation.build(request, &bundle, lowered, place, interrupts)?;
     creation.finish(request, terminal)
-}
-
-fn refuse_systemd(globals: &Globals) -> anyhow::Result<()> {
-    if globals.systemd_cgroup || globals.cgroup_manager == Some(CgroupDriver::Systemd) {
-        anyhow::bail!(
-            "cgroups cannot be made through systemd yet; choose cgroupfs (podman --cgroup-manager=cgroupfs, \
-             containerd SystemdCgroup = false)"
-        );
-    }
-    Ok(())
 }
 
 fn record(bundle: &Bundle, id: &ContainerId) -> Record {
@@ -177,13 +166,14 @@ impl Creation {
             folder.write_process(process)?;
         }
         let cgroup = cgroup.as_ref();
+        let mut placeholder = None;
         let vm = self.vm.insert(match place {
             Place::Own(launch, config) => {
                 let launch = launch.memory_mib(guest_mib(&lowered, &config, cgroup)?);
                 if let Some(cgroup) = cgroup {
                     let mut values = lowered.cgroup.values.clone();
                     values.push(("memory.max", sizing::host_limit_bytes(launch.guest_mib()).to_string()));
-                    cgroup.make(&values)?;
+                    placeholder = cgroup.make(&values)?;
                 }
                 let procs = cgroup.map(Cgroup::open_procs).transpose()?;
                 let mut machine = launch.start(request.id, folder.as_fd(), procs, |vmm| {
@@ -195,7 +185,7 @@ impl Creation {
             }
             Place::Sandbox(sandbox) => {
                 if let Some(cgroup) = cgroup {
-                    cgroup.make(&lowered.cgroup.values)?;
+                    placeholder = cgroup.make(&lowered.cgroup.values)?;
                 }
                 folder.join(&sandbox.id).context("cannot find the sandbox's VM again")?;
                 Vm::Shared(Shared::new(sandbox.vmm, folder.as_fd(), interrupts)?)
@@ -227,6 +217,8 @@ impl Creation {
         record.relay = relay.process.reference();
         record.namespaces = sandbox::namespaces(&bundle.spec, relay.process.pid);
         folder.write(record)?;
+        // From here on the relay keeps the cgroup.
+        drop(placeholder);
 
         // The VM boots meanwhile.
         if let Some(profile) = &lowered.seccomp {
@@ -300,9 +292,11 @@ impl Drop for Creation {
 
 /// The host's cgroup, not made yet.
 fn plan_cgroup(request: &Request<'_>, lowered: &Lowered) -> anyhow::Result<Option<Cgroup>> {
-    Ok(match request.globals.cgroup_manager {
-        Some(CgroupDriver::Disabled) => None,
-        _ => Some(Cgroup::plan(&lowered.cgroup.path, &format!("stockade-{}", request.id))?),
+    let path = &lowered.cgroup.path;
+    Ok(match request.globals.cgroup_driver() {
+        CgroupDriver::Disabled => None,
+        CgroupDriver::Cgroupfs => Some(Cgroup::plan(path, &format!("stockade-{}", request.id))?),
+        CgroupDriver::Systemd => Some(Cgroup::plan_scope(path, request.id.as_str())?),
     })
 }
 

@@ -41,12 +41,17 @@ impl Podman {
 
     /// A podman command, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
+        self.command_with_cgroups("cgroupfs", args)
+    }
+
+    /// As [`command`](Self::command), with another manager of cgroups.
+    pub fn command_with_cgroups(&self, manager: &str, args: &[&str]) -> Command {
         let mut command = Command::new("podman");
         for (option, folder) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             command.arg(option).arg(self.path().join(folder));
         }
         command
-            .args(["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--events-backend", "file"])
+            .args(["--storage-driver", "overlay", "--cgroup-manager", manager, "--events-backend", "file"])
             .arg("--runtime")
             .arg(built("release/stockade"))
             .args(args);
