@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod container_id;
 mod error;
+mod hooks;
 mod host;
 mod install;
 mod life_cycle;

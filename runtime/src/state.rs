@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
+use crate::hooks::Hooks;
 use crate::host::cgroup::Cgroup;
 use crate::replacement::Replacement;
 use crate::sandbox::KnownNamespace;
@@ -68,6 +69,9 @@ pub struct Record {
     pub vmm: Option<ProcessRef>,
     /// The host's cgroup.
     pub cgroup: Option<Cgroup>,
+    /// `hooks`, from the first that is run on: the bundle may be gone when the last are due.
+    #[serde(default)]
+    pub hooks: Hooks,
     /// The container whose VM it is in; `None` for one with a VM of its own.
     pub sandbox: Option<String>,
     /// By which other containers may ask to be in its VM.

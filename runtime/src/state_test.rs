@@ -13,6 +13,7 @@ fn record(id: &str) -> Record {
         relay: None,
         vmm: None,
         cgroup: None,
+        hooks: Hooks::default(),
         sandbox: None,
         namespaces: Vec::new(),
     }

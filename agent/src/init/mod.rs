@@ -25,6 +25,7 @@ mod resolve;
 mod rlimits;
 mod rootfs;
 mod seccomp;
+mod start_hooks;
 mod sysctl;
 mod terminal;
 
@@ -38,7 +39,9 @@ use program::Surroundings;
 /// Clones a container's init, which builds the container.
 pub fn spawn_init(spec: &Container, joined: &Joined, cgroup: &File) -> Result<Spawned> {
     let namespaces = namespaces::to_clone(&spec.namespaces);
-    program::spawn(&spec.process, &spec.seccomp, namespaces, joined, cgroup, || build(spec, joined))
+    program::spawn(&spec.process, &spec.seccomp, &spec.start_hooks, namespaces, joined, cgroup, || {
+        build(spec, joined)
+    })
 }
 
 /// Clones another process of a container, whose namespaces it joins; of none, it stays in the guest's own.
@@ -48,7 +51,7 @@ pub fn spawn_exec(
     joined: &Joined,
     cgroup: &File,
 ) -> Result<Spawned> {
-    program::spawn(process, seccomp, CloneFlags::empty(), joined, cgroup, || {
+    program::spawn(process, seccomp, &[], CloneFlags::empty(), joined, cgroup, || {
         joined.enter()?;
         let open = |size| terminal::open(&rootfs::current()?, size, process.user.uid);
         let terminal = process.terminal.map(open).transpose()?;

@@ -22,11 +22,11 @@ use nix::{
     },
     unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, setsid},
 };
-use stockade_protocol::container::{Process, SeccompFilter};
+use stockade_protocol::container::{Hook, Process, SeccompFilter};
 
 use super::{
     Joined, c_strings, capabilities, credentials, environment, executable, oom_score, report, rlimits,
-    seccomp,
+    seccomp, start_hooks,
 };
 use crate::{
     clone::{self, Fork},
@@ -69,6 +69,7 @@ pub struct Surroundings {
 pub fn spawn(
     process: &Process,
     seccomp: &[SeccompFilter],
+    hooks: &[Hook],
     namespaces: CloneFlags,
     joined: &Joined,
     cgroup: &File,
@@ -89,7 +90,7 @@ pub fn spawn(
             Fork::Parent(pid) => Ok(pid),
             Fork::Child => {
                 IS_CONTAINER_PROCESS.store(true, Ordering::Relaxed);
-                run(process, seccomp, theirs, pipes, surround)
+                run(process, seccomp, hooks, theirs, pipes, surround)
             }
         }
     })??;
@@ -99,13 +100,14 @@ pub fn spawn(
 fn run(
     process: &Process,
     seccomp: &[SeccompFilter],
+    hooks: &[Hook],
     channel: OwnedFd,
     pipes: Option<ProcessPipes>,
     surround: impl FnOnce() -> Result<Surroundings>,
 ) -> ! {
     let failure = match leave_the_agent(channel, pipes) {
         Ok(channel) => {
-            let Err(failure) = prepare_and_execute(process, seccomp, &channel, surround);
+            let Err(failure) = prepare_and_execute(process, seccomp, hooks, &channel, surround);
             // The agent has either heard this or is gone.
             let _ = report::send(&channel, &Err(failure.clone()), None);
             failure
@@ -130,6 +132,7 @@ fn exit_status(kind: ErrorKind) -> i32 {
 fn prepare_and_execute(
     process: &Process,
     seccomp: &[SeccompFilter],
+    hooks: &[Hook],
     channel: &OwnedFd,
     surround: impl FnOnce() -> Result<Surroundings>,
 ) -> Result<Infallible> {
@@ -154,6 +157,7 @@ fn prepare_and_execute(
 
     report::send(channel, &Ok(warnings), terminal)?;
     report::wait_for_start(channel)?;
+    start_hooks::run(hooks)?;
     // As late as possible: a profile need not allow what a runtime does.
     seccomp::load(late)?;
     execute(&program, &args, &env)

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
 use stockade_protocol::agent::{ProcessId, Purpose, Ready};
+use stockade_protocol::container::Namespace;
 use stockade_protocol::vmm::Stage;
 
 use crate::agent::{Connection, ProcessConnections};
@@ -14,12 +15,13 @@ use crate::bundle::Bundle;
 use crate::cli::{CgroupDriver, Globals};
 use crate::config::Config;
 use crate::container_id::ContainerId;
+use crate::hooks::{self, Hooks};
 use crate::host::cgroup::{self, Cgroup};
 use crate::log;
 use crate::lower::{self, Lowered};
 use crate::machine::{Launch, Machine, Shared, Vm};
 use crate::pid_file;
-use crate::relay::{Own, Plan, Relay, Surroundings};
+use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
 use crate::sandbox::{self, Peers};
 use crate::shares;
 use crate::sizing;
@@ -107,6 +109,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         relay: None,
         vmm: None,
         cgroup: None,
+        hooks: Hooks::default(),
         sandbox: None,
         namespaces: Vec::new(),
     }
@@ -204,6 +207,12 @@ impl Creation {
                 rootfs: &bundle.rootfs,
                 proc: lowered.container.mounts.iter().any(|mount| mount.destination == "/proc"),
                 trees: &lowered.trees,
+                hooks: lowered.hooks.has_create().then(|| CreateHooks {
+                    hooks: &lowered.hooks.create_container,
+                    // Its PID namespace is its own.
+                    state: hooks::state_json(record, "creating", Some(1)),
+                    bundle: &bundle.path,
+                }),
                 network: &lowered.network,
                 hostname: lowered.container.hostname.as_deref(),
                 lease: vm.lease(),
@@ -216,9 +225,19 @@ impl Creation {
         })?);
         record.relay = relay.process.reference();
         record.namespaces = sandbox::namespaces(&bundle.spec, relay.process.pid);
+        record.hooks.clone_from(&lowered.hooks);
         folder.write(record)?;
         // From here on the relay keeps the cgroup.
         drop(placeholder);
+        if lowered.hooks.has_create() {
+            relay.entered()?;
+            let state = hooks::state_json(record, "creating", Some(relay.process.pid));
+            hooks::run(&lowered.hooks.create_runtime, &state, &bundle.path, None)?;
+            relay.go_on()?;
+        }
+        let own_pid = (lowered.container.namespaces.pid == Namespace::New).then_some(1);
+        lowered.container.start_hooks =
+            lowered.hooks.for_agent(&hooks::state_json(record, "created", own_pid));
 
         // The VM boots meanwhile.
         if let Some(profile) = &lowered.seccomp {

@@ -11,6 +11,7 @@ use super::{Status, status};
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
+use crate::hooks;
 use crate::machine::Control;
 use crate::shares;
 use crate::state::{Folder, Record, Root};
@@ -79,7 +80,7 @@ fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends what a record tells of, and removes it and its folder.
+/// Ends what a record tells of, removes it and its folder, and runs the `poststop` hooks.
 ///
 /// # Errors
 /// What could not be removed.
@@ -92,7 +93,15 @@ pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
     if let Some(cgroup) = &record.cgroup {
         cgroup.remove()?;
     }
-    folder.remove()
+    folder.remove()?;
+    // Each has its chance, and none can fail what is done already.
+    for hook in &record.hooks.poststop {
+        let state = hooks::state_json(record, "stopped", None);
+        if let Err(error) = hooks::run(std::slice::from_ref(hook), &state, &record.bundle, None) {
+            tracing::warn!("{error}");
+        }
+    }
+    Ok(())
 }
 
 /// Takes a member out of its sandbox's VM, if there still is one.

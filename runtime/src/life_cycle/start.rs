@@ -1,36 +1,62 @@
 //! Starting a created container.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
 use super::{Status, status};
-use crate::agent::{ClientError, Connection};
+use crate::agent::{ClientError, Connection, Visitor};
 use crate::error::ContainerError;
+use crate::hooks;
 use crate::machine::Wait;
 use crate::state::{Folder, Record};
 
-/// Lets the container's init execute its program.
+/// How long the agent may take beyond the time that `startContainer` hooks have.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// How long a container may take to end whose `poststart` hooks have failed.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Lets the container's init execute its program, and runs the `poststart` hooks. If one fails, the container is killed.
 ///
 /// # Errors
-/// [`ContainerError`] in another state than "created", or why the program cannot be executed.
+/// [`ContainerError`] in another state than "created", why the program cannot be executed, or a hook's failure.
 pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::Result<()> {
-    if !record.relay.is_some_and(|relay| relay.is_alive()) {
+    let Some(relay) = record.relay.filter(|relay| relay.is_alive()) else {
         return Err(ContainerError::HasStopped.into());
-    }
-    let init = ProcessId { container: record.id.clone(), exec: None };
-    let started = Connection::open(folder.as_fd(), Purpose::Control, wait)
-        .and_then(|mut control| control.start(&init, wait));
+    };
+    let hooks_within = record.hooks.start_within();
+    let started = if hooks_within.is_zero() {
+        execute(folder, record, wait)
+    } else {
+        execute(folder, record, &mut Visitor::new(folder.as_fd(), hooks_within + MARGIN))
+    };
     match started {
         Err(ClientError::Agent(error)) if error.kind == ErrorKind::WrongState => {
-            Err(match status(folder, record) {
+            return Err(match status(folder, record) {
                 Status::Stopped => ContainerError::HasStopped,
                 Status::Paused => ContainerError::StartPaused,
                 _ => ContainerError::AlreadyRunning,
             }
-            .into())
+            .into());
         }
-        Err(ClientError::Agent(error)) => Err(error.into()),
-        result => Ok(result?),
+        Err(ClientError::Agent(error)) => return Err(error.into()),
+        result => result?,
     }
+    let state = hooks::state_json(record, "running", Some(relay.pid));
+    hooks::run(&record.hooks.poststart, &state, &record.bundle, None).inspect_err(|_| {
+        if let Some(relay) = relay.open() {
+            // It fails only where the relay has just ended, and with it the container.
+            let _ = relay.signal(libc::SIGKILL);
+            relay.wait_end(ENDS_WITHIN);
+        }
+    })?;
+    Ok(())
+}
+
+fn execute(folder: &Folder, record: &Record, wait: &mut impl Wait) -> Result<(), ClientError> {
+    let init = ProcessId { container: record.id.clone(), exec: None };
+    Connection::open(folder.as_fd(), Purpose::Control, wait)
+        .and_then(|mut control| control.start(&init, wait))
 }

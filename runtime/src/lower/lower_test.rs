@@ -49,7 +49,7 @@ fn bind_sources_become_trees_of_the_share() {
 fn mistakes_are_named_by_their_path() {
     use serde_json::json;
     type Change = fn(&mut serde_json::Value);
-    let cases: [(Change, &str); 12] = [
+    let cases: [(Change, &str); 15] = [
         (|c| c["process"]["args"] = json!([]), "process.args"),
         (|c| c["process"]["cwd"] = json!("relative"), "process.cwd"),
         (|c| c["process"]["user"]["uid"] = json!(4294967295u32), "process.user.uid"),
@@ -67,6 +67,15 @@ fn mistakes_are_named_by_their_path() {
             "mounts[0].source",
         ),
         (|c| c["mounts"] = json!([{"destination": "/x"}]), "mounts[0].type"),
+        (|c| c["hooks"] = json!({"prestart": [{"path": "hook"}]}), "hooks.prestart[0].path"),
+        (
+            |c| c["hooks"] = json!({"poststop": [{"path": "/a"}, {"path": "/b", "timeout": 0}]}),
+            "hooks.poststop[1].timeout",
+        ),
+        (
+            |c| c["hooks"] = json!({"startContainer": [{"path": "/a", "env": ["A=\u{0}"]}]}),
+            "hooks.startContainer[0].env[0]",
+        ),
         (|c| c["hostname"] = json!("x".repeat(65)), "hostname"),
     ];
     for (change, path) in cases {
@@ -78,11 +87,11 @@ fn mistakes_are_named_by_their_path() {
 fn what_is_not_applied_is_named() {
     let lowered = lowered(|config| {
         config["process"]["apparmorProfile"] = "p".into();
-        config["hooks"] = serde_json::json!({"poststop": [{"path": "/bin/true"}]});
+        config["process"]["selinuxLabel"] = "l".into();
     })
     .unwrap();
     let text = lowered.warnings.join("; ");
-    for name in ["process.apparmorProfile", "hooks"] {
+    for name in ["process.apparmorProfile", "process.selinuxLabel"] {
         assert!(text.contains(name), "{text}");
     }
 }

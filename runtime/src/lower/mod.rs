@@ -6,6 +6,7 @@
 mod capabilities;
 mod cgroup;
 mod devices;
+mod hooks;
 mod mounts;
 mod namespaces;
 mod process;
@@ -23,6 +24,7 @@ use stockade_protocol::container::{Container, Namespace, Process, Rootfs};
 
 use crate::bundle::{Bundle, SpecError};
 use crate::container_id::ContainerId;
+use crate::hooks::Hooks;
 use crate::sandbox::Peers;
 
 pub use capabilities::NAMES as CAPABILITIES;
@@ -39,6 +41,8 @@ pub struct Lowered {
     pub trees: Vec<Tree>,
     /// `linux.seccomp`, which is compiled into the container's `seccomp` while the VM boots.
     pub seccomp: Option<seccomp::Profile>,
+    /// `hooks`. Those of the container go into its `start_hooks` when its state is known.
+    pub hooks: Hooks,
     /// For the host's cgroup.
     pub cgroup: HostCgroup,
     /// The network namespace of the relay.
@@ -119,6 +123,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, peers: &Peers) -> Result<Lowered
         },
         trees,
         seccomp: seccomp::Profile::check(linux)?,
+        hooks: hooks::lower(spec)?,
         cgroup: HostCgroup {
             path: linux.and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default(),
             ..limits.host

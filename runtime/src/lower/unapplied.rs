@@ -13,7 +13,6 @@ pub fn warnings(spec: &Spec) -> Vec<String> {
         names.extend(of_linux(linux));
     }
     let top = [
-        ("hooks", spec.hooks().as_ref().is_some_and(|hooks| *hooks != oci_spec::runtime::Hooks::default())),
         ("vm", spec.vm().is_some()),
         ("solaris", spec.solaris().is_some()),
         ("windows", spec.windows().is_some()),

@@ -21,6 +21,11 @@ pub(super) const CONNECTIONS: u8 = 4;
 /// First byte of a message to the relay: live on without your creator.
 pub(super) const COMMIT: u8 = 5;
 
+/// First byte of a message from the relay: its namespaces are as hooks should find them.
+pub(super) const ENTERED: u8 = 6;
+/// First byte of a message to the relay: the host's hooks have been run.
+pub(super) const GO_ON: u8 = 7;
+
 /// Longest message, in bytes.
 pub(super) const MESSAGE: usize = 4096;
 
@@ -98,6 +103,27 @@ impl Relay {
         Ok(Self { process, socket })
     }
 
+    /// Waits until its namespaces are as the host's hooks should find them. Only a relay with [`CreateHooks`] stops there.
+    ///
+    /// # Errors
+    /// [`RelayError::Failed`] or [`RelayError::Died`].
+    pub fn entered(&self) -> Result<(), RelayError> {
+        let mut buffer = [0; MESSAGE];
+        let (length, _) = descriptors::receive(self.socket.as_fd(), &mut buffer).map_err(system("socket"))?;
+        match buffer[..length].split_first() {
+            Some((&ENTERED, _)) => Ok(()),
+            other => Err(failure(other)),
+        }
+    }
+
+    /// Lets it go on from there.
+    ///
+    /// # Errors
+    /// [`RelayError::System`].
+    pub fn go_on(&self) -> Result<(), RelayError> {
+        descriptors::send(self.socket.as_fd(), &[GO_ON], &[]).map_err(system("socket"))
+    }
+
     /// Waits until it is in place; returns the cloned trees, in the plan's order.
     ///
     /// # Errors
@@ -111,10 +137,7 @@ impl Relay {
             match buffer[..length].split_first() {
                 Some((&TREES, _)) => trees.extend(descriptors),
                 Some((&PREPARED, _)) => return Ok(trees),
-                Some((&FAILED, text)) => {
-                    return Err(RelayError::Failed(String::from_utf8_lossy(text).into_owned()));
-                }
-                _ => return Err(RelayError::Died),
+                other => return Err(failure(other)),
             }
         }
     }
@@ -138,5 +161,13 @@ impl Relay {
     /// [`RelayError::System`].
     pub fn commit(&self) -> Result<(), RelayError> {
         descriptors::send(self.socket.as_fd(), &[COMMIT], &[]).map_err(system("socket"))
+    }
+}
+
+/// What a message that is not the expected one tells.
+fn failure(message: Option<(&u8, &[u8])>) -> RelayError {
+    match message {
+        Some((&FAILED, text)) => RelayError::Failed(String::from_utf8_lossy(text).into_owned()),
+        _ => RelayError::Died,
     }
 }

@@ -3,7 +3,11 @@
 //! ```text
 //!  create                               relay
 //!    │ clone3: pid, mount, ipc, uts (net) namespaces, the container's cgroup
-//!    ├────────────────────────────────────→│ session, mounts, clones of the host's trees
+//!    ├────────────────────────────────────→│ session, namespaces
+//!    │←──────────── ENTERED ───────────────┤ (only where there are hooks)
+//!    │ prestart, createRuntime             │
+//!    ├──────────── GO_ON ─────────────────→│ createContainer
+//!    │                                     │ mounts, clones of the host's trees
 //!    │←──────────── trees, PREPARED ───────┤ root is the bundle's rootfs
 //!    ├──── connections to the agent ──────→│ copies stdio, passes signals on
 //!    │ state, pid file                     │
@@ -18,11 +22,13 @@
 //! by: nothing is left running. `run` and `exec` in the foreground never commit.
 
 mod copy;
+mod create_hooks;
 mod last_words;
 mod launch;
 mod serve;
 mod stand_in;
 mod surroundings;
 
+pub use create_hooks::CreateHooks;
 pub use launch::{Plan, Relay};
 pub use surroundings::{Own, Surroundings};

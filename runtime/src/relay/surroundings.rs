@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, pivot_root, sethostname};
 
+use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
 use crate::lower::{NetworkNamespace, Tree};
 use crate::shares;
@@ -39,6 +40,8 @@ pub struct Own<'a> {
     pub proc: bool,
     /// Trees to clone for the guest.
     pub trees: &'a [Tree],
+    /// What is done before that.
+    pub hooks: Option<CreateHooks<'a>>,
     /// Its network namespace.
     pub network: &'a NetworkNamespace,
     /// Its hostname.
@@ -121,6 +124,9 @@ impl Own<'_> {
         let none = None::<&Path>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
             .map_err(|e| system("private mounts")(e.into()))?;
+        if let Some(hooks) = &self.hooks {
+            hooks.run(socket)?;
+        }
         send_trees(self.trees, socket)?;
         enter_rootfs(self.rootfs, self.proc)?;
         match self.hostname {

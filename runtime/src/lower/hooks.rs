@@ -1,0 +1,58 @@
+//! `hooks`: who is run when, checked.
+
+use oci_spec::runtime::{Hook as SpecHook, Spec};
+
+use super::absolute;
+use crate::bundle::SpecError;
+use crate::hooks::{Hook, Hooks};
+
+/// The hooks of a container.
+///
+/// # Errors
+/// A [`SpecError`] that names the hook.
+pub fn lower(spec: &Spec) -> Result<Hooks, SpecError> {
+    let Some(hooks) = spec.hooks() else { return Ok(Hooks::default()) };
+    // Deprecated, but engines still use it.
+    let mut create_runtime = list(hooks.prestart().as_deref(), "prestart")?;
+    create_runtime.extend(list(hooks.create_runtime().as_deref(), "createRuntime")?);
+    Ok(Hooks {
+        create_runtime,
+        create_container: list(hooks.create_container().as_deref(), "createContainer")?,
+        start_container: list(hooks.start_container().as_deref(), "startContainer")?,
+        poststart: list(hooks.poststart().as_deref(), "poststart")?,
+        poststop: list(hooks.poststop().as_deref(), "poststop")?,
+    })
+}
+
+fn list(hooks: Option<&[SpecHook]>, stage: &str) -> Result<Vec<Hook>, SpecError> {
+    let hooks = hooks.unwrap_or_default().iter().enumerate();
+    hooks.map(|(index, hook)| one(hook, format!("hooks.{stage}[{index}]"))).collect()
+}
+
+fn one(hook: &SpecHook, property: String) -> Result<Hook, SpecError> {
+    let path = absolute(hook.path(), &format!("{property}.path"))?;
+    let timeout_s = match hook.timeout().map(u32::try_from) {
+        None => None,
+        Some(Ok(seconds)) if seconds > 0 => Some(seconds),
+        Some(_) => {
+            return Err(SpecError::new(
+                format!("{property}.timeout"),
+                "is not a number of seconds greater than 0",
+            ));
+        }
+    };
+    let strings = |strings: &Option<Vec<String>>, name: &str| {
+        let strings = strings.clone().unwrap_or_default();
+        match strings.iter().position(|string| string.contains('\0')) {
+            Some(index) => Err(SpecError::new(format!("{property}.{name}[{index}]"), "contains a NUL byte")),
+            None => Ok(strings),
+        }
+    };
+    Ok(Hook {
+        path,
+        args: strings(hook.args(), "args")?,
+        env: strings(hook.env(), "env")?,
+        timeout_s,
+        property,
+    })
+}
