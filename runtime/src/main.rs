@@ -2,6 +2,7 @@
 
 mod agent;
 mod bundle;
+mod bytes;
 mod check;
 mod cli;
 mod commands;

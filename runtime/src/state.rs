@@ -72,6 +72,8 @@ pub struct Record {
     /// `hooks`, from the first that is run on: the bundle may be gone when the last are due.
     #[serde(default)]
     pub hooks: Hooks,
+    /// RAM of its VM, in MiB; `None` for one in another's VM.
+    pub guest_mib: Option<u32>,
     /// The container whose VM it is in; `None` for one with a VM of its own.
     pub sandbox: Option<String>,
     /// By which other containers may ask to be in its VM.

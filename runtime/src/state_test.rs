@@ -12,6 +12,7 @@ fn record(id: &str) -> Record {
         complete: false,
         relay: None,
         vmm: None,
+        guest_mib: Some(128),
         cgroup: None,
         hooks: Hooks::default(),
         sandbox: None,

@@ -190,10 +190,123 @@ fn one_vm_that_hangs_does_not_hide_the_others() {
     stockade.run(&["delete", "--force", "hangs"]).success();
 }
 
+/// A file of the container's cgroup on the host.
+fn on_host(stockade: &Stockade, id: &str, file: &str) -> String {
+    let relay = stockade.state(id)["pid"].as_i64().expect("pid") as i32;
+    let cgroup = host::cgroup_of(relay).expect("cgroup");
+    let path = format!("/sys/fs/cgroup{cgroup}/{file}");
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}")).trim_end().to_owned()
+}
+
+#[test]
+fn update_changes_each_limit_where_it_holds() {
+    let stockade = Stockade::new();
+    let mut shell = Shell::start(&stockade, "limited", |config| {
+        config["linux"]["resources"]["memory"] = serde_json::json!({ "limit": 64 << 20 });
+    });
+    let update = |args: &[&str]| stockade.run(&[&["update"], args, &["limited"]].concat());
+    for (args, file, value) in [
+        (&["--memory", "48m"][..], "memory.max", "50331648"),
+        (&["--memory-reservation", "16MiB"], "memory.low", "16777216"),
+        (&["--memory-swap", "96m"], "memory.swap.max", "50331648"),
+        (&["--cpu-quota", "20000"], "cpu.max", "20000 100000"),
+        (&["--cpu-period", "50000"], "cpu.max", "20000 50000"),
+        (&["--cpu-burst", "10000"], "cpu.max.burst", "10000"),
+        (&["--cpu-burst", "0", "--cpu-quota", "-1"], "cpu.max", "max 50000"),
+        (&["--cpu-share", "2048"], "cpu.weight", "174"),
+        (&["--cpu-idle", "1"], "cpu.idle", "1"),
+        (&["--cpu-idle", "0"], "cpu.idle", "0"),
+        (&["--pids-limit", "33"], "pids.max", "33"),
+        (&["--blkio-weight", "500"], "io.weight", "default 4950"),
+        // What has no effect in cgroup v2 changes nothing.
+        (&["--cpu-rt-period", "1000", "--cpu-rt-runtime", "1", "--kernel-memory", "4m"], "pids.max", "33"),
+    ] {
+        assert_eq!(update(args).success().stderr, "");
+        assert_eq!(shell.cgroup(file), value, "{args:?}");
+    }
+    update(&["--cpuset-cpus", "0", "--cpuset-mems", "0"]).success();
+    for (file, value) in
+        [("cpuset.cpus", "0"), ("cpuset.mems", "0"), ("io.weight", "default 4950"), ("pids.max", "max")]
+    {
+        assert_eq!(on_host(&stockade, "limited", file), value, "{file}");
+    }
+
+    // What cannot be done leaves everything as it was, on both sides.
+    let weights = (shell.cgroup("cpu.weight"), on_host(&stockade, "limited", "cpu.weight"));
+    update(&["--cpu-share", "512", "--cpu-quota", "30000", "--cpu-burst", "99999999"])
+        .failure(1, &["cpu.max.burst"]);
+    assert_eq!(shell.cgroup("cpu.max"), "max 50000");
+    assert_eq!((shell.cgroup("cpu.weight"), on_host(&stockade, "limited", "cpu.weight")), weights);
+    update(&["--memory", "100g"]).failure(1, &["memory.limit", "MiB", "VM"]);
+    update(&["--memory", "lots"]).failure(1, &["--memory", "64m"]);
+    update(&["--l3-cache-schema", "L3:0=f"]).failure(1, &["--l3-cache-schema"]);
+    assert_eq!(shell.cgroup("memory.max"), "50331648");
+
+    let mut command = stockade.command(&["update", "--resources", "-", "limited"]);
+    let resources =
+        r#"{"memory":{"limit":41943040},"cpu":{"quota":40000,"period":80000},"pids":{"limit":0}}"#;
+    Outcome::of(&mut command, resources.as_bytes()).success();
+    assert_eq!(
+        (shell.cgroup("memory.max"), shell.cgroup("cpu.max")),
+        ("41943040".into(), "40000 80000".into())
+    );
+    assert_eq!(shell.cgroup("pids.max"), "33");
+    let file = shell.bundle.path().join("resources.json");
+    fs::write(&file, r#"{"memory":{"limit":1,"checkBeforeUpdate":true},"cpu":{"period":"x"}}"#)
+        .expect("write");
+    update(&["--resources", text(&file)]).failure(1, &["resources.json", "cpu.period"]);
+    fs::write(&file, r#"{"memory":{"limit":600000,"checkBeforeUpdate":true}}"#).expect("write");
+    update(&["-r", text(&file)]).failure(1, &["memory.limit", "uses"]);
+
+    shell.run(&["pause"]).success();
+    update(&["--pids-limit", "-1"]).success();
+    shell.run(&["resume"]).success();
+    assert_eq!(shell.cgroup("pids.max"), "max");
+    assert_eq!(shell.end(), 0);
+}
+
+#[test]
+fn engines_find_the_vm_in_the_hosts_cgroup() {
+    let stockade = Stockade::new();
+    let shell = Shell::start(&stockade, "measured", |config| {
+        config["linux"]["resources"] = serde_json::json!({
+            "memory": { "limit": 64 << 20 }, "pids": { "limit": 50 },
+            "cpu": { "shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0" },
+            "blockIO": { "weight": 100 },
+        });
+    });
+    let relay = stockade.state("measured")["pid"].as_i64().expect("pid") as i32;
+    let vmm = stockade.vmm_pid(relay);
+    let read = |file: &str| on_host(&stockade, "measured", file);
+    let pids: Vec<i32> = read("cgroup.procs").lines().map(|pid| pid.parse().expect("pid")).collect();
+    assert!(pids.contains(&relay) && pids.contains(&vmm), "{pids:?}");
+    let number = |file: &str| read(file).parse::<u64>().unwrap_or_else(|e| panic!("{file}: {e}"));
+    // The guest's RAM, as far as it was touched, and what the VMM itself needs.
+    assert!(number("memory.current") > 16 << 20);
+    assert!(number("memory.max") > 64 << 20);
+    assert!(number("pids.current") >= 3, "the relay and the VMM's threads");
+    assert!(read("cpu.stat").lines().any(|line| line.starts_with("usage_usec") && !line.ends_with(" 0")));
+    read("io.stat");
+    // Weights and CPU sets hold for the VM; limits of CPU time and processes are the guest's.
+    assert_eq!(read("cpuset.cpus"), "0");
+    assert_eq!(read("io.weight"), "default 910");
+    assert_eq!(read("pids.max"), "max");
+    assert!(read("cpu.max").starts_with("max "));
+    assert!(number("cpu.weight") < 100);
+    assert_eq!(shell.end(), 0);
+}
+
 #[test]
 fn every_command_says_what_is_wrong_with_the_container() {
     let stockade = Stockade::new();
-    let commands: [&[&str]; 5] = [&["pause"], &["resume"], &["ps"], &["events", "--stats"], &["events"]];
+    let commands: [&[&str]; 6] = [
+        &["pause"],
+        &["resume"],
+        &["ps"],
+        &["events", "--stats"],
+        &["events"],
+        &["update", "--pids-limit", "9"],
+    ];
     fs::create_dir(stockade.root().join("half")).expect("mkdir");
     for command in commands {
         for id in ["unknown", "half"] {
@@ -209,6 +322,7 @@ fn every_command_says_what_is_wrong_with_the_container() {
         (commands[1], "container not paused"),
         (commands[3], "container not running"),
         (commands[4], "container not running"),
+        (commands[5], "container not running"),
     ] {
         stockade.run(&[command, &["over"]].concat()).failure(1, &[words]);
     }

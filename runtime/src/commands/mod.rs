@@ -23,6 +23,7 @@ pub mod spec;
 pub mod start;
 pub mod state;
 pub mod uninstall;
+pub mod update;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
         Command::List(command) => command.run(globals)?,
         Command::Ps(command) => command.run(globals)?,
         Command::Events(command) => command.run(globals)?,
+        Command::Update(command) => command.run(globals)?,
         Command::Kill(command) => command.run(globals)?,
         Command::Pause(command) => command.run(globals)?,
         Command::Resume(command) => command.run(globals)?,

@@ -56,6 +56,9 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CgroupError + '_ {
     |cause| CgroupError::File { path: path.to_owned(), cause }
 }
 
+/// A file of a cgroup and what is written to it.
+pub type Value = (&'static str, String);
+
 /// A container's cgroup and which of its folders stockade makes, itself or through systemd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
@@ -108,7 +111,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`CgroupError`]: a limit that cannot be written is an error, not a warning.
-    pub fn make(&self, values: &[(&'static str, String)]) -> Result<Option<Placeholder>, CgroupError> {
+    pub fn make(&self, values: &[Value]) -> Result<Option<Placeholder>, CgroupError> {
         if let Some(scope) = &self.scope {
             return Ok(Some(scope.start(values)?));
         }
@@ -128,6 +131,36 @@ impl Cgroup {
             write(&path, value).map_err(at(&path))?;
         }
         Ok(None)
+    }
+
+    /// Changes its limits; returns what they were. Where one cannot be changed, those before it get that back.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn update(&self, values: &[Value]) -> Result<Vec<Value>, CgroupError> {
+        let mut former: Vec<Value> = Vec::new();
+        for (file, value) in values {
+            let path = self.path.join(file);
+            let changed = fs::read_to_string(&path).and_then(|before| write(&path, value).map(|()| before));
+            match changed {
+                Ok(before) => former.push((file, before)),
+                Err(cause) => {
+                    self.restore(&former);
+                    return Err(at(&path)(cause));
+                }
+            }
+        }
+        Ok(former)
+    }
+
+    /// Takes changes of limits back.
+    pub fn restore(&self, former: &[Value]) {
+        for (file, value) in former.iter().rev() {
+            let path = self.path.join(file);
+            if let Err(cause) = write(&path, value) {
+                tracing::warn!("cgroup {}: cannot write {value:?} back: {cause}", path.display());
+            }
+        }
     }
 
     /// Its folder, to clone a process into.

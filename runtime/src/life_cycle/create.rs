@@ -110,6 +110,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         vmm: None,
         cgroup: None,
         hooks: Hooks::default(),
+        guest_mib: None,
         sandbox: None,
         namespaces: Vec::new(),
     }
@@ -178,6 +179,7 @@ impl Creation {
                     values.push(("memory.max", sizing::host_limit_bytes(launch.guest_mib()).to_string()));
                     placeholder = cgroup.make(&values)?;
                 }
+                record.guest_mib = Some(launch.guest_mib());
                 let procs = cgroup.map(Cgroup::open_procs).transpose()?;
                 let mut machine = launch.start(request.id, folder.as_fd(), procs, |vmm| {
                     record.vmm = vmm.reference();

@@ -44,24 +44,35 @@ pub fn lower(
     id: &ContainerId,
     warnings: &mut Vec<String>,
 ) -> Result<Limits, SpecError> {
-    let mut limits = Limits::default();
-    limits.guest.path = id.as_str().to_owned();
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-    limits.guest.devices = devices::rules(rules)?;
-    let Some(resources) = resources else { return Ok(limits) };
+    let rules = devices::rules(rules)?;
+    let mut limits =
+        resources.map(|resources| self::limits(resources, warnings)).transpose()?.unwrap_or_default();
+    limits.guest.path = id.as_str().to_owned();
+    limits.guest.devices = rules;
+    Ok(limits)
+}
 
+/// The part of it that can change while the container runs: all but the device rules.
+///
+/// # Errors
+/// A value that no cgroup can take.
+pub fn limits(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<Limits, SpecError> {
+    let mut limits = Limits::default();
     if let Some(given) = resources.memory() {
         memory(given, &mut limits, warnings)?;
     }
     if let Some(given) = resources.cpu() {
         cpu(given, &mut limits, warnings)?;
     }
-    if let Some(pids) = resources.pids() {
+    if let Some(pids) = resources.pids().filter(|pids| pids.limit() != 0) {
         let value = if pids.limit() > 0 { pids.limit().to_string() } else { "max".to_owned() };
         limits.guest.values.push(("pids.max".to_owned(), value));
     }
+    if let Some(given) = resources.block_io() {
+        block_io(given, &mut limits, warnings)?;
+    }
     let unapplied = [
-        ("blockIO", resources.block_io().as_ref().is_some_and(|io| *io != LinuxBlockIo::default())),
         ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())),
         ("network", resources.network().is_some()),
         ("rdma", resources.rdma().as_ref().is_some_and(|map| !map.is_empty())),
@@ -95,15 +106,17 @@ fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) 
     if let Some(Amount::Bytes(bytes)) = reservation {
         set("memory.low", bytes.to_string());
     }
-    if let (Some(Amount::Bytes(swap)), limit) = (swap, limit) {
-        // The guest has no swap, so any limit of memory plus swap holds; one below the memory limit is a mistake.
-        match limit {
-            Some(Amount::Bytes(limit)) if swap >= limit => {}
-            _ => {
-                let problem = "memory plus swap must be at least linux.resources.memory.limit";
-                return Err(SpecError::new(property("swap"), problem));
-            }
+    // The guest has no swap, but a container may look. config.json counts memory and swap together.
+    match (swap, limit) {
+        (Some(Amount::Unlimited), _) => set("memory.swap.max", "max".to_owned()),
+        (Some(Amount::Bytes(both)), Some(Amount::Bytes(limit))) if both >= limit => {
+            set("memory.swap.max", (both - limit).to_string());
         }
+        (Some(Amount::Bytes(_)), _) => {
+            let problem = "memory plus swap must be at least linux.resources.memory.limit";
+            return Err(SpecError::new(property("swap"), problem));
+        }
+        (None, _) => {}
     }
     let unapplied = [
         ("kernelTCP", given.kernel_tcp().is_some_and(|limit| limit > 0)),
@@ -177,6 +190,39 @@ fn cpu(given: &LinuxCpu, limits: &mut Limits, warnings: &mut Vec<String>) -> Res
             property("realtimeRuntime and realtimePeriod")
         ));
     }
+    Ok(())
+}
+
+/// Weights hold on the host, where the VMM does the input and output, and can be seen in the guest.
+fn block_io(given: &LinuxBlockIo, limits: &mut Limits, warnings: &mut Vec<String>) -> Result<(), SpecError> {
+    /// Weights of cgroup v1.
+    const WEIGHTS: std::ops::RangeInclusive<u16> = 10..=1000;
+    let property = |name: &str| format!("linux.resources.blockIO.{name}");
+    if let Some(weight) = given.weight().filter(|weight| *weight != 0) {
+        if !WEIGHTS.contains(&weight) {
+            return Err(SpecError::new(property("weight"), format!("{weight} is not between 10 and 1000")));
+        }
+        // cgroup v2 has 1 to 10000.
+        let weight = (1 + (u64::from(weight) - 10) * 9999 / 990).to_string();
+        limits.guest.values.push(("io.weight".to_owned(), weight.clone()));
+        limits.host.values.push(("io.weight", weight));
+    }
+    let devices = [
+        ("throttleReadBpsDevice", given.throttle_read_bps_device()),
+        ("throttleWriteBpsDevice", given.throttle_write_bps_device()),
+        ("throttleReadIOPSDevice", given.throttle_read_iops_device()),
+        ("throttleWriteIOPSDevice", given.throttle_write_iops_device()),
+    ];
+    let throttles = devices
+        .iter()
+        .filter(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty()))
+        .map(|(name, _)| *name);
+    let weights = [
+        ("leafWeight", given.leaf_weight().is_some_and(|weight| weight != 0)),
+        ("weightDevice", given.weight_device().as_ref().is_some_and(|list| !list.is_empty())),
+    ];
+    let weights = weights.iter().filter(|(_, asked)| *asked).map(|(name, _)| *name);
+    warnings.extend(throttles.chain(weights).map(|name| format!("{} is not applied yet", property(name))));
     Ok(())
 }
 

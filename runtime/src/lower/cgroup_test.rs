@@ -27,6 +27,7 @@ fn memory_goes_to_the_guest_and_sizes_the_vm() {
     assert_eq!(limits.memory, Some(1 << 20));
     assert_eq!(guest(&limits, "memory.max").as_deref(), Some("1048576"));
     assert_eq!(guest(&limits, "memory.low").as_deref(), Some("524288"));
+    assert_eq!(guest(&limits, "memory.swap.max").as_deref(), Some("1048576"));
 }
 
 #[test]
@@ -37,6 +38,25 @@ fn unlimited_is_max() {
     assert_eq!(guest(&limits, "memory.max").as_deref(), Some("max"));
     assert_eq!(guest(&limits, "pids.max").as_deref(), Some("max"));
     assert_eq!(guest(&limits, "cpu.max").as_deref(), Some("max 50000"));
+}
+
+#[test]
+fn what_is_not_given_is_left_as_it_is() {
+    let (limits, _) = limits(
+        r#"{"memory":{"limit":0},"pids":{"limit":0},"cpu":{"shares":0,"quota":0,"period":0,"cpus":""},"blockIO":{}}"#,
+    )
+    .unwrap();
+    assert_eq!((limits.guest.values.len(), limits.host.values.len()), (0, 0));
+}
+
+#[test]
+fn weights_of_block_io_hold_on_both_sides() {
+    for (weight, expected) in [(10, "1"), (500, "4950"), (1000, "10000")] {
+        let (limits, warnings) = limits(&format!(r#"{{"blockIO":{{"weight":{weight}}}}}"#)).unwrap();
+        assert_eq!(guest(&limits, "io.weight").as_deref(), Some(expected));
+        assert_eq!(limits.host.values, [("io.weight", expected.to_owned())]);
+        assert_eq!(warnings, [] as [&str; 0]);
+    }
 }
 
 #[test]
@@ -55,6 +75,7 @@ fn mistakes_are_named() {
         (r#"{"memory":{"limit":4096}}"#, "linux.resources.memory.limit"),
         (r#"{"memory":{"limit":1048576,"swap":50}}"#, "linux.resources.memory.swap"),
         (r#"{"memory":{"swap":50}}"#, "linux.resources.memory.swap"),
+        (r#"{"blockIO":{"weight":5}}"#, "linux.resources.blockIO.weight"),
         (r#"{"cpu":{"cpus":"a"}}"#, "linux.resources.cpu.cpus"),
         (r#"{"cpu":{"period":1}}"#, "linux.resources.cpu.period"),
         (r#"{"cpu":{"quota":5}}"#, "linux.resources.cpu.quota"),
@@ -68,7 +89,7 @@ fn mistakes_are_named() {
 #[test]
 fn what_has_no_place_is_warned_about() {
     let (_, warnings) = limits(
-        r#"{"memory":{"swappiness":60},"blockIO":{"weight":10},"unified":{"io.weight":"5"},
+        r#"{"memory":{"swappiness":60},"blockIO":{"leafWeight":10},"unified":{"io.weight":"5"},
             "network":{"classID":1},"cpu":{"realtimeRuntime":5}}"#,
     )
     .unwrap();

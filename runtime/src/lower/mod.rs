@@ -28,7 +28,7 @@ use crate::hooks::Hooks;
 use crate::sandbox::Peers;
 
 pub use capabilities::NAMES as CAPABILITIES;
-pub use cgroup::HostCgroup;
+pub use cgroup::{HostCgroup, Limits, limits};
 pub use mounts::options as mount_options;
 pub use namespaces::{APPLIED as NAMESPACES, NetworkNamespace};
 

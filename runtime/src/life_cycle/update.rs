@@ -1,0 +1,111 @@
+//! Changing the limits of a container that is there: on the host and in the guest, or on neither.
+
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+
+use super::{Visit, explain};
+use crate::bundle::SpecError;
+use crate::lower::{self, Limits};
+use crate::stats::CgroupFiles;
+
+/// Bytes of a MiB.
+const MIB: u64 = 1 << 20;
+
+/// Changes the limits that are given, and leaves the others as they are.
+///
+/// # Errors
+/// A value that cannot be used, [`crate::error::ContainerError::NotRunning`], or why a cgroup did not take a value; the
+/// limits are as they were then.
+pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
+    let files = visit.ask(|control, id, wait| control.cgroup_files(id, wait)).map_err(explain)?;
+    let files = CgroupFiles::new(files);
+    let wanted = completed(wanted, &files);
+    let mut warnings = Vec::new();
+    let limits = lower::limits(&wanted, &mut warnings)?;
+    let checked = wanted.memory().and_then(|memory| memory.check_before_update()).unwrap_or(false);
+    check_memory(&limits, guest_mib(visit), checked, &files)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+
+    let cgroup = visit.record.cgroup.as_ref();
+    let former = cgroup.map(|cgroup| cgroup.update(&limits.host.values)).transpose()?;
+    visit.ask(|control, id, wait| control.update(id, limits.guest.values, wait)).map_err(|error| {
+        if let (Some(cgroup), Some(former)) = (cgroup, &former) {
+            cgroup.restore(former);
+        }
+        explain(error)
+    })
+}
+
+/// RAM of the VM that the container is in, in MiB.
+fn guest_mib(visit: &Visit) -> Option<u32> {
+    let sandbox = visit.record.sandbox.as_ref();
+    visit.record.guest_mib.or_else(|| visit.folder.neighbour(sandbox?)?.guest_mib)
+}
+
+/// What belongs together in one cgroup file or one condition, but may be given apart, is completed from what is in
+/// force: quota and period, memory with and without swap.
+fn completed(wanted: &LinuxResources, files: &CgroupFiles) -> LinuxResources {
+    let mut completed = wanted.clone();
+    if let Some(cpu) = wanted.cpu() {
+        completed.set_cpu(Some(complete_cpu(cpu.clone(), files)));
+    }
+    if let Some(memory) = wanted.memory() {
+        completed.set_memory(Some(complete_memory(*memory, files)));
+    }
+    completed
+}
+
+fn complete_cpu(mut cpu: LinuxCpu, files: &CgroupFiles) -> LinuxCpu {
+    let given = (cpu.quota().is_some_and(|quota| quota != 0), cpu.period().is_some_and(|period| period != 0));
+    let Some((quota, period)) = files.text("cpu.max").and_then(|text| text.split_once(' ')) else {
+        return cpu;
+    };
+    match given {
+        (true, false) => drop(cpu.set_period(period.parse().ok())),
+        (false, true) => drop(cpu.set_quota(Some(quota.parse().unwrap_or(-1)))),
+        _ => {}
+    }
+    cpu
+}
+
+fn complete_memory(mut memory: LinuxMemory, files: &CgroupFiles) -> LinuxMemory {
+    let given = (memory.limit().filter(|limit| *limit != 0), memory.swap().filter(|swap| *swap != 0));
+    match given {
+        (None, Some(swap)) if swap > 0 => {
+            let limit = files.number("memory.max").and_then(|limit| i64::try_from(limit).ok());
+            memory.set_limit(limit);
+        }
+        // As runc: whoever takes one limit away takes both.
+        (Some(-1), None) => drop(memory.set_swap(Some(-1))),
+        _ => {}
+    }
+    memory
+}
+
+/// A limit above what the VM has would never be reached: the guest would run out of memory before.
+fn check_memory(
+    limits: &Limits,
+    guest_mib: Option<u32>,
+    checked: bool,
+    files: &CgroupFiles,
+) -> Result<(), SpecError> {
+    const PROPERTY: &str = "linux.resources.memory.limit";
+    let Some(limit) = limits.memory else { return Ok(()) };
+    let unchanged = files.number("memory.max") == Some(limit);
+    if let Some(guest_mib) = guest_mib.filter(|mib| limit > u64::from(*mib) * MIB && !unchanged) {
+        let problem = format!(
+            "{limit} bytes are more than the {guest_mib} MiB of RAM that the container's VM has, which cannot grow \
+             yet; create the container anew with this limit"
+        );
+        return Err(SpecError::new(PROPERTY, problem));
+    }
+    let used = files.number("memory.current").unwrap_or(0);
+    if checked && used > limit {
+        let problem = format!("{limit} bytes are less than the {used} that the container uses now");
+        return Err(SpecError::new(PROPERTY, problem));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "update_test.rs"]
+mod tests;
