@@ -229,6 +229,50 @@ fn a_damaged_record_is_named_and_its_container_removed_all_the_same() {
     before.assert_same_now();
 }
 
+#[test]
+fn a_hundred_containers_are_listed_and_the_living_told_from_the_dead() {
+    let stockade = Stockade::new();
+    let bundles = [sleeper(), sleeper(), sleeper()];
+    let before = Snapshot::take();
+    let relay = stockade.create(&bundles[0], "dead-0");
+    kill(relay, libc::SIGKILL);
+    host::wait_for_end(relay);
+    let record = fs::read(stockade.root().join("dead-0/state.json")).expect("state.json");
+    for number in 1..98 {
+        let id = format!("dead-{number}");
+        let mut record: Value = serde_json::from_slice(&record).expect("JSON");
+        record["id"] = id.as_str().into();
+        fs::create_dir(stockade.root().join(&id)).expect("folder");
+        fs::write(stockade.root().join(&id).join("state.json"), record.to_string()).expect("write");
+    }
+    stockade.create(&bundles[1], "waiting");
+    stockade.create(&bundles[2], "alive");
+    stockade.run(&["start", "alive"]).success();
+
+    let listed: Value =
+        serde_json::from_str(&stockade.run(&["list", "-f", "json"]).success().stdout).expect("JSON");
+    let listed = listed.as_array().expect("array");
+    assert_eq!(listed.len(), 100);
+    for container in listed {
+        let id = container["id"].as_str().expect("id");
+        let status = match id {
+            "waiting" => "created",
+            "alive" => "running",
+            _ => "stopped",
+        };
+        assert_eq!(container["status"], status, "{id}");
+        assert_eq!(container["pid"] == 0, status == "stopped", "{id}");
+    }
+    assert_eq!(stockade.run(&["list", "--quiet"]).success().stdout.lines().count(), 100);
+    assert_eq!(stockade.run(&["list"]).success().stdout.lines().count(), 101);
+
+    for id in stockade.run(&["list", "-q"]).success().stdout.lines() {
+        stockade.run(&["delete", "--force", id]).success();
+    }
+    assert_eq!(stockade.run(&["list", "-q"]).success().stdout, "");
+    before.assert_same_now();
+}
+
 /// A creator that is killed while its VM hangs: neither can undo anything.
 #[test]
 fn a_half_created_container_is_stopped_and_can_be_deleted() {

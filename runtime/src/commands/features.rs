@@ -6,9 +6,10 @@
 use std::io::{self, Write};
 
 use clap::Args;
+use oci_spec::runtime::LinuxSeccompFilterFlag;
 use serde_json::{Value, json};
 
-use crate::lower;
+use crate::lower::{self, seccomp};
 use crate::version;
 
 /// Print what this runtime can apply of config.json, as JSON.
@@ -39,7 +40,7 @@ fn features() -> Value {
             "namespaces": lower::NAMESPACES,
             "capabilities": &lower::CAPABILITIES[..],
             "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": false, "rdma": false },
-            "seccomp": off,
+            "seccomp": seccomp(),
             "apparmor": off,
             "selinux": off,
             "intelRdt": off,
@@ -53,6 +54,22 @@ fn features() -> Value {
             "io.stockade.isolation": "kvm",
         },
         "potentiallyUnsafeConfigAnnotations": [],
+    })
+}
+
+fn seccomp() -> Value {
+    json!({
+        "enabled": true,
+        "actions": seccomp::ACTIONS,
+        "operators": seccomp::OPERATORS,
+        "archs": seccomp::ARCHITECTURES,
+        "knownFlags": [
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow,
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv,
+        ],
+        "supportedFlags": seccomp::FLAGS.map(|(flag, _)| flag),
     })
 }
 

@@ -14,7 +14,10 @@ fn they_are_what_the_specification_describes() {
 #[test]
 fn lists_are_sorted_and_without_repetition() {
     let features = features();
-    for list in [&features["mountOptions"], &features["linux"]["namespaces"]] {
+    let linux = &features["linux"];
+    let seccomp =
+        ["actions", "operators", "archs", "knownFlags", "supportedFlags"].map(|list| &linux["seccomp"][list]);
+    for list in [&features["mountOptions"], &linux["namespaces"]].into_iter().chain(seccomp) {
         let names: Vec<&str> = list.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
         assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
     }

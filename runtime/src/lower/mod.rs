@@ -11,7 +11,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod rlimits;
-mod seccomp;
+pub mod seccomp;
 #[cfg(test)]
 mod seccomp_fixture;
 mod seccomp_program;

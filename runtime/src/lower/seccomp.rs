@@ -28,6 +28,38 @@ const API_LEVEL: u32 = 4;
 /// Longest program, in bytes: BPF_MAXINSNS instructions.
 const LONGEST: usize = 4096 * 8;
 
+/// Actions that a profile may ask for: all but SCMP_ACT_NOTIFY.
+pub const ACTIONS: [LinuxSeccompAction; 8] = [
+    LinuxSeccompAction::ScmpActAllow,
+    LinuxSeccompAction::ScmpActErrno,
+    LinuxSeccompAction::ScmpActKill,
+    LinuxSeccompAction::ScmpActKillProcess,
+    LinuxSeccompAction::ScmpActKillThread,
+    LinuxSeccompAction::ScmpActLog,
+    LinuxSeccompAction::ScmpActTrace,
+    LinuxSeccompAction::ScmpActTrap,
+];
+
+/// Comparisons of a system call's argument.
+pub const OPERATORS: [LinuxSeccompOperator; 7] = [
+    LinuxSeccompOperator::ScmpCmpEq,
+    LinuxSeccompOperator::ScmpCmpGe,
+    LinuxSeccompOperator::ScmpCmpGt,
+    LinuxSeccompOperator::ScmpCmpLe,
+    LinuxSeccompOperator::ScmpCmpLt,
+    LinuxSeccompOperator::ScmpCmpMaskedEq,
+    LinuxSeccompOperator::ScmpCmpNe,
+];
+
+/// Architectures of the guest's processes.
+pub const ARCHITECTURES: [Arch; 3] = [Arch::ScmpArchX32, Arch::ScmpArchX86, Arch::ScmpArchX86_64];
+
+/// Flags that have an effect. TSYNC and WAIT_KILLABLE_RECV are about threads and listeners, of which there are none.
+pub const FLAGS: [(LinuxSeccompFilterFlag, u32); 2] = [
+    (LinuxSeccompFilterFlag::SeccompFilterFlagLog, libc::SECCOMP_FILTER_FLAG_LOG as u32),
+    (LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32),
+];
+
 /// A profile without mistakes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile(LinuxSeccomp);
@@ -123,7 +155,7 @@ fn path(property: &str) -> String {
 }
 
 fn check_action(action: LinuxSeccompAction, property: &str) -> Result<(), SpecError> {
-    if action == LinuxSeccompAction::ScmpActNotify {
+    if !ACTIONS.contains(&action) {
         let problem = "SCMP_ACT_NOTIFY needs a listener, and one of the host cannot serve the VM's kernel";
         return Err(SpecError::new(property, problem));
     }
@@ -220,17 +252,14 @@ fn condition(arg: &LinuxSeccompArg) -> ScmpArgCompare {
 }
 
 /// `SECCOMP_FILTER_FLAG_*`. An absent list stands for SPEC_ALLOW, as with runc: the filter is no reason for a slower
-/// program. TSYNC and WAIT_KILLABLE_RECV are about threads and listeners, of which there are none.
+/// program.
 fn flags(flags: Option<&[LinuxSeccompFilterFlag]>) -> u32 {
     let Some(flags) = flags else { return libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32 };
-    flags.iter().fold(0, |all, flag| {
-        all | match flag {
-            LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG as u32,
-            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32,
-            other => {
-                tracing::debug!("linux.seccomp.flags: {other} has no effect");
-                0
-            }
+    flags.iter().fold(0, |all, flag| match FLAGS.iter().find(|(effective, _)| effective == flag) {
+        Some((_, bit)) => all | bit,
+        None => {
+            tracing::debug!("linux.seccomp.flags: {flag} has no effect");
+            all
         }
     })
 }
