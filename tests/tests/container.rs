@@ -1,5 +1,7 @@
 //! What a process in the container sees of its config.json.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::json;
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Stockade, text};
@@ -167,13 +169,27 @@ fn dev_is_as_the_specification_demands() {
 
 #[test]
 fn a_readonly_root_refuses_writes_and_tmpfs_takes_them() {
-    let out = sees("echo a > /file || echo refused; echo b > /tmp/file && cat /tmp/file", |config| {
+    let script = "echo a > /file || echo refused; echo b > /tmp/file && cat /tmp/file; \
+                  sed -n 1p /etc/passwd; stat -c '%a %N' /etc/sub /etc/sub/link; echo c >> /etc/passwd && echo copied";
+    let bundle = Bundle::script(&format!("exec 2>/dev/null; {script}")).edit(|config| {
         config["root"]["readonly"] = true.into();
-        config["mounts"].as_array_mut().expect("mounts").push(json!({
-            "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m", "mode=1777"]
-        }));
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        let tmpfs = |destination: &str, options: &[&str]| {
+            json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options })
+        };
+        mounts.push(tmpfs("/tmp", &["size=1m", "mode=1777"]));
+        mounts.push(tmpfs("/etc", &["nosuid", "nodev", "tmpcopyup"]));
     });
-    assert_eq!(out, "refused\nb\n");
+    let etc = bundle.rootfs().join("etc");
+    std::fs::create_dir(etc.join("sub")).expect("folder");
+    std::fs::set_permissions(etc.join("sub"), std::fs::Permissions::from_mode(0o1750)).expect("mode");
+    std::os::unix::fs::symlink("/proc/1/root", etc.join("sub/link")).expect("link");
+    let outcome = Stockade::new().run_bundle(&bundle, "tmpfs").success();
+    assert_eq!(
+        outcome.stdout,
+        "refused\nb\nroot:x:0:0:root:/root:/bin/sh\n1750 '/etc/sub'\n777 '/etc/sub/link' -> '/proc/1/root'\ncopied\n"
+    );
+    assert!(!std::fs::read_to_string(etc.join("passwd")).expect("passwd").contains("\nc\n"));
 }
 
 #[test]

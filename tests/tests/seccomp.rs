@@ -76,6 +76,23 @@ fn without_no_new_privs_an_unprivileged_user_is_filtered_too() {
 }
 
 #[test]
+fn an_exec_is_filtered_as_the_init_is() {
+    let bundle = Bundle::busybox(&["sleep", "1000"]).edit(|config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EXDEV }],
+        });
+    });
+    let stockade = Stockade::new();
+    stockade.create(&bundle, "filtered");
+    stockade.run(&["start", "filtered"]).success();
+    let outcome = stockade.run(&["exec", "filtered", "mkdir", "/tmp/d"]);
+    assert_eq!(outcome.status, 1, "{outcome:#?}");
+    assert!(outcome.stderr.contains("Invalid cross-device link"), "{outcome:#?}");
+    stockade.run(&["delete", "--force", "filtered"]).success();
+}
+
+#[test]
 fn kill_ends_the_process_by_sigsys() {
     let outcome =
         run("mkdir d", json!([{ "names": ["mkdir"], "action": "SCMP_ACT_KILL_PROCESS" }]), |config| {

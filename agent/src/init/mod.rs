@@ -10,6 +10,7 @@ use stockade_protocol::container::{Container, Process, SeccompFilter};
 use crate::error::{ErrorKind, Result, error};
 
 mod capabilities;
+mod copy_up;
 mod credentials;
 mod devices;
 mod environment;

@@ -1,18 +1,20 @@
 //! `mounts`, in the order of config.json.
 
 use std::{
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
 use nix::{
-    fcntl::OFlag,
+    errno::Errno,
+    fcntl::{OFlag, openat},
     mount::{MsFlags, mount},
-    sys::stat::{SFlag, fstat},
+    sys::stat::{Mode, SFlag, fstat},
 };
 use stockade_protocol::container::{Mount, MountSource};
 
 use super::{
+    copy_up,
     resolve::{Missing, Root},
     rootfs::{open_shared, path_of},
 };
@@ -93,14 +95,32 @@ fn mount_file_system(
     }
     let data = Some(entry.data.as_str()).filter(|data| !data.is_empty());
     mount(Some(source), path_of(&target).as_str(), Some(fstype), flags, data).or_spec(step)?;
-    if fills_later || !entry.propagation.is_empty() {
+    if fills_later || entry.copy_up || !entry.propagation.is_empty() {
         let top = root.open(destination, OFlag::O_PATH).or_spec(step)?;
+        if entry.copy_up {
+            copy_up(&target, &top, entry).or_spec(|| format!("{}: tmpcopyup", step()))?;
+        }
         propagate(&top, entry)?;
         if fills_later {
             mounted.readonly.push((destination.to_owned(), top));
         }
     }
     Ok(())
+}
+
+/// The new mount looks like the folder that it covers, but where its options say otherwise.
+fn copy_up(covered: &OwnedFd, mount: &OwnedFd, entry: &Mount) -> Result<(), Errno> {
+    let has_own = entry
+        .data
+        .split(',')
+        .any(|option| ["mode=", "uid=", "gid="].iter().any(|attribute| option.starts_with(attribute)));
+    // To be changed and filled it has to be more than named.
+    let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mount = openat(mount, ".", open, Mode::empty())?;
+    if !has_own {
+        copy_up::copy_attributes(covered.as_fd(), mount.as_fd())?;
+    }
+    copy_up::copy_content(covered.as_fd(), mount.as_fd())
 }
 
 fn propagate(mount: &OwnedFd, entry: &Mount) -> Result<()> {

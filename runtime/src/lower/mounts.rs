@@ -21,7 +21,7 @@ const PROPAGATIONS: [(&str, u64); 8] = [
 ];
 
 /// Options that set or clear one flag. `defaults` and the like change nothing.
-const FLAGS: [(&str, Change); 32] = [
+const FLAGS: [(&str, Change); 34] = [
     ("defaults", Change::Set(0)),
     ("ro", Change::Set(libc::MS_RDONLY)),
     ("rw", Change::Clear(libc::MS_RDONLY)),
@@ -52,6 +52,8 @@ const FLAGS: [(&str, Change); 32] = [
     ("noiversion", Change::Clear(libc::MS_I_VERSION)),
     ("acl", Change::Set(libc::MS_POSIXACL)),
     ("noacl", Change::Clear(libc::MS_POSIXACL)),
+    ("nosymfollow", Change::Set(libc::MS_NOSYMFOLLOW)),
+    ("symfollow", Change::Clear(libc::MS_NOSYMFOLLOW)),
     ("bind", Change::Set(libc::MS_BIND)),
     ("rbind", Change::Set(libc::MS_BIND | libc::MS_REC)),
 ];
@@ -59,14 +61,15 @@ const FLAGS: [(&str, Change); 32] = [
 /// Read-only, everything mounted below included.
 const RECURSIVE_READONLY: &str = "rro";
 
+/// What the image has at the destination is copied into the tmpfs, or not.
+const COPY_UP: &str = "tmpcopyup";
+const NO_COPY_UP: &str = "notmpcopyup";
+
 /// Options of OCI runtimes that no part of stockade applies yet.
-const UNAPPLIED: [&str; 12] = [
-    "tmpcopyup",
-    "notmpcopyup",
+const UNAPPLIED: [&str; 9] = [
     "copy-symlink",
     "idmap",
     "ridmap",
-    "nosymfollow",
     "rnosuid",
     "rnodev",
     "rnoexec",
@@ -85,7 +88,8 @@ enum Change {
 pub fn options() -> Vec<&'static str> {
     let flags = FLAGS.iter().map(|(name, _)| *name);
     let propagations = PROPAGATIONS.iter().map(|(name, _)| *name);
-    let mut names: Vec<_> = flags.chain(propagations).chain([RECURSIVE_READONLY]).collect();
+    let others = [RECURSIVE_READONLY, COPY_UP, NO_COPY_UP];
+    let mut names: Vec<_> = flags.chain(propagations).chain(others).collect();
     names.sort_unstable();
     names
 }
@@ -97,6 +101,7 @@ struct Options {
     propagation: Vec<u64>,
     data: Vec<String>,
     recursive_readonly: bool,
+    copy_up: bool,
     unapplied: Vec<String>,
 }
 
@@ -115,6 +120,8 @@ impl Options {
             } else if option == RECURSIVE_READONLY {
                 parsed.recursive_readonly = true;
                 parsed.flags |= libc::MS_RDONLY;
+            } else if let COPY_UP | NO_COPY_UP = option {
+                parsed.copy_up = option == COPY_UP;
             } else if UNAPPLIED.contains(&option)
                 || option.starts_with("idmap=")
                 || option.starts_with("ridmap=")
@@ -149,6 +156,10 @@ pub fn lower(
             names.extend(mapped.then(|| "uidMappings and gidMappings".to_owned()));
             warnings.push(format!("{property}: not applied yet: {}", names.join(", ")));
         }
+        let copy_up = options.copy_up && !is_bind && spec.typ().as_deref() == Some("tmpfs");
+        if options.copy_up && !copy_up {
+            warnings.push(format!("{property}: tmpcopyup is for a tmpfs only"));
+        }
         let source = if is_bind {
             let tree = tree(bundle, spec, &options, &property, trees.len())?;
             if !options.data.is_empty() {
@@ -166,7 +177,7 @@ pub fn lower(
             propagation: options.propagation,
             data: if is_bind { String::new() } else { options.data.join(",") },
             source,
-            copy_up: false,
+            copy_up,
         });
     }
     Ok((mounts, trees))
