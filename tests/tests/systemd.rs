@@ -1,7 +1,7 @@
 //! `--systemd-cgroup`: scopes instead of folders. `tests/run` boots these in a lab with systemd as PID 1.
 
 use std::collections::HashMap;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use stockade_tests::bundle::Bundle;
@@ -69,6 +69,8 @@ fn a_container_is_a_delegated_scope_with_its_limits_in_the_slice_that_is_named()
     assert_eq!(processes.lines().count(), 2, "relay and VMM: {processes}");
 
     stockade.run(&["start", "scoped"]).success();
+    stockade.run(&["update", "--cpu-share", "262144", "scoped"]).success();
+    assert_eq!(show("cri-c1.scope")["CPUWeight"], "10000");
     stockade.run(&["delete", "--force", "scoped"]).success();
     assert!(!std::path::Path::new("/sys/fs/cgroup").join(&cgroup[1..]).exists());
     assert_eq!(units("cri-c1.scope"), "");
@@ -86,6 +88,29 @@ fn run_leaves_nothing_and_may_be_repeated_at_once() {
         assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("0::/\n", ""));
         assert_eq!(units("stockade-again.scope"), "");
     }
+    before.assert_same_now();
+}
+
+#[test]
+fn a_creator_that_is_killed_leaves_what_delete_removes() {
+    let stockade = Stockade::new();
+    let bundle = Bundle::busybox(&["true"]);
+    let marker = bundle.rootfs().join("marker");
+    let script = format!("touch {}; sleep 1000", marker.display());
+    let bundle = bundle.edit(|config| {
+        let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] });
+        config["hooks"] = json!({ "createRuntime": [hook] });
+    });
+    let before = Snapshot::take();
+    let mut create = stockade.command(&["--systemd-cgroup", "create", "-b", text(bundle.path()), "killed"]);
+    create.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut create = create.spawn().expect("create");
+    host::wait_for_file(&marker);
+    create.kill().expect("kill");
+    create.wait().expect("wait");
+    stockade.run(&["delete", "--force", "killed"]).success();
+    assert_eq!(units("stockade-killed.scope"), "");
+    host::pids_named("sleep").into_iter().for_each(host::wait_for_end);
     before.assert_same_now();
 }
 

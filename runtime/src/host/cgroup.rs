@@ -126,40 +126,41 @@ impl Cgroup {
                 _ => {}
             }
         }
-        for (file, value) in values {
-            let path = self.path.join(file);
-            write(&path, value).map_err(at(&path))?;
-        }
+        self.set(values)?;
         Ok(None)
     }
 
-    /// Changes its limits; returns what they were. Where one cannot be changed, those before it get that back.
+    /// Changes its limits; returns what they were. Where one cannot be changed, all are as before.
     ///
     /// # Errors
-    /// [`CgroupError::File`].
+    /// [`CgroupError`].
     pub fn update(&self, values: &[Value]) -> Result<Vec<Value>, CgroupError> {
-        let mut former: Vec<Value> = Vec::new();
-        for (file, value) in values {
+        let read = |file: &'static str| {
             let path = self.path.join(file);
-            let changed = fs::read_to_string(&path).and_then(|before| write(&path, value).map(|()| before));
-            match changed {
-                Ok(before) => former.push((file, before)),
-                Err(cause) => {
-                    self.restore(&former);
-                    return Err(at(&path)(cause));
-                }
-            }
-        }
+            fs::read_to_string(&path).map(|text| (file, text.trim_end().to_owned())).map_err(at(&path))
+        };
+        let former = values.iter().map(|(file, _)| read(file)).collect::<Result<Vec<Value>, _>>()?;
+        self.set(values).inspect_err(|_| self.restore(&former))?;
         Ok(former)
     }
 
     /// Takes changes of limits back.
     pub fn restore(&self, former: &[Value]) {
-        for (file, value) in former.iter().rev() {
-            let path = self.path.join(file);
-            if let Err(cause) = write(&path, value) {
-                tracing::warn!("cgroup {}: cannot write {value:?} back: {cause}", path.display());
+        for value in former.iter().rev() {
+            if let Err(error) = self.set(std::slice::from_ref(value)) {
+                tracing::warn!("cannot take a change of {} back: {error}", value.0);
             }
+        }
+    }
+
+    /// A scope's limits are systemd's, which writes them again whenever it sees fit.
+    fn set(&self, values: &[Value]) -> Result<(), CgroupError> {
+        match &self.scope {
+            Some(scope) => Ok(scope.set(values)?),
+            None => values.iter().try_for_each(|(file, value)| {
+                let path = self.path.join(file);
+                write(&path, value).map_err(at(&path))
+            }),
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::cgroup;
 use super::systemd::{Properties, Systemd, SystemdError, Value};
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
@@ -96,7 +97,7 @@ impl Scope {
     ///
     /// # Errors
     /// [`ScopeError`].
-    pub fn start(&self, values: &[(&'static str, String)]) -> Result<Placeholder, ScopeError> {
+    pub fn start(&self, values: &[cgroup::Value]) -> Result<Placeholder, ScopeError> {
         let placeholder = Placeholder::start().map_err(ScopeError::Placeholder)?;
         let mut properties: Properties = vec![
             property("Description", Value::Text(format!("stockade container {}", self.unit))),
@@ -112,13 +113,20 @@ impl Scope {
         for accounting in ["MemoryAccounting", "CPUAccounting", "IOAccounting", "TasksAccounting"] {
             properties.push(property(accounting, Value::Flag(true)));
         }
-        for (file, value) in values {
-            let limit = limit(file, value)
-                .ok_or_else(|| ScopeError::Value { file: (*file).to_owned(), value: value.clone() })?;
-            properties.push(limit);
-        }
+        properties.extend(limits(values)?);
         Systemd::connect()?.start_scope(&self.unit, &properties)?;
         Ok(placeholder)
+    }
+
+    /// Changes limits, given as files of its cgroup, until it ends.
+    ///
+    /// # Errors
+    /// [`ScopeError`].
+    pub fn set(&self, values: &[cgroup::Value]) -> Result<(), ScopeError> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        Ok(Systemd::connect()?.set(&self.unit, &limits(values)?)?)
     }
 
     /// Stops it, with all that is in it. Fine if it is gone already.
@@ -161,6 +169,13 @@ fn property(name: &str, value: Value) -> (String, Value) {
     (name.to_owned(), value)
 }
 
+fn limits(values: &[cgroup::Value]) -> Result<Properties, ScopeError> {
+    let property = |(file, value): &cgroup::Value| {
+        limit(file, value).ok_or_else(|| ScopeError::Value { file: (*file).to_owned(), value: value.clone() })
+    };
+    values.iter().map(property).collect()
+}
+
 /// A cgroup's file as a property.
 fn limit(file: &str, value: &str) -> Option<(String, Value)> {
     let number = |value: &str| match value {
@@ -169,6 +184,7 @@ fn limit(file: &str, value: &str) -> Option<(String, Value)> {
     };
     Some(match file {
         "memory.max" => property("MemoryMax", Value::Number(number(value)?)),
+        "io.weight" => property("IOWeight", Value::Number(number(value.trim_start_matches("default "))?)),
         "cpu.weight" => property("CPUWeight", Value::Number(number(value)?)),
         "cpuset.cpus" => property("AllowedCPUs", Value::Bytes(bits(value)?)),
         "cpuset.mems" => property("AllowedMemoryNodes", Value::Bytes(bits(value)?)),

@@ -51,6 +51,7 @@ fn limits_become_properties() {
     assert_eq!(limit("memory.max", "4096"), Some(property("MemoryMax", Value::Number(4096))));
     assert_eq!(limit("memory.max", "max"), Some(property("MemoryMax", Value::Number(u64::MAX))));
     assert_eq!(limit("cpuset.cpus", "0-2,9"), Some(property("AllowedCPUs", Value::Bytes(vec![0b111, 0b10]))));
+    assert_eq!(limit("io.weight", "default 100"), Some(property("IOWeight", Value::Number(100))));
     assert_eq!(limit("cpuset.cpus", "3-1"), None);
     assert_eq!(limit("cpuset.cpus", "0-99999999999"), None);
     assert_eq!(limit("io.max", "x"), None);

@@ -142,6 +142,17 @@ impl Systemd {
         self.ask(&mut message)
     }
 
+    /// Changes properties of a unit for as long as it runs.
+    ///
+    /// # Errors
+    /// [`SystemdError`].
+    pub fn set(&mut self, unit: &str, properties: &Properties) -> Result<(), SystemdError> {
+        let until_it_ends = true;
+        let mut message = call("SetUnitProperties");
+        message.body.push_param3(unit, until_it_ends, properties)?;
+        self.ask(&mut message)?.map(drop).map_err(|refusal| refusal.of("change", unit))
+    }
+
     /// Stops a unit and waits until it is gone. Fine if it is gone already.
     ///
     /// # Errors
