@@ -187,7 +187,7 @@ fn a_readonly_root_refuses_writes_and_tmpfs_takes_them() {
     let outcome = Stockade::new().run_bundle(&bundle, "tmpfs").success();
     assert_eq!(
         outcome.stdout,
-        "refused\nb\nroot:x:0:0:root:/root:/bin/sh\n1750 '/etc/sub'\n777 '/etc/sub/link' -> '/proc/1/root'\ncopied\n"
+        "refused\nb\nroot:x:0:0:root:/root:/bin/sh\n1750 /etc/sub\n777 '/etc/sub/link' -> '/proc/1/root'\ncopied\n"
     );
     assert!(!std::fs::read_to_string(etc.join("passwd")).expect("passwd").contains("\nc\n"));
 }

@@ -118,7 +118,7 @@ fn a_creator_that_is_killed_in_a_hook_leaves_what_delete_removes() {
     let stockade = Stockade::new();
     let bundle = Bundle::busybox(&["true"]);
     let marker = bundle.rootfs().join("marker");
-    let script = format!("touch {}; sleep 1000", marker.display());
+    let script = format!("touch {}; exec sleep 1000", marker.display());
     let bundle = bundle.edit(|config| config["hooks"] = json!({ "createRuntime": [hook(&script)] }));
     let before = Snapshot::take();
     let mut create = stockade

@@ -96,7 +96,7 @@ fn a_creator_that_is_killed_leaves_what_delete_removes() {
     let stockade = Stockade::new();
     let bundle = Bundle::busybox(&["true"]);
     let marker = bundle.rootfs().join("marker");
-    let script = format!("touch {}; sleep 1000", marker.display());
+    let script = format!("touch {}; exec sleep 1000", marker.display());
     let bundle = bundle.edit(|config| {
         let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] });
         config["hooks"] = json!({ "createRuntime": [hook] });
