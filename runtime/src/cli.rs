@@ -111,6 +111,8 @@ pub enum Command {
     Ps(commands::ps::Ps),
     /// Print a container's statistics and events as JSON lines
     Events(commands::events::Events),
+    /// Show what containers and their VMs use, live
+    Top(commands::top::Top),
     /// Change the limits of a container
     Update(Box<commands::update::Update>),
     /// Send a signal to a container

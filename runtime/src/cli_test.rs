@@ -29,6 +29,7 @@ fn the_lines_that_engines_send_are_understood() {
         "stockade check --format json",
         "stockade state ID",
         "stockade pause ID",
+        "stockade top --once --interval 500ms",
         "stockade update --resources - ID",
         "stockade update --resources=FILE ID",
         "stockade update ID --memory 64m --memory-swap -1 --cpu-quota -1 --pids-limit -1",

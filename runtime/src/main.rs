@@ -29,6 +29,7 @@ mod sys;
 mod table;
 mod terminal;
 mod tsc;
+mod usage;
 mod users;
 mod version;
 

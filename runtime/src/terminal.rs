@@ -1,6 +1,6 @@
 //! Terminals on the host: the pseudo-terminal that an engine asks for, and the user's own in raw mode.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
@@ -103,6 +103,67 @@ impl Drop for RawMode {
         // A terminal that is gone needs no restoring.
         let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before);
     }
+}
+
+/// The terminal as a screen that is drawn anew, instead of lines that scroll; as it was before when dropped.
+#[derive(Debug)]
+pub struct FullScreen {
+    keyboard: Option<RawMode>,
+}
+
+impl FullScreen {
+    /// Takes the terminal of stdout over, and that of stdin if it is one.
+    ///
+    /// # Errors
+    /// tcsetattr(3)'s or write(2)'s.
+    pub fn enter() -> io::Result<Self> {
+        let screen = Self { keyboard: RawMode::of_stdin()? };
+        // The alternate screen, without a cursor.
+        show("\x1b[?1049h\x1b[?25l")?;
+        Ok(screen)
+    }
+
+    /// Whether there are keys to wait for.
+    pub fn has_keyboard(&self) -> bool {
+        self.keyboard.is_some()
+    }
+
+    /// Draws as much of these lines as fits.
+    ///
+    /// # Errors
+    /// write(2)'s.
+    pub fn draw(&self, text: &str) -> io::Result<()> {
+        let size = size(io::stdout().as_fd()).filter(|size| size.rows > 0 && size.columns > 0);
+        let size = size.unwrap_or(WindowSize { rows: 24, columns: 80 });
+        let lines = text.lines().take(size.rows.into()).map(|line| {
+            let shown: String = line.chars().take(size.columns.into()).collect();
+            format!("{shown}\x1b[K")
+        });
+        // From the upper left corner, each line to its end, and nothing below.
+        show(&format!("\x1b[H{}\x1b[J", lines.collect::<Vec<_>>().join("\r\n")))
+    }
+}
+
+impl Drop for FullScreen {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no restoring.
+        let _ = show("\x1b[?25h\x1b[?1049l");
+    }
+}
+
+fn show(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+}
+
+/// The keys that have been pressed on the terminal of stdin; `None` at its end.
+///
+/// # Errors
+/// read(2)'s.
+pub fn read_keys() -> io::Result<Option<Vec<u8>>> {
+    let mut keys = [0; 64];
+    let length = nix::unistd::read(io::stdin(), &mut keys)?;
+    Ok((length > 0).then(|| keys[..length].to_vec()))
 }
 
 fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<()> {

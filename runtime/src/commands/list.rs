@@ -1,23 +1,18 @@
 //! `stockade list`.
 
 use std::io::{self, Write};
-use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::state::Json;
 use crate::cli::Globals;
-use crate::container_id::ContainerId;
-use crate::life_cycle::{self, Status};
-use crate::state::{Record, Root};
+use crate::life_cycle;
+use crate::state::Root;
 use crate::table;
 
 /// How long one container's agent may take to say how it is: a VM that hangs must not hide the others.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// Agents that are asked at the same time; each costs some descriptors.
-const AT_A_TIME: usize = 64;
 
 /// List the containers.
 #[derive(Debug, Args)]
@@ -51,8 +46,12 @@ impl List {
     /// about, and the others are listed.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let root = Root::new(globals.root.as_deref());
-        let ids = root.containers()?;
-        let found: Vec<(Record, Status)> = ids.chunks(AT_A_TIME).flat_map(|ids| look(&root, ids)).collect();
+        let survey = life_cycle::survey(&root, |folder, record| {
+            let status = life_cycle::status_within(folder, &record, ANSWERS_WITHIN);
+            (record, status)
+        })?;
+        survey.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+        let found = &survey.found;
         let states: Vec<Json<'_>> = found.iter().map(|(record, status)| Json::new(record, *status)).collect();
         let text = match (self.quiet, self.format) {
             (true, _) => states.iter().map(|state| format!("{}\n", state.id)).collect(),
@@ -60,34 +59,6 @@ impl List {
             (false, Format::Json) => format!("{}\n", serde_json::to_string(&states)?),
         };
         Ok(io::stdout().write_all(text.as_bytes())?)
-    }
-}
-
-/// What there is to say of each of these containers, all asked at the same time.
-fn look(root: &Root, ids: &[ContainerId]) -> Vec<(Record, Status)> {
-    thread::scope(|scope| {
-        let looks: Vec<_> = ids.iter().map(|id| scope.spawn(|| look_at(root, id))).collect();
-        looks.into_iter().filter_map(|look| look.join().ok().flatten()).collect()
-    })
-}
-
-/// `None` for a container that is gone, that nobody knows more of than its name, or whose state is damaged.
-fn look_at(root: &Root, id: &ContainerId) -> Option<(Record, Status)> {
-    let folder = root.peek(id).ok()?;
-    match folder.read() {
-        Ok(Some(record)) => {
-            let status = life_cycle::status_within(&folder, &record, ANSWERS_WITHIN);
-            Some((record, status))
-        }
-        Ok(None) if folder.is_busy() => None,
-        Ok(None) => {
-            tracing::warn!("container {id} was never created completely; delete --force removes it");
-            None
-        }
-        Err(error) => {
-            tracing::warn!("container {id}: {error:#}");
-            None
-        }
     }
 }
 

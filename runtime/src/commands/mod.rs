@@ -22,6 +22,7 @@ pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod top;
 pub mod uninstall;
 pub mod update;
 
@@ -45,6 +46,7 @@ pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
         Command::Ps(command) => command.run(globals)?,
         Command::Events(command) => command.run(globals)?,
         Command::Update(command) => command.run(globals)?,
+        Command::Top(command) => command.run(globals)?,
         Command::Kill(command) => command.run(globals)?,
         Command::Pause(command) => command.run(globals)?,
         Command::Resume(command) => command.run(globals)?,

@@ -15,6 +15,7 @@ mod foreground;
 mod remove;
 mod start;
 mod status;
+mod survey;
 mod update;
 mod visit;
 
@@ -24,5 +25,6 @@ pub use foreground::attend;
 pub use remove::{force_remove, remove};
 pub use start::start;
 pub use status::{Status, status, status_within};
+pub use survey::survey;
 pub use update::update;
 pub use visit::{Visit, explain, no_longer_runs};

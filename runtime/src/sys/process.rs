@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// Exit status of a cloned child whose closure panicked.
 const PANICKED: i32 = 101;
 
+/// Bytes of a page of x86-64.
+const PAGE: u64 = 4096;
+
 /// libc's constant overflows its type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -48,9 +51,51 @@ impl ProcessRef {
     }
 }
 
-/// What matters of /proc/PID/stat.
+/// What a process has used since it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessUsage {
+    /// Time since it began.
+    pub age: Duration,
+    /// CPU time.
+    pub cpu: Duration,
+    /// Resident memory, in bytes.
+    pub memory: u64,
+    /// Bytes read from and written to block devices; 0 where the kernel does not count or tell.
+    pub io: [u64; 2],
+}
+
+impl ProcessRef {
+    /// What the process has used; `None` if it has ended.
+    pub fn usage(&self) -> Option<ProcessUsage> {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", self.pid));
+        let uptime: f64 =
+            fs::read_to_string("/proc/uptime").ok()?.split_ascii_whitespace().next()?.parse().ok()?;
+        let io = read("io").unwrap_or_default();
+        let count = |name: &str| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        let pages: u64 = read("statm").ok()?.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        // The last, so that the others are of the same process.
+        let stat = Stat::read(self.pid).filter(|stat| stat.start_time == self.start_time && !stat.ended())?;
+        let age = Duration::try_from_secs_f64(uptime).ok()?.saturating_sub(ticks(self.start_time));
+        Some(ProcessUsage {
+            age,
+            cpu: ticks(stat.cpu_time),
+            memory: pages * PAGE,
+            io: ["read_bytes:", "write_bytes:"].map(|name| count(name).unwrap_or(0)),
+        })
+    }
+}
+
+/// Clock ticks of /proc as a time.
+fn ticks(count: u64) -> Duration {
+    /// USER_HZ of x86-64.
+    const PER_S: u64 = 100;
+    Duration::from_millis(count.saturating_mul(1000 / PER_S))
+}
+
+/// What matters of /proc/PID/stat; times in clock ticks.
 struct Stat {
     state: u8,
+    cpu_time: u64,
     start_time: u64,
 }
 
@@ -63,9 +108,11 @@ impl Stat {
     fn parse(text: &str) -> Option<Self> {
         let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
-        // Field 3 (state) is taken; start time is field 22.
-        let start_time = fields.nth(18)?.parse().ok()?;
-        Some(Self { state, start_time })
+        // Field 3 (state) is taken; user and system time are fields 14 and 15, start time is field 22.
+        let user: u64 = fields.nth(10)?.parse().ok()?;
+        let system = fields.next()?.parse().ok()?;
+        let start_time = fields.nth(6)?.parse().ok()?;
+        Some(Self { state, cpu_time: user.saturating_add(system), start_time })
     }
 
     fn ended(&self) -> bool {

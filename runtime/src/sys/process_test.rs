@@ -8,7 +8,7 @@ fn stat_survives_a_hostile_command_name() {
     }
     let stat = Stat::parse(&text).unwrap();
     assert_eq!(stat.state, b'S');
-    assert_eq!(stat.start_time, 22);
+    assert_eq!((stat.cpu_time, stat.start_time), (14 + 15, 22));
 }
 
 #[test]
@@ -19,6 +19,14 @@ fn a_reference_names_one_process_only() {
     let reused = ProcessRef { start_time: own.start_time + 1, ..own };
     assert!(!reused.is_alive());
     assert!(reused.open().is_none());
+}
+
+#[test]
+fn this_test_uses_something() {
+    let own = ProcessRef::of(std::process::id() as i32).unwrap();
+    let usage = own.usage().unwrap();
+    assert!(usage.memory > 100_000 && usage.age < Duration::from_secs(3600), "{usage:?}");
+    assert_eq!(ProcessRef { start_time: own.start_time + 1, ..own }.usage(), None);
 }
 
 #[test]

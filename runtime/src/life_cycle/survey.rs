@@ -1,0 +1,56 @@
+//! Looking at all containers at once: whoever asks many VMs one after the other waits for each that hangs.
+
+use std::thread;
+
+use crate::container_id::ContainerId;
+use crate::state::{Folder, Record, Root};
+
+/// Containers that are looked at at the same time; each costs some descriptors.
+const AT_A_TIME: usize = 64;
+
+/// What was found.
+#[derive(Debug)]
+pub struct Survey<T> {
+    /// Of every container, in the order of their IDs.
+    pub found: Vec<T>,
+    /// Of what is no container any more or not yet, and stays until it is deleted: one line each.
+    pub problems: Vec<String>,
+}
+
+/// Looks at every container.
+///
+/// # Errors
+/// When the folder of the containers' state cannot be read.
+pub fn survey<T: Send>(root: &Root, look: impl Fn(&Folder, Record) -> T + Sync) -> anyhow::Result<Survey<T>> {
+    let mut survey = Survey { found: Vec::new(), problems: Vec::new() };
+    for ids in root.containers()?.chunks(AT_A_TIME) {
+        let looks = thread::scope(|scope| {
+            let threads: Vec<_> = ids.iter().map(|id| scope.spawn(|| look_at(root, id, &look))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect::<Vec<_>>()
+        });
+        for look in looks {
+            match look {
+                Ok(found) => survey.found.push(found),
+                Err(problem) => survey.problems.push(problem),
+            }
+        }
+    }
+    Ok(survey)
+}
+
+/// `None` for a container that has just gone, or that nothing is known of yet but its ID.
+fn look_at<T>(
+    root: &Root,
+    id: &ContainerId,
+    look: impl Fn(&Folder, Record) -> T,
+) -> Option<Result<T, String>> {
+    let folder = root.peek(id).ok()?;
+    match folder.read() {
+        Ok(Some(record)) => Some(Ok(look(&folder, record))),
+        Ok(None) if folder.is_busy() => None,
+        Ok(None) => {
+            Some(Err(format!("container {id} was never created completely; delete --force removes it")))
+        }
+        Err(error) => Some(Err(format!("container {id}: {error:#}"))),
+    }
+}
