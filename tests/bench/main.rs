@@ -31,6 +31,17 @@ fn main() -> Result<()> {
     row("runc run", || scenario.host_runtime("runc"))?;
     row("qemu -M microvm, same kernel, 128 MiB", || scenario.qemu())?;
 
+    println!(
+        "\nStandard output, MB for 1000 M instructions of host and guest together, median of {RUNS} runs (spread):\n"
+    );
+    println!("| | rate |\n|---|---:|");
+    for (name, host_runtime) in [("stockade run", None), ("crun run", Some("crun"))] {
+        let runs = repeat(|| scenario.output(host_runtime))?;
+        let (rate, spread) =
+            median_and_spread(runs.iter().map(|(bytes, ticks)| bytes * 1000 / ticks).collect());
+        println!("| {name} | {rate} ({spread}) |");
+    }
+
     for (name, size) in [("128 MiB", Sizes::Small), ("the default size", Sizes::Default)] {
         let runs = repeat(|| scenario.stockade(size))?;
         println!("\nWhere they go at {name}:\n\n| part | M instructions |\n|---|---:|");

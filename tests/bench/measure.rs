@@ -1,7 +1,7 @@
 //! Runs a command and reads the TSC around it.
 
 use std::arch::x86_64::_rdtsc;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -50,6 +50,28 @@ pub fn first_output(command: &mut Command, mark: &str) -> Result<(u64, u64)> {
     let end = tsc();
     let Some(first) = first else { bail!("{command:?}: no {mark:?} in its output") };
     Ok((first - start, end - start))
+}
+
+/// Runs a command to its end: how many bytes it wrote, and TSC ticks from the first of them to the last.
+pub fn output_rate(command: &mut Command) -> Result<(u64, u64)> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut stdout = child.stdout.take().context("piped")?;
+    let mut buffer = vec![0; 1 << 20];
+    let (mut bytes, mut first, mut last) = (0, None, 0);
+    loop {
+        let count = stdout.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        last = tsc();
+        first.get_or_insert(last);
+        bytes += count as u64;
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok((bytes, last - first.unwrap_or(last)))
 }
 
 /// The host's time stamp counter.

@@ -9,8 +9,11 @@ use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{built, text};
 
-use crate::measure::Run;
+use crate::measure::{Run, output_rate};
 use crate::stage;
+
+/// What the container writes whose output rate is measured, in bytes.
+const FLOOD_BYTES: u64 = 128 << 20;
 
 /// Sizes of the microVM.
 #[derive(Clone, Copy)]
@@ -42,6 +45,7 @@ pub struct Stockade {
 /// Everything that is measured, in memory.
 pub struct Scenario {
     bundle: Bundle,
+    flood: Bundle,
     folder: PathBuf,
     initramfs: PathBuf,
 }
@@ -71,13 +75,16 @@ impl Scenario {
         let bundle = Bundle::busybox(&["/first"]);
         fs::copy(&first, bundle.rootfs().join("first"))?;
 
+        let flood =
+            Bundle::busybox(&["dd", "if=/dev/zero", "bs=64k", &format!("count={}", FLOOD_BYTES >> 16)]);
+
         let initramfs = folder.join("initramfs");
         fs::create_dir_all(folder.join("root"))?;
         fs::copy(&first, folder.join("root/init"))?;
         let script = "mkdir -p dev && mknod dev/console c 5 1 && find . | cpio -o -H newc --quiet";
         let cpio = Command::new("sh").args(["-c", script]).current_dir(folder.join("root")).output()?;
         fs::write(&initramfs, cpio.stdout)?;
-        Ok(Self { bundle, folder, initramfs })
+        Ok(Self { bundle, flood, folder, initramfs })
     }
 
     fn command(&self, size: Sizes) -> Command {
@@ -128,6 +135,25 @@ impl Scenario {
         command.arg("--root").arg(self.folder.join(program));
         let run = Run::of(command.args(["run", "--bundle", text(self.bundle.path()), "bench"]))?;
         Ok((run.first_tsc()? - run.start, run.end - run.start))
+    }
+
+    /// What a container writes to its standard output under stockade, and under a runtime of the host's own kernel: bytes
+    /// and TSC ticks.
+    pub fn output(&self, host_runtime: Option<&str>) -> Result<(u64, u64)> {
+        let mut command = match host_runtime {
+            None => self.command(Sizes::Default),
+            Some(program) => {
+                let mut command = Command::new(program);
+                command.arg("--root").arg(self.folder.join(program));
+                command
+            }
+        };
+        let (bytes, ticks) =
+            output_rate(command.args(["run", "--bundle", text(self.flood.path()), "flood"]))?;
+        if bytes != FLOOD_BYTES {
+            bail!("{bytes} bytes came of {FLOOD_BYTES}");
+        }
+        Ok((bytes, ticks))
     }
 
     /// The same kernel and the same program as init under nested QEMU: its first output, and QEMU's end.
