@@ -45,9 +45,9 @@ fn it_stands_in_the_containers_namespaces_and_cgroup() {
     assert_eq!(shown, [1]);
     for entry in fs::read_dir(format!("/proc/{relay}/fd")).expect("fds").flatten() {
         let target = fs::read_link(entry.path()).expect("fd").display().to_string();
-        // The last is the standard error that `create` was given here.
         let known = ["/dev/null", "socket:", "anon_inode:", "pipe:"];
-        let given = target.ends_with("/create.log");
+        // The standard error that `create` was given here, and where the VMM's last words go.
+        let given = target.ends_with("/create.log") || target.ends_with("/console.log");
         assert!(given || known.iter().any(|known| target.starts_with(known)), "inherited {target}");
     }
     let command = fs::read(format!("/proc/{relay}/cmdline")).expect("cmdline");
