@@ -1,13 +1,20 @@
 //! One direction of stdio: bytes from one descriptor to another, never blocking, at most one buffer in between.
+//!
+//! Between a pipe and a connection to the VM the kernel moves them itself (splice), which spares two copies of every byte.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
+use nix::fcntl::{SpliceFFlags, splice};
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::{SFlag, fstat};
 
 /// Bytes in flight in one direction: what bounds a writer whose reader is slow.
 const BUFFER: usize = 64 << 10;
+
+/// Most bytes of one splice; a pipe takes less.
+const SPLICE: usize = 1 << 20;
 
 /// What a pipe accepts without blocking once poll(2) has reported it writable.
 const ATOMIC: usize = 4096;
@@ -17,6 +24,7 @@ const ATOMIC: usize = 4096;
 struct End {
     fd: OwnedFd,
     kind: Kind,
+    is_pipe: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +40,14 @@ enum Kind {
 impl End {
     fn new(fd: OwnedFd) -> io::Result<Self> {
         let mode = SFlag::from_bits_truncate(fstat(&fd)?.st_mode & SFlag::S_IFMT.bits());
-        // SAFETY: F_GETFL takes no argument and touches no memory.
-        let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
         let kind = if mode == SFlag::S_IFSOCK {
             Kind::Socket
-        } else if flags >= 0 && flags & libc::O_NONBLOCK != 0 {
+        } else if fcntl_flags(&fd).is_some_and(|flags| flags & libc::O_NONBLOCK != 0) {
             Kind::NonBlocking
         } else {
             Kind::Blocking
         };
-        Ok(Self { fd, kind })
+        Ok(Self { fd, kind, is_pipe: mode == SFlag::S_IFIFO })
     }
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -79,11 +85,37 @@ impl End {
 pub struct Copy {
     source: Option<End>,
     sink: Option<End>,
-    buffer: Box<[u8]>,
-    /// What of the buffer waits to be written.
-    start: usize,
-    end: usize,
+    means: Means,
     shut_down_sink: bool,
+}
+
+#[derive(Debug)]
+enum Means {
+    /// By the kernel. It does not say which of the two sides it would have had to wait for: after the one, the other is
+    /// tried.
+    Splice { awaits_sink: bool },
+    /// What of the buffer is between `start` and `end` waits to be written.
+    Buffer { bytes: Box<[u8]>, start: usize, end: usize },
+}
+
+impl Means {
+    fn buffer() -> Self {
+        Self::Buffer { bytes: vec![0; BUFFER].into(), start: 0, end: 0 }
+    }
+
+    /// The best for these two.
+    fn between(source: &End, sink: &End) -> Self {
+        // A splice blocks on a socket that may block; those of others must stay as they are.
+        let is_connection = |end: &End| {
+            end.kind == Kind::Socket
+                && fcntl_flags(&end.fd).is_some_and(|flags| flags & libc::O_NONBLOCK != 0)
+        };
+        if (source.is_pipe && is_connection(sink)) || (is_connection(source) && sink.is_pipe) {
+            Self::Splice { awaits_sink: false }
+        } else {
+            Self::buffer()
+        }
+    }
 }
 
 /// What a copy waits for.
@@ -101,21 +133,24 @@ impl Copy {
     ///
     /// # Errors
     /// fstat(2)'s.
-    pub fn new(source: OwnedFd, sink: OwnedFd, shut_down_sink: bool) -> io::Result<Self> {
-        Ok(Self {
-            source: Some(End::new(source)?),
-            sink: Some(End::new(sink)?),
-            buffer: vec![0; BUFFER].into(),
-            start: 0,
-            end: 0,
-            shut_down_sink,
-        })
+    pub fn new(
+        source: impl Into<OwnedFd>,
+        sink: impl Into<OwnedFd>,
+        shut_down_sink: bool,
+    ) -> io::Result<Self> {
+        let (source, sink) = (End::new(source.into())?, End::new(sink.into())?);
+        let means = Means::between(&source, &sink);
+        Ok(Self { source: Some(source), sink: Some(sink), means, shut_down_sink })
     }
 
     /// What it waits for; `None` when it is done.
     pub fn waits(&self) -> Option<Waits<'_>> {
         let sink = self.sink.as_ref()?;
-        if self.start < self.end {
+        let writes = match &self.means {
+            Means::Splice { awaits_sink } => *awaits_sink,
+            Means::Buffer { start, end, .. } => start < end,
+        };
+        if writes {
             return Some(Waits::Writable(sink.fd.as_fd()));
         }
         self.source.as_ref().map(|source| Waits::Readable(source.fd.as_fd()))
@@ -128,46 +163,62 @@ impl Copy {
 
     /// Goes on, now that what it waits for has happened.
     pub fn advance(&mut self) {
-        if self.start == self.end {
-            self.read();
-            // Whether this sink takes anything is known only after poll(2).
-            if self.source.is_some() && self.sink.as_ref().is_some_and(|sink| sink.kind == Kind::Blocking) {
-                return;
-            }
-        }
-        while self.start < self.end && self.write() {}
-        if self.source.is_none() && self.start == self.end {
+        let is_over = match &self.means {
+            Means::Splice { .. } => self.splice(),
+            Means::Buffer { .. } => self.copy(),
+        };
+        if is_over {
+            self.source = None;
             self.finish();
         }
     }
 
-    fn read(&mut self) {
-        let Some(source) = &self.source else { return };
-        match source.read(&mut self.buffer) {
-            Ok(0) => self.source = None,
-            Ok(length) => (self.start, self.end) = (0, length),
-            Err(cause) if is_transient(&cause) => {}
-            // EIO is how a terminal says that its other side has closed; every error ends the stream.
-            Err(_) => self.source = None,
+    /// True at the end of either side.
+    fn splice(&mut self) -> bool {
+        let (Some(source), Some(sink)) = (&self.source, &self.sink) else { return true };
+        let Means::Splice { awaits_sink } = &mut self.means else { return false };
+        let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+        match splice(&source.fd, None, &sink.fd, None, SPLICE, flags) {
+            Ok(0) => return true,
+            Ok(_) => *awaits_sink = false,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => *awaits_sink = !*awaits_sink,
+            Err(Errno::EINVAL) => self.means = Means::buffer(),
+            // Nobody reads any more: dropping the source tells the writer, who gets EPIPE or SIGPIPE.
+            Err(_) => return true,
         }
+        false
     }
 
-    /// Whether more can be written at once.
-    fn write(&mut self) -> bool {
-        let Some(sink) = &self.sink else { return false };
-        match sink.write(&self.buffer[self.start..self.end]) {
-            Ok(length) => {
-                self.start += length;
-                sink.kind != Kind::Blocking
+    /// True at the end of either side.
+    fn copy(&mut self) -> bool {
+        let (Some(source), Some(sink)) = (&self.source, &self.sink) else { return true };
+        let Means::Buffer { bytes, start, end } = &mut self.means else { return false };
+        if start == end {
+            match source.read(bytes) {
+                Ok(0) => return true,
+                Ok(length) => (*start, *end) = (0, length),
+                Err(cause) if is_transient(&cause) => return false,
+                // EIO is how a terminal says that its other side has closed; every error ends the stream.
+                Err(_) => return true,
             }
-            Err(cause) if is_transient(&cause) => false,
-            Err(_) => {
-                // Nobody reads any more: dropping the source tells the writer, who gets EPIPE or SIGPIPE.
-                self.start = self.end;
-                self.source = None;
-                false
+            // Whether this sink takes anything is known only after poll(2).
+            if sink.kind == Kind::Blocking {
+                return false;
             }
         }
+        while start < end {
+            match sink.write(&bytes[*start..*end]) {
+                Ok(length) => *start += length,
+                Err(cause) if is_transient(&cause) => return false,
+                // As above: nobody reads any more.
+                Err(_) => return true,
+            }
+            if sink.kind == Kind::Blocking {
+                return false;
+            }
+        }
+        false
     }
 
     fn finish(&mut self) {
@@ -177,6 +228,12 @@ impl Copy {
             let _ = shutdown(sink.fd.as_raw_fd(), Shutdown::Write);
         }
     }
+}
+
+fn fcntl_flags(fd: &OwnedFd) -> Option<i32> {
+    // SAFETY: F_GETFL takes no argument and touches no memory.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    (flags >= 0).then_some(flags)
 }
 
 fn is_transient(error: &io::Error) -> bool {

@@ -23,7 +23,7 @@ fn drive(copy: &mut Copy) {
 fn everything_arrives_and_then_the_end() {
     let (source, mut writer) = std::io::pipe().unwrap();
     let (mut reader, sink) = UnixStream::pair().unwrap();
-    let mut copy = Copy::new(source.into(), sink.into(), true).unwrap();
+    let mut copy = Copy::new(source, sink, true).unwrap();
     writer.write_all(b"hello").unwrap();
     drop(writer);
     drive(&mut copy);
@@ -33,11 +33,12 @@ fn everything_arrives_and_then_the_end() {
     assert_eq!(text, "hello");
 }
 
-#[test]
-fn a_slow_reader_stops_the_writer_and_nothing_is_lost() {
+fn slow_reader(non_blocking: bool) {
     let (mut writer, source) = UnixStream::pair().unwrap();
     let (mut reader, sink) = std::io::pipe().unwrap();
-    let mut copy = Copy::new(source.into(), sink.into(), false).unwrap();
+    source.set_nonblocking(non_blocking).unwrap();
+    let mut copy = Copy::new(source, sink, false).unwrap();
+    assert_eq!(matches!(copy.means, Means::Splice { .. }), non_blocking);
     let sent: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
     let mut received = Vec::new();
     writer.set_nonblocking(true).unwrap();
@@ -61,10 +62,43 @@ fn a_slow_reader_stops_the_writer_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_slow_reader_stops_the_writer_and_nothing_is_lost() {
+    slow_reader(false);
+    slow_reader(true);
+}
+
+#[test]
+fn a_slow_connection_stops_a_pipe_and_nothing_is_lost() {
+    let (source, mut writer) = std::io::pipe().unwrap();
+    let (mut reader, sink) = UnixStream::pair().unwrap();
+    sink.set_nonblocking(true).unwrap();
+    let mut copy = Copy::new(source, sink, true).unwrap();
+    let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n / 7) as u8).collect();
+    let expected = sent.clone();
+    let feeder = std::thread::spawn(move || writer.write_all(&sent).unwrap());
+    let mut received = Vec::new();
+    let mut buffer = vec![0; 8192];
+    while received.len() < expected.len() {
+        drive(&mut copy);
+        reader.set_nonblocking(true).unwrap();
+        if let Ok(length) = reader.read(&mut buffer) {
+            received.extend_from_slice(&buffer[..length]);
+        }
+    }
+    feeder.join().unwrap();
+    assert!(received == expected);
+    while !copy.is_done() {
+        drive(&mut copy);
+    }
+    reader.set_nonblocking(false).unwrap();
+    assert_eq!(reader.read(&mut buffer).unwrap(), 0);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_passed_on() {
     let (mut writer, source) = UnixStream::pair().unwrap();
     let (reader, sink) = UnixStream::pair().unwrap();
-    let mut copy = Copy::new(source.into(), sink.into(), false).unwrap();
+    let mut copy = Copy::new(source, sink, false).unwrap();
     drop(reader);
     writer.write_all(b"x").unwrap();
     drive(&mut copy);
