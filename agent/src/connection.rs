@@ -15,6 +15,9 @@ use stockade_protocol::{
     frame::{self, FrameBuffer, HOST_LIMIT},
 };
 
+/// With so many bytes waiting for the host, what can be lost is.
+const CONGESTED: usize = 64 << 10;
+
 /// Bytes read at a time.
 const CHUNK: usize = 16 << 10;
 
@@ -86,6 +89,11 @@ impl Connection {
     pub fn send<T: Serialize>(&mut self, message: &T) -> Result<(), Closed> {
         self.outbox.extend(frame::encode(message).map_err(|_| Closed)?);
         self.flush()
+    }
+
+    /// The host does not read what it is sent.
+    pub fn is_congested(&self) -> bool {
+        self.outbox.len() > CONGESTED
     }
 
     /// Sends what could not be sent before.

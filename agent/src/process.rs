@@ -27,7 +27,9 @@ pub struct Process {
     pub channel: Option<Channel>,
     /// Its streams.
     pub stdio: Stdio,
-    /// The registrations of its streams.
+    /// Where it says sd_notify(3)'s words, if the host hears them.
+    pub notify: Option<OwnedFd>,
+    /// The registrations of its streams and of that.
     pub watched: Vec<Token>,
     /// The host's connection that an exec lives by until it has one that stands for it: the one that asked for it.
     pub requester: Option<Token>,
@@ -69,6 +71,7 @@ impl Process {
             phase,
             channel: None,
             stdio,
+            notify: None,
             watched: Vec::new(),
             requester: None,
             connection: None,

@@ -39,6 +39,8 @@ pub struct Pump {
     means: Means,
     /// Bytes after which the pump is finished, wherever the source's end is.
     remaining: Option<usize>,
+    /// It is finished when the source is empty.
+    ends_when_empty: bool,
 }
 
 #[derive(Debug)]
@@ -51,23 +53,34 @@ enum Means {
 impl Pump {
     /// Between a pipe and any other descriptor.
     pub fn splice(source: Rc<OwnedFd>, sink: Rc<OwnedFd>) -> Self {
-        Self { source, means: Means::Splice(sink), remaining: None }
+        Self::new(source, Means::Splice(sink))
     }
 
     /// Between any two descriptors.
     pub fn copy(source: Rc<OwnedFd>, sink: Rc<OwnedFd>) -> Self {
         let buffer = vec![0; CHUNK].into_boxed_slice();
-        Self { source, means: Means::Copy { sink, buffer, filled: 0..0 }, remaining: None }
+        Self::new(source, Means::Copy { sink, buffer, filled: 0..0 })
     }
 
     /// Reads what nobody wants, so that the writer does not block.
     pub fn discard(source: Rc<OwnedFd>) -> Self {
-        Self { source, means: Means::Discard(vec![0; CHUNK].into_boxed_slice()), remaining: None }
+        Self::new(source, Means::Discard(vec![0; CHUNK].into_boxed_slice()))
     }
 
-    /// Finishes after what the source, a pipe, holds now: whoever else keeps it open is not waited for.
+    fn new(source: Rc<OwnedFd>, means: Means) -> Self {
+        Self { source, means, remaining: None, ends_when_empty: false }
+    }
+
+    /// Finishes after what the source, a pipe or socket, holds now: whoever else keeps it open is not waited for.
     pub fn end_after_content(&mut self) {
         self.remaining = Some(readable_bytes(&self.source));
+    }
+
+    /// Finishes as soon as the source has nothing to read, and after `most` bytes at the latest. Not for a splice, which does
+    /// not tell an empty source from a full sink.
+    pub fn end_when_empty(&mut self, most: usize) {
+        self.remaining = Some(most);
+        self.ends_when_empty = true;
     }
 
     /// Moves what can be moved now.
@@ -85,6 +98,9 @@ impl Pump {
                     self.remaining = self.remaining.map(|remaining| remaining - count);
                 }
                 Ok(Step::Wrote) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if self.ends_when_empty && !self.holds_bytes() => {
+                    return Progress::Finished;
+                }
                 Err(Errno::EAGAIN) => return Progress::Blocked,
                 // A terminal's master reads EIO when nobody has the other side open any more.
                 Err(Errno::EIO) if matches!(self.means, Means::Copy { .. }) => return Progress::Finished,
@@ -126,11 +142,11 @@ enum Step {
 
 nix::ioctl_read_bad!(fionread, libc::FIONREAD, libc::c_int);
 
-/// Bytes that can be read from a pipe without blocking.
-fn readable_bytes(pipe: &OwnedFd) -> usize {
+/// Bytes that can be read from a pipe or socket without blocking.
+fn readable_bytes(source: &OwnedFd) -> usize {
     let mut count: libc::c_int = 0;
     // SAFETY: FIONREAD stores one int, which `count` is.
-    let result = unsafe { fionread(pipe.as_raw_fd(), &raw mut count) };
+    let result = unsafe { fionread(source.as_raw_fd(), &raw mut count) };
     if result.is_ok() { count.max(0) as usize } else { 0 }
 }
 

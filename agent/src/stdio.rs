@@ -1,12 +1,13 @@
-//! A process's stdio: in the container pipes or a terminal, to the host one vsock connection per stream.
+//! A process's streams: in the container pipes, sockets or a terminal, to the host one vsock connection each.
 //!
 //! ```text
-//!  process ── pipe ──▶ agent ── vsock ──▶ host      stdout, stderr
-//!  process ◀── pipe ── agent ◀── vsock ── host      stdin
-//!  process ◀── pty ──▶ agent ◀── vsock ──▶ host     terminal
+//!  process ── pipe ──▶ agent ── vsock ──▶ host         stdout, stderr
+//!  process ◀── pipe ── agent ◀── vsock ── host         stdin
+//!  process ◀── pty ──▶ agent ◀── vsock ──▶ host        terminal
+//!  process ◀─ socket ─▶ agent ◀── vsock ──▶ host       descriptors from 3 on, which may be pipes too
 //! ```
 //!
-//! In the container they are never sockets, because open("/dev/stdout") fails on a socket.
+//! In the container stdio is never a socket, because open("/dev/stdout") fails on a socket.
 
 use std::{
     os::fd::{AsRawFd, OwnedFd},
@@ -16,15 +17,21 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
-    sys::socket::{Shutdown, shutdown},
+    sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair},
     unistd::{Uid, fchown, pipe2},
 };
-use stockade_protocol::agent::{Stream, WindowSize};
+use stockade_protocol::{
+    agent::{Stream, WindowSize},
+    container::StreamKind,
+};
 
 use crate::{
     error::{Context, ErrorKind, Result, error},
     pump::{Progress, Pump},
 };
+
+/// More than a terminal holds of what its process has written, in bytes: what is read after the process's end.
+const TERMINAL_CONTENT: usize = 64 << 10;
 
 /// The ends of three pipes that a process gets as its fds 0–2.
 #[derive(Debug)]
@@ -43,11 +50,25 @@ pub struct Stdio {
     channels: Vec<Channel>,
 }
 
+/// What a stream is in the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// A pipe that the process reads.
+    Input,
+    /// A pipe that the process writes.
+    Output,
+    /// Both ways, each with an end of its own.
+    Socket,
+    /// Both ways, with one end.
+    Terminal,
+}
+
 /// One stream.
 #[derive(Debug)]
 struct Channel {
     stream: Stream,
-    /// The agent's end of the pipe or terminal, until its pumps have it.
+    shape: Shape,
+    /// The agent's end, until its pumps have it.
     ours: Option<Rc<OwnedFd>>,
     /// The host's connection; kept until the process is forgotten, so that the host reads to the end.
     host: Option<Rc<OwnedFd>>,
@@ -58,30 +79,54 @@ struct Channel {
 impl Stdio {
     /// Three pipes, owned by `owner` so that it can open /dev/stdout.
     pub fn pipes(owner: u32) -> Result<(Self, ProcessPipes)> {
-        let make = || -> Result<_, Errno> {
-            let (stdin, our_stdin) = pipe2(OFlag::O_CLOEXEC)?;
-            let (our_stdout, stdout) = pipe2(OFlag::O_CLOEXEC)?;
-            let (our_stderr, stderr) = pipe2(OFlag::O_CLOEXEC)?;
-            if owner != 0 {
-                for end in [&stdin, &stdout, &stderr] {
-                    fchown(end, Some(Uid::from_raw(owner)), None)?;
-                }
-            }
-            let channels =
-                [(Stream::Stdin, our_stdin), (Stream::Stdout, our_stdout), (Stream::Stderr, our_stderr)]
-                    .into_iter()
-                    .map(|(stream, ours)| Channel::new(stream, ours))
-                    .collect::<Result<_, _>>()?;
-            Ok((Self { channels }, ProcessPipes { stdin, stdout, stderr }))
+        let mut stdio = Self::default();
+        let mut make = || -> Result<_, Errno> {
+            Ok(ProcessPipes {
+                stdin: stdio.add(Stream::Stdin, Shape::Input, owner)?,
+                stdout: stdio.add(Stream::Stdout, Shape::Output, owner)?,
+                stderr: stdio.add(Stream::Stderr, Shape::Output, owner)?,
+            })
         };
-        make().or_internal(|| "make the pipes of the standard streams".to_owned())
+        let pipes = make().or_internal(|| "make the pipes of the standard streams".to_owned())?;
+        Ok((stdio, pipes))
     }
 
-    /// The master of a terminal, which the process has made in its own devpts.
-    pub fn terminal(master: OwnedFd) -> Result<Self> {
-        let channel =
-            Channel::new(Stream::Terminal, master).or_internal(|| "take the terminal over".to_owned())?;
-        Ok(Self { channels: vec![channel] })
+    /// Adds the master of a terminal, which the process has made in its own devpts.
+    pub fn add_terminal(&mut self, master: OwnedFd) -> Result<()> {
+        let channel = Channel::new(Stream::Terminal, Shape::Terminal, master)
+            .or_internal(|| "take the terminal over".to_owned())?;
+        self.channels.push(channel);
+        Ok(())
+    }
+
+    /// Adds the streams from descriptor 3 on; returns the process's ends.
+    pub fn add_extra(&mut self, kinds: &[StreamKind], owner: u32) -> Result<Vec<OwnedFd>> {
+        let shape = |kind: &StreamKind| match kind {
+            StreamKind::Input => Shape::Input,
+            StreamKind::Output => Shape::Output,
+            StreamKind::Socket => Shape::Socket,
+        };
+        (0..=u16::MAX)
+            .zip(kinds)
+            .map(|(index, kind)| self.add(Stream::Extra(index), shape(kind), owner))
+            .collect::<Result<_, _>>()
+            .or_internal(|| "make the streams from descriptor 3 on".to_owned())
+    }
+
+    /// Adds a stream; returns the process's end, which `owner` may open anew.
+    fn add(&mut self, stream: Stream, shape: Shape, owner: u32) -> Result<OwnedFd, Errno> {
+        let (ours, theirs) = match shape {
+            Shape::Input => pipe2(OFlag::O_CLOEXEC).map(|(read, write)| (write, read))?,
+            Shape::Output => pipe2(OFlag::O_CLOEXEC)?,
+            Shape::Socket | Shape::Terminal => {
+                socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?
+            }
+        };
+        if owner != 0 {
+            fchown(&theirs, Some(Uid::from_raw(owner)), None)?;
+        }
+        self.channels.push(Channel::new(stream, shape, ours)?);
+        Ok(theirs)
     }
 
     /// The descriptors to watch for one stream.
@@ -105,14 +150,13 @@ impl Stdio {
         let Some(ours) = channel.ours.clone() else { return };
         let host = Rc::new(host);
         channel.host = Some(host.clone());
-        match stream {
-            Stream::Stdin => channel.from_host = Some(Pump::splice(host, ours)),
-            Stream::Stdout | Stream::Stderr => channel.to_host = Some(Pump::splice(ours, host)),
-            Stream::Terminal => {
+        match channel.shape {
+            Shape::Input => channel.from_host = Some(Pump::splice(host, ours)),
+            Shape::Output => channel.to_host = Some(Pump::splice(ours, host)),
+            Shape::Socket | Shape::Terminal => {
                 channel.from_host = Some(Pump::copy(host.clone(), ours.clone()));
                 channel.to_host = Some(Pump::copy(ours, host));
             }
-            Stream::Extra(_) => {}
         }
     }
 
@@ -121,9 +165,9 @@ impl Stdio {
     pub fn settle(&mut self) -> Vec<Stream> {
         let mut discarded = Vec::new();
         for channel in self.channels.iter_mut().filter(|channel| channel.host.is_none()) {
-            match channel.stream {
-                Stream::Stdin => channel.ours = None,
-                Stream::Stdout | Stream::Stderr | Stream::Terminal | Stream::Extra(_) => {
+            match channel.shape {
+                Shape::Input => channel.ours = None,
+                Shape::Output | Shape::Socket | Shape::Terminal => {
                     channel.to_host = channel.ours.clone().map(Pump::discard);
                     discarded.push(channel.stream);
                 }
@@ -141,10 +185,10 @@ impl Stdio {
     pub fn end(&mut self) -> Vec<Stream> {
         for channel in &mut self.channels {
             channel.from_host = None;
-            match (channel.stream, &mut channel.to_host) {
-                (Stream::Stdin, _) => channel.ours = None,
-                // The kernel hangs a terminal up when its session's leader ends, which is an end of its own.
-                (Stream::Terminal, _) => {}
+            match (channel.shape, &mut channel.to_host) {
+                (Shape::Input, _) => channel.ours = None,
+                // How much a terminal holds cannot be asked: part of it is on its way from one side to the other.
+                (Shape::Terminal, Some(pump)) => pump.end_when_empty(TERMINAL_CONTENT),
                 (_, Some(pump)) => pump.end_after_content(),
                 (_, None) => channel.ours = None,
             }
@@ -173,33 +217,62 @@ impl Stdio {
 }
 
 impl Channel {
-    fn new(stream: Stream, ours: OwnedFd) -> Result<Self, Errno> {
+    fn new(stream: Stream, shape: Shape, ours: OwnedFd) -> Result<Self, Errno> {
         set_nonblocking(&ours)?;
-        Ok(Self { stream, ours: Some(Rc::new(ours)), host: None, to_host: None, from_host: None })
+        Ok(Self { stream, shape, ours: Some(Rc::new(ours)), host: None, to_host: None, from_host: None })
     }
 
     fn run(&mut self) -> bool {
         let input = self.from_host.as_mut().map(Pump::run);
-        if matches!(input, Some(Progress::Finished | Progress::Broken)) {
+        if let Some(end @ (Progress::Finished | Progress::Broken)) = input {
             self.from_host = None;
-            if self.stream == Stream::Stdin {
-                // Closing the pipe is how the process reads the end of its input.
-                self.ours = None;
-            }
-            if input == Some(Progress::Broken) {
-                self.end_host(Shutdown::Read);
-            }
+            self.end_input(end);
         }
         let output = self.to_host.as_mut().map(Pump::run);
-        if matches!(output, Some(Progress::Finished | Progress::Broken)) {
+        if let Some(end @ (Progress::Finished | Progress::Broken)) = output {
             self.to_host = None;
-            self.end_host(Shutdown::Write);
-            if self.stream != Stream::Terminal || output == Some(Progress::Finished) {
+            self.end_output(end);
+        }
+        [input, output].contains(&Some(Progress::Yielded))
+    }
+
+    /// The host sends no more, or the process reads no more.
+    fn end_input(&mut self, end: Progress) {
+        match self.shape {
+            // Closing the pipe is how the process reads the end of its input.
+            Shape::Input => self.ours = None,
+            Shape::Socket => self.end_ours(Shutdown::Write),
+            // The other side of the host's terminal is closed: so is that of the process's, which hangs up.
+            Shape::Terminal if end == Progress::Finished => {
+                self.end_host(Shutdown::Write);
+                (self.ours, self.to_host) = (None, None);
+            }
+            Shape::Output | Shape::Terminal => {}
+        }
+        if end == Progress::Broken {
+            self.end_host(Shutdown::Read);
+        }
+    }
+
+    /// The process writes no more, or the host reads no more.
+    fn end_output(&mut self, end: Progress) {
+        self.end_host(Shutdown::Write);
+        match (self.shape, end) {
+            // What is typed may still be wanted although nobody looks.
+            (Shape::Terminal, Progress::Broken) | (Shape::Socket, Progress::Finished) => {}
+            (Shape::Socket, _) => self.end_ours(Shutdown::Read),
+            _ => {
                 self.ours = None;
                 self.from_host = None;
             }
         }
-        [input, output].contains(&Some(Progress::Yielded))
+    }
+
+    fn end_ours(&self, how: Shutdown) {
+        if let Some(ours) = &self.ours {
+            // A peer that is gone already needs no end.
+            let _ = shutdown(ours.as_raw_fd(), how);
+        }
     }
 
     fn end_host(&self, how: Shutdown) {

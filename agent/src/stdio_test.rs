@@ -92,3 +92,58 @@ fn a_stream_is_attached_once_and_only_where_there_is_one() {
     assert_eq!(stdio.can_attach(Stream::Stdout).unwrap_err().kind, ErrorKind::Exists);
     assert_eq!(stdio.can_attach(Stream::Terminal).unwrap_err().kind, ErrorKind::NotFound);
 }
+
+#[test]
+fn a_terminal_ends_with_its_process_although_another_has_it_open() {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut stdio = Stdio::default();
+    stdio.add_terminal(pty.master).unwrap();
+    let host = attached(&mut stdio, Stream::Terminal);
+    let mut survivor = File::from(pty.slave);
+    survivor.write_all(b"last words").unwrap();
+    stdio.end();
+    assert!(!stdio.is_drained());
+    stdio.run(Stream::Terminal);
+    assert!(stdio.is_drained());
+    assert_eq!(text(host), "last words");
+}
+
+#[test]
+fn a_host_that_closes_the_terminal_hangs_it_up() {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut stdio = Stdio::default();
+    stdio.add_terminal(pty.master).unwrap();
+    let host = attached(&mut stdio, Stream::Terminal);
+    host.shutdown(std::net::Shutdown::Write).unwrap();
+    stdio.run(Stream::Terminal);
+    assert!(stdio.is_drained());
+    assert_eq!(text(File::from(pty.slave)), "");
+    assert_eq!(text(host), "");
+}
+
+#[test]
+fn further_streams_go_their_own_ways_to_their_own_ends() {
+    let mut stdio = Stdio::default();
+    let kinds = [StreamKind::Input, StreamKind::Output, StreamKind::Socket];
+    let ends = stdio.add_extra(&kinds, 0).unwrap();
+    let [input, output, socket] = <[OwnedFd; 3]>::try_from(ends).unwrap();
+    let mut hosts = [0, 1, 2].map(|index| attached(&mut stdio, Stream::Extra(index)));
+    let run = |stdio: &mut Stdio| (0..3).for_each(|index| _ = stdio.run(Stream::Extra(index)));
+
+    hosts[0].write_all(b"in").unwrap();
+    hosts[0].shutdown(std::net::Shutdown::Write).unwrap();
+    File::from(output).write_all(b"out").unwrap();
+    let mut socket = UnixStream::from(socket);
+    hosts[2].write_all(b"question").unwrap();
+    hosts[2].shutdown(std::net::Shutdown::Write).unwrap();
+    run(&mut stdio);
+    assert_eq!(text(File::from(input)), "in");
+    assert_eq!(text(&hosts[1]), "out");
+    assert_eq!(text(&socket), "question");
+    // The end of one way is not the other's.
+    socket.write_all(b"answer").unwrap();
+    drop(socket);
+    run(&mut stdio);
+    assert_eq!(text(&hosts[2]), "answer");
+    assert!(stdio.is_drained());
+}

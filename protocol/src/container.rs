@@ -38,7 +38,7 @@ pub struct Container {
     pub seccomp: Vec<SeccompFilter>,
     /// `hooks.startContainer`: run in the container after `start` and before the program.
     pub start_hooks: Vec<Hook>,
-    /// It gets an sd_notify(3) socket at [`crate::agent::NOTIFY_SOCKET`], and its processes' environment names it.
+    /// It gets an sd_notify(3) socket at [`crate::agent::NOTIFY_SOCKET`], and its init's environment names it.
     pub notify: bool,
 }
 

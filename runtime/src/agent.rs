@@ -238,6 +238,8 @@ pub struct ProcessConnections {
     pub process: OwnedFd,
     /// Its stdio.
     pub stdio: Stdio,
+    /// Its descriptors from 3 on.
+    pub extra: Vec<OwnedFd>,
 }
 
 /// The stdio streams of a process.
@@ -250,7 +252,7 @@ pub enum Stdio {
 }
 
 impl ProcessConnections {
-    /// Opens them for a process that waits for its start.
+    /// Opens them for a process that waits for its start and has `extra` streams besides its stdio.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -258,6 +260,7 @@ impl ProcessConnections {
         folder: BorrowedFd<'_>,
         id: &ProcessId,
         terminal: bool,
+        extra: usize,
         wait: &mut impl Wait,
     ) -> Result<Self, ClientError> {
         let mut open = |purpose| Ok::<_, ClientError>(Connection::open(folder, purpose, wait)?.0.into());
@@ -268,7 +271,8 @@ impl ProcessConnections {
         } else {
             Stdio::Pipes([stream(Stream::Stdin)?, stream(Stream::Stdout)?, stream(Stream::Stderr)?])
         };
-        Ok(Self { process, stdio })
+        let extra = (0..=u16::MAX).take(extra).map(|index| stream(Stream::Extra(index)));
+        Ok(Self { process, stdio, extra: extra.collect::<Result<_, _>>()? })
     }
 }
 

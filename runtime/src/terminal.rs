@@ -1,6 +1,6 @@
 //! Terminals on the host: the pseudo-terminal that an engine asks for, and the user's own in raw mode.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
@@ -75,6 +75,46 @@ pub fn send_to(socket: &Path, option: &str, name: &str, descriptor: BorrowedFd<'
         .with_context(|| format!("{option}: cannot send to {}", socket.display()))
 }
 
+/// The terminal among stdin and stdout at which a command runs, as a relay knows it.
+#[derive(Debug)]
+pub struct Window {
+    terminal: OwnedFd,
+    before: Option<Termios>,
+}
+
+impl Window {
+    /// The one of stdin or, where that is none, of stdout, with the settings that it has now.
+    ///
+    /// # Errors
+    /// When no descriptors are left.
+    pub fn of_stdio() -> io::Result<Self> {
+        let (stdin, stdout) = (io::stdin(), io::stdout());
+        let terminal =
+            if stdin.is_terminal() || !stdout.is_terminal() { stdin.as_fd() } else { stdout.as_fd() };
+        Ok(Self { terminal: terminal.try_clone_to_owned()?, before: tcgetattr(terminal).ok() })
+    }
+
+    /// Its size, if it has one.
+    pub fn size(&self) -> Option<WindowSize> {
+        size(self.terminal.as_fd()).filter(|size| *size != WindowSize::default())
+    }
+
+    /// Undoes the raw mode of a command that has been killed.
+    pub fn restore(&self) {
+        if let Some(before) = &self.before {
+            // A terminal that is gone needs no restoring.
+            let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, before);
+        }
+    }
+}
+
+/// The size that a process's terminal begins with. Whoever sits at a terminal sees the container's at its size from the
+/// first line on; an engine sets the size of the one that it is sent.
+pub fn initial_size(configured: WindowSize, console_socket: Option<&Path>) -> WindowSize {
+    let window = if console_socket.is_none() { Window::of_stdio().ok() } else { None };
+    window.and_then(|window| window.size()).unwrap_or(configured)
+}
+
 /// The terminal of stdin in raw mode, as it was before when dropped.
 #[derive(Debug)]
 pub struct RawMode {
@@ -82,12 +122,19 @@ pub struct RawMode {
 }
 
 impl RawMode {
-    /// Sets it where stdin is a terminal.
+    /// Sets it, before the start of a process that has a terminal and stays in the foreground. A relay undoes it where the
+    /// command is killed.
     ///
     /// # Errors
     /// tcsetattr(3)'s.
-    pub fn of_stdin() -> io::Result<Option<Self>> {
-        use std::io::IsTerminal;
+    pub fn for_process(terminal: bool, detached: bool) -> anyhow::Result<Option<Self>> {
+        if !terminal || detached {
+            return Ok(None);
+        }
+        Self::of_stdin().context("cannot set the terminal to raw mode")
+    }
+
+    fn of_stdin() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
             return Ok(None);
@@ -173,7 +220,7 @@ fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// A terminal's size; `None` where the descriptor is no terminal.
-pub fn size(terminal: BorrowedFd<'_>) -> Option<WindowSize> {
+fn size(terminal: BorrowedFd<'_>) -> Option<WindowSize> {
     // SAFETY: winsize is plain integers, for which zero is a value.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel fills the structure that it is given.

@@ -25,7 +25,7 @@ fn run_returns_the_commands_status_and_output() {
 #[test]
 fn a_killed_container_exits_with_128_plus_the_signal() {
     let stockade = Stockade::new();
-    for (signal, status) in [("KILL", 137), ("TERM", 143), ("SIGUSR1", 138), ("9", 137)] {
+    for (signal, status) in [("KILL", 137), ("TERM", 143), ("SIGUSR1", 138), ("9", 137), ("RTMIN+3", 165)] {
         let bundle = Bundle::busybox(&["/bin/sh", "-c", "echo ready; exec sleep 1000"]).edit(|config| {
             config["linux"]["namespaces"] = serde_json::json!([{ "type": "mount" }, { "type": "network" }])
         });

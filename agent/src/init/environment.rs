@@ -6,7 +6,7 @@ use std::{
     io::{BufRead, BufReader, Read},
 };
 
-use stockade_protocol::container::Process;
+use stockade_protocol::{agent::NOTIFY_SOCKET, container::Process};
 
 use crate::error::Result;
 
@@ -14,9 +14,13 @@ use crate::error::Result;
 const PASSWD: &str = "/etc/passwd";
 const PASSWD_LIMIT: u64 = 1 << 20;
 
-/// The environment of the program.
-pub fn prepare(process: &Process) -> Result<Vec<CString>> {
+/// The environment of the program; with `notify` it names the container's sd_notify(3) socket.
+pub fn prepare(process: &Process, notify: bool) -> Result<Vec<CString>> {
     let mut env = super::c_strings("process.env", &process.env)?;
+    if notify {
+        env.retain(|entry| !entry.as_bytes().starts_with(b"NOTIFY_SOCKET="));
+        env.extend(CString::new(format!("NOTIFY_SOCKET={NOTIFY_SOCKET}")));
+    }
     if value(&process.env, "HOME").is_none() {
         let home = File::open(PASSWD).ok().and_then(|file| home(file.take(PASSWD_LIMIT), process.user.uid));
         // A home is one field of one line: it has no NUL that the file did not have.

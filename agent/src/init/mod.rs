@@ -12,6 +12,7 @@ use crate::error::{ErrorKind, Result, error};
 mod capabilities;
 mod copy_up;
 mod credentials;
+mod descriptors;
 mod devices;
 mod environment;
 mod executable;
@@ -19,6 +20,7 @@ mod hostname;
 mod masked_paths;
 mod mounts;
 mod namespaces;
+mod notify;
 mod oom_score;
 mod program;
 mod report;
@@ -26,16 +28,15 @@ mod resolve;
 mod rlimits;
 mod rootfs;
 mod seccomp;
+mod signals;
 mod start_hooks;
 mod sysctl;
 mod terminal;
 
 pub use namespaces::Joined;
-pub use program::{Spawned, is_container_process};
+pub use program::{Spawned, Surroundings, is_container_process};
 pub use report::{Report, hear};
 pub use rlimits::MOST_OPEN_FILES;
-
-use program::Surroundings;
 
 /// Clones a container's init, which builds the container.
 pub fn spawn_init(spec: &Container, joined: &Joined, cgroup: &File) -> Result<Spawned> {
@@ -56,7 +57,7 @@ pub fn spawn_exec(
         joined.enter()?;
         let open = |size| terminal::open(&rootfs::current()?, size, process.user.uid);
         let terminal = process.terminal.map(open).transpose()?;
-        Ok(Surroundings { warnings: Vec::new(), terminal })
+        Ok(Surroundings { terminal, ..Surroundings::default() })
     })
 }
 
@@ -70,6 +71,7 @@ fn build(spec: &Container, joined: &Joined) -> Result<Surroundings> {
 
     let open = |root| process.terminal.map(|size| terminal::open(root, size, process.user.uid)).transpose();
     let terminal;
+    let mut notify = None;
     if namespaces::has_own_mounts(&spec.namespaces, &mut warnings) {
         let root = rootfs::open(&spec.rootfs)?;
         let mounted = mounts::mount_all(&root, &spec.mounts)?;
@@ -78,6 +80,9 @@ fn build(spec: &Container, joined: &Joined) -> Result<Surroundings> {
         if terminal.is_some() {
             terminal::be_console(&root)?;
         }
+        if spec.notify {
+            notify = Some(notify::open(&root)?);
+        }
         rootfs::create_folder(&root, &process.cwd)?;
         rootfs::pivot(root)?;
         mounted.finish()?;
@@ -85,8 +90,12 @@ fn build(spec: &Container, joined: &Joined) -> Result<Surroundings> {
         rootfs::finish(&spec.rootfs)?;
     } else {
         terminal = open(&rootfs::current()?)?;
+        if spec.notify {
+            warnings
+                .push("without a mount namespace of its own the container gets no NOTIFY_SOCKET".to_owned());
+        }
     }
-    Ok(Surroundings { warnings, terminal })
+    Ok(Surroundings { warnings, terminal, notify })
 }
 
 /// `strings` for the kernel, which ends them at their first NUL.

@@ -7,8 +7,7 @@ use std::{
     convert::Infallible,
     ffi::CString,
     fs::File,
-    mem,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -17,25 +16,21 @@ use nix::{
     sched::CloneFlags,
     sys::{
         prctl,
-        signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
         stat::{Mode, umask},
     },
-    unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, setsid},
+    unistd::{Pid, chdir, execve, setsid},
 };
 use stockade_protocol::container::{Hook, Process, SeccompFilter};
 
 use super::{
-    Joined, c_strings, capabilities, credentials, environment, executable, oom_score, report, rlimits,
-    seccomp, start_hooks,
+    Joined, c_strings, capabilities, credentials, descriptors::Kept, environment, executable, oom_score,
+    report, rlimits, seccomp, signals, start_hooks,
 };
 use crate::{
     clone::{self, Fork},
     error::{Context, ErrorKind, Result, error, reason},
-    stdio::{ProcessPipes, Stdio},
+    stdio::Stdio,
 };
-
-/// Where the channel to the agent is in the child.
-const CHANNEL: i32 = 3;
 
 /// Whether this process was cloned for a container.
 static IS_CONTAINER_PROCESS: AtomicBool = AtomicBool::new(false);
@@ -63,6 +58,8 @@ pub struct Surroundings {
     pub warnings: Vec<String>,
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
+    /// Its sd_notify(3) socket.
+    pub notify: Option<OwnedFd>,
 }
 
 /// Clones a process into new `namespaces` and `cgroup`, where it makes its surroundings.
@@ -75,14 +72,17 @@ pub fn spawn(
     cgroup: &File,
     surround: impl FnOnce() -> Result<Surroundings>,
 ) -> Result<Spawned> {
-    let (stdio, pipes) = match process.terminal {
+    let owner = process.user.uid;
+    let (mut stdio, pipes) = match process.terminal {
         Some(_) => (Stdio::default(), None),
         None => {
-            let (stdio, pipes) = Stdio::pipes(process.user.uid)?;
+            let (stdio, pipes) = Stdio::pipes(owner)?;
             (stdio, Some(pipes))
         }
     };
-    let (ours, theirs) = report::channel()?;
+    let extra = stdio.add_extra(&process.streams, owner)?;
+    let (ours, channel) = report::channel()?;
+    let kept = Kept { pipes, extra, channel };
     let pid = joined.for_children(|| {
         // SAFETY: the agent has one thread.
         let fork = unsafe { clone::fork_into(namespaces, cgroup) };
@@ -90,7 +90,7 @@ pub fn spawn(
             Fork::Parent(pid) => Ok(pid),
             Fork::Child => {
                 IS_CONTAINER_PROCESS.store(true, Ordering::Relaxed);
-                run(process, seccomp, hooks, theirs, pipes, surround)
+                run(process, seccomp, hooks, kept, surround)
             }
         }
     })??;
@@ -101,15 +101,14 @@ fn run(
     process: &Process,
     seccomp: &[SeccompFilter],
     hooks: &[Hook],
-    channel: OwnedFd,
-    pipes: Option<ProcessPipes>,
+    kept: Kept,
     surround: impl FnOnce() -> Result<Surroundings>,
 ) -> ! {
-    let failure = match leave_the_agent(channel, pipes) {
+    let failure = match leave_the_agent(kept) {
         Ok(channel) => {
             let Err(failure) = prepare_and_execute(process, seccomp, hooks, &channel, surround);
             // The agent has either heard this or is gone.
-            let _ = report::send(&channel, &Err(failure.clone()), None);
+            let _ = report::send(&channel, Err(failure.clone()));
             failure
         }
         Err(failure) => failure,
@@ -138,9 +137,9 @@ fn prepare_and_execute(
 ) -> Result<Infallible> {
     umask(Mode::empty());
     oom_score::apply(process.oom_score_adj)?;
-    let Surroundings { warnings, terminal } = surround()?;
+    let surroundings = surround()?;
 
-    let env = environment::prepare(process)?;
+    let env = environment::prepare(process, surroundings.notify.is_some())?;
     rlimits::apply(&process.rlimits)?;
     if process.no_new_privileges {
         prctl::set_no_new_privs().or_internal(|| "set no_new_privs".to_owned())?;
@@ -155,7 +154,8 @@ fn prepare_and_execute(
     let program = executable::find(process)?;
     let args = c_strings("process.args", &process.args)?;
 
-    report::send(channel, &Ok(warnings), terminal)?;
+    report::send(channel, Ok(surroundings))?;
+    signals::end_by_default()?;
     report::wait_for_start(channel)?;
     start_hooks::run(hooks)?;
     // As late as possible: a profile need not allow what a runtime does.
@@ -163,36 +163,10 @@ fn prepare_and_execute(
     execute(&program, &args, &env)
 }
 
-/// Lets go of everything of the agent's but the channel: another process's streams would not end while a
-/// copy of them is open here.
-fn leave_the_agent(channel: OwnedFd, pipes: Option<ProcessPipes>) -> Result<OwnedFd> {
-    if let Some(pipes) = &pipes {
-        dup2_stdin(&pipes.stdin)
-            .and_then(|()| dup2_stdout(&pipes.stdout))
-            .and_then(|()| dup2_stderr(&pipes.stderr))
-            .or_internal(|| "set the standard streams".to_owned())?;
-    }
-    // The numbers are closed below, all at once.
-    mem::forget(pipes);
-    let channel = if channel.as_raw_fd() == CHANNEL {
-        channel
-    } else {
-        // SAFETY: whatever was at this number in the agent, nothing here uses it.
-        let fd = unsafe { libc::dup3(channel.as_raw_fd(), CHANNEL, libc::O_CLOEXEC) };
-        mem::forget(channel);
-        Errno::result(fd).or_internal(|| "set the channel to the agent".to_owned())?;
-        // SAFETY: dup3 has just made it, and its number's former owner is never dropped here.
-        unsafe { OwnedFd::from_raw_fd(CHANNEL) }
-    };
-    // SAFETY: the owners of these numbers belong to the agent's code, which this process does not run any
-    // more.
-    let closed = unsafe { libc::close_range(CHANNEL as libc::c_uint + 1, libc::c_uint::MAX, 0) };
-    Errno::result(closed).or_internal(|| "close the agent's descriptors".to_owned())?;
-
-    SigSet::empty().thread_set_mask().or_internal(|| "unblock signals".to_owned())?;
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action runs no code of this process.
-    unsafe { sigaction(Signal::SIGPIPE, &default) }.or_internal(|| "reset SIGPIPE".to_owned())?;
+/// Stops being the agent: its descriptors, its signals, its session.
+fn leave_the_agent(kept: Kept) -> Result<OwnedFd> {
+    let channel = kept.alone()?;
+    signals::hold()?;
     setsid().or_internal(|| "begin a session".to_owned())?;
     // Other processes of the container may not look into this copy of the agent.
     prctl::set_dumpable(false).or_internal(|| "hide from ptrace".to_owned())?;

@@ -1,9 +1,9 @@
-//! The channel between a new process and the agent: it reports that its surroundings are made (with its terminal),
+//! The channel between a new process and the agent: it reports that its surroundings are made (with its terminal and its notification socket),
 //! or what failed; it waits for one byte, the start; execve closes the channel, so its end says that the program runs.
 
 use std::{
     io::{IoSlice, IoSliceMut},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use nix::{
@@ -14,8 +14,10 @@ use nix::{
         recvmsg, sendmsg, socketpair,
     },
 };
+use serde::{Deserialize, Serialize};
 use stockade_protocol::frame;
 
+use super::Surroundings;
 use crate::error::{AgentError, Context, ErrorKind, Result, error};
 
 /// Longest report, in bytes.
@@ -27,12 +29,7 @@ pub enum Report {
     /// Nothing new.
     None,
     /// Its surroundings are made.
-    Built {
-        /// What could not be applied.
-        warnings: Vec<String>,
-        /// The master of its terminal.
-        terminal: Option<OwnedFd>,
-    },
+    Built(Surroundings),
     /// A step failed, and it ends.
     Failed(AgentError),
     /// It has executed its program, or has been killed.
@@ -45,15 +42,29 @@ pub fn channel() -> Result<(OwnedFd, OwnedFd)> {
         .or_internal(|| "make a socket pair".to_owned())
 }
 
-/// Tells the agent: the warnings, or what failed.
-pub fn send(
-    channel: &OwnedFd,
-    message: &Result<Vec<String>, AgentError>,
-    master: Option<OwnedFd>,
-) -> Result<()> {
-    let frame = frame::encode(message)
+/// What a process says of its surroundings; the descriptors that there are go along, in this order.
+#[derive(Serialize, Deserialize)]
+struct Built {
+    warnings: Vec<String>,
+    terminal: bool,
+    notify: bool,
+}
+
+/// Most descriptors that go along.
+const MOST_DESCRIPTORS: usize = 2;
+
+/// Tells the agent what has been made, or what failed.
+pub fn send(channel: &OwnedFd, outcome: Result<Surroundings>) -> Result<()> {
+    let (message, descriptors) = match outcome {
+        Ok(Surroundings { warnings, terminal, notify }) => {
+            let built = Built { warnings, terminal: terminal.is_some(), notify: notify.is_some() };
+            (Ok(built), [terminal, notify].into_iter().flatten().collect())
+        }
+        Err(failure) => (Err(failure), Vec::new()),
+    };
+    let frame = frame::encode(&message)
         .map_err(|cause| error(ErrorKind::Internal, format!("report to the agent: {cause}")))?;
-    let descriptors: Vec<i32> = master.iter().map(AsRawFd::as_raw_fd).collect();
+    let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let control = [ControlMessage::ScmRights(&descriptors)];
     let control = if descriptors.is_empty() { &[] } else { &control[..] };
     sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(&frame)], control, MsgFlags::MSG_NOSIGNAL, None)
@@ -64,17 +75,22 @@ pub fn send(
 /// What a process has reported, without waiting.
 pub fn hear(channel: &OwnedFd) -> Report {
     let mut packet = vec![0; REPORT_LIMIT];
-    let mut control = cmsg_space!(i32);
+    let mut control = cmsg_space!([RawFd; MOST_DESCRIPTORS]);
     let mut parts = [IoSliceMut::new(&mut packet)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let (length, terminal) = match recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut control), flags) {
-        Err(Errno::EAGAIN | Errno::EINTR) => return Report::None,
-        Err(_) => return Report::Closed,
-        Ok(message) if message.bytes == 0 => return Report::Closed,
-        Ok(message) => (message.bytes, message.cmsgs().ok().and_then(received_descriptor)),
-    };
-    match frame::read::<Result<Vec<String>, AgentError>>(&mut &packet[..length], REPORT_LIMIT) {
-        Ok(Some(Ok(warnings))) => Report::Built { warnings, terminal },
+    let (length, descriptors) =
+        match recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+            Err(Errno::EAGAIN | Errno::EINTR) => return Report::None,
+            Err(_) => return Report::Closed,
+            Ok(message) if message.bytes == 0 => return Report::Closed,
+            Ok(message) => (message.bytes, message.cmsgs().map(received_descriptors).unwrap_or_default()),
+        };
+    match frame::read::<Result<Built>>(&mut &packet[..length], REPORT_LIMIT) {
+        Ok(Some(Ok(Built { warnings, terminal, notify }))) => {
+            let mut descriptors = descriptors.into_iter();
+            let mut next = |there: bool| if there { descriptors.next() } else { None };
+            Report::Built(Surroundings { warnings, terminal: next(terminal), notify: next(notify) })
+        }
         Ok(Some(Err(failure))) => Report::Failed(failure),
         Ok(None) | Err(_) => {
             Report::Failed(error(ErrorKind::Internal, "the process sent an unreadable report"))
@@ -82,12 +98,15 @@ pub fn hear(channel: &OwnedFd) -> Report {
     }
 }
 
-fn received_descriptor(mut control: CmsgIterator<'_>) -> Option<OwnedFd> {
-    control.find_map(|message| match message {
-        // SAFETY: the kernel has just made these descriptors for this process, and nobody else knows them.
-        ControlMessageOwned::ScmRights(fds) => fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }),
-        _ => None,
-    })
+fn received_descriptors(control: CmsgIterator<'_>) -> Vec<OwnedFd> {
+    let mut received = Vec::new();
+    for message in control {
+        if let ControlMessageOwned::ScmRights(fds) = message {
+            // SAFETY: the kernel has just made these descriptors for this process, and nobody else knows them.
+            received.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    received
 }
 
 /// Waits until the agent releases this process.

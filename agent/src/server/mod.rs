@@ -26,6 +26,7 @@ mod events;
 mod exec;
 mod freezer;
 mod list_processes;
+mod notify;
 mod pause;
 mod processes;
 mod reports;
@@ -51,6 +52,8 @@ enum Target {
     Report(Rc<ProcessId>),
     /// A stream has bytes, or room for some.
     Stream(Rc<ProcessId>, Stream),
+    /// A container has said something to its sd_notify(3) socket.
+    Notify(Rc<ProcessId>),
     /// The last process has left a container's cgroup, or all in it are frozen or thawed.
     Cgroup(Rc<ProcessId>),
     /// A container has reached its memory limit.
@@ -105,6 +108,7 @@ impl Server {
             Target::Connection(token) => self.serve_connection(token),
             Target::Report(id) => self.hear(&id),
             Target::Stream(id, stream) => self.run_stream(&id, stream),
+            Target::Notify(id) => self.pass_notifications_on(&id),
             Target::Cgroup(id) => {
                 self.finish_freezing(&id.container);
                 self.finish_removal(&id.container);

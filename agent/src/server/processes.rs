@@ -64,6 +64,7 @@ impl Server {
     fn end(&mut self, id: &Rc<ProcessId>, pid: Pid, status: ExitStatus) {
         // Its last words, if it has not come as far as its program.
         self.hear(id);
+        self.pass_notifications_on(id);
         // An exec that could not be made is forgotten.
         if let Some(process) = self.processes.get_mut(id) {
             debug_assert_eq!(process.pid, pid);

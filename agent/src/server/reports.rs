@@ -7,10 +7,9 @@ use stockade_protocol::agent::{ProcessId, Response};
 use super::{Server, Target};
 use crate::{
     error::{AgentError, ErrorKind, Result, error},
-    init::{self, Report, Spawned},
+    init::{self, Report, Spawned, Surroundings},
     poller::Token,
     process::{Channel, Phase, Process},
-    stdio::Stdio,
 };
 
 impl Server {
@@ -41,15 +40,13 @@ impl Server {
             Report::None => return,
             report => report,
         };
-        if !matches!(report, Report::Built { .. })
+        if !matches!(report, Report::Built(_))
             && let Some(channel) = process.channel.take()
         {
             self.poller.forget(channel.token);
         }
         match (process.phase, report) {
-            (Phase::Creating(reply_to), Report::Built { warnings, terminal }) => {
-                self.finish_creation(id, reply_to, warnings, terminal);
-            }
+            (Phase::Creating(reply_to), Report::Built(made)) => self.finish_creation(id, reply_to, made),
             (Phase::Creating(_), Report::Failed(error)) => self.fail_creation(id, error),
             (Phase::Creating(_), Report::Closed) => {
                 let message = match id.exec {
@@ -70,14 +67,10 @@ impl Server {
         }
     }
 
-    fn finish_creation(
-        &mut self,
-        id: &Rc<ProcessId>,
-        reply_to: Token,
-        warnings: Vec<String>,
-        terminal: Option<OwnedFd>,
-    ) {
-        let finished = self.take_terminal(id, terminal).and_then(|()| match id.exec {
+    fn finish_creation(&mut self, id: &Rc<ProcessId>, reply_to: Token, made: Surroundings) {
+        let Surroundings { warnings, terminal, notify } = made;
+        let taken = self.take_terminal(id, terminal).and_then(|()| self.take_notify(id, notify));
+        let finished = taken.and_then(|()| match id.exec {
             None => self.finish_container(&id.container),
             Some(_) => Ok(()),
         });
@@ -92,7 +85,15 @@ impl Server {
 
     fn take_terminal(&mut self, id: &Rc<ProcessId>, terminal: Option<OwnedFd>) -> Result<()> {
         if let (Some(process), Some(master)) = (self.processes.get_mut(id), terminal) {
-            process.stdio = Stdio::terminal(master)?;
+            process.stdio.add_terminal(master)?;
+        }
+        Ok(())
+    }
+
+    fn take_notify(&mut self, id: &Rc<ProcessId>, notify: Option<OwnedFd>) -> Result<()> {
+        if let (Some(process), Some(socket)) = (self.processes.get_mut(id), notify) {
+            process.watched.push(self.poller.add(&socket, |_| Target::Notify(id.clone()))?);
+            process.notify = Some(socket);
         }
         Ok(())
     }

@@ -40,9 +40,9 @@ pub struct CreateOptions {
     /// File to write the PID of the container's process to
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
-    /// No effect beyond 0: descriptors cannot be passed into a VM
+    /// Pass the pipes, stream sockets and terminals that are descriptors 3 to 2+N into the container
     #[arg(long, value_name = "N", default_value_t = 0)]
-    preserve_fds: u32,
+    pub preserve_fds: u32,
     /// No effect: the guest's root file system is always pivoted to
     #[arg(long)]
     no_pivot: bool,
@@ -66,14 +66,12 @@ impl CreateOptions {
             pid_file: self.pid_file.as_deref(),
             console_socket: self.console_socket.as_deref(),
             pidfd_socket: self.pidfd_socket.as_deref(),
+            preserve_fds: self.preserve_fds,
             detached,
         }
     }
 
     fn mention_unused(&self) {
-        if self.preserve_fds > 0 {
-            tracing::warn!("--preserve-fds {}: descriptors cannot be passed into a VM", self.preserve_fds);
-        }
         let unused = [
             ("--no-pivot", self.no_pivot),
             ("--no-new-keyring", self.no_new_keyring),

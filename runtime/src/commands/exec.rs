@@ -12,6 +12,7 @@ use crate::cli::Globals;
 use crate::error::ExecFailed;
 use crate::life_cycle::{self, Exec as Request, Visit};
 use crate::lower;
+use crate::preserved::Preserved;
 use crate::users;
 
 /// Execute another process in a container.
@@ -80,7 +81,7 @@ pub struct Exec {
     /// AppArmor profile. No effect: the guest's kernel has none
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
-    /// No effect beyond 0: descriptors cannot be passed into a VM
+    /// Pass the pipes, stream sockets and terminals that are descriptors 3 to 2+N into the container
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// No effect: stockade is no subreaper
@@ -112,20 +113,19 @@ impl Exec {
             pid_file: self.pid_file.as_deref(),
             console_socket: self.console_socket.as_deref(),
             pidfd_socket: self.pidfd_socket.as_deref(),
+            preserved: Preserved::take(self.preserve_fds)?,
             detached: self.detach,
         })?;
         if self.detach {
             executed.relay.commit().context("cannot let the process live on")?;
             return Ok(ExitCode::SUCCESS);
         }
-        let status = life_cycle::attend(&executed.signals, &executed.relay.process, executed.terminal)?;
+        let status = life_cycle::attend(&executed.signals, &executed.relay.process)?;
+        drop(executed.raw);
         Ok(ExitCode::from(status))
     }
 
     fn mention_unused(&self) {
-        if self.preserve_fds > 0 {
-            tracing::warn!("--preserve-fds {}: descriptors cannot be passed into a VM", self.preserve_fds);
-        }
         if self.no_subreaper {
             tracing::debug!("--no-subreaper has no effect");
         }

@@ -12,6 +12,7 @@ use crate::error::ContainerError;
 use crate::life_cycle::{self, Created};
 use crate::state::Root;
 use crate::sys::process::Child;
+use crate::terminal::RawMode;
 use crate::tsc;
 
 /// Create a container, start it, and wait for its end.
@@ -42,6 +43,7 @@ impl Run {
         let id: ContainerId = self.id.parse()?;
         let root = Root::new(globals.root.as_deref());
         let mut created = life_cycle::create(&self.options.request(globals, &id, self.detach))?;
+        let raw = RawMode::for_process(created.terminal, self.detach)?;
         if let Err(error) = life_cycle::start(&created.folder, &created.record, &mut created.vm) {
             created.relay.process.kill();
             if let Some(vmm) = created.vm.release() {
@@ -56,6 +58,7 @@ impl Run {
         }
         tracing::debug!(tsc = tsc::now(), "the container runs");
         let (vmm, status) = wait(created)?;
+        drop(raw);
         tracing::debug!(tsc = tsc::now(), status, "the container has ended");
         // With the container gone, nobody needs the VM, and removing waits for what has not been reaped.
         if let Some(vmm) = vmm {
@@ -74,10 +77,10 @@ impl Run {
 
 /// Waits until the container has ended; returns its VMM and its status.
 fn wait(created: Created) -> anyhow::Result<(Option<Child>, u8)> {
-    let Created { mut folder, mut vm, relay, terminal, .. } = created;
+    let Created { mut folder, mut vm, relay, .. } = created;
     let signals = vm.take_interrupts().context("no signals to wait for")?;
     folder.unlock().context("cannot unlock the container's state")?;
     // The relay alone decides now how long the VM lives.
     let vmm = vm.release();
-    Ok((vmm, life_cycle::attend(&signals, &relay.process, terminal)?))
+    Ok((vmm, life_cycle::attend(&signals, &relay.process)?))
 }

@@ -31,6 +31,7 @@ use crate::sys::signals;
 use crate::terminal::{self, Pty};
 use crate::tsc;
 
+use super::passed::Passed;
 use super::remove;
 
 /// What is to be created.
@@ -50,6 +51,8 @@ pub struct Request<'a> {
     pub console_socket: Option<&'a Path>,
     /// Where the relay's pidfd goes.
     pub pidfd_socket: Option<&'a Path>,
+    /// How many descriptors from 3 on it gets.
+    pub preserve_fds: u32,
     /// The container outlives the command: a terminal then needs a console socket.
     pub detached: bool,
 }
@@ -77,9 +80,10 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let bundle = Bundle::load(request.bundle, request.config)?;
     let root = Root::new(request.globals.root.as_deref());
     let peers = Peers::find(&root, &bundle.spec)?;
-    let lowered = lower::lower(&bundle, request.id, &peers).context(crate::bundle::CONFIG)?;
+    let mut lowered = lower::lower(&bundle, request.id, &peers).context(crate::bundle::CONFIG)?;
     let terminal = lowered.container.process.terminal.is_some();
     terminal::check(terminal, request.console_socket, request.detached)?;
+    let passed = Passed::take(request, &mut lowered)?;
     let place = match peers.sandbox {
         Some(sandbox) => Place::Sandbox(running_sandbox(&root, sandbox)?),
         None => {
@@ -91,7 +95,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
 
     let interrupts = signals::block_all().context("cannot block signals")?;
     let folder = root.create(request.id)?;
-    let mut creation = Creation::new(folder, record(&bundle, request.id));
+    let mut creation = Creation::new(folder, record(&bundle, request.id), passed);
     creation.build(request, &bundle, lowered, place, interrupts)?;
     creation.finish(request, terminal)
 }
@@ -142,11 +146,12 @@ struct Creation {
     record: Record,
     relay: Option<Relay>,
     vm: Option<Vm>,
+    passed: Passed,
 }
 
 impl Creation {
-    fn new(folder: Folder, record: Record) -> Self {
-        Self { folder: Some(folder), record, relay: None, vm: None }
+    fn new(folder: Folder, record: Record, passed: Passed) -> Self {
+        Self { folder: Some(folder), record, relay: None, vm: None, passed }
     }
 
     fn build(
@@ -224,6 +229,8 @@ impl Creation {
             cgroup: cgroup_folder.as_ref().map(AsFd::as_fd),
             terminal,
             slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
+            preserved: &self.passed.preserved,
+            notify: self.passed.notify.as_ref(),
         })?);
         record.relay = relay.process.reference();
         record.namespaces = sandbox::namespaces(&bundle.spec, relay.process.pid);
@@ -257,13 +264,14 @@ impl Creation {
             let ready = machine.agent_ready()?;
             log_figures(machine, &ready);
         }
+        let extra = lowered.container.process.streams.len();
         let readonly = lowered.container.rootfs.readonly;
         let mut control = Connection::open(folder.as_fd(), Purpose::Control, vm)?;
         for warning in control.create(lowered.container, vm)? {
             tracing::warn!("{warning}");
         }
         let init = ProcessId { container: request.id.to_string(), exec: None };
-        let connections = ProcessConnections::open(folder.as_fd(), &init, terminal, vm)?;
+        let connections = ProcessConnections::open(folder.as_fd(), &init, terminal, extra, vm)?;
         relay.hand_over(&connections)?;
         tracing::debug!(tsc = tsc::now(), "the container is built");
         if readonly {

@@ -15,10 +15,11 @@ use crate::error::ContainerError;
 use crate::host::cgroup::Cgroup;
 use crate::machine::Shared;
 use crate::pid_file;
+use crate::preserved::Preserved;
 use crate::relay::{Plan, Relay, Surroundings};
 use crate::sys::process::ProcessRef;
 use crate::sys::signals;
-use crate::terminal::{self, Pty};
+use crate::terminal::{self, Pty, RawMode};
 
 /// How long a paused container may take to be resumed: for ever, as far as a clock can tell.
 const UNTIL_RESUMED: Duration = Duration::from_secs(u32::MAX as u64);
@@ -42,6 +43,8 @@ pub struct Exec<'a> {
     pub console_socket: Option<&'a Path>,
     /// Where the relay's pidfd goes.
     pub pidfd_socket: Option<&'a Path>,
+    /// Its descriptors from 3 on.
+    pub preserved: Preserved,
     /// The process outlives the command.
     pub detached: bool,
 }
@@ -53,8 +56,8 @@ pub struct Executed {
     pub relay: Relay,
     /// What the command is sent from now on.
     pub signals: SignalFd,
-    /// It has a terminal.
-    pub terminal: bool,
+    /// The command's own terminal, where the process has one.
+    pub raw: Option<RawMode>,
 }
 
 /// Executes it.
@@ -69,6 +72,9 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         (Some(relay), Some(vmm)) => (relay, vmm),
         _ => return Err(ContainerError::ExecStopped.into()),
     };
+    let mut process = exec.process.clone();
+    process.streams = exec.preserved.kinds();
+    process.terminal = process.terminal.map(|size| terminal::initial_size(size, exec.console_socket));
     let interrupts = signals::block_all().context("cannot block signals")?;
     let folder = exec.visit.folder.as_fd();
     let mut vm = Shared::new(vmm, folder, interrupts)?;
@@ -80,7 +86,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     let id = ProcessId { container: exec.container.to_owned(), exec: Some(unique_name()) };
     let request = agent::Exec {
         id: id.clone(),
-        process: exec.process.clone(),
+        process,
         cgroup: exec.cgroup.clone(),
         ignore_paused: exec.ignore_paused,
     };
@@ -101,13 +107,22 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
         terminal,
         slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
+        preserved: &exec.preserved,
+        notify: None,
     })?;
-    let mut start = || -> anyhow::Result<SignalFd> {
+    let mut start = || -> anyhow::Result<(SignalFd, Option<RawMode>)> {
         relay.prepared()?;
-        relay.hand_over(&ProcessConnections::open(folder, &id, terminal, &mut vm)?)?;
+        relay.hand_over(&ProcessConnections::open(
+            folder,
+            &id,
+            terminal,
+            exec.preserved.kinds().len(),
+            &mut vm,
+        )?)?;
         if let (Some(socket), Some(pty)) = (exec.console_socket, &pty) {
             terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
         }
+        let raw = RawMode::for_process(terminal, exec.detached)?;
         control.start(&id, &mut vm).map_err(|e| explain(exec.visit, e))?;
         if let Some(socket) = exec.pidfd_socket {
             terminal::send_to(socket, "--pidfd-socket", "pidfd", relay.process.pidfd.as_fd())?;
@@ -115,10 +130,10 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         if let Some(path) = exec.pid_file {
             pid_file::write(path, relay.process.pid)?;
         }
-        vm.take_interrupts().context("no signals to wait for")
+        Ok((vm.take_interrupts().context("no signals to wait for")?, raw))
     };
     match start() {
-        Ok(signals) => Ok(Executed { relay, signals, terminal }),
+        Ok((signals, raw)) => Ok(Executed { relay, signals, raw }),
         Err(error) => {
             relay.process.kill();
             Err(error)

@@ -1,4 +1,4 @@
-//! A command that stays while its process runs: signals and the terminal are the process's meanwhile.
+//! A command that stays while its process runs: its signals are the process's meanwhile.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,14 +9,12 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::WaitStatus;
 
 use crate::sys::process::{Child, Pidfd};
-use crate::terminal::RawMode;
 
 /// Passes signals on until the relay has ended; returns its process's status, 128+n after signal n.
 ///
 /// # Errors
-/// When the terminal cannot be used, or the relay is not this command's any more.
-pub fn attend(signals: &SignalFd, relay: &Child, terminal: bool) -> anyhow::Result<u8> {
-    let _raw = terminal.then(RawMode::of_stdin).transpose().context("cannot set the terminal to raw mode")?;
+/// When the relay is not this command's any more.
+pub fn attend(signals: &SignalFd, relay: &Child) -> anyhow::Result<u8> {
     loop {
         let mut fds = [signals.as_fd(), relay.pidfd.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, PollTimeout::NONE) {

@@ -12,6 +12,7 @@
 mod create;
 mod exec;
 mod foreground;
+mod passed;
 mod remove;
 mod start;
 mod status;

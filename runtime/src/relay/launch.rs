@@ -4,9 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use super::notify::NotifySocket;
 use super::stand_in;
 use super::surroundings::Surroundings;
 use crate::agent::{ProcessConnections, Stdio};
+use crate::preserved::Preserved;
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
 
@@ -75,6 +77,10 @@ pub struct Plan<'a> {
     pub terminal: bool,
     /// The terminal to sit on; without it stdio is inherited.
     pub slave: Option<BorrowedFd<'a>>,
+    /// Descriptors that it relays besides stdio.
+    pub preserved: &'a Preserved,
+    /// Where the container's notifications go.
+    pub notify: Option<&'a NotifySocket>,
 }
 
 /// A relay that is being set up.
@@ -152,6 +158,7 @@ impl Relay {
             Stdio::Pipes(streams) => raw.extend(streams.iter().map(AsRawFd::as_raw_fd)),
             Stdio::Terminal(stream) => raw.push(stream.as_raw_fd()),
         }
+        raw.extend(connections.extra.iter().map(AsRawFd::as_raw_fd));
         descriptors::send(self.socket.as_fd(), &[CONNECTIONS], &raw).map_err(system("socket"))
     }
 

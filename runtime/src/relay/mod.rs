@@ -25,10 +25,12 @@ mod copy;
 mod create_hooks;
 mod last_words;
 mod launch;
+mod notify;
 mod serve;
 mod stand_in;
 mod surroundings;
 
 pub use create_hooks::CreateHooks;
 pub use launch::{Plan, Relay};
+pub use notify::NotifySocket;
 pub use surroundings::{Own, Surroundings};

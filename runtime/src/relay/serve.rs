@@ -9,14 +9,16 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use stockade_protocol::agent::{ProcessCommand, ProcessEvent, WindowSize};
+use stockade_protocol::agent::{ProcessCommand, ProcessEvent};
 use stockade_protocol::frame::{self, FrameBuffer};
 
 use super::copy::{Copy, Waits};
 use super::last_words;
 use super::launch::{COMMIT, MESSAGE};
+use super::notify::Notifier;
+use crate::preserved::StreamEnds;
 use crate::sys::descriptors;
-use crate::terminal;
+use crate::terminal::Window;
 
 /// Exit status when the VM is gone: as after SIGKILL.
 const KILLED: u8 = 128 + libc::SIGKILL as u8;
@@ -39,8 +41,14 @@ pub(super) struct Ends {
     pub lease: Option<OwnedFd>,
     /// Where the VMM's last words go, if there is a lease.
     pub console_log: Option<File>,
-    /// The process has a terminal.
-    pub terminal: bool,
+    /// The terminal on the host, where the process has one.
+    pub window: Option<Window>,
+    /// That was made for an engine: who closes it hangs the process's up.
+    pub hangs_up: bool,
+    /// What it relays besides stdio.
+    pub streams: Vec<StreamEnds>,
+    /// Where the container's notifications go.
+    pub notifier: Option<Notifier>,
 }
 
 /// Serves until the process has ended and its output is delivered; returns the exit status.
@@ -96,10 +104,11 @@ struct Relay {
     process: Option<UnixStream>,
     events: FrameBuffer,
     commands: Vec<u8>,
-    input: Copy,
+    inputs: Vec<Copy>,
     outputs: Vec<Copy>,
     /// The terminal whose size the guest is told, if there is one.
-    window: Option<OwnedFd>,
+    window: Option<Window>,
+    notifier: Option<Notifier>,
     ended: Option<u8>,
 }
 
@@ -110,26 +119,38 @@ enum Source {
     Creator,
     Lease,
     Process,
-    Input,
+    Input(usize),
     Output(usize),
 }
 
 impl Relay {
     fn new(ends: Ends, connections: Vec<OwnedFd>, [stdin, stdout, stderr]: [OwnedFd; 3]) -> io::Result<Self> {
-        let window = ends.terminal.then(|| stdin.try_clone()).transpose()?;
-        let mut connections = connections.into_iter();
-        let mut next = || connections.next().ok_or(io::ErrorKind::InvalidData);
-        let process = UnixStream::from(next()?);
-        process.set_nonblocking(true)?;
-        let (input, outputs) = if ends.terminal {
+        let mut connections = connections.into_iter().map(UnixStream::from);
+        let mut next = || -> io::Result<UnixStream> {
+            let connection = connections.next().ok_or(io::ErrorKind::InvalidData)?;
+            connection.set_nonblocking(true)?;
+            Ok(connection)
+        };
+        let process = next()?;
+        let (input, mut outputs) = if ends.window.is_some() {
             let stream = next()?;
             let output = Copy::new(stream.try_clone()?, stdout, false)?;
-            // A terminal does not end with what is typed into it, so its stream stays open.
-            (Copy::new(stdin, stream, false)?, vec![output])
+            // A person's terminal does not end with what is typed into it, which may be nothing at all.
+            (Copy::new(stdin, stream, ends.hangs_up)?, vec![output])
         } else {
             let input = Copy::new(stdin, next()?, true)?;
             (input, vec![Copy::new(next()?, stdout, false)?, Copy::new(next()?, stderr, false)?])
         };
+        let mut inputs = vec![input];
+        for StreamEnds { source, sink, is_socket } in ends.streams {
+            let stream = next()?;
+            if let Some(sink) = sink {
+                outputs.push(Copy::new(stream.try_clone()?, sink, is_socket)?);
+            }
+            if let Some(source) = source {
+                inputs.push(Copy::new(source, stream, true)?);
+            }
+        }
         let mut relay = Self {
             signals: ends.signals,
             creator: Some(ends.creator),
@@ -138,9 +159,10 @@ impl Relay {
             process: Some(process),
             events: FrameBuffer::new(frame::GUEST_LIMIT),
             commands: Vec::new(),
-            input,
+            inputs,
             outputs,
-            window,
+            window: ends.window,
+            notifier: ends.notifier,
             ended: None,
         };
         relay.resize();
@@ -157,11 +179,14 @@ impl Relay {
             for source in self.poll()? {
                 match source {
                     Source::Signals => self.read_signals()?,
-                    Source::Creator if self.is_orphaned() => return Ok(KILLED),
+                    Source::Creator if self.is_orphaned() => {
+                        self.window.iter().for_each(Window::restore);
+                        return Ok(KILLED);
+                    }
                     Source::Creator => {}
                     Source::Lease => self.lose_vm(),
                     Source::Process => self.talk_to_agent(),
-                    Source::Input => self.input.advance(),
+                    Source::Input(index) => self.inputs[index].advance(),
                     Source::Output(index) => self.outputs[index].advance(),
                 }
             }
@@ -186,8 +211,9 @@ impl Relay {
             let output = if self.commands.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
             add(process.as_fd(), PollFlags::POLLIN | output, Source::Process);
         }
-        let copies = self.outputs.iter().enumerate().map(|(index, copy)| (copy, Source::Output(index)));
-        for (copy, source) in copies.chain([(&self.input, Source::Input)]) {
+        let outputs = self.outputs.iter().enumerate().map(|(index, copy)| (copy, Source::Output(index)));
+        let inputs = self.inputs.iter().enumerate().map(|(index, copy)| (copy, Source::Input(index)));
+        for (copy, source) in outputs.chain(inputs) {
             match copy.waits() {
                 Some(Waits::Readable(fd)) => add(fd, PollFlags::POLLIN, source),
                 Some(Waits::Writable(fd)) => add(fd, PollFlags::POLLOUT, source),
@@ -206,7 +232,7 @@ impl Relay {
     fn read_signals(&mut self) -> io::Result<()> {
         while let Some(info) = self.signals.read_signal()? {
             match info.ssi_signo as i32 {
-                libc::SIGCHLD => reap(),
+                libc::SIGCHLD if info.ssi_code > libc::SI_USER => reap(),
                 libc::SIGWINCH if self.window.is_some() => self.resize(),
                 signal if is_for_the_process(&info) => self.command(ProcessCommand::Signal(signal)),
                 _ => {}
@@ -217,9 +243,7 @@ impl Relay {
 
     /// Tells the guest's terminal the size of the host's.
     fn resize(&mut self) {
-        if let Some(size) = self.window.as_ref().and_then(|window| terminal::size(window.as_fd()))
-            && size != WindowSize::default()
-        {
+        if let Some(size) = self.window.as_ref().and_then(Window::size) {
             self.command(ProcessCommand::Resize(size));
         }
     }
@@ -290,7 +314,9 @@ impl Relay {
                     self.ended = Some(status.code());
                     self.process = None;
                 }
-                ProcessEvent::Notify(_) => {}
+                ProcessEvent::Notify(datagram) => {
+                    self.notifier.iter().for_each(|notifier| notifier.pass_on(&datagram));
+                }
             }
         }
         Ok(())
@@ -303,10 +329,10 @@ fn stdio(number: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// Signals that somebody has sent, and a terminal's hang-up. Others that the kernel sends (SIGPIPE on a closed stdout)
-/// are about the relay itself.
+/// Signals that somebody has sent. What the kernel sends (SIGPIPE on a closed stdout, SIGHUP from the terminal) is about
+/// the relay itself.
 fn is_for_the_process(info: &siginfo) -> bool {
-    info.ssi_code <= libc::SI_USER || info.ssi_signo as i32 == libc::SIGHUP
+    info.ssi_code <= libc::SI_USER
 }
 
 /// Reaps whoever has ended: engines' helpers that entered this pid namespace and were orphaned.

@@ -40,7 +40,16 @@ impl Fixture {
             let flags = nix::sys::signalfd::SfdFlags::SFD_NONBLOCK;
             let signals = SignalFd::with_flags(&usr1, flags).unwrap();
             let (lease, console_log) = (Some(lease), Some(relay_log));
-            let ends = Ends { signals, creator: relay_creator, lease, console_log, terminal: false };
+            let ends = Ends {
+                signals,
+                creator: relay_creator,
+                lease,
+                console_log,
+                window: None,
+                hangs_up: false,
+                streams: Vec::new(),
+                notifier: None,
+            };
             let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);
             let stdio = [stdin_reader.into(), stdout_writer.into(), stderr_writer.into()];
             Relay::new(ends, connections.into(), stdio).unwrap().run().unwrap()

@@ -1,17 +1,18 @@
 //! The relay's own side: becoming what callers look at through /proc/PID.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::setsid;
 
 use super::launch::{FAILED, MESSAGE, PREPARED, Plan, RelayError, system};
+use super::notify::Notifier;
 use super::serve::{self, Ends};
 use super::surroundings::{self, Surroundings};
 use crate::sys::{descriptors, process, signals};
-use crate::terminal;
+use crate::terminal::{self, Window};
 
 /// The relay's whole life; returns its exit status.
 pub(super) fn run(plan: &Plan<'_>, network: Option<BorrowedFd<'_>>, socket: BorrowedFd<'_>) -> i32 {
@@ -38,10 +39,20 @@ fn prepare(
         setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| system("network namespace")(e.into()))?;
     }
     let mut keep: Vec<RawFd> = vec![0, 1, 2, signals.as_raw_fd(), socket.as_raw_fd()];
-    keep.extend(plan.surroundings.descriptors().chain(plan.slave).map(|fd| fd.as_raw_fd()));
+    let lent = plan.surroundings.descriptors().chain(plan.slave).chain(plan.notify.map(AsFd::as_fd));
+    keep.extend(lent.map(|fd| fd.as_raw_fd()));
+    let streams = plan.preserved.open_ends().map_err(system("preserved descriptors"))?;
+    keep.extend(streams.iter().flat_map(|ends| ends.source.iter().chain(&ends.sink)).map(AsRawFd::as_raw_fd));
     descriptors::close_all_but(&keep).map_err(system("close_range"))?;
     setsid().map_err(|e| system("setsid")(e.into()))?;
     take_stdio(plan.slave).map_err(system("stdio"))?;
+    // Before the creator, which waits for this relay, sets it to raw mode.
+    let window = plan.terminal.then(Window::of_stdio).transpose().map_err(system("terminal"))?;
+    let notifier = plan
+        .notify
+        .map(|socket| Notifier::new(adopt(socket.as_fd())))
+        .transpose()
+        .map_err(system("NOTIFY_SOCKET"))?;
 
     let (lease, console_log) = match &plan.surroundings {
         Surroundings::Own(own) => {
@@ -65,7 +76,10 @@ fn prepare(
         creator: adopt(socket),
         lease: lease.map(adopt),
         console_log: console_log.map(|log| adopt(log).into()),
-        terminal: plan.terminal,
+        window,
+        hangs_up: plan.slave.is_some(),
+        streams,
+        notifier,
     })
 }
 

@@ -1,0 +1,65 @@
+//! Which descriptors a new process has: stdio, further streams from 3 on, and above them the channel to the agent,
+//! which execve closes.
+
+use std::{
+    mem,
+    os::fd::{FromRawFd, OwnedFd, RawFd},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
+};
+
+use crate::{
+    error::{Context, Result},
+    stdio::ProcessPipes,
+};
+
+/// Number of the first of the further streams.
+const FIRST_EXTRA: RawFd = 3;
+
+/// What a process takes along.
+#[derive(Debug)]
+pub struct Kept {
+    /// For fds 0–2; a process with a terminal opens that itself.
+    pub pipes: Option<ProcessPipes>,
+    /// For fds from 3 on.
+    pub extra: Vec<OwnedFd>,
+    /// To the agent.
+    pub channel: OwnedFd,
+}
+
+impl Kept {
+    /// Lets go of everything else: another process's streams would not end while a copy of them is open here. Returns the
+    /// channel.
+    pub fn alone(self) -> Result<OwnedFd> {
+        if let Some(pipes) = &self.pipes {
+            dup2_stdin(&pipes.stdin)
+                .and_then(|()| dup2_stdout(&pipes.stdout))
+                .and_then(|()| dup2_stderr(&pipes.stderr))
+                .or_internal(|| "set the standard streams".to_owned())?;
+        }
+        let channel = FIRST_EXTRA + self.extra.len() as RawFd;
+        let places = (FIRST_EXTRA..).zip(self.extra.iter().chain([&self.channel]));
+        // First away from the numbers that are about to be taken, then into place.
+        let moved = places
+            .map(|(to, from)| Ok((to, fcntl(from, FcntlArg::F_DUPFD_CLOEXEC(channel + 1))?)))
+            .collect::<Result<Vec<_>, Errno>>()
+            .or_internal(|| "move descriptors".to_owned())?;
+        for (to, from) in moved {
+            let flags = if to == channel { libc::O_CLOEXEC } else { 0 };
+            // SAFETY: whatever was at this number in the agent, nothing here uses it.
+            Errno::result(unsafe { libc::dup3(from, to, flags) })
+                .or_internal(|| "set the further streams".to_owned())?;
+        }
+        // The numbers are closed below, all at once.
+        mem::forget(self);
+        // SAFETY: the owners of these numbers belong to the agent's code, which this process does not run any more.
+        let closed = unsafe { libc::close_range(channel as libc::c_uint + 1, libc::c_uint::MAX, 0) };
+        Errno::result(closed).or_internal(|| "close the agent's descriptors".to_owned())?;
+        // SAFETY: dup3 has made it, and its number's former owner is never dropped here.
+        Ok(unsafe { OwnedFd::from_raw_fd(channel) })
+    }
+}

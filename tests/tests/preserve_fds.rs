@@ -1,0 +1,109 @@
+//! Descriptors beyond stdio: `--preserve-fds`, socket activation, and what must not be passed on.
+
+use std::fs::{self, File};
+use std::io::{Read, Write, pipe};
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use stockade_tests::bundle::Bundle;
+use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_tests::host::Snapshot;
+
+/// Gives a command `descriptors` as numbers from 3 on.
+fn pass<'a>(command: &mut Command, descriptors: impl IntoIterator<Item = BorrowedFd<'a>>) {
+    // Above the numbers that are about to be taken.
+    let copies: Vec<_> = descriptors
+        .into_iter()
+        .map(|fd| {
+            // SAFETY: F_DUPFD_CLOEXEC takes an integer; the copy is meant for the child and may leak here.
+            unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) }
+        })
+        .collect();
+    // SAFETY: dup2 is allowed between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            for (number, copy) in (3..).zip(&copies) {
+                if libc::dup2(*copy, number) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn streams_are_relayed_into_the_container() {
+    let bundle = Bundle::script(
+        "cat <&3 >&4; cat <&5; echo answer >&5; echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES; ls /proc/self/fd",
+    );
+    let stockade = Stockade::new();
+    let (input, mut writer) = pipe().expect("pipe");
+    let (mut reader, output) = pipe().expect("pipe");
+    let (mut ours, theirs) = UnixStream::pair().expect("socket pair");
+    let mut command = stockade.command(&["run", "-b", text(bundle.path()), "--preserve-fds", "1", "streams"]);
+    // Two of socket activation, as engines pass them, and one more.
+    command.env("LISTEN_FDS", "2").env("LISTEN_PID", "1").env("LISTEN_FDNAMES", "in:out");
+    pass(&mut command, [input.as_fd(), output.as_fd(), theirs.as_fd()]);
+    let bytes: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+    let sent = bytes.clone();
+    let feeder = std::thread::spawn(move || writer.write_all(&sent));
+    let received = std::thread::spawn(move || {
+        let mut received = vec![0; 800_000];
+        reader.read_exact(&mut received).map(|()| received)
+    });
+    ours.write_all(b"question\n").expect("write");
+    ours.shutdown(Shutdown::Write).expect("shutdown");
+    let outcome = Outcome::of(&mut command, b"").success();
+    assert_eq!(outcome.stdout, "question\n2 1 in:out\n0\n1\n2\n3\n4\n5\n6\n", "6 is ls's own");
+    drop(theirs);
+    feeder.join().expect("feeder").expect("write");
+    assert!(received.join().expect("reader").expect("read") == bytes, "every byte in order");
+    let mut answer = [0; 7];
+    ours.read_exact(&mut answer).expect("read");
+    assert_eq!(&answer, b"answer\n");
+}
+
+#[test]
+fn what_is_no_stream_is_refused_before_anything_is_made() {
+    let bundle = Bundle::busybox(&["true"]);
+    let stockade = Stockade::new();
+    let file = File::open("/etc/passwd").expect("open");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let before = Snapshot::take();
+    let refused = |descriptors: &[BorrowedFd<'_>], count: &str, words: &[&str]| {
+        let mut command =
+            stockade.command(&["run", "-b", text(bundle.path()), "--preserve-fds", count, "refused"]);
+        pass(&mut command, descriptors.iter().copied());
+        Outcome::of(&mut command, b"").failure(1, words);
+    };
+    refused(&[file.as_fd()], "1", &["--preserve-fds", "descriptor 3 is a regular file (/etc/passwd)"]);
+    refused(&[listener.as_fd()], "1", &["descriptor 3 is a listening socket"]);
+    refused(&[], "2", &["descriptor 3 is not open"]);
+    refused(&[], "1000", &["1000", "too many"]);
+    before.assert_same_now();
+}
+
+#[test]
+fn other_inherited_descriptors_reach_neither_relay_nor_vmm() {
+    let bundle = Bundle::busybox(&["sleep", "1000"]);
+    let stockade = Stockade::new();
+    let secret = File::create(bundle.path().join("secret")).expect("create");
+    let pid_file = bundle.path().join("pid");
+    let mut command =
+        stockade.command(&["create", "-b", text(bundle.path()), "--pid-file", text(&pid_file), "inherited"]);
+    pass(&mut command, [secret.as_fd(); 12]);
+    let status = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).status();
+    assert!(status.expect("create").success());
+    let relay = fs::read_to_string(pid_file).expect("pid file").parse().expect("PID");
+    for pid in [relay, stockade.vmm_pid(relay)] {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").flatten() {
+            let target = fs::read_link(entry.path()).expect("target");
+            assert!(!text(&target).contains("secret"), "{} is {}", entry.path().display(), target.display());
+        }
+    }
+    stockade.run(&["delete", "--force", "inherited"]).success();
+}
