@@ -34,7 +34,7 @@ fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": version::SPEC,
-        "hooks": [],
+        "hooks": lower::HOOKS,
         "mountOptions": lower::mount_options(),
         "linux": {
             "namespaces": lower::NAMESPACES,

@@ -11,6 +11,8 @@ use super::systemd::{Properties, Systemd, SystemdError, Value};
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
 
+/// What the names of slices end with.
+const SLICE: &str = ".slice";
 /// The slice of containers that name none.
 const DEFAULT_SLICE: &str = "system.slice";
 /// What the names of scopes begin with where config.json does not say.
@@ -83,10 +85,10 @@ impl Scope {
     /// Its cgroup below the root: every dash in a slice's name is a level.
     pub fn path(&self) -> PathBuf {
         let mut path = PathBuf::new();
-        let stem = self.slice.trim_end_matches(".slice");
+        let stem = self.slice.strip_suffix(SLICE).unwrap_or(&self.slice);
         if stem != "-" {
             for (dash, _) in stem.match_indices('-').chain([(stem.len(), "")]) {
-                path.push(format!("{}.slice", &stem[..dash]));
+                path.push(format!("{}{SLICE}", &stem[..dash]));
             }
         }
         path.join(&self.unit)
@@ -219,7 +221,7 @@ fn is_of_unit(byte: u8) -> bool {
 }
 
 fn slice_is_valid(slice: &str) -> bool {
-    let Some(stem) = slice.strip_suffix(".slice") else { return false };
+    let Some(stem) = slice.strip_suffix(SLICE) else { return false };
     let is_name = stem.bytes().all(|byte| is_of_unit(byte) && byte != b'@') && slice.len() <= LONGEST;
     stem == "-" || is_name && stem.split('-').all(|part| !part.is_empty())
 }

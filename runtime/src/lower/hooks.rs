@@ -6,21 +6,26 @@ use super::absolute;
 use crate::bundle::SpecError;
 use crate::hooks::{Hook, Hooks};
 
+/// The steps that have hooks, as config.json calls them, in their order.
+pub const STAGES: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
 /// The hooks of a container.
 ///
 /// # Errors
 /// A [`SpecError`] that names the hook.
 pub fn lower(spec: &Spec) -> Result<Hooks, SpecError> {
     let Some(hooks) = spec.hooks() else { return Ok(Hooks::default()) };
+    let [prestart, create_runtime, create_container, start_container, poststart, poststop] = STAGES;
     // Deprecated, but engines still use it.
-    let mut create_runtime = list(hooks.prestart().as_deref(), "prestart")?;
-    create_runtime.extend(list(hooks.create_runtime().as_deref(), "createRuntime")?);
+    let mut on_host = list(hooks.prestart().as_deref(), prestart)?;
+    on_host.extend(list(hooks.create_runtime().as_deref(), create_runtime)?);
     Ok(Hooks {
-        create_runtime,
-        create_container: list(hooks.create_container().as_deref(), "createContainer")?,
-        start_container: list(hooks.start_container().as_deref(), "startContainer")?,
-        poststart: list(hooks.poststart().as_deref(), "poststart")?,
-        poststop: list(hooks.poststop().as_deref(), "poststop")?,
+        create_runtime: on_host,
+        create_container: list(hooks.create_container().as_deref(), create_container)?,
+        start_container: list(hooks.start_container().as_deref(), start_container)?,
+        poststart: list(hooks.poststart().as_deref(), poststart)?,
+        poststop: list(hooks.poststop().as_deref(), poststop)?,
     })
 }
 

@@ -29,6 +29,7 @@ use crate::sandbox::Peers;
 
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroup::{HostCgroup, Limits, limits};
+pub use hooks::STAGES as HOOKS;
 pub use mounts::options as mount_options;
 pub use namespaces::{APPLIED as NAMESPACES, NetworkNamespace};
 
