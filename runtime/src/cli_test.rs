@@ -79,6 +79,15 @@ fn examples() -> Vec<(String, String)> {
 }
 
 #[test]
+fn every_command_that_does_something_has_examples() {
+    let with_examples: Vec<String> = examples().into_iter().map(|(command, _)| command).collect();
+    for command in definition().get_subcommands().map(clap::Command::get_name) {
+        let is_refused = ["checkpoint", "restore", "mounts"].contains(&command);
+        assert_eq!(with_examples.iter().any(|with| with == command), !is_refused, "{command}");
+    }
+}
+
+#[test]
 fn examples_are_commands_that_are_understood() {
     for (command, line) in examples() {
         let end = line.find([';', '|', '>', '#']).unwrap_or(line.len());

@@ -14,6 +14,8 @@ fn features_are_the_specifications_json() {
     let features: Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!(features["ociVersionMin"], "1.0.0");
     assert_eq!(features["linux"]["cgroup"]["v2"], true);
+    assert_eq!(features["hooks"].as_array().expect("list").len(), 6);
+    assert_eq!(features["linux"]["seccomp"]["enabled"], true);
     let has = |list: &Value, name: &str| list.as_array().expect("list").contains(&name.into());
     assert!(has(&features["mountOptions"], "rro"), "{printed}");
     assert!(has(&features["linux"]["namespaces"], "pid"), "{printed}");

@@ -266,7 +266,11 @@ fn a_hundred_containers_are_listed_and_the_living_told_from_the_dead() {
     assert_eq!(stockade.run(&["list", "--quiet"]).success().stdout.lines().count(), 100);
     assert_eq!(stockade.run(&["list"]).success().stdout.lines().count(), 101);
 
-    for id in stockade.run(&["list", "-q"]).success().stdout.lines() {
+    // Most are only records.
+    for number in 1..98 {
+        fs::remove_dir_all(stockade.root().join(format!("dead-{number}"))).expect("remove");
+    }
+    for id in ["dead-0", "waiting", "alive"] {
         stockade.run(&["delete", "--force", id]).success();
     }
     assert_eq!(stockade.run(&["list", "-q"]).success().stdout, "");

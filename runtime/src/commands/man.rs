@@ -39,7 +39,7 @@ impl Man {
 
 fn write_page(command: Command, folder: &Path) -> anyhow::Result<()> {
     let has_commands = command.has_subcommands();
-    let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let rest = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let page = clap_mangen::Man::new(command).manual("stockade").source(crate::version::line());
     let mut text = Vec::new();
     page.render_title(&mut text)
@@ -48,20 +48,26 @@ fn write_page(command: Command, folder: &Path) -> anyhow::Result<()> {
         .and_then(|()| page.render_description_section(&mut text))
         .and_then(|()| page.render_options_section(&mut text))
         .and_then(|()| if has_commands { page.render_subcommands_section(&mut text) } else { Ok(()) })
-        .and_then(|()| render_examples(&examples, &mut text))?;
+        .and_then(|()| render_rest(&rest, &mut text))?;
     let path = folder.join(page.get_filename());
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn render_examples(examples: &str, page: &mut Vec<u8>) -> io::Result<()> {
-    let lines: Vec<&str> = examples.lines().filter(|line| *line != EXAMPLES).map(str::trim_start).collect();
-    if lines.is_empty() {
-        return Ok(());
-    }
+/// What stands after the options: lines that begin with two spaces are examples, all others are notes.
+fn render_rest(text: &str, page: &mut Vec<u8>) -> io::Result<()> {
+    let (examples, notes): (Vec<&str>, Vec<&str>) =
+        text.lines().filter(|line| *line != EXAMPLES).partition(|line| line.starts_with("  "));
     let mut roff = Roff::default();
-    roff.control("SH", ["EXAMPLES"]).control("EX", []);
-    for line in lines {
-        roff.text([roman(line)]);
+    if notes.iter().any(|line| !line.is_empty()) {
+        roff.control("SH", ["NOTES"]);
+        roff.text([roman(notes.join(" "))]);
     }
-    roff.control("EE", []).to_writer(page)
+    if !examples.is_empty() {
+        roff.control("SH", ["EXAMPLES"]).control("EX", []);
+        for line in examples {
+            roff.text([roman(line.trim_start())]);
+        }
+        roff.control("EE", []);
+    }
+    roff.to_writer(page)
 }

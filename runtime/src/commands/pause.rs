@@ -10,6 +10,8 @@ use crate::life_cycle::{Visit, explain};
 
 /// Freeze every process of a container.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade pause mine")]
 pub struct Pause {
     /// The container's ID
     #[arg(value_name = "ID")]

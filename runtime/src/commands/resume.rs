@@ -10,6 +10,8 @@ use crate::life_cycle::{Visit, no_longer_runs};
 
 /// Let the processes of a paused container go on.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stockade resume mine")]
 pub struct Resume {
     /// The container's ID
     #[arg(value_name = "ID")]

@@ -26,7 +26,8 @@ const REAPED_WITHIN: Duration = Duration::from_millis(200);
 /// How long the relay of a stopped container may take to deliver the rest of its output.
 const DELIVERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Removes a container that does not run; `force` also one that does.
+/// Removes a container that does not run; `force` also one that does. What a creator has left that died before it had
+/// made anything is removed, but was no container.
 ///
 /// # Errors
 /// [`ContainerError`], or what could not be removed.
@@ -35,7 +36,10 @@ pub fn remove(root: &Root, id: &ContainerId, force: bool) -> anyhow::Result<()> 
     if force {
         return force_remove(folder, id);
     }
-    let Some(record) = folder.read()? else { return folder.remove() };
+    let Some(record) = folder.read()? else {
+        folder.remove()?;
+        return Err(ContainerError::DoesNotExist(id.to_string()).into());
+    };
     match status(&folder, &record) {
         Status::Stopped => {
             if let Some(relay) = record.relay.and_then(|relay| relay.open()) {
