@@ -82,9 +82,17 @@ fn explain(error: &anyhow::Error) -> String {
     text
 }
 
-/// Line ends from a guest's console or a file's text become visible, so that a line stays one line.
+/// Control characters from a guest, a hook or a file become visible: a line stays one line, and tells a terminal nothing.
 fn one_line(text: &str) -> String {
-    text.trim_end().replace('\n', "\\n")
+    let mut line = String::with_capacity(text.len());
+    for character in text.trim_end().chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 impl Log {

@@ -13,6 +13,7 @@ fn a_cause_is_said_once() {
 #[test]
 fn a_line_stays_one_line() {
     assert_eq!(one_line(&explain(&anyhow!("a\nb\n"))), "a\\nb");
+    assert_eq!(one_line("\x1b]0;título\x07"), "\\u{1b}]0;título\\u{7}");
 }
 
 #[test]
