@@ -1,12 +1,13 @@
 //! A connection of the host that carries messages: Control or Process, or one that has not said yet.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     rc::Rc,
 };
 
 use nix::{
     errno::Errno,
+    sys::socket::{MsgFlags, recv},
     unistd::{read, write},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -83,6 +84,12 @@ impl Connection {
                 Err(_) => return Err(Closed),
             }
         }
+    }
+
+    /// Whether the host has closed it and nothing of what it has sent is left to read.
+    pub fn has_ended(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.socket.as_raw_fd(), &mut [0], flags) == Ok(0)
     }
 
     /// Sends a message, now or when the host takes it.

@@ -48,7 +48,11 @@ impl Server {
                     Some(hello) => self.greet(token, hello)?,
                     None => return Ok(()),
                 },
-                Role::Control { busy: true } => return Ok(()),
+                Role::Control { busy: true } => {
+                    // Other requests are done all the same.
+                    let abandoned = connection.has_ended() && self.is_freezing_for(token);
+                    return if abandoned { Err(Closed) } else { Ok(()) };
+                }
                 Role::Control { busy: false } => match connection.receive()? {
                     Some(request) => {
                         connection.role = Role::Control { busy: true };

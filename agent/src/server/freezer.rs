@@ -4,7 +4,7 @@ use stockade_protocol::agent::Response;
 
 use super::{Server, Target};
 use crate::{
-    container::Freezing,
+    container::{Container, Freezing},
     error::{ErrorKind, Result, error},
     poller::Token,
 };
@@ -45,6 +45,12 @@ impl Server {
         let Some(freezing) = freezing else { return };
         self.poller.forget(freezing.events.1);
         self.respond(freezing.reply_to, Response::Error(error(ErrorKind::NoProcess, reason())));
+    }
+
+    /// Whether this connection waits for a container to be frozen or thawed.
+    pub(super) fn is_freezing_for(&self, connection: Token) -> bool {
+        let freezing = |container: &Container| container.freezing.as_ref().map(|freezing| freezing.reply_to);
+        self.containers.values().any(|container| freezing(container) == Some(connection))
     }
 
     /// Nobody waits any more, because it took too long: the container is to be as it was.

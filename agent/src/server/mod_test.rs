@@ -496,3 +496,35 @@ fn an_exec_needs_a_name_of_its_own_and_a_container_that_has_not_ended() {
     guest.server.processes.get_mut(&init.id).unwrap().phase = Phase::Stopped(ExitStatus::Exited(0));
     assert_eq!(ask(&mut guest, named("c")), ErrorKind::WrongState);
 }
+
+#[test]
+fn a_pause_that_nobody_waits_for_any_more_is_taken_back() {
+    let mut guest = Guest::new();
+    let init = guest.add("c", Phase::Running, Pid::from_raw(i32::MAX), Stdio::default());
+    let freeze = init.cgroup.path().join("cgroup.freeze");
+    fs::write(&freeze, "0").unwrap();
+    // It can be watched as the kernel's file can, and never says that all are frozen.
+    std::os::unix::fs::symlink("/proc/self/mounts", init.cgroup.path().join("cgroup.events")).unwrap();
+    let pause = || Request::Pause { container: "c".into() };
+    let mut first = guest.greet(Purpose::Control).unwrap();
+    let mut second = guest.greet(Purpose::Control).unwrap();
+
+    assert_eq!(
+        kind(guest.ask(&mut second, Request::Resume { container: "c".into() })),
+        ErrorKind::WrongState
+    );
+    guest.tell(&mut first, &pause());
+    assert_eq!(fs::read_to_string(&freeze).unwrap(), "1");
+    assert_eq!(kind(guest.ask(&mut second, pause())), ErrorKind::WrongState);
+    drop(first);
+    guest.settle();
+    assert_eq!(fs::read_to_string(&freeze).unwrap(), "0");
+    assert_eq!(guest.state(&mut second, &init), Response::State(ContainerState::Running));
+    assert_eq!(guest.server.connections.len(), 1);
+
+    // And one that the container's end or deletion forestalls is answered.
+    guest.tell(&mut second, &pause());
+    let mut third = guest.greet(Purpose::Control).unwrap();
+    guest.tell(&mut third, &Request::Delete { container: "c".into() });
+    assert_eq!(kind(receive(&mut second)), ErrorKind::NoProcess);
+}

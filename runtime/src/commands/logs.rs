@@ -10,6 +10,7 @@ use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::machine::Control;
 use crate::state::Root;
+use crate::table;
 
 /// Print the console of a container's guest.
 #[derive(Debug, Args)]
@@ -60,8 +61,9 @@ fn no_console(id: &ContainerId, sandbox: Option<&str>) -> anyhow::Error {
 /// The guest writes these bytes, and they end on somebody's terminal.
 fn printable(console: &[u8]) -> String {
     let text = String::from_utf8_lossy(console);
-    let keep = |c: char| if c == '\n' || c == '\t' || !c.is_control() { c } else { '?' };
-    text.chars().filter(|c| *c != '\r').map(keep).collect()
+    let lines =
+        text.lines().map(|line| line.split('\t').map(table::printable).collect::<Vec<_>>().join("\t"));
+    lines.map(|line| line + "\n").collect()
 }
 
 #[cfg(test)]
@@ -70,6 +72,9 @@ mod tests {
 
     #[test]
     fn nothing_of_the_guest_steers_the_terminal() {
-        assert_eq!(printable(b"one\r\n\tt\x1b[2Jwo\xff\xc2\x9b"), "one\n\tt?[2Jwo\u{fffd}?");
+        assert_eq!(
+            printable(b"one\r\n\tt\x1b[2Jwo\xff\xc2\x9b\n"),
+            "one\n\tt\u{fffd}[2Jwo\u{fffd}\u{fffd}\n"
+        );
     }
 }

@@ -53,13 +53,13 @@ impl CgroupFiles {
         }
     }
 
-    /// A file of lines `KEY NUMBER`.
+    /// A file of lines `KEY NUMBER`; no key could steer a terminal.
     pub fn keyed(&self, file: &str) -> BTreeMap<&str, u64> {
         let lines = self.text(file).unwrap_or_default().lines();
         lines
             .filter_map(|line| {
                 let (key, value) = line.split_once(' ')?;
-                Some((key, value.parse().ok()?))
+                is_name(key).then_some((key, value.parse().ok()?))
             })
             .collect()
     }
@@ -86,7 +86,8 @@ impl CgroupFiles {
 
     /// Sizes of the huge pages that are counted, such as `2MB`.
     pub fn huge_page_sizes(&self) -> Vec<&str> {
-        self.0.keys().filter_map(|name| name.strip_prefix("hugetlb.")?.strip_suffix(".current")).collect()
+        let size = |name| str::strip_suffix(str::strip_prefix(name, "hugetlb.")?, ".current");
+        self.0.keys().filter_map(|name| size(name)).filter(|size| is_name(size)).collect()
     }
 
     /// A list of CPUs or memory nodes such as `0-3,8`.
@@ -96,6 +97,10 @@ impl CgroupFiles {
         let text = self.text(file).unwrap_or_default();
         text.split(',').filter_map(range).flatten().take(MOST).collect()
     }
+}
+
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn pressure(fields: &str) -> Option<Pressure> {

@@ -43,7 +43,7 @@ proptest! {
     fn any_text_is_read_without_harm(text in "\\PC*|[0-9a-z =.,:\\-\n]{0,200}") {
         let files = files(&[("f", &text), ("io.stat", &text), ("hugetlb.current", &text)]);
         files.limit("f");
-        files.keyed("f");
+        prop_assert!(files.keyed("f").keys().all(|key| key.is_ascii()));
         files.io();
         files.huge_page_sizes();
         prop_assert!(files.set("f").len() <= 8192);
