@@ -106,6 +106,18 @@ fn ps_shows_the_containers_processes_and_the_hosts_stand_ins() {
     for args in [["ps", "--format", "json", "shown"], ["ps", "shown", "-f", "json"]] {
         assert_eq!(json(stockade.run(&args)), serde_json::json!([relay]));
     }
+    // Further processes have stand-ins of their own, and a parent that the container does not see.
+    let pid_file = shell.bundle.path().join("exec.pid");
+    let exec = ["exec", "--detach", "--pid-file", text(&pid_file), "shown", "sleep", "3000"];
+    let log = fs::File::create(shell.bundle.path().join("exec.log")).expect("log");
+    let mut command = stockade.command(&exec);
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).status().expect("exec");
+    assert!(status.success());
+    let stand_in: i32 = fs::read_to_string(pid_file).expect("pid file").trim().parse().expect("pid");
+    assert_eq!(json(stockade.run(&["ps", "-f", "json", "shown"])), serde_json::json!([relay, stand_in]));
+    let table = shell.run(&["ps"]).success().stdout;
+    let row = table.lines().find(|line| line.ends_with(" sleep 3000")).expect("the new process");
+    assert_eq!(row.split_ascii_whitespace().nth(2), Some("0"), "{table}");
     stockade.run(&["kill", "shown", "KILL"]).success();
     assert_eq!(shell.end(), 137);
 }

@@ -1,5 +1,6 @@
 //! How a container is: derived from who is alive, never stored.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -61,6 +62,7 @@ pub fn status_within(folder: &Folder, record: &Record, patience: Duration) -> St
         Ok(ContainerState::Stopped(_)) => Status::Stopped,
         // Its VM hangs: for the host it has not ended.
         Err(ClientError::Machine(MachineError::Silent { .. })) => Status::Running,
+        Err(ClientError::Connect(cause)) if cause.kind() == io::ErrorKind::TimedOut => Status::Running,
         // Its VM is gone, and its relay is about to notice.
         Err(_) => Status::Stopped,
     }

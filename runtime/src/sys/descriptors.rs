@@ -9,12 +9,16 @@ use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-    socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg,
+    sendmsg, setsockopt, socket, socketpair, sockopt::SendTimeout,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 
 /// Descriptors in one message; the kernel's limit is 253.
 pub const PER_MESSAGE: usize = 128;
+
+/// How long a listener whose queue is full may take to accept somebody, in seconds.
+const CONNECTS_WITHIN_S: i64 = 2;
 
 /// A connected pair of SOCK_SEQPACKET sockets.
 ///
@@ -98,9 +102,18 @@ pub fn listen(folder: BorrowedFd<'_>, name: &str) -> io::Result<UnixListener> {
 /// Connects to the socket `name` in an open folder.
 ///
 /// # Errors
-/// connect(2)'s.
+/// connect(2)'s; `TimedOut` where the listener has accepted nobody for so long that its queue is full.
 pub fn connect(folder: BorrowedFd<'_>, name: &str) -> io::Result<UnixStream> {
-    UnixStream::connect(socket_path(folder, name))
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let address = UnixAddr::new(&socket_path(folder, name))?;
+    // connect(2) waits for room in the queue as long as a write may.
+    setsockopt(&socket, SendTimeout, &TimeVal::seconds(CONNECTS_WITHIN_S))?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &address).map_err(|errno| match errno {
+        nix::errno::Errno::EAGAIN => io::ErrorKind::TimedOut.into(),
+        errno => io::Error::from(errno),
+    })?;
+    setsockopt(&socket, SendTimeout, &TimeVal::seconds(0))?;
+    Ok(socket.into())
 }
 
 /// Connects to a socket that the caller has named; its path may be longer than a socket address.
@@ -159,3 +172,7 @@ pub fn duplicate_above(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd>
     // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
+
+#[cfg(test)]
+#[path = "descriptors_test.rs"]
+mod tests;
