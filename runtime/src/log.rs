@@ -18,6 +18,7 @@ use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::cli::{Globals, LogFormat, LogLevel};
+use crate::table::printable;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -84,15 +85,7 @@ fn explain(error: &anyhow::Error) -> String {
 
 /// Control characters from a guest, a hook or a file become visible: a line stays one line, and tells a terminal nothing.
 fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.trim_end().chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
+    printable(text.trim_end())
 }
 
 impl Log {

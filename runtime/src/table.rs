@@ -26,10 +26,18 @@ pub fn align<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// The text with everything that does not print itself replaced: control characters of both sets, line ends, and what
+/// The text with everything escaped that does not print itself: control characters of both sets, line ends, and what
 /// changes the direction of writing.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 fn steers(c: char) -> bool {

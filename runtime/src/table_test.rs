@@ -12,10 +12,7 @@ fn columns_are_as_wide_as_their_widest_cell() {
 
 #[test]
 fn a_guest_cannot_steer_the_terminal() {
-    assert_eq!(
-        printable("a\u{1b}[2Jb\r\n\u{9b}31m\u{202e}c"),
-        "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}31m\u{fffd}c"
-    );
+    assert_eq!(printable("a\u{1b}[2Jb\r\n\u{9b}31m\u{202e}c"), "a\\u{1b}[2Jb\\r\\n\\u{9b}31m\\u{202e}c");
     assert_eq!(printable("naïve 漢字"), "naïve 漢字");
 }
 

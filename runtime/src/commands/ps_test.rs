@@ -17,7 +17,7 @@ fn a_line_is_as_in_ps_ef() {
     let (heading, line) = text.split_once('\n').unwrap();
     let columns: Vec<_> = line.split_ascii_whitespace().collect();
     assert_eq!(columns[..4], ["1000", "7", "1", "99"]);
-    assert_eq!(columns[5..], ["pts/0", "01:02:05", "sh", "-c", "\u{fffd}[2Jx"]);
+    assert_eq!(columns[5..], ["pts/0", "01:02:05", "sh", "-c", "\\u{1b}[2Jx"]);
     for (name, column) in [("PID", "7"), ("PPID", "1")] {
         let end = |line: &str, word: &str| line.find(&format!(" {word} ")).unwrap() + word.len();
         assert_eq!(end(heading, name), end(line, column), "{text}");
