@@ -77,6 +77,11 @@ fn a_create_that_is_killed_anywhere_leaves_nothing_after_delete() {
         let status =
             traced.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().expect("strace");
         assert!(status.success() || status.signal() == Some(libc::SIGKILL) || status.code().is_some());
+        let state = stockade.run(&["state", "torn"]);
+        assert!(
+            !state.stdout.contains("creating"),
+            "nobody creates it any more, after {call} {n}: {state:#?}"
+        );
         stockade.run(&["delete", "--force", "torn"]).success();
         before.assert_same_now();
     }

@@ -143,5 +143,7 @@ fn links_and_modes_stay() {
     fixture.install(Engine::Docker, "/s");
     assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
     assert_eq!(fs::metadata(&real).unwrap().mode() & 0o777, 0o600);
+    let record = record::path(fixture.0.path(), Engine::Docker);
+    assert_eq!(fs::metadata(record).unwrap().mode() & 0o777, 0o600);
     assert!(fs::read_to_string(&real).unwrap().contains("/s"));
 }

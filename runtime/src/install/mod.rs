@@ -146,7 +146,7 @@ impl Change {
             _ if self.now == self.then => {}
             Some(text) => {
                 make_folders(&self.path)?;
-                write(&self.path, text).map_err(failed("write", &self.path))?;
+                write(&self.path, text, 0o644).map_err(failed("write", &self.path))?;
             }
             None => fs::remove_file(&self.path).map_err(failed("remove", &self.path))?,
         }
@@ -183,10 +183,10 @@ fn make_folders(path: &Path) -> Result<(), InstallError> {
     fs::create_dir_all(folder).map_err(failed("make", folder))
 }
 
-/// Replaces a file, which keeps its owner and mode; where the path is a link, the file that it leads to.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+/// Replaces a file, which keeps its owner and mode, or makes it; where the path is a link, the file that it leads to.
+fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut new = Replacement::begin(&path, 0o644)?;
+    let mut new = Replacement::begin(&path, mode)?;
     if let Ok(metadata) = fs::metadata(&path) {
         fchown(&new.file, Some(metadata.uid()), Some(metadata.gid()))?;
         new.file.set_permissions(fs::Permissions::from_mode(metadata.mode()))?;

@@ -39,10 +39,12 @@ impl Record {
         }
     }
 
+    /// Replaces it.
     pub fn write(&self, path: &Path) -> Result<(), InstallError> {
         let text =
             serde_json::to_string_pretty(self).map_err(io::Error::from).map_err(failed("write", path))?;
-        write(path, &text).map_err(failed("write", path))
+        // What it repeats may be nobody else's business.
+        write(path, &text, 0o600).map_err(failed("write", path))
     }
 
     /// The engine's file without the change; `None` for no file.

@@ -46,11 +46,12 @@ pub fn status(folder: &Folder, record: &Record) -> Status {
 
 /// How the container is now, as far as its agent says so in time.
 pub fn status_within(folder: &Folder, record: &Record, patience: Duration) -> Status {
-    if !record.relay.is_some_and(|relay| relay.is_alive()) {
-        return if !record.complete && folder.is_busy() { Status::Creating } else { Status::Stopped };
-    }
     if !record.complete {
-        return Status::Creating;
+        // A creator holds the folder. Where it has died, its relay may just be about to notice.
+        return if folder.is_busy() { Status::Creating } else { Status::Stopped };
+    }
+    if !record.relay.is_some_and(|relay| relay.is_alive()) {
+        return Status::Stopped;
     }
     let mut wait = Visitor::new(folder.as_fd(), patience);
     let state = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
