@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use stockade_tests::cli::text;
+use stockade_tests::cli::{Outcome, text};
 use stockade_tests::engine::Docker;
+use stockade_tests::terminal::Terminal;
 
 #[test]
-fn containers_run_and_are_looked_at_copied_from_and_stopped() {
+fn containers_run_execute_pause_and_are_looked_at_copied_from_and_stopped() {
     let docker = Docker::new();
     let at = |name: &str| docker.path().join(name);
     let outcome = docker.container(&["--rm"], &["sh", "-c", "uname -r; echo error >&2; exit 42"]);
@@ -28,6 +29,26 @@ fn containers_run_and_are_looked_at_copied_from_and_stopped() {
     assert!(!Path::new("/etc/stockade-copied").exists(), "docker cp wrote to the host");
     docker.run(&["cp", "box:/etc/stockade-copied", text(&at("back"))]).success();
     assert_eq!(fs::read_to_string(at("back")).expect("file"), "copied\n");
+    let script = "cat; id -u; pwd; echo $A; echo error >&2; exit 3";
+    let options =
+        ["exec", "-i", "--user", "1000", "--workdir", "/tmp", "--env", "A=b", "box", "sh", "-c", script];
+    let outcome = Outcome::of(&mut docker.command(&options), b"input\n");
+    assert_eq!(outcome.status, 3, "{outcome:#?}");
+    assert_eq!(outcome.stdout, "input\n1000\n/tmp\nb\n", "{outcome:#?}");
+    assert_eq!(outcome.stderr, "error\n", "{outcome:#?}");
+    let mut terminal = Terminal::open(24, 80);
+    let mut exec = terminal.spawn(&mut docker.command(&["exec", "-it", "box", "sh"]));
+    terminal.expect("# ");
+    terminal.send("tty; exit 4\r");
+    terminal.expect("/dev/pts/");
+    assert_eq!(exec.wait().expect("docker exec").code(), Some(4), "{}", terminal.rest());
+
+    docker.run(&["pause", "box"]).success();
+    let outcome = docker.run(&["ps", "--format", "{{.Status}}"]).success();
+    assert!(outcome.stdout.contains("(Paused)"), "{outcome:#?}");
+    docker.run(&["unpause", "box"]).success();
+    let top = docker.run(&["top", "box"]).success();
+    assert!(top.stdout.contains("sh -c trap"), "the relay, under the container's command line: {top:#?}");
     let stats =
         docker.run(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}} {{.MemUsage}}"]).success();
     let stats: Vec<_> = stats.stdout.split_whitespace().collect();

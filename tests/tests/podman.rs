@@ -9,6 +9,7 @@ use serde_json::json;
 use stockade_tests::cli::{Outcome, built, text};
 use stockade_tests::engine::Podman;
 use stockade_tests::host;
+use stockade_tests::terminal::Terminal;
 
 /// Lines `name=value` of a container's output.
 fn values(outcome: &Outcome) -> BTreeMap<&str, &str> {
@@ -180,6 +181,45 @@ fn a_privileged_container_is_root_of_its_vm() {
     assert_eq!(inside["kvm"], "a:e8", "{outcome:#?}");
     assert_eq!(inside["pids"], "4321", "{outcome:#?}");
     assert_ne!(fs::read_to_string("/proc/sys/kernel/pid_max").expect("pid_max").trim(), "4321", "the host's");
+    podman.assert_clean();
+}
+
+#[test]
+fn a_running_container_executes_pauses_and_is_healthy() {
+    let podman = Podman::new();
+    let health = ["--health-cmd", "test -e /tmp/healthy", "--health-interval", "disable"];
+    let options = [&["-d", "--name", "box"], &health[..]].concat();
+    podman.container(&options, &["sh", "-c", "while :; do sleep 0.2; done"]).success();
+
+    let script = "cat; id -u; pwd; echo $A; echo error >&2; exit 3";
+    let options =
+        ["exec", "-i", "--user", "1000", "--workdir", "/tmp", "--env", "A=b", "box", "sh", "-c", script];
+    let outcome = Outcome::of(&mut podman.command(&options), b"input\n");
+    assert_eq!(outcome.status, 3, "{outcome:#?}");
+    assert_eq!(outcome.stdout, "input\n1000\n/tmp\nb\n", "{outcome:#?}");
+    assert_eq!(outcome.stderr, "error\n", "{outcome:#?}");
+    let outcome = podman.run(&["exec", "box", "nowhere"]);
+    assert_eq!(outcome.status, 127, "{outcome:#?}");
+    assert!(outcome.stderr.contains("executable file not found in $PATH"), "{outcome:#?}");
+
+    let mut terminal = Terminal::open(24, 80);
+    let mut exec = terminal.spawn(&mut podman.command(&["exec", "-it", "box", "sh"]));
+    terminal.expect("# ");
+    terminal.send("tty; exit 4\r");
+    terminal.expect("/dev/pts/");
+    assert_eq!(exec.wait().expect("podman exec").code(), Some(4), "{}", terminal.rest());
+
+    assert_eq!(podman.run(&["healthcheck", "run", "box"]).status, 1);
+    podman.run(&["exec", "-d", "box", "touch", "/tmp/healthy"]).success();
+    let root = podman.inspect("box", "{{.State.Pid}}");
+    host::wait_for_file(&Path::new("/proc").join(root).join("root/tmp/healthy"));
+    podman.run(&["healthcheck", "run", "box"]).success();
+
+    podman.run(&["pause", "box"]).success();
+    assert_eq!(podman.inspect("box", "{{.State.Status}}"), "paused");
+    podman.run(&["unpause", "box"]).success();
+    podman.run(&["exec", "box", "true"]).success();
+    podman.run(&["rm", "--force", "--time", "0", "box"]).success();
     podman.assert_clean();
 }
 

@@ -1,14 +1,20 @@
 //! containerd 1.6 with its runc shim, and `ctr`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::Daemon;
 use crate::cli::{Outcome, built, text};
 use crate::host::Snapshot;
+
+/// Longest that one awaited event may take before its test fails.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// containerd on a socket of its own.
 pub struct Containerd {
@@ -75,6 +81,15 @@ impl Containerd {
         Outcome::of(&mut self.container_command(options, rootfs, id, args), b"")
     }
 
+    /// Follows the daemon's events.
+    pub fn events(&self) -> Events {
+        let mut child = self.command(&["events"]).stdout(Stdio::piped()).spawn().expect("ctr events");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
+        Events { child, lines: receive }
+    }
+
     /// A folder that the test may use.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -84,5 +99,31 @@ impl Containerd {
     #[track_caller]
     pub fn assert_clean(&self) {
         self.before.assert_same_now();
+    }
+}
+
+/// `ctr events`, one event a line.
+pub struct Events {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Events {
+    /// Waits for the next event of this topic, for example `/tasks/exit`.
+    #[track_caller]
+    pub fn wait_for(&self, topic: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(LIMIT).unwrap_or_else(|e| panic!("no event {topic}: {e}"));
+            if line.split_whitespace().any(|word| word == topic) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

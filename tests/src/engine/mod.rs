@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-pub use containerd::Containerd;
+pub use containerd::{Containerd, Events};
 pub use docker::Docker;
 pub use podman::Podman;
 
