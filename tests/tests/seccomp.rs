@@ -59,20 +59,24 @@ fn errno_log_and_argument_operators_hold_and_what_the_runtime_does_needs_no_allo
 }
 
 #[test]
-fn without_no_new_privs_an_unprivileged_user_is_filtered_too() {
-    let outcome = run(
-        "mkdir /tmp/d 2>&1; grep -E '^(Uid|NoNewPrivs|Seccomp):' /proc/self/status",
-        json!([{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }]),
-        |config| {
-            config["process"]["noNewPrivileges"] = false.into();
-            config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
-        },
-    )
-    .success();
-    assert_eq!(
-        outcome.stdout,
-        "mkdir: can't create directory '/tmp/d': Operation not permitted\nUid:\t1000\t1000\t1000\t1000\nNoNewPrivs:\t0\nSeccomp:\t2\n"
-    );
+fn without_no_new_privs_the_filter_comes_last_too_and_leaves_no_capability() {
+    for (uid, capabilities) in [(1000, "0000000000000000"), (0, "0000000020000420")] {
+        let outcome = run(
+            "mkdir /tmp/d 2>&1; grep -E '^(Uid|Cap(Prm|Eff|Bnd)|NoNewPrivs|Seccomp):' /proc/self/status",
+            json!([{ "names": ["mkdir", "setresuid", "setgroups", "capset", "chdir", "prctl", "sendmsg", "recvfrom"],
+                     "action": "SCMP_ACT_ERRNO" }]),
+            |config| {
+                config["process"]["noNewPrivileges"] = false.into();
+                config["process"]["user"] = json!({ "uid": uid, "gid": uid });
+            },
+        )
+        .success();
+        let expected = format!(
+            "mkdir: can't create directory '/tmp/d': Operation not permitted\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n\
+             CapPrm:\t{capabilities}\nCapEff:\t{capabilities}\nCapBnd:\t0000000020000420\nNoNewPrivs:\t0\nSeccomp:\t2\n"
+        );
+        assert_eq!(outcome.stdout, expected);
+    }
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! `process.capabilities`, before and after the user is set: the bounding set needs privileges to shrink, and
 //! the change of user clears the others.
+//!
+//! Without no_new_privs only CAP_SYS_ADMIN may load a seccomp filter. So that this can be the last step before execve,
+//! the capability stays permitted until then, whatever the process is to have: execve makes the permitted set anew,
+//! from the bounding, inheritable and ambient ones.
 
-use nix::errno::Errno;
+use nix::{errno::Errno, unistd::Uid};
 use stockade_protocol::container::Capabilities;
 
 use crate::error::{Context, Result};
@@ -12,26 +16,48 @@ const VERSION: u32 = 0x2008_0522;
 /// Bits in a capability set.
 const BITS: u32 = 64;
 
-/// Capabilities that wait for the user.
-pub struct Limited(Option<Capabilities>);
+/// CAP_SYS_ADMIN as a bit.
+const SYS_ADMIN: u64 = 1 << 21;
 
-/// Drops from the bounding set what is not in it, and keeps the rest over the change of user.
-pub fn limit(capabilities: Option<Capabilities>) -> Result<Limited> {
+/// Capabilities that wait for the user.
+pub struct Limited {
+    sets: Option<Capabilities>,
+    extra: u64,
+}
+
+/// Drops from the bounding set what is not in it, and keeps the rest over the change of user. `loads_filter` is whether
+/// [`be_allowed_to_load_a_filter`] will be called.
+pub fn limit(capabilities: Option<Capabilities>, loads_filter: bool) -> Result<Limited> {
     if let Some(sets) = capabilities {
         drop_bounding(sets.bounding).or_spec(|| "limit the bounding capabilities".to_owned())?;
+    }
+    if capabilities.is_some() || loads_filter {
         keep_over_setuid(true)?;
     }
-    Ok(Limited(capabilities))
+    Ok(Limited { sets: capabilities, extra: if loads_filter { SYS_ADMIN } else { 0 } })
 }
 
 impl Limited {
     /// Sets what remains.
     pub fn apply(self) -> Result<()> {
-        let Some(sets) = self.0 else { return Ok(()) };
         keep_over_setuid(false)?;
-        set(&sets).or_spec(|| "set the capabilities".to_owned())?;
+        let sets = match self.sets {
+            Some(sets) => sets,
+            // What execve gives root it has already, and others it leaves nothing.
+            None if self.extra == 0 || Uid::effective().is_root() => return Ok(()),
+            None => Capabilities::default(),
+        };
+        set(&Capabilities { permitted: sets.permitted | self.extra, ..sets })
+            .or_spec(|| "set the capabilities".to_owned())?;
         raise_ambient(sets.ambient).or_spec(|| "raise the ambient capabilities".to_owned())
     }
+}
+
+/// Puts CAP_SYS_ADMIN into effect for what little is done before execve.
+pub fn be_allowed_to_load_a_filter() -> Result<()> {
+    get()
+        .and_then(|sets| set(&Capabilities { effective: sets.effective | SYS_ADMIN, ..sets }))
+        .or_internal(|| "be allowed to load linux.seccomp".to_owned())
 }
 
 fn prctl(option: libc::c_int, argument: u64, second: u64) -> Result<(), Errno> {
@@ -65,6 +91,21 @@ struct Data {
     effective: u32,
     permitted: u32,
     inheritable: u32,
+}
+
+/// The three sets that capget(2) tells.
+fn get() -> Result<Capabilities, Errno> {
+    let header = Header { version: VERSION, pid: 0 };
+    let mut data = [const { Data { effective: 0, permitted: 0, inheritable: 0 } }; 2];
+    // SAFETY: version 3 has two structures of data, which the kernel writes; of the header it only reads a known version.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) })?;
+    let both = |half: fn(&Data) -> u32| u64::from(half(&data[0])) | u64::from(half(&data[1])) << 32;
+    Ok(Capabilities {
+        effective: both(|data| data.effective),
+        permitted: both(|data| data.permitted),
+        inheritable: both(|data| data.inheritable),
+        ..Capabilities::default()
+    })
 }
 
 fn set(sets: &Capabilities) -> Result<(), Errno> {

@@ -144,10 +144,8 @@ fn prepare_and_execute(
     if process.no_new_privileges {
         prctl::set_no_new_privs().or_internal(|| "set no_new_privs".to_owned())?;
     }
-    let capabilities = capabilities::limit(process.capabilities)?;
-    // Without no_new_privs only a privileged process may load a filter, and so before it becomes its user.
-    let (early, late) = if process.no_new_privileges { (&[][..], seccomp) } else { (seccomp, &[][..]) };
-    seccomp::load(early)?;
+    let needs_privilege = !seccomp.is_empty() && !process.no_new_privileges;
+    let capabilities = capabilities::limit(process.capabilities, needs_privilege)?;
     credentials::apply(&process.user)?;
     capabilities.apply()?;
     chdir(process.cwd.as_str()).or_spec(|| format!("change to the working folder {:?}", process.cwd))?;
@@ -158,8 +156,11 @@ fn prepare_and_execute(
     signals::end_by_default()?;
     report::wait_for_start(channel)?;
     start_hooks::run(hooks)?;
-    // As late as possible: a profile need not allow what a runtime does.
-    seccomp::load(late)?;
+    // Last: a profile need not allow what a runtime does.
+    if needs_privilege {
+        capabilities::be_allowed_to_load_a_filter()?;
+    }
+    seccomp::load(seccomp)?;
     execute(&program, &args, &env)
 }
 

@@ -53,11 +53,9 @@ fn one(hook: &SpecHook, property: String) -> Result<Hook, SpecError> {
             None => Ok(strings),
         }
     };
-    Ok(Hook {
-        path,
-        args: strings(hook.args(), "args")?,
-        env: strings(hook.env(), "env")?,
-        timeout_s,
-        property,
-    })
+    let env = strings(hook.env(), "env")?;
+    if let Some(index) = env.iter().position(|entry| !entry.contains('=')) {
+        return Err(SpecError::new(format!("{property}.env[{index}]"), "is not of the form NAME=value"));
+    }
+    Ok(Hook { path, args: strings(hook.args(), "args")?, env, timeout_s, property })
 }

@@ -49,7 +49,7 @@ fn bind_sources_become_trees_of_the_share() {
 fn mistakes_are_named_by_their_path() {
     use serde_json::json;
     type Change = fn(&mut serde_json::Value);
-    let cases: [(Change, &str); 15] = [
+    let cases: [(Change, &str); 16] = [
         (|c| c["process"]["args"] = json!([]), "process.args"),
         (|c| c["process"]["cwd"] = json!("relative"), "process.cwd"),
         (|c| c["process"]["user"]["uid"] = json!(4294967295u32), "process.user.uid"),
@@ -73,9 +73,10 @@ fn mistakes_are_named_by_their_path() {
             "hooks.poststop[1].timeout",
         ),
         (
-            |c| c["hooks"] = json!({"startContainer": [{"path": "/a", "env": ["A=\u{0}"]}]}),
-            "hooks.startContainer[0].env[0]",
+            |c| c["hooks"] = json!({"startContainer": [{"path": "/a", "env": ["A=b", "A=\u{0}"]}]}),
+            "hooks.startContainer[0].env[1]",
         ),
+        (|c| c["hooks"] = json!({"prestart": [{"path": "/a", "env": ["A"]}]}), "hooks.prestart[0].env[0]"),
         (|c| c["hostname"] = json!("x".repeat(65)), "hostname"),
     ];
     for (change, path) in cases {
