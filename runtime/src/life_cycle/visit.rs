@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stockade_protocol::agent::{ErrorKind, Purpose};
 
-use super::{Status, status_within};
+use super::{Status, status};
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::cli::Globals;
 use crate::container_id::ContainerId;
@@ -25,8 +25,6 @@ pub struct Visit {
     pub folder: Folder,
     /// What the host remembers.
     pub record: Record,
-    /// How long its agent may take to answer.
-    pub patience: Duration,
 }
 
 impl Visit {
@@ -52,7 +50,7 @@ impl Visit {
 
     fn new(id: ContainerId, folder: Folder) -> anyhow::Result<Self> {
         match folder.read()? {
-            Some(record) => Ok(Self { id, folder, record, patience: ANSWERS_WITHIN }),
+            Some(record) => Ok(Self { id, folder, record }),
             // Its creator died before it had made anything.
             None => Err(ContainerError::DoesNotExist(id.to_string()).into()),
         }
@@ -78,12 +76,12 @@ impl Visit {
 
     /// How the container is now.
     pub fn status(&self) -> Status {
-        status_within(&self.folder, &self.record, self.patience)
+        status(&self.folder, &self.record)
     }
 
     /// How this command waits for the container's agent.
     pub fn wait(&self) -> Visitor<'_> {
-        Visitor::new(self.folder.as_fd(), self.patience)
+        Visitor::new(self.folder.as_fd(), ANSWERS_WITHIN)
     }
 
     /// Asks the container's agent for one thing.

@@ -72,8 +72,8 @@ pub fn limits(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
     if let Some(given) = resources.block_io() {
         block_io(given, &mut limits, warnings)?;
     }
+    huge_pages(resources, &mut limits)?;
     let unapplied = [
-        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())),
         ("network", resources.network().is_some()),
         ("rdma", resources.rdma().as_ref().is_some_and(|map| !map.is_empty())),
     ];
@@ -189,6 +189,22 @@ fn cpu(given: &LinuxCpu, limits: &mut Limits, warnings: &mut Vec<String>) -> Res
             "{} has no equivalent in cgroup v2",
             property("realtimeRuntime and realtimePeriod")
         ));
+    }
+    Ok(())
+}
+
+/// The guest's cgroups count every size of page that the guest's kernel has.
+fn huge_pages(resources: &LinuxResources, limits: &mut Limits) -> Result<(), SpecError> {
+    let given = resources.hugepage_limits().as_deref().unwrap_or_default();
+    for (index, given) in given.iter().enumerate() {
+        let size = given.page_size();
+        let digits = size.strip_suffix("KB").or(size.strip_suffix("MB")).or(size.strip_suffix("GB"));
+        if !digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())) {
+            let property = format!("linux.resources.hugepageLimits[{index}].pageSize");
+            return Err(SpecError::new(property, format!("{size:?} is not a size such as 2MB")));
+        }
+        let limit = if given.limit() < 0 { "max".to_owned() } else { given.limit().to_string() };
+        limits.guest.values.push((format!("hugetlb.{size}.max"), limit));
     }
     Ok(())
 }

@@ -50,6 +50,16 @@ fn what_is_not_given_is_left_as_it_is() {
 }
 
 #[test]
+fn huge_pages_are_limited_in_the_guest() {
+    let (limits, warnings) =
+        limits(r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304},{"pageSize":"1GB","limit":-1}]}"#)
+            .unwrap();
+    assert_eq!(guest(&limits, "hugetlb.2MB.max").as_deref(), Some("4194304"));
+    assert_eq!(guest(&limits, "hugetlb.1GB.max").as_deref(), Some("max"));
+    assert_eq!(warnings, [] as [&str; 0]);
+}
+
+#[test]
 fn weights_of_block_io_hold_on_both_sides() {
     for (weight, expected) in [(10, "1"), (500, "4950"), (1000, "10000")] {
         let (limits, warnings) = limits(&format!(r#"{{"blockIO":{{"weight":{weight}}}}}"#)).unwrap();
@@ -76,6 +86,10 @@ fn mistakes_are_named() {
         (r#"{"memory":{"limit":1048576,"swap":50}}"#, "linux.resources.memory.swap"),
         (r#"{"memory":{"swap":50}}"#, "linux.resources.memory.swap"),
         (r#"{"blockIO":{"weight":5}}"#, "linux.resources.blockIO.weight"),
+        (
+            r#"{"hugepageLimits":[{"pageSize":"../MB","limit":1}]}"#,
+            "linux.resources.hugepageLimits[0].pageSize",
+        ),
         (r#"{"cpu":{"cpus":"a"}}"#, "linux.resources.cpu.cpus"),
         (r#"{"cpu":{"period":1}}"#, "linux.resources.cpu.period"),
         (r#"{"cpu":{"quota":5}}"#, "linux.resources.cpu.quota"),
