@@ -108,6 +108,7 @@ pub fn status_field(pid: i32, field: &str) -> String {
 }
 
 /// Waits until a process, which need not be a child, has ended (a zombie has).
+#[track_caller]
 pub fn wait_for_end(pid: i32) {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1.

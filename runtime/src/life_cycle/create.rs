@@ -83,7 +83,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let mut lowered = lower::lower(&bundle, request.id, &peers).context(crate::bundle::CONFIG)?;
     let terminal = lowered.container.process.terminal.is_some();
     terminal::check(terminal, request.console_socket, request.detached)?;
-    let passed = Passed::take(request, &mut lowered)?;
+    let passed = Passed::take(request, &bundle.spec, &mut lowered)?;
     let place = match peers.sandbox {
         Some(sandbox) => Place::Sandbox(running_sandbox(&root, sandbox)?),
         None => {

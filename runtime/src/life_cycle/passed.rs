@@ -1,6 +1,8 @@
 //! What a container gets from its caller besides config.json: descriptors, the service manager's socket, the size of the
 //! terminal.
 
+use oci_spec::runtime::Spec;
+
 use super::Request;
 use crate::lower::Lowered;
 use crate::preserved::Preserved;
@@ -12,7 +14,7 @@ use crate::terminal;
 pub(super) struct Passed {
     /// Descriptors from 3 on.
     pub preserved: Preserved,
-    /// `NOTIFY_SOCKET`.
+    /// Its service manager's `NOTIFY_SOCKET`.
     pub notify: Option<NotifySocket>,
 }
 
@@ -21,9 +23,9 @@ impl Passed {
     ///
     /// # Errors
     /// When a descriptor cannot be passed on.
-    pub fn take(request: &Request<'_>, lowered: &mut Lowered) -> anyhow::Result<Self> {
+    pub fn take(request: &Request<'_>, spec: &Spec, lowered: &mut Lowered) -> anyhow::Result<Self> {
         let preserved = Preserved::take_with_activation(request.preserve_fds)?;
-        let notify = NotifySocket::of_environment();
+        let notify = NotifySocket::of_caller(spec);
         let container = &mut lowered.container;
         container.process.streams = preserved.kinds();
         container.process.env.extend_from_slice(&preserved.env);

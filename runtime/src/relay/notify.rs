@@ -5,15 +5,19 @@
 //! mean nothing on the host.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::Spec;
 use stockade_protocol::agent::NOTIFY_LIMIT;
+
+use crate::sys::descriptors;
 
 /// The variable that names the service manager's socket.
 const VARIABLE: &str = "NOTIFY_SOCKET";
@@ -38,10 +42,11 @@ const PASSED: &[&str] = &[
 pub struct NotifySocket(UnixDatagram);
 
 impl NotifySocket {
-    /// Connects to the socket that the environment names, if it does and somebody listens there. It may lie anywhere, so
-    /// this comes before the relay's root changes.
-    pub fn of_environment() -> Option<Self> {
-        let name = env::var_os(VARIABLE).filter(|name| !name.is_empty())?;
+    /// Connects to the socket that the environment names, or that the caller would have mounted into the container (podman
+    /// does), if somebody listens there. It may lie anywhere, so this comes before the relay's root changes.
+    pub fn of_caller(spec: &Spec) -> Option<Self> {
+        let of_environment = env::var_os(VARIABLE).filter(|name| !name.is_empty());
+        let name = of_environment.or_else(|| mounted(spec).map(PathBuf::into_os_string))?;
         let connected = connect(name.as_bytes()).map(Self);
         if let Err(cause) = &connected {
             tracing::warn!(
@@ -59,13 +64,28 @@ impl AsFd for NotifySocket {
     }
 }
 
+/// The socket on the host that the container would find under the name in its own environment, were it on the host.
+fn mounted(spec: &Spec) -> Option<PathBuf> {
+    let env = spec.process().as_ref()?.env().as_ref()?;
+    let inside = env.iter().rev().find_map(|entry| entry.strip_prefix(VARIABLE)?.strip_prefix('='))?;
+    spec.mounts().iter().flatten().rev().find_map(|mount| {
+        let rest = Path::new(inside).strip_prefix(mount.destination()).ok()?;
+        let source = mount.source().as_ref().filter(|source| source.is_absolute())?;
+        // A single file as a mount has no rest.
+        Some(if rest == Path::new("") { source.clone() } else { source.join(rest) })
+    })
+}
+
 /// A path, or a name of the abstract namespace after an `@`.
 fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
-    let socket = UnixDatagram::unbound()?;
-    match name.strip_prefix(b"@") {
-        Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
-        None => socket.connect(Path::new(std::ffi::OsStr::from_bytes(name)))?,
-    }
+    let socket = match name.strip_prefix(b"@") {
+        Some(name) => {
+            let socket = UnixDatagram::unbound()?;
+            socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+            socket
+        }
+        None => descriptors::connect_datagrams_to(Path::new(OsStr::from_bytes(name)))?,
+    };
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

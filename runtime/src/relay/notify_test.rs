@@ -36,6 +36,22 @@ fn it_reaches_the_socket_that_the_environment_names() {
     assert!(connect(b"/none/there").is_err());
 }
 
+#[test]
+fn a_socket_that_would_be_mounted_is_found_on_the_host() {
+    let config = |mounts: &str| -> Spec {
+        let text = format!(
+            r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},"env":["NOTIFY_SOCKET=/run/notify/notify.sock"]}},
+                "mounts":[{mounts}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    };
+    let folder = r#"{"destination":"/run/notify","type":"bind","source":"/host/notify","options":["bind"]}"#;
+    assert_eq!(mounted(&config(folder)), Some("/host/notify/notify.sock".into()));
+    let tmpfs = r#"{"destination":"/run","type":"tmpfs","source":"tmpfs"}"#;
+    assert_eq!(mounted(&config(tmpfs)), None);
+    assert_eq!(mounted(&config("")), None);
+}
+
 proptest! {
     #[test]
     fn only_known_assignments_pass(datagram in "([A-Z]{1,6}|READY|STATUS|MAINPID)=.{0,6}(\n(READY|STATUS|FDSTORE)=.{0,6}){0,3}") {

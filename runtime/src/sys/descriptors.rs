@@ -2,9 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
@@ -121,10 +121,27 @@ pub fn connect(folder: BorrowedFd<'_>, name: &str) -> io::Result<UnixStream> {
 /// # Errors
 /// open(2)'s on its folder, or connect(2)'s.
 pub fn connect_to(path: &Path) -> io::Result<UnixStream> {
+    let (folder, name) = split(path)?;
+    UnixStream::connect(socket_path(folder.as_fd(), name))
+}
+
+/// As [`connect_to`], for datagrams.
+///
+/// # Errors
+/// As there.
+pub fn connect_datagrams_to(path: &Path) -> io::Result<UnixDatagram> {
+    let (folder, name) = split(path)?;
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(socket_path(folder.as_fd(), name))?;
+    Ok(socket)
+}
+
+/// The folder of a path, open, and the name in it.
+fn split(path: &Path) -> io::Result<(File, &str)> {
     let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(parent)?;
-    UnixStream::connect(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+    Ok((folder, name))
 }
 
 /// A description of our own of the file that `fd` is open on, which never blocks.
