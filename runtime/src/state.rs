@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use oci_spec::runtime::Process;
+use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::container_id::ContainerId;
@@ -162,6 +163,19 @@ impl Root {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             result => result.with_context(|| format!("cannot list {}", self.0.display())),
         }
+    }
+
+    /// The containers that a command means: the one of this ID or, where it is a regular expression, all whose IDs match.
+    ///
+    /// # Errors
+    /// When `name` is neither, or the containers cannot be listed.
+    pub fn named(&self, name: &str, is_regex: bool) -> anyhow::Result<Vec<ContainerId>> {
+        if !is_regex {
+            return Ok(vec![name.parse()?]);
+        }
+        let regex =
+            Regex::new(name).with_context(|| format!("--regex: {name:?} is no regular expression"))?;
+        Ok(self.containers()?.into_iter().filter(|id| regex.is_match(id.as_str())).collect())
     }
 
     /// The folder of an existing container, without waiting for a command that has it.

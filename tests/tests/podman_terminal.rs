@@ -10,7 +10,8 @@ use stockade_tests::host;
 use stockade_tests::terminal::Terminal;
 
 const CTRL_C: &str = "\x03";
-const CTRL_P_CTRL_Q: &str = "\x10\x11";
+const CTRL_P: &str = "\x10";
+const CTRL_Q: &str = "\x11";
 
 #[track_caller]
 fn status(mut child: Child) -> Option<i32> {
@@ -34,7 +35,9 @@ fn a_person_runs_leaves_comes_back_and_looks_in() {
     terminal.expect("ready> ");
     terminal.send("echo status $?\n");
     terminal.expect("status 130\r\n");
-    terminal.send(CTRL_P_CTRL_Q);
+    // podman takes them for itself only one by one.
+    terminal.press(CTRL_P);
+    terminal.press(CTRL_Q);
     assert_eq!(status(run), Some(0), "detached");
     assert_eq!(terminal.settings(), before);
     assert_eq!(podman.inspect("tty", "{{.State.Status}}"), "running");

@@ -77,7 +77,9 @@ fn pid_1_ignores_what_it_has_no_handler_for_once_it_runs() {
     let bundle = Bundle::busybox(&["sleep", "1000"]);
     let stockade = Stockade::new();
     let relay = stockade.create(&bundle, "first");
-    stockade.run(&["kill", "first", "0"]).success();
+    stockade.run(&["kill", "--regex", "^fir.t$", "0"]).success();
+    stockade.run(&["kill", "--regex", "(", "0"]).failure(1, &["--regex", "regular expression"]);
+    stockade.run(&["kill", "--regex", "^other"]).success();
     stockade.run(&["kill", "first", "WINCH"]).success();
     assert_eq!(stockade.status("first"), "created");
     stockade.run(&["kill", "first", "TERM"]).success();
@@ -98,7 +100,8 @@ fn pid_1_ignores_what_it_has_no_handler_for_once_it_runs() {
     stockade.run(&["kill", "second", "9"]).success();
     host::wait_for_end(relay);
     assert_eq!(stockade.status("second"), "stopped");
-    stockade.run(&["delete", "second"]).success();
+    stockade.run(&["delete", "--regex", "secon."]).success();
+    stockade.run(&["state", "second"]).failure(1, &["does not exist"]);
 }
 
 #[test]

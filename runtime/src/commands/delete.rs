@@ -10,7 +10,9 @@ use crate::state::Root;
 
 /// Remove a container and everything it holds.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  stockade delete mine\n  stockade delete --force mine")]
+#[command(
+    after_help = "Examples:\n  stockade delete mine\n  stockade delete --force mine\n  stockade delete --force --regex '^job-'"
+)]
 pub struct Delete {
     /// The container's ID
     #[arg(value_name = "ID")]
@@ -18,6 +20,9 @@ pub struct Delete {
     /// Kill it first if it runs; succeed if it does not exist
     #[arg(short, long)]
     force: bool,
+    /// ID is a regular expression: remove every container whose ID it matches
+    #[arg(short, long)]
+    regex: bool,
 }
 
 impl Delete {
@@ -26,8 +31,12 @@ impl Delete {
     /// # Errors
     /// [`ContainerError`], or what could not be removed.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let id: ContainerId = self.id.parse()?;
-        match life_cycle::remove(&Root::new(globals.root.as_deref()), &id, self.force) {
+        let root = Root::new(globals.root.as_deref());
+        root.named(&self.id, self.regex)?.iter().map(|id| self.remove(&root, id)).fold(Ok(()), Result::and)
+    }
+
+    fn remove(&self, root: &Root, id: &ContainerId) -> anyhow::Result<()> {
+        match life_cycle::remove(root, id, self.force) {
             // An engine's second process may come to clean up what the first has cleaned up.
             Err(error)
                 if self.force && matches!(error.downcast_ref(), Some(ContainerError::DoesNotExist(_))) =>

@@ -5,16 +5,17 @@ use stockade_protocol::agent::ErrorKind;
 
 use crate::agent::ClientError;
 use crate::cli::Globals;
+use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::life_cycle::{Visit, explain, no_longer_runs};
-use crate::state::Record;
+use crate::state::{Record, Root};
 use crate::sys::process::ProcessRef;
 use crate::sys::signals;
 
 /// Send a signal to a container.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  stockade kill mine\n  stockade kill mine KILL\n  stockade kill --all mine SIGUSR1\n  stockade kill mine 0    # only asks whether it runs"
+    after_help = "Examples:\n  stockade kill mine\n  stockade kill mine KILL\n  stockade kill --all mine SIGUSR1\n  stockade kill mine 0    # only asks whether it runs\n  stockade kill --regex '^job-'"
 )]
 pub struct Kill {
     /// The container's ID
@@ -26,6 +27,9 @@ pub struct Kill {
     /// Send it to every process of the container
     #[arg(short, long)]
     all: bool,
+    /// ID is a regular expression: send it to every container whose ID it matches
+    #[arg(short, long)]
+    regex: bool,
 }
 
 impl Kill {
@@ -35,7 +39,15 @@ impl Kill {
     /// [`ContainerError`], or why the guest's agent could not send it.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let signal = signals::parse(&self.signal)?;
-        let visit = Visit::peek(globals, &self.id)?;
+        let root = Root::new(globals.root.as_deref());
+        root.named(&self.id, self.regex)?
+            .iter()
+            .map(|id| self.send(signal, globals, id))
+            .fold(Ok(()), Result::and)
+    }
+
+    fn send(&self, signal: i32, globals: &Globals, id: &ContainerId) -> anyhow::Result<()> {
+        let visit = Visit::peek(globals, id.as_str())?;
         visit.relay()?;
         match visit.ask(|control, id, wait| control.signal(id, signal, self.all, wait)) {
             Ok(()) => Ok(()),

@@ -10,6 +10,7 @@ use crate::cli::Globals;
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::life_cycle::{self, Created};
+use crate::machine;
 use crate::state::Root;
 use crate::sys::process::Child;
 use crate::terminal::RawMode;
@@ -57,8 +58,7 @@ impl Run {
             return Ok(ExitCode::SUCCESS);
         }
         tracing::debug!(tsc = tsc::now(), "the container runs");
-        let (vmm, status) = wait(created)?;
-        drop(raw);
+        let (vmm, status) = wait(created, raw)?;
         tracing::debug!(tsc = tsc::now(), status, "the container has ended");
         // With the container gone, nobody needs the VM, and removing waits for what has not been reaped.
         if let Some(vmm) = vmm {
@@ -75,12 +75,18 @@ impl Run {
     }
 }
 
-/// Waits until the container has ended; returns its VMM and its status.
-fn wait(created: Created) -> anyhow::Result<(Option<Child>, u8)> {
+/// Waits until the container has ended, and gives the terminal back; returns its VMM and its status.
+fn wait(created: Created, raw: Option<RawMode>) -> anyhow::Result<(Option<Child>, u8)> {
     let Created { mut folder, mut vm, relay, .. } = created;
     let signals = vm.take_interrupts().context("no signals to wait for")?;
     folder.unlock().context("cannot unlock the container's state")?;
     // The relay alone decides now how long the VM lives.
     let vmm = vm.release();
-    Ok((vmm, life_cycle::attend(&signals, &relay.process)?))
+    let status = life_cycle::attend(&signals, &relay.process)?;
+    drop(raw);
+    let last_words = folder.console_log().unwrap_or_default();
+    if !last_words.is_empty() {
+        tracing::error!("the VM has ended{}", machine::shown(&String::from_utf8_lossy(&last_words)));
+    }
+    Ok((vmm, status))
 }

@@ -14,4 +14,4 @@ mod watch;
 pub use control::Control;
 pub use launch::Launch;
 pub use shared::{Shared, Vm};
-pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait};
+pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait, shown};

@@ -86,7 +86,7 @@ fn of_kernel(stage: Option<Stage>, kernel: &Path) -> String {
 }
 
 /// The console's last lines as one line.
-fn shown(console: &str) -> String {
+pub fn shown(console: &str) -> String {
     let lines: Vec<&str> = console.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     // A panic's reason comes before its register dump and stack.
     let panic = lines.iter().rposition(|line| line.contains("Kernel panic"));

@@ -8,7 +8,6 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::{SignalFd, siginfo};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use stockade_protocol::agent::{ProcessCommand, ProcessEvent};
 use stockade_protocol::frame::{self, FrameBuffer};
 
@@ -337,11 +336,8 @@ fn is_for_the_process(info: &siginfo) -> bool {
 
 /// Reaps whoever has ended: engines' helpers that entered this pid namespace and were orphaned.
 fn reap() {
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        if status == WaitStatus::StillAlive {
-            return;
-        }
-    }
+    // SAFETY: a null pointer for the status is allowed. nix's waitpid fails for who ended by a real-time signal.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
 #[cfg(test)]
