@@ -59,20 +59,6 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).expect("write to the terminal");
     }
 
-    /// Presses one key, and waits until the program at the terminal, which is in raw mode, has read it.
-    pub fn press(&mut self, key: &str) {
-        self.send(key);
-        let slave = self.slave.as_ref().expect("a terminal of our own").as_raw_fd();
-        let deadline = Instant::now() + LIMIT;
-        let mut unread = 1;
-        while unread > 0 {
-            assert!(Instant::now() < deadline, "{key:?} is not read");
-            std::thread::yield_now();
-            // SAFETY: FIONREAD stores one int, which `unread` is.
-            assert_eq!(unsafe { libc::ioctl(slave, libc::FIONREAD, &raw mut unread) }, 0);
-        }
-    }
-
     /// Reads until `text` has come, and returns all up to its end; fails the test if it does not come.
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {

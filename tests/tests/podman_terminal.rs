@@ -25,7 +25,7 @@ fn a_person_runs_leaves_comes_back_and_looks_in() {
     let mut terminal = Terminal::open(30, 100);
     let before = terminal.settings();
     let options = ["--name", "tty", "-it", "--env", "PS1=ready> "];
-    let run = terminal.spawn(&mut podman.container_command(&options, &["sh"]));
+    let mut run = terminal.spawn(&mut podman.container_command(&options, &["sh"]));
     terminal.expect("ready> ");
     terminal.send("stty size; tty\n");
     terminal.expect("30 100\r\n/dev/pts/0\r\n");
@@ -35,9 +35,13 @@ fn a_person_runs_leaves_comes_back_and_looks_in() {
     terminal.expect("ready> ");
     terminal.send("echo status $?\n");
     terminal.expect("status 130\r\n");
-    // podman takes them for itself only one by one.
-    terminal.press(CTRL_P);
-    terminal.press(CTRL_Q);
+    // podman takes them for itself only if it reads them one by one, and else passes them on.
+    while run.try_wait().expect("wait").is_none() {
+        terminal.send(CTRL_P);
+        terminal.output_within(Duration::from_secs(1));
+        terminal.send(CTRL_Q);
+        terminal.output_within(Duration::from_secs(2));
+    }
     assert_eq!(status(run), Some(0), "detached");
     assert_eq!(terminal.settings(), before);
     assert_eq!(podman.inspect("tty", "{{.State.Status}}"), "running");
