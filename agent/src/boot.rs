@@ -1,6 +1,6 @@
 //! What the guest needs once, before its first container. Every call here is paid at every start of a pod.
 
-use std::{fs, os::fd::AsRawFd};
+use std::{fs, io, os::fd::AsRawFd};
 
 use nix::{
     errno::Errno,
@@ -13,16 +13,13 @@ use nix::{
     },
     unistd::{chroot, fchdir},
 };
-use stockade_protocol::agent::SHARE_TAG;
+use stockade_protocol::agent::{SHARE_TAG, SHARES};
 
 use crate::{
     cgroup,
     error::{Context, Result},
     mount_api,
 };
-
-/// The tree of shared file systems.
-pub const SHARES: &str = "/run/shares";
 
 /// A container may divide its cgroup but not change the limits of its root, and protection of memory reaches
 /// the cgroups below, as where systemd mounts them.
@@ -77,6 +74,18 @@ fn raise_limits() -> Result<()> {
     SYSCTL.iter().try_for_each(|(path, value)| {
         fs::write(path, value).or_internal(|| format!("write {value} to {path}"))
     })
+}
+
+/// Makes /dev what a debugging shell expects, with its terminals; containers have their own.
+pub fn provide_devices() -> Result<()> {
+    const TERMINALS: &str = "/dev/pts";
+    match fs::create_dir(TERMINALS) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made.or_internal(|| format!("create {TERMINALS}"))?,
+    }
+    mount_fs("devtmpfs", "/dev", "devtmpfs", "")?;
+    fs::create_dir_all(TERMINALS).or_internal(|| format!("create {TERMINALS}"))?;
+    mount_fs("devpts", TERMINALS, "devpts", "ptmxmode=0666")
 }
 
 fn bring_loopback_up() -> Result<()> {

@@ -35,6 +35,9 @@ pub const AGENT_PORT: u32 = 1;
 /// virtio-fs tag of the tree of shared file systems.
 pub const SHARE_TAG: &str = "stockade";
 
+/// Where the guest has that tree.
+pub const SHARES: &str = "/run/shares";
+
 /// The agent's one message on the connection to [`READY_PORT`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {

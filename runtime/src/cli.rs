@@ -127,6 +127,8 @@ pub enum Command {
     Spec(commands::spec::Spec),
     /// Say whether this host can run microVMs, and what to do where it cannot
     Check(commands::check::Check),
+    /// Open a shell in a container's guest itself, to debug it
+    Shell(commands::shell::Shell),
     /// Print the console of a container's guest
     Logs(commands::logs::Logs),
     /// Print what this runtime can apply of config.json, as JSON

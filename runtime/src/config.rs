@@ -57,6 +57,8 @@ pub struct Config {
     pub kernel_parameters: String,
     /// Guest RAM of a container without a memory limit, in MiB.
     pub memory_mib: u32,
+    /// What `stockade shell` runs in guests, a static executable of the host; without it there is no such shell.
+    pub debug_shell: Option<PathBuf>,
 }
 
 /// The file's content. Every key may be absent.
@@ -67,10 +69,11 @@ struct File {
     initramfs: Option<PathBuf>,
     kernel_parameters: Option<String>,
     memory_mib: Option<u32>,
+    debug_shell: Option<PathBuf>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 5] = ["vmm", "kernel", "initramfs", "kernel_parameters", "memory_mib"];
+const KEYS: [&str; 6] = ["vmm", "kernel", "initramfs", "kernel_parameters", "memory_mib", "debug_shell"];
 
 impl Config {
     /// The configuration of this installation.
@@ -115,6 +118,7 @@ impl Config {
             initramfs: file.initramfs.unwrap_or_else(|| guest.join("initramfs")),
             kernel_parameters: file.kernel_parameters.unwrap_or_default(),
             memory_mib: file.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
+            debug_shell: file.debug_shell,
         }
     }
 }
@@ -129,6 +133,9 @@ fn parse(text: &str) -> Result<File, String> {
     let file: File = table.try_into().map_err(|e: toml::de::Error| on_one_line(&e))?;
     if file.memory_mib.is_some_and(|mib| u64::from(mib) < LEAST_MIB) {
         return Err(format!("memory_mib must be at least {LEAST_MIB}"));
+    }
+    if file.debug_shell.as_ref().is_some_and(|path| !path.is_absolute()) {
+        return Err("debug_shell must be an absolute path".to_owned());
     }
     Ok(file)
 }

@@ -13,6 +13,7 @@ fn wrong_values_are_named() {
     assert!(parse("memory_mib = -1").is_err());
     assert!(parse("memory_mib = 0").unwrap_err().contains("memory_mib"));
     assert!(parse("memory_mib = \"many\"").is_err());
+    assert!(parse("debug_shell = \"sh\"").unwrap_err().contains("debug_shell"));
     assert!(parse("= =").is_err());
 }
 
@@ -41,4 +42,5 @@ fn the_file_overrides() {
     assert_eq!(config.kernel, Path::new("/k"));
     assert_eq!(config.memory_mib, 512);
     assert_eq!(config.kernel_parameters, "quiet");
+    assert_eq!(config.debug_shell, None);
 }

@@ -11,11 +11,10 @@ use nix::{
     sys::stat::Mode,
     unistd::{chdir, fchdir, pivot_root},
 };
-use stockade_protocol::container::Rootfs;
+use stockade_protocol::{agent::SHARES, container::Rootfs};
 
 use super::resolve::{Missing, Root};
 use crate::{
-    boot::SHARES,
     error::{Context, Result},
     mount_api::{self, MountAttributes},
 };

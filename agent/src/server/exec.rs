@@ -6,6 +6,7 @@ use stockade_protocol::agent::{Exec, GUEST, Response};
 
 use super::Server;
 use crate::{
+    boot,
     cgroup::Cgroup,
     error::{ErrorKind, Result, error},
     init::{self, Joined, Spawned},
@@ -44,6 +45,7 @@ impl Server {
     fn spawn_exec(&mut self, exec: &Exec) -> Result<Spawned> {
         let id = &exec.id.container;
         if id == GUEST {
+            boot::provide_devices()?;
             let cgroup = Cgroup::root().open()?;
             return init::spawn_exec(&exec.process, &[], &Joined::default(), &cgroup);
         }

@@ -19,6 +19,7 @@ pub mod ps;
 pub mod restore;
 pub mod resume;
 pub mod run;
+pub mod shell;
 pub mod spec;
 pub mod start;
 pub mod state;
@@ -38,6 +39,7 @@ pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(command) => return command.run(globals),
         Command::Exec(command) => return command.run(globals),
+        Command::Shell(command) => return command.run(globals),
         Command::Check(command) => return command.run(),
         Command::Create(command) => command.run(globals)?,
         Command::Start(command) => command.run(globals)?,

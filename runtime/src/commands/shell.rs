@@ -1,0 +1,129 @@
+//! `stockade shell`: a shell in the guest itself, beside its agent, for those who debug it.
+//!
+//! The guest has no shell of its own. The host's configuration names one, which the guest is shown read-only for as
+//! long as the shell runs.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use stockade_protocol::agent::{GUEST, SHARES, WindowSize};
+use stockade_protocol::container::{Process, User};
+
+use crate::cli::Globals;
+use crate::config::Config;
+use crate::error::ContainerError;
+use crate::life_cycle::{self, Exec, Visit};
+use crate::lower::Tree;
+use crate::machine::Control;
+use crate::preserved::Preserved;
+use crate::shares;
+use crate::sys::process::Pidfd;
+
+/// The shell's name in its share: what kind of shell a binary of several programs is to be.
+const NAME: &str = "sh";
+
+/// Open a shell in a container's guest itself, to debug it.
+#[derive(Debug, Args)]
+#[command(after_help = "The key debug_shell in /etc/stockade/config.toml names a static shell of the host. \
+Whoever may use this command is root in the guest, and no more than a container's user on the host.
+
+Examples:
+  stockade shell mine
+  echo 'cat /proc/meminfo' | stockade shell mine")]
+pub struct Shell {
+    /// ID of a container in the guest
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+impl Shell {
+    /// Runs it; the exit status is the shell's.
+    ///
+    /// # Errors
+    /// That there is no shell to run, or why it does not run.
+    pub fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let shell = Config::load()?.debug_shell.context(
+            "there is no shell in the guest; set `debug_shell` in /etc/stockade/config.toml to a static shell of the \
+             host, such as \"/bin/busybox\", to allow one",
+        )?;
+        let visit = Visit::peek(globals, &self.id)?;
+        visit.relay()?;
+        let tree = Tree {
+            source: shell,
+            name: NAME.to_owned(),
+            property: "debug_shell".to_owned(),
+            recursive: false,
+            readonly: true,
+        };
+        let share = Share::attach(&visit, &tree)?;
+        let executed = life_cycle::exec(&Exec {
+            visit: &visit,
+            container: GUEST,
+            process: share.process(),
+            cgroup: None,
+            ignore_paused: true,
+            pid_file: None,
+            console_socket: None,
+            pidfd_socket: None,
+            preserved: Preserved::default(),
+            detached: false,
+        })?;
+        let status = life_cycle::attend(&executed.signals, &executed.relay.process)?;
+        drop(executed.raw);
+        Ok(ExitCode::from(status))
+    }
+}
+
+/// The shell in the VM's share, until this is dropped.
+struct Share<'a> {
+    visit: &'a Visit,
+    vmm: Pidfd,
+    name: String,
+}
+
+impl<'a> Share<'a> {
+    fn attach(visit: &'a Visit, shell: &Tree) -> anyhow::Result<Self> {
+        let vmm = visit.vmm().ok_or(ContainerError::NotRunning)?;
+        // No container's ID has this character.
+        let share = Self { visit, vmm, name: format!("@shell-{}", std::process::id()) };
+        let tree = shares::clone_tree(shell)?;
+        shares::attach(share.vmm.as_fd(), &share.name, &[(shell.name.clone(), tree)])?;
+        Control::connect(visit.folder.as_fd())?.add_share(&share.name)?;
+        Ok(share)
+    }
+
+    fn process(&self) -> Process {
+        let folder = format!("{SHARES}/{}", self.name);
+        let terminal = io::stdin().is_terminal().then(WindowSize::default);
+        let name = std::env::var("TERM").ok().filter(|_| terminal.is_some());
+        let env = [Some(format!("PATH={folder}:/bin")), name.map(|name| format!("TERM={name}"))];
+        Process {
+            args: vec![format!("{folder}/{NAME}")],
+            env: env.into_iter().flatten().collect(),
+            cwd: "/".to_owned(),
+            user: User::default(),
+            capabilities: None,
+            rlimits: Vec::new(),
+            no_new_privileges: false,
+            oom_score_adj: None,
+            terminal,
+            streams: Vec::new(),
+        }
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        let removed = Control::connect(self.visit.folder.as_fd())
+            .map_err(anyhow::Error::from)
+            .and_then(|mut control| Ok(control.remove_share(&self.name)?))
+            .and_then(|()| Ok(shares::detach(self.vmm.as_fd(), &self.name)?));
+        if let Err(error) = removed {
+            // With its VM the share is gone too.
+            tracing::debug!("share {}: {error:#}", self.name);
+        }
+    }
+}
