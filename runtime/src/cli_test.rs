@@ -49,6 +49,26 @@ fn the_lines_that_engines_send_are_understood() {
 }
 
 #[test]
+fn options_may_stand_before_or_after_the_id() {
+    for line in [
+        "stockade create ID --pid-file F --root R",
+        "stockade run ID --detach -b B",
+        "stockade start ID --debug",
+        "stockade state ID --root R",
+        "stockade kill ID --all 9",
+        "stockade kill ID 9 --all",
+        "stockade delete ID --force",
+        "stockade events ID --stats",
+        "stockade update ID --pids-limit 5",
+        "stockade pause ID --log-format json",
+        "stockade ps ID --format json",
+        "stockade logs ID --root R",
+    ] {
+        command(line);
+    }
+}
+
+#[test]
 fn version_is_in_runcs_form() {
     let Parsed::Text(text) = parse_from(["stockade", "--version"]).unwrap() else { panic!() };
     let mut lines = text.lines();
