@@ -10,6 +10,7 @@
 //! Created and running containers may be paused, until they are resumed or killed.
 
 mod create;
+mod creation;
 mod exec;
 mod foreground;
 mod passed;

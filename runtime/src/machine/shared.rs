@@ -8,12 +8,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use stockade_protocol::vmm::Stage;
 
-use super::watch::{self, MachineError, Wait};
+use super::watch::{self, MachineError, PATIENCE, Wait};
 use super::{Control, Machine};
 use crate::sys::process::{Child, Pidfd};
-
-/// How long the agent of a VM that runs may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The VM that a container is created in.
 #[derive(Debug)]

@@ -17,8 +17,9 @@ use super::Control;
 use crate::sys::descriptors;
 use crate::sys::process::Child;
 
-/// With no new stage and no console output for this long, a boot has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// With no new stage and no console output for this long, a boot has failed. A healthy one says nothing for milliseconds, but
+/// on a host whose processors are all busy those take many times as long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often the console is asked for while nothing else happens.
 const GLANCE: Duration = Duration::from_millis(2500);

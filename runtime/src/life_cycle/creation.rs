@@ -1,0 +1,308 @@
+//! A container on its way to "created": each step remembers what it makes before it makes it, and everything is undone
+//! where one fails.
+
+use std::os::fd::AsFd;
+
+use anyhow::Context;
+use nix::sys::signalfd::SignalFd;
+use stockade_protocol::agent::{ProcessId, Purpose, Ready};
+use stockade_protocol::container::{Container, Namespace};
+use stockade_protocol::vmm::Stage;
+
+use super::create::{Created, Place, Request};
+use super::passed::Passed;
+use super::remove;
+use crate::agent::{Connection, ProcessConnections};
+use crate::bundle::{Bundle, CONFIG};
+use crate::cli::CgroupDriver;
+use crate::config::Config;
+use crate::hooks;
+use crate::host::cgroup::{self, Cgroup};
+use crate::host::scope::Placeholder;
+use crate::log;
+use crate::lower::{Lowered, Tree};
+use crate::machine::{Machine, Shared, Vm};
+use crate::pid_file;
+use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
+use crate::sandbox;
+use crate::shares;
+use crate::sizing;
+use crate::state::{Folder, Record};
+use crate::terminal::{self, Pty};
+use crate::tsc;
+
+/// What a step says that comes before the one which makes what it needs.
+const NOT_MADE: &str = "a step of the creation was left out";
+
+/// A container that is being created, and is undone when this is dropped.
+pub(super) struct Creation<'a> {
+    request: &'a Request<'a>,
+    bundle: &'a Bundle,
+    folder: Option<Folder>,
+    record: Record,
+    relay: Option<Relay>,
+    vm: Option<Vm>,
+    passed: Passed,
+}
+
+impl<'a> Creation<'a> {
+    /// Nothing but a folder and what there will be to remember.
+    pub(super) fn new(
+        request: &'a Request<'a>,
+        bundle: &'a Bundle,
+        folder: Folder,
+        record: Record,
+        passed: Passed,
+    ) -> Self {
+        Self { request, bundle, folder: Some(folder), record, relay: None, vm: None, passed }
+    }
+
+    /// Takes all the steps.
+    ///
+    /// # Errors
+    /// What failed.
+    pub(super) fn build(
+        &mut self,
+        mut lowered: Lowered,
+        place: Place,
+        interrupts: SignalFd,
+    ) -> anyhow::Result<()> {
+        let placeholder = self.find_place(&lowered, place, interrupts)?;
+        let pty = match (self.request.console_socket, lowered.container.process.terminal) {
+            (Some(_), Some(size)) => Some(Pty::open(size).context("cannot open a pseudo-terminal")?),
+            _ => None,
+        };
+        self.start_relay(&lowered, pty.as_ref())?;
+        // From here on the relay keeps the cgroup.
+        drop(placeholder);
+        self.run_hooks(&mut lowered)?;
+        // The VM boots meanwhile.
+        if let Some(profile) = &lowered.seccomp {
+            lowered.container.seccomp.push(profile.compile().context(CONFIG)?);
+        }
+        self.share(&lowered.trees)?;
+        self.build_in_guest(lowered.container)?;
+        if let (Some(socket), Some(pty)) = (self.request.console_socket, &pty) {
+            terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// The cgroup, and the VM: its own begins to boot. What is returned keeps a systemd scope until the relay does.
+    fn find_place(
+        &mut self,
+        lowered: &Lowered,
+        place: Place,
+        interrupts: SignalFd,
+    ) -> anyhow::Result<Option<Placeholder>> {
+        let folder = self.folder.as_ref().context(NOT_MADE)?;
+        let record = &mut self.record;
+        let cgroup = plan_cgroup(self.request, lowered)?;
+        record.cgroup.clone_from(&cgroup);
+        if let Place::Sandbox(sandbox) = &place {
+            record.sandbox = Some(sandbox.id.to_string());
+        }
+        folder.write(record)?;
+        if let Some(process) = self.bundle.spec.process() {
+            folder.write_process(process)?;
+        }
+        let cgroup = cgroup.as_ref();
+        let mut placeholder = None;
+        self.vm = Some(match place {
+            Place::Own(launch, config) => {
+                let launch = launch.memory_mib(guest_mib(lowered, &config, cgroup)?);
+                if let Some(cgroup) = cgroup {
+                    let mut values = lowered.cgroup.values.clone();
+                    values.push(("memory.max", sizing::host_limit_bytes(launch.guest_mib()).to_string()));
+                    placeholder = cgroup.make(&values)?;
+                }
+                record.guest_mib = Some(launch.guest_mib());
+                let procs = cgroup.map(Cgroup::open_procs).transpose()?;
+                let mut machine = launch.start(self.request.id, folder.as_fd(), procs, |vmm| {
+                    record.vmm = vmm.reference();
+                    folder.write(record)
+                })?;
+                machine.watch_with(folder.as_fd(), interrupts).context("cannot watch the VM")?;
+                Vm::Own(machine)
+            }
+            Place::Sandbox(sandbox) => {
+                if let Some(cgroup) = cgroup {
+                    placeholder = cgroup.make(&lowered.cgroup.values)?;
+                }
+                folder.join(&sandbox.id).context("cannot find the sandbox's VM again")?;
+                Vm::Shared(Shared::new(sandbox.vmm, folder.as_fd(), interrupts)?)
+            }
+        });
+        Ok(placeholder)
+    }
+
+    fn start_relay(&mut self, lowered: &Lowered, pty: Option<&Pty>) -> anyhow::Result<()> {
+        let folder = self.folder.as_ref().context(NOT_MADE)?;
+        let lease = self.vm.as_ref().context(NOT_MADE)?.lease();
+        let record = &mut self.record;
+        let console_log = lease.map(|_| folder.create_console_log()).transpose()?;
+        let cgroup = record.cgroup.as_ref().map(Cgroup::open).transpose()?;
+        let container = &lowered.container;
+        let relay = self.relay.insert(Relay::start(&Plan {
+            surroundings: Surroundings::Own(Own {
+                rootfs: &self.bundle.rootfs,
+                proc: container.mounts.iter().any(|mount| mount.destination == "/proc"),
+                trees: &lowered.trees,
+                hooks: lowered.hooks.has_create().then(|| CreateHooks {
+                    hooks: &lowered.hooks.create_container,
+                    // Its PID namespace is its own.
+                    state: hooks::state_json(record, "creating", Some(1)),
+                    bundle: &self.bundle.path,
+                }),
+                network: &lowered.network,
+                hostname: container.hostname.as_deref(),
+                lease,
+                console_log: console_log.as_ref().map(AsFd::as_fd),
+            }),
+            args: &container.process.args,
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            terminal: container.process.terminal.is_some(),
+            slave: pty.map(|pty| pty.slave.as_fd()),
+            preserved: &self.passed.preserved,
+            notify: self.passed.notify.as_ref(),
+        })?);
+        record.relay = relay.process.reference();
+        record.namespaces = sandbox::namespaces(&self.bundle.spec, relay.process.pid);
+        record.hooks.clone_from(&lowered.hooks);
+        folder.write(record)
+    }
+
+    /// Runs the hooks of this moment, and readies those that the agent is to run.
+    fn run_hooks(&mut self, lowered: &mut Lowered) -> anyhow::Result<()> {
+        let relay = self.relay.as_ref().context(NOT_MADE)?;
+        if lowered.hooks.has_create() {
+            relay.entered()?;
+            let state = hooks::state_json(&self.record, "creating", Some(relay.process.pid));
+            hooks::run(&lowered.hooks.create_runtime, &state, &self.bundle.path, None)?;
+            relay.go_on()?;
+        }
+        let own_pid = (lowered.container.namespaces.pid == Namespace::New).then_some(1);
+        lowered.container.start_hooks =
+            lowered.hooks.for_agent(&hooks::state_json(&self.record, "created", own_pid));
+        Ok(())
+    }
+
+    /// Gives the guest the trees that the relay has cloned.
+    fn share(&mut self, trees: &[Tree]) -> anyhow::Result<()> {
+        let relay = self.relay.as_ref().context(NOT_MADE)?;
+        let vm = self.vm.as_mut().context(NOT_MADE)?;
+        let id = self.request.id.as_str();
+        let names = trees.iter().map(|tree| tree.name.clone());
+        let trees: Vec<_> = names.zip(relay.prepared()?).collect();
+        vm.reach(Stage::Isolated)?;
+        shares::attach(vm.vmm(), id, &trees)?;
+        drop(trees);
+        vm.reach(Stage::Running)?;
+        Ok(vm.control()?.add_share(id)?)
+    }
+
+    /// Has the agent build the container, and connects the relay to its init.
+    fn build_in_guest(&mut self, container: Container) -> anyhow::Result<()> {
+        let folder = self.folder.as_ref().context(NOT_MADE)?.as_fd();
+        let relay = self.relay.as_ref().context(NOT_MADE)?;
+        let vm = self.vm.as_mut().context(NOT_MADE)?;
+        let id = self.request.id.as_str();
+        if let Vm::Own(machine) = vm {
+            let ready = machine.agent_ready()?;
+            log_figures(machine, &ready);
+        }
+        let terminal = container.process.terminal.is_some();
+        let extra = container.process.streams.len();
+        let readonly = container.rootfs.readonly;
+        let mut control = Connection::open(folder, Purpose::Control, vm)?;
+        for warning in control.create(container, vm)? {
+            tracing::warn!("{warning}");
+        }
+        let init = ProcessId { container: id.to_owned(), exec: None };
+        let connections = ProcessConnections::open(folder, &init, terminal, extra, vm)?;
+        relay.hand_over(&connections)?;
+        tracing::debug!(tsc = tsc::now(), "the container is built");
+        if readonly {
+            shares::seal_rootfs(vm.vmm(), id)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the caller, the pid file last.
+    ///
+    /// # Errors
+    /// What could not be told; the container is undone then.
+    pub(super) fn finish(mut self, terminal: bool) -> anyhow::Result<Created> {
+        let relay = self.relay.as_ref().context(NOT_MADE)?;
+        if let Some(socket) = self.request.pidfd_socket {
+            terminal::send_to(socket, "--pidfd-socket", "pidfd", relay.process.pidfd.as_fd())?;
+        }
+        self.record.complete = true;
+        self.folder.as_ref().context(NOT_MADE)?.write(&self.record)?;
+        if let Some(path) = self.request.pid_file {
+            pid_file::write(path, relay.process.pid)?;
+        }
+        match (self.folder.take(), self.relay.take(), self.vm.take()) {
+            (Some(folder), Some(relay), Some(vm)) => {
+                Ok(Created { folder, record: self.record.clone(), relay, vm, terminal })
+            }
+            _ => anyhow::bail!(NOT_MADE),
+        }
+    }
+}
+
+impl Drop for Creation<'_> {
+    fn drop(&mut self) {
+        if let Some(relay) = self.relay.take() {
+            relay.process.kill();
+        }
+        if let Some(vmm) = self.vm.take().and_then(Vm::release) {
+            vmm.kill();
+        }
+        if let Some(folder) = self.folder.take()
+            && let Err(error) = remove::release(folder, &self.record)
+        {
+            tracing::warn!("while undoing what was begun: {error:#}");
+        }
+    }
+}
+
+/// The host's cgroup, not made yet.
+fn plan_cgroup(request: &Request<'_>, lowered: &Lowered) -> anyhow::Result<Option<Cgroup>> {
+    let path = &lowered.cgroup.path;
+    Ok(match request.globals.cgroup_driver() {
+        CgroupDriver::Disabled => None,
+        CgroupDriver::Cgroupfs => Some(Cgroup::plan(path, &format!("stockade-{}", request.id))?),
+        CgroupDriver::Systemd => Some(Cgroup::plan_scope(path, request.id.as_str())?),
+    })
+}
+
+/// The VM's size.
+fn guest_mib(lowered: &Lowered, config: &Config, cgroup: Option<&Cgroup>) -> anyhow::Result<u32> {
+    let limit = cgroup.and_then(|cgroup| cgroup::nearest_memory_limit(&cgroup.path));
+    let available = [limit, sizing::host_ram()].into_iter().flatten().min();
+    let guest_mib = sizing::guest_mib(lowered.memory_limit, config.memory_mib, available)?;
+    tracing::debug!(guest_mib, "the VM's size");
+    Ok(guest_mib)
+}
+
+/// What a benchmark needs to place the guest's first instruction in the host's time.
+fn log_figures(machine: &Machine, ready: &Ready) {
+    if !log::is_debug() {
+        return;
+    }
+    match machine.control().map_err(anyhow::Error::from).and_then(|mut control| Ok(control.figures()?)) {
+        Ok(figures) => tracing::debug!(
+            tsc = tsc::now(),
+            vmm_entry_tsc = figures.entry_tsc,
+            vmm_run_tsc = figures.run_tsc,
+            tsc_offset = figures.tsc_offset,
+            agent_entry_tsc = ready.entry_tsc,
+            vmm_overhead_kib = figures.overhead_kib,
+            guest_kib = figures.guest_kib,
+            "the agent is ready on Linux {}",
+            ready.kernel_release
+        ),
+        Err(error) => tracing::debug!("no figures from the VMM: {error:#}"),
+    }
+}
