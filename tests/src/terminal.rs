@@ -59,6 +59,30 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).expect("write to the terminal");
     }
 
+    /// Presses keys one by one, as fingers do: a program at our own terminal has read each before the next is sent.
+    #[track_caller]
+    pub fn press(&mut self, keys: &[u8]) {
+        let deadline = Instant::now() + LIMIT;
+        for key in keys {
+            self.master.write_all(&[*key]).expect("write to the terminal");
+            // Nothing tells that input was read, so this asks again and again.
+            while self.unread() > 0 {
+                assert!(Instant::now() < deadline, "the key {key:#x} is not read after {LIMIT:?}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Bytes of input that no program has read yet.
+    fn unread(&self) -> i32 {
+        let slave = self.slave.as_ref().expect("a terminal of our own");
+        let mut count = 0;
+        // SAFETY: the kernel writes one integer.
+        let result = unsafe { libc::ioctl(slave.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+        assert_eq!(result, 0, "FIONREAD");
+        count
+    }
+
     /// Reads until `text` has come, and returns all up to its end; fails the test if it does not come.
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {
