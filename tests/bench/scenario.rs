@@ -13,7 +13,7 @@ use crate::measure::{Run, output_rate};
 use crate::stage;
 
 /// What the container writes whose output rate is measured, in bytes.
-const FLOOD_BYTES: u64 = 128 << 20;
+const FLOOD_BYTES: u64 = 32 << 20;
 
 /// Sizes of the microVM.
 #[derive(Clone, Copy)]

@@ -105,5 +105,11 @@ fn other_inherited_descriptors_reach_neither_relay_nor_vmm() {
             assert!(!text(&target).contains("secret"), "{} is {}", entry.path().display(), target.display());
         }
     }
+    let (input, mut writer) = pipe().expect("pipe");
+    writer.write_all(b"for an exec").expect("write");
+    drop(writer);
+    let mut exec = stockade.command(&["exec", "--preserve-fds", "1", "inherited", "sh", "-c", "cat <&3"]);
+    pass(&mut exec, [input.as_fd()]);
+    assert_eq!(Outcome::of(&mut exec, b"").success().stdout, "for an exec");
     stockade.run(&["delete", "--force", "inherited"]).success();
 }

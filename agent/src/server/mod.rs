@@ -1,8 +1,8 @@
 //! The event loop, and all that it knows.
 //!
 //! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
-//! ends), [`reports`] (what comes before a program), [`freezer`] (what Pause and Resume share), [`events`] (what
-//! the host is told unasked); every request has one of its own name.
+//! ends), [`reports`] (what comes before a program), [`freezer`] (what Pause and Resume share), [`events`] and
+//! [`notify`] (what the host is told unasked); every request has one of its own name.
 
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
 
