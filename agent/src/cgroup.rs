@@ -123,6 +123,10 @@ impl Cgroup {
     pub fn read(&self, file: &str) -> Option<String> {
         let mut text = Vec::new();
         File::open(self.folder.join(file)).ok()?.take(LONGEST_FILE).read_to_end(&mut text).ok()?;
+        if text.len() as u64 == LONGEST_FILE {
+            // Part of a line would be another number.
+            text.truncate(text.iter().rposition(|byte| *byte == b'\n')? + 1);
+        }
         String::from_utf8(text).ok().filter(|text| !text.is_empty())
     }
 

@@ -55,6 +55,10 @@ fn a_failed_update_takes_back_what_it_has_written() {
     assert!(failed.unwrap_err().message.contains("no.such"));
     assert_eq!((says("pids.max"), says("cpu.max")), ("5\n".into(), "max 100000\n".into()));
 
+    fs::write(folder.path().join("io.stat"), "8:0 rbytes=1234567890\n".repeat(1000)).unwrap();
+    let read = cgroup.read("io.stat").unwrap();
+    assert!(read.len() < LONGEST_FILE as usize && read.lines().all(|line| line == "8:0 rbytes=1234567890"));
+
     cgroup.update(&values(&[("pids.max", "7")])).unwrap();
     assert_eq!(cgroup.read("pids.max").as_deref(), Some("7\n"));
 }

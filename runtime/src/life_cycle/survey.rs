@@ -25,8 +25,18 @@ pub fn survey<T: Send>(root: &Root, look: impl Fn(&Folder, Record) -> T + Sync) 
     let mut survey = Survey { found: Vec::new(), problems: Vec::new() };
     for ids in root.containers()?.chunks(AT_A_TIME) {
         let looks = thread::scope(|scope| {
-            let threads: Vec<_> = ids.iter().map(|id| scope.spawn(|| look_at(root, id, &look))).collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect::<Vec<_>>()
+            let look = &look;
+            let begin = |id| {
+                let thread = thread::Builder::new().spawn_scoped(scope, move || look_at(root, id, look));
+                // Where the caller may have no more threads, this one looks.
+                thread.map_err(|_| look_at(root, id, look))
+            };
+            let threads: Vec<_> = ids.iter().map(begin).collect();
+            let looks = threads.into_iter().map(|begun| match begun {
+                Ok(thread) => thread.join().ok().flatten(),
+                Err(look) => look,
+            });
+            looks.flatten().collect::<Vec<_>>()
         });
         for look in looks {
             match look {
