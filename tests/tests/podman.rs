@@ -224,43 +224,6 @@ fn a_running_container_executes_pauses_and_is_healthy() {
 }
 
 #[test]
-fn a_terminal_can_be_left_and_come_back_to() {
-    let podman = Podman::new();
-    let mut terminal = Terminal::open(24, 80);
-    let settings = terminal.settings();
-    let mut run = terminal.spawn(&mut podman.container_command(&["-it", "--name", "shell"], &["sh"]));
-    terminal.expect("# ");
-    // The size is passed on beside the input, so it may come later.
-    let await_size =
-        |size: &str| format!("until [ \"$(stty size)\" = '{size}' ]; do sleep 0.1; done; echo resi''zed\r");
-    terminal.send(&await_size("24 80"));
-    terminal.expect("resized");
-    terminal.resize(50, 132);
-    terminal.send(&await_size("50 132"));
-    terminal.expect("resized");
-    terminal.send("echo sle''eping; sleep 1000\r");
-    terminal.expect("sleeping");
-    terminal.send("\x03");
-    terminal.expect("# ");
-    terminal.press(b"\x10\x11");
-    host::wait_for_end(run.id() as i32);
-    assert!(run.wait().expect("podman run").success(), "{}", terminal.rest());
-    assert_eq!(terminal.settings(), settings);
-    assert_eq!(podman.inspect("shell", "{{.State.Status}}"), "running");
-
-    let mut terminal = Terminal::open(24, 80);
-    let mut attach = terminal.spawn(&mut podman.command(&["attach", "shell"]));
-    terminal.send("echo $((6 * 7))\r");
-    terminal.expect("42");
-    terminal.send("exit 7\r");
-    host::wait_for_end(attach.id() as i32);
-    attach.wait().expect("podman attach");
-    assert_eq!(podman.run(&["wait", "shell"]).success().stdout, "7\n", "{}", terminal.rest());
-    podman.run(&["rm", "shell"]).success();
-    podman.assert_clean();
-}
-
-#[test]
 fn a_failed_container_is_restarted() {
     let podman = Podman::new();
     let data = podman.path().join("data");

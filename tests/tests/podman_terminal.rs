@@ -10,8 +10,7 @@ use stockade_tests::host;
 use stockade_tests::terminal::Terminal;
 
 const CTRL_C: &str = "\x03";
-const CTRL_P: &str = "\x10";
-const CTRL_Q: &str = "\x11";
+const CTRL_P_CTRL_Q: &[u8] = b"\x10\x11";
 
 #[track_caller]
 fn status(mut child: Child) -> Option<i32> {
@@ -25,7 +24,7 @@ fn a_person_runs_leaves_comes_back_and_looks_in() {
     let mut terminal = Terminal::open(30, 100);
     let before = terminal.settings();
     let options = ["--name", "tty", "-it", "--env", "PS1=ready> "];
-    let mut run = terminal.spawn(&mut podman.container_command(&options, &["sh"]));
+    let run = terminal.spawn(&mut podman.container_command(&options, &["sh"]));
     terminal.expect("ready> ");
     terminal.send("stty size; tty\n");
     terminal.expect("30 100\r\n/dev/pts/0\r\n");
@@ -35,20 +34,18 @@ fn a_person_runs_leaves_comes_back_and_looks_in() {
     terminal.expect("ready> ");
     terminal.send("echo status $?\n");
     terminal.expect("status 130\r\n");
+    terminal.resize(50, 132);
+    terminal.send("until [ \"$(stty size)\" = '50 132' ]; do sleep 0.1; done; echo re''sized\n");
+    terminal.expect("resized\r\n");
     // podman takes them for itself only if it reads them one by one, and else passes them on.
-    while run.try_wait().expect("wait").is_none() {
-        terminal.send(CTRL_P);
-        terminal.output_within(Duration::from_secs(1));
-        terminal.send(CTRL_Q);
-        terminal.output_within(Duration::from_secs(2));
-    }
+    terminal.press(CTRL_P_CTRL_Q);
     assert_eq!(status(run), Some(0), "detached");
     assert_eq!(terminal.settings(), before);
     assert_eq!(podman.inspect("tty", "{{.State.Status}}"), "running");
 
     let exec =
         terminal.spawn(&mut podman.command(&["exec", "-it", "tty", "sh", "-c", "stty size; tty; exit 6"]));
-    terminal.expect("30 100\r\n/dev/pts/1\r\n");
+    terminal.expect("50 132\r\n/dev/pts/1\r\n");
     assert_eq!(status(exec), Some(6));
 
     let attach = terminal.spawn(&mut podman.command(&["attach", "tty"]));
