@@ -245,8 +245,9 @@ fn a_terminal_is_the_callers() {
     terminal.resize(40, 120);
     terminal.expect("40 120\r\n");
     terminal.expect("ready> ");
-    terminal.send("cat\n");
-    terminal.expect("cat\r\n");
+    // While the line is edited, Ctrl-C is a character.
+    terminal.send("echo ru''ns; cat\n");
+    terminal.expect("runs\r\n");
     terminal.send("\x03");
     terminal.expect("^C");
     terminal.expect("ready> ");
