@@ -57,12 +57,12 @@ pub fn clone_tree(tree: &Tree) -> Result<OwnedFd, ShareError> {
         })
 }
 
-/// Attaches cloned trees below `/shares/CONTAINER` of the VMM's mount namespace.
+/// Attaches cloned trees below `/shares/FOLDER` of the VMM's mount namespace.
 ///
 /// # Errors
 /// [`ShareError::Attach`].
-pub fn attach(vmm: BorrowedFd<'_>, container: &str, trees: &[(String, OwnedFd)]) -> Result<(), ShareError> {
-    let folder = Path::new(SHARES).join(container);
+pub fn attach(vmm: BorrowedFd<'_>, folder: &str, trees: &[(String, OwnedFd)]) -> Result<(), ShareError> {
+    let folder = Path::new(SHARES).join(folder);
     inside(vmm, || {
         fs::DirBuilder::new().mode(0o755).create(&folder)?;
         for (name, tree) in trees {
@@ -84,8 +84,8 @@ pub fn attach(vmm: BorrowedFd<'_>, container: &str, trees: &[(String, OwnedFd)])
 ///
 /// # Errors
 /// [`ShareError::Attach`].
-pub fn detach(vmm: BorrowedFd<'_>, container: &str) -> Result<(), ShareError> {
-    let folder = Path::new(SHARES).join(container);
+pub fn detach(vmm: BorrowedFd<'_>, folder: &str) -> Result<(), ShareError> {
+    let folder = Path::new(SHARES).join(folder);
     inside(vmm, || {
         let entries = match fs::read_dir(&folder) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -105,8 +105,8 @@ pub fn detach(vmm: BorrowedFd<'_>, container: &str) -> Result<(), ShareError> {
 ///
 /// # Errors
 /// [`ShareError::Attach`].
-pub fn seal_rootfs(vmm: BorrowedFd<'_>, container: &str) -> Result<(), ShareError> {
-    let rootfs = Path::new(SHARES).join(container).join(ROOTFS_SHARE);
+pub fn seal_rootfs(vmm: BorrowedFd<'_>, folder: &str) -> Result<(), ShareError> {
+    let rootfs = Path::new(SHARES).join(folder).join(ROOTFS_SHARE);
     inside(vmm, || {
         let rootfs = fs::File::open(&rootfs)?;
         mount::restrict(rootfs.as_fd(), attr::RDONLY)

@@ -82,6 +82,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Its folder in the VM's share. No other creation has it: for a while the guest's kernel takes a name for what it
+    /// was last, so a member must not have that of an earlier one, as its ID may be.
+    pub fn share(&self) -> &str {
+        &self.created
+    }
+
     /// Reads one. Of an earlier boot nothing is left but the record: other processes have the PIDs now, and other
     /// containers perhaps the cgroup.
     fn parse(text: &[u8]) -> serde_json::Result<Self> {

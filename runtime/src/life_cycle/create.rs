@@ -67,7 +67,9 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let bundle = Bundle::load(request.bundle, request.config)?;
     let root = Root::new(request.globals.root.as_deref());
     let peers = Peers::find(&root, &bundle.spec)?;
-    let mut lowered = lower::lower(&bundle, request.id, &peers).context(crate::bundle::CONFIG)?;
+    let record = record(&bundle, request.id);
+    let mut lowered =
+        lower::lower(&bundle, request.id, record.share(), &peers).context(crate::bundle::CONFIG)?;
     let terminal = lowered.container.process.terminal.is_some();
     terminal::check(terminal, request.console_socket, request.detached)?;
     let passed = Passed::take(request, &bundle.spec, &mut lowered)?;
@@ -82,7 +84,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
 
     let interrupts = signals::block_all().context("cannot block signals")?;
     let folder = root.create(request.id)?;
-    let mut creation = Creation::new(request, &bundle, folder, record(&bundle, request.id), passed);
+    let mut creation = Creation::new(request, &bundle, folder, record, passed);
     creation.build(lowered, place, interrupts)?;
     creation.finish(terminal)
 }

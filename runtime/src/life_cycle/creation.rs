@@ -191,14 +191,14 @@ impl<'a> Creation<'a> {
     fn share(&mut self, trees: &[Tree]) -> anyhow::Result<()> {
         let relay = self.relay.as_ref().context(NOT_MADE)?;
         let vm = self.vm.as_mut().context(NOT_MADE)?;
-        let id = self.request.id.as_str();
+        let folder = self.record.share();
         let names = trees.iter().map(|tree| tree.name.clone());
         let trees: Vec<_> = names.zip(relay.prepared()?).collect();
         vm.reach(Stage::Isolated)?;
-        shares::attach(vm.vmm(), id, &trees)?;
+        shares::attach(vm.vmm(), folder, &trees)?;
         drop(trees);
         vm.reach(Stage::Running)?;
-        Ok(vm.control()?.add_share(id)?)
+        Ok(vm.control()?.add_share(folder)?)
     }
 
     /// Has the agent build the container, and connects the relay to its init.
@@ -223,7 +223,7 @@ impl<'a> Creation<'a> {
         relay.hand_over(&connections)?;
         tracing::debug!(tsc = tsc::now(), "the container is built");
         if readonly {
-            shares::seal_rootfs(vm.vmm(), id)?;
+            shares::seal_rootfs(vm.vmm(), self.record.share())?;
         }
         Ok(())
     }

@@ -91,7 +91,7 @@ fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
 pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
     end(record.relay).context("the container's stand-in on the host")?;
     if let Some(sandbox) = &record.sandbox {
-        leave(&folder, sandbox, &record.id)?;
+        leave(&folder, sandbox, record)?;
     }
     end(record.vmm).context("the container's VM")?;
     if let Some(cgroup) = &record.cgroup {
@@ -109,12 +109,12 @@ pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
 }
 
 /// Takes a member out of its sandbox's VM, if there still is one.
-fn leave(folder: &Folder, sandbox: &str, id: &str) -> anyhow::Result<()> {
+fn leave(folder: &Folder, sandbox: &str, member: &Record) -> anyhow::Result<()> {
     let vmm = folder.neighbour(sandbox).and_then(|record| record.vmm).and_then(|vmm| vmm.open());
     let Some(vmm) = vmm else { return Ok(()) };
     let mut wait = Visitor::new(folder.as_fd(), ENDS_WITHIN);
     let forgotten = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
-        .and_then(|mut control| control.delete(id, &mut wait));
+        .and_then(|mut control| control.delete(&member.id, &mut wait));
     match forgotten {
         Ok(()) => {}
         Err(ClientError::Agent(error)) if error.kind == ErrorKind::NotFound => {}
@@ -124,12 +124,12 @@ fn leave(folder: &Folder, sandbox: &str, id: &str) -> anyhow::Result<()> {
     }
     let unshared = Control::connect(folder.as_fd())
         .map_err(anyhow::Error::from)
-        .and_then(|mut control| Ok(control.remove_share(id)?));
+        .and_then(|mut control| Ok(control.remove_share(member.share())?));
     if let Err(error) = unshared {
         // It had not been shared yet, or the VM is gone meanwhile.
         tracing::debug!("{error:#}");
     }
-    match shares::detach(vmm.as_fd(), id) {
+    match shares::detach(vmm.as_fd(), member.share()) {
         Err(_) if vmm.wait_end(Duration::ZERO) => Ok(()),
         result => Ok(result?),
     }

@@ -72,11 +72,11 @@ pub struct Tree {
 /// The rootfs's name in the container's folder of the share.
 pub const ROOTFS_SHARE: &str = "rootfs";
 
-/// Translates a bundle.
+/// Translates a bundle, whose trees are to be in this folder of the VM's share.
 ///
 /// # Errors
 /// A [`SpecError`] that names the property.
-pub fn lower(bundle: &Bundle, id: &ContainerId, peers: &Peers) -> Result<Lowered, SpecError> {
+pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> Result<Lowered, SpecError> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
     let mut warnings = unapplied::warnings(spec);
@@ -84,7 +84,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, peers: &Peers) -> Result<Lowered
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let limits = cgroup::lower(resources, id, &mut warnings)?;
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
-    let (mounts, sources) = mounts::lower(bundle, id, &mut warnings)?;
+    let (mounts, sources) = mounts::lower(bundle, folder, &mut warnings)?;
     let (hostname, domainname) = names(spec)?;
     if namespaces.uts == Namespace::Guest && (hostname.is_some() || domainname.is_some()) {
         // Without a `uts` entry they would be the runtime's: here the guest's, which is this container's alone.
@@ -104,7 +104,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, peers: &Peers) -> Result<Lowered
         container: Container {
             id: id.as_str().to_owned(),
             rootfs: Rootfs {
-                share: share_path(id, ROOTFS_SHARE),
+                share: share_path(folder, ROOTFS_SHARE),
                 readonly,
                 propagation: mounts::rootfs_propagation(linux)?,
             },
@@ -146,8 +146,8 @@ pub fn lower_process(spec: &oci_spec::runtime::Process) -> Result<(Process, Vec<
 }
 
 /// Path of a tree below the share's root.
-pub fn share_path(id: &ContainerId, name: &str) -> String {
-    format!("{id}/{name}")
+pub fn share_path(folder: &str, name: &str) -> String {
+    format!("{folder}/{name}")
 }
 
 fn names(spec: &Spec) -> Result<(Option<String>, Option<String>), SpecError> {

@@ -7,7 +7,6 @@ use stockade_protocol::container::{Mount, MountSource};
 
 use super::{Tree, absolute, share_path};
 use crate::bundle::{Bundle, SpecError};
-use crate::container_id::ContainerId;
 
 const PROPAGATIONS: [(&str, u64); 8] = [
     ("private", libc::MS_PRIVATE),
@@ -141,7 +140,7 @@ impl Options {
 /// A [`SpecError`] that names the mount.
 pub fn lower(
     bundle: &Bundle,
-    id: &ContainerId,
+    folder: &str,
     warnings: &mut Vec<String>,
 ) -> Result<(Vec<Mount>, Vec<Tree>), SpecError> {
     let mut mounts = Vec::new();
@@ -165,7 +164,7 @@ pub fn lower(
             if !options.data.is_empty() {
                 warnings.push(format!("{property}: a bind mount takes no {}", options.data.join(", ")));
             }
-            let share = share_path(id, &tree.name);
+            let share = share_path(folder, &tree.name);
             trees.push(tree);
             MountSource::Share(share)
         } else {
