@@ -39,7 +39,7 @@ impl Terminal {
 
     /// Starts a command as a shell's foreground job: leader of a session that this terminal controls.
     pub fn spawn(&self, command: &mut Command) -> Child {
-        let slave = || self.slave.as_ref().expect("a terminal of our own").try_clone().expect("dup");
+        let slave = || self.slave().try_clone().expect("dup");
         command.stdin(slave()).stdout(slave()).stderr(slave());
         // SAFETY: both calls are allowed between fork and exec.
         unsafe {
@@ -61,10 +61,13 @@ impl Terminal {
 
     /// Presses keys one by one, as fingers do: a program at our own terminal has read each before the next is sent.
     #[track_caller]
-    pub fn press(&mut self, keys: &[u8]) {
+    pub fn press(&self, keys: &[u8]) {
         let deadline = Instant::now() + LIMIT;
         for key in keys {
-            self.master.write_all(&[*key]).expect("write to the terminal");
+            // What is written to the master arrives at some later time; this has arrived when it returns.
+            // SAFETY: the kernel reads one byte.
+            let result = unsafe { libc::ioctl(self.slave().as_raw_fd(), libc::TIOCSTI, key) };
+            assert_eq!(result, 0, "TIOCSTI: {}", std::io::Error::last_os_error());
             // Nothing tells that input was read, so this asks again and again.
             while self.unread() > 0 {
                 assert!(Instant::now() < deadline, "the key {key:#x} is not read after {LIMIT:?}");
@@ -73,12 +76,16 @@ impl Terminal {
         }
     }
 
+    #[track_caller]
+    fn slave(&self) -> &OwnedFd {
+        self.slave.as_ref().expect("a terminal of our own")
+    }
+
     /// Bytes of input that no program has read yet.
     fn unread(&self) -> i32 {
-        let slave = self.slave.as_ref().expect("a terminal of our own");
         let mut count = 0;
         // SAFETY: the kernel writes one integer.
-        let result = unsafe { libc::ioctl(slave.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+        let result = unsafe { libc::ioctl(self.slave().as_raw_fd(), libc::FIONREAD, &raw mut count) };
         assert_eq!(result, 0, "FIONREAD");
         count
     }
