@@ -32,6 +32,17 @@ fn main() -> Result<()> {
     row("qemu -M microvm, same kernel, 128 MiB", || scenario.qemu())?;
 
     println!(
+        "\nA container's set-up, millions of instructions, median of {RUNS} runs (spread): the agent's from the request to its \
+         answer, both on the host, and a whole `create`:\n"
+    );
+    println!("| | up to created |\n|---|---:|");
+    let agent = repeat(|| scenario.stockade(Sizes::Default).map(|run| run.created - run.create))?;
+    println!("| stockade's agent | {} |", column(agent));
+    for program in ["crun", "runc"] {
+        println!("| {program} create | {} |", column(repeat(|| scenario.host_create(program))?));
+    }
+
+    println!(
         "\nStandard output, MB for 1000 M instructions of host and guest together, median of {RUNS} runs (spread):\n"
     );
     println!("| | rate |\n|---|---:|");
@@ -72,14 +83,15 @@ fn main() -> Result<()> {
 
 fn row(name: &str, mut run: impl FnMut() -> Result<(u64, u64)>) -> Result<()> {
     let runs = repeat(&mut run)?;
-    let column = |values: Vec<u64>| {
-        let (median, spread) = median_and_spread(values);
-        format!("{} ({})", millions(median), millions(spread))
-    };
     let first = column(runs.iter().map(|run| run.0).collect());
     let end = column(runs.iter().map(|run| run.1).collect());
     println!("| {name} | {first} | {end} |");
     Ok(())
+}
+
+fn column(values: Vec<u64>) -> String {
+    let (median, spread) = median_and_spread(values);
+    format!("{} ({})", millions(median), millions(spread))
 }
 
 fn repeat<T>(mut run: impl FnMut() -> Result<T>) -> Result<Vec<T>> {

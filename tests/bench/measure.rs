@@ -30,6 +30,18 @@ impl Run {
         Ok(Self { start, end, stdout })
     }
 
+    /// TSC ticks that a command takes which leaves processes behind.
+    pub fn detached(command: &mut Command) -> Result<u64> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let start = tsc();
+        let status = command.status()?;
+        let end = tsc();
+        if !status.success() {
+            bail!("{command:?}: {status}");
+        }
+        Ok(end - start)
+    }
+
     /// The number that the container's program printed: its TSC at its first instructions.
     pub fn first_tsc(&self) -> Result<u64> {
         number_after(&self.stdout, "TSC=")

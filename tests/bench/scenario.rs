@@ -34,6 +34,10 @@ pub struct Stockade {
     pub vmm_run: u64,
     /// The agent's first instruction.
     pub agent: u64,
+    /// The agent is asked to build the container.
+    pub create: u64,
+    /// It has said that the container is built.
+    pub created: u64,
     /// The container's first instruction.
     pub container: u64,
     /// `stockade run` has ended.
@@ -123,6 +127,8 @@ impl Scenario {
             vmm_main: since(figure("vmm_entry_tsc")?),
             vmm_run: since(figure("vmm_run_tsc")?),
             agent: since(figure("agent_entry_tsc")?.wrapping_sub(offset)),
+            create: since(figure("create_tsc")?),
+            created: since(figure("created_tsc")?),
             container: since(run.first_tsc()?.wrapping_sub(offset)),
             end: since(run.end),
             vmm_kib: figure("vmm_overhead_kib")?,
@@ -135,6 +141,21 @@ impl Scenario {
         command.arg("--root").arg(self.folder.join(program));
         let run = Run::of(command.args(["run", "--bundle", text(self.bundle.path()), "bench"]))?;
         Ok((run.first_tsc()? - run.start, run.end - run.start))
+    }
+
+    /// From exec to end of a `create` under a runtime of the host's own kernel, the container being deleted again.
+    pub fn host_create(&self, program: &str) -> Result<u64> {
+        let root = self.folder.join(program);
+        let command = |args: &[&str]| {
+            let mut command = Command::new(program);
+            command.arg("--root").arg(&root).args(args);
+            command
+        };
+        // The created container would keep piped output open.
+        let mut create = command(&["create", "--bundle", text(self.bundle.path()), "bench"]);
+        let run = Run::detached(&mut create)?;
+        Run::of(&mut command(&["delete", "--force", "bench"]))?;
+        Ok(run)
     }
 
     /// What a container writes to its standard output under stockade, and under a runtime of the host's own kernel: bytes

@@ -11,7 +11,7 @@ use crate::install::{self, Engines};
 /// Tell an engine of this runtime.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Prints what changes in the engine's file. dockerd reads it anew on `systemctl reload docker`, containerd and CRI-O on
+    after_help = "Prints what changes in the engine's file. dockerd reads it anew on `systemctl reload docker`, containerd and CRI-O on \
 `systemctl restart`, podman each time.
 
 Examples:

@@ -21,7 +21,7 @@ const LONGEST: u64 = 1 << 20;
   stockade update --memory 512m --pids-limit 100 web
   stockade update --resources resources.json web
 
-The limits hold in the container's VM; weights and CPU sets also hold for the VM on the host. A memory limit cannot
+The limits hold in the container's VM; weights and CPU sets also hold for the VM on the host. A memory limit cannot \
 exceed the VM's RAM, which is set when the container is created.")]
 pub struct Update {
     /// The container's ID

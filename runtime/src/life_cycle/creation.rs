@@ -215,13 +215,16 @@ impl<'a> Creation<'a> {
         let extra = container.process.streams.len();
         let readonly = container.rootfs.readonly;
         let mut control = Connection::open(folder, Purpose::Control, vm)?;
-        for warning in control.create(container, vm)? {
+        let asked = tsc::now();
+        let warnings = control.create(container, vm)?;
+        tracing::debug!(create_tsc = asked, created_tsc = tsc::now(), "the agent has built the container");
+        for warning in warnings {
             tracing::warn!("{warning}");
         }
         let init = ProcessId { container: id.to_owned(), exec: None };
         let connections = ProcessConnections::open(folder, &init, terminal, extra, vm)?;
         relay.hand_over(&connections)?;
-        tracing::debug!(tsc = tsc::now(), "the container is built");
+        tracing::debug!(tsc = tsc::now(), "the container is connected");
         if readonly {
             shares::seal_rootfs(vm.vmm(), self.record.share())?;
         }
