@@ -60,6 +60,11 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// One that has been [created](Self::create).
+    pub fn find(spec: &container::Cgroup) -> Result<Self> {
+        Ok(Self { folder: folder(&spec.path)? })
+    }
+
     /// The guest's own, in which the agent is.
     pub fn root() -> Self {
         Self { folder: PathBuf::from(ROOT) }
@@ -100,6 +105,25 @@ impl Cgroup {
         }
         write_file(&self.folder.join(file), value)
             .or_spec(|| format!("write {value:?} to cgroup file {file}"))
+    }
+
+    /// Gives it to a user, who may then move processes in it and make others below it, but not change its limits.
+    pub fn give_to(&self, uid: u32) -> Result<()> {
+        /// What the kernel lets the owner of a delegated cgroup write (/sys/kernel/cgroup/delegate).
+        const FILES: [&str; 6] = [
+            "",
+            "cgroup.procs",
+            "cgroup.subtree_control",
+            "cgroup.threads",
+            "memory.oom.group",
+            "memory.reclaim",
+        ];
+        FILES.iter().try_for_each(|file| {
+            match std::os::unix::fs::chown(self.folder.join(file), Some(uid), None) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                given => given.or_internal(|| format!("give cgroup {} to user {uid}", self.folder.display())),
+            }
+        })
     }
 
     /// Writes files in order; where one fails, those before it get their former values back.

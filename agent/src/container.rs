@@ -9,7 +9,7 @@ use std::{fs::File, rc::Rc};
 
 use stockade_protocol::{
     agent::{ProcessId, Response},
-    container::{DeviceRule, SeccompFilter},
+    container::{DeviceRule, IdMappings, Namespaces, SeccompFilter},
 };
 
 use crate::{cgroup::Cgroup, poller::Token};
@@ -25,6 +25,10 @@ pub struct Container {
     pub device_rules: Vec<DeviceRule>,
     /// The seccomp filters of its processes.
     pub seccomp: Vec<SeccompFilter>,
+    /// Its namespaces.
+    pub namespaces: Namespaces,
+    /// The IDs of its user namespace, if it has one.
+    pub id_mappings: Option<IdMappings>,
     /// Its processes are frozen.
     pub frozen: bool,
     /// Set while they are being frozen or thawed.

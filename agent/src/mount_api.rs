@@ -2,7 +2,7 @@
 //! link.
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -11,6 +11,11 @@ use nix::errno::Errno;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_SET_FLAG: libc::c_uint = 0;
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 
 /// `MOUNT_ATTR_*` of mount_setattr(2).
 pub mod attr {
@@ -71,6 +76,38 @@ pub fn clone_tree(at: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
     let fd = unsafe { libc::syscall(libc::SYS_open_tree, at.as_fd().as_raw_fd(), c"".as_ptr(), flags) };
     // SAFETY: open_tree has just made this descriptor, and nobody else knows it.
     Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A new file system with `options` as mount(2) takes them, mounted nowhere, with `MOUNT_ATTR_*`.
+pub fn new_file_system(fstype: &str, source: &str, options: &str, attributes: u64) -> Result<OwnedFd, Errno> {
+    let c_string = |text: &str| CString::new(text).map_err(|_| Errno::EINVAL);
+    let fstype = c_string(fstype)?;
+    // SAFETY: the type is a NUL-terminated string that outlives the call.
+    let context = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) };
+    // SAFETY: fsopen has just made this descriptor, and nobody else knows it.
+    let context = Errno::result(context).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })?;
+    let configure = |command: libc::c_uint, key: Option<&CStr>, value: Option<&CStr>| {
+        let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
+        // SAFETY: both are NUL-terminated strings that outlive the call, or null where the command takes none.
+        let result = unsafe {
+            libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(key), pointer(value), 0)
+        };
+        Errno::result(result).map(drop)
+    };
+    configure(FSCONFIG_SET_STRING, Some(c"source"), Some(&c_string(source)?))?;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some((key, value)) => {
+                configure(FSCONFIG_SET_STRING, Some(&c_string(key)?), Some(&c_string(value)?))?;
+            }
+            None => configure(FSCONFIG_SET_FLAG, Some(&c_string(option)?), None)?,
+        }
+    }
+    configure(FSCONFIG_CMD_CREATE, None, None)?;
+    // SAFETY: fsmount takes a descriptor and integers.
+    let mount = unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) };
+    // SAFETY: fsmount has just made this descriptor, and nobody else knows it.
+    Errno::result(mount).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Mounts the detached `tree` on `target`.

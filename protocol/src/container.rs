@@ -20,6 +20,10 @@ pub struct Container {
     pub process: Process,
     /// Its namespaces.
     pub namespaces: Namespaces,
+    /// The IDs of its user namespace; `None` where that is the guest's.
+    pub id_mappings: Option<IdMappings>,
+    /// Offsets of the clocks of a new time namespace.
+    pub time_offsets: Vec<TimeOffset>,
     /// Hostname to set in a new UTS namespace.
     pub hostname: Option<String>,
     /// NIS domain name to set in a new UTS namespace.
@@ -28,6 +32,8 @@ pub struct Container {
     pub devices: Vec<Device>,
     /// Its cgroup below the guest's cgroup root.
     pub cgroup: Cgroup,
+    /// The guest's ID of the user that the cgroup is given to, so that the container can divide it.
+    pub cgroup_owner: Option<u32>,
     /// `linux.sysctl`.
     pub sysctl: Vec<(String, String)>,
     /// Paths to hide.
@@ -106,6 +112,10 @@ pub enum MountSource {
         /// First argument of mount(2).
         source: String,
     },
+    /// Nothing new: what is mounted there already gets other flags and options.
+    Remount,
+    /// No mount, but a symbolic link to this.
+    Link(String),
 }
 
 /// `process`.
@@ -196,6 +206,10 @@ pub struct Namespaces {
     pub ipc: Namespace,
     /// Cgroup root.
     pub cgroup: Namespace,
+    /// User and group IDs, and what capabilities are good for.
+    pub user: Namespace,
+    /// The monotonic and the boot-time clock.
+    pub time: Namespace,
 }
 
 /// Where one namespace of a container comes from.
@@ -208,6 +222,56 @@ pub enum Namespace {
     New,
     /// That of another container in this guest.
     Container(String),
+}
+
+/// `linux.uidMappings` and `linux.gidMappings`; no two entries of a list overlap, and 0 is mapped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMappings {
+    /// User IDs.
+    pub users: Vec<IdMapping>,
+    /// Group IDs.
+    pub groups: Vec<IdMapping>,
+}
+
+/// A range of IDs of a user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// The first, as the namespace has it.
+    pub inside: u32,
+    /// The same as the guest has it.
+    pub outside: u32,
+    /// How many there are.
+    pub size: u32,
+}
+
+impl IdMappings {
+    /// The guest's ID of a user of the namespace.
+    pub fn user(&self, inside: u32) -> Option<u32> {
+        outside(&self.users, inside)
+    }
+
+    /// The guest's ID of a group of the namespace.
+    pub fn group(&self, inside: u32) -> Option<u32> {
+        outside(&self.groups, inside)
+    }
+}
+
+fn outside(mappings: &[IdMapping], inside: u32) -> Option<u32> {
+    mappings.iter().find_map(|mapping| {
+        let distance = inside.checked_sub(mapping.inside).filter(|distance| *distance < mapping.size)?;
+        mapping.outside.checked_add(distance)
+    })
+}
+
+/// One entry of `linux.timeOffsets`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeOffset {
+    /// `CLOCK_*` number.
+    pub clock: i32,
+    /// Seconds, which may be negative.
+    pub seconds: i64,
+    /// Nanoseconds to add to them, less than a second.
+    pub nanoseconds: u32,
 }
 
 /// One entry of `linux.devices`.

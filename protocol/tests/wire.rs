@@ -12,8 +12,9 @@ use stockade_protocol::{
         WindowSize,
     },
     container::{
-        Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Hook, Mount, MountSource, Namespace,
-        Namespaces, Process, Rlimit, Rootfs, SeccompFilter, StreamKind, User,
+        Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Hook, IdMapping, IdMappings, Mount,
+        MountSource, Namespace, Namespaces, Process, Rlimit, Rootfs, SeccompFilter, StreamKind, TimeOffset,
+        User,
     },
     frame::{self, FrameBuffer, FrameError, GUEST_LIMIT, HOST_LIMIT},
     vmm,
@@ -87,7 +88,15 @@ fn container() -> Container {
             uts: Namespace::Container("s".into()),
             ipc: Namespace::New,
             cgroup: Namespace::New,
+            user: Namespace::New,
+            time: Namespace::Container("t".into()),
         },
+        id_mappings: Some(IdMappings {
+            users: vec![IdMapping { inside: 0, outside: 1000, size: 5 }],
+            groups: vec![],
+        }),
+        time_offsets: vec![TimeOffset { clock: 1, seconds: -5, nanoseconds: 6 }],
+        cgroup_owner: Some(1000),
         hostname: Some("h".into()),
         domainname: None,
         devices: vec![Device {
@@ -163,7 +172,7 @@ fn greetings() {
 fn requests() {
     golden(
         Request::Create(Box::new(container())),
-        "de000000000263310963312f726f6f74667301808011020a2f6574632f686f737473000463312f308120018080200000052f70726f63010470726f630470726f63000003613d6201010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e70701185003000102010002017301010101680001062f6465762f780107ac02b003000604702f63310108706964732e6d61780139010101000101000100010103612e62013101022f6d01022f72010208060000000000ff7f01022f680101680103453d6601ac02027b7d01",
+        "f0000000000263310963312f726f6f74667301808011020a2f6574632f686f737473000463312f308120018080200000052f70726f63010470726f630470726f63000003613d6201010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e707011850030001020100020173010101020174010100e8070500010209060101680001062f6465762f780107ac02b003000604702f63310108706964732e6d617801390101010001010001000101e8070103612e62013101022f6d01022f72010208060000000000ff7f01022f680101680103453d6601ac02027b7d01",
     );
     golden(Request::Start(process_id()), "050000000102633100");
     golden(Request::Signal { container: "c1".into(), signal: 15, all: true }, "06000000020263311e01");

@@ -10,10 +10,12 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use nix::sys::stat::fstat;
 use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +35,17 @@ const ANNOTATIONS: [(&str, &str); 3] = [
 const MEMBER: &str = "container";
 
 /// The kinds of namespaces by which a container is recognised, with their names in /proc/PID/ns.
-const KINDS: [(Type, &str); 4] =
-    [(Type::Pid, "pid"), (Type::Ipc, "ipc"), (Type::Uts, "uts"), (Type::Network, "net")];
+const KINDS: [(Type, &str); 7] = [
+    (Type::Pid, "pid"),
+    (Type::Ipc, "ipc"),
+    (Type::Uts, "uts"),
+    (Type::Network, "net"),
+    (Type::Cgroup, "cgroup"),
+    (Type::Time, "time"),
+    (Type::User, USER),
+];
+
+const USER: &str = "user";
 
 /// A namespace of a container as the host sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,20 +147,22 @@ impl Peers {
     }
 }
 
-/// The namespaces by which a container can be found later: the relay's, and those that its config.json names.
-pub fn namespaces(spec: &Spec, relay: i32) -> Vec<KnownNamespace> {
+/// The namespaces by which a container can be found later: the relay's, those that its config.json names, and the user
+/// namespace that the relay enters last. The host's own stand for nobody.
+pub fn namespaces(spec: &Spec, relay: i32, user: Option<&OwnedFd>) -> Vec<KnownNamespace> {
     let named = namespace_paths(spec);
-    KINDS
-        .into_iter()
-        .flat_map(|(_, kind)| {
-            let named = named.iter().find(|(name, _)| *name == kind).map(|(_, path)| path.clone());
-            named
-                .into_iter()
-                .chain([PathBuf::from(format!("/proc/{relay}/ns/{kind}"))])
-                .map(move |path| (kind, path))
-        })
-        .filter_map(|(kind, path)| Some(KnownNamespace { kind: kind.to_owned(), inode: inode(&path).ok()? }))
-        .collect()
+    let found = KINDS.into_iter().flat_map(|(_, kind)| {
+        let named = named.iter().find(|(name, _)| *name == kind).map(|(_, path)| path.clone());
+        let paths = named.into_iter().chain([PathBuf::from(format!("/proc/{relay}/ns/{kind}"))]);
+        let own = inode(&PathBuf::from(format!("/proc/self/ns/{kind}"))).ok();
+        paths
+            .filter_map(|path| inode(&path).ok())
+            .filter(move |inode| own != Some(*inode))
+            .map(move |inode| KnownNamespace { kind: kind.to_owned(), inode })
+    });
+    let user =
+        user.and_then(|user| Some(KnownNamespace { kind: USER.to_owned(), inode: fstat(user).ok()?.st_ino }));
+    found.chain(user).collect()
 }
 
 /// The ID that a member's annotations name.

@@ -9,16 +9,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{SFlag, fstat};
 
-use crate::lower::{ROOTFS_SHARE, Tree};
+use crate::lower::{IdMap, ROOTFS_SHARE, Tree, id_map};
 use crate::sys::mount::{self, attr};
-use crate::sys::process;
+use crate::sys::{process, user_namespace};
 
 /// The shares' folder in the VMM's mount namespace.
 const SHARES: &str = "/shares";
+
+/// The file system of layers.
+const OVERLAY: &str = "overlay";
 
 /// Why the guest cannot get a tree.
 #[derive(Debug, thiserror::Error)]
@@ -33,20 +36,69 @@ pub enum ShareError {
         /// Why.
         cause: io::Error,
     },
+    /// An overlay cannot be mounted.
+    #[error("{property}: cannot mount the overlay of {options:?} on the host: {cause}")]
+    Overlay {
+        /// JSON path of the mount.
+        property: String,
+        /// Its options.
+        options: String,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Its IDs cannot be mapped.
+    #[error(
+        "{property}: cannot map the IDs of {path}: {cause} (its file system is {fstype}, and the host's kernel maps \
+         IDs of some only)"
+    )]
+    MapIds {
+        /// JSON path of the source.
+        property: String,
+        /// The source.
+        path: PathBuf,
+        /// Type of its file system.
+        fstype: String,
+        /// Why.
+        cause: io::Error,
+    },
     /// It cannot be attached.
     #[error("cannot attach the container's files to the VM: {0}")]
     Attach(String),
 }
 
 /// Clones the host's tree: private, without set-user-ID and device nodes, read-only where the container may not write.
-/// To be called in the mount namespace whose view of the tree counts.
+/// To be called in the mount namespace whose view of the tree counts; it has to be the caller's own.
 ///
 /// # Errors
-/// [`ShareError::Clone`].
+/// [`ShareError::Clone`] or [`ShareError::Overlay`].
 pub fn clone_tree(tree: &Tree) -> Result<OwnedFd, ShareError> {
     let readonly = if tree.readonly { attr::RDONLY } else { 0 };
-    mount::clone_tree(&tree.source, tree.recursive)
+    if let Some(options) = &tree.overlay {
+        nix::mount::mount(
+            Some(OVERLAY),
+            &tree.source,
+            Some(OVERLAY),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .map_err(|cause| ShareError::Overlay {
+            property: tree.property.clone(),
+            options: options.clone(),
+            cause: cause.into(),
+        })?;
+    }
+    let cloned = if tree.no_follow {
+        mount::clone_tree_no_follow(&tree.source, tree.recursive)
+    } else {
+        mount::clone_tree(&tree.source, tree.recursive)
+    };
+    let uncovered = match &tree.overlay {
+        Some(_) => umount2(&tree.source, MntFlags::MNT_DETACH).map_err(io::Error::from),
+        None => Ok(()),
+    };
+    cloned
         .and_then(|clone| {
+            uncovered?;
             mount::restrict(clone.as_fd(), attr::NOSUID | attr::NODEV | readonly)?;
             Ok(clone)
         })
@@ -55,6 +107,37 @@ pub fn clone_tree(tree: &Tree) -> Result<OwnedFd, ShareError> {
             path: tree.source.clone(),
             cause,
         })
+}
+
+/// Maps the IDs of a cloned tree, where that is asked for.
+///
+/// # Errors
+/// [`ShareError::MapIds`].
+pub fn map_ids(tree: &Tree, clone: BorrowedFd<'_>) -> Result<(), ShareError> {
+    let Some(IdMap { mappings, recursive }) = &tree.id_map else { return Ok(()) };
+    user_namespace::create(&id_map(&mappings.users), &id_map(&mappings.groups))
+        .and_then(|namespace| mount::map_ids(clone, namespace.as_fd(), *recursive))
+        .map_err(|cause| ShareError::MapIds {
+            property: tree.property.clone(),
+            path: tree.source.clone(),
+            fstype: file_system_of(&tree.source),
+            cause,
+        })
+}
+
+/// The type of the file system that a path is on, as /proc/self/mountinfo has it.
+fn file_system_of(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let of_line = |line: &str| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let point = Path::new(mount.split(' ').nth(4)?);
+        let fstype = file_system.split(' ').next()?.to_owned();
+        path.starts_with(point).then(|| (point.components().count(), fstype))
+    };
+    // Of several mounts on one point the last is on top.
+    let nearest = mounts.lines().filter_map(of_line).max_by_key(|(depth, _)| *depth);
+    nearest.map_or_else(|| "unknown".to_owned(), |(_, fstype)| fstype)
 }
 
 /// Attaches cloned trees below `/shares/FOLDER` of the VMM's mount namespace.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -286,5 +287,32 @@ fn play_kube_runs_a_pod_in_one_vm() {
     assert_eq!(podman.run(&["logs", "kube-one"]).success().stdout, "kube\n");
     assert_eq!(podman.run(&["exec", "kube-one", "echo", "in"]).success().stdout, "in\n");
     podman.run(&["play", "kube", "--down", text(&file)]).success();
+    podman.assert_clean();
+}
+
+#[test]
+fn a_user_namespace_maps_the_ids_of_its_files() {
+    let podman = Podman::new();
+    let at = |name: &str| podman.path().join(name);
+    fs::write(at("given"), "given\n").expect("file");
+    let script = "cat /proc/self/uid_map | tr -s ' '; id -u; stat -c %u:%g /bin /proc /dev/null; touch /made; \
+                  while [ ! -e /stop ]; do sleep 0.2; done; stat -c %u:%g /given; cat /given";
+    let maps = ["--uidmap=0:200000:5000", "--gidmap=0:300000:5000"];
+    podman.container(&[&["-d", "--name", "box"], &maps[..]].concat(), &["sh", "-c", script]).success();
+    let relay = podman.inspect("box", "{{.State.Pid}}");
+    let root = Path::new("/proc").join(&relay).join("root");
+    host::wait_for_file(&root.join("made"));
+    let made = fs::metadata(root.join("made")).expect("made");
+    assert_eq!((made.uid(), made.gid()), (200_000, 300_000));
+
+    assert_eq!(podman.run(&["exec", "--user", "7:8", "box", "id", "-G"]).success().stdout, "8\n");
+    let top = podman.run(&["top", "box", "user", "huser"]).success();
+    assert!(top.stdout.lines().count() == 2, "{top:#?}");
+    podman.run(&["cp", text(&at("given")), "box:/given"]).success();
+    podman.run(&["exec", "box", "touch", "/stop"]).success();
+    podman.run(&["wait", "box"]).success();
+    let logs = podman.run(&["logs", "box"]).success();
+    assert_eq!(logs.stdout, " 0 200000 5000\n0\n0:0\n65534:65534\n0:0\n0:0\ngiven\n", "{logs:#?}");
+    podman.run(&["rm", "box"]).success();
     podman.assert_clean();
 }

@@ -2,7 +2,8 @@
 //! `linux.devices`.
 //!
 //! On a tmpfs they are made in place. On a shared file system they cannot be (the host mounts it without
-//! devices), so there a node on a tmpfs of the guest's is bound over an empty file.
+//! devices), so there a node on a tmpfs of the guest's is bound over an empty file. The same is done in a user namespace,
+//! where nobody can make nodes at all.
 
 use std::{
     os::fd::OwnedFd,
@@ -26,7 +27,10 @@ use super::{
     resolve::{Missing, Root},
     rootfs::path_of,
 };
-use crate::error::{Context, Result};
+use crate::{
+    error::{Context, ErrorKind, Result, error},
+    mount_api,
+};
 
 /// Path, major and minor number of the default devices; all are character devices that everybody may use.
 const DEFAULT: [(&str, u32, u32); 6] = [
@@ -52,20 +56,52 @@ const PTMX: &str = "ptmx";
 /// Where nodes are made that are to be bound.
 const STAGE: &str = "/run/devices";
 
-/// Makes all nodes and links.
-pub fn create_all(root: &Root, spec: &Container) -> Result<()> {
-    let mut stage = Stage::default();
-    for device in &spec.devices {
-        create(root, device, &mut stage).or_spec(|| format!("create device {}", device.path))?;
+/// Makes all nodes and links. Where the process cannot make nodes, `prepared` has them.
+pub fn create_all(root: &Root, spec: &Container, prepared: Option<OwnedFd>) -> Result<()> {
+    let mut stage = match prepared {
+        Some(nodes) => {
+            Stage::of_prepared(nodes).or_internal(|| "mount the prepared device nodes".to_owned())?
+        }
+        None => Stage::default(),
+    };
+    for (index, device) in nodes(spec).iter().enumerate() {
+        create(root, device, index, &mut stage).or_spec(|| format!("create device {}", device.path))?;
     }
     if !share_covers_dev(&spec.mounts) {
-        for (path, major, minor) in DEFAULT {
-            let device = default_device(path, major, minor);
-            create(root, &device, &mut stage).or_spec(|| format!("create device {path}"))?;
-        }
         create_links(root)?;
     }
     stage.leave().or_internal(|| "unmount the device nodes' stage".to_owned())
+}
+
+/// Makes all nodes for a container in whose user namespace nobody can: a file system that is mounted nowhere, with a node
+/// for each, named by its index.
+pub fn prepare(spec: &Container) -> Result<Option<OwnedFd>> {
+    let nodes = nodes(spec);
+    if nodes.is_empty() {
+        return Ok(None);
+    }
+    let folder = mount_api::new_file_system("tmpfs", "tmpfs", "mode=0755", 0)
+        .or_internal(|| "make a file system for device nodes".to_owned())?;
+    for (index, device) in nodes.iter().enumerate() {
+        let step = || format!("create device {}", device.path);
+        let mappings = spec.id_mappings.as_ref();
+        let owner = mappings.map_or(Some(device.uid), |ids| ids.user(device.uid));
+        let group = mappings.map_or(Some(device.gid), |ids| ids.group(device.gid));
+        let (Some(uid), Some(gid)) = (owner, group) else {
+            let message = format!("{}: its owner is not in linux.uidMappings and linux.gidMappings", step());
+            return Err(error(ErrorKind::Spec, message));
+        };
+        let device = Device { uid, gid, ..device.clone() };
+        make_node(&folder, Path::new(&index.to_string()), &device).or_spec(step)?;
+    }
+    Ok(Some(folder))
+}
+
+/// `linux.devices` and the default ones.
+fn nodes(spec: &Container) -> Vec<Device> {
+    let default: &[_] = if share_covers_dev(&spec.mounts) { &[] } else { &DEFAULT };
+    let default = default.iter().map(|(path, major, minor)| default_device(path, *major, *minor));
+    spec.devices.iter().cloned().chain(default).collect()
 }
 
 fn default_device(path: &str, major: u32, minor: u32) -> Device {
@@ -73,14 +109,15 @@ fn default_device(path: &str, major: u32, minor: u32) -> Device {
 }
 
 /// Makes one node; what is there already stays, as with other runtimes.
-fn create(root: &Root, device: &Device, stage: &mut Stage) -> Result<(), Errno> {
+fn create(root: &Root, device: &Device, index: usize, stage: &mut Stage) -> Result<(), Errno> {
     let path = Path::new(&device.path);
     let (folder, name) = root.parent(path)?;
-    let made = if fstatfs(&folder)?.filesystem_type() == TMPFS_MAGIC {
+    let can_make = !stage.is_prepared || device.kind == DeviceKind::Fifo;
+    let made = if can_make && fstatfs(&folder)?.filesystem_type() == TMPFS_MAGIC {
         make_node(&folder, name, device)
     } else {
         let target = root.open_or_create(path, Missing::File)?;
-        let node = stage.node(device)?;
+        let node = stage.node(device, index)?;
         mount(Some(&node), path_of(&target).as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
     };
     match made {
@@ -125,22 +162,30 @@ fn create_links(root: &Root) -> Result<()> {
 /// A tmpfs for nodes to be bound; mounted with the first, and detached after the last.
 #[derive(Default)]
 struct Stage {
-    nodes: usize,
     folder: Option<OwnedFd>,
+    /// All nodes are there already.
+    is_prepared: bool,
 }
 
 impl Stage {
-    /// Makes a node and says where.
-    fn node(&mut self, device: &Device) -> Result<PathBuf, Errno> {
+    fn of_prepared(nodes: OwnedFd) -> Result<Self, Errno> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        mount_api::attach(&nodes, open(STAGE, flags, Mode::empty())?)?;
+        Ok(Self { folder: Some(nodes), is_prepared: true })
+    }
+
+    /// Makes a node, if it is not there, and says where.
+    fn node(&mut self, device: &Device, index: usize) -> Result<PathBuf, Errno> {
         if self.folder.is_none() {
             mount(Some("tmpfs"), STAGE, Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))?;
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
             self.folder = Some(open(STAGE, flags, Mode::empty())?);
         }
         let Some(folder) = &self.folder else { return Err(Errno::ENOENT) };
-        let name = self.nodes.to_string();
-        self.nodes += 1;
-        make_node(folder, Path::new(&name), device)?;
+        let name = index.to_string();
+        if !self.is_prepared {
+            make_node(folder, Path::new(&name), device)?;
+        }
         Ok(Path::new(STAGE).join(name))
     }
 

@@ -4,10 +4,13 @@
 
 use std::{ffi::CString, fs::File};
 
-use nix::sched::CloneFlags;
-use stockade_protocol::container::{Container, Process, SeccompFilter};
+use nix::{sched::CloneFlags, unistd::fork};
+use stockade_protocol::container::{Container, IdMappings, Process, SeccompFilter};
 
-use crate::error::{ErrorKind, Result, error};
+use crate::{
+    clone::Fork,
+    error::{Context, ErrorKind, Result, error},
+};
 
 mod capabilities;
 mod copy_up;
@@ -32,50 +35,101 @@ mod signals;
 mod start_hooks;
 mod sysctl;
 mod terminal;
+mod time_namespace;
+mod user_namespace;
 
 pub use namespaces::Joined;
 pub use program::{Spawned, Surroundings, is_container_process};
 pub use report::{Report, hear};
 pub use rlimits::MOST_OPEN_FILES;
 
+use self::{program::Job, user_namespace::Prepared};
+
 /// Clones a container's init, which builds the container.
 pub fn spawn_init(spec: &Container, joined: &Joined, cgroup: &File) -> Result<Spawned> {
-    let namespaces = namespaces::to_clone(&spec.namespaces);
-    program::spawn(&spec.process, &spec.seccomp, &spec.start_hooks, namespaces, joined, cgroup, || {
-        build(spec, joined)
-    })
+    let job = Job {
+        process: &spec.process,
+        seccomp: &spec.seccomp,
+        hooks: &spec.start_hooks,
+        owner: outside(&spec.process, spec.id_mappings.as_ref())?,
+    };
+    if spec.id_mappings.is_none() {
+        let namespaces = namespaces::to_clone(&spec.namespaces);
+        let fork = || joined.fork_into(namespaces, cgroup);
+        return program::spawn(&job, fork, |_| Ok(()), |()| build(spec, joined, Prepared::default()));
+    }
+    let spawned = program::spawn(
+        &job,
+        // SAFETY: the agent has one thread.
+        || unsafe { fork() }.map(Fork::from).or_internal(|| "fork".to_owned()),
+        |channel| user_namespace::enter(channel, spec, joined),
+        |prepared| build(spec, joined, prepared),
+    )?;
+    Ok(Spawned { pid: user_namespace::hear(&spawned.channel)?, ..spawned })
 }
 
 /// Clones another process of a container, whose namespaces it joins; of none, it stays in the guest's own.
 pub fn spawn_exec(
     process: &Process,
     seccomp: &[SeccompFilter],
+    ids: Option<&IdMappings>,
     joined: &Joined,
     cgroup: &File,
 ) -> Result<Spawned> {
-    program::spawn(process, seccomp, &[], CloneFlags::empty(), joined, cgroup, || {
-        joined.enter()?;
-        let open = |size| terminal::open(&rootfs::current()?, size, process.user.uid);
-        let terminal = process.terminal.map(open).transpose()?;
-        Ok(Surroundings { terminal, ..Surroundings::default() })
-    })
+    let job = Job { process, seccomp, hooks: &[], owner: outside(process, ids)? };
+    let fork = || joined.fork_into(CloneFlags::empty(), cgroup);
+    program::spawn(
+        &job,
+        fork,
+        |_| Ok(()),
+        |()| {
+            if ids.is_some() {
+                // The guest's root can do this, and the container's may not.
+                rlimits::raise(&process.rlimits)?;
+            }
+            joined.enter()?;
+            if ids.is_some() {
+                user_namespace::become_root()?;
+            }
+            let open = |size| terminal::open(&rootfs::current()?, size, process.user.uid);
+            let terminal = process.terminal.map(open).transpose()?;
+            Ok(Surroundings { terminal, ..Surroundings::default() })
+        },
+    )
 }
 
-fn build(spec: &Container, joined: &Joined) -> Result<Surroundings> {
+/// The process's user as the guest knows it.
+fn outside(process: &Process, ids: Option<&IdMappings>) -> Result<u32> {
+    let uid = process.user.uid;
+    let unmapped = || error(ErrorKind::Spec, format!("process.user.uid: {uid} is not in linux.uidMappings"));
+    ids.map_or(Some(uid), |ids| ids.user(uid)).ok_or_else(unmapped)
+}
+
+fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Surroundings> {
     let process = &spec.process;
     let mut warnings = Vec::new();
     namespaces::make(&spec.namespaces)?;
-    joined.enter()?;
-    sysctl::apply(&spec.sysctl)?;
+    time_namespace::make(spec)?;
+    if spec.id_mappings.is_none() {
+        joined.enter()?;
+        sysctl::apply(&spec.sysctl)?;
+    } else {
+        // The others were entered on the way here.
+        joined.enter_some(|kind| kind == CloneFlags::CLONE_NEWCGROUP)?;
+        let denied = sysctl::apply_permitted(&spec.sysctl)?;
+        user_namespace::become_root()?;
+        sysctl::apply(denied)?;
+    }
     hostname::apply(spec)?;
 
+    let Prepared { rootfs: root, mounts: made, devices: nodes } = prepared;
     let open = |root| process.terminal.map(|size| terminal::open(root, size, process.user.uid)).transpose();
     let terminal;
     let mut notify = None;
     if namespaces::has_own_mounts(&spec.namespaces, &mut warnings) {
-        let root = rootfs::open(&spec.rootfs)?;
-        let mounted = mounts::mount_all(&root, &spec.mounts)?;
-        devices::create_all(&root, spec)?;
+        let root = rootfs::open(root.map_or_else(|| rootfs::clone(&spec.rootfs), Ok)?)?;
+        let mounted = mounts::mount_all(&root, &spec.mounts, made)?;
+        devices::create_all(&root, spec, nodes)?;
         terminal = open(&root)?;
         if terminal.is_some() {
             terminal::be_console(&root)?;

@@ -7,11 +7,15 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, openat},
+    fcntl::{OFlag, openat, readlinkat},
     mount::{MsFlags, mount},
-    sys::stat::{Mode, SFlag, fstat},
+    sys::{
+        stat::{Mode, SFlag, fstat},
+        statfs::{FUSE_SUPER_MAGIC, fstatfs},
+    },
+    unistd::symlinkat,
 };
-use stockade_protocol::container::{Mount, MountSource};
+use stockade_protocol::container::{Container, Mount, MountSource, Namespace, Namespaces};
 
 use super::{
     copy_up,
@@ -19,7 +23,7 @@ use super::{
     rootfs::{open_shared, path_of},
 };
 use crate::{
-    error::{Context, Result},
+    error::{Context, ErrorKind, Result, error},
     mount_api::{self, MountAttributes, attr},
 };
 
@@ -39,18 +43,59 @@ impl Mounted {
     }
 }
 
-/// Makes all mounts.
-pub fn mount_all(root: &Root, mounts: &[Mount]) -> Result<Mounted> {
+/// Makes all mounts; of some, `prepared` has the file system, by their index.
+pub fn mount_all(root: &Root, mounts: &[Mount], mut prepared: Vec<Option<OwnedFd>>) -> Result<Mounted> {
     let mut mounted = Mounted::default();
-    for entry in mounts {
-        match &entry.source {
-            MountSource::Share(path) => mount_share(root, entry, path)?,
-            MountSource::FileSystem { fstype, source } => {
-                mount_file_system(root, entry, fstype, source, &mut mounted)?;
-            }
-        }
+    prepared.resize_with(mounts.len(), || None);
+    for (index, (entry, prepared)) in mounts.iter().zip(prepared).enumerate() {
+        let made = match &entry.source {
+            MountSource::Share(path) => mount_share(root, entry, path, prepared),
+            MountSource::FileSystem { fstype, source } => match prepared {
+                Some(mount) => attach(root, entry, &mount, fstype),
+                None => mount_file_system(root, entry, fstype, source, &mut mounted),
+            },
+            MountSource::Remount => remount(root, entry),
+            MountSource::Link(target) => link(root, entry, target),
+        };
+        made.map_err(|failure| error(failure.kind, format!("mounts[{index}]: {}", failure.message)))?;
     }
     Ok(mounted)
+}
+
+/// The file system of a mount that the root of the container's user namespace cannot make: it is mounted nowhere yet.
+pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
+    let step = || format!("prepare the mount on {}", entry.destination);
+    match &entry.source {
+        // Its access times would be beyond change once it was another user namespace's.
+        MountSource::Share(path) => clone_share(entry, path).or_spec(step).map(Some),
+        MountSource::FileSystem { fstype, source } => {
+            let fstype = guests_name(fstype);
+            if !is_of_other_owner(fstype, &spec.namespaces) {
+                return Ok(None);
+            }
+            mount_api::new_file_system(fstype, source, &entry.data, attributes(entry.flags).set)
+                .or_spec(step)
+                .map(Some)
+        }
+        MountSource::Remount | MountSource::Link(_) => Ok(None),
+    }
+}
+
+/// Whether a file system shows a namespace that is not the new container's own. The network is always the guest's; the
+/// processes of another container only those can show who share them.
+fn is_of_other_owner(fstype: &str, namespaces: &Namespaces) -> bool {
+    match fstype {
+        "sysfs" => true,
+        "mqueue" => namespaces.ipc != Namespace::New,
+        "proc" => namespaces.pid == Namespace::Guest,
+        "cgroup2" => namespaces.cgroup == Namespace::Guest,
+        _ => false,
+    }
+}
+
+/// In the guest there is only the second version, whatever the host has.
+fn guests_name(fstype: &str) -> &str {
+    if fstype == "cgroup" { "cgroup2" } else { fstype }
 }
 
 /// Whether something of the host's is the container's whole /dev, which is then left as it is.
@@ -61,19 +106,32 @@ pub fn share_covers_dev(mounts: &[Mount]) -> bool {
     })
 }
 
-fn mount_share(root: &Root, entry: &Mount, share: &str) -> Result<()> {
+fn mount_share(root: &Root, entry: &Mount, share: &str, prepared: Option<OwnedFd>) -> Result<()> {
     let step = || format!("mount the shared {share} on {}", entry.destination);
-    let source = open_shared(share).or_spec(step)?;
-    let kind = SFlag::from_bits_truncate(fstat(&source).or_spec(step)?.st_mode & SFlag::S_IFMT.bits());
+    let tree = prepared.map_or_else(|| clone_share(entry, share), Ok).or_spec(step)?;
+    let kind = SFlag::from_bits_truncate(fstat(&tree).or_spec(step)?.st_mode & SFlag::S_IFMT.bits());
     let missing = if kind == SFlag::S_IFDIR { Missing::Folder } else { Missing::File };
     let target = root.open_or_create(Path::new(&entry.destination), missing).or_spec(step)?;
-    let tree = mount_api::clone_tree(&source, entry.flags & libc::MS_REC != 0).or_spec(step)?;
-    let attributes = attributes(entry.flags);
-    if attributes != MountAttributes::default() {
-        mount_api::set_attributes(&tree, attributes, false).or_spec(step)?;
-    }
     mount_api::attach(&tree, &target).or_spec(step)?;
     propagate(&tree, entry)
+}
+
+/// A shared tree as the container is to see it, mounted nowhere yet.
+fn clone_share(entry: &Mount, share: &str) -> Result<OwnedFd, Errno> {
+    let tree = mount_api::clone_tree(open_shared(share)?, entry.flags & libc::MS_REC != 0)?;
+    let attributes = attributes(entry.flags);
+    if attributes != MountAttributes::default() {
+        mount_api::set_attributes(&tree, attributes, false)?;
+    }
+    Ok(tree)
+}
+
+/// Mounts what was [prepared](prepare).
+fn attach(root: &Root, entry: &Mount, mount: &OwnedFd, fstype: &str) -> Result<()> {
+    let step = || format!("mount the guest's {fstype} on {}", entry.destination);
+    let target = root.open_or_create(Path::new(&entry.destination), Missing::Folder).or_spec(step)?;
+    mount_api::attach(mount, target).or_spec(step)?;
+    propagate(mount, entry)
 }
 
 fn mount_file_system(
@@ -86,15 +144,19 @@ fn mount_file_system(
     let step = || format!("mount {fstype} on {}", entry.destination);
     let destination = Path::new(&entry.destination);
     let target = root.open_or_create(destination, Missing::Folder).or_spec(step)?;
-    // In the guest there is only the second version, whatever the host has.
-    let fstype = if fstype == "cgroup" { "cgroup2" } else { fstype };
+    let fstype = guests_name(fstype);
     let fills_later = fstype == "tmpfs" && entry.flags & libc::MS_RDONLY != 0;
     let mut flags = MsFlags::from_bits_retain(entry.flags as libc::c_ulong);
     if fills_later {
         flags.remove(MsFlags::MS_RDONLY);
     }
-    let data = Some(entry.data.as_str()).filter(|data| !data.is_empty());
-    mount(Some(source), path_of(&target).as_str(), Some(fstype), flags, data).or_spec(step)?;
+    match mount(Some(source), path_of(&target).as_str(), Some(fstype), flags, options(entry)) {
+        Err(Errno::ENODEV) => {
+            let message = format!("{}: the guest's kernel knows no file system of type {fstype:?}", step());
+            return Err(error(ErrorKind::Spec, message));
+        }
+        made => made.or_spec(step)?,
+    }
     if fills_later || entry.copy_up || !entry.propagation.is_empty() {
         let top = root.open(destination, OFlag::O_PATH).or_spec(step)?;
         if entry.copy_up {
@@ -106,6 +168,33 @@ fn mount_file_system(
         }
     }
     Ok(())
+}
+
+fn options(entry: &Mount) -> Option<&str> {
+    Some(entry.data.as_str()).filter(|data| !data.is_empty())
+}
+
+/// Gives what is mounted there already other flags and options.
+fn remount(root: &Root, entry: &Mount) -> Result<()> {
+    let step = || format!("remount {}", entry.destination);
+    let target = root.open(Path::new(&entry.destination), OFlag::O_PATH).or_spec(step)?;
+    let mut flags = MsFlags::from_bits_retain(entry.flags as libc::c_ulong) | MsFlags::MS_REMOUNT;
+    // The shared file system is that of every container in the guest; this mount of it is the container's own.
+    if fstatfs(&target).or_spec(step)?.filesystem_type() == FUSE_SUPER_MAGIC {
+        flags.insert(MsFlags::MS_BIND);
+    }
+    mount(None::<&str>, path_of(&target).as_str(), None::<&str>, flags, options(entry)).or_spec(step)?;
+    propagate(&target, entry)
+}
+
+/// `copy-symlink`: what is a link on the host is the same link in the container, unless something else is there.
+fn link(root: &Root, entry: &Mount, target: &str) -> Result<()> {
+    let step = || format!("link {} to {target}", entry.destination);
+    let (folder, name) = root.parent(Path::new(&entry.destination)).or_spec(step)?;
+    match symlinkat(target, &folder, name) {
+        Err(Errno::EEXIST) if readlinkat(&folder, name).is_ok_and(|found| found == target) => Ok(()),
+        made => made.or_spec(step),
+    }
 }
 
 /// The new mount looks like the folder that it covers, but where its options say otherwise.

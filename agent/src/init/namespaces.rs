@@ -8,15 +8,20 @@ use nix::{
 };
 use stockade_protocol::container::{Namespace, Namespaces};
 
-use crate::error::{Context, ErrorKind, Result, error};
+use crate::{
+    clone::{self, Fork},
+    error::{Context, ErrorKind, Result, error},
+};
 
-/// The namespaces of other containers that a new one enters. They are opened by the agent: PIDs mean nothing
-/// in the child's own PID namespace.
+/// The namespaces of other containers that a new process enters, by their inits as the agent's /proc knows them.
 #[derive(Debug, Default)]
 pub struct Joined {
-    pid: Option<OwnedFd>,
+    pid: Option<Pid>,
     others: Vec<(CloneFlags, Pid)>,
 }
+
+/// What nix has no name for.
+pub const NEW_TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
 impl Joined {
     /// Looks up the inits (by container ID) whose namespaces are asked for.
@@ -29,7 +34,7 @@ impl Joined {
                 return Err(error(ErrorKind::Spec, message));
             };
             if kind == CloneFlags::CLONE_NEWPID {
-                joined.pid = Some(open(pid, "pid")?);
+                joined.pid = Some(pid);
             } else {
                 joined.others.push((kind, pid));
             }
@@ -38,54 +43,79 @@ impl Joined {
     }
 
     /// Every namespace of the container whose init is `init`.
-    pub fn all_of(init: Pid) -> Result<Self> {
-        let others = KINDS.into_iter().filter(|kind| *kind != CloneFlags::CLONE_NEWPID);
-        Ok(Self { pid: Some(open(init, "pid")?), others: others.map(|kind| (kind, init)).collect() })
+    pub fn all_of(init: Pid, namespaces: &Namespaces) -> Self {
+        let is_entered = |kind: CloneFlags, namespace: &Namespace| match kind {
+            CloneFlags::CLONE_NEWPID => false,
+            // Who is in a user namespace already is refused, and a change of time costs.
+            CloneFlags::CLONE_NEWUSER | NEW_TIME => *namespace != Namespace::Guest,
+            _ => true,
+        };
+        let others = listed(namespaces).filter(|(kind, namespace)| is_entered(*kind, namespace));
+        Self { pid: Some(init), others: others.map(|(kind, _)| (kind, init)).collect() }
     }
 
     /// Enters all but the PID namespace.
     pub fn enter(&self) -> Result<()> {
+        self.enter_some(|_| true)
+    }
+
+    /// Enters those of these kinds, but never the PID namespace.
+    pub fn enter_some(&self, is_wanted: impl Fn(CloneFlags) -> bool) -> Result<()> {
         let opened: Vec<(CloneFlags, OwnedFd)> = self
             .others
             .iter()
+            .filter(|(kind, _)| is_wanted(*kind))
             .map(|(kind, pid)| Ok((*kind, open(*pid, file_name(*kind))?)))
             .collect::<Result<_>>()?;
         opened.iter().try_for_each(|(kind, namespace)| enter_namespace(namespace, *kind))
     }
 
-    /// Runs `fork` so that its child is in the PID namespace to be joined, if any.
-    pub fn for_children<T>(&self, fork: impl FnOnce() -> T) -> Result<T> {
-        let Some(pid) = &self.pid else { return Ok(fork()) };
-        let own = open(Pid::this(), "pid")?;
-        enter_namespace(pid, CloneFlags::CLONE_NEWPID)?;
-        let result = fork();
-        enter_namespace(&own, CloneFlags::CLONE_NEWPID)?;
-        Ok(result)
+    /// Has all further children of this process in the PID namespace to be joined, if any.
+    pub fn enter_pid_for_children(&self) -> Result<()> {
+        let Some(pid) = self.pid else { return Ok(()) };
+        enter_namespace(&open(pid, "pid")?, CloneFlags::CLONE_NEWPID)
+    }
+
+    /// Forks into new namespaces and a cgroup, the child being in the PID namespace to be joined, if any.
+    pub fn fork_into(&self, namespaces: CloneFlags, cgroup: &File) -> Result<Fork> {
+        let own = self.pid.map(|_| open(Pid::this(), "pid")).transpose()?;
+        self.enter_pid_for_children()?;
+        // SAFETY: the agent has one thread.
+        let fork = unsafe { clone::fork_into(namespaces, cgroup) };
+        // The child is where its own children are to be.
+        match (&fork, own) {
+            (Ok(Fork::Child), _) | (_, None) => {}
+            (_, Some(own)) => enter_namespace(&own, CloneFlags::CLONE_NEWPID)?,
+        }
+        fork.or_internal(|| "clone the process".to_owned())
     }
 }
 
 /// In the order in which they are joined.
-const KINDS: [CloneFlags; 5] = [
+const KINDS: [CloneFlags; 7] = [
     CloneFlags::CLONE_NEWPID,
     CloneFlags::CLONE_NEWUTS,
     CloneFlags::CLONE_NEWIPC,
     CloneFlags::CLONE_NEWCGROUP,
-    // Last: in another mount namespace the agent's /proc is out of reach.
+    NEW_TIME,
     CloneFlags::CLONE_NEWNS,
+    // Last: afterwards the guest's own are out of reach.
+    CloneFlags::CLONE_NEWUSER,
 ];
 
 fn listed(namespaces: &Namespaces) -> impl Iterator<Item = (CloneFlags, &Namespace)> {
-    let Namespaces { pid, mount, uts, ipc, cgroup } = namespaces;
-    KINDS.into_iter().zip([pid, uts, ipc, cgroup, mount])
+    let Namespaces { pid, mount, uts, ipc, cgroup, user, time } = namespaces;
+    KINDS.into_iter().zip([pid, uts, ipc, cgroup, time, mount, user])
 }
 
 /// The flags with which the init is cloned.
 ///
 /// Its mounts are always its own: a container that asks for none shares the *host's*, of which there are none
-/// here, and must not change the agent's. Its cgroup namespace is made later, when it is in its cgroup.
+/// here, and must not change the agent's. Its cgroup namespace is made later, when it is in its cgroup, and so is
+/// its time namespace, whose clocks are set before anybody is in it.
 pub fn to_clone(namespaces: &Namespaces) -> CloneFlags {
     let new = listed(namespaces).filter(|(kind, namespace)| match *kind {
-        CloneFlags::CLONE_NEWCGROUP => false,
+        CloneFlags::CLONE_NEWCGROUP | NEW_TIME => false,
         CloneFlags::CLONE_NEWNS => !matches!(namespace, Namespace::Container(_)),
         _ => **namespace == Namespace::New,
     });
@@ -128,6 +158,9 @@ fn file_name(kind: CloneFlags) -> &'static str {
         CloneFlags::CLONE_NEWUTS => "uts",
         CloneFlags::CLONE_NEWIPC => "ipc",
         CloneFlags::CLONE_NEWCGROUP => "cgroup",
+        // A created container is not in it yet, but its program will be.
+        NEW_TIME => "time_for_children",
+        CloneFlags::CLONE_NEWUSER => "user",
         _ => "mnt",
     }
 }

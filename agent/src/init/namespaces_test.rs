@@ -1,13 +1,15 @@
 use super::*;
 
 #[test]
-fn mounts_are_cloned_unless_they_are_joined_and_the_cgroup_namespace_never() {
+fn mounts_are_cloned_unless_they_are_joined_and_the_late_ones_never() {
     let all = || Namespaces {
         pid: Namespace::New,
         mount: Namespace::New,
         uts: Namespace::New,
         ipc: Namespace::New,
         cgroup: Namespace::New,
+        time: Namespace::New,
+        user: Namespace::Guest,
     };
     let expected = CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWNS
@@ -15,6 +17,8 @@ fn mounts_are_cloned_unless_they_are_joined_and_the_cgroup_namespace_never() {
         | CloneFlags::CLONE_NEWIPC;
     assert_eq!(to_clone(&all()), expected);
     assert_eq!(to_clone(&Namespaces::default()), CloneFlags::CLONE_NEWNS);
+    let in_user_namespace = Namespaces { user: Namespace::New, ..all() };
+    assert_eq!(to_clone(&in_user_namespace), expected | CloneFlags::CLONE_NEWUSER);
     let joins = Namespaces { mount: Namespace::Container("a".into()), ..all() };
     assert_eq!(to_clone(&joins), expected.difference(CloneFlags::CLONE_NEWNS));
 }

@@ -6,14 +6,12 @@
 use std::{
     convert::Infallible,
     ffi::CString,
-    fs::File,
     os::fd::OwnedFd,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use nix::{
     errno::Errno,
-    sched::CloneFlags,
     sys::{
         prctl,
         stat::{Mode, umask},
@@ -23,11 +21,11 @@ use nix::{
 use stockade_protocol::container::{Hook, Process, SeccompFilter};
 
 use super::{
-    Joined, c_strings, capabilities, credentials, descriptors::Kept, environment, executable, oom_score,
-    report, rlimits, seccomp, signals, start_hooks,
+    c_strings, capabilities, credentials, descriptors::Kept, environment, executable, oom_score, report,
+    rlimits, seccomp, signals, start_hooks,
 };
 use crate::{
-    clone::{self, Fork},
+    clone::Fork,
     error::{Context, ErrorKind, Result, error, reason},
     stdio::Stdio,
 };
@@ -62,51 +60,56 @@ pub struct Surroundings {
     pub notify: Option<OwnedFd>,
 }
 
-/// Clones a process into new `namespaces` and `cgroup`, where it makes its surroundings.
-pub fn spawn(
-    process: &Process,
-    seccomp: &[SeccompFilter],
-    hooks: &[Hook],
-    namespaces: CloneFlags,
-    joined: &Joined,
-    cgroup: &File,
-    surround: impl FnOnce() -> Result<Surroundings>,
+/// What a process is to become.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// `process`.
+    pub process: &'a Process,
+    /// Its seccomp filters.
+    pub seccomp: &'a [SeccompFilter],
+    /// What is run between its start and its program.
+    pub hooks: &'a [Hook],
+    /// `process.user.uid` as the guest knows it.
+    pub owner: u32,
+}
+
+/// Makes a process by `fork`, which `enter`s where it belongs and makes its surroundings there. `enter` may leave that to a
+/// process of its own making.
+pub fn spawn<T>(
+    job: &Job<'_>,
+    fork: impl FnOnce() -> Result<Fork>,
+    enter: impl FnOnce(&OwnedFd) -> Result<T>,
+    surround: impl FnOnce(T) -> Result<Surroundings>,
 ) -> Result<Spawned> {
-    let owner = process.user.uid;
-    let (mut stdio, pipes) = match process.terminal {
+    let (mut stdio, pipes) = match job.process.terminal {
         Some(_) => (Stdio::default(), None),
         None => {
-            let (stdio, pipes) = Stdio::pipes(owner)?;
+            let (stdio, pipes) = Stdio::pipes(job.owner)?;
             (stdio, Some(pipes))
         }
     };
-    let extra = stdio.add_extra(&process.streams, owner)?;
+    let extra = stdio.add_extra(&job.process.streams, job.owner)?;
     let (ours, channel) = report::channel()?;
     let kept = Kept { pipes, extra, channel };
-    let pid = joined.for_children(|| {
-        // SAFETY: the agent has one thread.
-        let fork = unsafe { clone::fork_into(namespaces, cgroup) };
-        match fork.or_internal(|| "clone the process".to_owned())? {
-            Fork::Parent(pid) => Ok(pid),
-            Fork::Child => {
-                IS_CONTAINER_PROCESS.store(true, Ordering::Relaxed);
-                run(process, seccomp, hooks, kept, surround)
-            }
+    match fork()? {
+        Fork::Parent(pid) => Ok(Spawned { pid, stdio, channel: ours }),
+        Fork::Child => {
+            IS_CONTAINER_PROCESS.store(true, Ordering::Relaxed);
+            run(job, kept, enter, surround)
         }
-    })??;
-    Ok(Spawned { pid, stdio, channel: ours })
+    }
 }
 
-fn run(
-    process: &Process,
-    seccomp: &[SeccompFilter],
-    hooks: &[Hook],
+fn run<T>(
+    job: &Job<'_>,
     kept: Kept,
-    surround: impl FnOnce() -> Result<Surroundings>,
+    enter: impl FnOnce(&OwnedFd) -> Result<T>,
+    surround: impl FnOnce(T) -> Result<Surroundings>,
 ) -> ! {
     let failure = match leave_the_agent(kept) {
         Ok(channel) => {
-            let Err(failure) = prepare_and_execute(process, seccomp, hooks, &channel, surround);
+            let surround = || surround(enter(&channel)?);
+            let Err(failure) = prepare_and_execute(job, &channel, surround);
             // The agent has either heard this or is gone.
             let _ = report::send(&channel, Err(failure.clone()));
             failure
@@ -129,12 +132,11 @@ fn exit_status(kind: ErrorKind) -> i32 {
 
 /// The steps, in the order of dependence: what needs the guest's /proc or privileges comes first.
 fn prepare_and_execute(
-    process: &Process,
-    seccomp: &[SeccompFilter],
-    hooks: &[Hook],
+    job: &Job<'_>,
     channel: &OwnedFd,
     surround: impl FnOnce() -> Result<Surroundings>,
 ) -> Result<Infallible> {
+    let Job { process, seccomp, hooks, owner: _ } = *job;
     umask(Mode::empty());
     oom_score::apply(process.oom_score_adj)?;
     let surroundings = surround()?;

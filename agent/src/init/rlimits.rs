@@ -14,6 +14,24 @@ pub const MOST_OPEN_FILES: u64 = 1 << 20;
 /// Open files that a process has without asking; more breaks programs that use select(2).
 const OPEN_FILES: u64 = 1024;
 
+/// Raises the hard limits as far as [`apply`] will need it, which is for the guest's root to do.
+pub fn raise(rlimits: &[Rlimit]) -> Result<()> {
+    rlimits.iter().try_for_each(|limit| {
+        let mut value = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the kernel fills the structure, and rejects a resource that it does not know.
+        let got = Errno::result(unsafe { libc::getrlimit(limit.resource, &raw mut value) });
+        let raised = got.and_then(|_| {
+            if value.rlim_max >= limit.hard {
+                return Ok(());
+            }
+            value.rlim_max = limit.hard;
+            // SAFETY: the kernel only reads the structure.
+            Errno::result(unsafe { libc::setrlimit(limit.resource, &raw const value) }).map(drop)
+        });
+        raised.or_spec(|| format!("raise process.rlimits, resource {}, to {}", limit.resource, limit.hard))
+    })
+}
+
 /// Sets them, and takes back the agent's own.
 pub fn apply(rlimits: &[Rlimit]) -> Result<()> {
     if rlimits.iter().all(|limit| limit.resource != libc::RLIMIT_NOFILE) {

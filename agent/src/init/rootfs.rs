@@ -27,15 +27,19 @@ const STAGE: &str = "/run/rootfs";
 pub fn open_shared(path: &str) -> nix::Result<OwnedFd> {
     let shares = open_folder(SHARES)?;
     let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     openat2(&shares, path, how)
 }
 
-/// Mounts the root where it can be filled.
-pub fn open(spec: &Rootfs) -> Result<Root> {
+/// The shared tree as a mount of its own, attached nowhere.
+pub fn clone(spec: &Rootfs) -> Result<OwnedFd> {
     let source = open_shared(&spec.share).or_spec(|| format!("open the shared folder {}", spec.share))?;
-    let root = mount_api::clone_tree(source, true).or_internal(|| "clone the root file system".to_owned())?;
+    mount_api::clone_tree(source, true).or_internal(|| "clone the root file system".to_owned())
+}
+
+/// Mounts the root where it can be filled.
+pub fn open(root: OwnedFd) -> Result<Root> {
     open_folder(STAGE)
         .and_then(|stage| mount_api::attach(&root, stage))
         .or_internal(|| "mount the root file system".to_owned())?;

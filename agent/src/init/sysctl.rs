@@ -2,23 +2,35 @@
 
 use std::{
     fs::OpenOptions,
-    io::Write,
+    io::{self, Write},
     path::{Component, Path, PathBuf},
 };
 
 use crate::error::{Context, ErrorKind, Result, error};
 
 /// Sets them in order.
-pub fn apply(sysctl: &[(String, String)]) -> Result<()> {
-    for (name, value) in sysctl {
-        let path = path(name)?;
-        OpenOptions::new()
-            .write(true)
-            .open(path)
-            .and_then(|mut file| file.write_all(value.as_bytes()))
-            .or_spec(|| format!("set linux.sysctl {name} to {value:?}"))?;
+pub fn apply<'a>(sysctl: impl IntoIterator<Item = &'a (String, String)>) -> Result<()> {
+    sysctl.into_iter().try_for_each(|(name, value)| set(&path(name)?, value).or_spec(|| step(name, value)))
+}
+
+/// Sets those that the guest's root may set; returns the others, which belong to the root of the user namespace.
+pub fn apply_permitted(sysctl: &[(String, String)]) -> Result<Vec<&(String, String)>> {
+    let mut denied = Vec::new();
+    for entry @ (name, value) in sysctl {
+        match set(&path(name)?, value) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied.push(entry),
+            set => set.or_spec(|| step(name, value))?,
+        }
     }
-    Ok(())
+    Ok(denied)
+}
+
+fn set(path: &Path, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+fn step(name: &str, value: &str) -> String {
+    format!("set linux.sysctl {name} to {value:?}")
 }
 
 /// The file of a name like `net.ipv4.ip_forward`. As in sysctl(8), a name with a slash before its first dot

@@ -34,7 +34,8 @@ impl Server {
         }
         let joined = self.joined_namespaces(&spec.namespaces)?;
         let cgroup = Cgroup::create(&spec.cgroup)?;
-        let folder = cgroup.open();
+        let given = spec.cgroup_owner.map_or(Ok(()), |owner| cgroup.give_to(owner));
+        let folder = given.and_then(|()| cgroup.open());
         let spawned = match folder.and_then(|folder| init::spawn_init(&spec, &joined, &folder)) {
             Ok(spawned) => spawned,
             Err(error) => {
@@ -48,6 +49,8 @@ impl Server {
             cgroup,
             device_rules: spec.cgroup.devices,
             seccomp: spec.seccomp,
+            namespaces: spec.namespaces,
+            id_mappings: spec.id_mappings,
             frozen: false,
             freezing: None,
             audience: Audience::default(),

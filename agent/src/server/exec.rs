@@ -47,7 +47,7 @@ impl Server {
         if id == GUEST {
             boot::provide_devices()?;
             let cgroup = Cgroup::root().open()?;
-            return init::spawn_exec(&exec.process, &[], &Joined::default(), &cgroup);
+            return init::spawn_exec(&exec.process, &[], None, &Joined::default(), &cgroup);
         }
         let (phase, init) = (self.phase(id)?, self.container(id)?.init.clone());
         let init = self.process(&init)?.1.pid;
@@ -62,6 +62,8 @@ impl Server {
             Some(path) => container.cgroup.below(path)?,
             None => container.cgroup.open()?,
         };
-        init::spawn_exec(&exec.process, &container.seccomp, &Joined::all_of(init)?, &cgroup)
+        let joined = Joined::all_of(init, &container.namespaces);
+        let ids = container.id_mappings.as_ref();
+        init::spawn_exec(&exec.process, &container.seccomp, ids, &joined, &cgroup)
     }
 }

@@ -123,6 +123,8 @@ impl Guest {
             cgroup: Cgroup::at(cgroup.path().to_owned()),
             device_rules: vec![],
             seccomp: vec![],
+            namespaces: stockade_protocol::container::Namespaces::default(),
+            id_mappings: None,
             frozen: false,
             freezing: None,
             audience: Audience::default(),

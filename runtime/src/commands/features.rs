@@ -35,7 +35,7 @@ fn features() -> Value {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": version::SPEC,
         "hooks": lower::HOOKS,
-        "mountOptions": lower::mount_options(),
+        "mountOptions": lower::mount_option_names(),
         "linux": {
             "namespaces": lower::NAMESPACES,
             "capabilities": &lower::CAPABILITIES[..],
@@ -45,7 +45,7 @@ fn features() -> Value {
             "selinux": off,
             "intelRdt": off,
             "memoryPolicy": { "modes": [], "flags": [] },
-            "mountExtensions": { "idmap": off },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": off,
         },
         "annotations": {

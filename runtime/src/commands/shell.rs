@@ -55,8 +55,8 @@ impl Shell {
             source: shell,
             name: NAME.to_owned(),
             property: "debug_shell".to_owned(),
-            recursive: false,
             readonly: true,
+            ..Tree::default()
         };
         let share = Share::attach(&visit, &tree)?;
         let executed = life_cycle::exec(&Exec {

@@ -1,7 +1,8 @@
 //! A container on its way to "created": each step remembers what it makes before it makes it, and everything is undone
 //! where one fails.
 
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
@@ -20,7 +21,7 @@ use crate::hooks;
 use crate::host::cgroup::{self, Cgroup};
 use crate::host::scope::Placeholder;
 use crate::log;
-use crate::lower::{Lowered, Tree};
+use crate::lower::{Lowered, Tree, UserNamespace, id_map};
 use crate::machine::{Machine, Shared, Vm};
 use crate::pid_file;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
@@ -28,6 +29,7 @@ use crate::sandbox;
 use crate::shares;
 use crate::sizing;
 use crate::state::{Folder, Record};
+use crate::sys::user_namespace;
 use crate::terminal::{self, Pty};
 use crate::tsc;
 
@@ -143,6 +145,8 @@ impl<'a> Creation<'a> {
         let console_log = lease.map(|_| folder.create_console_log()).transpose()?;
         let cgroup = record.cgroup.as_ref().map(Cgroup::open).transpose()?;
         let container = &lowered.container;
+        let namespaces = &container.namespaces;
+        let user = lowered.user.as_ref().map(open_user_namespace).transpose()?;
         let relay = self.relay.insert(Relay::start(&Plan {
             surroundings: Surroundings::Own(Own {
                 rootfs: &self.bundle.rootfs,
@@ -155,6 +159,9 @@ impl<'a> Creation<'a> {
                     bundle: &self.bundle.path,
                 }),
                 network: &lowered.network,
+                cgroup_namespace: namespaces.cgroup != Namespace::Guest,
+                time_namespace: namespaces.time != Namespace::Guest,
+                user: user.as_ref().map(AsFd::as_fd),
                 hostname: container.hostname.as_deref(),
                 lease,
                 console_log: console_log.as_ref().map(AsFd::as_fd),
@@ -167,7 +174,7 @@ impl<'a> Creation<'a> {
             notify: self.passed.notify.as_ref(),
         })?);
         record.relay = relay.process.reference();
-        record.namespaces = sandbox::namespaces(&self.bundle.spec, relay.process.pid);
+        record.namespaces = sandbox::namespaces(&self.bundle.spec, relay.process.pid, user.as_ref());
         record.hooks.clone_from(&lowered.hooks);
         folder.write(record)
     }
@@ -192,8 +199,10 @@ impl<'a> Creation<'a> {
         let relay = self.relay.as_ref().context(NOT_MADE)?;
         let vm = self.vm.as_mut().context(NOT_MADE)?;
         let folder = self.record.share();
+        let clones = relay.prepared()?;
+        trees.iter().zip(&clones).try_for_each(|(tree, clone)| shares::map_ids(tree, clone.as_fd()))?;
         let names = trees.iter().map(|tree| tree.name.clone());
-        let trees: Vec<_> = names.zip(relay.prepared()?).collect();
+        let trees: Vec<_> = names.zip(clones).collect();
         vm.reach(Stage::Isolated)?;
         shares::attach(vm.vmm(), folder, &trees)?;
         drop(trees);
@@ -278,6 +287,16 @@ fn plan_cgroup(request: &Request<'_>, lowered: &Lowered) -> anyhow::Result<Optio
         CgroupDriver::Cgroupfs => Some(Cgroup::plan(path, &format!("stockade-{}", request.id))?),
         CgroupDriver::Systemd => Some(Cgroup::plan_scope(path, request.id.as_str())?),
     })
+}
+
+/// The user namespace of the relay.
+fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
+    let opened = match &user.path {
+        Some(path) => File::open(path).map(OwnedFd::from),
+        None => user_namespace::create(&id_map(&user.mappings.users), &id_map(&user.mappings.groups)),
+    };
+    opened
+        .context("linux.uidMappings: the host cannot make such a user namespace for the container's stand-in")
 }
 
 /// The VM's size.

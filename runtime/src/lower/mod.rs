@@ -7,6 +7,7 @@ mod capabilities;
 mod cgroup;
 mod devices;
 mod hooks;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod process;
@@ -15,23 +16,27 @@ pub mod seccomp;
 #[cfg(test)]
 mod seccomp_fixture;
 mod seccomp_program;
+mod time_offsets;
 mod unapplied;
+mod user_namespace;
 
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use stockade_protocol::container::{Container, Namespace, Process, Rootfs};
+use stockade_protocol::container::{Container, IdMappings, Namespace, Process, Rootfs};
 
 use crate::bundle::{Bundle, SpecError};
 use crate::container_id::ContainerId;
 use crate::hooks::Hooks;
 use crate::sandbox::Peers;
+use namespaces::Placed;
 
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroup::{HostCgroup, Limits, limits};
 pub use hooks::STAGES as HOOKS;
-pub use mounts::options as mount_options;
+pub use mount_options::options as mount_option_names;
 pub use namespaces::{APPLIED as NAMESPACES, NetworkNamespace};
+pub use user_namespace::{UserNamespace, text as id_map};
 
 /// A container, ready to be created.
 #[derive(Debug)]
@@ -48,14 +53,25 @@ pub struct Lowered {
     pub cgroup: HostCgroup,
     /// The network namespace of the relay.
     pub network: NetworkNamespace,
+    /// The user namespace of the relay, if it is not the caller's.
+    pub user: Option<UserNamespace>,
     /// Memory limit of the container, in bytes.
     pub memory_limit: Option<u64>,
     /// What config.json asks for and does not get: one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// A tree of the host that becomes part of the VM's share.
+/// How the IDs of a tree's files are mapped, on the host, before the guest sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdMap {
+    /// `inside` is what the file system has, `outside` what is seen.
+    pub mappings: IdMappings,
+    /// Also of what is mounted below it.
+    pub recursive: bool,
+}
+
+/// A tree of the host that becomes part of the VM's share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
     /// Where it is on the host: absolute.
     pub source: PathBuf,
@@ -67,6 +83,12 @@ pub struct Tree {
     pub recursive: bool,
     /// The host's kernel refuses writes from the start.
     pub readonly: bool,
+    /// A source that is a symbolic link is shared itself.
+    pub no_follow: bool,
+    /// The source is what an overlay with these options hides there for a moment.
+    pub overlay: Option<String>,
+    /// Its IDs are mapped.
+    pub id_map: Option<IdMap>,
 }
 
 /// The rootfs's name in the container's folder of the share.
@@ -80,17 +102,24 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
     let mut warnings = unapplied::warnings(spec);
-    let (mut namespaces, network) = namespaces::lower(linux, peers, &mut warnings)?;
+    let Placed { guest: mut namespaces, network, user } = namespaces::lower(linux, peers, &mut warnings)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let limits = cgroup::lower(resources, id, &mut warnings)?;
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
-    let (mounts, sources) = mounts::lower(bundle, folder, &mut warnings)?;
+    let id_mappings = user.as_ref().map(|user| user.mappings.clone());
+    let (mounts, sources) = mounts::lower(bundle, folder, id_mappings.as_ref(), &mut warnings)?;
     let (hostname, domainname) = names(spec)?;
     if namespaces.uts == Namespace::Guest && (hostname.is_some() || domainname.is_some()) {
         // Without a `uts` entry they would be the runtime's: here the guest's, which is this container's alone.
         namespaces.uts = Namespace::New;
     }
 
+    let process = process::lower(spec.process().as_ref(), &mut warnings)?;
+    if let Some(mappings) = &id_mappings {
+        user_namespace::check(&process, mappings)?;
+    }
+    let cgroup_owner = user_namespace::cgroup_owner(&process, id_mappings.as_ref(), &namespaces, &mounts);
+    let time_offsets = time_offsets::lower(linux, &namespaces.time)?;
     let mut trees = vec![Tree {
         source: bundle.rootfs.clone(),
         name: ROOTFS_SHARE.to_owned(),
@@ -98,6 +127,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
         recursive: true,
         // The agent makes mount points in it first; it is sealed when the container is built.
         readonly: false,
+        ..Tree::default()
     }];
     trees.extend(sources);
     Ok(Lowered {
@@ -109,12 +139,15 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
                 propagation: mounts::rootfs_propagation(linux)?,
             },
             mounts,
-            process: process::lower(spec.process().as_ref(), &mut warnings)?,
+            process,
             namespaces,
+            id_mappings,
+            time_offsets,
             hostname,
             domainname,
             devices: devices::nodes(linux)?,
             cgroup: limits.guest,
+            cgroup_owner,
             sysctl: sysctl(linux)?,
             masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
             readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
@@ -130,6 +163,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
             ..limits.host
         },
         network,
+        user,
         memory_limit: limits.memory,
         warnings,
     })

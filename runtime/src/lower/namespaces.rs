@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
 use stockade_protocol::container::{Namespace, Namespaces};
 
+use super::user_namespace::{self, UserNamespace};
 use crate::bundle::SpecError;
 use crate::sandbox::{Named, Peers};
 
 /// The types that a container can have a namespace of its own of.
-pub const APPLIED: [Type; 6] = [Type::Cgroup, Type::Ipc, Type::Mount, Type::Network, Type::Pid, Type::Uts];
+pub const APPLIED: [Type; 8] =
+    [Type::Cgroup, Type::Ipc, Type::Mount, Type::Network, Type::Pid, Type::Time, Type::User, Type::Uts];
 
 /// The host's network namespace of the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,17 +22,25 @@ pub enum NetworkNamespace {
     Path(PathBuf),
 }
 
-/// The guest's namespaces and the relay's network namespace.
+/// Where a container's namespaces come from.
+#[derive(Debug)]
+pub struct Placed {
+    /// In the guest.
+    pub guest: Namespaces,
+    /// The relay's network namespace.
+    pub network: NetworkNamespace,
+    /// The user namespace, which both have.
+    pub user: Option<UserNamespace>,
+}
+
+/// The guest's namespaces and the relay's.
 ///
 /// # Errors
 /// What cannot work: the host's namespaces, or those of a process that is no container.
-pub fn lower(
-    linux: Option<&Linux>,
-    peers: &Peers,
-    warnings: &mut Vec<String>,
-) -> Result<(Namespaces, NetworkNamespace), SpecError> {
+pub fn lower(linux: Option<&Linux>, peers: &Peers, warnings: &mut Vec<String>) -> Result<Placed, SpecError> {
     let mut lowered = Namespaces::default();
     let mut network = None;
+    let mut user = None;
     let mut seen = Vec::new();
     let entries = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     for (index, entry) in entries.iter().enumerate() {
@@ -54,12 +64,11 @@ pub fn lower(
             Type::Ipc => lowered.ipc = namespace,
             Type::Cgroup => lowered.cgroup = namespace,
             Type::Network => network = Some(path.map_or(NetworkNamespace::New, NetworkNamespace::Path)),
-            Type::User => warnings.push(
-                "linux.namespaces: user namespaces are not applied yet; the VM alone separates its users from \
-                 the host's"
-                    .to_owned(),
-            ),
-            Type::Time => warnings.push("linux.namespaces: time namespaces are not applied yet".to_owned()),
+            Type::User => {
+                lowered.user = namespace;
+                user = Some((path, property));
+            }
+            Type::Time => lowered.time = namespace,
         }
     }
     if lowered.mount != Namespace::New {
@@ -78,23 +87,25 @@ pub fn lower(
                 .to_owned(),
         );
     }
-    Ok((lowered, network))
+    let user =
+        user_namespace::lower(linux, user.as_ref().map(|(path, property)| (path.as_deref(), &**property)))?;
+    Ok(Placed { guest: lowered, network, user })
 }
 
 /// What a namespace that is given by its path is in the guest.
 fn named(kind: Type, path: &Path, peers: &Peers, property: &str) -> Result<Namespace, SpecError> {
     let refuse = |problem: String| Err(SpecError::new(property, problem));
-    match kind {
-        Type::Pid | Type::Ipc | Type::Uts | Type::Network => {}
-        _ => return refuse(format!("a {kind} namespace of another container cannot be joined")),
+    if kind == Type::Mount {
+        return refuse("a mount namespace of another container cannot be joined".to_owned());
     }
     match (peers.named(kind, path, property)?, kind) {
         // The guest has one network: its sandbox's.
         (Named::Of(_), Type::Network) => Ok(Namespace::Guest),
         (Named::Of(container), _) => Ok(Namespace::Container(container)),
         (Named::Host, _) => refuse(format!("a VM cannot share the host's {kind} namespace")),
-        (Named::Unknown, Type::Pid) => {
-            refuse(format!("{} is not the pid namespace of a container that stockade runs", path.display()))
+        (Named::Unknown, Type::Pid | Type::Time) => {
+            let path = path.display();
+            refuse(format!("{path} is not the {kind} namespace of a container that stockade runs"))
         }
         // A namespace that was made for this container: it stands for the guest's.
         (Named::Unknown, _) => Ok(Namespace::New),

@@ -45,15 +45,11 @@ fn of_process(process: &Process) -> impl Iterator<Item = &'static str> {
 }
 
 fn of_linux(linux: &Linux) -> impl Iterator<Item = &'static str> {
-    let mapped =
-        [linux.uid_mappings(), linux.gid_mappings()].into_iter().flatten().any(|list| !list.is_empty());
     [
-        ("linux.uidMappings", mapped),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", linux.personality().is_some()),
-        ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
     ]
     .into_iter()

@@ -54,20 +54,23 @@ fn prepare(
         .transpose()
         .map_err(system("NOTIFY_SOCKET"))?;
 
-    let (lease, console_log) = match &plan.surroundings {
+    let (lease, console_log, user) = match &plan.surroundings {
         Surroundings::Own(own) => {
             own.make(socket)?;
-            (own.lease, own.console_log)
+            (own.lease, own.console_log, own.user)
         }
         Surroundings::Of(relay) => {
             surroundings::join(*relay)?;
             drop(adopt(*relay));
-            (None, None)
+            (None, None, None)
         }
     };
     let name = Path::new(&plan.args[0]).file_name().and_then(|name| name.to_str()).unwrap_or("container");
     // Refused to a caller without CAP_SYS_RESOURCE: then `ps` shows the runtime's name, which only looks odd.
     let _ = process::set_command_line(name, plan.args);
+    if let Some(user) = user.map(adopt) {
+        setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| system("user namespace")(e.into()))?;
+    }
     give_up_privileges().map_err(system("giving up capabilities"))?;
     descriptors::send(socket, &[PREPARED], &[]).map_err(system("socket"))?;
 

@@ -44,6 +44,12 @@ pub struct Own<'a> {
     pub hooks: Option<CreateHooks<'a>>,
     /// Its network namespace.
     pub network: &'a NetworkNamespace,
+    /// It has a cgroup namespace of its own, for its inode alone.
+    pub cgroup_namespace: bool,
+    /// The same of a time namespace.
+    pub time_namespace: bool,
+    /// The user namespace that it enters when it needs no privileges any more.
+    pub user: Option<BorrowedFd<'a>>,
     /// Its hostname.
     pub hostname: Option<&'a str>,
     /// The VMM lives while this is open; `None` where that is another's business.
@@ -71,7 +77,16 @@ impl<'a> Surroundings<'a> {
             Self::Own(own) => own,
             Self::Of(relay) => return Ok(Namespaces { new: 0, pid_of: Some(*relay), network: None }),
         };
-        let new = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        let mut new = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        for (is_wanted, flag, name) in [
+            (own.cgroup_namespace, libc::CLONE_NEWCGROUP, "cgroup"),
+            (own.time_namespace, libc::CLONE_NEWTIME, "time"),
+        ] {
+            // A host whose kernel has none does not stop a guest's from having one.
+            if is_wanted && Path::new("/proc/self/ns").join(name).exists() {
+                new |= flag;
+            }
+        }
         match own.network {
             NetworkNamespace::New => {
                 Ok(Namespaces { new: new | libc::CLONE_NEWNET, pid_of: None, network: None })
@@ -87,8 +102,8 @@ impl<'a> Surroundings<'a> {
     /// The descriptors that the relay needs.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
         let needed = match self {
-            Self::Own(own) => [own.lease, own.console_log],
-            Self::Of(relay) => [Some(*relay), None],
+            Self::Own(own) => [own.lease, own.console_log, own.user],
+            Self::Of(relay) => [Some(*relay), None, None],
         };
         needed.into_iter().flatten()
     }

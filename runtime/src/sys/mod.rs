@@ -4,3 +4,4 @@ pub mod descriptors;
 pub mod mount;
 pub mod process;
 pub mod signals;
+pub mod user_namespace;

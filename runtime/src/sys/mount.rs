@@ -17,6 +17,8 @@ pub mod attr {
     pub const NODEV: u64 = 0x4;
     /// No execution.
     pub const NOEXEC: u64 = 0x8;
+    /// IDs are mapped.
+    pub const IDMAP: u64 = 0x10_0000;
 }
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
@@ -46,12 +48,24 @@ fn done(result: libc::c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A detached copy of the mount at `path`, with what is mounted below it if `recursive`.
+/// A detached copy of the mount at `path`, with what is mounted below it if `recursive`. Of a symbolic link, what it leads to.
 ///
 /// # Errors
 /// open_tree(2)'s.
 pub fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    clone_tree_with(path, recursive, 0)
+}
+
+/// The same, but of a symbolic link itself.
+///
+/// # Errors
+/// open_tree(2)'s.
+pub fn clone_tree_no_follow(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    clone_tree_with(path, recursive, libc::AT_SYMLINK_NOFOLLOW as libc::c_uint)
+}
+
+fn clone_tree_with(path: &Path, recursive: bool, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    let mut flags = flags | OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
     if recursive {
         flags |= libc::AT_RECURSIVE as libc::c_uint;
     }
@@ -67,14 +81,29 @@ pub fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
 /// mount_setattr(2)'s.
 pub fn restrict(tree: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
     let attr = MountAttr { attr_set: attributes, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    set_attributes(tree, &attr, true)
+}
+
+/// Maps the IDs of a detached mount as a user namespace does, with what is mounted below it if `recursive`.
+///
+/// # Errors
+/// mount_setattr(2)'s: EINVAL where a file system does not support it.
+pub fn map_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    let userns_fd = user_namespace.as_raw_fd() as u64;
+    let attr = MountAttr { attr_set: attr::IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set_attributes(tree, &attr, recursive)
+}
+
+fn set_attributes(tree: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io::Result<()> {
+    let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, and `attr` has the size that is passed with it.
     done(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
-            &raw const attr,
+            libc::AT_EMPTY_PATH | recursive,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     })

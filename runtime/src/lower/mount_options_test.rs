@@ -28,10 +28,26 @@ fn propagation_keeps_its_order() {
 }
 
 #[test]
-fn what_is_not_applied_is_not_passed_to_the_kernel() {
-    let parsed = options(&["ridmap", "idmap=uids=0-1-1", "size=1m"]);
-    assert_eq!(parsed.unapplied.len(), 2);
+fn recursive_options_come_last_and_choose_one_access_time() {
+    assert_eq!(options(&["rro", "rbind", "rw"]).flags, libc::MS_BIND | libc::MS_REC | libc::MS_RDONLY);
+    assert_eq!(options(&["ro", "rrw"]).flags, 0);
+    assert_eq!(options(&["noatime", "rstrictatime"]).flags, libc::MS_STRICTATIME);
+    assert_eq!(options(&["rnoatime", "ratime"]).flags, 0);
+    for (name, change) in RECURSIVE_FLAGS {
+        let Change::Set(flag) = change else { continue };
+        assert_eq!(options(&[name]).flags, flag, "{name}");
+    }
+}
+
+#[test]
+fn what_the_kernel_has_no_word_for_is_not_passed_to_it() {
+    let parsed = options(&["ridmap", "copy-symlink", "src-nofollow", "tmpcopyup", "size=1m"]);
+    assert_eq!(
+        (parsed.id_map, parsed.copy_symlink, parsed.no_follow, parsed.copy_up),
+        (Some(true), true, true, true)
+    );
     assert_eq!(parsed.data, ["size=1m"]);
+    assert_eq!(options(&["idmap=uids=0-1-1"]).refused.as_deref(), Some("idmap=uids=0-1-1"));
 }
 
 proptest! {
@@ -39,11 +55,8 @@ proptest! {
     fn nothing_is_lost(list in prop::collection::vec("[a-z=]{0,12}", 0..12)) {
         let parsed = Options::parse(&list);
         for option in &list {
-            let known = FLAGS.iter().any(|(name, _)| name == option)
-                || PROPAGATIONS.iter().any(|(name, _)| name == option)
-                || ["rro", "tmpcopyup", "notmpcopyup"].contains(&option.as_str())
-                || option.is_empty();
-            prop_assert!(known || parsed.data.contains(option) || parsed.unapplied.contains(option));
+            let known = super::options().contains(&option.as_str()) || option.is_empty();
+            prop_assert!(known || parsed.data.contains(option) || parsed.refused.is_some());
         }
     }
 }

@@ -1,0 +1,25 @@
+//! The time namespace and `linux.timeOffsets`.
+//!
+//! Clocks are set before a process is in the namespace: the init makes it for its children, and execve moves the init
+//! itself there.
+
+use std::fs;
+
+use nix::sched::unshare;
+use stockade_protocol::container::{Container, Namespace};
+
+use super::namespaces::NEW_TIME;
+use crate::error::{Context, Result};
+
+/// Makes it, where it is new. The process must still own its files in /proc.
+pub fn make(spec: &Container) -> Result<()> {
+    if spec.namespaces.time != Namespace::New {
+        return Ok(());
+    }
+    unshare(NEW_TIME).or_internal(|| "make a time namespace".to_owned())?;
+    spec.time_offsets.iter().try_for_each(|offset| {
+        let line = format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds);
+        fs::write("/proc/self/timens_offsets", &line)
+            .or_spec(|| format!("set linux.timeOffsets (clock, seconds, nanoseconds) to {line:?}"))
+    })
+}

@@ -1,0 +1,65 @@
+//! User namespaces by descriptor: made for their ID mappings, which a process in the caller's namespace has to write.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+
+use super::process::{self, Child, Pidfd};
+
+/// A new one with the lines of its `uid_map` and `gid_map`. No process is in it.
+///
+/// # Errors
+/// clone3(2)'s, or those of writing a map.
+pub fn create(users: &str, groups: &str) -> io::Result<OwnedFd> {
+    with_process(
+        libc::CLONE_NEWUSER as u64,
+        || Ok(()),
+        |child| {
+            fs::write(format!("/proc/{}/uid_map", child.pid), users)?;
+            fs::write(format!("/proc/{}/gid_map", child.pid), groups)?;
+            Ok(File::open(format!("/proc/{}/ns/user", child.pid))?.into())
+        },
+    )
+}
+
+/// The `uid_map` and the `gid_map` of the one at `path`, as the caller's namespace sees them.
+///
+/// # Errors
+/// open(2)'s, setns(2)'s, or those of reading a map.
+pub fn maps(path: &Path) -> io::Result<[String; 2]> {
+    let namespace = File::open(path)?;
+    let enter = || Ok(setns(namespace.as_fd(), CloneFlags::CLONE_NEWUSER)?);
+    with_process(0, enter, |child| {
+        let read = |map: &str| fs::read_to_string(format!("/proc/{}/{map}", child.pid));
+        Ok([read("uid_map")?, read("gid_map")?])
+    })
+}
+
+/// Looks at a process that has been cloned with these flags, has entered somewhere and waits for its end.
+fn with_process<T>(
+    flags: u64,
+    enter: impl FnOnce() -> io::Result<()>,
+    look: impl FnOnce(&Child) -> io::Result<T>,
+) -> io::Result<T> {
+    let (mut entered, mut enters) = io::pipe()?;
+    let creator = Pidfd::open(std::process::id() as i32)?;
+    let child = process::clone(flags, None, || {
+        let error = enter().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
+        // Its creator kills it, or is gone.
+        let _ = enters.write_all(&error.to_ne_bytes());
+        creator.wait_end(Duration::MAX);
+        0
+    })?;
+    drop(enters);
+    let mut error = [0; 4];
+    let looked = entered.read_exact(&mut error).and_then(|()| match i32::from_ne_bytes(error) {
+        0 => look(&child),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    });
+    child.kill();
+    looked
+}

@@ -1,0 +1,319 @@
+//! `mounts`: every option and every kind of source, as a process in the container finds them.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
+use stockade_tests::bundle::{self, Bundle};
+use stockade_tests::cli::{Stockade, text};
+use stockade_tests::host::Snapshot;
+
+fn mount(config: &mut Value, entry: Value) {
+    config["mounts"].as_array_mut().expect("mounts").push(entry);
+}
+
+fn bind(config: &mut Value, source: &Path, destination: &str, options: &[&str]) {
+    mount(
+        config,
+        json!({ "destination": destination, "type": "bind", "source": source, "options": options }),
+    );
+}
+
+#[track_caller]
+fn output(script: &str, edit: impl FnOnce(&mut Value)) -> String {
+    let bundle = Bundle::script(&format!("exec 2>&1; {script}")).edit(edit);
+    let outcome = Stockade::new().run_bundle(&bundle, "mounts");
+    assert_eq!((outcome.status, outcome.stderr.as_str()), (0, ""), "{script}: {outcome:#?}");
+    outcome.stdout
+}
+
+fn run(program: &str, args: &[&str]) {
+    let status = Command::new(program).args(args).status().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(status.success(), "{program} {args:?}: {status}");
+}
+
+#[test]
+fn flags_and_recursive_flags_show_in_mountinfo() {
+    let host = bundle::folder();
+    let cases: [(&[&str], &str); 9] = [
+        (&["rbind"], "rw,relatime"),
+        (&["rbind", "rro"], "ro,relatime"),
+        (&["rbind", "ro", "rrw"], "rw,relatime"),
+        (&["rbind", "rnosuid", "rnodev", "rnoexec"], "rw,nosuid,nodev,noexec,relatime"),
+        (&["rbind", "nosuid", "nodev", "noexec", "rsuid", "rdev", "rexec"], "rw,relatime"),
+        (&["rbind", "rnoatime", "rnodiratime"], "rw,noatime,nodiratime"),
+        (&["rbind", "noatime", "rstrictatime"], "rw"),
+        (&["rbind", "rnoatime", "ratime", "rnodiratime", "rdiratime"], "rw,relatime"),
+        (&["rbind", "rnosymfollow"], "rw,relatime,nosymfollow"),
+    ];
+    let out = output("awk '$5 ~ \"^/bind\" { print $5, $6 }' /proc/self/mountinfo", |config| {
+        for (number, (options, _)) in cases.iter().enumerate() {
+            bind(config, host.path(), &format!("/bind{number}"), options);
+        }
+    });
+    let expected: Vec<_> =
+        cases.iter().enumerate().map(|(number, (_, flags))| format!("/bind{number} {flags}")).collect();
+    assert_eq!(out.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_recursive_read_only_bind_is_so_below_too() {
+    let host = bundle::folder();
+    let below = host.path().join("below");
+    fs::create_dir(&below).expect("mkdir");
+    run("mount", &["-t", "tmpfs", "below", text(&below)]);
+    let bundle = Bundle::script("exec 2>&1; touch /data/x; touch /data/below/x; true")
+        .edit(|config| bind(config, host.path(), "/data", &["rbind", "rro"]));
+    let outcome = Stockade::new().run_bundle(&bundle, "rro");
+    let made = below.join("x").exists();
+    run("umount", &[text(&below)]);
+    assert!(!made, "written below a read-only mount");
+    assert_eq!(outcome.stdout.matches("Read-only file system").count(), 2, "{outcome:#?}");
+}
+
+#[test]
+fn order_and_what_is_over_what_are_the_configs() {
+    let host = bundle::folder();
+    fs::create_dir_all(host.path().join("sub")).expect("mkdir");
+    fs::write(host.path().join("file"), "host\n").expect("write");
+    let out = output(
+        "ls -A /data /data/sub; cat /data/file; awk '$5 == \"/over\" { print $NF != \"\", $6 }' /proc/self/mountinfo; \
+         stat -f -c %T /over; readlink /link; ls /target/in",
+        |config| {
+            bind(config, host.path(), "/data", &["bind"]);
+            mount(config, json!({ "destination": "/data/sub", "type": "tmpfs", "source": "tmpfs" }));
+            bind(config, Path::new("/etc/hostname"), "/data/sub/deep/er/name", &["bind", "ro"]);
+            mount(config, json!({ "destination": "/over", "type": "proc", "source": "proc" }));
+            mount(
+                config,
+                json!({ "destination": "/over", "type": "tmpfs", "source": "x", "options": ["ro"] }),
+            );
+            // A link of an earlier mount's is followed like one of the image's.
+            bind(config, host.path(), "/target/in/absent", &["rbind"]);
+        },
+    );
+    assert_eq!(
+        out,
+        "/data:\nfile\nsub\n\n/data/sub:\ndeep\nhost\n1 rw,relatime\n1 ro,relatime\ntmpfs\nabsent\n"
+    );
+    assert!(fs::read_dir(host.path().join("sub")).expect("sub").next().is_none(), "the tmpfs covered it");
+}
+
+#[test]
+fn a_mount_can_be_changed_by_a_later_one() {
+    let host = bundle::folder();
+    let out = output(
+        "awk '$5 == \"/data\" || $5 == \"/scratch\" || $5 == \"/\" { print $5, $6 }' /proc/self/mountinfo | sort; \
+         df -k /scratch | tail -1 | tr -s ' ' | cut -d' ' -f2; touch /data/x /x",
+        |config| {
+            bind(config, host.path(), "/data", &["rbind"]);
+            let tmpfs =
+                json!({ "destination": "/scratch", "type": "tmpfs", "source": "s", "options": ["size=1m"] });
+            mount(config, tmpfs);
+            let change = |destination: &str, options: &[&str]| json!({ "destination": destination, "type": "none", "source": "none", "options": options });
+            mount(config, change("/data", &["remount", "noexec", "nosuid"]));
+            mount(config, change("/scratch", &["remount", "size=2m", "noatime"]));
+            mount(config, change("/scratch", &["remount", "bind", "nodev"]));
+        },
+    );
+    assert_eq!(out, "/ rw,relatime\n/data rw,nosuid,noexec,relatime\n/scratch rw,nodev,relatime\n2048\n");
+    let missing = Bundle::busybox(&["true"]).edit(|config| {
+        mount(config, json!({ "destination": "/absent", "type": "none", "options": ["remount", "ro"] }));
+    });
+    Stockade::new().run_bundle(&missing, "absent").failure(1, &["mounts[7]", "/absent"]);
+}
+
+#[test]
+fn sockets_pipes_and_links_can_be_sources() {
+    let host = bundle::folder();
+    let at = |name: &str| host.path().join(name);
+    let _listener = UnixListener::bind(at("socket")).expect("socket");
+    mkfifo(&at("fifo"), Mode::from_bits_truncate(0o666)).expect("fifo");
+    fs::write(at("file"), "content\n").expect("file");
+    symlink("/bin/busybox", at("link")).expect("link");
+    symlink("file", at("near")).expect("link");
+    let bundle = Bundle::script(
+        "exec 2>&1; for f in /in/socket /in/fifo /in/copied /in/itself; do stat -c '%n %F' $f; done; \
+         readlink /in/copied /in/itself; cat /in/followed; \
+         (echo through > /in/fifo &); cat /in/fifo",
+    )
+    .edit(|config| {
+        bind(config, &at("socket"), "/in/socket", &["bind"]);
+        bind(config, &at("fifo"), "/in/fifo", &["rbind"]);
+        bind(config, &at("link"), "/in/copied", &["bind", "copy-symlink"]);
+        bind(config, &at("link"), "/in/itself", &["bind", "src-nofollow"]);
+        bind(config, &at("near"), "/in/followed", &["bind"]);
+    });
+    let outcome = Stockade::new().run_bundle(&bundle, "sources").success();
+    assert_eq!(
+        outcome.stdout,
+        "/in/socket socket\n/in/fifo fifo\n/in/copied symbolic link\n/in/itself symbolic link\n\
+         /bin/busybox\n/bin/busybox\ncontent\nthrough\n"
+    );
+    let kind =
+        |name: &str| fs::symlink_metadata(bundle.rootfs().join("in").join(name)).expect(name).file_type();
+    assert!(kind("socket").is_file() && kind("fifo").is_file() && kind("itself").is_file());
+    assert!(kind("copied").is_symlink() && at("fifo").metadata().expect("fifo").file_type().is_fifo());
+}
+
+#[test]
+fn an_overlay_is_made_of_the_hosts_folders() {
+    let host = bundle::folder();
+    // What is below the layers must be a file system that takes an upper one.
+    run("mount", &["-t", "tmpfs", "layers", text(host.path())]);
+    for folder in ["low", "high", "upper", "work"] {
+        fs::create_dir(host.path().join(folder)).expect("mkdir");
+    }
+    for (name, content) in [("low/a", "low\n"), ("low/b", "low\n"), ("high/b", "high\n")] {
+        fs::write(host.path().join(name), content).expect("write");
+    }
+    let before = Snapshot::take();
+    let at = |name: &str| format!("{}/{name}", host.path().display());
+    let bundle = Bundle::script("cat /merged/a /merged/b; echo new > /merged/c; rm /merged/a; ls /merged").edit(|config| {
+        let layers = format!("lowerdir={}:{}", at("high"), at("low"));
+        let (upper, work) = (format!("upperdir={}", at("upper")), format!("workdir={}", at("work")));
+        let options = [layers, upper, work];
+        mount(config, json!({ "destination": "/merged", "type": "overlay", "source": "overlay", "options": options }));
+    });
+    let stockade = Stockade::new();
+    let outcome = stockade.run_bundle(&bundle, "overlay");
+    let c = fs::read_to_string(at("upper/c"));
+    let kept = fs::read_to_string(at("low/a"));
+    let bad = Bundle::busybox(&["true"]).edit(|config| {
+        let options = ["lowerdir=/no/such/layer", "ro"];
+        mount(config, json!({ "destination": "/merged", "type": "overlay", "options": options }));
+    });
+    let refused = stockade.run_bundle(&bad, "overlay");
+    before.assert_same_now();
+    run("umount", &[text(host.path())]);
+    assert_eq!(outcome.success().stdout, "low\nhigh\nb\nc\n");
+    assert_eq!((c.expect("upper/c"), kept.expect("low/a")), ("new\n".to_owned(), "low\n".to_owned()));
+    refused.failure(1, &["mounts[7]", "/no/such/layer", "overlay"]);
+}
+
+#[test]
+fn ids_of_a_bind_mount_are_mapped_by_the_host() {
+    let host = bundle::folder();
+    run("mount", &["-t", "tmpfs", "mapped", text(host.path())]);
+    let below = host.path().join("below");
+    fs::create_dir(&below).expect("mkdir");
+    run("mount", &["-t", "tmpfs", "below", text(&below)]);
+    for folder in [host.path(), &below] {
+        fs::write(folder.join("file"), "").expect("write");
+        lchown(folder.join("file"), Some(5), Some(6)).expect("chown");
+        lchown(folder, Some(0), Some(0)).expect("chown");
+    }
+    let mapping = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 65536 }]);
+    let script = "stat -c %u:%g /own/file /own/below/file /all/below/file; touch /all/below/made; \
+                  stat -c %u:%g /all/below/made";
+    let bundle = Bundle::script(script).edit(|config| {
+        config["process"]["user"] = json!({ "uid": 2000, "gid": 3000 });
+        let entry = |destination: &str, option: &str| {
+            json!({ "destination": destination, "type": "bind", "source": host.path(), "options": ["rbind", option],
+                    "uidMappings": mapping(2000), "gidMappings": mapping(3000) })
+        };
+        mount(config, entry("/own", "idmap"));
+        mount(config, entry("/all", "ridmap"));
+    });
+    let stockade = Stockade::new();
+    let outcome = stockade.run_bundle(&bundle, "idmap");
+    // In a user namespace the files look as on the host.
+    let as_on_host = Bundle::script("stat -c %u:%g /own/file /plain/file").edit(|config| {
+        config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "user" }));
+        config["linux"]["uidMappings"] = mapping(100_000);
+        config["linux"]["gidMappings"] = mapping(100_000);
+        bind(config, host.path(), "/own", &["bind", "idmap"]);
+        bind(config, host.path(), "/plain", &["bind"]);
+    });
+    chown_all(&as_on_host.rootfs(), 100_000);
+    let in_namespace = stockade.run_bundle(&as_on_host, "idmap");
+    let made = fs::metadata(below.join("made")).map(|made| (made.uid(), made.gid()));
+    run("umount", &["-R", text(host.path())]);
+    assert_eq!(outcome.success().stdout, "2005:3006\n5:6\n2005:3006\n2000:3000\n");
+    assert_eq!(made.expect("made"), (0, 0));
+    assert_eq!(in_namespace.success().stdout, "5:6\n65534:65534\n");
+}
+
+fn chown_all(path: &Path, id: u32) {
+    lchown(path, Some(id), Some(id)).expect("chown");
+    if path.symlink_metadata().expect("metadata").is_dir() {
+        fs::read_dir(path).expect("folder").for_each(|entry| chown_all(&entry.expect("entry").path(), id));
+    }
+}
+
+#[test]
+fn an_image_that_changes_meanwhile_leads_nowhere_on_the_host() {
+    let host = bundle::folder();
+    let bundle = Bundle::busybox(&["true"]).edit(|config| {
+        for number in 0..8 {
+            let destination = format!("/swapped/{number}/made");
+            mount(config, json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs" }));
+            bind(config, Path::new("/etc/hostname"), &format!("/swapped/{number}/name"), &["bind"]);
+        }
+    });
+    let (folder, link) = (bundle.rootfs().join("swapped"), bundle.rootfs().join("other"));
+    fs::create_dir(&folder).expect("mkdir");
+    symlink(host.path(), &link).expect("link");
+    let stockade = Stockade::new();
+    let before = Snapshot::take();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+            while !done.load(Ordering::Relaxed) {
+                nix::fcntl::renameat2(nix::fcntl::AT_FDCWD, &folder, nix::fcntl::AT_FDCWD, &link, flags)
+                    .expect("swap");
+            }
+        });
+        for _ in 0..3 {
+            // Whether it comes to be depends on who is faster; where it would be does not.
+            stockade.run_bundle(&bundle, "swapped");
+            stockade.run(&["delete", "--force", "swapped"]).success();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(fs::read_dir(host.path()).expect("folder").next().is_none(), "made outside of the image");
+    before.assert_same_now();
+}
+
+#[test]
+fn mounts_that_cannot_be_are_named() {
+    let refused = |entry: Value, words: &[&str]| {
+        let bundle = Bundle::busybox(&["true"]).edit(|config| mount(config, entry));
+        let before = Snapshot::take();
+        Stockade::new().run_bundle(&bundle, "refused").failure(1, words);
+        before.assert_same_now();
+    };
+    let proc_bind = |options: Value| json!({ "destination": "/x", "source": "/proc", "options": options });
+    let mapping = json!([{ "containerID": 0, "hostID": 5, "size": 1 }]);
+    refused(json!({ "destination": "/x", "type": "nofs", "source": "x" }), &["mounts[7]", "type \"nofs\""]);
+    refused(json!({ "destination": "/x" }), &["mounts[7].type", "missing"]);
+    refused(proc_bind(json!(["bind", "idmap"])), &["mounts[7].options", "uidMappings"]);
+    refused(proc_bind(json!(["bind", "idmap=uids=0-5-1"])), &["mounts[7].options", "idmap=uids=0-5-1"]);
+    let mut one_sided = proc_bind(json!(["bind", "idmap"]));
+    one_sided["uidMappings"] = mapping.clone();
+    refused(one_sided.clone(), &["mounts[7].gidMappings", "missing"]);
+    one_sided["gidMappings"] = mapping;
+    refused(one_sided.clone(), &["mounts[7].source", "/proc", "IDs", "file system is proc"]);
+    one_sided["uidMappings"][0]["size"] = json!(0);
+    refused(one_sided.clone(), &["mounts[7].uidMappings[0]", "size 0"]);
+    one_sided["uidMappings"][0]["size"] = json!(1);
+    one_sided["type"] = "tmpfs".into();
+    one_sided["options"] = json!(["idmap"]);
+    refused(one_sided, &["mounts[7].options", "bind mount"]);
+    refused(
+        json!({ "destination": "/x", "type": "tmpfs", "source": "x", "options": ["size=nonsense"] }),
+        &["mounts[7]", "tmpfs", "/x"],
+    );
+    refused(
+        json!({ "destination": "/etc/passwd/x", "type": "tmpfs", "source": "x" }),
+        &["mounts[7]", "/etc/passwd/x"],
+    );
+}
