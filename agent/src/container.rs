@@ -9,10 +9,10 @@ use std::{fs::File, rc::Rc};
 
 use stockade_protocol::{
     agent::{ProcessId, Response},
-    container::{DeviceRule, IdMappings, Namespaces, SeccompFilter},
+    container::{DeviceRule, IdMappings, MemoryPolicy, Namespaces, SeccompFilter},
 };
 
-use crate::{cgroup::Cgroup, poller::Token};
+use crate::{cgroup::Cgroup, init::ForAll, poller::Token};
 
 /// One container.
 #[derive(Debug)]
@@ -29,6 +29,10 @@ pub struct Container {
     pub namespaces: Namespaces,
     /// The IDs of its user namespace, if it has one.
     pub id_mappings: Option<IdMappings>,
+    /// The execution domain of its processes.
+    pub personality: Option<u32>,
+    /// The memory policy of its processes.
+    pub memory_policy: Option<MemoryPolicy>,
     /// Its processes are frozen.
     pub frozen: bool,
     /// Set while they are being frozen or thawed.
@@ -40,6 +44,16 @@ pub struct Container {
 }
 
 impl Container {
+    /// What holds for every process of it.
+    pub fn for_all(&self) -> ForAll<'_> {
+        ForAll {
+            seccomp: &self.seccomp,
+            personality: self.personality,
+            memory_policy: self.memory_policy.as_ref(),
+            ids: self.id_mappings.as_ref(),
+        }
+    }
+
     /// Whether its processes are frozen, or are about to be or not to be.
     pub fn is_paused(&self) -> bool {
         self.frozen || self.freezing.is_some()

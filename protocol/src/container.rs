@@ -46,6 +46,19 @@ pub struct Container {
     pub start_hooks: Vec<Hook>,
     /// It gets an sd_notify(3) socket at [`crate::agent::NOTIFY_SOCKET`], and its init's environment names it.
     pub notify: bool,
+    /// `linux.personality` as personality(2) takes it, for all its processes.
+    pub personality: Option<u32>,
+    /// `linux.memoryPolicy`, for all its processes.
+    pub memory_policy: Option<MemoryPolicy>,
+}
+
+/// A memory policy as set_mempolicy(2) takes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPolicy {
+    /// `MPOL_*` with `MPOL_F_*`.
+    pub mode: u32,
+    /// Memory nodes: node n is bit n % 64 of word n / 64.
+    pub nodes: Vec<u64>,
 }
 
 /// A seccomp filter, compiled for the guest's architecture.
@@ -141,6 +154,40 @@ pub struct Process {
     pub terminal: Option<WindowSize>,
     /// Descriptors from 3 on.
     pub streams: Vec<StreamKind>,
+    /// Its share of CPU and disk.
+    pub scheduling: Scheduling,
+}
+
+/// `process.scheduler`, `process.ioPriority` and `process.execCPUAffinity`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduling {
+    /// As in sched_setattr(2); `None` leaves the guest's default.
+    pub scheduler: Option<Scheduler>,
+    /// As ioprio_set(2) takes it: class << 13 | level.
+    pub io_priority: Option<u16>,
+    /// CPUs on which an exec begins: CPU n is bit n % 64 of word n / 64. Empty for every CPU.
+    pub initial_cpus: Vec<u64>,
+    /// CPUs on which an exec's program runs, likewise.
+    pub final_cpus: Vec<u64>,
+}
+
+/// `struct sched_attr` of sched_setattr(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduler {
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// -20 to 19.
+    pub nice: i32,
+    /// Of the real-time policies, 1 to 99.
+    pub priority: u32,
+    /// CPU time in every period, in nanoseconds.
+    pub runtime_ns: u64,
+    /// In how much of every period it is needed, in nanoseconds.
+    pub deadline_ns: u64,
+    /// In nanoseconds.
+    pub period_ns: u64,
 }
 
 /// A descriptor beyond the standard ones, of which the process has one end and the host the other.

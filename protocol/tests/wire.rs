@@ -12,9 +12,9 @@ use stockade_protocol::{
         WindowSize,
     },
     container::{
-        Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Hook, IdMapping, IdMappings, Mount,
-        MountSource, Namespace, Namespaces, Process, Rlimit, Rootfs, SeccompFilter, StreamKind, TimeOffset,
-        User,
+        Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Hook, IdMapping, IdMappings,
+        MemoryPolicy, Mount, MountSource, Namespace, Namespaces, Process, Rlimit, Rootfs, Scheduler,
+        Scheduling, SeccompFilter, StreamKind, TimeOffset, User,
     },
     frame::{self, FrameBuffer, FrameError, GUEST_LIMIT, HOST_LIMIT},
     vmm,
@@ -81,6 +81,20 @@ fn container() -> Container {
             oom_score_adj: Some(-500),
             terminal: Some(WindowSize { rows: 24, columns: 80 }),
             streams: vec![StreamKind::Input, StreamKind::Output, StreamKind::Socket],
+            scheduling: Scheduling {
+                scheduler: Some(Scheduler {
+                    policy: 6,
+                    flags: 1,
+                    nice: -20,
+                    priority: 99,
+                    runtime_ns: 1,
+                    deadline_ns: 2,
+                    period_ns: 300,
+                }),
+                io_priority: Some(2 << 13 | 7),
+                initial_cpus: vec![3],
+                final_cpus: vec![0, 1],
+            },
         },
         namespaces: Namespaces {
             pid: Namespace::New,
@@ -133,6 +147,8 @@ fn container() -> Container {
             state: "{}".into(),
         }],
         notify: true,
+        personality: Some(8),
+        memory_policy: Some(MemoryPolicy { mode: 0x8002, nodes: vec![5] }),
     }
 }
 
@@ -172,7 +188,7 @@ fn greetings() {
 fn requests() {
     golden(
         Request::Create(Box::new(container())),
-        "f0000000000263310963312f726f6f74667301808011020a2f6574632f686f737473000463312f308120018080200000052f70726f63010470726f630470726f63000003613d6201010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e707011850030001020100020173010101020174010100e8070500010209060101680001062f6465762f780107ac02b003000604702f63310108706964732e6d617801390101010001010001000101e8070103612e62013101022f6d01022f72010208060000000000ff7f01022f680101680103453d6601ac02027b7d01",
+        "0a010000000263310963312f726f6f74667301808011020a2f6574632f686f737473000463312f308120018080200000052f70726f63010470726f630470726f63000003613d6201010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e7070118500300010201060127630102ac020187800101030200010100020173010101020174010100e8070500010209060101680001062f6465762f780107ac02b003000604702f63310108706964732e6d617801390101010001010001000101e8070103612e62013101022f6d01022f72010208060000000000ff7f01022f680101680103453d6601ac02027b7d010108018280020105",
     );
     golden(Request::Start(process_id()), "050000000102633100");
     golden(Request::Signal { container: "c1".into(), signal: 15, all: true }, "06000000020263311e01");
@@ -182,7 +198,7 @@ fn requests() {
         Exec { id: exec_id(), process: container().process, cgroup: Some("sub".into()), ignore_paused: true };
     golden(
         Request::Exec(Box::new(exec)),
-        "4400000005026331010165010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e70701185003000102010373756201",
+        "5600000005026331010165010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e7070118500300010201060127630102ac02018780010103020001010373756201",
     );
     golden(Request::Pause { container: "c1".into() }, "0400000006026331");
     golden(Request::Resume { container: "c1".into() }, "0400000007026331");

@@ -1,11 +1,16 @@
 //! The bundle: a folder with a config.json (runtime-spec "Filesystem Bundle").
 
+mod specification;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub use specification::HwConfig;
 
 /// The configuration's name in a bundle.
 pub const CONFIG: &str = "config.json";
@@ -22,6 +27,10 @@ pub struct Bundle {
     pub spec: Spec,
     /// Its root file system: absolute and a folder.
     pub rootfs: PathBuf,
+    /// `vm.hwConfig`, which is not in `spec`.
+    pub hw_config: Option<HwConfig>,
+    /// What of the configuration was ignored, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Why a bundle cannot be used.
@@ -83,10 +92,16 @@ impl Bundle {
             fs::canonicalize(path).map_err(|cause| BundleError::Folder { path: path.to_owned(), cause })?;
         let file = config.map_or_else(|| folder.join(CONFIG), Path::to_owned);
         let text = read(&file).map_err(|cause| BundleError::Read { path: file.clone(), cause })?;
-        let spec: Spec = parse(&text).map_err(|problem| BundleError::Json { path: file, problem })?;
+        let json = |problem| BundleError::Json { path: file.clone(), problem };
+        let mut warnings = Vec::new();
+        let spec: Spec = parse_adapted(&text, |spec| spec.get_mut("process"), &mut warnings).map_err(json)?;
         check_version(spec.version())?;
         let rootfs = rootfs(&folder, &spec)?;
-        Ok(Self { path: folder, spec, rootfs })
+        let hw_config = match spec.vm() {
+            Some(_) => parse::<specification::Rest>(&text).map_err(json)?.hw_config(),
+            None => None,
+        };
+        Ok(Self { path: folder, spec, rootfs, hw_config, warnings })
     }
 }
 
@@ -100,6 +115,30 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it has {length} bytes, more than {LONGEST}")));
     }
     fs::read(path)
+}
+
+/// Parses a `process` by itself; what of it is ignored is added to `warnings`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_process(text: &[u8], warnings: &mut Vec<String>) -> Result<Process, String> {
+    parse_adapted(text, |process| Some(process), warnings)
+}
+
+/// As [`parse`]; where that fails, what can be adapted to the crate's types is. `process` finds it in the whole.
+fn parse_adapted<T: DeserializeOwned>(
+    text: &[u8],
+    process: impl FnOnce(&mut Value) -> Option<&mut Value>,
+    warnings: &mut Vec<String>,
+) -> Result<T, String> {
+    parse(text).or_else(|problem| {
+        let Ok(given) = serde_json::from_slice::<Value>(text) else { return Err(problem) };
+        let mut adapted = given.clone();
+        if let Some(process) = process(&mut adapted) {
+            specification::adapt_process(process, warnings);
+        }
+        if adapted == given { Err(problem) } else { parse(adapted.to_string().as_bytes()) }
+    })
 }
 
 /// Parses config.json or a part of it; an error names the JSON path. Only a failure is parsed a second time, with path

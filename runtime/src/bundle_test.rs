@@ -94,3 +94,37 @@ proptest! {
         let _ = parse::<Spec>(&bytes);
     }
 }
+
+#[test]
+fn what_the_specification_and_runc_know_and_the_crate_does_not_is_understood() {
+    let mut warnings = Vec::new();
+    let text = br#"{ "cwd": "/", "user": {},
+        "capabilities": { "bounding": ["CAP_KILL", "CAP_FLY"], "ambient": ["CAP_FLY"] },
+        "scheduler": { "policy": "SCHED_BATCH", "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN"] },
+        "execCPUAffinity": { "initial": "", "final": "0" } }"#;
+    let process = parse_process(text, &mut warnings).unwrap();
+    assert_eq!(warnings, ["process.capabilities: ignored unknown capabilities: CAP_FLY"]);
+    let bounding = process.capabilities().as_ref().unwrap().bounding().clone().unwrap();
+    assert_eq!(bounding.len(), 1);
+    assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 2);
+    // What is wrong besides is found where it is.
+    let text = br#"{ "capabilities": { "bounding": ["CAP_FLY"] }, "cwd": 5, "user": {} }"#;
+    assert!(parse_process(text, &mut warnings).unwrap_err().contains("cwd"));
+}
+
+#[test]
+fn the_hardware_of_a_vm_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("rootfs")).unwrap();
+    let load = |hw_config: &str| {
+        let text = format!(
+            r#"{{"ociVersion":"1.3.0","root":{{"path":"rootfs"}},"vm":{{"kernel":{{"path":""}},"hwConfig":{hw_config}}}}}"#
+        );
+        fs::write(folder.path().join(CONFIG), text).unwrap();
+        Bundle::load(folder.path(), None)
+    };
+    let hw_config = load(r#"{"vcpus":1,"memory":1048576}"#).unwrap().hw_config.unwrap();
+    assert_eq!((hw_config.vcpus, hw_config.memory), (Some(1), Some(1 << 20)));
+    let error = load(r#"{"vcpus":"many"}"#).unwrap_err().to_string();
+    assert!(error.contains("vm.hwConfig.vcpus: "), "{error}");
+}

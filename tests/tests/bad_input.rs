@@ -44,7 +44,6 @@ fn a_value_that_cannot_be_names_its_path() {
         |c| c["process"]["rlimits"][0]["type"] = "RLIMIT_X".into(),
         &["process.rlimits", "RLIMIT_X"],
     );
-    refused_edit(|c| c["process"]["capabilities"]["bounding"] = json!(["CAP_X"]), &["CAP_X"]);
     refused_edit(|c| c["mounts"][1]["destination"] = "dev".into(), &["mounts[1].destination"]);
     refused_edit(
         |c| c["linux"]["resources"]["memory"] = json!({ "limit": 4096 }),

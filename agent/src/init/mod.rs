@@ -5,7 +5,7 @@
 use std::{ffi::CString, fs::File};
 
 use nix::{sched::CloneFlags, unistd::fork};
-use stockade_protocol::container::{Container, IdMappings, Process, SeccompFilter};
+use stockade_protocol::container::{Container, IdMappings, MemoryPolicy, Process, SeccompFilter};
 
 use crate::{
     clone::Fork,
@@ -14,22 +14,27 @@ use crate::{
 
 mod capabilities;
 mod copy_up;
+mod cpu_affinity;
 mod credentials;
 mod descriptors;
 mod devices;
 mod environment;
 mod executable;
 mod hostname;
+mod io_priority;
 mod masked_paths;
+mod memory_policy;
 mod mounts;
 mod namespaces;
 mod notify;
 mod oom_score;
+mod personality;
 mod program;
 mod report;
 mod resolve;
 mod rlimits;
 mod rootfs;
+mod scheduler;
 mod seccomp;
 mod signals;
 mod start_hooks;
@@ -37,6 +42,7 @@ mod sysctl;
 mod terminal;
 mod time_namespace;
 mod user_namespace;
+mod working_folder;
 
 pub use namespaces::Joined;
 pub use program::{Spawned, Surroundings, is_container_process};
@@ -45,11 +51,29 @@ pub use rlimits::MOST_OPEN_FILES;
 
 use self::{program::Job, user_namespace::Prepared};
 
+/// What holds for every process of a container.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ForAll<'a> {
+    /// `linux.seccomp`
+    pub seccomp: &'a [SeccompFilter],
+    /// `linux.personality`
+    pub personality: Option<u32>,
+    /// `linux.memoryPolicy`
+    pub memory_policy: Option<&'a MemoryPolicy>,
+    /// The IDs of its user namespace, if it has one.
+    pub ids: Option<&'a IdMappings>,
+}
+
 /// Clones a container's init, which builds the container.
 pub fn spawn_init(spec: &Container, joined: &Joined, cgroup: &File) -> Result<Spawned> {
     let job = Job {
         process: &spec.process,
-        seccomp: &spec.seccomp,
+        for_all: ForAll {
+            seccomp: &spec.seccomp,
+            personality: spec.personality,
+            memory_policy: spec.memory_policy.as_ref(),
+            ids: spec.id_mappings.as_ref(),
+        },
         hooks: &spec.start_hooks,
         owner: outside(&spec.process, spec.id_mappings.as_ref())?,
     };
@@ -69,26 +93,21 @@ pub fn spawn_init(spec: &Container, joined: &Joined, cgroup: &File) -> Result<Sp
 }
 
 /// Clones another process of a container, whose namespaces it joins; of none, it stays in the guest's own.
-pub fn spawn_exec(
-    process: &Process,
-    seccomp: &[SeccompFilter],
-    ids: Option<&IdMappings>,
-    joined: &Joined,
-    cgroup: &File,
-) -> Result<Spawned> {
-    let job = Job { process, seccomp, hooks: &[], owner: outside(process, ids)? };
+pub fn spawn_exec(process: &Process, for_all: ForAll<'_>, joined: &Joined, cgroup: &File) -> Result<Spawned> {
+    let mapped = for_all.ids.is_some();
+    let job = Job { process, for_all, hooks: &[], owner: outside(process, for_all.ids)? };
     let fork = || joined.fork_into(CloneFlags::empty(), cgroup);
     program::spawn(
         &job,
         fork,
         |_| Ok(()),
         |()| {
-            if ids.is_some() {
+            if mapped {
                 // The guest's root can do this, and the container's may not.
                 rlimits::raise(&process.rlimits)?;
             }
             joined.enter()?;
-            if ids.is_some() {
+            if mapped {
                 user_namespace::become_root()?;
             }
             let open = |size| terminal::open(&rootfs::current()?, size, process.user.uid);

@@ -16,13 +16,14 @@ use nix::{
         prctl,
         stat::{Mode, umask},
     },
-    unistd::{Pid, chdir, execve, setsid},
+    unistd::{Pid, execve, setsid},
 };
-use stockade_protocol::container::{Hook, Process, SeccompFilter};
+use stockade_protocol::container::{Hook, Process};
 
 use super::{
-    c_strings, capabilities, credentials, descriptors::Kept, environment, executable, oom_score, report,
-    rlimits, seccomp, signals, start_hooks,
+    ForAll, c_strings, capabilities, cpu_affinity, credentials, descriptors::Kept, environment, executable,
+    io_priority, memory_policy, oom_score, personality, report, rlimits, scheduler, seccomp, signals,
+    start_hooks, working_folder,
 };
 use crate::{
     clone::Fork,
@@ -65,8 +66,8 @@ pub struct Surroundings {
 pub struct Job<'a> {
     /// `process`.
     pub process: &'a Process,
-    /// Its seccomp filters.
-    pub seccomp: &'a [SeccompFilter],
+    /// What holds for every process of its container.
+    pub for_all: ForAll<'a>,
     /// What is run between its start and its program.
     pub hooks: &'a [Hook],
     /// `process.user.uid` as the guest knows it.
@@ -136,21 +137,29 @@ fn prepare_and_execute(
     channel: &OwnedFd,
     surround: impl FnOnce() -> Result<Surroundings>,
 ) -> Result<Infallible> {
-    let Job { process, seccomp, hooks, owner: _ } = *job;
+    let Job { process, for_all, hooks, owner: _ } = *job;
     umask(Mode::empty());
+    cpu_affinity::begin(&process.scheduling)?;
     oom_score::apply(process.oom_score_adj)?;
-    let surroundings = surround()?;
+    rlimits::make_room(&process.rlimits)?;
+    let mut surroundings = surround()?;
 
     let env = environment::prepare(process, surroundings.notify.is_some())?;
+    memory_policy::apply(for_all.memory_policy, &mut surroundings.warnings)?;
+    personality::apply(for_all.personality)?;
+    cpu_affinity::finish(&process.scheduling)?;
+    scheduler::apply(process.scheduling.scheduler.as_ref())?;
+    io_priority::apply(process.scheduling.io_priority)?;
     rlimits::apply(&process.rlimits)?;
     if process.no_new_privileges {
         prctl::set_no_new_privs().or_internal(|| "set no_new_privs".to_owned())?;
     }
-    let needs_privilege = !seccomp.is_empty() && !process.no_new_privileges;
+    let needs_privilege = !for_all.seccomp.is_empty() && !process.no_new_privileges;
+    let folder = working_folder::enter_early(&process.cwd)?;
     let capabilities = capabilities::limit(process.capabilities, needs_privilege)?;
     credentials::apply(&process.user)?;
     capabilities.apply()?;
-    chdir(process.cwd.as_str()).or_spec(|| format!("change to the working folder {:?}", process.cwd))?;
+    folder.enter()?;
     let program = executable::find(process)?;
     let args = c_strings("process.args", &process.args)?;
 
@@ -162,7 +171,7 @@ fn prepare_and_execute(
     if needs_privilege {
         capabilities::be_allowed_to_load_a_filter()?;
     }
-    seccomp::load(seccomp)?;
+    seccomp::load(for_all.seccomp)?;
     execute(&program, &args, &env)
 }
 

@@ -32,17 +32,35 @@ pub fn raise(rlimits: &[Rlimit]) -> Result<()> {
     })
 }
 
+/// The most open files that any process may have, as the kernel has it.
+const NR_OPEN: &str = "/proc/sys/fs/nr_open";
+
+/// Lets there be more open files than the kernel has a place for, where they are asked for; the guest's /proc is
+/// still in reach.
+pub fn make_room(rlimits: &[Rlimit]) -> Result<()> {
+    let files = rlimits.iter().find(|limit| limit.resource == libc::RLIMIT_NOFILE);
+    let Some(most) = files.map(|limit| limit.hard).filter(|hard| *hard > MOST_OPEN_FILES) else {
+        return Ok(());
+    };
+    let room = std::fs::read_to_string(NR_OPEN).or_internal(|| format!("read {NR_OPEN}"))?;
+    if room.trim().parse().is_ok_and(|room: u64| room >= most) {
+        return Ok(());
+    }
+    std::fs::write(NR_OPEN, most.to_string())
+        .or_spec(|| format!("process.rlimits: RLIMIT_NOFILE: make room for {most} open files"))
+}
+
 /// Sets them, and takes back the agent's own.
 pub fn apply(rlimits: &[Rlimit]) -> Result<()> {
     if rlimits.iter().all(|limit| limit.resource != libc::RLIMIT_NOFILE) {
         setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, MOST_OPEN_FILES)
             .or_internal(|| "limit the open files".to_owned())?;
     }
-    for limit in rlimits {
+    for (index, limit) in rlimits.iter().enumerate() {
         let value = libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard };
         // SAFETY: the kernel only reads the structure, and rejects a resource that it does not know.
         Errno::result(unsafe { libc::setrlimit(limit.resource, &raw const value) }).or_spec(|| {
-            format!("set process.rlimits, resource {} to {}:{}", limit.resource, limit.soft, limit.hard)
+            format!("process.rlimits[{index}]: set limit {} to {}:{}", limit.resource, limit.soft, limit.hard)
         })?;
     }
     Ok(())

@@ -51,6 +51,8 @@ impl Server {
             seccomp: spec.seccomp,
             namespaces: spec.namespaces,
             id_mappings: spec.id_mappings,
+            personality: spec.personality,
+            memory_policy: spec.memory_policy,
             frozen: false,
             freezing: None,
             audience: Audience::default(),

@@ -9,7 +9,7 @@ use crate::{
     boot,
     cgroup::Cgroup,
     error::{ErrorKind, Result, error},
-    init::{self, Joined, Spawned},
+    init::{self, ForAll, Joined, Spawned},
     poller::Token,
     process::Phase,
 };
@@ -47,7 +47,7 @@ impl Server {
         if id == GUEST {
             boot::provide_devices()?;
             let cgroup = Cgroup::root().open()?;
-            return init::spawn_exec(&exec.process, &[], None, &Joined::default(), &cgroup);
+            return init::spawn_exec(&exec.process, ForAll::default(), &Joined::default(), &cgroup);
         }
         let (phase, init) = (self.phase(id)?, self.container(id)?.init.clone());
         let init = self.process(&init)?.1.pid;
@@ -63,7 +63,6 @@ impl Server {
             None => container.cgroup.open()?,
         };
         let joined = Joined::all_of(init, &container.namespaces);
-        let ids = container.id_mappings.as_ref();
-        init::spawn_exec(&exec.process, &container.seccomp, ids, &joined, &cgroup)
+        init::spawn_exec(&exec.process, container.for_all(), &joined, &cgroup)
     }
 }

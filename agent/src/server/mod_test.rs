@@ -125,6 +125,8 @@ impl Guest {
             seccomp: vec![],
             namespaces: stockade_protocol::container::Namespaces::default(),
             id_mappings: None,
+            personality: None,
+            memory_policy: None,
             frozen: false,
             freezing: None,
             audience: Audience::default(),
@@ -487,6 +489,7 @@ fn an_exec_needs_a_name_of_its_own_and_a_container_that_has_not_ended() {
             oom_score_adj: None,
             terminal: None,
             streams: vec![],
+            scheduling: Default::default(),
         };
         let exec = Exec { id, process, cgroup: None, ignore_paused: false };
         kind(guest.ask(&mut control, Request::Exec(Box::new(exec))))

@@ -101,7 +101,9 @@ impl Exec {
     fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         self.mention_unused();
         let visit = Visit::peek(globals, &self.id)?;
-        let (process, warnings) = lower::lower_process(&self.process(&visit)?)?;
+        let mut warnings = Vec::new();
+        let process = self.process(&visit, &mut warnings)?;
+        let process = lower::lower_process(&process, &visit.record.annotations, &mut warnings)?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let cgroup = self.cgroup.as_deref().map(|path| path.trim_matches('/').to_owned());
         let executed = life_cycle::exec(&Request {
@@ -132,12 +134,13 @@ impl Exec {
     }
 
     /// What is to be executed, as config.json would say it.
-    fn process(&self, visit: &Visit) -> anyhow::Result<Process> {
+    fn process(&self, visit: &Visit, warnings: &mut Vec<String>) -> anyhow::Result<Process> {
         if let Some(path) = &self.process {
             if !self.command.is_empty() {
                 anyhow::bail!("--process: the file names the command, so there can be none beside it");
             }
-            let mut process = read_process(path)?;
+            let mut process = read_process(path, warnings)?;
+            complete(&mut process, visit.folder.read_process()?);
             if self.tty {
                 process.set_terminal(Some(true));
             }
@@ -190,9 +193,41 @@ impl Exec {
     }
 }
 
-fn read_process(path: &Path) -> anyhow::Result<Process> {
+fn read_process(path: &Path, warnings: &mut Vec<String>) -> anyhow::Result<Process> {
     let text = bundle::read(path).with_context(|| format!("--process: cannot read {}", path.display()))?;
-    bundle::parse(&text).map_err(|problem| anyhow::anyhow!("--process: {}: {problem}", path.display()))
+    bundle::parse_process(&text, warnings)
+        .map_err(|problem| anyhow::anyhow!("--process: {}: {problem}", path.display()))
+}
+
+/// What the file does not say is as config.json says it, as with runc: limits of the container are limits of every
+/// process in it.
+fn complete(process: &mut Process, config: Process) {
+    let is_none = |list: &Option<Vec<_>>| list.as_ref().is_none_or(Vec::is_empty);
+    if is_none(process.rlimits()) {
+        process.set_rlimits(config.rlimits().clone());
+    }
+    if process.capabilities().is_none() {
+        process.set_capabilities(config.capabilities().clone());
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(config.oom_score_adj());
+    }
+    if process.scheduler().is_none() {
+        process.set_scheduler(config.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*config.io_priority());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(config.exec_cpu_affinity().clone());
+    }
+    let is_empty = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+    if is_empty(process.apparmor_profile()) {
+        process.set_apparmor_profile(config.apparmor_profile().clone());
+    }
+    if is_empty(process.selinux_label()) {
+        process.set_selinux_label(config.selinux_label().clone());
+    }
 }
 
 /// Each variable once: programs read the first of two.

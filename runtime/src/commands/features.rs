@@ -44,7 +44,10 @@ fn features() -> Value {
             "apparmor": off,
             "selinux": off,
             "intelRdt": off,
-            "memoryPolicy": { "modes": [], "flags": [] },
+            "memoryPolicy": {
+                "modes": lower::MEMORY_POLICY_MODES.map(|(mode, _)| mode),
+                "flags": lower::MEMORY_POLICY_FLAGS.map(|(flag, _)| flag),
+            },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": off,
         },

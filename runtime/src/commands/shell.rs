@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use stockade_protocol::agent::{GUEST, SHARES, WindowSize};
-use stockade_protocol::container::{Process, User};
+use stockade_protocol::container::{Process, Scheduling, User};
 
 use crate::cli::Globals;
 use crate::config::Config;
@@ -111,6 +111,7 @@ impl<'a> Share<'a> {
             oom_score_adj: None,
             terminal,
             streams: Vec::new(),
+            scheduling: Scheduling::default(),
         }
     }
 }

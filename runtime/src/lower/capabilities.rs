@@ -48,15 +48,30 @@ pub const NAMES: [Capability; 41] = [
     Capability::CheckpointRestore,
 ];
 
-/// The five sets as bits.
-pub fn lower(sets: &LinuxCapabilities) -> Capabilities {
+/// The five sets as bits. A capability can be ambient only if it is inheritable and permitted too: the others are left
+/// out, with a warning, as runc does.
+pub fn lower(sets: &LinuxCapabilities, warnings: &mut Vec<String>) -> Capabilities {
+    let (inheritable, permitted) = (bits(sets.inheritable()), bits(sets.permitted()));
+    let ambient = bits(sets.ambient());
+    let possible = ambient & inheritable & permitted;
+    if possible != ambient {
+        let names: Vec<String> = names(ambient & !possible).collect();
+        warnings.push(format!(
+            "process.capabilities.ambient: ignored what is not inheritable and permitted too: {}",
+            names.join(", ")
+        ));
+    }
     Capabilities {
         bounding: bits(sets.bounding()),
         effective: bits(sets.effective()),
-        inheritable: bits(sets.inheritable()),
-        permitted: bits(sets.permitted()),
-        ambient: bits(sets.ambient()),
+        inheritable,
+        permitted,
+        ambient: possible,
     }
+}
+
+fn names(bits: u64) -> impl Iterator<Item = String> {
+    NAMES.iter().enumerate().filter(move |(n, _)| bits & 1 << n != 0).map(|(_, name)| format!("CAP_{name}"))
 }
 
 fn bits(names: &Option<Names>) -> u64 {
@@ -67,6 +82,17 @@ fn bits(names: &Option<Names>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_ambient_is_left_out_and_named() {
+        let both = Some(Names::from([Capability::Chown, Capability::Kill]));
+        let mut sets = LinuxCapabilities::default();
+        sets.set_permitted(both.clone()).set_ambient(both);
+        sets.set_inheritable(Some(Names::from([Capability::Kill])));
+        let mut warnings = Vec::new();
+        assert_eq!(lower(&sets, &mut warnings).ambient, 1 << 5);
+        assert!(warnings[0].ends_with(": CAP_CHOWN"), "{warnings:?}");
+    }
 
     #[test]
     fn bits_are_the_kernels() {

@@ -7,19 +7,26 @@ mod capabilities;
 mod cgroup;
 mod devices;
 mod hooks;
+mod host_only;
+mod memory_policy;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod number_list;
+mod personality;
 mod process;
 mod rlimits;
+mod scheduling;
 pub mod seccomp;
 #[cfg(test)]
 mod seccomp_fixture;
 mod seccomp_program;
+mod security_labels;
 mod time_offsets;
 mod unapplied;
 mod user_namespace;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -34,6 +41,7 @@ use namespaces::Placed;
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroup::{HostCgroup, Limits, limits};
 pub use hooks::STAGES as HOOKS;
+pub use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub use mount_options::options as mount_option_names;
 pub use namespaces::{APPLIED as NAMESPACES, NetworkNamespace};
 pub use user_namespace::{UserNamespace, text as id_map};
@@ -101,7 +109,10 @@ pub const ROOTFS_SHARE: &str = "rootfs";
 pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> Result<Lowered, SpecError> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
-    let mut warnings = unapplied::warnings(spec);
+    let mut warnings = bundle.warnings.clone();
+    warnings.extend(unapplied::warnings(spec));
+    security_labels::check(spec, &mut warnings)?;
+    host_only::refuse(linux)?;
     let Placed { guest: mut namespaces, network, user } = namespaces::lower(linux, peers, &mut warnings)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let limits = cgroup::lower(resources, id, &mut warnings)?;
@@ -154,6 +165,8 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
             seccomp: Vec::new(),
             start_hooks: Vec::new(),
             notify: false,
+            personality: personality::lower(linux)?,
+            memory_policy: memory_policy::lower(linux)?,
         },
         trees,
         seccomp: seccomp::Profile::check(linux)?,
@@ -169,14 +182,18 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
     })
 }
 
-/// Translates the process of an exec; with what it asks for and does not get.
+/// Translates the process of an exec in a container with these annotations; what it asks for and does not get is added
+/// to `warnings`.
 ///
 /// # Errors
 /// A [`SpecError`] that names the property.
-pub fn lower_process(spec: &oci_spec::runtime::Process) -> Result<(Process, Vec<String>), SpecError> {
-    let mut warnings = unapplied::process_warnings(spec);
-    let process = process::lower(Some(spec), &mut warnings)?;
-    Ok((process, warnings))
+pub fn lower_process(
+    spec: &oci_spec::runtime::Process,
+    annotations: &HashMap<String, String>,
+    warnings: &mut Vec<String>,
+) -> Result<Process, SpecError> {
+    security_labels::check_process(spec, Some(annotations), warnings)?;
+    process::lower(Some(spec), warnings)
 }
 
 /// Path of a tree below the share's root.

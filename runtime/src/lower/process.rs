@@ -1,10 +1,12 @@
 //! `process`: program, environment, working folder, credentials.
 
+use std::collections::HashSet;
+
 use oci_spec::runtime::Process as Spec;
 use stockade_protocol::agent::WindowSize;
 use stockade_protocol::container::{Process, User};
 
-use super::{absolute, capabilities, rlimits};
+use super::{absolute, capabilities, rlimits, scheduling};
 use crate::bundle::SpecError;
 
 /// The container's init.
@@ -18,13 +20,6 @@ pub fn lower(process: Option<&Spec>, warnings: &mut Vec<String>) -> Result<Proce
         return Err(SpecError::new("process.args", "must name a program"));
     }
     strings(&args, "process.args")?;
-    let env = process.env().clone().unwrap_or_default();
-    strings(&env, "process.env")?;
-    let (env, malformed): (Vec<_>, Vec<_>) =
-        env.into_iter().partition(|entry| entry.find('=').is_some_and(|at| at > 0));
-    if !malformed.is_empty() {
-        warnings.push(format!("process.env: ignored entries without NAME=: {malformed:?}"));
-    }
     if process.cwd().as_os_str().is_empty() {
         return Err(SpecError::new("process.cwd", "is missing or empty"));
     }
@@ -34,16 +29,38 @@ pub fn lower(process: Option<&Spec>, warnings: &mut Vec<String>) -> Result<Proce
     }
     Ok(Process {
         args,
-        env,
+        env: environment(process)?,
         cwd: absolute(process.cwd(), "process.cwd")?,
         user: user(process)?,
-        capabilities: process.capabilities().as_ref().map(capabilities::lower),
+        capabilities: process.capabilities().as_ref().map(|sets| capabilities::lower(sets, warnings)),
         rlimits: rlimits::lower(process.rlimits().as_deref().unwrap_or_default())?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj,
         terminal: process.terminal().unwrap_or(false).then(|| window(process)),
         streams: Vec::new(),
+        scheduling: scheduling::lower(process)?,
     })
+}
+
+/// Each variable once, as it was set last: programs disagree on which of two counts.
+fn environment(process: &Spec) -> Result<Vec<String>, SpecError> {
+    let given = process.env().as_deref().unwrap_or_default();
+    strings(given, "process.env")?;
+    let mut env: Vec<String> = Vec::with_capacity(given.len());
+    let mut names = HashSet::new();
+    for (index, entry) in given.iter().enumerate().rev() {
+        let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(SpecError::new(
+                format!("process.env[{index}]"),
+                format!("{entry:?} is not NAME=value"),
+            ));
+        };
+        if names.insert(name) {
+            env.push(entry.clone());
+        }
+    }
+    env.reverse();
+    Ok(env)
 }
 
 fn strings(strings: &[String], property: &str) -> Result<(), SpecError> {

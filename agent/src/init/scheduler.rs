@@ -1,0 +1,46 @@
+//! `process.scheduler`, by sched_setattr(2).
+
+use nix::errno::Errno;
+use stockade_protocol::container::Scheduler;
+
+use crate::error::{AgentError, Context, ErrorKind, Result, error};
+
+/// `struct sched_attr` of linux/sched/types.h, first published size.
+#[repr(C)]
+struct Attributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Schedules the calling process so; what it executes and forks inherits that.
+pub fn apply(scheduler: Option<&Scheduler>) -> Result<()> {
+    let Some(scheduler) = scheduler else { return Ok(()) };
+    let attributes = Attributes {
+        size: size_of::<Attributes>() as u32,
+        policy: scheduler.policy,
+        flags: scheduler.flags,
+        nice: scheduler.nice,
+        priority: scheduler.priority,
+        runtime: scheduler.runtime_ns,
+        deadline: scheduler.deadline_ns,
+        period: scheduler.period_ns,
+    };
+    // SAFETY: the kernel reads as many bytes of the structure as its first field says, and may write that field.
+    match Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }) {
+        Err(Errno::EOPNOTSUPP) => Err(lacking()),
+        done => done.map(drop).or_spec(|| "process.scheduler".to_owned()),
+    }
+}
+
+fn lacking() -> AgentError {
+    error(
+        ErrorKind::Spec,
+        "process.scheduler.flags: the guest's kernel has no utilisation clamping (CONFIG_UCLAMP_TASK)",
+    )
+}
