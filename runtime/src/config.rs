@@ -59,6 +59,22 @@ pub struct Config {
     pub memory_mib: u32,
     /// What `stockade shell` runs in guests, a static executable of the host; without it there is no such shell.
     pub debug_shell: Option<PathBuf>,
+    /// What a bundle may ask of its VM.
+    pub vm: AllowedVm,
+}
+
+/// The table `[vm]`: what a bundle's `vm` section may say. Nothing, where it is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AllowedVm {
+    /// Kernels, or folders with kernels.
+    pub kernels: Vec<PathBuf>,
+    /// Initramfs files, or folders with such.
+    pub initrds: Vec<PathBuf>,
+    /// Names of kernel parameters.
+    pub kernel_parameters: Vec<String>,
+    /// Most memory of a VM, in MiB.
+    pub max_memory_mib: Option<u32>,
 }
 
 /// The file's content. Every key may be absent.
@@ -70,10 +86,15 @@ struct File {
     kernel_parameters: Option<String>,
     memory_mib: Option<u32>,
     debug_shell: Option<PathBuf>,
+    vm: Option<AllowedVm>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 6] = ["vmm", "kernel", "initramfs", "kernel_parameters", "memory_mib", "debug_shell"];
+const KEYS: [&str; 7] =
+    ["vmm", "kernel", "initramfs", "kernel_parameters", "memory_mib", "debug_shell", "vm"];
+
+/// The keys of [`AllowedVm`].
+const VM_KEYS: [&str; 4] = ["kernels", "initrds", "kernel_parameters", "max_memory_mib"];
 
 impl Config {
     /// The configuration of this installation.
@@ -119,16 +140,16 @@ impl Config {
             kernel_parameters: file.kernel_parameters.unwrap_or_default(),
             memory_mib: file.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
             debug_shell: file.debug_shell,
+            vm: file.vm.unwrap_or_default(),
         }
     }
 }
 
 fn parse(text: &str) -> Result<File, String> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| on_one_line(&e))?;
-    for key in table.keys() {
-        if !KEYS.contains(&key.as_str()) {
-            return Err(format!("unknown key `{key}`; did you mean `{}`?", nearest(key)));
-        }
+    check_keys(&table, "", &KEYS)?;
+    if let Some(vm) = table.get("vm").and_then(toml::Value::as_table) {
+        check_keys(vm, "vm.", &VM_KEYS)?;
     }
     let file: File = table.try_into().map_err(|e: toml::de::Error| on_one_line(&e))?;
     if file.memory_mib.is_some_and(|mib| u64::from(mib) < LEAST_MIB) {
@@ -137,7 +158,26 @@ fn parse(text: &str) -> Result<File, String> {
     if file.debug_shell.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err("debug_shell must be an absolute path".to_owned());
     }
+    if let Some(vm) = &file.vm {
+        let relative = vm.kernels.iter().chain(&vm.initrds).find(|path| !path.is_absolute());
+        if let Some(path) = relative {
+            return Err(format!("vm: {} must be an absolute path", path.display()));
+        }
+        if vm.max_memory_mib.is_some_and(|mib| u64::from(mib) < LEAST_MIB) {
+            return Err(format!("vm.max_memory_mib must be at least {LEAST_MIB}"));
+        }
+    }
     Ok(file)
+}
+
+fn check_keys(table: &toml::Table, prefix: &str, known: &[&'static str]) -> Result<(), String> {
+    match table.keys().find(|key| !known.contains(&key.as_str())) {
+        None => Ok(()),
+        Some(key) => Err(match nearest(key, known) {
+            Some(near) => format!("unknown key `{prefix}{key}`; did you mean `{prefix}{near}`?"),
+            None => format!("unknown key `{prefix}{key}`"),
+        }),
+    }
 }
 
 fn on_one_line(error: &toml::de::Error) -> String {
@@ -145,8 +185,8 @@ fn on_one_line(error: &toml::de::Error) -> String {
 }
 
 /// The known key that takes the fewest edits to reach.
-fn nearest(key: &str) -> &'static str {
-    KEYS.into_iter().min_by_key(|known| edits(key, known)).unwrap_or(KEYS[0])
+fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
+    known.iter().copied().min_by_key(|known| edits(key, known))
 }
 
 /// Levenshtein's distance in bytes.

@@ -9,6 +9,20 @@ fn unknown_keys_come_with_a_suggestion() {
 }
 
 #[test]
+fn keys_of_the_table_vm_are_known_too() {
+    let error = parse("[vm]\nkernel = [\"/boot/vmlinux\"]").unwrap_err();
+    assert!(error.contains("`vm.kernel`") && error.contains("`vm.kernels`"), "{error}");
+    let error = parse("[vm]\nkernels = [\"vmlinux\"]").unwrap_err();
+    assert!(error.contains("vmlinux") && error.contains("absolute"), "{error}");
+    assert!(parse("[vm]\nmax_memory_mib = 1").unwrap_err().contains("vm.max_memory_mib"));
+    assert!(parse("vm = true").is_err());
+    let file = parse("[vm]\nkernel_parameters = [\"quiet\"]\nmax_memory_mib = 8192").unwrap();
+    let config = Config::resolve(file, Path::new("/usr/bin/stockade"), |_| false);
+    assert_eq!(config.vm.kernel_parameters, ["quiet"]);
+    assert_eq!(config.vm.max_memory_mib, Some(8192));
+}
+
+#[test]
 fn wrong_values_are_named() {
     assert!(parse("memory_mib = -1").is_err());
     assert!(parse("memory_mib = 0").unwrap_err().contains("memory_mib"));

@@ -74,10 +74,15 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     terminal::check(terminal, request.console_socket, request.detached)?;
     let passed = Passed::take(request, &bundle.spec, &mut lowered)?;
     let place = match peers.sandbox {
-        Some(sandbox) => Place::Sandbox(running_sandbox(&root, sandbox)?),
+        Some(sandbox) => {
+            lower::vm::refuse(&bundle).context(crate::bundle::CONFIG)?;
+            Place::Sandbox(running_sandbox(&root, sandbox)?)
+        }
         None => {
-            let config = Config::load()?;
-            Place::Own(Launch::prepare(&config)?, config)
+            let mut config = Config::load()?;
+            lowered.vm_mib = lower::vm::apply(&bundle, &mut config, lowered.memory_limit)
+                .context(crate::bundle::CONFIG)?;
+            Place::Own(Launch::prepare(&config)?)
         }
     };
     lowered.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -112,7 +117,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
 /// In which VM a container is created.
 pub(super) enum Place {
     /// One that is to be launched.
-    Own(Launch, Config),
+    Own(Launch),
     /// That of a sandbox.
     Sandbox(RunningSandbox),
 }

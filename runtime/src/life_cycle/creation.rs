@@ -16,7 +16,6 @@ use super::remove;
 use crate::agent::{Connection, ProcessConnections};
 use crate::bundle::{Bundle, CONFIG};
 use crate::cli::CgroupDriver;
-use crate::config::Config;
 use crate::hooks;
 use crate::host::cgroup::{self, Cgroup};
 use crate::host::scope::Placeholder;
@@ -111,8 +110,9 @@ impl<'a> Creation<'a> {
         let cgroup = cgroup.as_ref();
         let mut placeholder = None;
         self.vm = Some(match place {
-            Place::Own(launch, config) => {
-                let launch = launch.memory_mib(guest_mib(lowered, &config, cgroup)?);
+            Place::Own(launch) => {
+                let mib = guest_mib(lowered, launch.guest_mib(), cgroup)?;
+                let launch = launch.memory_mib(mib);
                 if let Some(cgroup) = cgroup {
                     let mut values = lowered.cgroup.values.clone();
                     values.push(("memory.max", sizing::host_limit_bytes(launch.guest_mib()).to_string()));
@@ -300,10 +300,15 @@ fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
 }
 
 /// The VM's size.
-fn guest_mib(lowered: &Lowered, config: &Config, cgroup: Option<&Cgroup>) -> anyhow::Result<u32> {
+fn guest_mib(lowered: &Lowered, default_mib: u32, cgroup: Option<&Cgroup>) -> anyhow::Result<u32> {
     let limit = cgroup.and_then(|cgroup| cgroup::nearest_memory_limit(&cgroup.path));
     let available = [limit, sizing::host_ram()].into_iter().flatten().min();
-    let guest_mib = sizing::guest_mib(lowered.memory_limit, config.memory_mib, available)?;
+    // The size of the VM itself comes before what would follow from the container's limit.
+    let (limit, default_mib) = match lowered.vm_mib {
+        Some(mib) => (None, mib),
+        None => (lowered.memory_limit, default_mib),
+    };
+    let guest_mib = sizing::guest_mib(limit, default_mib, available)?;
     tracing::debug!(guest_mib, "the VM's size");
     Ok(guest_mib)
 }

@@ -25,6 +25,7 @@ mod security_labels;
 mod time_offsets;
 mod unapplied;
 mod user_namespace;
+pub mod vm;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,8 @@ pub struct Lowered {
     pub user: Option<UserNamespace>,
     /// Memory limit of the container, in bytes.
     pub memory_limit: Option<u64>,
+    /// Memory of the VM, in MiB, where config.json says it.
+    pub vm_mib: Option<u32>,
     /// What config.json asks for and does not get: one sentence each.
     pub warnings: Vec<String>,
 }
@@ -178,6 +181,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
         network,
         user,
         memory_limit: limits.memory,
+        vm_mib: None,
         warnings,
     })
 }

@@ -1,0 +1,118 @@
+use super::*;
+use crate::config::AllowedVm;
+use serde_json::{Value, json};
+
+/// What the section makes of a configuration that allows `allowed` to exist in `folder`.
+fn applied(folder: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Option<u32>), SpecError> {
+    fs::create_dir_all(folder.join("rootfs")).unwrap();
+    let config = json!({ "ociVersion": "1.3.0", "root": { "path": "rootfs" }, "vm": vm });
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let bundle = Bundle::load(folder, None).unwrap();
+    let mut config = Config {
+        vmm: "/dev/null".into(),
+        kernel: folder.join("kernel"),
+        initramfs: folder.join("initramfs"),
+        kernel_parameters: "quiet".to_owned(),
+        memory_mib: 512,
+        debug_shell: None,
+        vm: allowed.clone(),
+    };
+    let mib = apply(&bundle, &mut config, Some(256 << 20))?;
+    Ok((config, mib))
+}
+
+fn files(folder: &Path) {
+    fs::create_dir(folder.join("kernels")).unwrap();
+    for name in ["kernel", "initramfs", "kernels/new", "other"] {
+        fs::write(folder.join(name), "").unwrap();
+    }
+    std::os::unix::fs::symlink("../other", folder.join("kernels/out")).unwrap();
+}
+
+#[test]
+fn what_is_listed_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    files(folder.path());
+    let allowed = AllowedVm {
+        kernels: vec![at("kernels")],
+        initrds: vec![at("other")],
+        kernel_parameters: vec!["loglevel".to_owned(), "init-x".to_owned()],
+        max_memory_mib: Some(4096),
+    };
+    let vm = json!({
+        "hypervisor": { "path": "/dev/null" },
+        "kernel": { "path": at("kernels/new"), "initrd": at("other"), "parameters": ["loglevel=7", "init_x"] },
+        "hwConfig": { "vcpus": 1, "memory": 1024 << 20 },
+    });
+    let (config, mib) = applied(folder.path(), &allowed, vm).unwrap();
+    assert_eq!(config.kernel, at("kernels/new").canonicalize().unwrap());
+    assert_eq!(config.initramfs, at("other").canonicalize().unwrap());
+    assert_eq!(config.kernel_parameters, "quiet loglevel=7 init_x");
+    assert_eq!(mib, Some(1024));
+}
+
+#[test]
+fn what_the_installation_uses_anyway_needs_no_leave() {
+    let folder = tempfile::tempdir().unwrap();
+    files(folder.path());
+    for path in [json!(""), json!(folder.path().join("kernel"))] {
+        let vm = json!({ "kernel": { "path": path }, "hwConfig": { "vcpus": 1 } });
+        let (config, mib) = applied(folder.path(), &AllowedVm::default(), vm).unwrap();
+        assert_eq!((config.kernel, mib), (folder.path().join("kernel"), None));
+    }
+}
+
+#[test]
+fn what_is_not_listed_or_cannot_be_is_named_with_the_key_that_would_allow_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    files(folder.path());
+    let some = AllowedVm {
+        kernels: vec![at("kernels")],
+        initrds: vec![],
+        kernel_parameters: vec!["loglevel".to_owned()],
+        max_memory_mib: Some(1024),
+    };
+    let kernel = |path: PathBuf| json!({ "kernel": { "path": path } });
+    let parameter = |text: &str| json!({ "kernel": { "path": "", "parameters": ["loglevel=1", text] } });
+    let hardware = |value: Value| json!({ "kernel": { "path": "" }, "hwConfig": value });
+    for (vm, path, word) in [
+        (kernel(at("other")), "vm.kernel.path", "`kernels`"),
+        (kernel(at("kernels/out")), "vm.kernel.path", "`kernels`"),
+        (kernel(at("kernels/none")), "vm.kernel.path", "no such file"),
+        (kernel(at("none")), "vm.kernel.path", "`kernels`"),
+        (kernel("relative".into()), "vm.kernel.path", "absolute"),
+        (json!({ "kernel": { "path": "", "initrd": at("other") } }), "vm.kernel.initrd", "`initrds`"),
+        (parameter("quiet"), "vm.kernel.parameters[1]", "`kernel_parameters`"),
+        (parameter("loglevel=1 quiet"), "vm.kernel.parameters[1]", "one word"),
+        (parameter("loglevel=\"1"), "vm.kernel.parameters[1]", "one word"),
+        (
+            json!({ "kernel": { "path": "" }, "hypervisor": { "path": "/bin/sh" } }),
+            "vm.hypervisor.path",
+            "/dev/null",
+        ),
+        (
+            json!({ "kernel": { "path": "" }, "hypervisor": { "path": "", "parameters": ["-x"] } }),
+            "vm.hypervisor.parameters[0]",
+            "-x",
+        ),
+        (
+            json!({ "kernel": { "path": "" }, "image": { "path": "/i", "format": "raw" } }),
+            "vm.image",
+            "initramfs",
+        ),
+        (hardware(json!({ "vcpus": 2 })), "vm.hwConfig.vcpus", "one CPU"),
+        (hardware(json!({ "deviceTree": "/d" })), "vm.hwConfig.deviceTree", "hardware"),
+        (hardware(json!({ "irqs": [1] })), "vm.hwConfig.irqs", "hardware"),
+        (hardware(json!({ "memory": 1 << 20 })), "vm.hwConfig.memory", "128 MiB"),
+        (hardware(json!({ "memory": 2048u64 << 20 })), "vm.hwConfig.memory", "1024 MiB"),
+        (hardware(json!({ "memory": 200 << 20 })), "vm.hwConfig.memory", "linux.resources.memory.limit"),
+    ] {
+        let error = applied(folder.path(), &some, vm.clone()).unwrap_err();
+        assert_eq!(error.path, path, "{vm}");
+        assert!(error.problem.contains(word), "{vm}: {error}");
+    }
+    let error = applied(folder.path(), &AllowedVm::default(), hardware(json!({ "memory": 512 << 20 })));
+    assert!(error.unwrap_err().problem.contains("`max_memory_mib`"));
+}
