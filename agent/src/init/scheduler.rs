@@ -5,7 +5,8 @@ use stockade_protocol::container::Scheduler;
 
 use crate::error::{AgentError, Context, ErrorKind, Result, error};
 
-/// `struct sched_attr` of linux/sched/types.h, first published size.
+/// `struct sched_attr` of linux/sched/types.h, in its second size: with the first, flags of utilisation clamping are
+/// invalid in any kernel.
 #[repr(C)]
 struct Attributes {
     size: u32,
@@ -16,6 +17,8 @@ struct Attributes {
     runtime: u64,
     deadline: u64,
     period: u64,
+    least_utilisation: u32,
+    most_utilisation: u32,
 }
 
 /// Schedules the calling process so; what it executes and forks inherits that.
@@ -30,6 +33,9 @@ pub fn apply(scheduler: Option<&Scheduler>) -> Result<()> {
         runtime: scheduler.runtime_ns,
         deadline: scheduler.deadline_ns,
         period: scheduler.period_ns,
+        // config.json has no values for them.
+        least_utilisation: 0,
+        most_utilisation: 0,
     };
     // SAFETY: the kernel reads as many bytes of the structure as its first field says, and may write that field.
     match Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }) {
