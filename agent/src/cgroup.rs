@@ -104,7 +104,7 @@ impl Cgroup {
             return Err(error(ErrorKind::Spec, format!("{file:?} is not the name of a cgroup file")));
         }
         write_file(&self.folder.join(file), value)
-            .or_spec(|| format!("write {value:?} to cgroup file {file}"))
+            .or_spec(|| format!("linux.resources: write {value:?} to cgroup file {file}"))
     }
 
     /// Gives it to a user, who may then move processes in it and make others below it, but not change its limits.

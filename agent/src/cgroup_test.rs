@@ -24,7 +24,10 @@ fn files_are_named_and_must_exist() {
     assert_eq!(fs::read_to_string(folder.path().join("pids.max")).unwrap(), "9");
 
     let unknown = cgroup.configure(&spec("memory.nope")).unwrap_err();
-    assert_eq!(unknown.message, "write \"9\" to cgroup file memory.nope: no such file or directory");
+    assert_eq!(
+        unknown.message,
+        "linux.resources: write \"9\" to cgroup file memory.nope: no such file or directory"
+    );
     for outside in ["../pids.max", ".", "/etc/x"] {
         assert!(cgroup.configure(&spec(outside)).unwrap_err().message.contains("not the name"));
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
-use super::scope::{Placeholder, Scope, ScopeError};
+use super::scope::{self, Placeholder, Scope, ScopeError};
 use super::systemd;
 
 /// Where cgroup v2 is mounted.
@@ -41,6 +41,16 @@ pub enum CgroupError {
     File {
         /// The file or folder.
         path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A limit cannot be set.
+    #[error("linux.resources: cannot write {value:?} to {path}: {cause}")]
+    Limit {
+        /// The file.
+        path: PathBuf,
+        /// What it was to hold.
+        value: String,
         /// Why.
         cause: io::Error,
     },
@@ -113,7 +123,10 @@ impl Cgroup {
     /// [`CgroupError`]: a limit that cannot be written is an error, not a warning.
     pub fn make(&self, values: &[Value]) -> Result<Option<Placeholder>, CgroupError> {
         if let Some(scope) = &self.scope {
-            return Ok(Some(scope.start(values)?));
+            let (properties, files) = scope::divide(values);
+            let placeholder = scope.start(&properties)?;
+            self.write_all(&files)?;
+            return Ok(Some(placeholder));
         }
         let root = Path::new(ROOT);
         let below = self.path.strip_prefix(root).unwrap_or(&self.path);
@@ -135,11 +148,11 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`].
     pub fn update(&self, values: &[Value]) -> Result<Vec<Value>, CgroupError> {
-        let read = |file: &'static str| {
+        let read = |(file, value): &Value| {
             let path = self.path.join(file);
-            fs::read_to_string(&path).map(|text| (file, text.trim_end().to_owned())).map_err(at(&path))
+            fs::read_to_string(&path).map(|text| (*file, former(file, &text, value))).map_err(at(&path))
         };
-        let former = values.iter().map(|(file, _)| read(file)).collect::<Result<Vec<Value>, _>>()?;
+        let former = values.iter().map(read).collect::<Result<Vec<Value>, _>>()?;
         self.set(values).inspect_err(|_| self.restore(&former))?;
         Ok(former)
     }
@@ -156,12 +169,20 @@ impl Cgroup {
     /// A scope's limits are systemd's, which writes them again whenever it sees fit.
     fn set(&self, values: &[Value]) -> Result<(), CgroupError> {
         match &self.scope {
-            Some(scope) => Ok(scope.set(values)?),
-            None => values.iter().try_for_each(|(file, value)| {
-                let path = self.path.join(file);
-                write(&path, value).map_err(at(&path))
-            }),
+            Some(scope) => {
+                let (properties, files) = scope::divide(values);
+                scope.set(&properties)?;
+                self.write_all(&files)
+            }
+            None => self.write_all(values),
         }
+    }
+
+    fn write_all(&self, values: &[Value]) -> Result<(), CgroupError> {
+        values.iter().try_for_each(|(file, value)| {
+            let path = self.path.join(file);
+            write(&path, value).map_err(|cause| CgroupError::Limit { path, value: value.clone(), cause })
+        })
     }
 
     /// Its folder, to clone a process into.
@@ -254,6 +275,25 @@ pub fn nearest_memory_limit(path: &Path) -> Option<u64> {
         .take_while(|folder| folder.starts_with(ROOT))
         .filter_map(|folder| fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok())
         .min()
+}
+
+/// What has to be written to a file that now says `text` to take a write of `value` back. Files of the io controller have a
+/// line for every device, besides the default one, and take one at a time.
+fn former(file: &str, text: &str, value: &str) -> String {
+    let line_of =
+        |key: &str| text.lines().find(|line| line.split(' ').next() == Some(key)).map(str::to_owned);
+    let device = value.split(' ').next().filter(|word| file.starts_with("io.") && word.contains(':'));
+    match device {
+        None => line_of("default").unwrap_or_else(|| text.trim_end().to_owned()),
+        Some(device) => line_of(device).unwrap_or_else(|| {
+            let nothing = match file {
+                "io.max" => "rbps=max wbps=max riops=max wiops=max",
+                "io.latency" => "target=0",
+                _ => "default",
+            };
+            format!("{device} {nothing}")
+        }),
+    }
 }
 
 fn resolve(cgroups_path: &Path, own: &str, default_name: &str) -> Result<PathBuf, CgroupError> {

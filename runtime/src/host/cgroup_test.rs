@@ -26,3 +26,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_line_of_a_device_is_taken_back_by_its_former_one() {
+    let io_max = "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=2 wbps=max riops=max wiops=max\n";
+    assert_eq!(former("io.max", io_max, "8:16 wbps=5"), "8:16 rbps=2 wbps=max riops=max wiops=max");
+    assert_eq!(former("io.max", io_max, "8:1 wbps=5"), "8:1 rbps=max wbps=max riops=max wiops=max");
+    assert_eq!(former("io.max", "", "8:1 wbps=5"), "8:1 rbps=max wbps=max riops=max wiops=max");
+    assert_eq!(former("io.weight", "default 100\n8:0 50\n", "7"), "default 100");
+    assert_eq!(former("io.weight", "default 100\n8:0 50\n", "8:0 7"), "8:0 50");
+    assert_eq!(former("io.weight", "default 100\n", "8:0 7"), "8:0 default");
+    assert_eq!(former("cpuset.cpus", "\n", "0"), "");
+}

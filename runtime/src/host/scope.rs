@@ -178,6 +178,16 @@ fn limits(values: &[cgroup::Value]) -> Result<Properties, ScopeError> {
     values.iter().map(property).collect()
 }
 
+/// What systemd has properties for, and what is written to the cgroup's files instead: limits of single devices, and what
+/// systemd does not know and so leaves alone.
+pub fn divide(values: &[cgroup::Value]) -> (Vec<cgroup::Value>, Vec<cgroup::Value>) {
+    let has_property = |(file, value): &cgroup::Value| PROPERTIES.contains(file) && !value.contains(':');
+    values.iter().cloned().partition(has_property)
+}
+
+/// The files that [`limit`] knows.
+const PROPERTIES: [&str; 5] = ["memory.max", "io.weight", "cpu.weight", "cpuset.cpus", "cpuset.mems"];
+
 /// A cgroup's file as a property.
 fn limit(file: &str, value: &str) -> Option<(String, Value)> {
     let number = |value: &str| match value {

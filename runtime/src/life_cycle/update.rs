@@ -22,6 +22,9 @@ pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
     let mut warnings = Vec::new();
     let limits = lower::limits(&wanted, &mut warnings)?;
     let checked = wanted.memory().and_then(|memory| memory.check_before_update()).unwrap_or(false);
+    if visit.record.sandbox.is_some() {
+        lower::warn_of_pod(&limits.host, &mut warnings);
+    }
     check_memory(&limits, guest_mib(visit), checked, &files)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 

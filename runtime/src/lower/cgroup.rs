@@ -1,14 +1,15 @@
 //! `linux.resources` to cgroup v2: the exact limits for the guest's cgroup, weights and CPU sets for the host's.
 //!
-//! config.json speaks cgroup v1 in part (shares, memory+swap). CPU and memory *sets* name the host's CPUs and so go to
-//! the host's cgroup; limits of CPU time, memory and processes hold for what runs in the guest and so go there.
+//! config.json speaks cgroup v1 in part (shares, memory+swap). CPU and memory *sets* name the host's CPUs and memory nodes:
+//! they go to the host's cgroup, where they bind the VM, and the guest's own CPUs, which are others, stay free. Limits of CPU
+//! time, memory and processes hold for what runs in the guest and so go there.
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use stockade_protocol::container::Cgroup;
 
-use super::devices;
+use super::{block_io, devices, number_list, unified};
 use crate::bundle::SpecError;
 use crate::container_id::ContainerId;
 
@@ -70,18 +71,39 @@ pub fn limits(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
         limits.guest.values.push(("pids.max".to_owned(), value));
     }
     if let Some(given) = resources.block_io() {
-        block_io(given, &mut limits, warnings)?;
+        block_io::lower(given, &mut limits, warnings)?;
     }
     huge_pages(resources, &mut limits)?;
-    let unapplied = [
-        ("network", resources.network().is_some()),
-        ("rdma", resources.rdma().as_ref().is_some_and(|map| !map.is_empty())),
-    ];
-    for (name, _) in unapplied.into_iter().filter(|(_, asked)| *asked) {
-        warnings.push(format!("linux.resources.{name} is not applied yet"));
+    without_a_place(resources, warnings);
+    if let Some(files) = resources.unified() {
+        unified::lower(files, &mut limits)?;
     }
-    unified(resources, &mut limits, warnings)?;
     Ok(limits)
+}
+
+/// Says of a container in another's VM that the disks' limits on the host miss it.
+pub fn warn_of_pod(limits: &HostCgroup, warnings: &mut Vec<String>) {
+    if limits.values.iter().any(|(file, value)| file.starts_with("io.") && value.contains(':')) {
+        let sentence = "linux.resources.blockIO: limits of the host's disks have no effect in a pod, where the VMM, which \
+                        reads and writes for all, is in the sandbox's cgroup";
+        warnings.push(sentence.to_owned());
+    }
+}
+
+fn without_a_place(resources: &LinuxResources, warnings: &mut Vec<String>) {
+    let network = resources.network().as_ref();
+    let class = network.is_some_and(|network| network.class_id().is_some_and(|class| class != 0));
+    let priorities =
+        network.is_some_and(|network| network.priorities().as_ref().is_some_and(|list| !list.is_empty()));
+    for (name, _) in
+        [("network.classID", class), ("network.priorities", priorities)].iter().filter(|(_, asked)| *asked)
+    {
+        warnings.push(format!("linux.resources.{name} has no equivalent in cgroup v2"));
+    }
+    if resources.rdma().as_ref().is_some_and(|map| !map.is_empty()) {
+        warnings
+            .push("linux.resources.rdma limits nothing: a VM has none of the host's RDMA devices".to_owned());
+    }
 }
 
 fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) -> Result<(), SpecError> {
@@ -118,7 +140,12 @@ fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) 
         }
         (None, _) => {}
     }
+    if given.swappiness().is_some_and(|swappiness| swappiness > 100) {
+        return Err(SpecError::new(property("swappiness"), "is not between 0 and 100"));
+    }
+    let kernel = given.kernel().is_some_and(|limit| limit > 0);
     let unapplied = [
+        ("kernel", kernel),
         ("kernelTCP", given.kernel_tcp().is_some_and(|limit| limit > 0)),
         ("swappiness", given.swappiness().is_some()),
         ("disableOOMKiller", given.disable_oom_killer() == Some(true)),
@@ -159,6 +186,11 @@ fn cpu(given: &LinuxCpu, limits: &mut Limits, warnings: &mut Vec<String>) -> Res
         return Err(SpecError::new(property("period"), problem));
     }
     let quota = given.quota().filter(|quota| *quota != 0);
+    if let (Some(burst), Some(quota)) = (given.burst(), quota.and_then(|quota| u64::try_from(quota).ok()))
+        && burst > quota
+    {
+        return Err(SpecError::new(property("burst"), format!("{burst} is above the quota, {quota}")));
+    }
     if quota.is_some() || period.is_some() {
         let quota = match quota {
             Some(quota) if (1..1_000).contains(&quota) => {
@@ -173,13 +205,14 @@ fn cpu(given: &LinuxCpu, limits: &mut Limits, warnings: &mut Vec<String>) -> Res
         limits.guest.values.push(("cpu.max.burst".to_owned(), burst.to_string()));
     }
     if let Some(idle) = given.idle() {
+        if !(0..=1).contains(&idle) {
+            return Err(SpecError::new(property("idle"), format!("{idle} is neither 0 nor 1")));
+        }
         limits.guest.values.push(("cpu.idle".to_owned(), idle.to_string()));
     }
     for (file, set, name) in [("cpuset.cpus", given.cpus(), "cpus"), ("cpuset.mems", given.mems(), "mems")] {
         let Some(set) = set.as_ref().filter(|set| !set.is_empty()) else { continue };
-        if !set.bytes().all(|byte| byte.is_ascii_digit() || b",-".contains(&byte)) {
-            return Err(SpecError::new(property(name), format!("{set:?} is not a list such as 0-3,7")));
-        }
+        number_list::parse(set).map_err(|problem| SpecError::new(property(name), problem))?;
         limits.host.values.push((file, set.clone()));
     }
     let realtime =
@@ -198,48 +231,22 @@ fn huge_pages(resources: &LinuxResources, limits: &mut Limits) -> Result<(), Spe
     let given = resources.hugepage_limits().as_deref().unwrap_or_default();
     for (index, given) in given.iter().enumerate() {
         let size = given.page_size();
-        let digits = size.strip_suffix("KB").or(size.strip_suffix("MB")).or(size.strip_suffix("GB"));
-        if !digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())) {
+        if !is_page_size(size) {
             let property = format!("linux.resources.hugepageLimits[{index}].pageSize");
             return Err(SpecError::new(property, format!("{size:?} is not a size such as 2MB")));
         }
         let limit = if given.limit() < 0 { "max".to_owned() } else { given.limit().to_string() };
+        // Pages that are reserved and not used yet count too.
+        limits.guest.values.push((format!("hugetlb.{size}.rsvd.max"), limit.clone()));
         limits.guest.values.push((format!("hugetlb.{size}.max"), limit));
     }
     Ok(())
 }
 
-/// Weights hold on the host, where the VMM does the input and output, and can be seen in the guest.
-fn block_io(given: &LinuxBlockIo, limits: &mut Limits, warnings: &mut Vec<String>) -> Result<(), SpecError> {
-    /// Weights of cgroup v1.
-    const WEIGHTS: std::ops::RangeInclusive<u16> = 10..=1000;
-    let property = |name: &str| format!("linux.resources.blockIO.{name}");
-    if let Some(weight) = given.weight().filter(|weight| *weight != 0) {
-        if !WEIGHTS.contains(&weight) {
-            return Err(SpecError::new(property("weight"), format!("{weight} is not between 10 and 1000")));
-        }
-        // cgroup v2 has 1 to 10000.
-        let weight = (1 + (u64::from(weight) - 10) * 9999 / 990).to_string();
-        limits.guest.values.push(("io.weight".to_owned(), weight.clone()));
-        limits.host.values.push(("io.weight", weight));
-    }
-    let devices = [
-        ("throttleReadBpsDevice", given.throttle_read_bps_device()),
-        ("throttleWriteBpsDevice", given.throttle_write_bps_device()),
-        ("throttleReadIOPSDevice", given.throttle_read_iops_device()),
-        ("throttleWriteIOPSDevice", given.throttle_write_iops_device()),
-    ];
-    let throttles = devices
-        .iter()
-        .filter(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty()))
-        .map(|(name, _)| *name);
-    let weights = [
-        ("leafWeight", given.leaf_weight().is_some_and(|weight| weight != 0)),
-        ("weightDevice", given.weight_device().as_ref().is_some_and(|list| !list.is_empty())),
-    ];
-    let weights = weights.iter().filter(|(_, asked)| *asked).map(|(name, _)| *name);
-    warnings.extend(throttles.chain(weights).map(|name| format!("{} is not applied yet", property(name))));
-    Ok(())
+/// Such as `2MB`.
+pub fn is_page_size(size: &str) -> bool {
+    let digits = size.strip_suffix("KB").or(size.strip_suffix("MB")).or(size.strip_suffix("GB"));
+    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// cgroup v1's CPU shares (2 to 262144, default 1024) as v2's weight (1 to 10000, default 100), such that both
@@ -251,36 +258,6 @@ fn weight(shares: u64) -> u64 {
     let log_weight = (exponent * exponent + 125.0 * exponent) / 612.0 - 7.0 / 34.0;
     // Within 1 to 10000 for every clamped input.
     10f64.powf(log_weight).ceil() as u64
-}
-
-/// `linux.resources.unified`: file names of cgroup v2, as they are.
-fn unified(
-    resources: &LinuxResources,
-    limits: &mut Limits,
-    warnings: &mut Vec<String>,
-) -> Result<(), SpecError> {
-    let Some(map) = resources.unified() else { return Ok(()) };
-    let mut entries: Vec<_> = map.iter().collect();
-    entries.sort();
-    for (file, value) in entries {
-        let property = format!("linux.resources.unified[{file:?}]");
-        if file.contains('/') || !file.contains('.') || value.contains('\0') {
-            return Err(SpecError::new(property, "is not the name of a cgroup file"));
-        }
-        match file.as_str() {
-            "cpuset.cpus" => limits.host.values.push(("cpuset.cpus", value.clone())),
-            "cpuset.mems" => limits.host.values.push(("cpuset.mems", value.clone())),
-            _ if file.starts_with("io.") || file.starts_with("cpuset.") || file.starts_with("rdma.") => {
-                warnings.push(format!("{property} is not applied yet"));
-            }
-            "memory.max" => {
-                limits.memory = value.trim().parse().ok();
-                limits.guest.values.push((file.clone(), value.clone()));
-            }
-            _ => limits.guest.values.push((file.clone(), value.clone())),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -55,18 +55,9 @@ fn huge_pages_are_limited_in_the_guest() {
         limits(r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304},{"pageSize":"1GB","limit":-1}]}"#)
             .unwrap();
     assert_eq!(guest(&limits, "hugetlb.2MB.max").as_deref(), Some("4194304"));
+    assert_eq!(guest(&limits, "hugetlb.2MB.rsvd.max").as_deref(), Some("4194304"));
     assert_eq!(guest(&limits, "hugetlb.1GB.max").as_deref(), Some("max"));
     assert_eq!(warnings, [] as [&str; 0]);
-}
-
-#[test]
-fn weights_of_block_io_hold_on_both_sides() {
-    for (weight, expected) in [(10, "1"), (500, "4950"), (1000, "10000")] {
-        let (limits, warnings) = limits(&format!(r#"{{"blockIO":{{"weight":{weight}}}}}"#)).unwrap();
-        assert_eq!(guest(&limits, "io.weight").as_deref(), Some(expected));
-        assert_eq!(limits.host.values, [("io.weight", expected.to_owned())]);
-        assert_eq!(warnings, [] as [&str; 0]);
-    }
 }
 
 #[test]
@@ -90,7 +81,12 @@ fn mistakes_are_named() {
             r#"{"hugepageLimits":[{"pageSize":"../MB","limit":1}]}"#,
             "linux.resources.hugepageLimits[0].pageSize",
         ),
+        (r#"{"memory":{"swappiness":101}}"#, "linux.resources.memory.swappiness"),
         (r#"{"cpu":{"cpus":"a"}}"#, "linux.resources.cpu.cpus"),
+        (r#"{"cpu":{"cpus":"3-1"}}"#, "linux.resources.cpu.cpus"),
+        (r#"{"cpu":{"mems":"-"}}"#, "linux.resources.cpu.mems"),
+        (r#"{"cpu":{"idle":2}}"#, "linux.resources.cpu.idle"),
+        (r#"{"cpu":{"quota":5000,"burst":5001}}"#, "linux.resources.cpu.burst"),
         (r#"{"cpu":{"period":1}}"#, "linux.resources.cpu.period"),
         (r#"{"cpu":{"quota":5}}"#, "linux.resources.cpu.quota"),
         (r#"{"unified":{"../x.y":"1"}}"#, "linux.resources.unified[\"../x.y\"]"),
@@ -103,11 +99,22 @@ fn mistakes_are_named() {
 #[test]
 fn what_has_no_place_is_warned_about() {
     let (_, warnings) = limits(
-        r#"{"memory":{"swappiness":60},"blockIO":{"leafWeight":10},"unified":{"io.weight":"5"},
-            "network":{"classID":1},"cpu":{"realtimeRuntime":5}}"#,
+        r#"{"memory":{"swappiness":60,"kernel":5,"kernelTCP":5,"disableOOMKiller":true},"blockIO":{"leafWeight":10},
+            "network":{"classID":1,"priorities":[{"name":"eth0","priority":1}]},"cpu":{"realtimeRuntime":5},
+            "rdma":{"mlx5_1":{"hcaHandles":3}}}"#,
     )
     .unwrap();
-    for name in ["swappiness", "blockIO", "io.weight", "network", "realtimeRuntime"] {
+    for name in [
+        "memory.swappiness",
+        "memory.kernel ",
+        "memory.kernelTCP",
+        "memory.disableOOMKiller",
+        "blockIO.leafWeight",
+        "network.classID",
+        "network.priorities",
+        "rdma",
+        "realtimeRuntime",
+    ] {
         assert!(warnings.iter().any(|warning| warning.contains(name)), "{name}: {warnings:?}");
     }
 }

@@ -3,6 +3,7 @@
 //! Everything is checked here, before any resource exists, so that a mistake in config.json leaves nothing behind
 //! and is named by its JSON path. What no part of stockade applies yet is listed by [`unapplied`].
 
+mod block_io;
 mod capabilities;
 mod cgroup;
 mod devices;
@@ -24,6 +25,7 @@ mod seccomp_program;
 mod security_labels;
 mod time_offsets;
 mod unapplied;
+mod unified;
 mod user_namespace;
 pub mod vm;
 
@@ -40,7 +42,7 @@ use crate::sandbox::Peers;
 use namespaces::Placed;
 
 pub use capabilities::NAMES as CAPABILITIES;
-pub use cgroup::{HostCgroup, Limits, limits};
+pub use cgroup::{HostCgroup, Limits, limits, warn_of_pod};
 pub use hooks::STAGES as HOOKS;
 pub use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub use mount_options::options as mount_option_names;
@@ -119,6 +121,9 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
     let Placed { guest: mut namespaces, network, user } = namespaces::lower(linux, peers, &mut warnings)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let limits = cgroup::lower(resources, id, &mut warnings)?;
+    if peers.sandbox.is_some() {
+        warn_of_pod(&limits.host, &mut warnings);
+    }
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let id_mappings = user.as_ref().map(|user| user.mappings.clone());
     let (mounts, sources) = mounts::lower(bundle, folder, id_mappings.as_ref(), &mut warnings)?;
