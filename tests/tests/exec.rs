@@ -168,6 +168,17 @@ fn a_process_joins_a_container_before_and_after_its_start() {
 }
 
 #[test]
+fn a_process_that_lists_no_capabilities_has_the_containers() {
+    let container = Container::start();
+    let file = container.file("process.json");
+    let process =
+        r#"{"cwd": "/", "args": ["/bin/grep", "CapEff", "/proc/self/status"], "user": {"uid": 0, "gid": 0}}"#;
+    fs::write(&file, process).expect("write");
+    let outcome = container.exec(&["--process", text(&file), "c"]).success();
+    assert_eq!(outcome.stdout, "CapEff:\t0000000020000420\n");
+}
+
+#[test]
 fn the_exit_status_is_the_processes_and_mistakes_are_told_apart() {
     let container = Container::start();
     assert_eq!(container.script("exit 7").status, 7);

@@ -144,6 +144,9 @@ impl Exec {
             if self.tty {
                 process.set_terminal(Some(true));
             }
+            if process.capabilities().is_none() {
+                process.set_capabilities(visit.folder.read_process()?.capabilities().clone());
+            }
             return Ok(process);
         }
         if self.command.is_empty() {

@@ -32,6 +32,15 @@ fn the_default_configuration_is_applied_without_a_warning() {
 }
 
 #[test]
+fn a_process_without_capabilities_gets_none() {
+    let lowered = lowered(|config| {
+        config["process"].as_object_mut().unwrap().remove("capabilities");
+    })
+    .unwrap();
+    assert_eq!(lowered.container.process.capabilities, Some(Default::default()));
+}
+
+#[test]
 fn bind_sources_become_trees_of_the_share() {
     let lowered = lowered(|config| {
         config["mounts"].as_array_mut().unwrap().push(serde_json::json!({

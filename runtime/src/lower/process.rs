@@ -32,7 +32,14 @@ pub fn lower(process: Option<&Spec>, warnings: &mut Vec<String>) -> Result<Proce
         env: environment(process)?,
         cwd: absolute(process.cwd(), "process.cwd")?,
         user: user(process)?,
-        capabilities: process.capabilities().as_ref().map(|sets| capabilities::lower(sets, warnings)),
+        // None at all where none are listed, as with other runtimes.
+        capabilities: Some(
+            process
+                .capabilities()
+                .as_ref()
+                .map(|sets| capabilities::lower(sets, warnings))
+                .unwrap_or_default(),
+        ),
         rlimits: rlimits::lower(process.rlimits().as_deref().unwrap_or_default())?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj,
