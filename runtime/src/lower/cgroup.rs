@@ -143,12 +143,13 @@ fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) 
     if given.swappiness().is_some_and(|swappiness| swappiness > 100) {
         return Err(SpecError::new(property("swappiness"), "is not between 0 and 100"));
     }
-    let kernel = given.kernel().is_some_and(|limit| limit > 0);
     let unapplied = [
-        ("kernel", kernel),
+        ("kernel", given.kernel().is_some_and(|limit| limit > 0)),
         ("kernelTCP", given.kernel_tcp().is_some_and(|limit| limit > 0)),
         ("swappiness", given.swappiness().is_some()),
         ("disableOOMKiller", given.disable_oom_killer() == Some(true)),
+        // Version 2 is always hierarchical.
+        ("useHierarchy", given.use_hierarchy() == Some(false)),
     ];
     for (name, _) in unapplied.into_iter().filter(|(_, asked)| *asked) {
         warnings.push(format!("{} has no equivalent in cgroup v2", property(name)));

@@ -99,7 +99,8 @@ fn mistakes_are_named() {
 #[test]
 fn what_has_no_place_is_warned_about() {
     let (_, warnings) = limits(
-        r#"{"memory":{"swappiness":60,"kernel":5,"kernelTCP":5,"disableOOMKiller":true},"blockIO":{"leafWeight":10},
+        r#"{"memory":{"swappiness":60,"kernel":5,"kernelTCP":5,"disableOOMKiller":true,"useHierarchy":false},
+            "blockIO":{"leafWeight":10},
             "network":{"classID":1,"priorities":[{"name":"eth0","priority":1}]},"cpu":{"realtimeRuntime":5},
             "rdma":{"mlx5_1":{"hcaHandles":3}}}"#,
     )
@@ -109,6 +110,7 @@ fn what_has_no_place_is_warned_about() {
         "memory.kernel ",
         "memory.kernelTCP",
         "memory.disableOOMKiller",
+        "memory.useHierarchy",
         "blockIO.leafWeight",
         "network.classID",
         "network.priorities",
