@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod cli;
+pub mod compared;
 pub mod engine;
 pub mod host;
 pub mod shell;
