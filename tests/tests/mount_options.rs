@@ -123,7 +123,7 @@ fn a_mount_can_be_changed_by_a_later_one() {
             mount(config, change("/scratch", &["remount", "bind", "nodev"]));
         },
     );
-    assert_eq!(out, "/ rw,relatime\n/data rw,nosuid,noexec,relatime\n/scratch rw,nodev,relatime\n2048\n");
+    assert_eq!(out, "/ rw,relatime\n/data rw,nosuid,noexec,relatime\n/scratch rw,nodev,noatime\n2048\n");
     let missing = Bundle::busybox(&["true"]).edit(|config| {
         mount(config, json!({ "destination": "/absent", "type": "none", "options": ["remount", "ro"] }));
     });
@@ -141,7 +141,7 @@ fn sockets_pipes_and_links_can_be_sources() {
     symlink("file", at("near")).expect("link");
     let bundle = Bundle::script(
         "exec 2>&1; for f in /in/socket /in/fifo /in/copied /in/itself; do stat -c '%n %F' $f; done; \
-         readlink /in/copied /in/itself; cat /in/followed; \
+         readlink /in/copied; readlink /in/itself; cat /in/followed; \
          (echo through > /in/fifo &); cat /in/fifo",
     )
     .edit(|config| {
@@ -174,6 +174,7 @@ fn an_overlay_is_made_of_the_hosts_folders() {
     for (name, content) in [("low/a", "low\n"), ("low/b", "low\n"), ("high/b", "high\n")] {
         fs::write(host.path().join(name), content).expect("write");
     }
+    let stockade = Stockade::new();
     let before = Snapshot::take();
     let at = |name: &str| format!("{}/{name}", host.path().display());
     let bundle = Bundle::script("cat /merged/a /merged/b; echo new > /merged/c; rm /merged/a; ls /merged").edit(|config| {
@@ -182,7 +183,6 @@ fn an_overlay_is_made_of_the_hosts_folders() {
         let options = [layers, upper, work];
         mount(config, json!({ "destination": "/merged", "type": "overlay", "source": "overlay", "options": options }));
     });
-    let stockade = Stockade::new();
     let outcome = stockade.run_bundle(&bundle, "overlay");
     let c = fs::read_to_string(at("upper/c"));
     let kept = fs::read_to_string(at("low/a"));

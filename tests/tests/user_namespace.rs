@@ -85,7 +85,7 @@ fn its_mounts_and_devices_are_as_without_it() {
          done; \
          for n in null zero full random urandom tty; do stat -c '%n %t:%T %a %u:%g' /dev/$n; done; \
          stat -c '%n %t:%T %a %u:%g' /dev/own; echo x > /dev/null && head -c 1 /dev/zero | wc -c; \
-         mknod /tmp/node c 1 3 || true; cat /proc/kcore | wc -c; echo x > /proc/sys/kernel/hostname || true; \
+         mknod /tmp/node c 1 3 || true; cat /proc/version | wc -c; ls /proc/tty | wc -l; echo x > /proc/sys/kernel/hostname || true; \
          hostname; cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_forward; ls /sys/class/net; \
          cat /proc/self/cgroup; ps | wc -l; cat /proc/self/oom_score_adj; ulimit -Hl",
         |config| {
@@ -93,6 +93,7 @@ fn its_mounts_and_devices_are_as_without_it() {
             config["linux"]["devices"] = json!([{
                 "path": "/dev/own", "type": "c", "major": 1, "minor": 7, "fileMode": 0o640, "uid": 3, "gid": 4
             }]);
+            config["linux"]["maskedPaths"] = json!(["/proc/version", "/proc/tty", "/proc/absent"]);
             config["linux"]["sysctl"] = json!({ "kernel.shm_rmid_forced": "1", "net.ipv4.ip_forward": "1" });
             config["process"]["oomScoreAdj"] = json!(-500);
             config["process"]["rlimits"] = json!([
@@ -107,7 +108,7 @@ fn its_mounts_and_devices_are_as_without_it() {
         /sys/fs/cgroup cgroup2 ro,nosuid,nodev,noexec,relatime\n\
         /dev/null 1:3 666 0:0\n/dev/zero 1:5 666 0:0\n/dev/full 1:7 666 0:0\n/dev/random 1:8 666 0:0\n\
         /dev/urandom 1:9 666 0:0\n/dev/tty 5:0 666 0:0\n/dev/own 1:7 640 3:4\n1\n\
-        mknod: /tmp/node: Operation not permitted\n0\n\
+        mknod: /tmp/node: Operation not permitted\n0\n0\n\
         /bin/sh: can't create /proc/sys/kernel/hostname: Read-only file system\nstockade\n1\n1\nlo\n0::/\n";
     assert!(out.starts_with(expected), "{out}");
     assert!(out.ends_with("\n-500\n1073741824\n"), "{out}");

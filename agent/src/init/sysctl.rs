@@ -13,16 +13,25 @@ pub fn apply<'a>(sysctl: impl IntoIterator<Item = &'a (String, String)>) -> Resu
     sysctl.into_iter().try_for_each(|(name, value)| set(&path(name)?, value).or_spec(|| step(name, value)))
 }
 
-/// Sets those that the guest's root may set; returns the others, which belong to the root of the user namespace.
+/// Sets those of the network, which is the guest's.
+pub fn apply_of_network(sysctl: &[(String, String)]) -> Result<()> {
+    apply(sysctl.iter().filter(|(name, _)| is_of_network(name)))
+}
+
+/// Sets those of the others that the guest's user 0 may set; returns the rest, which is for the root of the user namespace.
 pub fn apply_permitted(sysctl: &[(String, String)]) -> Result<Vec<&(String, String)>> {
     let mut denied = Vec::new();
-    for entry @ (name, value) in sysctl {
+    for entry @ (name, value) in sysctl.iter().filter(|(name, _)| !is_of_network(name)) {
         match set(&path(name)?, value) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied.push(entry),
             set => set.or_spec(|| step(name, value))?,
         }
     }
     Ok(denied)
+}
+
+fn is_of_network(name: &str) -> bool {
+    name.split(['.', '/']).next() == Some("net")
 }
 
 fn set(path: &Path, value: &str) -> io::Result<()> {

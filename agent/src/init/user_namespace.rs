@@ -33,7 +33,7 @@ use stockade_protocol::{
     frame,
 };
 
-use super::{Joined, devices, mounts, namespaces, rlimits, rootfs};
+use super::{Joined, devices, mounts, namespaces, rlimits, rootfs, sysctl};
 use crate::{
     cgroup::Cgroup,
     clone::{self, Fork},
@@ -68,6 +68,7 @@ impl Prepared {
 pub fn enter(channel: &OwnedFd, spec: &Container, joined: &Joined) -> Result<Prepared> {
     // Nobody else may.
     rlimits::raise(&spec.process.rlimits)?;
+    sysctl::apply_of_network(&spec.sysctl)?;
     joined.enter_pid_for_children()?;
     // The way into a cgroup leads through the guest's cgroup namespace.
     joined.enter_some(|kind| !matches!(kind, CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWUSER))?;
