@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Outcome, Stockade, text};
 use stockade_tests::host::Snapshot;
+use stockade_tests::terminal::Terminal;
 
 /// The host's ID of the container's ID 0.
 const FIRST: u32 = 100_000;
@@ -147,6 +148,34 @@ fn a_user_of_it_has_its_streams_its_terminal_and_a_sealed_root() {
     let outcome = Outcome::of(&mut command, b"input\n");
     assert_eq!(outcome.stdout, "1000\n5\n5 6 999\nout\ninput\n", "{outcome:#?}");
     assert!(outcome.stderr.contains("Read-only file system"), "{outcome:#?}");
+}
+
+#[test]
+fn its_terminal_belongs_to_its_user() {
+    let bundle = bundle("tty; stat -c %u:%g $(tty) /dev/console; echo typed > /dev/tty", |config| {
+        config["process"]["terminal"] = true.into();
+        config["process"]["user"] = json!({ "uid": 7, "gid": 8 });
+    });
+    let mut terminal = Terminal::open(24, 80);
+    let stockade = Stockade::new();
+    let mut run =
+        terminal.spawn(&mut stockade.command(&["run", "--bundle", text(bundle.path()), "terminal"]));
+    terminal.expect("/dev/pts/0\r\n7:5\r\n7:5\r\ntyped\r\n");
+    assert!(run.wait().expect("run").success());
+}
+
+#[test]
+fn what_it_shares_with_the_guest_is_mounted_all_the_same() {
+    let (_bundle, out) = output(
+        "ls /dev/mqueue; ls -d /sys/fs/cgroup/cgroup.controllers; [ $(ls -d /proc/[0-9]* | wc -l) -gt 10 ] && echo many; \
+         ls /sys/kernel > /dev/null && echo sysfs",
+        |config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+            namespaces
+                .retain(|entry| !["pid", "ipc", "cgroup"].contains(&entry["type"].as_str().expect("type")));
+        },
+    );
+    assert_eq!(out, "/sys/fs/cgroup/cgroup.controllers\nmany\nsysfs\n");
 }
 
 #[test]
