@@ -179,6 +179,27 @@ impl Cgroup {
         open_folder(&folder).or_spec(|| format!("open the container's cgroup {path:?}"))
     }
 
+    /// Where another process of it belongs, opened: this one, or that of its `init` where processes of the container
+    /// have handed the controllers down, as systemd does. A cgroup that has handed them down takes no process any more.
+    pub fn open_beside(&self, init: Pid) -> Result<File> {
+        if self.read("cgroup.subtree_control").is_none() {
+            return self.open();
+        }
+        let line = fs::read_to_string(format!("/proc/{init}/cgroup"))
+            .or_internal(|| format!("read the cgroup of process {init}"))?;
+        match self.own_part(&line) {
+            Some(path) => self.below(path),
+            None => self.open(),
+        }
+    }
+
+    /// The part below this cgroup of a path in /proc/PID/cgroup; `None` where that leads elsewhere.
+    fn own_part<'a>(&self, line: &'a str) -> Option<&'a str> {
+        let own = self.folder.strip_prefix(ROOT).ok()?.to_str()?;
+        let path = line.trim_end().strip_prefix("0::/")?.strip_prefix(own)?;
+        path.strip_prefix('/')
+    }
+
     /// Its `cgroup.events`, which reports urgent news when the last process ends, and when all are frozen or
     /// thawed.
     pub fn events(&self) -> Result<File> {

@@ -65,3 +65,13 @@ fn a_failed_update_takes_back_what_it_has_written() {
     cgroup.update(&values(&[("pids.max", "7")])).unwrap();
     assert_eq!(cgroup.read("pids.max").as_deref(), Some("7\n"));
 }
+
+#[test]
+fn a_process_below_the_cgroup_is_told_from_one_elsewhere() {
+    let cgroup = Cgroup::at(Path::new(ROOT).join("pods/c1"));
+    assert_eq!(cgroup.own_part("0::/pods/c1/init.scope\n"), Some("init.scope"));
+    assert_eq!(cgroup.own_part("0::/pods/c1/a/b\n"), Some("a/b"));
+    for elsewhere in ["0::/pods/c1\n", "0::/pods/c10/a\n", "0::/\n", "0::/pods/c1 (deleted)\n", ""] {
+        assert_eq!(cgroup.own_part(elsewhere), None, "{elsewhere}");
+    }
+}

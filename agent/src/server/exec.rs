@@ -60,7 +60,7 @@ impl Server {
         }
         let cgroup = match &exec.cgroup {
             Some(path) => container.cgroup.below(path)?,
-            None => container.cgroup.open()?,
+            None => container.cgroup.open_beside(init)?,
         };
         let joined = Joined::all_of(init, &container.namespaces);
         init::spawn_exec(&exec.process, container.for_all(), &joined, &cgroup)
