@@ -246,7 +246,12 @@ fn update_changes_each_limit_where_it_holds() {
     // What cannot be done leaves everything as it was, on both sides.
     let weights = (shell.cgroup("cpu.weight"), on_host(&stockade, "limited", "cpu.weight"));
     update(&["--cpu-share", "512", "--cpu-quota", "30000", "--cpu-burst", "99999999"])
-        .failure(1, &["cpu.max.burst"]);
+        .failure(1, &["linux.resources.cpu.burst"]);
+    // Only the guest's kernel knows which sizes of pages it has.
+    let file = shell.bundle.path().join("resources.json");
+    let resources = r#"{"cpu":{"shares":512,"quota":30000},"hugepageLimits":[{"pageSize":"3MB","limit":1}]}"#;
+    fs::write(&file, resources).expect("write");
+    update(&["--resources", text(&file)]).failure(1, &["linux.resources", "hugetlb.3MB"]);
     assert_eq!(shell.cgroup("cpu.max"), "max 50000");
     assert_eq!((shell.cgroup("cpu.weight"), on_host(&stockade, "limited", "cpu.weight")), weights);
     update(&["--memory", "100g"]).failure(1, &["memory.limit", "MiB", "VM"]);
@@ -263,7 +268,6 @@ fn update_changes_each_limit_where_it_holds() {
         ("41943040".into(), "40000 80000".into())
     );
     assert_eq!((shell.cgroup("pids.max"), shell.cgroup("hugetlb.2MB.max")), ("33".into(), "4194304".into()));
-    let file = shell.bundle.path().join("resources.json");
     fs::write(&file, r#"{"memory":{"limit":1,"checkBeforeUpdate":true},"cpu":{"period":"x"}}"#)
         .expect("write");
     update(&["--resources", text(&file)]).failure(1, &["resources.json", "cpu.period"]);
