@@ -4,7 +4,11 @@
 
 use std::{ffi::CString, fs::File};
 
-use nix::{sched::CloneFlags, unistd::fork};
+use nix::{
+    sched::CloneFlags,
+    sys::signal::{Signal, kill},
+    unistd::{Pid, fork},
+};
 use stockade_protocol::container::{Container, IdMappings, MemoryPolicy, Process, SeccompFilter};
 
 use crate::{
@@ -89,7 +93,9 @@ pub fn spawn_init(spec: &Container, joined: &Joined, cgroup: &File) -> Result<Sp
         |channel| user_namespace::enter(channel, spec, joined),
         |prepared| build(spec, joined, prepared),
     )?;
-    Ok(Spawned { pid: user_namespace::hear(&spawned.channel)?, ..spawned })
+    let pid = user_namespace::hear(&spawned.channel)?;
+    schedule(pid, &spec.process)?;
+    Ok(Spawned { pid, ..spawned })
 }
 
 /// Clones another process of a container, whose namespaces it joins; of none, it stays in the guest's own.
@@ -97,7 +103,7 @@ pub fn spawn_exec(process: &Process, for_all: ForAll<'_>, joined: &Joined, cgrou
     let mapped = for_all.ids.is_some();
     let job = Job { process, for_all, hooks: &[], owner: outside(process, for_all.ids)? };
     let fork = || joined.fork_into(CloneFlags::empty(), cgroup);
-    program::spawn(
+    let spawned = program::spawn(
         &job,
         fork,
         |_| Ok(()),
@@ -114,7 +120,22 @@ pub fn spawn_exec(process: &Process, for_all: ForAll<'_>, joined: &Joined, cgrou
             let terminal = process.terminal.map(open).transpose()?;
             Ok(Surroundings { terminal, ..Surroundings::default() })
         },
-    )
+    )?;
+    if mapped {
+        schedule(spawned.pid, process)?;
+    }
+    Ok(spawned)
+}
+
+/// Schedules a process of a user namespace, before it is started: its root may not raise a priority.
+fn schedule(pid: Pid, process: &Process) -> Result<()> {
+    let scheduling = &process.scheduling;
+    scheduler::apply(pid, scheduling.scheduler.as_ref())
+        .and_then(|()| io_priority::apply(pid, scheduling.io_priority))
+        .inspect_err(|_| {
+            // It would end by itself, as nobody starts it, but later.
+            let _ = kill(pid, Signal::SIGKILL);
+        })
 }
 
 /// The process's user as the guest knows it.

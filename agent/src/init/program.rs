@@ -34,6 +34,9 @@ use crate::{
 /// Whether this process was cloned for a container.
 static IS_CONTAINER_PROCESS: AtomicBool = AtomicBool::new(false);
 
+/// The calling process, to calls that take a PID.
+const MYSELF: Pid = Pid::from_raw(0);
+
 /// False in the agent itself.
 pub fn is_container_process() -> bool {
     IS_CONTAINER_PROCESS.load(Ordering::Relaxed)
@@ -148,8 +151,11 @@ fn prepare_and_execute(
     memory_policy::apply(for_all.memory_policy, &mut surroundings.warnings)?;
     personality::apply(for_all.personality)?;
     cpu_affinity::finish(&process.scheduling)?;
-    scheduler::apply(process.scheduling.scheduler.as_ref())?;
-    io_priority::apply(process.scheduling.io_priority)?;
+    // In a user namespace the agent does it.
+    if for_all.ids.is_none() {
+        scheduler::apply(MYSELF, process.scheduling.scheduler.as_ref())?;
+        io_priority::apply(MYSELF, process.scheduling.io_priority)?;
+    }
     rlimits::apply(&process.rlimits)?;
     if process.no_new_privileges {
         prctl::set_no_new_privs().or_internal(|| "set no_new_privs".to_owned())?;

@@ -1,6 +1,6 @@
 //! `process.scheduler`, by sched_setattr(2).
 
-use nix::errno::Errno;
+use nix::{errno::Errno, unistd::Pid};
 use stockade_protocol::container::Scheduler;
 
 use crate::error::{AgentError, Context, ErrorKind, Result, error};
@@ -21,8 +21,8 @@ struct Attributes {
     most_utilisation: u32,
 }
 
-/// Schedules the calling process so; what it executes and forks inherits that.
-pub fn apply(scheduler: Option<&Scheduler>) -> Result<()> {
+/// Schedules a process so; what it executes and forks inherits that. 0 is the calling process.
+pub fn apply(pid: Pid, scheduler: Option<&Scheduler>) -> Result<()> {
     let Some(scheduler) = scheduler else { return Ok(()) };
     let attributes = Attributes {
         size: size_of::<Attributes>() as u32,
@@ -38,7 +38,9 @@ pub fn apply(scheduler: Option<&Scheduler>) -> Result<()> {
         most_utilisation: 0,
     };
     // SAFETY: the kernel reads as many bytes of the structure as its first field says, and may write that field.
-    match Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }) {
+    match Errno::result(unsafe {
+        libc::syscall(libc::SYS_sched_setattr, pid.as_raw(), &raw const attributes, 0)
+    }) {
         Err(Errno::EOPNOTSUPP) => Err(lacking()),
         done => done.map(drop).or_spec(|| "process.scheduler".to_owned()),
     }

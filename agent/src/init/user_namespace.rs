@@ -5,6 +5,7 @@
 //!    │ fork            │
 //!    ├────────────────→│ joins the guest's and other containers' namespaces
 //!    │                 │ makes what only the guest's root can: shared trees, device nodes, sysfs …
+//!    │                 │ sets what the guest's network has of linux.sysctl
 //!    │                 │ joins another container's user namespace
 //!    │                 │ clones, as a child of the agent
 //!    │                 ├──────────────────────────────────────→│ new namespaces, which belong to the user namespace
