@@ -19,31 +19,23 @@ const OF_FILE_SYSTEMS: [(&str, &str, &str); 3] =
 /// What the mount's options in mountinfo should be; `rw` is left out.
 pub fn wanted_of_mount(options: &[String]) -> BTreeSet<String> {
     let mut wanted = switches(options, &OF_MOUNTS);
-    for (recursive, word) in recursive() {
-        if options.contains(&recursive) {
-            wanted.insert(word.to_owned());
+    // The recursive ones come after all others.
+    for (on, off, word) in OF_MOUNTS {
+        let (on, off) = (format!("r{on}"), format!("r{off}"));
+        match options.iter().rfind(|option| **option == on || **option == off) {
+            Some(last) if *last == on => drop(wanted.insert(word.to_owned())),
+            Some(_) => drop(wanted.remove(word)),
+            None => {}
         }
     }
-    let is_mapped =
-        |option: &String| ["idmap", "ridmap"].contains(&option.split('=').next().unwrap_or_default());
-    if options.iter().any(is_mapped) {
-        wanted.insert("idmapped".to_owned());
-    }
-    let access_time = options.iter().rev().find_map(|option| {
-        match option.trim_start_matches('r').trim_start_matches("no") {
-            "atime" if option.ends_with("noatime") => Some(Some("noatime")),
-            "strictatime" => Some(None),
-            _ => None,
-        }
-    });
-    // The kernel's default.
-    wanted.extend(access_time.unwrap_or(Some("relatime")).map(str::to_owned));
+    let last = |words: [&str; 3]| {
+        options.iter().rev().find_map(|option| words.iter().position(|word| word == option))
+    };
+    let access_time = last(["rrelatime", "rnoatime", "rstrictatime"])
+        .or_else(|| last(["relatime", "noatime", "strictatime"]));
+    // The first is the kernel's default, and of the last it says nothing.
+    wanted.extend(["relatime", "noatime"].get(access_time.unwrap_or(0)).map(|word| (*word).to_owned()));
     wanted
-}
-
-/// `rro` and the like, with the word for each mount below.
-pub fn recursive() -> impl Iterator<Item = (String, &'static str)> {
-    OF_MOUNTS.iter().map(|(on, _, word)| (format!("r{on}"), *word))
 }
 
 /// What mountinfo says, without `rw`.

@@ -57,9 +57,10 @@ pub fn check(config: &Value, findings: &mut Findings) -> Result<()> {
         let Some(found) = found else { continue };
         // What is mounted on a shared mount is shared itself.
         let start = Propagation { shared: inherited.shared, unbindable: false };
-        let wanted = entry_options(entry).iter().fold(start, |propagation, word| propagation.change(word));
+        let wanted =
+            strings(entry, "options").iter().fold(start, |propagation, word| propagation.change(word));
         places.insert(index, (found, wanted));
-        one(index, entry, found, &mounted, findings);
+        one(index, entry, found, config, findings);
     }
     for (index, (found, wanted)) in places {
         let wanted = if propagation::is_recursive(whole) { wanted.change(whole) } else { wanted };
@@ -69,8 +70,8 @@ pub fn check(config: &Value, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-fn one(index: usize, entry: &Value, found: &Mounted, all: &[Mounted], findings: &mut Findings) {
-    let asked = entry_options(entry);
+fn one(index: usize, entry: &Value, found: &Mounted, config: &Value, findings: &mut Findings) {
+    let asked = strings(entry, "options");
     let is_bind = is_bind(entry, &asked);
     let fstype = match text(entry, "type") {
         _ if is_bind => "virtiofs",
@@ -83,12 +84,6 @@ fn one(index: usize, entry: &Value, found: &Mounted, all: &[Mounted], findings: 
     let words = |set: std::collections::BTreeSet<String>| set.into_iter().collect::<Vec<_>>();
     let found_of_mount = words(options::found_of_mount(&found.options));
     findings.equal_lists(&path, &found_of_mount, &words(options::wanted_of_mount(&asked)));
-    for (recursive, word) in options::recursive().filter(|(option, _)| asked.contains(option)) {
-        for below in descendants(found, all) {
-            let has = below.options.iter().any(|option| option == word);
-            findings.holds(&path, has, || format!("{recursive}: {} is not {word}", below.point.display()));
-        }
-    }
     if is_bind {
         // What another mount covers cannot be looked into.
         if mount_tree::visible_at(&found.point) == Some(found.id.into()) {
@@ -98,17 +93,25 @@ fn one(index: usize, entry: &Value, found: &Mounted, all: &[Mounted], findings: 
     }
     let found_of_file_system = words(options::found_of_file_system(&found.data));
     findings.equal_lists(&path, &found_of_file_system, &words(options::wanted_of_file_system(&asked)));
-    for option in &asked {
-        if let Some((wanted, found)) = options::of_file_system(option, &found.fstype, &found.data) {
+    for option in asked.iter().map(|option| outside(option, config)) {
+        if let Some((wanted, found)) = options::of_file_system(&option, &found.fstype, &found.data) {
             findings.equal(&path, "", found, wanted);
         }
     }
 }
 
-/// What is mounted below, at any depth.
-fn descendants<'a>(mount: &'a Mounted, all: &'a [Mounted]) -> Vec<&'a Mounted> {
-    let children = all.iter().filter(|other| other.parent == mount.id && other.id != mount.id);
-    children.flat_map(|child| [vec![child], descendants(child, all)].concat()).collect()
+/// mountinfo has IDs as the kernel knows them, whatever user namespace reads it.
+fn outside(option: &str, config: &Value) -> String {
+    let mapped = option.split_once('=').and_then(|(name, id)| {
+        let list = list(config, &format!("linux.{name}Mappings"));
+        let id: u64 = id.parse().ok()?;
+        list.iter().find_map(|entry| {
+            let number = |name: &str| entry[name].as_u64().unwrap_or(0);
+            let place = id.checked_sub(number("containerID")).filter(|place| *place < number("size"))?;
+            Some(format!("{name}={}", number("hostID") + place))
+        })
+    });
+    mapped.unwrap_or_else(|| option.to_owned())
 }
 
 fn is_bind(entry: &Value, options: &[String]) -> bool {
@@ -120,12 +123,6 @@ fn source(index: usize, entry: &Value, findings: &mut Findings) {
     let file = if destination.is_dir() { destination.join(".source") } else { destination };
     let found = fs::read_to_string(&file).unwrap_or_else(|error| format!("{}: {error}", file.display()));
     findings.equal(&format!("mounts[{index}].source"), "", found.as_str(), text(entry, "source"));
-}
-
-/// What its mappings ask for is an option too.
-fn entry_options(entry: &Value) -> Vec<String> {
-    let is_mapped = !list(entry, "uidMappings").is_empty();
-    strings(entry, "options").into_iter().chain(is_mapped.then(|| "idmap".to_owned())).collect()
 }
 
 /// Links of the image in the way to a destination lead elsewhere.

@@ -49,15 +49,28 @@ pub fn full() -> Value {
         "linux.namespaces",
         json!([
             { "type": "mount" }, { "type": "network" }, { "type": "pid" }, { "type": "ipc" }, { "type": "uts" },
-            { "type": "cgroup" },
+            { "type": "cgroup" }, { "type": "user" }, { "type": "time" },
         ]),
     );
+    set("linux.uidMappings", fixture::mappings(100_000));
+    set("linux.gidMappings", fixture::mappings(300_000));
+    set(
+        "linux.timeOffsets",
+        json!({ "monotonic": { "secs": 5000, "nanosecs": 7 }, "boottime": { "secs": 3 } }),
+    );
+    set("linux.personality", json!({ "domain": "LINUX32" }));
+    set(
+        "process.scheduler",
+        json!({ "policy": "SCHED_BATCH", "nice": -5, "flags": ["SCHED_FLAG_RESET_ON_FORK"] }),
+    );
+    set("process.ioPriority", json!({ "class": "IOPRIO_CLASS_RT", "priority": 3 }));
+    set("process.execCPUAffinity", json!({ "initial": "0", "final": "0" }));
     let mounts = config["mounts"].as_array_mut().expect("mounts");
     mounts.extend([
         json!({ "destination": "/data", "type": "tmpfs", "source": "tmpfs",
                 "options": ["nodev", "nosymfollow", "sync", "size=1m", "nr_inodes=100", "mode=750", "uid=1000", "shared"] }),
         json!({ "destination": "/data/below", "type": "bind", "source": "sources/one",
-                "options": ["rbind", "ro", "nosuid", "noatime", "rprivate"] }),
+                "options": ["rbind", "rw", "rro", "nosuid", "relatime", "rnoatime", "rprivate"] }),
         json!({ "destination": "/file", "type": "none", "source": "sources/first.txt", "options": ["bind", "noexec"] }),
         json!({ "destination": "/link/inside", "type": "bind", "source": "sources/two", "options": ["rbind"] }),
         json!({ "destination": "/data/below", "type": "bind", "source": "sources/three", "options": ["bind"] }),

@@ -87,6 +87,16 @@ pub fn base() -> Value {
     })
 }
 
+/// Mappings of every ID there is: from this one of the host on they count up from 0, and those before it come last.
+pub fn mappings(shift: u32) -> Value {
+    let rest = u32::MAX - shift;
+    let mut list = vec![json!({ "containerID": 0, "hostID": shift, "size": rest })];
+    if shift > 0 {
+        list.push(json!({ "containerID": rest, "hostID": 0, "size": shift }));
+    }
+    list.into()
+}
+
 /// Sets what a path like `process.user.uid` names, making what it leads through.
 pub fn set(config: &mut Value, path: &str, value: Value) {
     let mut place = config;

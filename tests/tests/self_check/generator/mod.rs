@@ -1,17 +1,17 @@
 //! Valid configurations from seeds: one strategy per aspect, each of which sets properties of its own.
 
-use proptest::option;
 use proptest::prelude::*;
-use proptest::sample::subsequence;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::fixture;
 
 mod mounts;
+mod namespaces;
 mod process;
 mod resources;
+mod scheduling;
 mod seccomp;
 
 /// Values by their JSON paths.
@@ -23,8 +23,10 @@ pub const PROPERTIES: &[&str] = &[
     "domainname",
     "hostname",
     "linux.devices",
+    "linux.gidMappings",
     "linux.maskedPaths",
     "linux.namespaces",
+    "linux.personality.domain",
     "linux.readonlyPaths",
     "linux.resources.blockIO.weight",
     "linux.resources.cpu.burst",
@@ -45,6 +47,8 @@ pub const PROPERTIES: &[&str] = &[
     "linux.seccomp.defaultErrnoRet",
     "linux.seccomp.syscalls",
     "linux.sysctl",
+    "linux.timeOffsets",
+    "linux.uidMappings",
     "mounts[].destination",
     "mounts[].options",
     "mounts[].source",
@@ -58,9 +62,12 @@ pub const PROPERTIES: &[&str] = &[
     "process.consoleSize",
     "process.cwd",
     "process.env",
+    "process.execCPUAffinity.final",
+    "process.ioPriority",
     "process.noNewPrivileges",
     "process.oomScoreAdj",
     "process.rlimits",
+    "process.scheduler",
     "process.terminal",
     "process.user.additionalGids",
     "process.user.gid",
@@ -77,7 +84,8 @@ fn aspects() -> Vec<BoxedStrategy<Settings>> {
         process::capabilities().boxed(),
         process::rlimits().boxed(),
         process::terminal().boxed(),
-        names_and_namespaces().boxed(),
+        scheduling::scheduling().boxed(),
+        namespaces::namespaces().boxed(),
         mounts::root().boxed(),
         mounts::mounts().boxed(),
         resources::devices().boxed(),
@@ -114,21 +122,4 @@ pub fn config(seed: u64) -> Value {
 /// The properties that are there.
 fn given<const N: usize>(settings: [(&'static str, Option<Value>); N]) -> Settings {
     settings.into_iter().filter_map(|(path, value)| Some((path, value?))).collect()
-}
-
-fn names_and_namespaces() -> impl Strategy<Value = Settings> {
-    let kinds = subsequence(vec!["pid", "ipc", "uts", "cgroup"], 0..=4);
-    let kinds = kinds.prop_map(|mut kinds| {
-        kinds.extend(["mount", "network"]);
-        kinds
-    });
-    let name = || option::of("[a-z][a-z0-9-]{0,62}[a-z]");
-    (kinds.prop_shuffle(), name(), name()).prop_map(|(kinds, hostname, domainname)| {
-        let namespaces: Value = kinds.into_iter().map(|kind| json!({ "type": kind })).collect();
-        given([
-            ("linux.namespaces", Some(namespaces)),
-            ("hostname", hostname.map(Value::from)),
-            ("domainname", domainname.map(Value::from)),
-        ])
-    })
 }

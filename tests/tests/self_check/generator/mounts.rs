@@ -37,7 +37,21 @@ fn options() -> impl Strategy<Value = Vec<String>> {
         word(&["nosymfollow"]),
         word(&["private", "shared", "slave", "rprivate", "rshared", "rslave", "unbindable"]),
     ];
-    Vec::from(switches).prop_map(|words| words.concat()).prop_shuffle()
+    (switches, recursive()).prop_map(|(words, recursive)| [words.concat(), recursive].concat()).prop_shuffle()
+}
+
+/// Those that are for what is mounted below too.
+fn recursive() -> impl Strategy<Value = Vec<String>> {
+    let switches = [
+        word(&["rro", "rrw"]),
+        word(&["rnosuid", "rsuid"]),
+        word(&["rnodev", "rdev"]),
+        word(&["rnoexec", "rexec"]),
+        word(&["rnoatime", "rrelatime", "rstrictatime"]),
+        word(&["rnodiratime", "rdiratime"]),
+        word(&["rnosymfollow", "rsymfollow"]),
+    ];
+    prop_oneof![2 => Just(Vec::new()), 1 => switches.prop_map(|words| words.concat())]
 }
 
 fn tmpfs() -> impl Strategy<Value = (&'static str, Value, Vec<String>)> {
@@ -91,7 +105,8 @@ fn buildable(mounts: Vec<Value>) -> Vec<Value> {
     let mut kept: Vec<Value> = Vec::new();
     for mount in mounts {
         let is_below = |other: &Value| place(&mount).starts_with(&format!("{}/", place(other)));
-        if !kept.iter().any(|other| is_below(other) && has(other, "ro") && other["type"] != "tmpfs") {
+        let is_readonly = |other: &Value| has(other, "ro") || has(other, "rro");
+        if !kept.iter().any(|other| is_below(other) && is_readonly(other) && other["type"] != "tmpfs") {
             kept.push(mount);
         }
     }

@@ -110,7 +110,7 @@ pub fn rlimits() -> impl Strategy<Value = Settings> {
         ("RLIMIT_MSGQUEUE", 0, u64::MAX),
         ("RLIMIT_NICE", 0, 40),
         ("RLIMIT_RTPRIO", 0, 99),
-        ("RLIMIT_RTTIME", MIB, u64::MAX),
+        ("RLIMIT_RTTIME", 600_000_000, u64::MAX),
     ];
     let chosen = subsequence(LIMITS.to_vec(), 0..=LIMITS.len()).prop_shuffle();
     (chosen, vec(any::<(u64, u64, bool)>(), LIMITS.len())).prop_map(|(chosen, numbers)| {
