@@ -141,7 +141,12 @@ impl Outcome {
     }
 
     /// Waits for a child whose output is piped; fails the test after [`LIMIT`].
-    pub fn wait(mut child: Child, name: &str) -> Self {
+    pub fn wait(child: Child, name: &str) -> Self {
+        Self::wait_for(child, name, LIMIT)
+    }
+
+    /// As [`wait`](Self::wait), for children that need longer.
+    pub fn wait_for(mut child: Child, name: &str, limit: Duration) -> Self {
         let mut stdout = child.stdout.take().expect("piped");
         let mut stderr = child.stderr.take().expect("piped");
         let pid = child.id();
@@ -153,7 +158,7 @@ impl Outcome {
             // Output ends when every holder of the pipe has closed it, which must not be later than the command.
             let _ = done.send((status, out.join(), err.join()));
         });
-        match finished.recv_timeout(LIMIT) {
+        match finished.recv_timeout(limit) {
             Ok((status, stdout, stderr)) => {
                 let status = status.expect("wait");
                 Self {
@@ -165,7 +170,7 @@ impl Outcome {
             Err(_) => {
                 let processes = crate::host::Snapshot::take();
                 let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
-                panic!("{name}: not ended (or its output still open) after {LIMIT:?}\n{processes:#?}");
+                panic!("{name}: not ended (or its output still open) after {limit:?}\n{processes:#?}");
             }
         }
     }

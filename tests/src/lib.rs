@@ -10,3 +10,4 @@ pub mod engine;
 pub mod host;
 pub mod shell;
 pub mod terminal;
+pub mod workload;
