@@ -56,11 +56,12 @@ fn user(config: &Value, findings: &mut Findings) -> Result<()> {
     unsafe { libc::umask(umask) };
     let octal = |mask: u64| format!("{mask:#o}");
     findings.equal("process.user.umask", "", octal(umask.into()), octal(number("umask").unwrap_or(0o022)));
-    let found: Vec<u64> = getgroups()?.iter().map(|gid| gid.as_raw().into()).collect();
+    let mut found: Vec<u64> = getgroups()?.iter().map(|gid| gid.as_raw().into()).collect();
     let groups = at(config, "process.user.additionalGids").as_array();
-    // The kernel keeps them sorted.
     let mut wanted: Vec<u64> = groups.into_iter().flatten().filter_map(Value::as_u64).collect();
+    // The kernel keeps them sorted, by what they are outside of the user namespace.
     wanted.sort_unstable();
+    found.sort_unstable();
     findings.equal_lists("process.user.additionalGids", &found, &wanted);
     Ok(())
 }

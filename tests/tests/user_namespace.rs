@@ -310,6 +310,13 @@ fn mappings_and_offsets_that_cannot_be_are_named() {
     refused(|c| c["process"]["user"]["uid"] = json!(2000), &["process.user.uid", "2000"]);
     refused(
         |c| {
+            c["process"]["scheduler"] =
+                json!({ "policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_UTIL_CLAMP_MIN"] });
+        },
+        &["process.scheduler.flags", "CONFIG_UCLAMP_TASK"],
+    );
+    refused(
+        |c| {
             c["linux"]["namespaces"].as_array_mut().expect("namespaces").pop();
         },
         &["linux.uidMappings", "`user`"],

@@ -6,7 +6,10 @@ use std::{ffi::CString, fs::File};
 
 use nix::{
     sched::CloneFlags,
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
     unistd::{Pid, fork},
 };
 use stockade_protocol::container::{Container, IdMappings, MemoryPolicy, Process, SeccompFilter};
@@ -133,8 +136,9 @@ fn schedule(pid: Pid, process: &Process) -> Result<()> {
     scheduler::apply(pid, scheduling.scheduler.as_ref())
         .and_then(|()| io_priority::apply(pid, scheduling.io_priority))
         .inspect_err(|_| {
-            // It would end by itself, as nobody starts it, but later.
+            // It would end by itself, as nobody starts it, but later, and its cgroup is to be removed now.
             let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, None);
         })
 }
 
