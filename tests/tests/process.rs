@@ -121,16 +121,23 @@ fn scheduling_is_the_configs_and_an_execs_own() {
 }
 
 #[test]
-fn a_memory_policy_that_the_guests_kernel_lacks_is_warned_about() {
-    let bundle = Bundle::busybox(&["true"]).edit(|config| {
-        config["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "0" });
+fn a_memory_policy_is_the_configs_for_the_init_and_an_exec() {
+    // The second field of a mapping's line.
+    const POLICY: &str = "head -n 1 /proc/self/numa_maps | cut -d ' ' -f 2";
+    let bundle = Bundle::script("read line").edit(|config| {
+        config["linux"]["memoryPolicy"] =
+            json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] });
     });
     let stockade = Stockade::new();
-    let outcome =
-        stockade.run(&["--log-level", "warn", "run", "-b", text(bundle.path()), "policy"]).success();
-    for word in ["linux.memoryPolicy", "CONFIG_NUMA"] {
-        assert!(outcome.stderr.contains(word), "{outcome:#?}");
-    }
+    stockade.create(&bundle, "policy");
+    let exec = stockade.run(&["exec", "policy", "sh", "-c", POLICY]).success();
+    assert_eq!(exec.stdout, "bind=static:0\n");
+    stockade.run(&["delete", "--force", "policy"]).success();
+
+    let init = Bundle::script(POLICY).edit(|config| {
+        config["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_PREFERRED", "nodes": "0" });
+    });
+    assert_eq!(stockade.run_bundle(&init, "init").success().stdout, "prefer:0\n");
 }
 
 /// All sixteen, by their names here and in /proc/self/limits.

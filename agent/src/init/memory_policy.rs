@@ -6,8 +6,8 @@ use stockade_protocol::container::MemoryPolicy;
 use crate::error::{Context, Result};
 
 /// What is said where the guest's kernel knows no policies.
-const LACKING: &str = "linux.memoryPolicy has no effect: the guest has one memory node, and its kernel no memory \
-                       policies (CONFIG_NUMA)";
+const LACKING: &str =
+    "linux.memoryPolicy has no effect: the guest's kernel knows no memory policies (CONFIG_NUMA)";
 
 /// Sets the calling process's policy, which its programs inherit.
 pub fn apply(policy: Option<&MemoryPolicy>, warnings: &mut Vec<String>) -> Result<()> {

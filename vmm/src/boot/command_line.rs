@@ -20,10 +20,11 @@ const _: () = assert!(COMMAND_LINE.0 + CAPACITY as u64 <= MP_POINTER.0);
 /// - `percpu_alloc=page`: no huge page for the few per-CPU variables of a small machine.
 /// - `initcall_blacklist=slab_late_init`: no files in sysfs for each of the kernel's own caches, which would take a
 ///   twentieth of the boot.
-/// - `dummy.numdummies=0`: no network interface that nobody asked for.
+/// - `dummy.numdummies=0 ifb.numifbs=0`: no network interface that nobody asked for.
 /// - `8250.nr_uarts=1`: there is one serial port; probing for more is exits for nothing.
 const BASE: &str = "console=ttyS0 quiet panic=-1 reboot=k 8250.nr_uarts=1 noreplace-smp random.trust_cpu=on \
-                    percpu_alloc=page initcall_blacklist=slab_late_init dummy.numdummies=0";
+                    percpu_alloc=page initcall_blacklist=slab_late_init dummy.numdummies=0 \
+                    ifb.numifbs=0";
 
 /// The command line cannot be used.
 #[derive(Debug, thiserror::Error)]

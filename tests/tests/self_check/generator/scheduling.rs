@@ -1,6 +1,6 @@
 //! `process.scheduler`, `process.ioPriority`, `process.execCPUAffinity` and `linux.personality`.
 //!
-//! SCHED_DEADLINE is left out, as its processes cannot fork; and `linux.memoryPolicy`, as the guest's kernel has none.
+//! SCHED_DEADLINE is left out, as its processes cannot fork, and `linux.memoryPolicy`, of which a guest of one node has little.
 
 use proptest::option;
 use proptest::prelude::*;
