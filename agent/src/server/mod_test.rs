@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    os::unix::net::UnixStream,
+    os::{fd::FromRawFd, unix::net::UnixStream},
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -11,7 +11,7 @@ use std::{
 use nix::{
     sys::{
         socket::{AddressFamily, SockFlag, SockType, socketpair},
-        wait::{Id, WaitPidFlag, waitid},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
     unistd::Pid,
 };
@@ -69,10 +69,31 @@ impl Guest {
         }
     }
 
-    /// Waits for a process to end, and has it reaped. SIGCHLD may go to another thread of the test.
+    /// Handles events until a process has ended, and has it reaped. What ends it may be late: a process that was just
+    /// started has copies of the test's descriptors until its program runs, and so keeps connections open.
     fn await_end(&mut self, pid: Pid) {
-        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        // SAFETY: the call takes two numbers; what it returns is a new descriptor, or no descriptor.
+        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        if pidfd < 0 {
+            // It has been reaped already.
+            return self.settle();
+        }
+        // SAFETY: it has just been made, and nobody else knows it.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as i32) };
+        // SIGCHLD may go to another thread of the test.
+        let token = self.server.poller.add(&pidfd, |_| Target::Children).unwrap();
+        let runs = || {
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+            waitid(Id::Pid(pid), flags).is_ok_and(|status| status == WaitStatus::StillAlive)
+        };
+        self.settle();
+        while runs() {
+            let targets = self.server.poller.wait(false).unwrap();
+            targets.into_iter().for_each(|target| self.server.handle(target));
+            self.settle();
+        }
         self.server.handle(Target::Children);
+        self.server.poller.remove(&pidfd, token);
         self.settle();
     }
 
