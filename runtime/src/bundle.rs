@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_path_to_error::Segment;
 
 pub use specification::HwConfig;
 
@@ -153,7 +154,8 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     };
     let deserializer = &mut serde_json::Deserializer::from_slice(text);
     match serde_path_to_error::deserialize::<_, T>(deserializer) {
-        Err(error) if error.path().iter().next().is_some() => {
+        // Broken JSON has no path of its own.
+        Err(error) if !error.path().iter().all(|part| matches!(part, Segment::Unknown)) => {
             Err(format!("{}: {}", error.path(), error.inner()))
         }
         _ => Err(first.to_string()),

@@ -26,6 +26,8 @@ fn errors_name_the_json_path() {
 fn broken_json_says_where() {
     let error = parse::<Spec>(b"{\n  \"ociVersion\": ").unwrap_err();
     assert!(error.contains("line 2"), "{error}");
+    let error = parse::<Spec>(b"{").unwrap_err();
+    assert!(error.starts_with("EOF"), "{error}");
     assert!(parse::<Spec>(b"").is_err());
 }
 
