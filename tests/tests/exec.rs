@@ -404,3 +404,17 @@ fn a_shell_in_the_guest_needs_the_configurations_leave() {
     terminal.send("exit\n");
     assert!(child.wait().expect("wait").success());
 }
+
+/// As systemd, dockerd and k3s do: from then on the kernel takes no process into the container's own cgroup.
+#[test]
+fn a_process_joins_the_init_where_the_container_has_handed_its_controllers_down() {
+    let container = Container::create(Stockade::new(), |config| {
+        config["mounts"][6]["options"] = json!(["nosuid", "noexec", "nodev"]);
+    });
+    container.stockade.run(&["start", "c"]).success();
+    let script = "cd /sys/fs/cgroup && mkdir inner && \
+                  for pid in $(cat cgroup.procs); do echo $pid > inner/cgroup.procs 2> /dev/null; done; \
+                  echo +memory > cgroup.subtree_control && cat cgroup.subtree_control";
+    assert_eq!(container.script(script).success().stdout, "memory\n");
+    assert_eq!(container.script("cat /proc/self/cgroup").success().stdout, "0::/inner\n");
+}
