@@ -285,6 +285,21 @@ fn a_start_releases_the_init_and_ends_with_its_execve() {
 }
 
 #[test]
+fn an_init_that_has_been_killed_cannot_be_started() {
+    let mut guest = Guest::new();
+    let (init, _pipes) = guest.add_created("c");
+    let mut control = guest.greet(Purpose::Control).unwrap();
+    // Its end of the channel; that it is gone itself is not known yet.
+    init.channel.shutdown(std::net::Shutdown::Both).unwrap();
+    let Response::Error(error) = guest.ask(&mut control, start(&init)) else { panic!("it was started") };
+    assert_eq!(
+        (error.kind, error.message.contains("cannot start")),
+        (ErrorKind::WrongState, true),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_failed_execve_is_the_answer_to_start() {
     let mut guest = Guest::new();
     let (mut init, _pipes) = guest.add_created("c");

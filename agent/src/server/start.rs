@@ -2,7 +2,10 @@
 
 use std::{os::fd::AsRawFd, rc::Rc};
 
-use nix::sys::socket::{MsgFlags, send};
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, send},
+};
 use stockade_protocol::agent::{ProcessId, Response};
 
 use super::Server;
@@ -29,8 +32,14 @@ impl Server {
                 format!("{} is not in the state \"created\"", described(&id)),
             ));
         };
-        send(channel.socket.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)
-            .or_internal(|| format!("release {}", described(&id)))?;
+        match send(channel.socket.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+            // It is to be reaped yet.
+            Err(Errno::EPIPE | Errno::ECONNRESET) => {
+                let message = format!("cannot start {}: it has been killed", described(&id));
+                return Err(error(ErrorKind::WrongState, message));
+            }
+            sent => sent.or_internal(|| format!("release {}", described(&id)))?,
+        };
         process.phase = Phase::Starting(reply_to);
         self.settle_streams(&id);
         Ok(None)

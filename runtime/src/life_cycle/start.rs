@@ -35,13 +35,18 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
     match started {
         Err(ClientError::Agent(error)) if error.kind == ErrorKind::WrongState => {
             return Err(match status(folder, record) {
-                Status::Stopped => ContainerError::HasStopped,
+                // Its init has been killed, and nobody has heard of it yet.
+                Status::Stopped | Status::Created => ContainerError::HasStopped,
                 Status::Paused => ContainerError::StartPaused,
                 _ => ContainerError::AlreadyRunning,
             }
             .into());
         }
         Err(ClientError::Agent(error)) => return Err(error.into()),
+        // It has been killed meanwhile, and its VM with it.
+        Err(error) if !relay.is_alive() => {
+            return Err(anyhow::Error::from(error).context(ContainerError::HasStopped));
+        }
         result => result?,
     }
     let state = hooks::state_json(record, "running", Some(relay.pid));
