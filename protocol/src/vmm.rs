@@ -115,7 +115,39 @@ pub enum Request {
     Console,
     /// Figures for benchmarks and `stockade check`.
     Figures,
+    /// Put a network device into a free slot. Its taps come with the request, as SCM_RIGHTS of the frame's first byte: one
+    /// per pair of queues, opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR` and, where there are several,
+    /// `IFF_MULTI_QUEUE`.
+    AddNic(Nic),
+    /// Put a block device into a free slot. Its file or host's block device comes with the request, as for AddNic.
+    AddDisk(Disk),
+    /// Take a device that was added away again and free its slot. The guest's driver is to have let go of it before.
+    RemoveDevice {
+        /// As in [`Response::Slot`].
+        slot: u8,
+    },
 }
+
+/// A network device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// Largest packet that it takes, in bytes, as virtio-net tells its driver.
+    pub mtu: u16,
+}
+
+/// A block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// The guest cannot write to it.
+    pub readonly: bool,
+    /// What the guest reads at /sys/block/NAME/serial: at most 20 bytes.
+    pub serial: String,
+}
+
+/// Most pairs of queues of one [`Nic`].
+pub const MOST_QUEUE_PAIRS: usize = 8;
 
 /// The VMM's answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +160,9 @@ pub enum Response {
     Figures(Figures),
     /// It failed: one line.
     Error(String),
+    /// To AddNic and AddDisk: the device is in this slot, for the guest `virtio-mmio.SLOT` on its platform bus, and waits
+    /// for its driver to be bound.
+    Slot(u8),
 }
 
 /// Figures of a running VMM.

@@ -293,6 +293,12 @@ fn vmm_messages() {
     golden(vmm::Request::RemoveShare { name: "c1".into() }, "0400000001026331");
     golden(vmm::Request::Console, "0100000002");
     golden(vmm::Request::Figures, "0100000003");
+    let nic = vmm::Nic { mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
+    golden(vmm::Request::AddNic(nic), "0900000004020000000001dc0b");
+    let disk = vmm::Disk { readonly: true, serial: "d".into() };
+    golden(vmm::Request::AddDisk(disk), "0400000005010164");
+    golden(vmm::Request::RemoveDevice { slot: 16 }, "020000000610");
+    golden(vmm::Response::Slot(5), "020000000405");
     golden(vmm::Response::Done, "0100000000");
     let figures = vmm::Figures { entry_tsc: 1, run_tsc: 5, tsc_offset: 2, overhead_kib: 3, guest_kib: 4 };
     golden(vmm::Response::Console(vec![1, 2]), "0400000001020102");

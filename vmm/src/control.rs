@@ -183,6 +183,9 @@ fn respond(request: Request, services: &Services) -> Response {
     let outcome = match request {
         Request::AddShare { name } => services.shares.add(&name),
         Request::RemoveShare { name } => services.shares.remove(&name),
+        Request::AddNic(_) | Request::AddDisk(_) | Request::RemoveDevice { .. } => {
+            return Response::Error("this VMM's machine has no free slots for devices".into());
+        }
         Request::Console => return Response::Console(services.console.bytes()),
         Request::Figures => {
             return match services.figures.read() {
