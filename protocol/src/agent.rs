@@ -8,6 +8,7 @@
 //!  Process   ProcessCommand →, ← ProcessEvent; closing it kills the process that it stands for
 //!  Stream    after HelloReply: raw bytes of one stdio stream, ended by shutdown of the writing side
 //!  Events    ← ContainerEvent, until the container is forgotten
+//!  Forward   after HelloReply: raw bytes of a connection to a port of the guest
 //! ```
 //!
 //! The order for one process is: `Request::Create` or `Request::Exec`; then its Process and Stream connections; then
@@ -82,6 +83,9 @@ pub enum Purpose {
     Stream(ProcessId, Stream),
     /// Tells what happens to the container of this ID.
     Events(String),
+    /// After HelloReply: the bytes of a TCP connection to this port of the guest's loopback interface, both ways, each ended
+    /// by shutdown of its writing side.
+    Forward(u16),
 }
 
 /// The container of a [`ProcessId`] that runs in the guest itself, for debugging: what no container's ID can be.

@@ -180,6 +180,7 @@ fn greetings() {
         "0d00000053544b4401020263310004ac02",
     );
     golden(Hello::new(Purpose::Events("c1".into())), "0900000053544b440103026331");
+    golden(Hello::new(Purpose::Forward(8080)), "0800000053544b440104903f");
     golden(HelloReply::Welcome, "0100000000");
     golden(HelloReply::Refused(failure(ErrorKind::Version)), "050000000100026e6f");
 }

@@ -18,6 +18,7 @@ mod log;
 mod lower;
 mod machine;
 mod pid_file;
+mod port_forward;
 mod preserved;
 mod relay;
 mod replacement;

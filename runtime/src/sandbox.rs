@@ -34,6 +34,9 @@ const ANNOTATIONS: [(&str, &str); 3] = [
 /// The value that marks a member; everything else is a sandbox or stands alone.
 const MEMBER: &str = "container";
 
+/// The values that mark the sandbox of a Kubernetes pod.
+const POD: [&str; 2] = ["sandbox", "podsandbox"];
+
 /// The kinds of namespaces by which a container is recognised, with their names in /proc/PID/ns.
 const KINDS: [(Type, &str); 7] = [
     (Type::Pid, "pid"),
@@ -163,6 +166,14 @@ pub fn namespaces(spec: &Spec, relay: i32, user: Option<&OwnedFd>) -> Vec<KnownN
     let user =
         user.and_then(|user| Some(KnownNamespace { kind: USER.to_owned(), inode: fstat(user).ok()?.st_ino }));
     found.chain(user).collect()
+}
+
+/// Whether this is the sandbox of a Kubernetes pod, whose caller forwards ports.
+pub fn is_pod(annotations: Option<&HashMap<String, String>>) -> bool {
+    annotations.is_some_and(|annotations| {
+        let roles = ANNOTATIONS.iter().filter_map(|(role, _)| annotations.get(*role));
+        roles.into_iter().any(|role| POD.contains(&&**role))
+    })
 }
 
 /// The ID that a member's annotations name.

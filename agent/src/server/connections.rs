@@ -103,8 +103,9 @@ impl Server {
             return Err(Closed);
         }
         match self.welcome(token, hello) {
-            Ok(Welcomed::AsMessages) => Ok(()),
-            Ok(Welcomed::AsStream(id, stream)) => self.attach_stream(token, id, stream),
+            Ok(Welcomed::Messages) => Ok(()),
+            Ok(Welcomed::Stream(id, stream)) => self.attach_stream(token, id, stream),
+            Ok(Welcomed::Forward(port)) => self.begin_forward(token, port),
             Err(refusal) => {
                 let connection = self.connections.get_mut(&token).ok_or(Closed)?;
                 connection.send(&HelloReply::Refused(refusal))?;
@@ -124,7 +125,7 @@ impl Server {
         match hello.purpose {
             Purpose::Control => {
                 self.accept_role(token, Role::Control { busy: false });
-                Ok(Welcomed::AsMessages)
+                Ok(Welcomed::Messages)
             }
             Purpose::Process(id) => {
                 let (id, process) = self.process(&id)?;
@@ -135,22 +136,23 @@ impl Server {
                 (process.requester, process.connection) = (None, Some(token));
                 self.accept_role(token, Role::Process(id.clone()));
                 self.report_exit(&id);
-                Ok(Welcomed::AsMessages)
+                Ok(Welcomed::Messages)
             }
             Purpose::Events(id) => {
                 let init = self.admit(&id, token)?;
                 self.accept_role(token, Role::Events(init));
-                Ok(Welcomed::AsMessages)
+                Ok(Welcomed::Messages)
             }
             Purpose::Stream(id, stream) => {
                 let (id, process) = self.process(&id)?;
                 match process.phase {
-                    Phase::Created => Ok(Welcomed::AsStream(id, stream)),
+                    Phase::Created => Ok(Welcomed::Stream(id, stream)),
                     _ => {
                         Err(error(ErrorKind::WrongState, "streams are attached before the start".to_owned()))
                     }
                 }
             }
+            Purpose::Forward(port) => Ok(Welcomed::Forward(port)),
         }
     }
 
@@ -190,6 +192,7 @@ impl Server {
 
 /// How a greeted connection goes on.
 enum Welcomed {
-    AsMessages,
-    AsStream(Rc<ProcessId>, Stream),
+    Messages,
+    Stream(Rc<ProcessId>, Stream),
+    Forward(u16),
 }

@@ -2,7 +2,7 @@
 //!
 //! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
 //! ends), [`reports`] (what comes before a program), [`freezer`] (what Pause and Resume share), [`events`] and
-//! [`notify`] (what the host is told unasked); every request has one of its own name.
+//! [`notify`] (what the host is told unasked), [`forward`] (connections to the guest's ports); every request has one of its own name.
 
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
 
@@ -24,6 +24,7 @@ mod create;
 mod delete;
 mod events;
 mod exec;
+mod forward;
 mod freezer;
 mod list_processes;
 mod notify;
@@ -35,6 +36,8 @@ mod signal;
 mod start;
 mod state;
 mod update;
+
+use forward::Forward;
 
 /// Containers that one guest holds at most: each has descriptors in the agent.
 const MOST_CONTAINERS: usize = 1024;
@@ -58,6 +61,8 @@ enum Target {
     Cgroup(Rc<ProcessId>),
     /// A container has reached its memory limit.
     Memory(Rc<ProcessId>),
+    /// A forwarded connection has bytes, or room for some.
+    Forward(Token),
 }
 
 /// Everything that the agent knows.
@@ -68,6 +73,7 @@ pub struct Server {
     connections: BTreeMap<Token, Connection>,
     containers: BTreeMap<String, Container>,
     processes: BTreeMap<Rc<ProcessId>, Process>,
+    forwards: BTreeMap<Token, Forward>,
     /// What is to be looked at again although no event will say so.
     again: Vec<Target>,
 }
@@ -86,6 +92,7 @@ impl Server {
             connections: BTreeMap::new(),
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
+            forwards: BTreeMap::new(),
             again: Vec::new(),
         })
     }
@@ -114,6 +121,7 @@ impl Server {
                 self.finish_removal(&id.container);
             }
             Target::Memory(id) => self.report_oom(&id.container),
+            Target::Forward(token) => self.run_forward(token),
         }
     }
 

@@ -20,9 +20,10 @@ use crate::hooks;
 use crate::host::cgroup::{self, Cgroup};
 use crate::host::scope::Placeholder;
 use crate::log;
-use crate::lower::{Lowered, Tree, UserNamespace, id_map};
+use crate::lower::{Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
 use crate::machine::{Machine, Shared, Vm};
 use crate::pid_file;
+use crate::port_forward::PortForward;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
 use crate::sandbox;
 use crate::shares;
@@ -147,6 +148,13 @@ impl<'a> Creation<'a> {
         let container = &lowered.container;
         let namespaces = &container.namespaces;
         let user = lowered.user.as_ref().map(open_user_namespace).transpose()?;
+        let port_forward = match &lowered.network {
+            NetworkNamespace::Path(path) if sandbox::is_pod(self.bundle.spec.annotations().as_ref()) => {
+                let prepared = PortForward::prepare(path, folder.as_fd());
+                prepared.inspect_err(|error| tracing::warn!("{error}")).ok()
+            }
+            _ => None,
+        };
         let relay = self.relay.insert(Relay::start(&Plan {
             surroundings: Surroundings::Own(Own {
                 rootfs: &self.bundle.rootfs,
@@ -163,6 +171,7 @@ impl<'a> Creation<'a> {
                 time_namespace: namespaces.time != Namespace::Guest,
                 user: user.as_ref().map(AsFd::as_fd),
                 hostname: container.hostname.as_deref(),
+                port_forward: port_forward.as_ref(),
                 lease,
                 console_log: console_log.as_ref().map(AsFd::as_fd),
             }),

@@ -21,7 +21,7 @@
 //! If its creator dies before COMMIT, the relay ends, and with it what it stands for and the lease that the VMM lives
 //! by: nothing is left running. `run` and `exec` in the foreground never commit.
 
-mod copy;
+pub mod copy;
 mod create_hooks;
 mod last_words;
 mod launch;

@@ -15,6 +15,7 @@ use super::copy::{Copy, Waits};
 use super::last_words;
 use super::launch::{COMMIT, MESSAGE};
 use super::notify::Notifier;
+use crate::port_forward::Forwarder;
 use crate::preserved::StreamEnds;
 use crate::sys::descriptors;
 use crate::terminal::Window;
@@ -48,6 +49,8 @@ pub(super) struct Ends {
     pub streams: Vec<StreamEnds>,
     /// Where the container's notifications go.
     pub notifier: Option<Notifier>,
+    /// Takes connections to the pod's ports.
+    pub forwarder: Option<Forwarder>,
 }
 
 /// Serves until the process has ended and its output is delivered; returns the exit status.
@@ -108,6 +111,7 @@ struct Relay {
     /// The terminal whose size the guest is told, if there is one.
     window: Option<Window>,
     notifier: Option<Notifier>,
+    forwarder: Option<Forwarder>,
     ended: Option<u8>,
 }
 
@@ -120,6 +124,7 @@ enum Source {
     Process,
     Input(usize),
     Output(usize),
+    Forward(usize),
 }
 
 impl Relay {
@@ -162,6 +167,7 @@ impl Relay {
             outputs,
             window: ends.window,
             notifier: ends.notifier,
+            forwarder: ends.forwarder,
             ended: None,
         };
         relay.resize();
@@ -187,6 +193,9 @@ impl Relay {
                     Source::Process => self.talk_to_agent(),
                     Source::Input(index) => self.inputs[index].advance(),
                     Source::Output(index) => self.outputs[index].advance(),
+                    Source::Forward(index) => {
+                        self.forwarder.iter().for_each(|forwarder| forwarder.accept(index))
+                    }
                 }
             }
         }
@@ -218,6 +227,9 @@ impl Relay {
                 Some(Waits::Writable(fd)) => add(fd, PollFlags::POLLOUT, source),
                 None => {}
             }
+        }
+        for (index, listener) in self.forwarder.iter().flat_map(Forwarder::listeners).enumerate() {
+            add(listener, PollFlags::POLLIN, Source::Forward(index));
         }
         wait(&mut fds)?;
         Ok(fds

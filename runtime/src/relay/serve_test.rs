@@ -49,6 +49,7 @@ impl Fixture {
                 hangs_up: false,
                 streams: Vec::new(),
                 notifier: None,
+                forwarder: None,
             };
             let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);
             let stdio = [stdin_reader.into(), stdout_writer.into(), stderr_writer.into()];

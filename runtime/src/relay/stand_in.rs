@@ -11,6 +11,7 @@ use super::launch::{FAILED, MESSAGE, PREPARED, Plan, RelayError, system};
 use super::notify::Notifier;
 use super::serve::{self, Ends};
 use super::surroundings::{self, Surroundings};
+use crate::port_forward::Forwarder;
 use crate::sys::{descriptors, process, signals};
 use crate::terminal::{self, Window};
 
@@ -54,15 +55,15 @@ fn prepare(
         .transpose()
         .map_err(system("NOTIFY_SOCKET"))?;
 
-    let (lease, console_log, user) = match &plan.surroundings {
+    let (lease, console_log, user, port_forward) = match &plan.surroundings {
         Surroundings::Own(own) => {
             own.make(socket)?;
-            (own.lease, own.console_log, own.user)
+            (own.lease, own.console_log, own.user, own.port_forward)
         }
         Surroundings::Of(relay) => {
             surroundings::join(*relay)?;
             drop(adopt(*relay));
-            (None, None, None)
+            (None, None, None, None)
         }
     };
     let name = Path::new(&plan.args[0]).file_name().and_then(|name| name.to_str()).unwrap_or("container");
@@ -83,6 +84,7 @@ fn prepare(
         hangs_up: plan.slave.is_some(),
         streams,
         notifier,
+        forwarder: port_forward.map(|forward| Forwarder::from(forward.adopt(adopt))),
     })
 }
 

@@ -18,6 +18,7 @@ use nix::unistd::{chdir, pivot_root, sethostname};
 use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
 use crate::lower::{NetworkNamespace, Tree};
+use crate::port_forward::PortForward;
 use crate::shares;
 use crate::sys::descriptors;
 use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, restrict};
@@ -52,6 +53,8 @@ pub struct Own<'a> {
     pub user: Option<BorrowedFd<'a>>,
     /// Its hostname.
     pub hostname: Option<&'a str>,
+    /// What it forwards ports with.
+    pub port_forward: Option<&'a PortForward>,
     /// The VMM lives while this is open; `None` where that is another's business.
     pub lease: Option<BorrowedFd<'a>>,
     /// Where the VMM's last words go, if this relay holds its lease.
@@ -101,11 +104,11 @@ impl<'a> Surroundings<'a> {
 
     /// The descriptors that the relay needs.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
-        let needed = match self {
-            Self::Own(own) => [own.lease, own.console_log, own.user],
-            Self::Of(relay) => [Some(*relay), None, None],
+        let (needed, port_forward) = match self {
+            Self::Own(own) => ([own.lease, own.console_log, own.user], own.port_forward),
+            Self::Of(relay) => ([Some(*relay), None, None], None),
         };
-        needed.into_iter().flatten()
+        needed.into_iter().flatten().chain(port_forward.into_iter().flat_map(PortForward::descriptors))
     }
 }
 
