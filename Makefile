@@ -9,7 +9,7 @@ BINARIES := stockade stockade-vmm stockade-agent
 GUEST    := target/guest
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
-.PHONY: all binaries kernel kernel-reproducible initramfs setup demo test bench lab install clean
+.PHONY: all binaries kernel kernel-reproducible initramfs setup demo test bench lab install dist clean
 
 all: binaries kernel initramfs
 
@@ -37,7 +37,7 @@ demo: setup all
 	@tests/demo/run
 
 # Unit and property tests here, end-to-end tests on hardware KVM or in the lab.
-test: setup all
+test: setup all dist
 	@tests/run
 
 bench: setup all
@@ -57,6 +57,13 @@ install: all
 	target/release/stockade completion bash > $(SHARE)/bash-completion/completions/stockade
 	target/release/stockade completion zsh > $(SHARE)/zsh/site-functions/_stockade
 	target/release/stockade completion fish > $(SHARE)/fish/vendor_completions.d/stockade.fish
+
+# What is installed, below /usr/local, as one file: for the nodes of a cluster.
+dist: all
+	@rm -rf target/dist
+	$(MAKE) --no-print-directory install DESTDIR=target/dist/root PREFIX=/usr/local > target/dist.log 2>&1 || { cat target/dist.log; false; }
+	tar --create --gzip --file target/dist/stockade.tar.gz --owner 0 --group 0 --sort name --directory target/dist/root usr
+	@rm -rf target/dist/root target/dist.log
 
 clean:
 	cargo clean

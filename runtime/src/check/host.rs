@@ -1,6 +1,6 @@
 //! The host around the VM.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use nix::sys::utsname::uname;
@@ -68,6 +68,20 @@ pub fn cgroups() -> Row {
             format!("without {}", missing.join(", ")),
             "enable these controllers in the kernel, and take them away from cgroup v1",
         )
+    }
+}
+
+/// What connects the interfaces of a network namespace to the VM.
+pub fn taps() -> Row {
+    const NAME: &str = "network";
+    const DEVICE: &str = "/dev/net/tun";
+    match OpenOptions::new().read(true).write(true).open(DEVICE) {
+        Ok(_) => Row::ok(NAME, format!("{DEVICE} can be opened")),
+        Err(cause) => Row::warning(
+            NAME,
+            format!("{DEVICE}: {cause}"),
+            "containers have a loopback interface only; load the module tun and make the device accessible",
+        ),
     }
 }
 

@@ -64,10 +64,16 @@ impl Report {
     }
 }
 
+/// The row with the version.
+const VERSION: &str = "version";
+
+/// The prefix of the labels of a Kubernetes node.
+const LABELS: &str = "stockade.io";
+
 /// Looks at everything.
 pub fn report() -> Report {
     let mut rows =
-        vec![Row::ok("version", version::line()), host::kernel(), host::privileges(), kvm_probe::row()];
+        vec![Row::ok(VERSION, version::line()), host::kernel(), host::privileges(), kvm_probe::row()];
     match Config::load() {
         Ok(config) => rows.extend([
             guest_files::vmm(&config.vmm),
@@ -77,8 +83,30 @@ pub fn report() -> Report {
         ]),
         Err(error) => rows.push(Row::failed("configuration", error.to_string(), "correct the file")),
     }
-    rows.extend([host::cgroups(), host::user_namespaces(), host::descriptors()]);
+    rows.extend([host::cgroups(), host::taps(), host::user_namespaces(), host::descriptors()]);
     Report { ok: rows.iter().all(|row| row.ok), checks: rows }
+}
+
+impl Report {
+    /// The report as labels of a Kubernetes node, one a line, for `kubectl label`.
+    pub fn labels(&self) -> String {
+        let verdict = |row: &Row| match row.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Failed => "failed",
+        };
+        let label = |name: &str, value: &str| format!("{LABELS}/{name}={value}\n");
+        let rows = self.checks.iter().filter(|row| row.name != VERSION);
+        let rows = rows.map(|row| label(&label_name(row.name), verdict(row)));
+        let head = [label("ready", if self.ok { "true" } else { "false" }), label(VERSION, version::RUNTIME)];
+        head.into_iter().chain(rows).collect()
+    }
+}
+
+/// A row's name with what a label's name may hold: letters, digits and dashes.
+fn label_name(name: &str) -> String {
+    let dashes = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    name.to_ascii_lowercase().chars().map(dashes).collect::<String>().trim_matches('-').to_owned()
 }
 
 impl fmt::Display for Report {

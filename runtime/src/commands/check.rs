@@ -9,7 +9,9 @@ use crate::check::{self, Report};
 
 /// Say whether this host can run microVMs, and what to do where it cannot.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  stockade check\n  stockade check --format json")]
+#[command(
+    after_help = "Examples:\n  stockade check\n  stockade check --format json\n  kubectl label node --overwrite $NODE $(stockade check --format labels)"
+)]
 pub struct Check {
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -23,6 +25,8 @@ enum Format {
     Table,
     /// For programs.
     Json,
+    /// Labels of a Kubernetes node.
+    Labels,
 }
 
 impl Check {
@@ -34,6 +38,7 @@ impl Check {
         let report: Report = check::report();
         let text = match self.format {
             Format::Table => report.to_string(),
+            Format::Labels => report.labels(),
             Format::Json => format!("{}\n", serde_json::to_string_pretty(&report)?),
         };
         io::stdout().write_all(text.as_bytes())?;

@@ -54,6 +54,9 @@ impl Engines {
 const CRI_2: &str = "io.containerd.grpc.v1.cri";
 const CRI_3: &str = "io.containerd.cri.v1.runtime";
 
+/// The pod's annotations that containerd is to pass on; CRI-O passes all.
+const ANNOTATIONS: &str = "io.stockade.*";
+
 impl Engine {
     /// Its name, as the option that names it.
     pub fn name(self) -> &'static str {
@@ -98,6 +101,10 @@ impl Engine {
                 setting(&["crio", "runtime", "runtimes", "stockade", "runtime_path"], json!(binary)),
                 setting(&["crio", "runtime", "runtimes", "stockade", "runtime_root"], json!("/run/stockade")),
                 setting(&["crio", "runtime", "runtimes", "stockade", "runtime_type"], json!("oci")),
+                setting(
+                    &["crio", "runtime", "runtimes", "stockade", "privileged_without_host_devices"],
+                    json!(true),
+                ),
             ],
         })
     }
@@ -141,6 +148,9 @@ fn containerd(binary: &str, text: &str) -> Result<Vec<Setting>, SettingsError> {
         settings.push(at(&["runc", "runtime_type"], json!("io.containerd.runc.v2")));
     }
     settings.push(at(&["stockade", "runtime_type"], json!("io.containerd.runc.v2")));
+    // A privileged container has all devices of its VM; the host's have no meaning there.
+    settings.push(at(&["stockade", "privileged_without_host_devices"], json!(true)));
+    settings.push(at(&["stockade", "pod_annotations"], json!([ANNOTATIONS])));
     settings.push(at(&["stockade", "options", "BinaryName"], json!(binary)));
     Ok(settings)
 }
