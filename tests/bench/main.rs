@@ -1,24 +1,50 @@
 //! `make bench`: what stockade costs, beside what it is compared with, in one run of the lab.
 //!
 //! Every figure is a count of instructions (see `tests/bench/run`), median of several runs after one that is thrown
-//! away. The benchmark reports; it asserts nothing.
+//! away. The benchmark reports; it asserts nothing. Arguments name the parts to run: `tests/bench/run network`.
 
 mod kernel;
 mod measure;
+mod network;
 mod scenario;
 mod stage;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::measure::median_and_spread;
+use crate::network::Figures;
 use crate::scenario::{Scenario, Sizes};
 
 /// Runs that count, after the one that is thrown away.
 const RUNS: usize = 5;
 
-fn main() -> Result<()> {
-    let scenario = Scenario::prepare()?;
+/// A part of the benchmark: its name as an argument, and what measures it.
+type Part = (&'static str, fn(&Scenario) -> Result<()>);
 
+const PARTS: [Part; 6] = [
+    ("start-up", start_up),
+    ("set-up", set_up),
+    ("output", output),
+    ("network", network),
+    ("parts", parts),
+    ("kernel", dearest_initcalls),
+];
+
+fn main() -> Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = wanted.iter().find(|name| PARTS.iter().all(|(part, _)| part != name)) {
+        bail!("no part {unknown:?}: there are {}", PARTS.map(|(name, _)| name).join(", "));
+    }
+    let scenario = Scenario::prepare()?;
+    for (name, measure) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            measure(&scenario)?;
+        }
+    }
+    Ok(())
+}
+
+fn start_up(scenario: &Scenario) -> Result<()> {
     println!("Millions of instructions, median of {RUNS} runs (spread), from exec to …\n");
     println!("| | container's first instruction | its end, all cleaned up |");
     println!("|---|---:|---:|");
@@ -30,7 +56,10 @@ fn main() -> Result<()> {
     row("crun run", || scenario.host_runtime("crun"))?;
     row("runc run", || scenario.host_runtime("runc"))?;
     row("qemu -M microvm, same kernel, 128 MiB", || scenario.qemu())?;
+    Ok(())
+}
 
+fn set_up(scenario: &Scenario) -> Result<()> {
     println!(
         "\nA container's set-up, millions of instructions, median of {RUNS} runs (spread): the agent's from the request to its \
          answer, both on the host, and a whole `create`:\n"
@@ -41,7 +70,10 @@ fn main() -> Result<()> {
     for program in ["crun", "runc"] {
         println!("| {program} create | {} |", column(repeat(|| scenario.host_create(program))?));
     }
+    Ok(())
+}
 
+fn output(scenario: &Scenario) -> Result<()> {
     println!(
         "\nStandard output, MB for 1000 M instructions of host and guest together, median of {RUNS} runs (spread):\n"
     );
@@ -52,7 +84,28 @@ fn main() -> Result<()> {
             median_and_spread(runs.iter().map(|(bytes, ticks)| bytes * 1000 / ticks).collect());
         println!("| {name} | {rate} ({spread}) |");
     }
+    Ok(())
+}
 
+fn network(scenario: &Scenario) -> Result<()> {
+    println!(
+        "\nTCP between the host and a container over a veth pair, median of {RUNS} runs (spread): MB for 1000 M instructions of \
+         host and guest together, and thousands of instructions for one byte there and back:\n"
+    );
+    println!("| | to the container | from it | there and back |\n|---|---:|---:|---:|");
+    for (name, host_runtime) in [("runc", Some("runc"))] {
+        let runs = repeat(|| scenario.network(host_runtime))?;
+        let column = |figure: fn(&Figures) -> u64| {
+            let (middle, spread) = median_and_spread(runs.iter().map(figure).collect());
+            format!("{middle} ({spread})")
+        };
+        let (to, from) = (column(Figures::rate_to), column(Figures::rate_from));
+        println!("| {name} | {to} | {from} | {} |", column(|figures| figures.round_trip / 1000));
+    }
+    Ok(())
+}
+
+fn parts(scenario: &Scenario) -> Result<()> {
     for (name, size) in [("128 MiB", Sizes::Small), ("the default size", Sizes::Default)] {
         let runs = repeat(|| scenario.stockade(size))?;
         println!("\nWhere they go at {name}:\n\n| part | M instructions |\n|---|---:|");
@@ -72,10 +125,13 @@ fn main() -> Result<()> {
         }
         println!("\nVMM's resident memory without guest RAM: {} KiB", median(&runs, |run| run.vmm_kib));
     }
+    Ok(())
+}
 
+fn dearest_initcalls(scenario: &Scenario) -> Result<()> {
     println!("\nThe guest kernel's dearest initcalls (with the cost of timing each):\n");
     println!("| initcall | M instructions |\n|---|---:|");
-    for (name, cost) in kernel::dearest_initcalls(&scenario)? {
+    for (name, cost) in kernel::dearest_initcalls(scenario)? {
         println!("| {name} | {} |", millions(cost));
     }
     Ok(())

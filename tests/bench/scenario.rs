@@ -10,6 +10,7 @@ use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{built, text};
 
 use crate::measure::{Run, output_rate};
+use crate::network::{Figures, Network};
 use crate::stage;
 
 /// What the container writes whose output rate is measured, in bytes.
@@ -50,6 +51,7 @@ pub struct Stockade {
 pub struct Scenario {
     bundle: Bundle,
     flood: Bundle,
+    network: Network,
     folder: PathBuf,
     initramfs: PathBuf,
 }
@@ -63,11 +65,12 @@ impl Scenario {
             "guest/vmlinux",
             "guest/initramfs",
             "x86_64-unknown-linux-gnu/release/bench-first",
+            "x86_64-unknown-linux-gnu/release/bench-peer",
         ]
         .map(built);
         let mut files: Vec<&str> = files.iter().map(|path| text(path)).collect();
         files.extend(["/etc/ld.so.cache", "/bin/busybox"]);
-        let programs = ["crun", "runc", "qemu-system-x86_64", "sh", "cpio", "mkdir", "mknod", "find"];
+        let programs = ["crun", "runc", "qemu-system-x86_64", "sh", "cpio", "mkdir", "mknod", "find", "ip"];
         stage::enter(&programs, &files, &["/usr/share/qemu"])?;
 
         let folder = PathBuf::from("/tmp/bench");
@@ -82,13 +85,15 @@ impl Scenario {
         let flood =
             Bundle::busybox(&["dd", "if=/dev/zero", "bs=64k", &format!("count={}", FLOOD_BYTES >> 16)]);
 
+        let network = Network::prepare(&built("x86_64-unknown-linux-gnu/release/bench-peer"))?;
+
         let initramfs = folder.join("initramfs");
         fs::create_dir_all(folder.join("root"))?;
         fs::copy(&first, folder.join("root/init"))?;
         let script = "mkdir -p dev && mknod dev/console c 5 1 && find . | cpio -o -H newc --quiet";
         let cpio = Command::new("sh").args(["-c", script]).current_dir(folder.join("root")).output()?;
         fs::write(&initramfs, cpio.stdout)?;
-        Ok(Self { bundle, flood, folder, initramfs })
+        Ok(Self { bundle, flood, network, folder, initramfs })
     }
 
     fn command(&self, size: Sizes) -> Command {
@@ -135,6 +140,22 @@ impl Scenario {
         })
     }
 
+    fn runtime(&self, host_runtime: Option<&str>) -> Command {
+        match host_runtime {
+            None => self.command(Sizes::Default),
+            Some(program) => {
+                let mut command = Command::new(program);
+                command.arg("--root").arg(self.folder.join(program));
+                command
+            }
+        }
+    }
+
+    /// TCP between the host and a container, under stockade or under a runtime of the host's own kernel.
+    pub fn network(&self, host_runtime: Option<&str>) -> Result<Figures> {
+        self.network.measure(&mut self.runtime(host_runtime))
+    }
+
     /// One run under a runtime of the host's own kernel: the container's first instruction, and the end.
     pub fn host_runtime(&self, program: &str) -> Result<(u64, u64)> {
         let mut command = Command::new(program);
@@ -161,14 +182,7 @@ impl Scenario {
     /// What a container writes to its standard output under stockade, and under a runtime of the host's own kernel: bytes
     /// and TSC ticks.
     pub fn output(&self, host_runtime: Option<&str>) -> Result<(u64, u64)> {
-        let mut command = match host_runtime {
-            None => self.command(Sizes::Default),
-            Some(program) => {
-                let mut command = Command::new(program);
-                command.arg("--root").arg(self.folder.join(program));
-                command
-            }
-        };
+        let mut command = self.runtime(host_runtime);
         let (bytes, ticks) =
             output_rate(command.args(["run", "--bundle", text(self.flood.path()), "flood"]))?;
         if bytes != FLOOD_BYTES {
