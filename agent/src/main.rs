@@ -18,6 +18,7 @@ mod container;
 mod error;
 mod init;
 mod mount_api;
+mod network;
 mod poller;
 mod process;
 mod procfs;

@@ -17,6 +17,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::container::{Container, Process};
+use crate::network::NetworkChange;
 
 /// The newest version of these messages.
 pub const VERSION: u16 = 1;
@@ -180,6 +181,8 @@ pub enum Request {
         /// As in [`crate::container::Cgroup::values`].
         values: Vec<(String, String)>,
     },
+    /// Change the guest's network.
+    Network(Box<NetworkChange>),
 }
 
 /// Another process of a container.
@@ -225,6 +228,8 @@ pub enum Response {
     CgroupFiles(Vec<(String, String)>),
     /// To Update.
     Updated,
+    /// To Network: all steps are taken.
+    NetworkChanged,
 }
 
 /// Longest list of processes.

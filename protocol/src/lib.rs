@@ -2,7 +2,7 @@
 //!
 //! | boundary | module | trust |
 //! |---|---|---|
-//! | runtime, relay ↔ agent (vsock) | [`agent`], [`container`] | the host does not trust the guest |
+//! | runtime, relay ↔ agent (vsock) | [`agent`], [`container`], [`network`] | the host does not trust the guest |
 //! | runtime, relay ↔ VMM (inherited descriptors, a UNIX socket) | [`vmm`] | the VMM may have been taken over by its guest |
 //!
 //! Everything is framed by [`frame`]: a length, then postcard. postcard has no field evolution and pods outlive
@@ -12,4 +12,5 @@
 pub mod agent;
 pub mod container;
 pub mod frame;
+pub mod network;
 pub mod vmm;

@@ -17,6 +17,7 @@ use stockade_protocol::{
         Scheduling, SeccompFilter, StreamKind, TimeOffset, User,
     },
     frame::{self, FrameBuffer, FrameError, GUEST_LIMIT, HOST_LIMIT},
+    network::{Address, Hop, Link, Neighbour, NetworkChange, NetworkStep, NicSlot, Route},
     vmm,
 };
 
@@ -385,4 +386,55 @@ proptest! {
         prop_assert_eq!(received, sent);
         prop_assert!(!buffer.is_partial());
     }
+}
+
+const NETWORK_CHANGE: &str = "\
+    b00000000b010210090002010202020465746830020000000001dc0b01010302000a0000021800010a0000ff00800100\
+    013c1e0402000a0000021800010a0000ff00800100013c1e05010000000000000000000000000000000000010201000a\
+    000001010000fe0101000300640102f80a06010000000000000000000000000000000000010201000a000001010000fe\
+    0101000300640102f80a0702000a0000010200000000010802000a000001020000000001";
+
+#[test]
+fn network_messages() {
+    let slot = NicSlot { interface: 2, slot: 16 };
+    let link =
+        Link { interface: 2, name: "eth0".into(), mac: [2, 0, 0, 0, 0, 1], mtu: 1500, up: true, arp: true };
+    let address = Address {
+        interface: 2,
+        address: [10, 0, 0, 2].into(),
+        prefix: 24,
+        peer: None,
+        broadcast: Some([10, 0, 0, 255].into()),
+        scope: 0,
+        flags: 0x80,
+        metric: 0,
+        lifetimes: Some((60, 30)),
+    };
+    let route = Route {
+        destination: std::net::Ipv6Addr::UNSPECIFIED.into(),
+        prefix: 0,
+        hops: vec![Hop { interface: 2, gateway: Some([10, 0, 0, 1].into()), onlink: true, weight: 0 }],
+        source: None,
+        table: 254,
+        kind: 1,
+        scope: 0,
+        protocol: 3,
+        tos: 0,
+        priority: 100,
+        metrics: vec![(2, 1400)],
+    };
+    let neighbour = Neighbour { interface: 2, address: [10, 0, 0, 1].into(), mac: [2, 0, 0, 0, 0, 1] };
+    let steps = vec![
+        NetworkStep::Bind { interface: 2 },
+        NetworkStep::Unbind { interface: 2 },
+        NetworkStep::Link(link),
+        NetworkStep::AddAddress(address.clone()),
+        NetworkStep::RemoveAddress(address),
+        NetworkStep::AddRoute(route.clone()),
+        NetworkStep::RemoveRoute(route),
+        NetworkStep::AddNeighbour(neighbour.clone()),
+        NetworkStep::RemoveNeighbour(neighbour),
+    ];
+    golden(Request::Network(Box::new(NetworkChange { nics: vec![slot], steps })), NETWORK_CHANGE);
+    golden(Response::NetworkChanged, "010000000b");
 }

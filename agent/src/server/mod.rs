@@ -27,6 +27,7 @@ mod exec;
 mod forward;
 mod freezer;
 mod list_processes;
+mod network;
 mod notify;
 mod pause;
 mod processes;
@@ -139,6 +140,7 @@ impl Server {
             Request::Processes { container } => self.list_processes(&container).map(Some),
             Request::CgroupFiles { container } => self.cgroup_files(&container).map(Some),
             Request::Update { container, values } => self.update(&container, &values).map(Some),
+            Request::Network(change) => Self::change_network(&change).map(Some),
         };
         match result {
             Ok(None) => {}

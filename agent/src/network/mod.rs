@@ -1,0 +1,76 @@
+//! The guest's network interfaces: NICs that the VMM has put into spare slots, made what the pod's network namespace on the
+//! host has.
+//!
+//! The runtime has seen that namespace and says what is to be done, step by step; what is sent to the kernel for each step
+//! is in [`requests`]. The host's numbers of interfaces are not the guest's: [`nics`] finds those.
+
+use stockade_protocol::{
+    agent::AgentError,
+    network::{NetworkChange, NetworkStep},
+};
+
+use crate::error::{Context, ErrorKind, Result, error, reason};
+
+mod message;
+mod netlink;
+mod nics;
+mod requests;
+
+use self::{netlink::Netlink, nics::Nics, requests::Purpose};
+
+/// Takes the steps in order.
+///
+/// # Errors
+/// What the first one that fails was about; those before it are taken.
+pub fn change(change: &NetworkChange) -> Result<()> {
+    let nics = Nics::open(&change.nics)?;
+    let netlink = Netlink::open().or_internal(|| "open a netlink socket".to_owned())?;
+    change.steps.iter().try_for_each(|step| take(step, &nics, &netlink))
+}
+
+fn take(step: &NetworkStep, nics: &Nics<'_>, netlink: &Netlink) -> Result<()> {
+    let index = |interface| nics.index(interface);
+    let (requests, purpose) = match step {
+        NetworkStep::Bind { interface } => return nics.bind(*interface),
+        NetworkStep::Unbind { interface } => return nics.unbind(*interface),
+        NetworkStep::Link(link) => (requests::link(link, index(link.interface)?), Purpose::Set),
+        NetworkStep::AddAddress(address) => {
+            (vec![requests::address(Purpose::Add, address, index(address.interface)?)], Purpose::Add)
+        }
+        NetworkStep::RemoveAddress(address) => {
+            (vec![requests::address(Purpose::Remove, address, index(address.interface)?)], Purpose::Remove)
+        }
+        NetworkStep::AddRoute(route) => (vec![requests::route(Purpose::Add, route, index)?], Purpose::Add),
+        NetworkStep::RemoveRoute(route) => {
+            (vec![requests::route(Purpose::Remove, route, index)?], Purpose::Remove)
+        }
+        NetworkStep::AddNeighbour(neighbour) => {
+            (vec![requests::neighbour(Purpose::Add, neighbour, index(neighbour.interface)?)], Purpose::Add)
+        }
+        NetworkStep::RemoveNeighbour(neighbour) => (
+            vec![requests::neighbour(Purpose::Remove, neighbour, index(neighbour.interface)?)],
+            Purpose::Remove,
+        ),
+    };
+    for request in requests {
+        match netlink.ask(request) {
+            Err(errno) if !purpose.is_fulfilled(errno) => {
+                return Err(error(
+                    ErrorKind::Spec,
+                    format!("{}: {}", requests::describe(step), reason(errno)),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// An error about a request that is not the runtime's.
+fn unexpected(message: String) -> AgentError {
+    error(ErrorKind::Internal, message)
+}
+
+#[cfg(test)]
+#[path = "network_test.rs"]
+mod tests;

@@ -1,0 +1,49 @@
+//! The socket on which the kernel is asked.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
+};
+
+use super::message::{HEADER, Message};
+
+/// Room for an acknowledgement, which quotes the request where that failed.
+const ANSWER: usize = 16 << 10;
+
+/// A NETLINK_ROUTE socket.
+#[derive(Debug)]
+pub struct Netlink(OwnedFd);
+
+impl Netlink {
+    /// Opens one.
+    pub fn open() -> Result<Self, Errno> {
+        let protocol = SockProtocol::NetlinkRoute;
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).map(Self)
+    }
+
+    /// Has the kernel do what a request says.
+    pub fn ask(&self, request: Message) -> Result<(), Errno> {
+        send(self.0.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
+        let mut answer = vec![0; ANSWER];
+        loop {
+            match recv(self.0.as_raw_fd(), &mut answer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                received => return acknowledged(&answer[..received?]),
+            }
+        }
+    }
+}
+
+/// Reads an acknowledgement: NLMSG_ERROR with an errno, negative or zero.
+fn acknowledged(answer: &[u8]) -> Result<(), Errno> {
+    let field = |at: usize| answer.get(at..at + 4)?.first_chunk::<4>();
+    let kind =
+        answer.get(4..6).and_then(|bytes| bytes.first_chunk::<2>()).map(|bytes| u16::from_ne_bytes(*bytes));
+    match (kind.map(i32::from), field(HEADER).map(|bytes| i32::from_ne_bytes(*bytes))) {
+        (Some(libc::NLMSG_ERROR), Some(0)) => Ok(()),
+        (Some(libc::NLMSG_ERROR), Some(errno)) => Err(Errno::from_raw(errno.wrapping_neg())),
+        _ => Err(Errno::EPROTO),
+    }
+}
