@@ -1,5 +1,7 @@
-//! virtio: the device trait, the interrupt, the virtio-mmio transport and its slots, the thread of a simple device.
+//! virtio: the device trait, the interrupt, the virtio-mmio transport and its slots, guest memory that
+//! descriptors point to, the thread of a simple device.
 
+pub mod buffers;
 pub mod device;
 pub mod interrupt;
 pub mod mmio;

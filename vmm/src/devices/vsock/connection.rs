@@ -43,10 +43,11 @@ use vm_memory::VolatileSlice;
 use vmm_sys_util::epoll::EventSet;
 
 use super::{
-    buffers,
     credit::Credit,
     packet::{Header, op, shutdown},
+    socket,
 };
+use crate::virtio::buffers;
 
 /// Most receive buffers of the guest that one read fills.
 const MAX_BURST: usize = 32;
@@ -266,7 +267,7 @@ impl Connection {
     /// Reads from the socket into receive buffers, which are within [`Self::budget`], and returns how many bytes: 0 when
     /// there are none now, or never will be again.
     pub fn receive(&mut self, data: &[VolatileSlice<'_>]) -> u32 {
-        match buffers::receive(&self.socket, data) {
+        match socket::receive(&self.socket, data) {
             Ok(0) => {
                 self.to_guest_over = true;
                 0
@@ -312,7 +313,7 @@ impl Connection {
         }
         let mut left = count;
         while left > 0 && self.to_host == ToHost::Open && self.backlog.is_empty() {
-            match buffers::send(&self.socket, data) {
+            match socket::send(&self.socket, data) {
                 Ok(sent) => {
                     data = buffers::skip(data, sent);
                     // No more than `count`, a u32, can be sent.

@@ -19,17 +19,17 @@
 //! | [`connection`] | one connection's state machine |
 //! | [`credit`] | its flow control |
 //! | [`packet`] | the header |
-//! | [`buffers`] | guest memory as lists of slices |
+//! | [`socket`] | guest memory to and from sockets |
 //!
 //! Data is not copied on its way: a socket is read straight into the guest's receive buffers and written straight from
 //! its send buffers. Only what a socket does not take at once is kept, as much as the guest has credit for.
 
-mod buffers;
 mod connection;
 mod credit;
 mod muxer;
 mod packet;
 mod queues;
+mod socket;
 mod worker;
 
 use std::{

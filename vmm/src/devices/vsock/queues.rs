@@ -5,10 +5,8 @@ use std::sync::atomic::Ordering;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
-use super::{
-    buffers::{self, Access, ChainError},
-    packet::{HEADER_SIZE, Header},
-};
+use super::packet::{HEADER_SIZE, Header};
+use crate::virtio::buffers::{self, Access, ChainError};
 
 /// The driver has broken the rules of a queue; the device stops.
 #[derive(Debug, thiserror::Error)]

@@ -1,22 +1,10 @@
-//! Guest memory that descriptors point to, as lists of slices: collected, cut, and moved to and from sockets without
-//! a copy in between.
-
-use std::{
-    io,
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::net::UnixStream,
-    },
-};
+//! Guest memory that descriptors point to, as lists of slices: collected, cut, and copied.
 
 use virtio_queue::{DescriptorChain, desc::split::Descriptor};
 use vm_memory::{Address, GuestMemory, GuestMemoryMmap, VolatileSlice};
 
 /// Most descriptors in one chain. Linux makes at most 18 (a header and MAX_SKB_FRAGS pages).
 pub const MAX_DESCRIPTORS: usize = 128;
-
-/// Most slices in one system call; what is over waits for the next.
-const MAX_IOVECS: usize = 64;
 
 /// A descriptor chain that no driver makes.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +72,10 @@ fn buffer<'m>(
     access: Access,
 ) -> Result<Option<VolatileSlice<'m>>, ChainError> {
     match (access, descriptor.is_write_only()) {
-        (Access::Readable, true) => return Err(ChainError::WrongAccess("writable in the tx queue")),
-        (Access::Writable, false) => return Err(ChainError::WrongAccess("not writable in the rx queue")),
+        (Access::Readable, true) => return Err(ChainError::WrongAccess("writable where the device reads")),
+        (Access::Writable, false) => {
+            return Err(ChainError::WrongAccess("not writable where the device writes"));
+        }
         _ => {}
     }
     if descriptor.len() == 0 {
@@ -152,55 +142,10 @@ pub fn copy_in(slices: &[VolatileSlice<'_>], mut bytes: &[u8]) {
     }
 }
 
-/// Writes as much as the socket takes at once, at most [`MAX_IOVECS`] slices.
-///
-/// # Errors
-/// Those of sendmsg(2); `WouldBlock` when the socket's buffer is full.
-pub fn send(socket: &UnixStream, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
-    with_iovecs(slices, |message| {
-        // SAFETY: `message` points to iovecs of guest memory that stays mapped while `slices` is borrowed; the kernel
-        // only reads it, and tolerates that the guest writes to it meanwhile.
-        unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }
-    })
-}
-
-/// Reads what the socket has into at most [`MAX_IOVECS`] slices; 0 is the end of the stream.
-///
-/// # Errors
-/// Those of recvmsg(2); `WouldBlock` when there is nothing to read.
-pub fn receive(socket: &UnixStream, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
-    with_iovecs(slices, |message| {
-        // SAFETY: `message` points to iovecs of guest memory that stays mapped while `slices` is borrowed, and to which
-        // no Rust reference exists.
-        unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), message, libc::MSG_DONTWAIT) }
-    })
-}
-
-fn with_iovecs(
-    slices: &[VolatileSlice<'_>],
-    call: impl Fn(*mut libc::msghdr) -> libc::ssize_t,
-) -> io::Result<usize> {
-    let mut iovecs = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_IOVECS];
-    let count = slices.len().min(MAX_IOVECS);
-    for (iovec, slice) in iovecs.iter_mut().zip(slices) {
-        let guard = slice.ptr_guard_mut();
-        *iovec = libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() };
-    }
-    // SAFETY: all-zero is a valid msghdr: no name, no buffers, no control data.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = iovecs.as_mut_ptr();
-    message.msg_iovlen = count;
-    loop {
-        match usize::try_from(call(&raw mut message)) {
-            Ok(count) => return Ok(count),
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-        }
-    }
+/// The slice as system calls take it; whoever makes one with it keeps guest memory mapped meanwhile.
+pub fn iovec(slice: &VolatileSlice<'_>) -> libc::iovec {
+    let guard = slice.ptr_guard_mut();
+    libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() }
 }
 
 #[cfg(test)]
