@@ -14,7 +14,7 @@ use crate::{
     console::{self, SerialLine},
     handover::Handover,
     virtio::{
-        mmio::{MmioTransport, register},
+        mmio::{self, MmioTransport, register},
         slots,
     },
 };
@@ -37,21 +37,48 @@ pub enum Outcome {
 /// The devices, shared by all vCPUs.
 pub struct Bus {
     serial: Mutex<SerialLine>,
-    transports: Vec<Mutex<MmioTransport>>,
+    slots: Vec<Mutex<Option<MmioTransport>>>,
     handover: Handover,
 }
 
 impl Bus {
-    /// A bus with the serial line and the devices of [`slots::all`], in order.
+    /// A bus with the serial line, the devices of [`slots::all`], in order, and `spare` empty slots after them.
     ///
     /// # Errors
     /// No descriptors are left.
-    pub fn new(serial: SerialLine, transports: Vec<MmioTransport>) -> io::Result<Self> {
+    pub fn new(serial: SerialLine, transports: Vec<MmioTransport>, spare: usize) -> io::Result<Self> {
+        let empty = std::iter::repeat_with(|| None).take(spare);
         Ok(Self {
             serial: Mutex::new(serial),
-            transports: transports.into_iter().map(Mutex::new).collect(),
+            slots: transports.into_iter().map(Some).chain(empty).map(Mutex::new).collect(),
             handover: Handover::new()?,
         })
+    }
+
+    /// The first slot that is empty; only the main thread fills and empties slots.
+    pub fn empty_slot(&self) -> Option<usize> {
+        self.slots.iter().position(|slot| lock(slot).is_none())
+    }
+
+    /// Puts a device into an empty slot.
+    pub fn fill(&self, slot: usize, transport: MmioTransport) {
+        if let Some(slot) = self.slots.get(slot) {
+            *lock(slot) = Some(transport);
+        }
+    }
+
+    /// Takes a device away, unless its driver has it: whether it has is asked by the main thread, which carries out all
+    /// that could change it.
+    ///
+    /// # Errors
+    /// The slot is empty, or its driver has not let go of it.
+    pub fn empty(&self, slot: usize) -> Result<MmioTransport, NotRemovable> {
+        let mut slot = lock(self.slots.get(slot).ok_or(NotRemovable::Empty)?);
+        match slot.as_ref() {
+            None => Err(NotRemovable::Empty),
+            Some(transport) if transport.has_driver() => Err(NotRemovable::Bound),
+            Some(_) => slot.take().ok_or(NotRemovable::Empty),
+        }
     }
 
     /// Readable while [`Self::start_and_stop_devices`] has something to do.
@@ -62,8 +89,11 @@ impl Bus {
     /// Carries out what the vCPUs have handed over to the main thread.
     pub fn start_and_stop_devices(&self) {
         while let Some(write) = self.handover.take() {
-            if let Some(transport) = self.transports.get(write.slot) {
-                lock(transport).write(register::STATUS, &write.value);
+            // A device that has been taken away meanwhile has no status.
+            if let Some(transport) =
+                self.slots.get(write.slot).map(lock).as_deref_mut().and_then(Option::as_mut)
+            {
+                transport.write(register::STATUS, &write.value);
             }
         }
     }
@@ -99,21 +129,41 @@ impl Bus {
 
     /// A write to the MMIO hole.
     pub fn write_mmio(&self, address: u64, data: &[u8]) {
-        let Some((slot, offset)) = slots::at(address) else { return };
-        match (self.transports.get(slot), data.try_into()) {
-            (Some(_), Ok(value)) if offset == register::STATUS => self.handover.submit(slot, value),
-            (Some(transport), _) => lock(transport).write(offset, data),
-            (None, _) => {}
+        let Some((index, offset)) = slots::at(address) else { return };
+        let Some(mut slot) = self.slots.get(index).map(lock) else { return };
+        let Some(transport) = slot.as_mut() else { return };
+        match data.try_into() {
+            Ok(value) if offset == register::STATUS => {
+                // The main thread takes the lock to carry it out.
+                drop(slot);
+                self.handover.submit(index, value);
+            }
+            _ => transport.write(offset, data),
         }
     }
 
     /// A read from the MMIO hole.
     pub fn read_mmio(&self, address: u64, data: &mut [u8]) {
-        match slots::at(address).and_then(|(slot, offset)| Some((self.transports.get(slot)?, offset))) {
-            Some((transport, offset)) => lock(transport).read(offset, data),
+        let found = slots::at(address).and_then(|(slot, offset)| Some((lock(self.slots.get(slot)?), offset)));
+        match found {
+            Some((slot, offset)) => match slot.as_ref() {
+                Some(transport) => transport.read(offset, data),
+                None => mmio::read_empty(offset, data),
+            },
             None => data.fill(0xff),
         }
     }
+}
+
+/// A device stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRemovable {
+    /// There is none.
+    #[error("no device is in it")]
+    Empty,
+    /// It is in use.
+    #[error("the guest's driver has not let go of its device: unbind it first")]
+    Bound,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

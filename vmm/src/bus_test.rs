@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Bus, Outcome};
+use super::{Bus, NotRemovable, Outcome};
 use crate::{
     console::{Irq, Output, SerialLine},
     devices::rng::Rng,
@@ -19,11 +19,35 @@ use crate::{
     },
 };
 
-fn bus(output: &Output) -> Bus {
+fn transport() -> MmioTransport {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-    let event = || EventFd::new(0).unwrap();
-    let transport = MmioTransport::new(Box::new(Rng::default()), memory, event(), Box::new(|| ())).unwrap();
-    Bus::new(SerialLine::new(Irq(event()), output.clone()), vec![transport]).unwrap()
+    let irq = EventFd::new(0).unwrap();
+    MmioTransport::new(Box::new(Rng::default()), memory, irq, Box::new(|| ())).unwrap()
+}
+
+/// A bus with one device and one empty slot.
+fn bus(output: &Output) -> Bus {
+    let irq = EventFd::new(0).unwrap();
+    Bus::new(SerialLine::new(Irq(irq), output.clone()), vec![transport()], 1).unwrap()
+}
+
+fn read(bus: &Bus, slot: u64, register: u64) -> u32 {
+    let mut data = [0; 4];
+    bus.read_mmio(MMIO_START.0 + slot * slots::SIZE + register, &mut data);
+    u32::from_le_bytes(data)
+}
+
+/// Writes a status register as a vCPU does, with the main thread's help.
+fn write_status(bus: &Arc<Bus>, slot: u64, value: u32) {
+    let vcpu = thread::spawn({
+        let bus = Arc::clone(bus);
+        move || bus.write_mmio(MMIO_START.0 + slot * slots::SIZE + register::STATUS, &value.to_le_bytes())
+    });
+    // SAFETY: the bus outlives the call.
+    let event = unsafe { BorrowedFd::borrow_raw(bus.handover_event().as_raw_fd()) };
+    poll(&mut [PollFd::new(event, PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    bus.start_and_stop_devices();
+    vcpu.join().unwrap();
 }
 
 #[test]
@@ -52,7 +76,7 @@ fn nobody_s_addresses_read_as_ones() {
     let mut data = [0; 4];
     bus.read_port(0xcf8, &mut data);
     assert_eq!(data, [0xff; 4]);
-    for address in [0, MMIO_START.0 - 4, MMIO_START.0 + slots::SIZE, u64::MAX] {
+    for address in [0, MMIO_START.0 - 4, MMIO_START.0 + 2 * slots::SIZE, u64::MAX] {
         data = [0; 4];
         bus.read_mmio(address, &mut data);
         assert_eq!(data, [0xff; 4], "{address:#x}");
@@ -63,16 +87,60 @@ fn nobody_s_addresses_read_as_ones() {
 #[test]
 fn a_write_to_a_status_register_waits_for_the_main_thread() {
     let bus = Arc::new(bus(&Output::default()));
+    write_status(&bus, 0, status::ACKNOWLEDGE);
+    assert_eq!(read(&bus, 0, register::STATUS), status::ACKNOWLEDGE);
+}
+
+#[test]
+fn an_empty_slot_is_a_device_of_no_kind_that_takes_nothing() {
+    let bus = bus(&Output::default());
+    let write = |register| bus.write_mmio(MMIO_START.0 + slots::SIZE + register, &u32::MAX.to_le_bytes());
+    for register in (0..slots::SIZE).step_by(4) {
+        // Also the status register: nobody would answer.
+        write(register);
+        let expected = match register {
+            register::MAGIC => u32::from_le_bytes(*b"virt"),
+            register::VERSION => 2,
+            _ => 0,
+        };
+        assert_eq!(read(&bus, 1, register), expected, "{register:#x}");
+    }
+}
+
+#[test]
+fn a_slot_is_filled_used_and_emptied() {
+    let bus = Arc::new(bus(&Output::default()));
+    assert_eq!(bus.empty_slot(), Some(1));
+    assert_eq!(bus.empty(1).err(), Some(NotRemovable::Empty));
+    bus.fill(1, transport());
+    assert_eq!(bus.empty_slot(), None);
+    assert_eq!(read(&bus, 1, register::DEVICE_ID), 4);
+    for value in [status::ACKNOWLEDGE, status::ACKNOWLEDGE | status::DRIVER] {
+        write_status(&bus, 1, value);
+    }
+    assert_eq!(bus.empty(1).err(), Some(NotRemovable::Bound));
+    // As Linux leaves a device whose driver it has unbound.
+    for value in [0, status::ACKNOWLEDGE] {
+        write_status(&bus, 1, value);
+    }
+    assert!(bus.empty(1).is_ok());
+    assert_eq!(read(&bus, 1, register::DEVICE_ID), 0);
+    assert_eq!(bus.empty_slot(), Some(1));
+}
+
+#[test]
+fn a_device_that_leaves_while_its_status_is_written_leaves_its_vcpu_alone() {
+    let bus = Arc::new(bus(&Output::default()));
+    bus.fill(1, transport());
     let vcpu = thread::spawn({
         let bus = Arc::clone(&bus);
-        move || bus.write_mmio(MMIO_START.0 + register::STATUS, &status::ACKNOWLEDGE.to_le_bytes())
+        move || bus.write_mmio(MMIO_START.0 + slots::SIZE + register::STATUS, &1u32.to_le_bytes())
     });
     // SAFETY: the bus outlives the call.
     let event = unsafe { BorrowedFd::borrow_raw(bus.handover_event().as_raw_fd()) };
     poll(&mut [PollFd::new(event, PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    drop(bus.empty(1).unwrap());
     bus.start_and_stop_devices();
     vcpu.join().unwrap();
-    let mut data = [0; 4];
-    bus.read_mmio(MMIO_START.0 + register::STATUS, &mut data);
-    assert_eq!(u32::from_le_bytes(data), status::ACKNOWLEDGE);
+    assert_eq!(read(&bus, 1, register::STATUS), 0);
 }

@@ -3,9 +3,9 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Read, Write},
+    io::{self, Write},
     os::{
-        fd::{AsFd, AsRawFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
     sync::{Arc, Mutex, PoisonError},
@@ -23,8 +23,15 @@ use stockade_protocol::{
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
-    bus::Bus, console::Output, devices::fs::shares::Shares, figures::FigureSource, status::StatusSocket,
+    bus::Bus,
+    console::Output,
+    devices::{fs::shares::Shares, net::Nic},
+    figures::FigureSource,
+    rights,
+    spare::SpareSlots,
+    status::StatusSocket,
     vcpu::End,
+    virtio::device::VirtioDevice,
 };
 
 /// Longest request, in bytes.
@@ -82,6 +89,8 @@ impl Ending {
 pub struct Services {
     /// The devices.
     pub bus: Arc<Bus>,
+    /// Where further devices go.
+    pub spare: SpareSlots,
     /// The file systems that the guest sees.
     pub shares: Shares,
     /// The guest's console.
@@ -93,6 +102,14 @@ pub struct Services {
 struct Connection {
     stream: UnixStream,
     requests: FrameBuffer,
+    /// Came with the request that is complete next.
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Connection {
+    fn new(stream: UnixStream) -> Self {
+        Self { stream, requests: FrameBuffer::new(REQUEST_LIMIT), descriptors: Vec::new() }
+    }
 }
 
 /// Serves requests until the machine ends or nobody holds the other end of the status socket any more (`None`).
@@ -140,8 +157,7 @@ pub fn serve(
                         && prepare(&stream).is_ok()
                         && watch(&stream, EpollFlags::EPOLLIN, next).is_ok()
                     {
-                        connections
-                            .insert(next, Connection { stream, requests: FrameBuffer::new(REQUEST_LIMIT) });
+                        connections.insert(next, Connection::new(stream));
                         next += 1;
                     }
                 }
@@ -167,25 +183,32 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 /// Reads what has come and answers what is complete; an error drops the connection.
 fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
     let mut bytes = [0; 1024];
-    let length = connection.stream.read(&mut bytes)?;
+    let before = connection.descriptors.len();
+    let length = rights::receive(&connection.stream, &mut bytes, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    if before > 0 && connection.descriptors.len() > before {
+        // Two requests at once: whose descriptors are these?
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors in the middle of a request"));
+    }
     connection.requests.extend(&bytes[..length]);
     while let Some(request) = connection.requests.next().map_err(io::Error::other)? {
-        let response = respond(request, services);
+        // Those that a request has no use for are closed.
+        let descriptors = std::mem::take(&mut connection.descriptors);
+        let response = respond(request, descriptors, services);
         connection.stream.write_all(&frame::encode(&response).map_err(io::Error::other)?)?;
     }
     Ok(())
 }
 
-fn respond(request: Request, services: &Services) -> Response {
+fn respond(request: Request, descriptors: Vec<OwnedFd>, services: &Services) -> Response {
     let outcome = match request {
-        Request::AddShare { name } => services.shares.add(&name),
-        Request::RemoveShare { name } => services.shares.remove(&name),
-        Request::AddNic(_) | Request::AddDisk(_) | Request::RemoveDevice { .. } => {
-            return Response::Error("this VMM's machine has no free slots for devices".into());
-        }
+        Request::AddShare { name } => services.shares.add(&name).map_err(|e| e.to_string()),
+        Request::RemoveShare { name } => services.shares.remove(&name).map_err(|e| e.to_string()),
+        Request::AddNic(nic) => return add(Nic::new(nic, descriptors), services),
+        Request::AddDisk(_) => return Response::Error("this VMM has no block devices".into()),
+        Request::RemoveDevice { slot } => services.spare.remove(slot).map_err(|e| e.to_string()),
         Request::Console => return Response::Console(services.console.bytes()),
         Request::Figures => {
             return match services.figures.read() {
@@ -194,7 +217,14 @@ fn respond(request: Request, services: &Services) -> Response {
             };
         }
     };
-    outcome.map_or_else(|e| Response::Error(e.to_string()), |()| Response::Done)
+    outcome.map_or_else(Response::Error, |()| Response::Done)
+}
+
+fn add<E: ToString>(device: Result<impl VirtioDevice + 'static, E>, services: &Services) -> Response {
+    let added = device
+        .map_err(|e| e.to_string())
+        .and_then(|device| services.spare.add(Box::new(device)).map_err(|e| e.to_string()));
+    added.map_or_else(Response::Error, Response::Slot)
 }
 
 #[cfg(test)]

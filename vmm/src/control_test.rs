@@ -1,17 +1,20 @@
 use std::{
-    io::{Read, Write},
+    io::{IoSlice, Read, Write},
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::net::{UnixListener, UnixStream},
     },
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicIsize, Ordering},
+    },
     thread,
 };
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use stockade_protocol::{
     frame,
-    vmm::{Request, Response, Stage, Status},
+    vmm::{Nic, Request, Response, Stage, Status},
 };
 use vmm_sys_util::eventfd::EventFd;
 
@@ -21,10 +24,27 @@ use crate::{
     console::{Irq, Output, SerialLine},
     devices::fs::shares::Shares,
     figures::FigureSource,
+    machine::{self, Wiring},
     memory,
+    spare::SpareSlots,
     status::StatusSocket,
     vcpu::End,
+    virtio::{mmio::MmioTransport, slots::Slot},
 };
+
+/// Counts what is connected.
+struct Wires(Arc<AtomicIsize>);
+
+impl Wiring for Wires {
+    fn connect(&self, _: Slot, _: &MmioTransport) -> Result<(), machine::Error> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn disconnect(&self, _: Slot, _: &MmioTransport) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 /// The main loop on a thread, and the runtime's ends.
 struct Runtime {
@@ -32,6 +52,7 @@ struct Runtime {
     socket: Arc<StatusSocket>,
     ending: Arc<Ending>,
     connection: UnixStream,
+    wires: Arc<AtomicIsize>,
     main: thread::JoinHandle<Option<End>>,
 }
 
@@ -47,26 +68,37 @@ impl Runtime {
         let mut console = Output::default();
         console.write_all(b"hello").unwrap();
         let serial = SerialLine::new(Irq(EventFd::new(0).unwrap()), console.clone());
+        let memory = memory::reserve(32).unwrap();
+        let bus = Arc::new(Bus::new(serial, Vec::new(), 2).unwrap());
+        let wires = Arc::new(AtomicIsize::new(0));
+        let wiring = Box::new(Wires(Arc::clone(&wires)));
         let services = Services {
-            bus: Arc::new(Bus::new(serial, Vec::new()).unwrap()),
+            spare: SpareSlots { wiring, bus: Arc::clone(&bus), memory: memory.clone(), first: 0 },
+            bus,
             shares: Shares::new(),
             console,
-            figures: FigureSource {
-                entry_tsc: 1,
-                run_tsc: 2,
-                tsc_offset: 3,
-                memory: memory::reserve(32).unwrap(),
-            },
+            figures: FigureSource { entry_tsc: 1, run_tsc: 2, tsc_offset: 3, memory },
         };
         let main = thread::spawn({
             let (socket, ending) = (Arc::clone(&socket), Arc::clone(&ending));
             move || serve(&socket, &listener, &ending, &services).unwrap()
         });
-        Self { status, socket, ending, connection, main }
+        Self { status, socket, ending, connection, wires, main }
     }
 
     fn ask(&mut self, request: &Request) -> Response {
         frame::write(&mut self.connection, request).unwrap();
+        frame::read(&mut self.connection, frame::HOST_LIMIT).unwrap().unwrap()
+    }
+
+    /// Asks with descriptors at the frame's first byte.
+    fn ask_with(&mut self, request: &Request, descriptors: &[RawFd]) -> Response {
+        let frame = frame::encode(request).unwrap();
+        let (first, rest) = frame.split_at(1);
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let socket = self.connection.as_raw_fd();
+        sendmsg::<()>(socket, &[IoSlice::new(first)], &rights, MsgFlags::empty(), None).unwrap();
+        self.connection.write_all(rest).unwrap();
         frame::read(&mut self.connection, frame::HOST_LIMIT).unwrap().unwrap()
     }
 
@@ -88,6 +120,61 @@ fn requests_are_answered_in_order_on_one_connection() {
         panic!("a share outside the folder of shares")
     };
     assert!(error.contains("one path component"), "{error}");
+}
+
+/// Reads until the last copy of the other end is closed.
+fn closed_at_last(mut end: UnixStream) -> bool {
+    end.read(&mut [0; 8]).unwrap() == 0
+}
+
+#[test]
+fn descriptors_that_no_device_is_made_of_are_closed() {
+    let mut runtime = Runtime::new();
+    let requests = [
+        (Request::AddNic(Nic { mac: [2; 6], mtu: 1500 }), "not an open tap"),
+        (Request::AddNic(Nic { mac: [1; 6], mtu: 1500 }), "hardware address"),
+        (Request::AddNic(Nic { mac: [2; 6], mtu: 67 }), "MTU of 67"),
+        (Request::RemoveDevice { slot: 1 }, "no device is in it"),
+        (Request::RemoveDevice { slot: 200 }, "slot 200"),
+    ];
+    for (request, expected) in requests {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let response = runtime.ask_with(&request, &[theirs.as_raw_fd()]);
+        drop(theirs);
+        assert!(matches!(&response, Response::Error(e) if e.contains(expected)), "{request:?}: {response:?}");
+        assert!(closed_at_last(ours));
+    }
+    let none = runtime.ask(&Request::AddNic(Nic { mac: [2; 6], mtu: 1500 }));
+    assert!(matches!(&none, Response::Error(e) if e.contains("1 to 8 taps, and 0")), "{none:?}");
+    assert_eq!(runtime.wires.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn more_descriptors_than_any_request_takes_end_the_connection() {
+    let mut runtime = Runtime::new();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let rights = [theirs.as_raw_fd(); 9];
+    let rights = [ControlMessage::ScmRights(&rights)];
+    let socket = runtime.connection.as_raw_fd();
+    sendmsg::<()>(socket, &[IoSlice::new(&[2, 0])], &rights, MsgFlags::empty(), None).unwrap();
+    drop(theirs);
+    assert_eq!(runtime.connection.read(&mut [0; 8]).unwrap(), 0);
+    assert!(closed_at_last(ours));
+}
+
+#[test]
+fn descriptors_of_a_second_request_inside_a_first_end_the_connection() {
+    let mut runtime = Runtime::new();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    for _ in 0..2 {
+        let rights = [theirs.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&rights)];
+        let socket = runtime.connection.as_raw_fd();
+        sendmsg::<()>(socket, &[IoSlice::new(&[9])], &rights, MsgFlags::empty(), None).unwrap();
+    }
+    drop(theirs);
+    assert_eq!(runtime.connection.read(&mut [0; 8]).unwrap(), 0);
+    assert!(closed_at_last(ours));
 }
 
 #[test]

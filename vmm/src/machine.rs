@@ -55,6 +55,18 @@ fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> Error {
     move |source| Error::Kvm { what, source }
 }
 
+/// What joins a transport to the machine around it.
+pub trait Wiring: Send {
+    /// Lets it interrupt the guest, and the guest notify it, at this slot.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`]; nothing is connected then.
+    fn connect(&self, slot: Slot, transport: &MmioTransport) -> Result<(), Error>;
+
+    /// Undoes it.
+    fn disconnect(&self, slot: Slot, transport: &MmioTransport);
+}
+
 /// One virtual machine.
 #[derive(Debug)]
 pub struct Machine {
@@ -142,11 +154,9 @@ impl Machine {
     ) -> Result<MmioTransport, Error> {
         let status = Arc::clone(status);
         let on_driver_ok = Box::new(move || status.reached(Stage::DriverReady));
-        let transport = MmioTransport::new(device, memory.clone(), self.irq(slot.irq)?, on_driver_ok)?;
-        let notify = IoEventAddress::Mmio(slot.address.raw_value() + register::QUEUE_NOTIFY);
-        for (event, queue) in transport.queue_events().iter().zip(0u32..) {
-            self.vm.register_ioevent(event, &notify, queue).map_err(refused("KVM_IOEVENTFD"))?;
-        }
+        let irq = EventFd::new(libc::EFD_NONBLOCK)?;
+        let transport = MmioTransport::new(device, memory.clone(), irq, on_driver_ok)?;
+        self.connect(slot, &transport)?;
         Ok(transport)
     }
 
@@ -170,4 +180,32 @@ impl Machine {
         self.vm.register_irqfd(&event, line.into()).map_err(refused("KVM_IRQFD"))?;
         Ok(event)
     }
+}
+
+impl Wiring for Machine {
+    fn connect(&self, slot: Slot, transport: &MmioTransport) -> Result<(), Error> {
+        let connect = || {
+            self.vm.register_irqfd(transport.irq(), slot.irq.into()).map_err(refused("KVM_IRQFD"))?;
+            for (event, queue) in transport.queue_events().iter().zip(0u32..) {
+                self.vm
+                    .register_ioevent(event, &notification(slot), queue)
+                    .map_err(refused("KVM_IOEVENTFD"))?;
+            }
+            Ok(())
+        };
+        connect().inspect_err(|_| self.disconnect(slot, transport))
+    }
+
+    fn disconnect(&self, slot: Slot, transport: &MmioTransport) {
+        // What was never connected cannot be disconnected either, and there is nothing else that can fail.
+        for (event, queue) in transport.queue_events().iter().zip(0u32..) {
+            let _ = self.vm.unregister_ioevent(event, &notification(slot), queue);
+        }
+        let _ = self.vm.unregister_irqfd(transport.irq(), slot.irq.into());
+    }
+}
+
+/// Where the guest's driver writes the index of a queue.
+fn notification(slot: Slot) -> IoEventAddress {
+    IoEventAddress::Mmio(slot.address.raw_value() + register::QUEUE_NOTIFY)
 }

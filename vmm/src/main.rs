@@ -19,6 +19,7 @@ use stockade_vmm::{
     machine::Machine,
     memory,
     seccomp::{self, Thread},
+    spare::SpareSlots,
     status::StatusSocket,
     vcpu::{End, Vcpu},
     virtio::slots,
@@ -80,25 +81,34 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         on_ready,
     })
     .map_err(Error::Device)?;
+    let first_spare = devices.len();
+    let slots = first_spare + slots::SPARE;
     let command_line =
-        command_line::build(devices.len(), &config.kernel_parameters).map_err(boot::Error::CommandLine)?;
+        command_line::build(slots, &config.kernel_parameters).map_err(boot::Error::CommandLine)?;
     let lines: Vec<u8> =
-        [console::IRQ].into_iter().chain(slots::all().take(devices.len()).map(|slot| slot.irq)).collect();
+        [console::IRQ].into_iter().chain(slots::all().take(slots).map(|slot| slot.irq)).collect();
     let cpus = Cpus { listed: config.vcpus, lines: &lines };
     let entry = boot::load(&memory, &inherited.kernel, &inherited.initramfs, &command_line, cpus)?;
     let transports = machine.attach(devices, &memory, status)?;
-    let bus = Bus::new(machine.serial_line(console.clone())?, transports).map_err(Error::Device)?;
+    let bus =
+        Bus::new(machine.serial_line(console.clone())?, transports, slots::SPARE).map_err(Error::Device)?;
     let bus = Arc::new(bus);
     let vcpu = machine.boot_cpu(entry, config.vcpus)?;
     status.reached(Stage::Loaded);
 
     let ending = Arc::new(Ending::new().map_err(Error::Thread)?);
-    let figures = FigureSource { entry_tsc, run_tsc: host_tsc(), tsc_offset: vcpu.tsc_offset(), memory };
+    let figures = FigureSource {
+        entry_tsc,
+        run_tsc: host_tsc(),
+        tsc_offset: vcpu.tsc_offset(),
+        memory: memory.clone(),
+    };
     start(vcpu, Arc::clone(&bus), Arc::clone(&ending))?;
     seccomp::restrict(Thread::Main)?;
     status.reached(Stage::Running);
 
-    let services = Services { bus, shares, console: console.clone(), figures };
+    let spare = SpareSlots { wiring: Box::new(machine), bus: Arc::clone(&bus), memory, first: first_spare };
+    let services = Services { bus, spare, shares, console: console.clone(), figures };
     Ok(control::serve(status, &inherited.control_listener, &ending, &services)?)
 }
 

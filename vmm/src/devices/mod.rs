@@ -1,7 +1,8 @@
-//! The devices of a microVM: one file or folder each, and one line in [`all`].
+//! The devices of a microVM: one file or folder each, and one line in [`all`] for those with which it boots.
 
 pub mod fs;
 pub mod mem;
+pub mod net;
 pub mod rng;
 pub mod vsock;
 

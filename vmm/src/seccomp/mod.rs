@@ -3,8 +3,8 @@
 //! | thread | is reached by | may |
 //! |---|---|---|
 //! | vCPU | the guest's every exit | run the guest, signal eventfds |
-//! | rng, mem, fs, vsock | the guest's queues | what the device does |
-//! | main | the runtime | start and stop the other threads, whose filters add to its own |
+//! | rng, mem, fs, vsock, net | the guest's queues | what the device does |
+//! | main | the runtime | start and stop the other threads, whose filters add to its own; wire devices up |
 //!
 //! Anything else kills the process: either it is taken over, or this list is wrong and a test must find out.
 
@@ -32,6 +32,8 @@ pub enum Thread {
     Fs,
     /// The vsock device.
     Vsock,
+    /// A network device.
+    Net,
 }
 
 /// Restricts the calling thread, and those that it starts, for good.
@@ -52,6 +54,7 @@ fn calls(thread: Thread) -> Vec<u32> {
         Thread::Mem => &[BASE, DEVICE, &[libc::SYS_sendto]],
         Thread::Fs => &[BASE, DEVICE, FILES],
         Thread::Vsock => &[BASE, DEVICE, SOCKETS],
+        Thread::Net => &[BASE, DEVICE, TAPS],
     };
     // System call numbers are small.
     let mut calls: Vec<_> = lists.iter().flat_map(|list| list.iter()).map(|call| *call as u32).collect();
@@ -64,11 +67,23 @@ fn calls(thread: Thread) -> Vec<u32> {
 fn requests(thread: Thread) -> &'static [u32] {
     const KVM_RUN: u32 = 0xae80;
     const KVM_GET_REGS: u32 = 0x8090_ae81;
+    const KVM_IRQFD: u32 = 0x4020_ae76;
+    const KVM_IOEVENTFD: u32 = 0x4040_ae79;
     // Request numbers have 32 bits.
     const FIONBIO: u32 = libc::FIONBIO as u32;
     match thread {
         Thread::Vcpu => &[KVM_RUN, KVM_GET_REGS],
-        Thread::Main | Thread::Vsock => &[FIONBIO],
+        Thread::Main => &[
+            FIONBIO,
+            KVM_IRQFD,
+            KVM_IOEVENTFD,
+            libc::TUNGETIFF as u32,
+            libc::TUNSETVNETHDRSZ as u32,
+            libc::TUNSETOFFLOAD as u32,
+            libc::TUNSETQUEUE as u32,
+        ],
+        Thread::Vsock => &[FIONBIO],
+        Thread::Net => &[libc::TUNSETQUEUE as u32],
         Thread::Rng | Thread::Mem | Thread::Fs => &[],
     }
 }
@@ -167,6 +182,9 @@ const SOCKETS: &[libc::c_long] = &[
     libc::SYS_shutdown,
     libc::SYS_writev,
 ];
+
+/// Taps that are there.
+const TAPS: &[libc::c_long] = &[libc::SYS_ioctl, libc::SYS_readv, libc::SYS_writev];
 
 /// To start threads and to restrict them.
 const MAIN: &[libc::c_long] = &[

@@ -2,7 +2,9 @@ use seccompiler::BpfProgram;
 
 use super::{Thread, calls, program, requests};
 
-const ALL: [Thread; 6] = [Thread::Main, Thread::Vcpu, Thread::Rng, Thread::Mem, Thread::Fs, Thread::Vsock];
+const DEVICES: [Thread; 5] = [Thread::Rng, Thread::Mem, Thread::Fs, Thread::Vsock, Thread::Net];
+const ALL: [Thread; 7] =
+    [Thread::Main, Thread::Vcpu, Thread::Rng, Thread::Mem, Thread::Fs, Thread::Vsock, Thread::Net];
 const X86_64: u32 = 0xc000_003e;
 
 /// Runs the few instructions that the programs are made of.
@@ -76,8 +78,10 @@ fn no_thread_can_mount_trace_or_execute() {
 
 #[test]
 fn the_main_thread_may_all_that_its_device_threads_may() {
-    let main = calls(Thread::Main);
-    for thread in [Thread::Rng, Thread::Mem, Thread::Fs, Thread::Vsock] {
+    let (main, main_requests) = (calls(Thread::Main), requests(Thread::Main));
+    for thread in DEVICES {
         assert!(calls(thread).iter().all(|call| main.contains(call)), "{thread:?}");
+        let requests = requests(thread);
+        assert!(requests.iter().all(|request| main_requests.contains(request)), "{thread:?}");
     }
 }

@@ -25,6 +25,11 @@ impl Interrupt {
         Self { status: AtomicU32::new(0), failed: AtomicU32::new(0), generation: AtomicU32::new(0), irq }
     }
 
+    /// What is signalled to inject it.
+    pub fn irq(&self) -> &EventFd {
+        &self.irq
+    }
+
     /// Tells the driver that the device has used buffers.
     pub fn used(&self) {
         self.raise(USED_BUFFER);

@@ -136,6 +136,17 @@ impl MmioTransport {
         &self.registers
     }
 
+    /// Signalled to interrupt the guest: to be registered as an irqfd.
+    pub fn irq(&self) -> &EventFd {
+        self.interrupt.irq()
+    }
+
+    /// True from when a driver says that it drives the device until it resets it; a bus that has noticed the device is no driver
+    /// yet, and one that Linux has taken its driver from is acknowledged again.
+    pub fn has_driver(&self) -> bool {
+        self.registers.status & !status::ACKNOWLEDGE != 0
+    }
+
     /// The guest reads at `offset` of the slot.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
@@ -299,6 +310,18 @@ impl MmioTransport {
         self.device.reset();
         self.interrupt.reset();
         self.registers = Registers::reset(self.device.as_ref());
+    }
+}
+
+/// The guest reads at `offset` of an empty slot: a device of ID 0, which drivers pass over without a word (§4.2.2.2).
+pub fn read_empty(offset: u64, data: &mut [u8]) {
+    data.fill(0);
+    if let Ok(data) = <&mut [u8; 4]>::try_from(data) {
+        match offset {
+            register::MAGIC => *data = MAGIC.to_le_bytes(),
+            register::VERSION => *data = VERSION.to_le_bytes(),
+            _ => {}
+        }
     }
 }
 

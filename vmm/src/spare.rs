@@ -1,0 +1,96 @@
+//! Devices that are added to a running machine, and taken away again.
+//!
+//! ```text
+//!  empty ── add: wired, then visible ──▶ filled ── the guest binds its driver ──▶ in use
+//!    ▲                                     │ ▲                                      │
+//!    └── remove: gone, then unwired ───────┘ └──────── the guest unbinds ───────────┘
+//! ```
+//!
+//! All of it happens on the main thread, which also carries out the writes to status registers by which a driver takes a
+//! device: nothing can come between the look at the status and the removal. A vCPU that reads or writes a slot meanwhile finds
+//! it either empty or filled.
+
+use std::sync::Arc;
+
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::{
+    bus::{Bus, NotRemovable},
+    machine::Wiring,
+    virtio::{
+        device::VirtioDevice,
+        mmio::MmioTransport,
+        slots::{self, Slot},
+    },
+};
+
+/// A device cannot be added or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Every slot has a device.
+    #[error("the VM has no free slot for another device: {0} can be added to it")]
+    Full(usize),
+    /// The host has no descriptors left.
+    #[error("cannot make the device's events: {0}")]
+    Event(std::io::Error),
+    /// KVM refuses.
+    #[error(transparent)]
+    Machine(#[from] crate::machine::Error),
+    /// It was there when the machine booted, or there is no such slot.
+    #[error("slot {0} is none to which devices are added")]
+    NotSpare(u8),
+    /// The device is in use, or not there.
+    #[error("cannot empty slot {slot}: {reason}")]
+    NotRemovable {
+        /// The slot.
+        slot: u8,
+        /// Why.
+        reason: NotRemovable,
+    },
+}
+
+/// The slots that were empty at boot.
+pub struct SpareSlots {
+    /// The machine around them.
+    pub wiring: Box<dyn Wiring>,
+    /// Where they are.
+    pub bus: Arc<Bus>,
+    /// Guest memory, for the devices.
+    pub memory: GuestMemoryMmap,
+    /// The first of them: those before are the devices with which the machine booted.
+    pub first: usize,
+}
+
+impl SpareSlots {
+    /// Puts a device into a free slot and returns which.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Event`], [`Error::Machine`].
+    pub fn add(&self, device: Box<dyn VirtioDevice>) -> Result<u8, Error> {
+        let index = self.bus.empty_slot().ok_or(Error::Full(slots::SPARE))?;
+        let (number, slot) = self.slot(index).ok_or(Error::Full(slots::SPARE))?;
+        let irq = EventFd::new(EFD_NONBLOCK).map_err(Error::Event)?;
+        let transport =
+            MmioTransport::new(device, self.memory.clone(), irq, Box::new(|| ())).map_err(Error::Event)?;
+        self.wiring.connect(slot, &transport)?;
+        self.bus.fill(index, transport);
+        Ok(number)
+    }
+
+    /// Takes a device away and drops it, with its descriptors.
+    ///
+    /// # Errors
+    /// [`Error::NotSpare`], [`Error::NotRemovable`].
+    pub fn remove(&self, slot: u8) -> Result<(), Error> {
+        let index = usize::from(slot);
+        let (_, place) = self.slot(index).filter(|_| index >= self.first).ok_or(Error::NotSpare(slot))?;
+        let transport = self.bus.empty(index).map_err(|reason| Error::NotRemovable { slot, reason })?;
+        self.wiring.disconnect(place, &transport);
+        Ok(())
+    }
+
+    fn slot(&self, index: usize) -> Option<(u8, Slot)> {
+        Some((u8::try_from(index).ok()?, slots::all().take(self.first + slots::SPARE).nth(index)?))
+    }
+}
