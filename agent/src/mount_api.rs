@@ -16,6 +16,9 @@ const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+const FSPICK_CLOEXEC: libc::c_uint = 1;
+const FSPICK_EMPTY_PATH: libc::c_uint = 8;
 
 /// `MOUNT_ATTR_*` of mount_setattr(2).
 pub mod attr {
@@ -86,14 +89,8 @@ pub fn new_file_system(fstype: &str, source: &str, options: &str, attributes: u6
     let context = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) };
     // SAFETY: fsopen has just made this descriptor, and nobody else knows it.
     let context = Errno::result(context).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })?;
-    let configure = |command: libc::c_uint, key: Option<&CStr>, value: Option<&CStr>| {
-        let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
-        // SAFETY: both are NUL-terminated strings that outlive the call, or null where the command takes none.
-        let result = unsafe {
-            libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(key), pointer(value), 0)
-        };
-        Errno::result(result).map(drop)
-    };
+    let configure =
+        |command, key: Option<&CStr>, value: Option<&CStr>| configure(&context, command, key, value);
     configure(FSCONFIG_SET_STRING, Some(c"source"), Some(&c_string(source)?))?;
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
@@ -108,6 +105,32 @@ pub fn new_file_system(fstype: &str, source: &str, options: &str, attributes: u6
     let mount = unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) };
     // SAFETY: fsmount has just made this descriptor, and nobody else knows it.
     Errno::result(mount).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Makes the file system of a mount writable where another mount of it was read-only from the start; that one stays so.
+pub fn make_writable(mount: impl AsFd) -> Result<(), Errno> {
+    let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+    // SAFETY: the path is a NUL-terminated string that outlives the call.
+    let context = unsafe { libc::syscall(libc::SYS_fspick, mount.as_fd().as_raw_fd(), c"".as_ptr(), flags) };
+    // SAFETY: fspick has just made this descriptor, and nobody else knows it.
+    let context = Errno::result(context).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })?;
+    configure(&context, FSCONFIG_SET_FLAG, Some(c"rw"), None)?;
+    configure(&context, FSCONFIG_CMD_RECONFIGURE, None, None)
+}
+
+/// fsconfig(2).
+fn configure(
+    context: &OwnedFd,
+    command: libc::c_uint,
+    key: Option<&CStr>,
+    value: Option<&CStr>,
+) -> Result<(), Errno> {
+    let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: both are NUL-terminated strings that outlive the call, or null where the command takes none.
+    let result = unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(key), pointer(value), 0)
+    };
+    Errno::result(result).map(drop)
 }
 
 /// Mounts the detached `tree` on `target`.

@@ -17,6 +17,7 @@ use stockade_protocol::agent::{
 };
 use stockade_protocol::container::Container;
 use stockade_protocol::frame::{self, FrameError};
+use stockade_protocol::network::NetworkChange;
 use stockade_protocol::vmm::Stage;
 
 use crate::machine::{Control, MachineError, Wait};
@@ -198,6 +199,17 @@ impl Connection {
     ) -> Result<(), ClientError> {
         match self.ask(&Request::Update { container: container.to_owned(), values }, wait)? {
             Response::Updated => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Changes the guest's network.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn network(&mut self, change: NetworkChange, wait: &mut impl Wait) -> Result<(), ClientError> {
+        match self.ask(&Request::Network(Box::new(change)), wait)? {
+            Response::NetworkChanged => Ok(()),
             _ => Err(ClientError::Unexpected),
         }
     }

@@ -20,6 +20,7 @@ use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::hooks::Hooks;
 use crate::host::cgroup::Cgroup;
+use crate::network::Network;
 use crate::replacement::Replacement;
 use crate::sandbox::KnownNamespace;
 use crate::sys::process::ProcessRef;
@@ -79,6 +80,9 @@ pub struct Record {
     pub sandbox: Option<String>,
     /// By which other containers may ask to be in its VM.
     pub namespaces: Vec<KnownNamespace>,
+    /// The interfaces that are connected to its VM; `None` where there are none.
+    #[serde(default)]
+    pub network: Option<Network>,
 }
 
 impl Record {
@@ -95,7 +99,15 @@ impl Record {
         if record.boot_id == boot_id() {
             return Ok(record);
         }
-        Ok(Self { relay: None, vmm: None, cgroup: None, sandbox: None, namespaces: Vec::new(), ..record })
+        Ok(Self {
+            relay: None,
+            vmm: None,
+            cgroup: None,
+            sandbox: None,
+            namespaces: Vec::new(),
+            network: None,
+            ..record
+        })
     }
 }
 

@@ -30,6 +30,8 @@ impl<'a> Nics<'a> {
     pub fn open(slots: &'a [NicSlot]) -> Result<Self> {
         let sysfs =
             mount_api::new_file_system("sysfs", "sysfs", "", attr::NOSUID | attr::NODEV | attr::NOEXEC)
+                // A container's is usually read-only, and there is one sysfs for all.
+                .and_then(|sysfs| mount_api::make_writable(&sysfs).map(|()| sysfs))
                 .or_internal(|| "open sysfs".to_owned())?;
         Ok(Self { slots, sysfs })
     }

@@ -111,6 +111,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         guest_mib: None,
         sandbox: None,
         namespaces: Vec::new(),
+        network: None,
     }
 }
 

@@ -11,6 +11,7 @@ use stockade_protocol::container::{Container, Namespace};
 use stockade_protocol::vmm::Stage;
 
 use super::create::{Created, Place, Request};
+use super::network;
 use super::passed::Passed;
 use super::remove;
 use crate::agent::{Connection, ProcessConnections};
@@ -22,6 +23,7 @@ use crate::host::scope::Placeholder;
 use crate::log;
 use crate::lower::{Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
 use crate::machine::{Machine, Shared, Vm};
+use crate::network::Pending;
 use crate::pid_file;
 use crate::port_forward::PortForward;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
@@ -45,6 +47,7 @@ pub(super) struct Creation<'a> {
     relay: Option<Relay>,
     vm: Option<Vm>,
     passed: Passed,
+    network: Option<Pending>,
 }
 
 impl<'a> Creation<'a> {
@@ -56,7 +59,7 @@ impl<'a> Creation<'a> {
         record: Record,
         passed: Passed,
     ) -> Self {
-        Self { request, bundle, folder: Some(folder), record, relay: None, vm: None, passed }
+        Self { request, bundle, folder: Some(folder), record, relay: None, vm: None, passed, network: None }
     }
 
     /// Takes all the steps.
@@ -79,6 +82,7 @@ impl<'a> Creation<'a> {
         drop(placeholder);
         self.run_hooks(&mut lowered)?;
         // The VM boots meanwhile.
+        self.connect_network(&lowered)?;
         if let Some(profile) = &lowered.seccomp {
             lowered.container.seccomp.push(profile.compile().context(CONFIG)?);
         }
@@ -203,6 +207,16 @@ impl<'a> Creation<'a> {
         Ok(())
     }
 
+    /// Redirects the interfaces of its network namespace; a member's are its sandbox's business.
+    fn connect_network(&mut self, lowered: &Lowered) -> anyhow::Result<()> {
+        if self.record.sandbox.is_none() {
+            let folder = self.folder.as_ref().context(NOT_MADE)?;
+            let relay = self.relay.as_ref().context(NOT_MADE)?.process.pid;
+            self.network = network::connect(folder, &mut self.record, &lowered.network, relay)?;
+        }
+        Ok(())
+    }
+
     /// Gives the guest the trees that the relay has cloned.
     fn share(&mut self, trees: &[Tree]) -> anyhow::Result<()> {
         let relay = self.relay.as_ref().context(NOT_MADE)?;
@@ -233,6 +247,10 @@ impl<'a> Creation<'a> {
         let extra = container.process.streams.len();
         let readonly = container.rootfs.readonly;
         let mut control = Connection::open(folder, Purpose::Control, vm)?;
+        if let Some(pending) = self.network.take() {
+            let vmm = vm.control().context("cannot reach the VMM")?;
+            network::hand_over(&mut self.record, pending, vmm, &mut control, vm)?;
+        }
         let asked = tsc::now();
         let warnings = control.create(container, vm)?;
         tracing::debug!(create_tsc = asked, created_tsc = tsc::now(), "the agent has built the container");

@@ -13,6 +13,7 @@ mod create;
 mod creation;
 mod exec;
 mod foreground;
+mod network;
 mod passed;
 mod remove;
 mod start;

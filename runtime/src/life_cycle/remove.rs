@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use stockade_protocol::agent::{ErrorKind, Purpose};
 
-use super::{Status, status};
+use super::{Status, network, status};
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
@@ -89,11 +89,13 @@ fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
 /// # Errors
 /// What could not be removed.
 pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
+    let namespace = network::namespace_to_leave(record);
     end(record.relay).context("the container's stand-in on the host")?;
     if let Some(sandbox) = &record.sandbox {
         leave(&folder, sandbox, record)?;
     }
     end(record.vmm).context("the container's VM")?;
+    network::leave(record, namespace.as_ref())?;
     if let Some(cgroup) = &record.cgroup {
         cgroup.remove()?;
     }

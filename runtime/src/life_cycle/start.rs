@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
-use super::{Status, status};
+use super::{Status, network, status};
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::error::ContainerError;
 use crate::hooks;
@@ -26,6 +26,7 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
     let Some(relay) = record.relay.filter(|relay| relay.is_alive()) else {
         return Err(ContainerError::HasStopped.into());
     };
+    network::refresh(folder, record, wait)?;
     let hooks_within = record.hooks.start_within();
     let started = if hooks_within.is_zero() {
         execute(folder, record, wait)

@@ -118,7 +118,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
     warnings.extend(unapplied::warnings(spec));
     security_labels::check(spec, &mut warnings)?;
     host_only::refuse(linux)?;
-    let Placed { guest: mut namespaces, network, user } = namespaces::lower(linux, peers, &mut warnings)?;
+    let Placed { guest: mut namespaces, network, user } = namespaces::lower(linux, peers)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let limits = cgroup::lower(resources, id, &mut warnings)?;
     if peers.sandbox.is_some() {

@@ -37,7 +37,7 @@ pub struct Placed {
 ///
 /// # Errors
 /// What cannot work: the host's namespaces, or those of a process that is no container.
-pub fn lower(linux: Option<&Linux>, peers: &Peers, warnings: &mut Vec<String>) -> Result<Placed, SpecError> {
+pub fn lower(linux: Option<&Linux>, peers: &Peers) -> Result<Placed, SpecError> {
     let mut lowered = Namespaces::default();
     let mut network = None;
     let mut user = None;
@@ -78,15 +78,9 @@ pub fn lower(linux: Option<&Linux>, peers: &Peers, warnings: &mut Vec<String>) -
         SpecError::new(
             "linux.namespaces",
             "there is no `network` entry, but a VM cannot use the host's network: ask for a network namespace \
-             (podman: --network none, bridge or slirp4netns instead of host)",
+             (Kubernetes: no hostNetwork; podman: --network none, bridge or slirp4netns instead of host)",
         )
     })?;
-    if matches!(network, NetworkNamespace::Path(_)) && peers.sandbox.is_none() {
-        warnings.push(
-            "linux.namespaces: the interfaces of the network namespace are not connected to the VM yet"
-                .to_owned(),
-        );
-    }
     let user =
         user_namespace::lower(linux, user.as_ref().map(|(path, property)| (path.as_deref(), &**property)))?;
     Ok(Placed { guest: lowered, network, user })
@@ -102,6 +96,10 @@ fn named(kind: Type, path: &Path, peers: &Peers, property: &str) -> Result<Names
         // The guest has one network: its sandbox's.
         (Named::Of(_), Type::Network) => Ok(Namespace::Guest),
         (Named::Of(container), _) => Ok(Namespace::Container(container)),
+        (Named::Host, Type::Network) => refuse(
+            "a VM cannot use the host's network: ask for a network namespace (Kubernetes: no hostNetwork)"
+                .to_owned(),
+        ),
         (Named::Host, _) => refuse(format!("a VM cannot share the host's {kind} namespace")),
         (Named::Unknown, Type::Pid | Type::Time) => {
             let path = path.display();

@@ -1,13 +1,13 @@
 //! Requests to the VMM on its control socket.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::frame::{self, FrameError};
-use stockade_protocol::vmm::{Figures, Request, Response};
+use stockade_protocol::vmm::{Figures, Nic, Request, Response};
 
 use crate::state::CONTROL_SOCKET;
 use crate::sys::descriptors;
@@ -73,6 +73,17 @@ impl Control {
 
     fn ask(&mut self, request: &Request) -> Result<Response, ControlError> {
         frame::write(&mut self.0, request)?;
+        self.answer()
+    }
+
+    /// As [`Control::ask`], with descriptors that the request is about.
+    fn ask_with(&mut self, request: &Request, descriptors: &[OwnedFd]) -> Result<Response, ControlError> {
+        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        descriptors::send(self.0.as_fd(), &frame::encode(request)?, &raw).map_err(FrameError::from)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Response, ControlError> {
         match frame::read(&mut self.0, LONGEST)?.ok_or(ControlError::Closed)? {
             Response::Error(reason) => Err(ControlError::Refused(reason)),
             response => Ok(response),
@@ -96,6 +107,28 @@ impl Control {
     /// [`ControlError`].
     pub fn remove_share(&mut self, name: &str) -> Result<(), ControlError> {
         match self.ask(&Request::RemoveShare { name: name.to_owned() })? {
+            Response::Done => Ok(()),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+
+    /// Puts a network device on these taps into a free slot; returns the slot.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn add_nic(&mut self, nic: Nic, taps: &[OwnedFd]) -> Result<u8, ControlError> {
+        match self.ask_with(&Request::AddNic(nic), taps)? {
+            Response::Slot(slot) => Ok(slot),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+
+    /// Takes a device out of its slot.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn remove_device(&mut self, slot: u8) -> Result<(), ControlError> {
+        match self.ask(&Request::RemoveDevice { slot })? {
             Response::Done => Ok(()),
             _ => Err(ControlError::Unexpected),
         }

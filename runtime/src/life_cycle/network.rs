@@ -1,0 +1,129 @@
+//! The network of a container with a VM of its own: seen at `create`, again at `start`, left at `delete`.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use stockade_protocol::agent::Purpose;
+
+use crate::agent::Connection;
+use crate::lower::NetworkNamespace;
+use crate::machine::{Control, Wait};
+use crate::network::{self, Namespace, Network, Pending};
+use crate::state::{Folder, Record};
+use crate::sys::process::ProcessRef;
+
+/// A NIC has a pair of queues per vCPU, and VMs have one.
+const QUEUE_PAIRS: usize = 1;
+
+/// Redirects the interfaces of the relay's network namespace, while the VM boots. A namespace that has just been made has
+/// interfaces only where hooks have made them.
+///
+/// # Errors
+/// Those of [`Network::connect`]; the record then tells what is to be undone.
+pub(super) fn connect(
+    folder: &Folder,
+    record: &mut Record,
+    network: &NetworkNamespace,
+    relay: i32,
+) -> anyhow::Result<Option<Pending>> {
+    let path = match network {
+        NetworkNamespace::New if has_only_loopback(relay) => return Ok(None),
+        NetworkNamespace::New => None,
+        NetworkNamespace::Path(path) => Some(path.clone()),
+    };
+    let namespace = Namespace::open(path.as_deref().unwrap_or(&of_process(relay)))?;
+    let mut network = Network::new(&namespace, path)?;
+    let pending = network.connect(&namespace, QUEUE_PAIRS, |network| {
+        record.network = Some(network.clone());
+        folder.write(record)
+    })?;
+    Ok(pending.has_taps().then_some(pending))
+}
+
+/// Gives the VM the NICs, and the guest the network.
+///
+/// # Errors
+/// The VMM's and the agent's.
+pub(super) fn hand_over(
+    record: &mut Record,
+    mut pending: Pending,
+    mut vmm: Control,
+    agent: &mut Connection,
+    wait: &mut impl Wait,
+) -> anyhow::Result<()> {
+    let Some(network) = &mut record.network else { return Ok(()) };
+    network.add_nics(&mut pending, &mut vmm)?;
+    if let Some(change) = network.change(&pending) {
+        agent.network(change, wait).context("cannot set up the guest's network")?;
+    }
+    network.told(pending);
+    for slot in network.take_gone() {
+        vmm.remove_device(slot)?;
+    }
+    Ok(())
+}
+
+/// Brings the guest's network in step with the namespace: engines configure it between `create` and `start` too.
+///
+/// # Errors
+/// Those of [`Network::connect`] and [`hand_over`].
+pub(super) fn refresh(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::Result<()> {
+    let Some(relay) = record.relay.filter(|_| record.sandbox.is_none()) else { return Ok(()) };
+    if record.network.is_none() && has_only_loopback(relay.pid) {
+        return Ok(());
+    }
+    let mut record = record.clone();
+    let namespace = Namespace::open(&of_process(relay.pid))?;
+    let mut network = match record.network.clone() {
+        Some(network) => network,
+        None => Network::new(&namespace, None)?,
+    };
+    let pending = network.connect(&namespace, QUEUE_PAIRS, |network| {
+        record.network = Some(network.clone());
+        folder.write(&record)
+    })?;
+    if !pending.has_taps() && network.change(&pending).is_none() {
+        return Ok(());
+    }
+    record.network = Some(network);
+    let vmm = Control::connect(folder.as_fd()).context("cannot reach the VMM")?;
+    let mut agent = Connection::open(folder.as_fd(), Purpose::Control, wait)?;
+    let handed_over = hand_over(&mut record, pending, vmm, &mut agent, wait);
+    // Also where that has failed: some NICs may be in their slots.
+    folder.write(&record)?;
+    handed_over
+}
+
+/// The namespace from which the redirects are to be removed, if there still is one. To be called while the relay lives.
+pub(super) fn namespace_to_leave(record: &Record) -> Option<Namespace> {
+    let network = record.network.as_ref()?;
+    let alive = |relay: ProcessRef| relay.is_alive().then(|| of_process(relay.pid));
+    let path = network.path.clone().or_else(|| record.relay.and_then(alive))?;
+    Namespace::open(&path).ok()
+}
+
+/// Removes them.
+///
+/// # Errors
+/// What could not be removed.
+pub(super) fn leave(record: &Record, namespace: Option<&Namespace>) -> anyhow::Result<()> {
+    match (&record.network, namespace) {
+        (Some(network), Some(namespace)) => network::disconnect(network, namespace),
+        _ => Ok(()),
+    }
+}
+
+fn of_process(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/net"))
+}
+
+/// Whether a process's network namespace has no interface but the loopback.
+fn has_only_loopback(pid: i32) -> bool {
+    /// Above the interfaces' lines.
+    const HEADING: usize = 2;
+    let path = format!("/proc/{pid}/net/dev");
+    let table = fs::read_to_string(Path::new(&path)).unwrap_or_default();
+    table.lines().skip(HEADING).all(|line| line.trim_start().starts_with("lo:"))
+}

@@ -1,0 +1,88 @@
+//! The network of a VM: each interface of the pod's network namespace is a NIC of the guest.
+//!
+//! ```text
+//!  pod's network namespace                              guest
+//!   eth0 ──ingress──→ redirect ──→ stkd2 (tap) ──→ VMM ──→ eth0   the same name, MAC, MTU, addresses, routes,
+//!   eth0 ←── redirect ←──ingress── stkd2       ←── VMM ←── eth0   permanent neighbours
+//! ```
+//!
+//! [`survey`](mod@survey) sees what there is, [`tap`] and [`redirect`] connect it, [`steps`] tells the agent what has changed
+//! since it was last told. The record holds what is connected before it is, so that removing the container finds it.
+
+mod connection;
+mod namespace;
+mod netlink;
+mod redirect;
+mod routes;
+mod steps;
+mod survey;
+mod tap;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use connection::{Network, Pending, disconnect};
+pub use namespace::Namespace;
+
+/// Why a network is not connected.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The network namespace is not usable.
+    #[error("linux.namespaces: cannot enter the network namespace {path}: {cause}")]
+    Namespace {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// No netlink socket.
+    #[error("cannot open a netlink socket in the network namespace: {0}")]
+    Netlink(io::Error),
+    /// It does not tell what is in it.
+    #[error("cannot list the {what} of the network namespace: {cause}")]
+    Survey {
+        /// What was asked for.
+        what: &'static str,
+        /// Why.
+        cause: io::Error,
+    },
+    /// There is more than a VM can have.
+    #[error("the network namespace has {found} interfaces, and a VM can have {most}")]
+    TooManyInterfaces {
+        /// As many as there are.
+        found: usize,
+        /// As many as there may be.
+        most: usize,
+    },
+    /// No tap.
+    #[error("cannot connect the interface {interface} to the VM: tap {name}: {cause}{remedy}")]
+    Tap {
+        /// Whose.
+        interface: String,
+        /// The tap's name.
+        name: String,
+        /// Why.
+        cause: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// No redirect.
+    #[error("cannot connect the interface {interface} to the VM: {}", redirect_failed(cause))]
+    Redirect {
+        /// Whose.
+        interface: String,
+        /// Why.
+        cause: io::Error,
+    },
+}
+
+fn redirect_failed(cause: &io::Error) -> String {
+    match cause.raw_os_error() {
+        Some(libc::ENODEV) => "it has gone meanwhile".to_owned(),
+        Some(libc::ENOENT | libc::EOPNOTSUPP) => format!(
+            "redirect its packets: {cause}; the host's kernel needs sch_ingress, cls_matchall and act_mirred (load them \
+             with modprobe)"
+        ),
+        _ => format!("redirect its packets: {cause}"),
+    }
+}

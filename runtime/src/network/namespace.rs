@@ -1,0 +1,58 @@
+//! The network namespace of a pod, and entering it for a moment.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstat;
+
+use super::NetworkError;
+
+/// A network namespace, open.
+#[derive(Debug)]
+pub struct Namespace {
+    path: PathBuf,
+    file: File,
+}
+
+impl Namespace {
+    /// The one at a path.
+    ///
+    /// # Errors
+    /// [`NetworkError::Namespace`].
+    pub fn open(path: &Path) -> Result<Self, NetworkError> {
+        let file = File::open(path).map_err(|cause| namespace(path, cause))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Its nsfs inode, by which it is known under whatever path.
+    ///
+    /// # Errors
+    /// [`NetworkError::Namespace`].
+    pub fn inode(&self) -> Result<u64, NetworkError> {
+        let stat = fstat(&self.file).map_err(|errno| namespace(&self.path, errno.into()))?;
+        Ok(stat.st_ino)
+    }
+
+    /// Does something in it, in a thread of its own: this one never leaves its namespace, whatever happens.
+    ///
+    /// # Errors
+    /// [`NetworkError::Namespace`], or those of `work`.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        let enter = || setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET);
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+                enter().map_err(|errno| namespace(&self.path, errno.into()))?;
+                work()
+            });
+            let joined = thread.map_err(|cause| namespace(&self.path, cause))?.join();
+            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+fn namespace(path: &Path, cause: io::Error) -> NetworkError {
+    NetworkError::Namespace { path: path.to_owned(), cause }
+}

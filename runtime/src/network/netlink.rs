@@ -1,0 +1,247 @@
+//! A blocking rtnetlink(7) socket.
+//!
+//! A start takes a few requests in a process that soon ends: an asynchronous client with its runtime would cost more than
+//! they do. What the kernel tells is read attribute by attribute, because a kernel that is newer than a library must not
+//! make it fail. Who owns the namespace decides how much there is to tell: answers are bounded.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_core::{DefaultNla, Emitable, ErrorBuffer, NetlinkBuffer, NlaBuffer, NlasIterator};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+
+/// Room for the largest part of an answer that the kernel makes, in bytes.
+const PART: usize = 64 << 10;
+
+/// Longest answer, in bytes.
+const LONGEST: usize = 4 << 20;
+
+/// How often a list is asked for anew that has changed while the kernel told it.
+const ATTEMPTS: usize = 10;
+
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+/// Length of `struct nlmsghdr`.
+const HEADER: usize = 16;
+
+/// Length of `struct nlattr`.
+const ATTRIBUTE: usize = 4;
+
+/// A request.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// `RTM_*`.
+    pub kind: u16,
+    /// `NLM_F_*` besides those of any request.
+    pub flags: i32,
+    /// The fixed part.
+    pub body: &'a [u8],
+    /// What follows.
+    pub attributes: Vec<DefaultNla>,
+}
+
+/// A socket of the network namespace in which it was opened, whoever uses it later.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// Opens one in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// socket(2)'s.
+    pub fn open() -> io::Result<Self> {
+        let protocol = SockProtocol::NetlinkRoute;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    fn send(&mut self, request: &Request<'_>, flags: i32) -> io::Result<()> {
+        self.sequence += 1;
+        let attributes = request.attributes.as_slice();
+        let body = request.body.len().next_multiple_of(4);
+        let mut bytes = vec![0; HEADER + body + attributes.buffer_len()];
+        bytes[HEADER..HEADER + request.body.len()].copy_from_slice(request.body);
+        attributes.emit(&mut bytes[HEADER + body..]);
+        let length = bytes.len() as u32;
+        let mut header = NetlinkBuffer::new(&mut bytes);
+        header.set_length(length);
+        header.set_message_type(request.kind);
+        header.set_flags((libc::NLM_F_REQUEST | request.flags | flags) as u16);
+        header.set_sequence_number(self.sequence);
+        let sent = send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
+                Err(Errno::EINTR) => {}
+                Ok(length) if length > buffer.len() => return Err(too_much()),
+                received => return Ok(received?),
+            }
+        }
+    }
+
+    /// Has the kernel do something.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ask(&mut self, request: &Request<'_>) -> io::Result<()> {
+        self.send(request, libc::NLM_F_ACK)?;
+        let mut buffer = vec![0; PART];
+        let length = self.receive(&mut buffer)?;
+        let mut outcome = Err(malformed());
+        messages(&buffer[..length], |kind, _, payload| {
+            if kind == libc::NLMSG_ERROR as u16 {
+                outcome = failure(payload);
+            }
+        })?;
+        outcome
+    }
+
+    /// Has the kernel list something: the payload of each message of the answer.
+    ///
+    /// # Errors
+    /// The kernel's; `FileTooLarge` where there is too much.
+    pub fn list(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        for _ in 0..ATTEMPTS {
+            self.send(&Request { kind, flags: 0, body, attributes: Vec::new() }, libc::NLM_F_DUMP)?;
+            if let Some(list) = self.receive_list()? {
+                return Ok(list);
+            }
+        }
+        Err(io::Error::other("it changes all the time"))
+    }
+
+    /// `None` if it has changed meanwhile.
+    fn receive_list(&self) -> io::Result<Option<Vec<Vec<u8>>>> {
+        let mut buffer = vec![0; PART];
+        let mut list = Vec::new();
+        let mut total = 0;
+        let mut end = None;
+        let mut is_whole = true;
+        while end.is_none() {
+            let length = self.receive(&mut buffer)?;
+            total += length;
+            if total > LONGEST {
+                return Err(too_much());
+            }
+            messages(&buffer[..length], |kind, flags, payload| {
+                is_whole &= flags & NLM_F_DUMP_INTR == 0;
+                match i32::from(kind) {
+                    libc::NLMSG_DONE => end = Some(Ok(())),
+                    libc::NLMSG_ERROR => end = Some(failure(payload)),
+                    _ => list.push(payload.to_vec()),
+                }
+            })?;
+        }
+        end.unwrap_or(Ok(()))?;
+        Ok(is_whole.then_some(list))
+    }
+}
+
+fn too_much() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, "it holds more than stockade takes over")
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is malformed")
+}
+
+/// Calls `take` with type, flags and payload of every message.
+fn messages(mut bytes: &[u8], mut take: impl FnMut(u16, u16, &[u8])) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let message = NetlinkBuffer::new_checked(bytes).map_err(|_| malformed())?;
+        take(message.message_type(), message.flags(), message.payload());
+        let next = (message.length() as usize).next_multiple_of(4);
+        bytes = bytes.get(next..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// What NLMSG_ERROR says, which is also an acknowledgement.
+fn failure(payload: &[u8]) -> io::Result<()> {
+    let error = ErrorBuffer::new_checked(payload).map_err(|_| malformed())?;
+    match error.code() {
+        None => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(code.get().wrapping_neg())),
+    }
+}
+
+/// The attributes of a message.
+#[derive(Debug)]
+pub struct Attributes<'a>(Vec<(u16, &'a [u8])>);
+
+impl<'a> Attributes<'a> {
+    /// Reads them; what is not one ends the list.
+    pub fn read(bytes: &'a [u8]) -> Self {
+        let read = |attribute: NlaBuffer<&'a [u8]>| {
+            let (kind, end) = (attribute.kind(), usize::from(attribute.length()));
+            Some((kind, attribute.into_inner().get(ATTRIBUTE..end)?))
+        };
+        Self(NlasIterator::new(bytes).map_while(|attribute| attribute.ok().and_then(read)).collect())
+    }
+
+    /// The value of the first of this kind.
+    pub fn get(&self, kind: u16) -> Option<&'a [u8]> {
+        self.0.iter().find(|(found, _)| *found == kind).map(|(_, value)| *value)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, &'a [u8])> {
+        self.0.iter().copied()
+    }
+
+    /// A number.
+    pub fn number(&self, kind: u16) -> Option<u32> {
+        self.get(kind).and_then(number)
+    }
+
+    /// An address of four or sixteen bytes.
+    pub fn address(&self, kind: u16) -> Option<IpAddr> {
+        self.get(kind).and_then(address)
+    }
+
+    /// A string, with or without its NUL.
+    pub fn string(&self, kind: u16) -> Option<String> {
+        let bytes = self.get(kind)?;
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        String::from_utf8(bytes[..end].to_vec()).ok()
+    }
+}
+
+/// A number of four bytes.
+pub fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// An address of four or sixteen bytes.
+pub fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(octets).into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(|octets| Ipv6Addr::from(octets).into())
+}
+
+/// An attribute that holds others.
+pub fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+    let mut bytes = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut bytes);
+    DefaultNla::new(kind, bytes)
+}
+
+/// An attribute that is a string.
+pub fn string(kind: u16, text: &str) -> DefaultNla {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.push(0);
+    DefaultNla::new(kind, bytes)
+}
+
+#[cfg(test)]
+#[path = "netlink_test.rs"]
+mod tests;

@@ -1,0 +1,114 @@
+//! Taps: what the VMM holds of an interface. One is gone with the last descriptor of it.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use netlink_packet_core::DefaultNla;
+use stockade_protocol::network::{INTERFACE_NAME, Link};
+
+use super::NetworkError;
+use super::netlink::{Netlink, Request, nested};
+
+/// What the names of taps begin with, before the number of their interface.
+const PREFIX: &str = "stkd";
+
+/// Its IFLA_INFO_KIND.
+const KIND: &str = "tun";
+
+const DEVICE: &str = "/dev/net/tun";
+
+/// `_IOW('T', 202, int)` of linux/if_tun.h.
+const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
+
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+
+/// A tap that is up.
+#[derive(Debug)]
+pub struct Tap {
+    /// Its number.
+    pub index: u32,
+    /// One per pair of queues.
+    pub queues: Vec<OwnedFd>,
+}
+
+/// Whether an interface is one.
+pub fn is_ours(name: &str, kind: &str) -> bool {
+    kind == KIND && name.strip_prefix(PREFIX).is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+/// Makes the tap of an interface in the calling thread's network namespace.
+///
+/// # Errors
+/// [`NetworkError::Tap`].
+pub fn make(link: &Link, pairs: usize, netlink: &mut Netlink) -> Result<Tap, NetworkError> {
+    let name = format!("{PREFIX}{}", link.interface);
+    let failed = |cause: io::Error| NetworkError::Tap {
+        interface: link.name.clone(),
+        remedy: match cause.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => "; load the kernel module tun",
+            Some(libc::EBUSY) => {
+                "; another VM is connected to it, or somebody has made an interface of this name"
+            }
+            _ => "",
+        },
+        name: name.clone(),
+        cause,
+    };
+    let queues = (0..pairs.max(1)).map(|_| open(&name, pairs > 1)).collect::<io::Result<Vec<_>>>();
+    let queues = queues.map_err(failed)?;
+    let index = index(&name).map_err(failed)?;
+    set_up(index, link.mtu, netlink).map_err(failed)?;
+    Ok(Tap { index, queues })
+}
+
+fn open(name: &str, is_one_of_several: bool) -> io::Result<OwnedFd> {
+    let file: File = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE)?;
+    let several = if is_one_of_several { libc::IFF_MULTI_QUEUE } else { 0 };
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several;
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags as i16 },
+    };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes().take(INTERFACE_NAME)) {
+        *slot = byte as libc::c_char;
+    }
+    // SAFETY: TUNSETIFF reads and writes one ifreq, which `request` is.
+    match unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) } {
+        0 => Ok(file.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
+    // SAFETY: the name is a NUL-terminated string that outlives the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+/// The host's kernel says nothing of its own on it: only what is redirected reaches the guest.
+fn set_up(index: u32, mtu: u32, netlink: &mut Netlink) -> io::Result<()> {
+    let mode = DefaultNla::new(IFLA_INET6_ADDR_GEN_MODE, vec![IN6_ADDR_GEN_MODE_NONE]);
+    let silent = nested(libc::IFLA_AF_SPEC, &[nested(libc::AF_INET6 as u16, &[mode])]);
+    match set(index, 0, vec![silent], netlink) {
+        // A kernel without IPv6.
+        Err(cause) if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+        set => set?,
+    }
+    let mtu = DefaultNla::new(libc::IFLA_MTU, mtu.to_ne_bytes().to_vec());
+    set(index, libc::IFF_UP, vec![mtu], netlink)
+}
+
+fn set(index: u32, flags: libc::c_int, attributes: Vec<DefaultNla>, netlink: &mut Netlink) -> io::Result<()> {
+    let mut body = [0; 16];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    body[8..12].copy_from_slice(&flags.to_ne_bytes());
+    body[12..16].copy_from_slice(&flags.to_ne_bytes());
+    netlink.ask(&Request { kind: libc::RTM_NEWLINK, flags: 0, body: &body, attributes })
+}

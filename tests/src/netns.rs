@@ -1,0 +1,86 @@
+//! Network namespaces with names, as CNI plugins make them, and the other ends of their links.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
+
+/// A named network namespace, removed with the value.
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// A new one, with its loopback interface up.
+    pub fn new(name: &str) -> Self {
+        run("ip", &["netns", "add", name]);
+        let namespace = Self { name: name.to_owned() };
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Runs `ip` in it; the words are separated by spaces.
+    pub fn ip(&self, words: &str) -> String {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        run("ip", &[&["-n", &self.name], &words[..]].concat())
+    }
+
+    /// Runs a command in it.
+    pub fn run(&self, words: &str) -> String {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        run("ip", &[&["netns", "exec", &self.name], &words[..]].concat())
+    }
+
+    /// Calls `work` in a thread that is in it. Sockets that it makes stay there.
+    pub fn within<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> thread::JoinHandle<T> {
+        let namespace = File::open(self.path()).expect("network namespace");
+        thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter the network namespace");
+            work()
+        })
+    }
+
+    /// Its interfaces, their qdiscs and filters: what a runtime may leave behind.
+    pub fn picture(&self) -> String {
+        let links = self.ip("-o link");
+        let mut picture = String::new();
+        for line in links.lines() {
+            // "2: eth0@if3: <FLAGS> …"
+            let name = line.split([':', '@']).nth(1).unwrap_or_default().trim();
+            picture += &format!("{name}: {}", self.run(&format!("tc qdisc show dev {name}")));
+            picture += &self.run(&format!("tc filter show dev {name} ingress"));
+        }
+        picture
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+#[track_caller]
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A veth pair: `name` in `inside`, `peer` in `outside`, both down and without addresses.
+pub fn veth(inside: &Netns, name: &str, outside: &Netns, peer: &str) {
+    let Netns { name: inside } = inside;
+    let Netns { name: outside } = outside;
+    let words = ["link", "add", "name", name, "netns", inside, "type", "veth", "peer", "name", peer];
+    run("ip", &[&words[..], &["netns", outside]].concat());
+}
