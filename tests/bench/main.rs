@@ -93,7 +93,7 @@ fn network(scenario: &Scenario) -> Result<()> {
          host and guest together, and thousands of instructions for one byte there and back:\n"
     );
     println!("| | to the container | from it | there and back |\n|---|---:|---:|---:|");
-    for (name, host_runtime) in [("runc", Some("runc"))] {
+    for (name, host_runtime) in [("stockade", None), ("runc", Some("runc"))] {
         let runs = repeat(|| scenario.network(host_runtime))?;
         let column = |figure: fn(&Figures) -> u64| {
             let (middle, spread) = median_and_spread(runs.iter().map(figure).collect());
