@@ -155,7 +155,7 @@ impl<'a> Creation<'a> {
         let port_forward = match &lowered.network {
             NetworkNamespace::Path(path) if sandbox::is_pod(self.bundle.spec.annotations().as_ref()) => {
                 let prepared = PortForward::prepare(path, folder.as_fd());
-                prepared.inspect_err(|error| tracing::warn!("{error}")).ok()
+                prepared.inspect_err(|error| tracing::warn!("{error:#}")).ok()
             }
             _ => None,
         };

@@ -11,28 +11,16 @@
 mod serve;
 mod steering;
 
-use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::path::Path;
 
-use nix::sched::{CloneFlags, setns};
+use anyhow::Context;
+
+use crate::network::Namespace;
 
 pub use serve::Forwarder;
-
-/// Ports cannot be forwarded.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "connections to localhost in the network namespace {} (kubectl port-forward) will not reach the pod: {what}: {cause}",
-    path.display()
-)]
-pub struct Unavailable {
-    path: PathBuf,
-    what: &'static str,
-    cause: io::Error,
-}
 
 /// What a relay needs to forward.
 #[derive(Debug)]
@@ -49,14 +37,21 @@ impl PortForward {
     /// Listens in the network namespace at `path` for a sandbox whose sockets are in `folder`.
     ///
     /// # Errors
-    /// [`Unavailable`], mostly where the host's kernel is older than 5.9 or the caller may not load programs into it.
-    pub fn prepare(path: &Path, folder: BorrowedFd<'_>) -> Result<Self, Unavailable> {
-        let unavailable = |(what, cause)| Unavailable { path: path.to_owned(), what, cause };
-        let folder = folder.try_clone_to_owned().map_err(|cause| unavailable(("descriptors", cause)))?;
-        let namespace = File::open(path).map_err(|cause| unavailable(("open it", cause)))?;
-        let listeners = listeners(&namespace).map_err(unavailable)?;
-        let steering = steering::steer(namespace.as_fd(), &listeners).map_err(unavailable)?;
-        Ok(Self { listeners, steering, folder })
+    /// Mostly where the host's kernel is older than 5.9 or the caller may not load programs into it.
+    pub fn prepare(path: &Path, folder: BorrowedFd<'_>) -> anyhow::Result<Self> {
+        let prepare = || -> anyhow::Result<Self> {
+            let folder = folder.try_clone_to_owned()?;
+            let namespace = Namespace::open(path)?;
+            let listeners = namespace.within(|| listeners().context("listen in it"))?;
+            let steering = steering::steer(namespace.as_fd(), &listeners)?;
+            Ok(Self { listeners, steering, folder })
+        };
+        prepare().with_context(|| {
+            format!(
+                "connections to localhost in the network namespace {} (kubectl port-forward) will not reach the pod",
+                path.display()
+            )
+        })
     }
 
     /// The same, in a process that was cloned from this one and has descriptors of its own.
@@ -74,22 +69,14 @@ impl PortForward {
     }
 }
 
-/// A listener for each family, in the namespace: a socket is where it was made.
-fn listeners(namespace: &File) -> Result<Vec<TcpListener>, (&'static str, io::Error)> {
-    let listen = || {
-        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| ("enter it", errno.into()))?;
-        let on = |address: SocketAddr| {
-            let listener = TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        };
-        let first = on((Ipv4Addr::LOCALHOST, 0).into()).map_err(|cause| ("listen in it", cause))?;
-        // A host without IPv6 has no ::1 that anybody could dial.
-        Ok([first].into_iter().chain(on((Ipv6Addr::LOCALHOST, 0).into())).collect())
+/// A listener for each family in the calling thread's network namespace: a socket is where it was made.
+fn listeners() -> io::Result<Vec<TcpListener>> {
+    let on = |address: SocketAddr| -> io::Result<TcpListener> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
     };
-    // A thread of its own: it does not come back from there.
-    thread::scope(|scope| match scope.spawn(listen).join() {
-        Ok(result) => result,
-        Err(_) => Err(("enter it", io::Error::other("the thread in it has panicked"))),
-    })
+    let first = on((Ipv4Addr::LOCALHOST, 0).into())?;
+    // A host without IPv6 has no ::1 that anybody could dial.
+    Ok([first].into_iter().chain(on((Ipv6Addr::LOCALHOST, 0).into()).ok()).collect())
 }

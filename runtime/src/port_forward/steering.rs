@@ -5,6 +5,8 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use anyhow::Context;
+
 // include/uapi/linux/bpf.h
 const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
@@ -173,13 +175,10 @@ struct Link {
 ///
 /// # Errors
 /// The step, and bpf(2)'s error.
-pub fn steer(
-    namespace: BorrowedFd<'_>,
-    listeners: &[TcpListener],
-) -> Result<OwnedFd, (&'static str, io::Error)> {
+pub fn steer(namespace: BorrowedFd<'_>, listeners: &[TcpListener]) -> anyhow::Result<OwnedFd> {
     let map = Map { map_type: BPF_MAP_TYPE_SOCKMAP, key_size: 4, value_size: 4, max_entries: 2 };
     // SAFETY: plain numbers.
-    let map = unsafe { bpf_descriptor(BPF_MAP_CREATE, &map) }.map_err(|e| ("make a map of sockets", e))?;
+    let map = unsafe { bpf_descriptor(BPF_MAP_CREATE, &map) }.context("make a map of sockets")?;
     for (key, listener) in (0u32..).zip(listeners) {
         let value = listener.as_raw_fd() as u32;
         let element = Element {
@@ -190,9 +189,9 @@ pub fn steer(
             flags: 0,
         };
         // SAFETY: key and value have the sizes with which the map was made, and outlive the call.
-        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &element) }.map_err(|e| ("put a listener into the map", e))?;
+        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &element) }.context("put a listener into the map")?;
     }
-    let program = load(map.as_fd()).map_err(|e| ("load the program that steers connections", e))?;
+    let program = load(map.as_fd()).context("load the program that steers connections")?;
     let link = Link {
         prog_fd: program.as_raw_fd() as u32,
         target_fd: namespace.as_raw_fd() as u32,
@@ -200,7 +199,7 @@ pub fn steer(
         flags: 0,
     };
     // SAFETY: plain numbers.
-    unsafe { bpf_descriptor(BPF_LINK_CREATE, &link) }.map_err(|e| ("attach the program", e))
+    unsafe { bpf_descriptor(BPF_LINK_CREATE, &link) }.context("attach the program")
 }
 
 fn load(map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
