@@ -25,7 +25,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::{
     bus::Bus,
     console::Output,
-    devices::{fs::shares::Shares, net::Nic},
+    devices::{blk::Blk, fs::shares::Shares, net::Nic},
     figures::FigureSource,
     rights,
     spare::SpareSlots,
@@ -207,7 +207,7 @@ fn respond(request: Request, descriptors: Vec<OwnedFd>, services: &Services) -> 
         Request::AddShare { name } => services.shares.add(&name).map_err(|e| e.to_string()),
         Request::RemoveShare { name } => services.shares.remove(&name).map_err(|e| e.to_string()),
         Request::AddNic(nic) => return add(Nic::new(nic, descriptors), services),
-        Request::AddDisk(_) => return Response::Error("this VMM has no block devices".into()),
+        Request::AddDisk(disk) => return add(Blk::new(disk, descriptors), services),
         Request::RemoveDevice { slot } => services.spare.remove(slot).map_err(|e| e.to_string()),
         Request::Console => return Response::Console(services.console.bytes()),
         Request::Figures => {

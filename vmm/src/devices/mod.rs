@@ -1,5 +1,6 @@
 //! The devices of a microVM: one file or folder each, and one line in [`all`] for those with which it boots.
 
+pub mod blk;
 pub mod fs;
 pub mod mem;
 pub mod net;

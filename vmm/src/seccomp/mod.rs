@@ -3,7 +3,7 @@
 //! | thread | is reached by | may |
 //! |---|---|---|
 //! | vCPU | the guest's every exit | run the guest, signal eventfds |
-//! | rng, mem, fs, vsock, net | the guest's queues | what the device does |
+//! | rng, mem, fs, vsock, net, blk | the guest's queues | what the device does |
 //! | main | the runtime | start and stop the other threads, whose filters add to its own; wire devices up |
 //!
 //! Anything else kills the process: either it is taken over, or this list is wrong and a test must find out.
@@ -34,6 +34,8 @@ pub enum Thread {
     Vsock,
     /// A network device.
     Net,
+    /// A block device.
+    Blk,
 }
 
 /// Restricts the calling thread, and those that it starts, for good.
@@ -55,6 +57,7 @@ fn calls(thread: Thread) -> Vec<u32> {
         Thread::Fs => &[BASE, DEVICE, FILES],
         Thread::Vsock => &[BASE, DEVICE, SOCKETS],
         Thread::Net => &[BASE, DEVICE, TAPS],
+        Thread::Blk => &[BASE, DEVICE, DISKS],
     };
     // System call numbers are small.
     let mut calls: Vec<_> = lists.iter().flat_map(|list| list.iter()).map(|call| *call as u32).collect();
@@ -77,6 +80,7 @@ fn requests(thread: Thread) -> &'static [u32] {
             FIONBIO,
             KVM_IRQFD,
             KVM_IOEVENTFD,
+            libc::BLKSSZGET as u32,
             libc::TUNGETIFF as u32,
             libc::TUNSETVNETHDRSZ as u32,
             libc::TUNSETOFFLOAD as u32,
@@ -84,7 +88,7 @@ fn requests(thread: Thread) -> &'static [u32] {
         ],
         Thread::Vsock => &[FIONBIO],
         Thread::Net => &[libc::TUNSETQUEUE as u32],
-        Thread::Rng | Thread::Mem | Thread::Fs => &[],
+        Thread::Rng | Thread::Mem | Thread::Fs | Thread::Blk => &[],
     }
 }
 
@@ -185,6 +189,10 @@ const SOCKETS: &[libc::c_long] = &[
 
 /// Taps that are there.
 const TAPS: &[libc::c_long] = &[libc::SYS_ioctl, libc::SYS_readv, libc::SYS_writev];
+
+/// Files and block devices that are there.
+const DISKS: &[libc::c_long] =
+    &[libc::SYS_fallocate, libc::SYS_fdatasync, libc::SYS_preadv, libc::SYS_pwritev];
 
 /// To start threads and to restrict them.
 const MAIN: &[libc::c_long] = &[

@@ -66,6 +66,31 @@ pub fn collect<'m>(
     Ok(total)
 }
 
+/// Appends the buffers of `chain` that the device reads to `readable`, and those that it writes, which come after them, to
+/// `writable`.
+///
+/// # Errors
+/// [`ChainError`], other than `TooShort`.
+pub fn collect_request<'m>(
+    memory: &'m GuestMemoryMmap,
+    chain: DescriptorChain<&'m GuestMemoryMmap>,
+    readable: &mut Vec<VolatileSlice<'m>>,
+    writable: &mut Vec<VolatileSlice<'m>>,
+) -> Result<(), ChainError> {
+    let mut access = Access::Readable;
+    for (index, descriptor) in chain.enumerate() {
+        if index == MAX_DESCRIPTORS {
+            return Err(ChainError::TooManyDescriptors);
+        }
+        if descriptor.is_write_only() {
+            access = Access::Writable;
+        }
+        let slices = if access == Access::Readable { &mut *readable } else { &mut *writable };
+        slices.extend(buffer(memory, &descriptor, access)?);
+    }
+    Ok(())
+}
+
 fn buffer<'m>(
     memory: &'m GuestMemoryMmap,
     descriptor: &Descriptor,

@@ -1,0 +1,172 @@
+//! virtio-blk (virtio 1.3 §5.2): a file or a block device of the host as a disk of the guest.
+//!
+//! One queue and one thread, which reads and writes the backing where the guest has its buffers ([`request`]), through the
+//! host's page cache. Its size is what it was when the device was made: the guest reaches nothing beyond, and gets I/O errors
+//! where a backing has become shorter.
+
+mod backing;
+mod request;
+
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use stockade_protocol::vmm;
+use virtio_bindings::{
+    virtio_blk::{
+        VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO,
+        VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
+    },
+    virtio_ids::VIRTIO_ID_BLOCK,
+    virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
+};
+
+pub use self::backing::Error;
+use self::{
+    backing::Backing,
+    request::{MOST_RANGES, Requests},
+};
+use crate::{
+    seccomp::Thread,
+    virtio::{
+        buffers::MAX_DESCRIPTORS,
+        device::{ActivateError, Activation, VirtioDevice, read_space},
+        worker::Worker,
+    },
+};
+
+const NAME: &str = "blk";
+const QUEUE_SIZES: [u16; 1] = [128];
+
+/// Stack of its thread, in bytes.
+const STACK: usize = 64 << 10;
+
+/// Bytes of a sector, in which requests count (§5.2.5.2).
+const SECTOR: u64 = 512;
+
+/// Bytes of the serial number, without a terminator if it fills them.
+const SERIAL_SIZE: usize = 20;
+
+/// Most segments of data in a request: the header and the status take a descriptor each.
+const MOST_SEGMENTS: u32 = MAX_DESCRIPTORS as u32 - 2;
+
+/// Most sectors that one range of a request to discard or to zero has.
+const MOST_RANGE_SECTORS: u32 = 1 << 22;
+
+/// What every disk offers.
+const FEATURES: u64 = 1 << VIRTIO_BLK_F_SEG_MAX
+    | 1 << VIRTIO_BLK_F_BLK_SIZE
+    | 1 << VIRTIO_BLK_F_FLUSH
+    | 1 << VIRTIO_RING_F_INDIRECT_DESC
+    | 1 << VIRTIO_RING_F_EVENT_IDX;
+
+/// What a disk offers that can be written to. Whether the backing can do it is found out when it is asked to; a guest that
+/// is told that it cannot does not ask again.
+const WRITABLE: u64 = 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
+
+/// What a snapshot keeps of the device besides its backing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The guest cannot write to it.
+    pub readonly: bool,
+    /// What the guest reads as its serial number.
+    pub serial: String,
+    /// Its size.
+    pub sectors: u64,
+    /// Bytes of a block of the backing.
+    pub block_size: u32,
+}
+
+/// A disk.
+#[derive(Debug)]
+pub struct Blk {
+    state: Arc<State>,
+    backing: Arc<Backing>,
+    worker: Option<Worker>,
+}
+
+impl Blk {
+    /// A disk over the one descriptor that came with the request.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub fn new(disk: vmm::Disk, descriptors: Vec<OwnedFd>) -> Result<Self, Error> {
+        let vmm::Disk { readonly, serial } = disk;
+        let count = descriptors.len();
+        let Ok([descriptor]) = <[OwnedFd; 1]>::try_from(descriptors) else {
+            return Err(Error::Descriptors(count));
+        };
+        if serial.len() > SERIAL_SIZE {
+            return Err(Error::Serial(serial));
+        }
+        let backing = Backing::new(descriptor, !readonly)?;
+        let sectors = backing.size()? / SECTOR;
+        if sectors == 0 {
+            return Err(Error::Empty);
+        }
+        let state = State { readonly, serial, sectors, block_size: backing.block_size()? };
+        Ok(Self { state: Arc::new(state), backing: Arc::new(backing), worker: None })
+    }
+
+    /// What a snapshot keeps.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+impl VirtioDevice for Blk {
+    fn device_type(&self) -> u32 {
+        VIRTIO_ID_BLOCK
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        FEATURES | if self.state.readonly { 1 << VIRTIO_BLK_F_RO } else { WRITABLE }
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        // §5.2.4; what no feature was offered for stays zero.
+        let mut space = [0; 60];
+        let fields: [(usize, u32); 7] = [
+            (12, MOST_SEGMENTS),
+            (20, self.state.block_size),
+            // Sectors, ranges and alignment of what is discarded, then the same of what is zeroed.
+            (36, MOST_RANGE_SECTORS),
+            (40, MOST_RANGES as u32),
+            (44, self.state.block_size / SECTOR as u32),
+            (48, MOST_RANGE_SECTORS),
+            (52, MOST_RANGES as u32),
+        ];
+        space[..8].copy_from_slice(&self.state.sectors.to_le_bytes());
+        for (at, value) in fields {
+            space[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        // What is zeroed may be given back to the host.
+        space[56] = 1;
+        read_space(&space, offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        let requests = Requests::new(Arc::clone(&self.state), Arc::clone(&self.backing));
+        self.worker = Some(Worker::spawn(NAME, Thread::Blk, STACK, activation, requests)?);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.stop();
+        }
+    }
+}
+
+impl Drop for Blk {
+    fn drop(&mut self) {
+        self.reset();
+    }
+}
+
+#[cfg(test)]
+#[path = "blk_test.rs"]
+mod tests;
