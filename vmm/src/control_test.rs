@@ -14,7 +14,7 @@ use std::{
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use stockade_protocol::{
     frame,
-    vmm::{Nic, Request, Response, Stage, Status},
+    vmm::{Disk, Nic, Request, Response, Stage, Status},
 };
 use vmm_sys_util::eventfd::EventFd;
 
@@ -147,6 +147,25 @@ fn descriptors_that_no_device_is_made_of_are_closed() {
     let none = runtime.ask(&Request::AddNic(Nic { mac: [2; 6], mtu: 1500 }));
     assert!(matches!(&none, Response::Error(e) if e.contains("1 to 8 taps, and 0")), "{none:?}");
     assert_eq!(runtime.wires.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn devices_fill_free_slots_until_there_are_none_and_leave_them_again() {
+    let mut runtime = Runtime::new();
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(4096).unwrap();
+    let add = Request::AddDisk(Disk { readonly: false, serial: "volume".into() });
+    let descriptor = [file.as_raw_fd()];
+    assert_eq!(runtime.ask_with(&add, &descriptor), Response::Slot(0));
+    assert_eq!(runtime.ask_with(&add, &descriptor), Response::Slot(1));
+    let full = runtime.ask_with(&add, &descriptor);
+    assert!(matches!(&full, Response::Error(e) if e.contains("no free slot")), "{full:?}");
+    assert_eq!(runtime.wires.load(Ordering::SeqCst), 2);
+    assert_eq!(runtime.ask(&Request::RemoveDevice { slot: 0 }), Response::Done);
+    assert_eq!(runtime.wires.load(Ordering::SeqCst), 1);
+    let gone = runtime.ask(&Request::RemoveDevice { slot: 0 });
+    assert!(matches!(&gone, Response::Error(e) if e.contains("no device is in it")), "{gone:?}");
+    assert_eq!(runtime.ask_with(&add, &descriptor), Response::Slot(0));
 }
 
 #[test]

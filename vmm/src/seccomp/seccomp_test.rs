@@ -64,6 +64,22 @@ fn a_vcpu_may_run_and_not_reconfigure() {
 }
 
 #[test]
+fn only_the_main_thread_wires_devices_up() {
+    let ioctl = libc::SYS_ioctl as u32;
+    let (irqfd, ioeventfd, set_memory) = (0x4020_ae76, 0x4040_ae79, 0x4020_ae46);
+    for thread in all() {
+        let program = program::build(&calls(thread), requests(thread));
+        let main = thread == Thread::Main;
+        assert_eq!(allows(&program, X86_64, ioctl, irqfd), main, "{thread:?}");
+        assert_eq!(allows(&program, X86_64, ioctl, ioeventfd), main, "{thread:?}");
+        assert_eq!(allows(&program, X86_64, ioctl, libc::TUNSETOFFLOAD as u32), main, "{thread:?}");
+        // A tap is never made, and memory never moved.
+        assert!(!allows(&program, X86_64, ioctl, libc::TUNSETIFF as u32), "{thread:?}");
+        assert!(!allows(&program, X86_64, ioctl, set_memory), "{thread:?}");
+    }
+}
+
+#[test]
 fn no_thread_can_mount_trace_or_execute() {
     let forbidden = [
         libc::SYS_mount,

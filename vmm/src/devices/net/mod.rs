@@ -324,3 +324,10 @@ impl Drop for Nic {
         self.reset();
     }
 }
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod hostile_test;
+#[cfg(test)]
+mod net_test;
