@@ -7,7 +7,7 @@
 //! its container in the guest; one that a container's config.json named (CRI-O pins them below /var/run) stands for that
 //! container's too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -64,7 +64,18 @@ pub struct KnownNamespace {
 pub struct Peers {
     /// The sandbox whose VM the container joins; `None` gives it a VM of its own.
     pub sandbox: Option<ContainerId>,
+    /// What its containers share already.
+    pub volumes: Option<PodVolumes>,
     known: HashMap<(String, u64), String>,
+}
+
+/// The volumes of a pod ([`crate::lower`] says which they are).
+#[derive(Clone, Debug, Default)]
+pub struct PodVolumes {
+    /// Their folder in the VM's share: the sandbox's.
+    pub folder: String,
+    /// Those that a container writes to, by their names there.
+    pub writable: HashSet<String>,
 }
 
 /// A namespace path in the eyes of a new container.
@@ -121,7 +132,15 @@ impl Peers {
         }
         let Some(sandbox) = sandbox else { return Ok(Self::default()) };
         let mut known = HashMap::new();
+        let mut volumes = None;
         for record in records.iter().filter(|record| sandbox_of(record) == sandbox) {
+            let pod: &mut PodVolumes = volumes.get_or_insert_default();
+            if record.id == sandbox {
+                pod.folder = record.share().to_owned();
+            }
+            if record.complete {
+                pod.writable.extend(record.volumes.iter().cloned());
+            }
             for namespace in &record.namespaces {
                 // The sandbox's own name for a shared namespace goes before its members'.
                 let key = (namespace.kind.clone(), namespace.inode);
@@ -130,7 +149,9 @@ impl Peers {
                 }
             }
         }
-        Ok(Self { sandbox: Some(sandbox.parse()?), known })
+        // Without a sandbox there is no such folder; creating the container tells that it is gone.
+        let volumes = volumes.filter(|pod| !pod.folder.is_empty());
+        Ok(Self { sandbox: Some(sandbox.parse()?), volumes, known })
     }
 
     /// Whose namespace a path names.

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -148,7 +148,7 @@ pub fn attach(vmm: BorrowedFd<'_>, folder: &str, trees: &[(String, OwnedFd)]) ->
     let folder = Path::new(SHARES).join(folder);
     inside(vmm, || {
         fs::DirBuilder::new().mode(0o755).create(&folder)?;
-        for (name, tree) in trees {
+        trees.iter().try_for_each(|(name, tree)| {
             let target = folder.join(name);
             let is_folder =
                 SFlag::from_bits_truncate(fstat(tree)?.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
@@ -157,9 +157,40 @@ pub fn attach(vmm: BorrowedFd<'_>, folder: &str, trees: &[(String, OwnedFd)]) ->
             } else {
                 fs::File::create_new(&target)?;
             }
-            mount::attach(tree.as_fd(), &target)?;
-        }
-        Ok(())
+            mount::attach(tree.as_fd(), &target)
+        })
+    })
+}
+
+/// Attaches cloned folders below `/shares/FOLDER`, which the guest is served already. What is there of the same name
+/// stays: it is the same.
+///
+/// # Errors
+/// [`ShareError::Attach`].
+pub fn attach_volumes(
+    vmm: BorrowedFd<'_>,
+    folder: &str,
+    volumes: &[(String, OwnedFd)],
+) -> Result<(), ShareError> {
+    let folder = Path::new(SHARES).join(folder);
+    inside(vmm, || {
+        // Two containers of a pod may be created at the same time.
+        let lock = fs::File::open(&folder)?;
+        lock.lock()?;
+        let device = lock.metadata()?.dev();
+        volumes.iter().try_for_each(|(name, tree)| {
+            let target = folder.join(name);
+            match fs::DirBuilder::new().mode(0o755).create(&target) {
+                // Whoever has made it may have died before it was a mount.
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+                    if fs::metadata(&target)?.dev() != device {
+                        return Ok(());
+                    }
+                }
+                made => made?,
+            }
+            mount::attach(tree.as_fd(), &target)
+        })
     })
 }
 

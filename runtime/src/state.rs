@@ -78,6 +78,9 @@ pub struct Record {
     pub guest_mib: Option<u32>,
     /// The container whose VM it is in; `None` for one with a VM of its own.
     pub sandbox: Option<String>,
+    /// The volumes of its pod that it writes to: their names in the sandbox's share.
+    #[serde(default)]
+    pub volumes: Vec<String>,
     /// By which other containers may ask to be in its VM.
     pub namespaces: Vec<KnownNamespace>,
     /// The interfaces that are connected to its VM; `None` where there are none.

@@ -16,6 +16,7 @@ fn record(id: &str) -> Record {
         cgroup: None,
         hooks: Hooks::default(),
         sandbox: None,
+        volumes: Vec::new(),
         namespaces: Vec::new(),
         network: None,
     }

@@ -54,6 +54,13 @@ impl<'a> Shell<'a> {
         writeln!(self.input, "{command}\necho '{END}'").expect("write to the shell");
     }
 
+    /// One line of the output of a command that has begun.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("read from the shell");
+        line
+    }
+
     /// The output of a command that has begun.
     pub fn answer(&mut self) -> String {
         let mut answer = String::new();

@@ -110,6 +110,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         hooks: Hooks::default(),
         guest_mib: None,
         sandbox: None,
+        volumes: Vec::new(),
         namespaces: Vec::new(),
         network: None,
     }

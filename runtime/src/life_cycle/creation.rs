@@ -86,7 +86,7 @@ impl<'a> Creation<'a> {
         if let Some(profile) = &lowered.seccomp {
             lowered.container.seccomp.push(profile.compile().context(CONFIG)?);
         }
-        self.share(&lowered.trees)?;
+        self.share(&lowered.trees, lowered.volumes.as_deref())?;
         self.build_in_guest(lowered.container)?;
         if let (Some(socket), Some(pty)) = (self.request.console_socket, &pty) {
             terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
@@ -108,6 +108,7 @@ impl<'a> Creation<'a> {
         if let Place::Sandbox(sandbox) = &place {
             record.sandbox = Some(sandbox.id.to_string());
         }
+        record.volumes.clone_from(&lowered.written);
         folder.write(record)?;
         if let Some(process) = self.bundle.spec.process() {
             folder.write_process(process)?;
@@ -217,18 +218,24 @@ impl<'a> Creation<'a> {
         Ok(())
     }
 
-    /// Gives the guest the trees that the relay has cloned.
-    fn share(&mut self, trees: &[Tree]) -> anyhow::Result<()> {
+    /// Gives the guest the trees that the relay has cloned; `pod` is the folder of those that are the pod's.
+    fn share(&mut self, trees: &[Tree], pod: Option<&str>) -> anyhow::Result<()> {
         let relay = self.relay.as_ref().context(NOT_MADE)?;
         let vm = self.vm.as_mut().context(NOT_MADE)?;
         let folder = self.record.share();
         let clones = relay.prepared()?;
         trees.iter().zip(&clones).try_for_each(|(tree, clone)| shares::map_ids(tree, clone.as_fd()))?;
-        let names = trees.iter().map(|tree| tree.name.clone());
-        let trees: Vec<_> = names.zip(clones).collect();
+        let (volumes, trees): (Vec<_>, Vec<_>) = trees.iter().zip(clones).partition(|(tree, _)| tree.of_pod);
+        let named = |trees: Vec<(&Tree, OwnedFd)>| -> Vec<_> {
+            trees.into_iter().map(|(tree, clone)| (tree.name.clone(), clone)).collect()
+        };
+        let (volumes, trees) = (named(volumes), named(trees));
         vm.reach(Stage::Isolated)?;
         shares::attach(vm.vmm(), folder, &trees)?;
-        drop(trees);
+        if let (Some(pod), false) = (pod, volumes.is_empty()) {
+            shares::attach_volumes(vm.vmm(), pod, &volumes)?;
+        }
+        drop((trees, volumes));
         vm.reach(Stage::Running)?;
         Ok(vm.control()?.add_share(folder)?)
     }

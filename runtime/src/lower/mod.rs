@@ -28,6 +28,7 @@ mod unapplied;
 mod unified;
 mod user_namespace;
 pub mod vm;
+mod volumes;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ use stockade_protocol::container::{Container, IdMappings, Namespace, Process, Ro
 use crate::bundle::{Bundle, SpecError};
 use crate::container_id::ContainerId;
 use crate::hooks::Hooks;
-use crate::sandbox::Peers;
+use crate::sandbox::{Peers, PodVolumes};
 use namespaces::Placed;
 
 pub use capabilities::NAMES as CAPABILITIES;
@@ -56,6 +57,10 @@ pub struct Lowered {
     pub container: Container,
     /// Trees of the host that the guest needs: the rootfs first, then the mounts' sources.
     pub trees: Vec<Tree>,
+    /// The folder of the VM's share of those that are the pod's.
+    pub volumes: Option<String>,
+    /// The names there of those that the container writes to.
+    pub written: Vec<String>,
     /// `linux.seccomp`, which is compiled into the container's `seccomp` while the VM boots.
     pub seccomp: Option<seccomp::Profile>,
     /// `hooks`. Those of the container go into its `start_hooks` when its state is known.
@@ -90,6 +95,10 @@ pub struct Tree {
     pub source: PathBuf,
     /// Its name in the container's folder of the share.
     pub name: String,
+    /// The name is the same for all containers of the pod.
+    pub is_volume: bool,
+    /// The folder is the pod's, and what is there of that name already is as good.
+    pub of_pod: bool,
     /// JSON path of the property that names it.
     pub property: String,
     /// What is mounted below it comes along.
@@ -126,7 +135,11 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
     }
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let id_mappings = user.as_ref().map(|user| user.mappings.clone());
-    let (mounts, sources) = mounts::lower(bundle, folder, id_mappings.as_ref(), &mut warnings)?;
+    let hooks = hooks::lower(spec)?;
+    let own = PodVolumes { folder: folder.to_owned(), ..PodVolumes::default() };
+    // Hooks may have mounts made below the sources, for this container alone.
+    let pod = Some(peers.volumes.as_ref().unwrap_or(&own)).filter(|_| !hooks.has_create());
+    let (mounts, sources) = mounts::lower(bundle, folder, pod, id_mappings.as_ref(), &mut warnings)?;
     let (hostname, domainname) = names(spec)?;
     if namespaces.uts == Namespace::Guest && (hostname.is_some() || domainname.is_some()) {
         // Without a `uts` entry they would be the runtime's: here the guest's, which is this container's alone.
@@ -149,6 +162,8 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
         ..Tree::default()
     }];
     trees.extend(sources);
+    let written = trees.iter().filter(|tree| tree.is_volume && !tree.readonly);
+    let written = written.map(|tree| tree.name.clone()).collect();
     Ok(Lowered {
         container: Container {
             id: id.as_str().to_owned(),
@@ -177,8 +192,10 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
             memory_policy: memory_policy::lower(linux)?,
         },
         trees,
+        volumes: pod.map(|pod| pod.folder.clone()),
+        written,
         seccomp: seccomp::Profile::check(linux)?,
-        hooks: hooks::lower(spec)?,
+        hooks,
         cgroup: HostCgroup {
             path: linux.and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default(),
             ..limits.host

@@ -9,8 +9,9 @@ use oci_spec::runtime::{Linux, Mount as Spec};
 use stockade_protocol::container::{IdMappings, Mount, MountSource};
 
 use super::mount_options::{Options, propagation};
-use super::{IdMap, Tree, absolute, share_path, user_namespace};
+use super::{IdMap, Tree, absolute, share_path, user_namespace, volumes};
 use crate::bundle::{Bundle, SpecError};
+use crate::sandbox::PodVolumes;
 
 /// The file system whose layers are the host's.
 const OVERLAY: &str = "overlay";
@@ -22,11 +23,12 @@ const OVERLAY: &str = "overlay";
 pub fn lower(
     bundle: &Bundle,
     folder: &str,
+    pod: Option<&PodVolumes>,
     container: Option<&IdMappings>,
     warnings: &mut Vec<String>,
 ) -> Result<(Vec<Mount>, Vec<Tree>), SpecError> {
     let mut mounts = Vec::new();
-    let mut trees = Vec::new();
+    let mut trees: Vec<Tree> = Vec::new();
     for (index, spec) in bundle.spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
         let property = format!("mounts[{index}]");
         let options = Options::parse(spec.options().iter().flatten());
@@ -61,8 +63,21 @@ pub fn lower(
             match link(bundle, spec, &options) {
                 Some(target) => MountSource::Link(target),
                 None => {
-                    trees.push(Tree { name, id_map, ..tree(bundle, spec, &options, &property)? });
-                    share
+                    let tree = Tree { name, id_map, ..tree(bundle, spec, &options, &property)? };
+                    match (volumes::name(&tree, pod), pod) {
+                        (Some(name), Some(pod)) => {
+                            let share = MountSource::Share(share_path(&pod.folder, &name));
+                            if trees.iter().all(|tree| tree.name != name) {
+                                let of_pod = pod.folder != folder;
+                                trees.push(Tree { name, is_volume: true, of_pod, ..tree });
+                            }
+                            share
+                        }
+                        _ => {
+                            trees.push(tree);
+                            share
+                        }
+                    }
                 }
             }
         } else if fstype == OVERLAY {

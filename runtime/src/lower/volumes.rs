@@ -1,0 +1,50 @@
+//! Volumes of a pod: a folder that one container of a pod writes to is one share for all of them.
+//!
+//! For the guest's kernel a share of its own would be a file system of its own: what two containers map of one file would
+//! be two files, locks of the one would not hold for the other, and neither would be notified of what the other does
+//! (inotify). What only is read stays each container's own, so that the host's kernel refuses writes; but a container that
+//! reads what another writes has the writer's.
+
+use std::ffi::CString;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::Tree;
+use crate::sandbox::PodVolumes;
+
+/// The tree's name in the pod's share, if it belongs there.
+pub fn name(tree: &Tree, pod: Option<&PodVolumes>) -> Option<String> {
+    let pod = pod?;
+    if tree.no_follow || tree.overlay.is_some() || tree.id_map.is_some() {
+        return None;
+    }
+    let name = identity(&tree.source, tree.recursive)?;
+    (!tree.readonly || pod.writable.contains(&name)).then_some(name)
+}
+
+/// The same for the same folder by the same mount; `None` for a file.
+fn identity(path: &Path, recursive: bool) -> Option<String> {
+    const WANTED: libc::c_uint = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_MNT_ID;
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is NUL-terminated, and the kernel fills in one structure, for which all zeros is a value.
+    let found = unsafe {
+        if libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, WANTED, found.as_mut_ptr()) != 0 {
+            return None;
+        }
+        found.assume_init()
+    };
+    let is_folder = u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
+    let mounts_below = if recursive { "r" } else { "" };
+    is_folder.then(|| {
+        format!(
+            "v{:x}-{:x}-{:x}-{:x}{mounts_below}",
+            found.stx_dev_major, found.stx_dev_minor, found.stx_ino, found.stx_mnt_id
+        )
+    })
+}
+
+#[cfg(test)]
+#[path = "volumes_test.rs"]
+mod tests;

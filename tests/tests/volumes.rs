@@ -1,0 +1,209 @@
+//! Volumes as Kubernetes' kubelet and other engines hand them to a runtime: bind mounts of tmpfs, folders and files.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use stockade_tests::bundle::{self, Bundle};
+use stockade_tests::cli::{Stockade, text};
+use stockade_tests::shell::Shell;
+use tempfile::TempDir;
+
+/// A tmpfs of the host, unmounted with the value.
+struct Tmpfs(PathBuf, #[expect(dead_code, reason = "removed when it is dropped")] TempDir);
+
+impl Tmpfs {
+    fn new(options: &str) -> Self {
+        let folder = bundle::folder();
+        let point = folder.path().join("volume");
+        fs::create_dir(&point).expect("mkdir");
+        let status =
+            Command::new("mount").args(["-t", "tmpfs", "-o", options, "volume", text(&point)]).status();
+        assert!(status.expect("mount").success());
+        Self(point, folder)
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+fn bind(config: &mut Value, source: &Path, destination: &str, options: &[&str]) {
+    config["mounts"].as_array_mut().expect("mounts").push(json!({
+        "destination": destination, "type": "bind", "source": text(source), "options": options
+    }));
+}
+
+/// Gives a container the host's perl, whose `syscall` does what no applet does.
+fn add_perl(config: &mut Value) {
+    for folder in ["/usr", "/lib", "/lib64"] {
+        bind(config, Path::new(folder), folder, &["rbind", "ro"]);
+    }
+}
+
+fn join(config: &mut Value, sandbox: &str) {
+    config["annotations"] = json!({
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.sandbox-id": sandbox,
+    });
+}
+
+#[test]
+fn an_empty_dir_in_memory_ends_where_its_size_limit_is() {
+    let volume = Tmpfs::new("size=4m,mode=1777");
+    let stockade = Stockade::new();
+    let mut shell = Shell::start(&stockade, "memory", |config| {
+        bind(config, &volume.0, "/cache", &["rbind", "rw"]);
+        config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    });
+    // All that is shared has one device number, by which `df` would look for the mount.
+    assert_eq!(shell.ask("stat -f -c '%b %S' /cache"), "1024 4096\n");
+    let said = shell.ask("dd if=/dev/zero of=/cache/file bs=1M count=8 2>&1");
+    assert!(said.contains("No space left on device"), "{said}");
+    let written = fs::metadata(volume.0.join("file")).expect("file on the host");
+    assert_eq!((written.len(), written.uid()), (4 << 20, 1000));
+    // What is removed is room again.
+    let said = shell.ask("rm /cache/file; dd if=/dev/zero of=/cache/file bs=1M count=2 2>&1 && echo done");
+    assert!(said.ends_with("done\n"), "{said}");
+    assert_eq!(shell.end(), 0);
+}
+
+#[test]
+fn an_empty_dir_on_disk_is_one_for_all_containers_of_a_pod_and_outlives_each() {
+    let folder = bundle::folder();
+    let volume = folder.path().join("empty-dir");
+    fs::create_dir(&volume).expect("mkdir");
+    // As kubelet makes it for fsGroup 2000.
+    chown(&volume, None, Some(2000)).expect("chown");
+    fs::set_permissions(&volume, fs::Permissions::from_mode(0o2777)).expect("chmod");
+    let stockade = Stockade::new();
+    let mut pod = Shell::start(&stockade, "pod", |config| bind(config, &volume, "/work", &["rbind", "rw"]));
+    pod.ask("mkdir /work/folder; echo one > /work/folder/file");
+    let member = Bundle::script("cat /data/folder/file; echo two >> /data/folder/file; id > /data/mine")
+        .edit(|config| {
+            join(config, "pod");
+            bind(config, &volume, "/data", &["rbind", "rw"]);
+            config["process"]["user"] =
+                json!({ "uid": 1000, "gid": 1000, "additionalGids": [2000], "umask": 0o002 });
+        });
+    // The folder is another user's, and the file in it as well: only what the volume itself allows is.
+    let outcome = stockade.run_bundle(&member, "first");
+    assert_eq!(outcome.stdout, "one\n", "{outcome:#?}");
+    pod.ask("chmod 666 /work/folder/file");
+    let outcome = stockade.run_bundle(&member, "first").success();
+    assert_eq!(outcome.stdout, "one\n");
+    assert_eq!(pod.ask("cat /work/folder/file"), "one\ntwo\n");
+    let mine = fs::metadata(volume.join("mine")).expect("file on the host");
+    assert_eq!((mine.uid(), mine.gid()), (1000, 2000), "the volume's group is inherited");
+    assert_eq!(pod.end(), 0);
+    assert_eq!(fs::read_to_string(volume.join("folder/file")).expect("file"), "one\ntwo\n");
+}
+
+#[test]
+fn a_host_path_may_be_a_folder_or_a_file() {
+    let host = bundle::folder();
+    fs::write(host.path().join("file"), "host\n").expect("write");
+    let script = "cat /mnt/file /etc/single; echo new > /mnt/made; (echo x > /etc/single) 2>/dev/null || echo refused; \
+                  stat -c %F /mnt /etc/single";
+    let bundle = Bundle::script(script).edit(|config| {
+        bind(config, host.path(), "/mnt", &["rbind", "rw"]);
+        bind(config, &host.path().join("file"), "/etc/single", &["rbind", "ro"]);
+    });
+    let outcome = Stockade::new().run_bundle(&bundle, "paths").success();
+    assert_eq!(outcome.stdout, "host\nhost\nrefused\ndirectory\nregular file\n");
+    assert_eq!(fs::read_to_string(host.path().join("made")).expect("made"), "new\n");
+    assert_eq!(fs::read_to_string(host.path().join("file")).expect("file"), "host\n");
+}
+
+/// kubelet binds a subPath to a folder of its own first, so that nobody can replace it by a link meanwhile.
+#[test]
+fn a_sub_path_shows_that_part_of_the_volume_alone() {
+    let volume = bundle::folder();
+    let staged = bundle::folder();
+    fs::create_dir_all(volume.path().join("inner/deep")).expect("mkdir");
+    fs::write(volume.path().join("inner/deep/file"), "deep\n").expect("write");
+    fs::write(volume.path().join("secret"), "secret\n").expect("write");
+    let points = [("inner", staged.path().join("0")), ("inner/deep/file", staged.path().join("1"))];
+    fs::create_dir(&points[0].1).expect("mkdir");
+    fs::write(&points[1].1, "").expect("write");
+    for (part, point) in &points {
+        let status =
+            Command::new("mount").args(["--bind", text(&volume.path().join(part)), text(point)]).status();
+        assert!(status.expect("mount").success());
+    }
+    let script = "ls /data /data/..; cat /data/deep/file /etc/one; cat /data/../secret 2>/dev/null; \
+                  echo more >> /etc/one; echo new > /data/new";
+    let bundle = Bundle::script(script).edit(|config| {
+        bind(config, &points[0].1, "/data", &["rbind", "rw"]);
+        bind(config, &points[1].1, "/etc/one", &["rbind", "rw"]);
+    });
+    let outcome = Stockade::new().run_bundle(&bundle, "part");
+    for (_, point) in &points {
+        assert!(Command::new("umount").arg(point).status().expect("umount").success());
+    }
+    let lines: Vec<&str> = outcome.success().stdout.leak().lines().collect();
+    assert_eq!(lines[..2], ["/data:", "deep"]);
+    assert!(!lines.contains(&"secret"), "{lines:?}");
+    assert_eq!(lines[lines.len() - 2..], ["deep", "deep"]);
+    assert_eq!(fs::read_to_string(volume.path().join("inner/deep/file")).expect("file"), "deep\nmore\n");
+    assert_eq!(fs::read_to_string(volume.path().join("inner/new")).expect("new"), "new\n");
+}
+
+#[test]
+fn shared_memory_has_the_size_that_config_json_says() {
+    let bundle = Bundle::script(
+        "df -k /dev/shm | tail -n 1 | awk '{ print $(NF-4) }'; dd if=/dev/zero of=/dev/shm/f bs=1M count=4 2>&1 | grep -c 'No space'",
+    )
+    .edit(|config| {
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        let shm = mounts.iter_mut().find(|mount| mount["destination"] == "/dev/shm").expect("/dev/shm");
+        shm["options"] = json!(["nosuid", "noexec", "nodev", "mode=1777", "size=2048k"]);
+    });
+    let outcome = Stockade::new().run_bundle(&bundle, "shm").success();
+    assert_eq!(outcome.stdout, "2048\n1\n");
+}
+
+/// The shm of a pod is a tmpfs that the engine has made on the host; containers talk through what they map of it, whoever of
+/// them was there first.
+#[test]
+fn two_containers_see_at_once_what_either_writes_to_a_mapped_file() {
+    let volume = Tmpfs::new("size=4m,mode=1777");
+    fs::write(volume.0.join("map"), [0; 4096]).expect("write");
+    let stockade = Stockade::new();
+    let mapping = "perl -e '\
+        open(F, \"+<\", \"/shm/map\") or die; \
+        $a = syscall(9, 0, 4096, 3, 1, fileno(F), 0); die if $a == -1; $| = 1; \
+        sub see { unpack(\"P8\", pack(\"Q\", $a + $_[0])) } \
+        sub put { pipe(R, W); syswrite(W, $_[1]); syscall(0, fileno(R), $a + $_[0], 8) }";
+    let edit = |config: &mut Value| {
+        add_perl(config);
+        bind(config, &volume.0, "/shm", &["rbind", "rw"]);
+    };
+    let mut pod = Shell::start(&stockade, "pod", edit);
+    let mut member = Shell::start(&stockade, "member", |config| {
+        edit(config);
+        join(config, "pod");
+    });
+    // Locks of one hold for the other.
+    pod.tell("flock -n /shm/map sh -c 'echo held; while [ ! -e /shm/let-go ]; do sleep 0.1; done'");
+    assert_eq!(pod.line(), "held\n");
+    assert_eq!(member.ask("flock -n /shm/map true || echo locked; touch /shm/let-go"), "locked\n");
+    assert_eq!(pod.answer(), "");
+    // Each keeps its mapping while the other writes; neither reads the file again.
+    pod.tell(&format!(
+        "{mapping} print \"mapped\\n\"; until (see(0) eq \"question\") {{ select(undef, undef, undef, 0.01) }}; put(8, \"answer!!\"); print \"seen\\n\"'"
+    ));
+    member.tell(&format!(
+        "{mapping} put(0, \"question\"); until (see(8) eq \"answer!!\") {{ select(undef, undef, undef, 0.01) }}; print \"answered\\n\"'"
+    ));
+    assert_eq!(member.answer(), "answered\n");
+    assert_eq!(pod.answer(), "mapped\nseen\n");
+    assert_eq!(member.end(), 0);
+    assert_eq!(pod.end(), 0);
+    let map = fs::read(volume.0.join("map")).expect("read");
+    assert_eq!(&map[..16], b"questionanswer!!", "what was mapped is on the host when it is closed");
+}
