@@ -15,6 +15,7 @@ mod cgroup_devices;
 mod clone;
 mod connection;
 mod container;
+mod copies;
 mod error;
 mod init;
 mod mount_api;

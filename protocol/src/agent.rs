@@ -295,6 +295,8 @@ pub enum ProcessCommand {
     Signal(i32),
     /// The terminal's window changed.
     Resize(WindowSize),
+    /// Something has changed in a folder of the host of which the container of this init has a copy.
+    Changed,
 }
 
 /// A terminal's size in characters.

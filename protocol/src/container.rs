@@ -129,6 +129,10 @@ pub enum MountSource {
     Remount,
     /// No mount, but a symbolic link to this.
     Link(String),
+    /// As Share, of a folder of which the container gets a copy that follows it ([`crate::agent::ProcessCommand::Changed`]),
+    /// so that it is notified of changes; where that cannot be, the folder itself. The folder holds a symbolic link `..data`
+    /// to one of its folders, with which all of its content is swapped.
+    Copy(String),
 }
 
 /// `process`.

@@ -1,7 +1,7 @@
 //! Volumes as Kubernetes' kubelet and other engines hand them to a runtime: bind mounts of tmpfs, folders and files.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -206,4 +206,91 @@ fn two_containers_see_at_once_what_either_writes_to_a_mapped_file() {
     assert_eq!(pod.end(), 0);
     let map = fs::read(volume.0.join("map")).expect("read");
     assert_eq!(&map[..16], b"questionanswer!!", "what was mapped is on the host when it is closed");
+}
+
+/// A volume as kubelet writes one of a ConfigMap or Secret.
+struct Swapped(TempDir);
+
+impl Swapped {
+    fn new(version: &str, keys: &[(&str, &str)]) -> Self {
+        let volume = Self(bundle::folder());
+        volume.swap(version, keys);
+        volume
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn swap(&self, version: &str, keys: &[(&str, &str)]) {
+        let folder = self.path().join(version);
+        fs::create_dir(&folder).expect("mkdir");
+        for (key, text) in keys {
+            fs::write(folder.join(key), text).expect("write");
+            fs::set_permissions(folder.join(key), fs::Permissions::from_mode(0o640)).expect("chmod");
+            chown(folder.join(key), None, Some(2000)).expect("chown");
+        }
+        let data = self.path().join("..data");
+        let old = fs::read_link(&data).ok();
+        let new = self.path().join("..data_tmp");
+        symlink(version, &new).expect("symlink");
+        fs::rename(new, &data).expect("rename");
+        for (key, _) in keys {
+            // It is there already but for a new key.
+            let _ = symlink(format!("..data/{key}"), self.path().join(key));
+        }
+        if let Some(old) = old {
+            fs::remove_dir_all(self.path().join(old)).expect("remove the old version");
+        }
+    }
+}
+
+/// Prints the names of what is moved to or made in /config, until the link of the new version is there.
+const WATCH: &str = "perl -e '\
+    $| = 1; $i = syscall(294, 0); $p = \"/config\\0\"; syscall(254, $i, $p, 0x180) >= 0 or die; open(I, \"<&=$i\"); \
+    print \"watching\\n\"; \
+    until ($seen) { sysread(I, $b, 4096) or die; \
+        while (length $b) { ($w, $m, $c, $n) = unpack(\"iIII\", $b); $name = unpack(\"Z*\", substr($b, 16, $n)); \
+            $seen ||= $m & 0x80 && $name eq \"..data\"; $b = substr($b, 16 + $n) } } \
+    print \"swapped\\n\"'";
+
+#[test]
+fn a_config_map_that_changes_on_the_host_is_told_to_who_watches_it() {
+    let volume = Swapped::new("..2024_1", &[("key", "one\n"), ("other", "same\n")]);
+    let stockade = Stockade::new();
+    let mut shell = Shell::start(&stockade, "config", |config| {
+        add_perl(config);
+        bind(config, volume.path(), "/config", &["rbind", "ro"]);
+    });
+    assert_eq!(shell.ask("cat /config/key /config/other; readlink /config/key"), "one\nsame\n..data/key\n");
+    assert_eq!(shell.ask("stat -L -c '%u %g %a' /config/key"), "0 2000 640\n");
+    let refused =
+        shell.ask("echo x 2>/dev/null > /config/key; echo x 2>/dev/null > /config/new; ls -A /config");
+    assert_eq!(refused, "..2024_1\n..data\nkey\nother\n");
+    for (version, text) in [("..2024_2", "two\n"), ("..2024_3", "three\n")] {
+        shell.tell(WATCH);
+        assert_eq!(shell.line(), "watching\n");
+        volume.swap(version, &[("key", text), ("other", "same\n"), ("more", text)]);
+        assert_eq!(shell.answer(), "swapped\n");
+        assert_eq!(shell.ask("cat /config/key"), text);
+    }
+    assert_eq!(shell.ask("while [ -e /config/..2024_2 ]; do sleep 0.1; done; cat /config/more"), "three\n");
+    assert_eq!(shell.end(), 0);
+}
+
+/// What is too large for a copy is shared as any other folder: the content follows, without events.
+#[test]
+fn a_large_folder_with_versions_follows_the_host_within_the_caches_time() {
+    let large = "x".repeat(3 << 20);
+    let volume = Swapped::new("..1", &[("key", "one\n"), ("large", &large)]);
+    let stockade = Stockade::new();
+    let mut shell = Shell::start(&stockade, "large", |config| {
+        bind(config, volume.path(), "/config", &["rbind", "ro"]);
+    });
+    assert_eq!(shell.ask("cat /config/key; wc -c < /config/large"), format!("one\n{}\n", 3 << 20));
+    volume.swap("..2", &[("key", "two\n"), ("large", &large)]);
+    let script = "i=0; until [ \"$(cat /config/key)\" = two ]; do sleep 0.1; i=$((i + 1)); [ $i -lt 600 ] || break; done; \
+                  cat /config/key";
+    assert_eq!(shell.ask(script), "two\n");
+    assert_eq!(shell.end(), 0);
 }

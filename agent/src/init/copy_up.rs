@@ -37,7 +37,8 @@ fn copy_folder(from: &OwnedFd, to: BorrowedFd<'_>, levels: usize) -> Result<(), 
     names(from)?.iter().try_for_each(|name| copy_entry(from, to, name, levels))
 }
 
-fn names(folder: &OwnedFd) -> Result<Vec<OsString>, Errno> {
+/// What a folder holds.
+pub fn names(folder: &OwnedFd) -> Result<Vec<OsString>, Errno> {
     fs::read_dir(path_of(folder))
         .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>())
         .map_err(|error| errno_of(&error))
@@ -73,7 +74,8 @@ fn copy_entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &OsStr, levels: usize) -
     }
 }
 
-fn open_folder(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+/// Opens a folder in a folder, which is no link.
+pub fn open_folder(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(at, name, flags, Mode::empty())
 }

@@ -51,10 +51,12 @@ mod time_namespace;
 mod user_namespace;
 mod working_folder;
 
+pub use copy_up::{copy_attributes, copy_content, names, open_folder};
 pub use namespaces::Joined;
 pub use program::{Spawned, Surroundings, is_container_process};
 pub use report::{Report, hear};
 pub use rlimits::MOST_OPEN_FILES;
+pub use rootfs::{open_below, open_shared, path_of};
 
 use self::{program::Job, user_namespace::Prepared};
 

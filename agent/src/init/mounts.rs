@@ -23,6 +23,7 @@ use super::{
     rootfs::{open_shared, path_of},
 };
 use crate::{
+    copies,
     error::{Context, ErrorKind, Result, error},
     mount_api::{self, MountAttributes, attr},
 };
@@ -49,7 +50,7 @@ pub fn mount_all(root: &Root, mounts: &[Mount], mut prepared: Vec<Option<OwnedFd
     prepared.resize_with(mounts.len(), || None);
     for (index, (entry, prepared)) in mounts.iter().zip(prepared).enumerate() {
         let made = match &entry.source {
-            MountSource::Share(path) => mount_share(root, entry, path, prepared),
+            MountSource::Share(path) | MountSource::Copy(path) => mount_share(root, entry, path, prepared),
             MountSource::FileSystem { fstype, source } => match prepared {
                 Some(mount) => attach(root, entry, &mount, fstype),
                 None => mount_file_system(root, entry, fstype, source, &mut mounted),
@@ -67,7 +68,9 @@ pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
     let step = || format!("prepare the mount on {}", entry.destination);
     match &entry.source {
         // Its access times would be beyond change once it was another user namespace's.
-        MountSource::Share(path) => clone_share(entry, path).or_spec(step).map(Some),
+        MountSource::Share(path) | MountSource::Copy(path) => {
+            clone_share(entry, path).or_spec(step).map(Some)
+        }
         MountSource::FileSystem { fstype, source } => {
             let fstype = guests_name(fstype);
             if !is_of_other_owner(fstype, &spec.namespaces) {
@@ -102,7 +105,8 @@ fn guests_name(fstype: &str) -> &str {
 pub fn share_covers_dev(mounts: &[Mount]) -> bool {
     mounts.iter().any(|entry| {
         let names = Path::new(&entry.destination).components().filter(|part| *part != Component::RootDir);
-        matches!(entry.source, MountSource::Share(_)) && names.eq(Path::new("dev").components())
+        matches!(entry.source, MountSource::Share(_) | MountSource::Copy(_))
+            && names.eq(Path::new("dev").components())
     })
 }
 
@@ -118,7 +122,11 @@ fn mount_share(root: &Root, entry: &Mount, share: &str, prepared: Option<OwnedFd
 
 /// A shared tree as the container is to see it, mounted nowhere yet.
 fn clone_share(entry: &Mount, share: &str) -> Result<OwnedFd, Errno> {
-    let tree = mount_api::clone_tree(open_shared(share)?, entry.flags & libc::MS_REC != 0)?;
+    let source = match &entry.source {
+        MountSource::Copy(_) => copies::open(share)?,
+        _ => open_shared(share)?,
+    };
+    let tree = mount_api::clone_tree(source, entry.flags & libc::MS_REC != 0)?;
     let attributes = attributes(entry.flags);
     if attributes != MountAttributes::default() {
         mount_api::set_attributes(&tree, attributes, false)?;

@@ -25,11 +25,16 @@ const STAGE: &str = "/run/rootfs";
 
 /// Opens something below the share's root. The host made these paths; links in them would be the image's.
 pub fn open_shared(path: &str) -> nix::Result<OwnedFd> {
-    let shares = open_folder(SHARES)?;
+    open_below(SHARES, path)
+}
+
+/// Opens something below a folder of the agent's, likewise.
+pub fn open_below(folder: &str, path: &str) -> nix::Result<OwnedFd> {
+    let folder = open_folder(folder)?;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    openat2(&shares, path, how)
+    openat2(&folder, path, how)
 }
 
 /// The shared tree as a mount of its own, attached nowhere.

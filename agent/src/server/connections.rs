@@ -186,6 +186,7 @@ impl Server {
             }
             ProcessCommand::Signal(_) => {}
             ProcessCommand::Resize(size) => process.stdio.resize(size),
+            ProcessCommand::Changed => self.refresh_copies_later(id),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{MOST_CONTAINERS, Server};
 use crate::{
     cgroup::Cgroup,
     container::{Audience, Container},
+    copies::Copies,
     error::{AgentError, ErrorKind, Result, error},
     init::{self, Joined},
     poller::Token,
@@ -33,6 +34,7 @@ impl Server {
             ));
         }
         let joined = self.joined_namespaces(&spec.namespaces)?;
+        let copies = Copies::make(&spec.mounts);
         let cgroup = Cgroup::create(&spec.cgroup)?;
         let given = spec.cgroup_owner.map_or(Ok(()), |owner| cgroup.give_to(owner));
         let folder = given.and_then(|()| cgroup.open());
@@ -55,6 +57,7 @@ impl Server {
             memory_policy: spec.memory_policy,
             frozen: false,
             freezing: None,
+            copies,
             audience: Audience::default(),
             removal: None,
         };

@@ -72,6 +72,9 @@ impl Server {
             }
         }
         self.dismiss_all(container.audience);
+        if let Some((_, token)) = container.copies.due {
+            self.poller.forget(token);
+        }
         if let Some(removal) = container.removal {
             if let Some((_, token)) = removal.events {
                 self.poller.forget(token);

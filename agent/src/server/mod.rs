@@ -2,7 +2,8 @@
 //!
 //! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
 //! ends), [`reports`] (what comes before a program), [`freezer`] (what Pause and Resume share), [`events`] and
-//! [`notify`] (what the host is told unasked), [`forward`] (connections to the guest's ports); every request has one of its own name.
+//! [`notify`] (what the host is told unasked), [`copies`] (what follows the host's files), [`forward`] (connections to the
+//! guest's ports); every request has one of its own name.
 
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
 
@@ -20,6 +21,7 @@ use crate::{
 
 mod cgroup_files;
 mod connections;
+mod copies;
 mod create;
 mod delete;
 mod events;
@@ -64,6 +66,8 @@ enum Target {
     Memory(Rc<ProcessId>),
     /// A forwarded connection has bytes, or room for some.
     Forward(Token),
+    /// It is time to follow what has changed on the host.
+    Copies(Rc<ProcessId>),
 }
 
 /// Everything that the agent knows.
@@ -123,6 +127,7 @@ impl Server {
             }
             Target::Memory(id) => self.report_oom(&id.container),
             Target::Forward(token) => self.run_forward(token),
+            Target::Copies(id) => self.refresh_copies(&id.container),
         }
     }
 

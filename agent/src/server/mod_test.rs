@@ -150,6 +150,7 @@ impl Guest {
             memory_policy: None,
             frozen: false,
             freezing: None,
+            copies: crate::copies::Copies::default(),
             audience: Audience::default(),
             removal: None,
         };

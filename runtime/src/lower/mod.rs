@@ -23,6 +23,7 @@ pub mod seccomp;
 mod seccomp_fixture;
 mod seccomp_program;
 mod security_labels;
+mod swapped;
 mod time_offsets;
 mod unapplied;
 mod unified;
@@ -95,6 +96,8 @@ pub struct Tree {
     pub source: PathBuf,
     /// Its name in the container's folder of the share.
     pub name: String,
+    /// The container gets a copy, which follows it.
+    pub is_copied: bool,
     /// The name is the same for all containers of the pod.
     pub is_volume: bool,
     /// The folder is the pod's, and what is there of that name already is as good.

@@ -9,7 +9,7 @@ use oci_spec::runtime::{Linux, Mount as Spec};
 use stockade_protocol::container::{IdMappings, Mount, MountSource};
 
 use super::mount_options::{Options, propagation};
-use super::{IdMap, Tree, absolute, share_path, user_namespace, volumes};
+use super::{IdMap, Tree, absolute, share_path, swapped, user_namespace, volumes};
 use crate::bundle::{Bundle, SpecError};
 use crate::sandbox::PodVolumes;
 
@@ -73,6 +73,11 @@ pub fn lower(
                             }
                             share
                         }
+                        _ if swapped::is_swapped(&tree) => {
+                            let copy = MountSource::Copy(share_path(folder, &tree.name));
+                            trees.push(Tree { is_copied: true, ..tree });
+                            copy
+                        }
                         _ => {
                             trees.push(tree);
                             share
@@ -86,7 +91,7 @@ pub fn lower(
         } else {
             file_system(spec, &property)?
         };
-        let is_share = matches!(source, MountSource::Share(_));
+        let is_share = matches!(source, MountSource::Share(_) | MountSource::Copy(_));
         mounts.push(Mount {
             destination: absolute(spec.destination(), &format!("{property}.destination"))?,
             flags: options.flags & !if is_bind { 0 } else { libc::MS_REC },

@@ -29,6 +29,7 @@ mod notify;
 mod serve;
 mod stand_in;
 mod surroundings;
+mod watch;
 
 pub use create_hooks::CreateHooks;
 pub use launch::{Plan, Relay};

@@ -51,6 +51,8 @@ pub(super) struct Ends {
     pub notifier: Option<Notifier>,
     /// Takes connections to the pod's ports.
     pub forwarder: Option<Forwarder>,
+    /// Folders of the host of whose changes the agent is told.
+    pub watches: Vec<OwnedFd>,
 }
 
 /// Serves until the process has ended and its output is delivered; returns the exit status.
@@ -112,6 +114,8 @@ struct Relay {
     window: Option<Window>,
     notifier: Option<Notifier>,
     forwarder: Option<Forwarder>,
+    /// Open for what it brings about: SIGIO.
+    _watches: Vec<OwnedFd>,
     ended: Option<u8>,
 }
 
@@ -168,6 +172,7 @@ impl Relay {
             window: ends.window,
             notifier: ends.notifier,
             forwarder: ends.forwarder,
+            _watches: ends.watches,
             ended: None,
         };
         relay.resize();
@@ -244,6 +249,7 @@ impl Relay {
         while let Some(info) = self.signals.read_signal()? {
             match info.ssi_signo as i32 {
                 libc::SIGCHLD if info.ssi_code > libc::SI_USER => reap(),
+                libc::SIGIO if info.ssi_code > libc::SI_USER => self.command(ProcessCommand::Changed),
                 libc::SIGWINCH if self.window.is_some() => self.resize(),
                 signal if is_for_the_process(&info) => self.command(ProcessCommand::Signal(signal)),
                 _ => {}

@@ -55,15 +55,15 @@ fn prepare(
         .transpose()
         .map_err(system("NOTIFY_SOCKET"))?;
 
-    let (lease, console_log, user, port_forward) = match &plan.surroundings {
+    let (lease, console_log, user, port_forward, watches) = match &plan.surroundings {
         Surroundings::Own(own) => {
-            own.make(socket)?;
-            (own.lease, own.console_log, own.user, own.port_forward)
+            let watches = own.make(socket)?;
+            (own.lease, own.console_log, own.user, own.port_forward, watches)
         }
         Surroundings::Of(relay) => {
             surroundings::join(*relay)?;
             drop(adopt(*relay));
-            (None, None, None, None)
+            (None, None, None, None, Vec::new())
         }
     };
     let name = Path::new(&plan.args[0]).file_name().and_then(|name| name.to_str()).unwrap_or("container");
@@ -85,6 +85,7 @@ fn prepare(
         streams,
         notifier,
         forwarder: port_forward.map(|forward| Forwarder::from(forward.adopt(adopt))),
+        watches,
     })
 }
 

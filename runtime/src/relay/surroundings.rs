@@ -17,6 +17,7 @@ use nix::unistd::{chdir, pivot_root, sethostname};
 
 use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
+use super::watch::watch;
 use crate::lower::{NetworkNamespace, Tree};
 use crate::port_forward::PortForward;
 use crate::shares;
@@ -137,35 +138,41 @@ pub(super) fn join(relay: BorrowedFd<'_>) -> Result<(), RelayError> {
 }
 
 impl Own<'_> {
-    /// Makes the mounts, tells the creator of the trees, and enters the root.
-    pub(super) fn make(&self, socket: BorrowedFd<'_>) -> Result<(), RelayError> {
+    /// Makes the mounts, tells the creator of the trees, and enters the root; returns what keeps the trees watched.
+    pub(super) fn make(&self, socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, RelayError> {
         let none = None::<&Path>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
             .map_err(|e| system("private mounts")(e.into()))?;
         if let Some(hooks) = &self.hooks {
             hooks.run(socket)?;
         }
-        send_trees(self.trees, socket)?;
+        let watches = send_trees(self.trees, socket)?;
         enter_rootfs(self.rootfs, self.proc)?;
-        match self.hostname {
-            Some(hostname) => sethostname(hostname).map_err(|e| system("hostname")(e.into())),
-            None => Ok(()),
+        if let Some(hostname) = self.hostname {
+            sethostname(hostname).map_err(|e| system("hostname")(e.into()))?;
         }
+        Ok(watches)
     }
 }
 
 /// Clones the trees where they are seen as the container should see them, and sends them to the creator.
-fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<(), RelayError> {
+fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, RelayError> {
+    let mut watches = Vec::new();
     for trees in trees.chunks(descriptors::PER_MESSAGE) {
         let clones = trees
             .iter()
             .map(shares::clone_tree)
             .collect::<Result<Vec<OwnedFd>, _>>()
             .map_err(|error| RelayError::Failed(error.to_string()))?;
+        for (_, clone) in trees.iter().zip(&clones).filter(|(tree, _)| tree.is_copied) {
+            watches.push(
+                watch(clone.as_fd()).map_err(system("watch a folder that the container has a copy of"))?,
+            );
+        }
         let raw: Vec<RawFd> = clones.iter().map(AsRawFd::as_raw_fd).collect();
         descriptors::send(socket, &[TREES], &raw).map_err(system("socket"))?;
     }
-    Ok(())
+    Ok(watches)
 }
 
 /// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it, which is made
