@@ -137,6 +137,23 @@ pub fn wait_for_file(path: &Path) {
     }
 }
 
+/// Waits until there is a file at `path`, whose folder exists, and it holds `text`.
+pub fn wait_for_text(path: &Path, text: &str) {
+    wait_for_file(path);
+    let inotify = Inotify::init(InitFlags::empty()).expect("inotify");
+    inotify.add_watch(path, AddWatchFlags::IN_MODIFY).expect("watch");
+    let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+    loop {
+        let content = fs::read_to_string(path).unwrap_or_default();
+        if content.contains(text) {
+            return;
+        }
+        let ready = poll(&mut fds, LIMIT_MS).expect("poll");
+        assert_eq!(ready, 1, "no {text:?} within a minute in {}:\n{content}", path.display());
+        inotify.read_events().expect("event");
+    }
+}
+
 fn processes() -> BTreeMap<i32, String> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {

@@ -115,7 +115,7 @@ fn all_capabilities() -> Value {
 }
 
 /// The image's folder.
-fn image() -> PathBuf {
+pub(crate) fn image() -> PathBuf {
     let link = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("workloads");
     link.canonicalize().unwrap_or_else(|e| panic!("{}: {e}; run tests/setup/workloads first", link.display()))
 }

@@ -1,8 +1,10 @@
-//! Real callers: podman with conmon, containerd with its runc shim and `ctr`, Docker. Each as Debian ships it, with
+//! Real callers: podman with conmon, containerd with its runc shim and `ctr` or the CRI, Docker. Each as Debian ships it, with
 //! storage of its own, stockade as the runtime and an image of busybox made here.
 
 mod containerd;
 mod docker;
+mod image;
+mod node;
 mod podman;
 
 use std::fs::File;
@@ -12,6 +14,8 @@ use std::process::{Child, Command, Stdio};
 
 pub use containerd::{Containerd, Events};
 pub use docker::Docker;
+pub use image::{NGINX_PAGE, NGINX_SERVES};
+pub use node::{Node, RUNTIME_ROOT, WEB};
 pub use podman::Podman;
 
 use crate::bundle::make_rootfs;
@@ -57,12 +61,16 @@ impl Daemon {
         std::thread::spawn(move || std::io::copy(&mut lines, &mut rest));
         Self(child)
     }
+
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         // SAFETY: kill takes two integers.
-        unsafe { libc::kill(self.0.id() as i32, libc::SIGTERM) };
+        unsafe { libc::kill(self.pid(), libc::SIGTERM) };
         let _ = self.0.wait();
     }
 }

@@ -1,0 +1,192 @@
+//! A node of Kubernetes without its kubelet: containerd 1.6 with its CRI plugin, CNI plugins and images.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Daemon, image};
+use crate::cli::{Outcome, built, text};
+use crate::host::Snapshot;
+
+/// The image of busybox and nginx.
+pub const WEB: &str = "localhost/web:latest";
+
+/// The image of the sandboxes.
+const PAUSE: &str = "localhost/pause:latest";
+
+/// The bridge of the pods. The plugins make it with the first pod and leave it, so it is made before.
+const BRIDGE: &str = "cni0";
+
+/// The address of the node on the bridge.
+const GATEWAY: &str = "10.89.0.1/16";
+
+/// Below it are the shims' states of stockade, which is their `--root`.
+pub const RUNTIME_ROOT: &str = "/run/containerd/runc/k8s.io";
+
+/// containerd that serves the CRI on a socket of its own, with the runtime handlers `stockade` and `runc`.
+pub struct Node {
+    // The daemon ends before its folder goes.
+    daemon: Option<Daemon>,
+    folder: TempDir,
+    before: Snapshot,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Node {
+    /// Starts containerd, waits until it serves and imports the images.
+    pub fn new() -> Self {
+        let folder = crate::bundle::folder();
+        // What containerd, shims, `ctr` and the plugins keep their things in stays.
+        for kept in [
+            "/run/containerd/s",
+            "/run/containerd/fifo",
+            RUNTIME_ROOT,
+            "/run/netns",
+            "/sys/fs/cgroup/kubepods",
+        ] {
+            fs::create_dir_all(kept).expect("folder");
+        }
+        ip(&["link", "add", BRIDGE, "type", "bridge"]);
+        ip(&["addr", "add", GATEWAY, "dev", BRIDGE]);
+        ip(&["link", "set", BRIDGE, "up"]);
+        let mut node = Self { daemon: None, folder, before: Snapshot::take() };
+        node.write_network();
+        node.write_config();
+        node.start();
+        let (pause, web) = (image::pause(node.path(), PAUSE), image::web(node.path(), WEB));
+        for archive in [&pause, &web] {
+            node.ctr(&["images", "import", "--snapshotter", "overlayfs", text(archive)]);
+            fs::remove_file(archive).expect("remove an archive");
+        }
+        node.before = Snapshot::take();
+        node
+    }
+
+    /// Starts containerd and waits until it serves.
+    pub fn start(&mut self) {
+        self.daemon = Some(Daemon::start(
+            Command::new("containerd").arg("--config").arg(self.path().join("etc/containerd/config.toml")),
+            "containerd successfully booted",
+            &self.path().join("containerd.log"),
+        ));
+    }
+
+    /// The PID of containerd.
+    pub fn pid(&self) -> i32 {
+        self.daemon.as_ref().expect("containerd runs").pid()
+    }
+
+    /// The socket of the CRI.
+    pub fn socket(&self) -> PathBuf {
+        self.path().join("socket")
+    }
+
+    /// A folder that the test may use.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What containerd has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path().join("containerd.log")).unwrap_or_default()
+    }
+
+    /// The file that configures the pods' network.
+    pub fn network_config(&self) -> PathBuf {
+        self.path().join("net.d/10-pods.conflist")
+    }
+
+    /// A `stockade` command on containerd's containers.
+    pub fn stockade(&self, args: &[&str]) -> Outcome {
+        let mut command = Command::new(built("release/stockade"));
+        Outcome::of(command.args(["--root", RUNTIME_ROOT]).args(args), b"")
+    }
+
+    /// Fails the test if pods have left anything behind.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        let addresses: Vec<_> = fs::read_dir(self.path().join("ipam/pods"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| name.starts_with(|first: char| first.is_ascii_digit()))
+            .collect();
+        assert_eq!(addresses, [] as [String; 0], "addresses that pods had");
+        self.before.assert_same_now();
+    }
+
+    fn ctr(&self, args: &[&str]) {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io"]).args(args);
+        Outcome::of(&mut command, b"").success();
+    }
+
+    /// As a node's administrator does it: containerd's own settings, and then `stockade install`.
+    fn write_config(&self) {
+        let path = self.path().display();
+        let file = self.path().join("etc/containerd/config.toml");
+        fs::create_dir_all(file.parent().expect("a folder")).expect("folder");
+        let config = format!(
+            "version = 2\nroot = \"{path}/root\"\nstate = \"{path}/state\"\n\
+             [grpc]\naddress = \"{path}/socket\"\n\
+             [plugins.\"io.containerd.grpc.v1.cri\"]\n\
+             sandbox_image = \"{PAUSE}\"\n\
+             stream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".cni]\n\
+             bin_dir = \"/usr/lib/cni\"\nconf_dir = \"{path}/net.d\"\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n\
+             default_runtime_name = \"runc\"\nsnapshotter = \"overlayfs\"\n"
+        );
+        fs::write(&file, config).expect("write containerd's config");
+        let binary = built("release/stockade");
+        let mut command = Command::new(&binary);
+        command.args(["install", "--containerd", "--prefix", text(self.path()), "--binary", text(&binary)]);
+        Outcome::of(&mut command, b"").success();
+    }
+
+    fn write_network(&self) {
+        let file = self.network_config();
+        fs::create_dir_all(file.parent().expect("a folder")).expect("folder");
+        let config = json!({
+            "cniVersion": "0.4.0",
+            "name": "pods",
+            "plugins": [
+                {
+                    "type": "bridge", "bridge": BRIDGE, "isGateway": true, "ipMasq": true, "hairpinMode": true,
+                    "ipam": {
+                        "type": "host-local", "dataDir": self.path().join("ipam"),
+                        "ranges": [[{ "subnet": "10.89.0.0/16" }]], "routes": [{ "dst": "0.0.0.0/0" }],
+                    },
+                },
+                { "type": "portmap", "capabilities": { "portMappings": true } },
+                { "type": "firewall" },
+            ],
+        });
+        fs::write(file, config.to_string()).expect("write the network's config");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().filter(|line| !line.contains("level=info")).collect();
+            eprintln!("containerd's log, without what is only information:\n{}", lines.join("\n"));
+        }
+        self.daemon = None;
+        ip(&["link", "del", BRIDGE]);
+    }
+}
+
+fn ip(args: &[&str]) {
+    Outcome::of(Command::new("ip").args(args), b"").success();
+}
