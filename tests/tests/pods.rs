@@ -91,3 +91,24 @@ fn a_sandbox_that_is_not_there_or_not_stockades_is_named() {
     stockade.run_bundle(&foreign, "m").failure(1, &["linux.namespaces[0].path", "host's pid namespace"]);
     before.assert_same_now();
 }
+
+#[test]
+fn a_sandbox_that_was_killed_is_not_joined() {
+    let stockade = Stockade::new();
+    let before = host::Snapshot::take();
+    let pause = Bundle::busybox(&["/bin/sleep", "1000"]);
+    let relay = sandbox(&stockade, &pause, "pod");
+    // SAFETY: kill takes two integers.
+    assert_eq!(unsafe { libc::kill(relay, libc::SIGKILL) }, 0);
+    host::wait_for_end(relay);
+    let member = Bundle::busybox(&["/bin/true"]).edit(|config| {
+        config["annotations"] = json!({
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.sandbox-id": "pod",
+        });
+        join(config, relay, &["network", "ipc", "uts"]);
+    });
+    stockade.run_bundle(&member, "late").failure(1, &["sandbox \"pod\" is not running"]);
+    stockade.run(&["delete", "--force", "pod"]).success();
+    before.assert_same_now();
+}

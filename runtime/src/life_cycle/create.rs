@@ -17,7 +17,7 @@ use crate::machine::{Launch, Vm};
 use crate::relay::Relay;
 use crate::sandbox::Peers;
 use crate::state::{self, Folder, Record, Root};
-use crate::sys::process::Pidfd;
+use crate::sys::process::{Pidfd, ProcessRef};
 use crate::sys::signals;
 use crate::terminal;
 
@@ -67,16 +67,18 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let bundle = Bundle::load(request.bundle, request.config)?;
     let root = Root::new(request.globals.root.as_deref());
     let peers = Peers::find(&root, &bundle.spec)?;
+    // Before the namespaces are looked at, which a sandbox that has ended has no more.
+    let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;
     let record = record(&bundle, request.id);
     let mut lowered =
         lower::lower(&bundle, request.id, record.share(), &peers).context(crate::bundle::CONFIG)?;
     let terminal = lowered.container.process.terminal.is_some();
     terminal::check(terminal, request.console_socket, request.detached)?;
     let passed = Passed::take(request, &bundle.spec, &mut lowered)?;
-    let place = match peers.sandbox {
+    let place = match sandbox {
         Some(sandbox) => {
             lower::vm::refuse(&bundle).context(crate::bundle::CONFIG)?;
-            Place::Sandbox(running_sandbox(&root, sandbox)?)
+            Place::Sandbox(sandbox)
         }
         None => {
             let mut config = Config::load()?;
@@ -134,7 +136,10 @@ pub(super) struct RunningSandbox {
 
 fn running_sandbox(root: &Root, id: ContainerId) -> anyhow::Result<RunningSandbox> {
     let record = root.peek(&id)?.read()?.filter(|record| record.complete);
-    let vmm = record.and_then(|record| record.vmm).and_then(|vmm| vmm.open());
-    let vmm = vmm.with_context(|| format!("sandbox {id:?} has no VM (any more)"))?;
+    let running = record.filter(|record| record.relay.as_ref().is_some_and(ProcessRef::is_alive));
+    let vmm = running.and_then(|record| record.vmm).and_then(|vmm| vmm.open());
+    let vmm = vmm.with_context(|| {
+        format!("sandbox {:?} is not running (any more), so no container can join it", id.as_str())
+    })?;
     Ok(RunningSandbox { id, vmm })
 }
