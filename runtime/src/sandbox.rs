@@ -197,6 +197,11 @@ pub fn is_pod(annotations: Option<&HashMap<String, String>>) -> bool {
     })
 }
 
+/// Whether a container's annotations say that it belongs to a pod, as its sandbox or as a member.
+pub fn is_in_pod(annotations: Option<&HashMap<String, String>>) -> bool {
+    annotations.is_some_and(|annotations| ANNOTATIONS.iter().any(|(role, _)| annotations.contains_key(*role)))
+}
+
 /// The ID that a member's annotations name.
 fn annotated(annotations: Option<&HashMap<String, String>>) -> Result<Option<String>, SpecError> {
     let Some(annotations) = annotations else { return Ok(None) };

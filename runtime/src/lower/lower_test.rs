@@ -105,3 +105,24 @@ fn what_is_not_applied_is_named() {
         assert!(text.contains(name), "{text}");
     }
 }
+
+#[test]
+fn a_pod_that_asks_for_namespaces_of_the_host_is_refused() {
+    use serde_json::json;
+    let without = |kind: &'static str, annotations: serde_json::Value| {
+        lowered(move |config| {
+            config["linux"]["namespaces"].as_array_mut().unwrap().retain(|entry| entry["type"] != kind);
+            config["annotations"] = annotations;
+        })
+    };
+    let sandbox = json!({ "io.kubernetes.cri.container-type": "sandbox" });
+    let crio = json!({ "io.kubernetes.cri-o.ContainerType": "sandbox" });
+    for (kind, remedy) in [("pid", "hostPID"), ("ipc", "hostIPC"), ("network", "hostNetwork")] {
+        for annotations in [&sandbox, &crio] {
+            let error = without(kind, annotations.clone()).unwrap_err().to_string();
+            assert!(error.contains("linux.namespaces") && error.contains(remedy), "{error}");
+        }
+    }
+    assert_eq!(without("pid", json!({})).unwrap().container.namespaces.pid, Namespace::Guest);
+    assert!(without("uts", sandbox).is_ok());
+}

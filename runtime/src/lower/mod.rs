@@ -8,6 +8,7 @@ mod capabilities;
 mod cgroup;
 mod devices;
 mod hooks;
+mod host_namespaces;
 mod host_only;
 mod memory_policy;
 mod mount_options;
@@ -130,6 +131,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
     warnings.extend(unapplied::warnings(spec));
     security_labels::check(spec, &mut warnings)?;
     host_only::refuse(linux)?;
+    host_namespaces::refuse(spec)?;
     let Placed { guest: mut namespaces, network, user } = namespaces::lower(linux, peers)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let limits = cgroup::lower(resources, id, &mut warnings)?;
