@@ -1,6 +1,7 @@
 //! A node of Kubernetes without its kubelet: containerd 1.6 with its CRI plugin, CNI plugins and images.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,6 +23,9 @@ const BRIDGE: &str = "cni0";
 
 /// The address of the node on the bridge.
 const GATEWAY: &str = "10.89.0.1/16";
+
+/// Debian's CNI plugins.
+const PLUGINS: &str = "/usr/lib/cni";
 
 /// Below it are the shims' states of stockade, which is their `--root`.
 pub const RUNTIME_ROOT: &str = "/run/containerd/runc/k8s.io";
@@ -99,9 +103,9 @@ impl Node {
         fs::read_to_string(self.path().join("containerd.log")).unwrap_or_default()
     }
 
-    /// The file that configures the pods' network.
-    pub fn network_config(&self) -> PathBuf {
-        self.path().join("net.d/10-pods.conflist")
+    /// The link to a CNI plugin, which may be replaced.
+    pub fn plugin(&self, name: &str) -> PathBuf {
+        self.path().join("plugins").join(name)
     }
 
     /// A `stockade` command on containerd's containers.
@@ -142,7 +146,7 @@ impl Node {
              sandbox_image = \"{PAUSE}\"\n\
              stream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".cni]\n\
-             bin_dir = \"/usr/lib/cni\"\nconf_dir = \"{path}/net.d\"\n\
+             bin_dir = \"{path}/plugins\"\nconf_dir = \"{path}/net.d\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n\
              default_runtime_name = \"runc\"\nsnapshotter = \"overlayfs\"\n"
         );
@@ -154,7 +158,12 @@ impl Node {
     }
 
     fn write_network(&self) {
-        let file = self.network_config();
+        for plugin in ["bridge", "firewall", "host-local", "loopback", "portmap"] {
+            let link = self.plugin(plugin);
+            fs::create_dir_all(link.parent().expect("a folder")).expect("folder");
+            symlink(Path::new(PLUGINS).join(plugin), link).expect("link to a plugin");
+        }
+        let file = self.path().join("net.d/10-pods.conflist");
         fs::create_dir_all(file.parent().expect("a folder")).expect("folder");
         let config = json!({
             "cniVersion": "0.4.0",

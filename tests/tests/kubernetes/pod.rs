@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stockade_tests::engine::{Node, WEB};
@@ -11,6 +13,9 @@ use super::stream::Streams;
 
 /// nginx in the foreground.
 pub const WEB_ARGS: &[&str] = &["/usr/sbin/nginx"];
+
+/// Longest that an awaited state may take before its test fails.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The parent of the pods' cgroups.
 const CGROUPS: &str = "/kubepods";
@@ -122,6 +127,31 @@ impl<'a> Pod<'a> {
         self.cri.call("ContainerStatus", json!({ "container_id": id }))["status"].clone()
     }
 
+    /// Waits for a container's end; its status.
+    #[track_caller]
+    pub fn wait(&self, id: &str) -> Value {
+        // This CRI has no events: the kubelet asks again and again.
+        let begin = Instant::now();
+        loop {
+            let status = self.container(id);
+            if status["state"] == "CONTAINER_EXITED" {
+                return status;
+            }
+            assert!(begin.elapsed() < LIMIT, "it has not ended within {LIMIT:?}: {status:#}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The host's PID of the sandbox.
+    pub fn pid(&self) -> i32 {
+        pid(&self.cri.call("PodSandboxStatus", json!({ "pod_sandbox_id": self.id, "verbose": true })))
+    }
+
+    /// The host's PID of a container.
+    pub fn container_pid(&self, id: &str) -> i32 {
+        pid(&self.cri.call("ContainerStatus", json!({ "container_id": id, "verbose": true })))
+    }
+
     /// Stops a container, at once where it does not end, and removes it.
     #[track_caller]
     pub fn remove_container(&self, id: &str) {
@@ -159,6 +189,13 @@ pub fn container_config(name: &str, args: &[&str]) -> Value {
             },
         },
     })
+}
+
+/// The PID in what containerd adds to a status.
+fn pid(answer: &Value) -> i32 {
+    let info: Value =
+        serde_json::from_str(answer["info"]["info"].as_str().expect("information")).expect("JSON");
+    info["pid"].as_i64().and_then(|pid| pid.try_into().ok()).expect("a PID")
 }
 
 #[track_caller]
