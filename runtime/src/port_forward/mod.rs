@@ -17,6 +17,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 use crate::network::Namespace;
 
@@ -40,7 +42,9 @@ impl PortForward {
     /// Mostly where the host's kernel is older than 5.9 or the caller may not load programs into it.
     pub fn prepare(path: &Path, folder: BorrowedFd<'_>) -> anyhow::Result<Self> {
         let prepare = || -> anyhow::Result<Self> {
-            let folder = folder.try_clone_to_owned()?;
+            // A duplicate would hold the lock that a command has on it.
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let folder = openat(folder, c".", flags, Mode::empty())?;
             let namespace = Namespace::open(path)?;
             let listeners = namespace.within(|| listeners().context("listen in it"))?;
             let steering = steering::steer(namespace.as_fd(), &listeners)?;
