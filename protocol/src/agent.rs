@@ -183,6 +183,8 @@ pub enum Request {
     },
     /// Change the guest's network.
     Network(Box<NetworkChange>),
+    /// List the IDs of the containers.
+    Containers,
 }
 
 /// Another process of a container.
@@ -230,7 +232,12 @@ pub enum Response {
     Updated,
     /// To Network: all steps are taken.
     NetworkChanged,
+    /// To Containers: at most [`MOST_CONTAINERS`].
+    Containers(Vec<String>),
 }
+
+/// Containers that one guest holds at most.
+pub const MOST_CONTAINERS: usize = 1024;
 
 /// Longest list of processes.
 pub const MOST_PROCESSES: usize = 1024;

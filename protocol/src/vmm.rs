@@ -126,6 +126,8 @@ pub enum Request {
         /// As in [`Response::Slot`].
         slot: u8,
     },
+    /// The CPU time of the VMM's threads.
+    Threads,
 }
 
 /// A network device.
@@ -163,6 +165,17 @@ pub enum Response {
     /// To AddNic and AddDisk: the device is in this slot, for the guest `virtio-mmio.SLOT` on its platform bus, and waits
     /// for its driver to be bound.
     Slot(u8),
+    /// To Threads.
+    Threads(Vec<ThreadTime>),
+}
+
+/// What one thread of the VMM has used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadTime {
+    /// Its name, of at most 15 bytes.
+    pub name: String,
+    /// CPU time, in milliseconds; a virtual CPU's includes the guest's.
+    pub cpu_ms: u64,
 }
 
 /// Figures of a running VMM.

@@ -303,6 +303,9 @@ fn vmm_messages() {
     golden(vmm::Request::AddDisk(disk), "0400000005010164");
     golden(vmm::Request::RemoveDevice { slot: 16 }, "020000000610");
     golden(vmm::Response::Slot(5), "020000000405");
+    golden(vmm::Request::Threads, "0100000007");
+    let thread = vmm::ThreadTime { name: "vcpu".into(), cpu_ms: 7 };
+    golden(vmm::Response::Threads(vec![thread]), "080000000501047663707507");
     golden(vmm::Response::Done, "0100000000");
     let figures = vmm::Figures { entry_tsc: 1, run_tsc: 5, tsc_offset: 2, overhead_kib: 3, guest_kib: 4 };
     golden(vmm::Response::Console(vec![1, 2]), "0400000001020102");
@@ -439,4 +442,6 @@ fn network_messages() {
     ];
     golden(Request::Network(Box::new(NetworkChange { nics: vec![slot], steps })), NETWORK_CHANGE);
     golden(Response::NetworkChanged, "010000000b");
+    golden(Request::Containers, "010000000c");
+    golden(Response::Containers(vec!["c1".into()]), "050000000c01026331");
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::DeserializeOwned;
 use stockade_protocol::agent::{
-    AgentError, ContainerState, Exec, Hello, HelloReply, MOST_PROCESSES, ProcessEntry, ProcessId, Purpose,
-    Request, Response, Stream,
+    AgentError, ContainerState, Exec, Hello, HelloReply, MOST_CONTAINERS, MOST_PROCESSES, ProcessEntry,
+    ProcessId, Purpose, Request, Response, Stream,
 };
 use stockade_protocol::container::Container;
 use stockade_protocol::frame::{self, FrameError};
@@ -63,6 +63,14 @@ impl Connection {
     /// [`ClientError`].
     pub fn open(folder: BorrowedFd<'_>, purpose: Purpose, wait: &mut impl Wait) -> Result<Self, ClientError> {
         let stream = descriptors::connect(folder, AGENT_SOCKET).map_err(ClientError::Connect)?;
+        Self::greet(stream, purpose, wait)
+    }
+
+    /// The same by a connection to the VMM's socket that is there already.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn greet(stream: UnixStream, purpose: Purpose, wait: &mut impl Wait) -> Result<Self, ClientError> {
         stream.set_write_timeout(Some(WRITE_TIMEOUT)).map_err(ClientError::Connect)?;
         let mut connection = Self(stream);
         frame::write(&mut connection.0, &Hello::new(purpose))?;
@@ -168,6 +176,17 @@ impl Connection {
     ) -> Result<Vec<ProcessEntry>, ClientError> {
         match self.ask(&Request::Processes { container: container.to_owned() }, wait)? {
             Response::Processes(processes) if processes.len() <= MOST_PROCESSES => Ok(processes),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// The IDs of the guest's containers.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn containers(&mut self, wait: &mut impl Wait) -> Result<Vec<String>, ClientError> {
+        match self.ask(&Request::Containers, wait)? {
+            Response::Containers(containers) if containers.len() <= MOST_CONTAINERS => Ok(containers),
             _ => Err(ClientError::Unexpected),
         }
     }

@@ -113,6 +113,8 @@ pub enum Command {
     Events(commands::events::Events),
     /// Show what containers and their VMs use, live
     Top(commands::top::Top),
+    /// Print what sandboxes and their containers use, for Prometheus
+    Metrics(commands::metrics::Metrics),
     /// Change the limits of a container
     Update(Box<commands::update::Update>),
     /// Send a signal to a container

@@ -17,6 +17,7 @@ mod local_time;
 mod log;
 mod lower;
 mod machine;
+mod metrics;
 mod network;
 mod pid_file;
 mod port_forward;

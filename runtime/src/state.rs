@@ -34,6 +34,9 @@ pub const AGENT_SOCKET: &str = "agent.sock";
 /// The socket to the VMM, in the container's folder.
 pub const CONTROL_SOCKET: &str = "vmm.sock";
 
+/// The socket that metrics are served on, in a sandbox's folder.
+pub const METRICS_SOCKET: &str = "metrics.sock";
+
 /// config.json's `process`, for `exec`: the bundle may change or go.
 const PROCESS: &str = "process.json";
 
@@ -41,7 +44,8 @@ const PROCESS: &str = "process.json";
 const CONSOLE_LOG: &str = "console.log";
 
 /// Everything that a container's folder may hold.
-const CONTENT: [&str; 6] = [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, CONSOLE_LOG, FILE, PROCESS];
+const CONTENT: [&str; 7] =
+    [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
 
 /// Changes with every boot of the host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

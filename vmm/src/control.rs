@@ -26,7 +26,7 @@ use crate::{
     bus::Bus,
     console::Output,
     devices::{blk::Blk, fs::shares::Shares, net::Nic},
-    figures::FigureSource,
+    figures::{self, FigureSource},
     rights,
     spare::SpareSlots,
     status::StatusSocket,
@@ -209,6 +209,12 @@ fn respond(request: Request, descriptors: Vec<OwnedFd>, services: &Services) -> 
         Request::AddNic(nic) => return add(Nic::new(nic, descriptors), services),
         Request::AddDisk(disk) => return add(Blk::new(disk, descriptors), services),
         Request::RemoveDevice { slot } => services.spare.remove(slot).map_err(|e| e.to_string()),
+        Request::Threads => {
+            return match figures::threads() {
+                Ok(threads) => Response::Threads(threads),
+                Err(e) => Response::Error(format!("cannot read the times of the VMM's threads: {e}")),
+            };
+        }
         Request::Console => return Response::Console(services.console.bytes()),
         Request::Figures => {
             return match services.figures.read() {

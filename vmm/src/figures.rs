@@ -1,12 +1,12 @@
 //! What a running VMM costs.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader},
     ops::Range,
 };
 
-use stockade_protocol::vmm::Figures;
+use stockade_protocol::vmm::{Figures, ThreadTime};
 use vm_memory::{GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
 
 /// The host's time stamp counter.
@@ -51,6 +51,29 @@ impl FigureSource {
             guest_kib,
         })
     }
+}
+
+/// The CPU times of this process's threads.
+///
+/// # Errors
+/// /proc/self/task cannot be read.
+pub fn threads() -> io::Result<Vec<ThreadTime>> {
+    let tasks = fs::read_dir("/proc/self/task")?;
+    // One that has ended meanwhile is left out.
+    let stat = |task: io::Result<fs::DirEntry>| fs::read_to_string(task.ok()?.path().join("stat")).ok();
+    Ok(tasks.filter_map(|task| thread_time(&stat(task)?)).collect())
+}
+
+/// What a /proc/PID/task/TID/stat says.
+fn thread_time(stat: &str) -> Option<ThreadTime> {
+    /// USER_HZ of x86-64.
+    const TICK_MS: u64 = 1000 / 100;
+    // The name may hold anything, also parentheses.
+    let (head, tail) = stat.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    let mut times = tail.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
+    let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
+    Some(ThreadTime { name: name.to_owned(), cpu_ms: user.saturating_add(system).saturating_mul(TICK_MS) })
 }
 
 /// KiB resident inside and outside of `guest`, from a /proc/PID/smaps.

@@ -1,4 +1,4 @@
-use super::resident;
+use super::{ThreadTime, resident, thread_time, threads};
 
 #[test]
 fn guest_memory_is_counted_apart() {
@@ -18,4 +18,13 @@ Rss:                   7 kB
 #[test]
 fn a_size_that_is_no_number_is_an_error() {
     assert!(resident("Rss: many kB\n".as_bytes(), &[]).is_err());
+}
+
+#[test]
+fn the_time_of_a_thread_is_that_of_both_modes_whatever_its_name() {
+    let stat = "7 (vcpu) (0) R 1 7 7 0 -1 4194304 1 2 3 4 150 25 0 0 20 0 5 0 100 0 0";
+    let expected = ThreadTime { name: "vcpu) (0".into(), cpu_ms: 1750 };
+    assert_eq!(thread_time(stat), Some(expected));
+    assert_eq!(thread_time("7 (x) R 1"), None);
+    assert!(threads().unwrap().iter().any(|thread| !thread.name.is_empty()));
 }

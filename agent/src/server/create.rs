@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use stockade_protocol::{
-    agent::{ProcessId, Response},
+    agent::{MOST_CONTAINERS, ProcessId, Response},
     container,
 };
 
-use super::{MOST_CONTAINERS, Server};
+use super::Server;
 use crate::{
     cgroup::Cgroup,
     container::{Audience, Container},

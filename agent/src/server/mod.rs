@@ -28,6 +28,7 @@ mod events;
 mod exec;
 mod forward;
 mod freezer;
+mod list_containers;
 mod list_processes;
 mod network;
 mod notify;
@@ -41,9 +42,6 @@ mod state;
 mod update;
 
 use forward::Forward;
-
-/// Containers that one guest holds at most: each has descriptors in the agent.
-const MOST_CONTAINERS: usize = 1024;
 
 /// What an event is about.
 #[derive(Clone, Debug)]
@@ -144,6 +142,7 @@ impl Server {
             Request::Resume { container } => self.resume(token, &container),
             Request::Processes { container } => self.list_processes(&container).map(Some),
             Request::CgroupFiles { container } => self.cgroup_files(&container).map(Some),
+            Request::Containers => Ok(Some(self.list_containers())),
             Request::Update { container, values } => self.update(&container, &values).map(Some),
             Request::Network(change) => Self::change_network(&change).map(Some),
         };

@@ -13,6 +13,7 @@ pub mod kill;
 pub mod list;
 pub mod logs;
 pub mod man;
+pub mod metrics;
 pub mod mounts;
 pub mod pause;
 pub mod ps;
@@ -47,6 +48,7 @@ pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
         Command::List(command) => command.run(globals)?,
         Command::Ps(command) => command.run(globals)?,
         Command::Events(command) => command.run(globals)?,
+        Command::Metrics(command) => command.run(globals)?,
         Command::Update(command) => command.run(globals)?,
         Command::Top(command) => command.run(globals)?,
         Command::Kill(command) => command.run(globals)?,

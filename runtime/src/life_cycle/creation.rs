@@ -23,6 +23,7 @@ use crate::host::scope::Placeholder;
 use crate::log;
 use crate::lower::{Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
 use crate::machine::{Machine, Shared, Vm};
+use crate::metrics::{Metrics, Subject};
 use crate::network::Pending;
 use crate::pid_file;
 use crate::port_forward::PortForward;
@@ -30,7 +31,7 @@ use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
 use crate::sandbox;
 use crate::shares;
 use crate::sizing;
-use crate::state::{Folder, Record};
+use crate::state::{Folder, METRICS_SOCKET, Record};
 use crate::sys::user_namespace;
 use crate::terminal::{self, Pty};
 use crate::tsc;
@@ -160,6 +161,9 @@ impl<'a> Creation<'a> {
             }
             _ => None,
         };
+        let metrics = Subject::of(record).filter(|_| lease.is_some());
+        let metrics = metrics.map(|subject| Metrics::prepare(subject, folder.as_fd())).transpose();
+        let metrics = metrics.with_context(|| format!("cannot listen on {METRICS_SOCKET}"))?;
         let relay = self.relay.insert(Relay::start(&Plan {
             surroundings: Surroundings::Own(Own {
                 rootfs: &self.bundle.rootfs,
@@ -177,6 +181,7 @@ impl<'a> Creation<'a> {
                 user: user.as_ref().map(AsFd::as_fd),
                 hostname: container.hostname.as_deref(),
                 port_forward: port_forward.as_ref(),
+                metrics: metrics.as_ref(),
                 lease,
                 console_log: console_log.as_ref().map(AsFd::as_fd),
             }),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::frame::{self, FrameError};
-use stockade_protocol::vmm::{Figures, Nic, Request, Response};
+use stockade_protocol::vmm::{Figures, Nic, Request, Response, ThreadTime};
 
 use crate::state::CONTROL_SOCKET;
 use crate::sys::descriptors;
@@ -58,7 +58,14 @@ impl Control {
     }
 
     fn connect_for(folder: BorrowedFd<'_>, timeout: Duration) -> io::Result<Self> {
-        let stream = descriptors::connect(folder, CONTROL_SOCKET)?;
+        Self::over(descriptors::connect(folder, CONTROL_SOCKET)?, timeout)
+    }
+
+    /// A connection that is there already; nothing on it may take longer than `timeout`.
+    ///
+    /// # Errors
+    /// setsockopt(2)'s.
+    pub fn over(stream: UnixStream, timeout: Duration) -> io::Result<Self> {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
         Ok(Self(stream))
@@ -141,6 +148,17 @@ impl Control {
     pub fn console(&mut self) -> Result<Vec<u8>, ControlError> {
         match self.ask(&Request::Console)? {
             Response::Console(bytes) => Ok(bytes),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+
+    /// The CPU times of the VMM's threads.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn threads(&mut self) -> Result<Vec<ThreadTime>, ControlError> {
+        match self.ask(&Request::Threads)? {
+            Response::Threads(threads) => Ok(threads),
             _ => Err(ControlError::Unexpected),
         }
     }

@@ -15,6 +15,7 @@ use super::copy::{Copy, Waits};
 use super::last_words;
 use super::launch::{COMMIT, MESSAGE};
 use super::notify::Notifier;
+use crate::metrics::Endpoint;
 use crate::port_forward::Forwarder;
 use crate::preserved::StreamEnds;
 use crate::sys::descriptors;
@@ -51,6 +52,8 @@ pub(super) struct Ends {
     pub notifier: Option<Notifier>,
     /// Takes connections to the pod's ports.
     pub forwarder: Option<Forwarder>,
+    /// Serves the sandbox's metrics.
+    pub endpoint: Option<Endpoint>,
     /// Folders of the host of whose changes the agent is told.
     pub watches: Vec<OwnedFd>,
 }
@@ -114,6 +117,7 @@ struct Relay {
     window: Option<Window>,
     notifier: Option<Notifier>,
     forwarder: Option<Forwarder>,
+    endpoint: Option<Endpoint>,
     /// Open for what it brings about: SIGIO.
     _watches: Vec<OwnedFd>,
     ended: Option<u8>,
@@ -129,6 +133,7 @@ enum Source {
     Input(usize),
     Output(usize),
     Forward(usize),
+    Metrics,
 }
 
 impl Relay {
@@ -172,6 +177,7 @@ impl Relay {
             window: ends.window,
             notifier: ends.notifier,
             forwarder: ends.forwarder,
+            endpoint: ends.endpoint,
             _watches: ends.watches,
             ended: None,
         };
@@ -198,6 +204,7 @@ impl Relay {
                     Source::Process => self.talk_to_agent(),
                     Source::Input(index) => self.inputs[index].advance(),
                     Source::Output(index) => self.outputs[index].advance(),
+                    Source::Metrics => self.endpoint.iter().for_each(Endpoint::advance),
                     Source::Forward(index) => {
                         self.forwarder.iter().for_each(|forwarder| forwarder.accept(index))
                     }
@@ -232,6 +239,9 @@ impl Relay {
                 Some(Waits::Writable(fd)) => add(fd, PollFlags::POLLOUT, source),
                 None => {}
             }
+        }
+        if let Some(endpoint) = &self.endpoint {
+            add(endpoint.waits(), PollFlags::POLLIN, Source::Metrics);
         }
         for (index, listener) in self.forwarder.iter().flat_map(Forwarder::listeners).enumerate() {
             add(listener, PollFlags::POLLIN, Source::Forward(index));

@@ -50,6 +50,7 @@ impl Fixture {
                 streams: Vec::new(),
                 notifier: None,
                 forwarder: None,
+                endpoint: None,
                 watches: Vec::new(),
             };
             let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);

@@ -11,6 +11,7 @@ use super::launch::{FAILED, MESSAGE, PREPARED, Plan, RelayError, system};
 use super::notify::Notifier;
 use super::serve::{self, Ends};
 use super::surroundings::{self, Surroundings};
+use crate::metrics::Endpoint;
 use crate::port_forward::Forwarder;
 use crate::sys::{descriptors, process, signals};
 use crate::terminal::{self, Window};
@@ -55,36 +56,39 @@ fn prepare(
         .transpose()
         .map_err(system("NOTIFY_SOCKET"))?;
 
-    let (lease, console_log, user, port_forward, watches) = match &plan.surroundings {
-        Surroundings::Own(own) => {
-            let watches = own.make(socket)?;
-            (own.lease, own.console_log, own.user, own.port_forward, watches)
-        }
+    let (own, made) = match &plan.surroundings {
+        Surroundings::Own(own) => (Some(own), Some(own.make(socket)?)),
         Surroundings::Of(relay) => {
             surroundings::join(*relay)?;
             drop(adopt(*relay));
-            (None, None, None, None, Vec::new())
+            (None, None)
         }
     };
+    let (watches, proc) = made.map_or_else(Default::default, |made| (made.watches, made.proc));
     let name = Path::new(&plan.args[0]).file_name().and_then(|name| name.to_str()).unwrap_or("container");
     // Refused to a caller without CAP_SYS_RESOURCE: then `ps` shows the runtime's name, which only looks odd.
     let _ = process::set_command_line(name, plan.args);
-    if let Some(user) = user.map(adopt) {
+    if let Some(user) = own.and_then(|own| own.user).map(adopt) {
         setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| system("user namespace")(e.into()))?;
     }
     give_up_privileges().map_err(system("giving up capabilities"))?;
+    let metrics = own.and_then(|own| own.metrics).map(|metrics| metrics.adopt(adopt));
+    // Without a procfs there is no way to what is measured: who connects sees that nobody listens.
+    let endpoint = metrics.zip(proc).map(|(metrics, proc)| Endpoint::new(metrics, proc)).transpose();
+    let endpoint = endpoint.map_err(system("metrics"))?;
     descriptors::send(socket, &[PREPARED], &[]).map_err(system("socket"))?;
 
     Ok(Ends {
         signals,
         creator: adopt(socket),
-        lease: lease.map(adopt),
-        console_log: console_log.map(|log| adopt(log).into()),
+        lease: own.and_then(|own| own.lease).map(adopt),
+        console_log: own.and_then(|own| own.console_log).map(|log| adopt(log).into()),
         window,
         hangs_up: plan.slave.is_some(),
         streams,
         notifier,
-        forwarder: port_forward.map(|forward| Forwarder::from(forward.adopt(adopt))),
+        forwarder: own.and_then(|own| own.port_forward).map(|forward| Forwarder::from(forward.adopt(adopt))),
+        endpoint,
         watches,
     })
 }

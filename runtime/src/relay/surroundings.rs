@@ -19,6 +19,7 @@ use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
 use super::watch::watch;
 use crate::lower::{NetworkNamespace, Tree};
+use crate::metrics::Metrics;
 use crate::port_forward::PortForward;
 use crate::shares;
 use crate::sys::descriptors;
@@ -56,6 +57,8 @@ pub struct Own<'a> {
     pub hostname: Option<&'a str>,
     /// What it forwards ports with.
     pub port_forward: Option<&'a PortForward>,
+    /// It serves the sandbox's metrics.
+    pub metrics: Option<&'a Metrics>,
     /// The VMM lives while this is open; `None` where that is another's business.
     pub lease: Option<BorrowedFd<'a>>,
     /// Where the VMM's last words go, if this relay holds its lease.
@@ -105,11 +108,14 @@ impl<'a> Surroundings<'a> {
 
     /// The descriptors that the relay needs.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
-        let (needed, port_forward) = match self {
-            Self::Own(own) => ([own.lease, own.console_log, own.user], own.port_forward),
-            Self::Of(relay) => ([Some(*relay), None, None], None),
+        let (needed, port_forward, metrics) = match self {
+            Self::Own(own) => ([own.lease, own.console_log, own.user], own.port_forward, own.metrics),
+            Self::Of(relay) => ([Some(*relay), None, None], None, None),
         };
-        needed.into_iter().flatten().chain(port_forward.into_iter().flat_map(PortForward::descriptors))
+        let needed = needed.into_iter().flatten();
+        needed
+            .chain(port_forward.into_iter().flat_map(PortForward::descriptors))
+            .chain(metrics.into_iter().flat_map(Metrics::descriptors))
     }
 }
 
@@ -137,9 +143,17 @@ pub(super) fn join(relay: BorrowedFd<'_>) -> Result<(), RelayError> {
     setns(relay, namespaces).map_err(|e| system("join the container's namespaces")(e.into()))
 }
 
+/// What is left of making a relay's surroundings.
+pub(super) struct Made {
+    /// Keep the trees watched.
+    pub watches: Vec<OwnedFd>,
+    /// Its procfs, where the rootfs has a folder for one.
+    pub proc: Option<OwnedFd>,
+}
+
 impl Own<'_> {
-    /// Makes the mounts, tells the creator of the trees, and enters the root; returns what keeps the trees watched.
-    pub(super) fn make(&self, socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, RelayError> {
+    /// Makes the mounts, tells the creator of the trees, and enters the root.
+    pub(super) fn make(&self, socket: BorrowedFd<'_>) -> Result<Made, RelayError> {
         let none = None::<&Path>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
             .map_err(|e| system("private mounts")(e.into()))?;
@@ -147,11 +161,11 @@ impl Own<'_> {
             hooks.run(socket)?;
         }
         let watches = send_trees(self.trees, socket)?;
-        enter_rootfs(self.rootfs, self.proc)?;
+        let proc = enter_rootfs(self.rootfs, self.proc)?;
         if let Some(hostname) = self.hostname {
             sethostname(hostname).map_err(|e| system("hostname")(e.into()))?;
         }
-        Ok(watches)
+        Ok(Made { watches, proc })
     }
 }
 
@@ -177,7 +191,7 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
 
 /// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it, which is made
 /// where the container has one too.
-fn enter_rootfs(rootfs: &Path, make_proc: bool) -> Result<(), RelayError> {
+fn enter_rootfs(rootfs: &Path, make_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
     clone_tree(rootfs, true)
         .and_then(|tree| {
             restrict(tree.as_fd(), attr::NOSUID | attr::NODEV)?;
@@ -193,14 +207,16 @@ fn enter_rootfs(rootfs: &Path, make_proc: bool) -> Result<(), RelayError> {
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open("proc");
-    if let Ok(folder) = folder {
-        new_file_system(c"proc", attr::NOSUID | attr::NODEV | attr::NOEXEC)
-            .and_then(|proc| attach_at(proc.as_fd(), folder.as_fd()))
-            .map_err(system("mount proc"))?;
-    }
+    let mount = |folder: File| {
+        let proc = new_file_system(c"proc", attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+        attach_at(proc.as_fd(), folder.as_fd())?;
+        Ok(proc)
+    };
+    let proc = folder.ok().map(mount).transpose().map_err(system("mount proc"))?;
     // The old root is now on top of the new one, and "." is beneath both.
     pivot_root(".", ".")
         .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
         .and_then(|()| chdir("/"))
-        .map_err(|e| system("pivot_root")(e.into()))
+        .map_err(|e| system("pivot_root")(e.into()))?;
+    Ok(proc)
 }

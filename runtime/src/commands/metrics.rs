@@ -1,0 +1,90 @@
+//! `stockade metrics`.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::cli::Globals;
+use crate::error::ContainerError;
+use crate::life_cycle::{Visit, survey};
+use crate::metrics::{self, Reach, Sandbox, Subject};
+use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, Folder, Record, Root};
+use crate::sys::descriptors;
+
+/// How long a VM may take to answer before its metrics are left out.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// Print what sandboxes and their containers use, for Prometheus.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The text is OpenMetrics'. Each sandbox serves its own on the UNIX socket ROOT/ID/metrics.sock, for GET \
+/metrics over HTTP: curl --unix-socket /run/stockade/web/metrics.sock http://web/metrics
+
+Examples:
+  stockade metrics
+  stockade metrics web"
+)]
+pub struct Metrics {
+    /// The sandbox's or stand-alone container's ID; without it, all
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+}
+
+impl Metrics {
+    /// Prints them.
+    ///
+    /// # Errors
+    /// When the container does not exist, has no VM of its own, or has ended.
+    pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
+        let sandboxes = match &self.id {
+            Some(id) => {
+                let visit = Visit::peek(globals, id)?;
+                if let Some(sandbox) = &visit.record.sandbox {
+                    anyhow::bail!("container {id} is in the VM of sandbox {sandbox}, whose metrics have it");
+                }
+                visit.relay()?;
+                vec![measure(&visit.folder, &visit.record).ok_or(ContainerError::NotRunning)?]
+            }
+            None => {
+                let root = Root::new(globals.root.as_deref());
+                let survey = survey(&root, |folder, record| measure(folder, &record))?;
+                survey.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+                survey.found.into_iter().flatten().collect()
+            }
+        };
+        match io::stdout().write_all(metrics::text(&sandboxes).as_bytes()) {
+            Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
+        }
+    }
+}
+
+/// `None` where there is no VM that is the container's own.
+fn measure(folder: &Folder, record: &Record) -> Option<Sandbox> {
+    let relay = record.relay.filter(|relay| record.complete && relay.is_alive())?;
+    let subject = Subject::of(record)?;
+    Some(Sandbox::measure(subject, &Host { folder: folder.as_fd(), relay: relay.pid }, WITHIN))
+}
+
+/// Reaches a sandbox by its folder and its relay's PID.
+struct Host<'a> {
+    folder: BorrowedFd<'a>,
+    relay: i32,
+}
+
+impl Reach for Host<'_> {
+    fn vmm(&self) -> io::Result<UnixStream> {
+        descriptors::connect(self.folder, CONTROL_SOCKET)
+    }
+
+    fn agent(&self) -> io::Result<UnixStream> {
+        descriptors::connect(self.folder, AGENT_SOCKET)
+    }
+
+    fn interfaces(&self) -> Option<String> {
+        std::fs::read_to_string(format!("/proc/{}/net/dev", self.relay)).ok()
+    }
+}

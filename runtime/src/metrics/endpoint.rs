@@ -1,0 +1,214 @@
+//! The metrics of a sandbox on a socket of its own, `metrics.sock` in its folder: `GET /metrics` over HTTP/1.
+//!
+//! The sandbox's relay serves it. A scrape has a thread of its own, and only one at a time, so that neither a slow reader
+//! nor a guest that does not answer keeps the relay from its work; who comes meanwhile waits in the socket's queue. The
+//! relay has nothing of the sandbox's folder but the sockets in it.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::stat::Mode;
+use nix::unistd::fchdir;
+
+use super::{Reach, Sandbox, Subject, exposition};
+use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, METRICS_SOCKET};
+use crate::sys::descriptors;
+
+/// How long VMM and agent may take to answer, and a client to send its request or to take what it gets at a time.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// Longest request, in bytes.
+const MOST_REQUEST: usize = 8 << 10;
+
+/// Stack of a scrape's thread, in bytes.
+const STACK: usize = 256 << 10;
+
+/// What a relay needs to serve metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    subject: Subject,
+    listener: UnixListener,
+    /// The agent's socket and the VMM's, as files that can only be connected to.
+    agent: OwnedFd,
+    vmm: OwnedFd,
+}
+
+impl Metrics {
+    /// Listens in the folder of a sandbox, whose VMM has been started.
+    ///
+    /// # Errors
+    /// bind(2)'s.
+    pub fn prepare(subject: Subject, folder: BorrowedFd<'_>) -> io::Result<Self> {
+        let socket = |name| openat(folder, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        let listener = descriptors::listen(folder, METRICS_SOCKET)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { subject, listener, agent: socket(AGENT_SOCKET)?, vmm: socket(CONTROL_SOCKET)? })
+    }
+
+    /// The same, in a process that was cloned from this one and has descriptors of its own.
+    pub fn adopt(&self, adopt: impl Fn(BorrowedFd<'_>) -> OwnedFd) -> Self {
+        Self {
+            subject: self.subject.clone(),
+            listener: adopt(self.listener.as_fd()).into(),
+            agent: adopt(self.agent.as_fd()),
+            vmm: adopt(self.vmm.as_fd()),
+        }
+    }
+
+    /// The descriptors of it.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [self.listener.as_fd(), self.agent.as_fd(), self.vmm.as_fd()].into_iter()
+    }
+}
+
+/// Serves metrics for as long as it is there.
+#[derive(Debug)]
+pub struct Endpoint {
+    listener: UnixListener,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    subject: Subject,
+    agent: OwnedFd,
+    vmm: OwnedFd,
+    /// The relay's own procfs: its root may be the guest's to change.
+    proc: OwnedFd,
+    busy: AtomicBool,
+    /// Becomes readable when the scrape is over.
+    over: EventFd,
+}
+
+impl Endpoint {
+    /// Takes over what was prepared, in a process with this procfs.
+    ///
+    /// # Errors
+    /// eventfd(2)'s.
+    pub fn new(metrics: Metrics, proc: OwnedFd) -> io::Result<Self> {
+        let Metrics { subject, listener, agent, vmm } = metrics;
+        let over = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let busy = AtomicBool::new(false);
+        Ok(Self { listener, shared: Arc::new(Shared { subject, agent, vmm, proc, busy, over }) })
+    }
+
+    /// What becomes readable when somebody comes or, while one is served, when that is over.
+    pub fn waits(&self) -> BorrowedFd<'_> {
+        if self.shared.busy.load(Ordering::Acquire) {
+            self.shared.over.as_fd()
+        } else {
+            self.listener.as_fd()
+        }
+    }
+
+    /// Begins to serve who has come, if nobody is being served.
+    pub fn advance(&self) {
+        // Of a scrape that is over.
+        let _ = self.shared.over.read();
+        if self.shared.busy.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok((client, _)) = self.listener.accept() else { return };
+        self.shared.busy.store(true, Ordering::Release);
+        let scrape = Scrape(Arc::clone(&self.shared));
+        let serve = move || {
+            // The client sees its connection end.
+            let _ = scrape.0.serve(&client);
+        };
+        // Without a thread the connection is dropped, which the client sees.
+        let _ = thread::Builder::new().name("metrics".into()).stack_size(STACK).spawn(serve);
+    }
+}
+
+/// The one that is being served.
+struct Scrape(Arc<Shared>);
+
+impl Drop for Scrape {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Release);
+        // Its counter is read before it could be full.
+        let _ = self.0.over.write(1);
+    }
+}
+
+impl Shared {
+    fn serve(&self, client: &UnixStream) -> io::Result<()> {
+        client.set_nonblocking(false)?;
+        client.set_read_timeout(Some(WITHIN))?;
+        client.set_write_timeout(Some(WITHIN))?;
+        // A thread's own current folder: what is connected to has no path in this root.
+        unshare(CloneFlags::CLONE_FS)?;
+        fchdir(&self.proc)?;
+        answer(client, || exposition::text(&[Sandbox::measure(self.subject.clone(), self, WITHIN)]))
+    }
+
+    fn connect(&self, socket: &OwnedFd) -> io::Result<UnixStream> {
+        UnixStream::connect(Path::new("self/fd").join(socket.as_raw_fd().to_string()))
+    }
+}
+
+impl Reach for Shared {
+    fn vmm(&self) -> io::Result<UnixStream> {
+        self.connect(&self.vmm)
+    }
+
+    fn agent(&self) -> io::Result<UnixStream> {
+        self.connect(&self.agent)
+    }
+
+    fn interfaces(&self) -> Option<String> {
+        std::fs::read_to_string("self/net/dev").ok()
+    }
+}
+
+/// Reads a request and answers it.
+fn answer(client: &UnixStream, metrics: impl FnOnce() -> String) -> io::Result<()> {
+    let mut client = client;
+    let mut request = Vec::new();
+    let mut bytes = [0; 1024];
+    while !ends(&request) {
+        let length = client.read(&mut bytes)?;
+        if length == 0 || request.len() + length > MOST_REQUEST {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        request.extend_from_slice(&bytes[..length]);
+    }
+    let line = request.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let (status, content_type, body) = match (method, path) {
+        (b"GET", b"/metrics") => {
+            ("200 OK", "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics())
+        }
+        (b"GET", _) => ("404 Not Found", PLAIN, "only /metrics is here\n".to_owned()),
+        _ => ("405 Method Not Allowed", PLAIN, "only GET is understood\n".to_owned()),
+    };
+    let head = format!(
+        "HTTP/1.0 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    client.write_all(head.as_bytes())?;
+    client.write_all(body.as_bytes())
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Whether a request's head is complete.
+fn ends(request: &[u8]) -> bool {
+    request.windows(4).any(|window| window == b"\r\n\r\n")
+        || request.windows(2).any(|window| window == b"\n\n")
+}
+
+#[cfg(test)]
+#[path = "endpoint_test.rs"]
+mod tests;

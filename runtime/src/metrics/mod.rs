@@ -1,0 +1,133 @@
+//! What a sandbox and its containers use, for Prometheus: in OpenMetrics' text form.
+//!
+//! `stockade metrics` prints it, and the sandbox's relay serves it on a socket while the sandbox lives ([`endpoint`]). Both
+//! ask the VMM and the agent. The guest is hostile: what it says is bounded, no name of its choice is printed but
+//! containers' IDs, and what it does not say is left out.
+
+mod endpoint;
+mod exposition;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use stockade_protocol::agent::Purpose;
+use stockade_protocol::vmm::{Figures, ThreadTime};
+
+use crate::agent::{ClientError, Connection};
+use crate::container_id::ContainerId;
+use crate::machine::{Control, MachineError, Wait};
+use crate::state::Record;
+use crate::stats::CgroupFiles;
+
+pub use endpoint::{Endpoint, Metrics};
+pub use exposition::text;
+
+/// Whose metrics they are.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The sandbox's ID.
+    pub id: String,
+    /// When it was created.
+    pub created: SystemTime,
+    /// RAM of its VM, in MiB.
+    pub guest_mib: u32,
+}
+
+impl Subject {
+    /// The container of this record; `None` for one in another's VM.
+    pub fn of(record: &Record) -> Option<Self> {
+        let created = humantime::parse_rfc3339(&record.created).unwrap_or(SystemTime::UNIX_EPOCH);
+        Some(Self { id: record.id.clone(), created, guest_mib: record.guest_mib? })
+    }
+}
+
+/// How a sandbox is reached.
+pub trait Reach {
+    /// A connection to the VMM's control socket.
+    ///
+    /// # Errors
+    /// connect(2)'s.
+    fn vmm(&self) -> io::Result<UnixStream>;
+
+    /// A connection to the agent's socket.
+    ///
+    /// # Errors
+    /// connect(2)'s.
+    fn agent(&self) -> io::Result<UnixStream>;
+
+    /// `/proc/net/dev` of the sandbox's network namespace.
+    fn interfaces(&self) -> Option<String>;
+}
+
+/// What a sandbox uses at one moment.
+#[derive(Debug)]
+pub struct Sandbox {
+    subject: Subject,
+    figures: Option<Figures>,
+    threads: Vec<ThreadTime>,
+    interfaces: String,
+    containers: Option<Vec<(ContainerId, CgroupFiles)>>,
+}
+
+impl Sandbox {
+    /// Measures one, as far as VMM and agent answer in time.
+    pub fn measure(subject: Subject, reach: &impl Reach, within: Duration) -> Self {
+        let mut wait = Deadline(Instant::now() + within);
+        let vmm = reach.vmm().and_then(|stream| Control::over(stream, within));
+        let mut figures = None;
+        let mut threads = Vec::new();
+        if let Ok(mut control) = vmm {
+            figures = control.figures().ok();
+            threads = control.threads().unwrap_or_default();
+        }
+        let containers = containers(reach, &mut wait);
+        if let Err(error) = &containers {
+            tracing::debug!("sandbox {}: {error}", subject.id);
+        }
+        let interfaces = reach.interfaces().unwrap_or_default();
+        Self { subject, figures, threads, interfaces, containers: containers.ok() }
+    }
+}
+
+fn containers(
+    reach: &impl Reach,
+    wait: &mut Deadline,
+) -> Result<Vec<(ContainerId, CgroupFiles)>, ClientError> {
+    let stream = reach.agent().map_err(ClientError::Connect)?;
+    let mut control = Connection::greet(stream, Purpose::Control, wait)?;
+    let mut found = Vec::new();
+    for name in control.containers(wait)? {
+        // A guest's container has a name that one can have.
+        let Ok(id) = name.parse::<ContainerId>() else { continue };
+        match control.cgroup_files(&name, wait) {
+            Ok(files) => found.push((id, CgroupFiles::new(files))),
+            // It has gone meanwhile.
+            Err(ClientError::Agent(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Waits for all answers together until then.
+struct Deadline(Instant);
+
+impl Wait for Deadline {
+    fn readable(&mut self, fd: BorrowedFd<'_>, _: &'static str) -> Result<(), MachineError> {
+        loop {
+            let left = self.0.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(io::Error::from(errno).into()),
+            }
+        }
+    }
+}
