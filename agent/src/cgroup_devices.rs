@@ -97,7 +97,8 @@ fn append_rule(program: &mut Vec<Instruction>, rule: &DeviceRule) {
         Some(DeviceKind::Char) => Some(BPF_DEVCG_DEV_CHAR),
         Some(DeviceKind::Block) => Some(BPF_DEVCG_DEV_BLOCK),
         // The kernel does not ask about named pipes.
-        Some(DeviceKind::Fifo) => return,
+        // Every disk has got its numbers by now.
+        Some(DeviceKind::Fifo | DeviceKind::Disk) => return,
     };
     let accesses = [
         (rule.read, BPF_DEVCG_ACC_READ),

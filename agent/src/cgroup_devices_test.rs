@@ -68,7 +68,7 @@ fn allowed(rules: &[DeviceRule], question: Question) -> bool {
                     None => true,
                     Some(DeviceKind::Block) => question.kind == BPF_DEVCG_DEV_BLOCK,
                     Some(DeviceKind::Char) => question.kind == BPF_DEVCG_DEV_CHAR,
-                    Some(DeviceKind::Fifo) => false,
+                    Some(DeviceKind::Fifo | DeviceKind::Disk) => false,
                 };
                 let named = match access {
                     BPF_DEVCG_ACC_READ => rule.read,

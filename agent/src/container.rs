@@ -12,7 +12,7 @@ use stockade_protocol::{
     container::{DeviceRule, IdMappings, MemoryPolicy, Namespaces, SeccompFilter},
 };
 
-use crate::{cgroup::Cgroup, copies::Copies, init::ForAll, poller::Token};
+use crate::{cgroup::Cgroup, copies::Copies, disks::Disks, init::ForAll, poller::Token};
 
 /// One container.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Container {
     pub frozen: bool,
     /// Set while they are being frozen or thawed.
     pub freezing: Option<Freezing>,
+    /// Its disks.
+    pub disks: Disks,
     /// What it has copies of.
     pub copies: Copies,
     /// Who is told what happens to it.

@@ -16,6 +16,7 @@ mod clone;
 mod connection;
 mod container;
 mod copies;
+mod disks;
 mod error;
 mod init;
 mod mount_api;
@@ -27,6 +28,7 @@ mod pump;
 mod reaper;
 mod server;
 mod signal;
+mod slots;
 mod stdio;
 mod vsock;
 

@@ -133,6 +133,13 @@ pub enum MountSource {
     /// so that it is notified of changes; where that cannot be, the folder itself. The folder holds a symbolic link `..data`
     /// to one of its folders, with which all of its content is swapped.
     Copy(String),
+    /// The file system on a disk of the VM.
+    Disk {
+        /// As in [`crate::vmm::Response::Slot`].
+        slot: u8,
+        /// As in FileSystem.
+        fstype: String,
+    },
 }
 
 /// `process`.
@@ -353,6 +360,8 @@ pub enum DeviceKind {
     Block,
     /// Named pipe.
     Fifo,
+    /// Block device that is a disk of the VM: its major number is the slot ([`crate::vmm::Response::Slot`]), its minor number 0.
+    Disk,
 }
 
 /// The container's cgroup (v2) in the guest.

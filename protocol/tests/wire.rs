@@ -265,6 +265,8 @@ fn processes() {
     golden(ProcessCommand::Resize(WindowSize { rows: 24, columns: 80 }), "03000000011850");
     golden(ProcessCommand::Changed, "0100000002");
     golden(MountSource::Copy("c1/m0".into()), "07000000040563312f6d30");
+    golden(MountSource::Disk { slot: 5, fstype: "ext4".into() }, "0700000005050465787434");
+    golden(DeviceKind::Disk, "0100000003");
     golden(ProcessEvent::Ended(ExitStatus::Exited(0)), "03000000000000");
     golden(ProcessEvent::Ended(ExitStatus::Signalled(15)), "0300000000010f");
     golden(ProcessEvent::Notify(b"READY=1".to_vec()), "09000000010752454144593d31");

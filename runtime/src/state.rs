@@ -85,6 +85,9 @@ pub struct Record {
     /// The volumes of its pod that it writes to: their names in the sandbox's share.
     #[serde(default)]
     pub volumes: Vec<String>,
+    /// The slots of its disks.
+    #[serde(default)]
+    pub disks: Vec<u8>,
     /// By which other containers may ask to be in its VM.
     pub namespaces: Vec<KnownNamespace>,
     /// The interfaces that are connected to its VM; `None` where there are none.

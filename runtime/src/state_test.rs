@@ -17,6 +17,7 @@ fn record(id: &str) -> Record {
         hooks: Hooks::default(),
         sandbox: None,
         volumes: Vec::new(),
+        disks: Vec::new(),
         namespaces: Vec::new(),
         network: None,
     }

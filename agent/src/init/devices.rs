@@ -131,6 +131,7 @@ fn make_node(folder: &OwnedFd, name: &Path, device: &Device) -> Result<(), Errno
         DeviceKind::Char => (SFlag::S_IFCHR, makedev(device.major.into(), device.minor.into())),
         DeviceKind::Block => (SFlag::S_IFBLK, makedev(device.major.into(), device.minor.into())),
         DeviceKind::Fifo => (SFlag::S_IFIFO, 0),
+        DeviceKind::Disk => return Err(Errno::ENXIO),
     };
     mknodat(folder, name, kind, Mode::from_bits_truncate(device.mode), number)?;
     if (device.uid, device.gid) == (0, 0) {

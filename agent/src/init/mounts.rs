@@ -23,7 +23,7 @@ use super::{
     rootfs::{open_shared, path_of},
 };
 use crate::{
-    copies,
+    copies, disks,
     error::{Context, ErrorKind, Result, error},
     mount_api::{self, MountAttributes, attr},
 };
@@ -55,6 +55,7 @@ pub fn mount_all(root: &Root, mounts: &[Mount], mut prepared: Vec<Option<OwnedFd
                 Some(mount) => attach(root, entry, &mount, fstype),
                 None => mount_file_system(root, entry, fstype, source, &mut mounted),
             },
+            MountSource::Disk { .. } => Err(error(ErrorKind::Internal, "its disk is not attached")),
             MountSource::Remount => remount(root, entry),
             MountSource::Link(target) => link(root, entry, target),
         };
@@ -73,14 +74,18 @@ pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
         }
         MountSource::FileSystem { fstype, source } => {
             let fstype = guests_name(fstype);
-            if !is_of_other_owner(fstype, &spec.namespaces) {
+            let is_on_disk = Path::new(source).starts_with(disks::FOLDER);
+            if !is_on_disk && !is_of_other_owner(fstype, &spec.namespaces) {
                 return Ok(None);
             }
-            mount_api::new_file_system(fstype, source, &entry.data, attributes(entry.flags).set)
+            // A disk that cannot be written to cannot be mounted otherwise.
+            let readonly = if is_on_disk && entry.flags & libc::MS_RDONLY != 0 { "ro," } else { "" };
+            let data = format!("{readonly}{}", entry.data);
+            mount_api::new_file_system(fstype, source, &data, attributes(entry.flags).set)
                 .or_spec(step)
                 .map(Some)
         }
-        MountSource::Remount | MountSource::Link(_) => Ok(None),
+        MountSource::Remount | MountSource::Link(_) | MountSource::Disk { .. } => Ok(None),
     }
 }
 

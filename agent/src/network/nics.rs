@@ -1,60 +1,37 @@
-//! NICs by their slots, in sysfs: binding their driver, and the interfaces that it makes.
+//! NICs by their slots: binding their driver, and the interfaces that it makes.
 
-use std::{
-    fs, io,
-    os::fd::{AsRawFd, OwnedFd},
-    path::PathBuf,
-};
+use std::{fs, io};
 
 use stockade_protocol::network::{LOOPBACK, NicSlot};
 
 use super::unexpected;
 use crate::{
     error::{Context, Result},
-    mount_api::{self, attr},
+    slots::{self, Slots},
 };
-
-/// The driver of all slots.
-const DRIVER: &str = "bus/platform/drivers/virtio-mmio";
 
 /// The NICs of a change.
 #[derive(Debug)]
 pub struct Nics<'a> {
-    slots: &'a [NicSlot],
-    /// Mounted nowhere: nothing else in the agent needs it.
-    sysfs: OwnedFd,
+    nics: &'a [NicSlot],
+    slots: Slots,
 }
 
 impl<'a> Nics<'a> {
     /// Looks for NICs in these slots.
-    pub fn open(slots: &'a [NicSlot]) -> Result<Self> {
-        let sysfs =
-            mount_api::new_file_system("sysfs", "sysfs", "", attr::NOSUID | attr::NODEV | attr::NOEXEC)
-                // A container's is usually read-only, and there is one sysfs for all.
-                .and_then(|sysfs| mount_api::make_writable(&sysfs).map(|()| sysfs))
-                .or_internal(|| "open sysfs".to_owned())?;
-        Ok(Self { slots, sysfs })
+    pub fn open(nics: &'a [NicSlot]) -> Result<Self> {
+        Ok(Self { nics, slots: Slots::open()? })
     }
 
     /// Binds the driver; when this returns, there is an interface.
     pub fn bind(&self, interface: u32) -> Result<()> {
-        let device = self.device(interface)?;
-        match self.tell_driver("bind", &device) {
-            // It is bound.
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
-            told => told.or_internal(|| format!("bind the driver of {device}"))?,
-        }
+        self.slots.bind(self.slot(interface)?)?;
         self.index(interface).map(drop)
     }
 
     /// Has the driver let go.
     pub fn unbind(&self, interface: u32) -> Result<()> {
-        let device = self.device(interface)?;
-        match self.tell_driver("unbind", &device) {
-            // It is not bound.
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            told => told.or_internal(|| format!("unbind the driver of {device}")),
-        }
+        self.slots.unbind(self.slot(interface)?)
     }
 
     /// The number that the guest's kernel has given an interface.
@@ -62,44 +39,20 @@ impl<'a> Nics<'a> {
         if interface == LOOPBACK {
             return Ok(LOOPBACK);
         }
-        let device = self.device(interface)?;
-        let folder = self.path(&format!("bus/platform/devices/{device}"));
+        let slot = self.slot(interface)?;
         let read = || -> io::Result<Option<u32>> {
-            let Some(virtio) = child(&folder, "virtio")? else { return Ok(None) };
-            let Some(netdev) = child(&virtio.join("net"), "")? else { return Ok(None) };
+            let Some(netdev) = self.slots.device(slot, "net")? else { return Ok(None) };
             Ok(fs::read_to_string(netdev.join("ifindex"))?.trim_end().parse().ok())
         };
+        let name = || slots::name(slot);
         read()
-            .or_internal(|| format!("look for the interface of {device}"))?
-            .ok_or_else(|| unexpected(format!("the NIC {device} has no interface; is it in its slot?")))
+            .or_internal(|| format!("look for the interface of {}", name()))?
+            .ok_or_else(|| unexpected(format!("the NIC {} has no interface; is it in its slot?", name())))
     }
 
-    fn device(&self, interface: u32) -> Result<String> {
-        let nic = self.slots.iter().find(|nic| nic.interface == interface);
-        let nic = nic.ok_or_else(|| unexpected(format!("no slot is given for the interface {interface}")))?;
-        Ok(format!("virtio-mmio.{}", nic.slot))
+    fn slot(&self, interface: u32) -> Result<u8> {
+        let nic = self.nics.iter().find(|nic| nic.interface == interface);
+        nic.map(|nic| nic.slot)
+            .ok_or_else(|| unexpected(format!("no slot is given for the interface {interface}")))
     }
-
-    fn tell_driver(&self, file: &str, device: &str) -> io::Result<()> {
-        fs::write(self.path(DRIVER).join(file), device)
-    }
-
-    fn path(&self, relative: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}/{relative}", self.sysfs.as_raw_fd()))
-    }
-}
-
-/// The first entry of a folder whose name begins so.
-fn child(folder: &PathBuf, prefix: &str) -> io::Result<Option<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(prefix) {
-            return Ok(Some(entry.path()));
-        }
-    }
-    Ok(None)
 }

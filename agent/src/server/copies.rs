@@ -22,7 +22,7 @@ impl Server {
         if init.exec.is_some() || container.copies.is_empty() || container.copies.due.is_some() {
             return;
         }
-        let watched = timer().and_then(|timer| {
+        let watched = timer(LATER).and_then(|timer| {
             let token = self.poller.add(&timer, |_| Target::Copies(init.clone()))?;
             Ok((timer, token))
         });
@@ -48,11 +48,12 @@ impl Server {
     }
 }
 
-fn timer() -> Result<TimerFd> {
+/// Fires once.
+pub(super) fn timer(after: Duration) -> Result<TimerFd> {
     TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
         .and_then(|timer| {
             timer
-                .set(Expiration::OneShot(TimeSpec::from_duration(LATER)), TimerSetTimeFlags::empty())
+                .set(Expiration::OneShot(TimeSpec::from_duration(after)), TimerSetTimeFlags::empty())
                 .map(|()| timer)
         })
         .or_internal(|| "set a timer".to_owned())

@@ -12,6 +12,7 @@ use crate::{
     cgroup::Cgroup,
     container::{Audience, Container},
     copies::Copies,
+    disks::Disks,
     error::{AgentError, ErrorKind, Result, error},
     init::{self, Joined},
     poller::Token,
@@ -20,7 +21,11 @@ use crate::{
 
 impl Server {
     /// Begins to build a container.
-    pub(super) fn create(&mut self, reply_to: Token, spec: container::Container) -> Result<Option<Response>> {
+    pub(super) fn create(
+        &mut self,
+        reply_to: Token,
+        mut spec: container::Container,
+    ) -> Result<Option<Response>> {
         if self.containers.contains_key(&spec.id) {
             return Err(error(
                 ErrorKind::Exists,
@@ -34,6 +39,7 @@ impl Server {
             ));
         }
         let joined = self.joined_namespaces(&spec.namespaces)?;
+        let disks = Disks::attach(&mut spec)?;
         let copies = Copies::make(&spec.mounts);
         let cgroup = Cgroup::create(&spec.cgroup)?;
         let given = spec.cgroup_owner.map_or(Ok(()), |owner| cgroup.give_to(owner));
@@ -57,6 +63,7 @@ impl Server {
             memory_policy: spec.memory_policy,
             frozen: false,
             freezing: None,
+            disks,
             copies,
             audience: Audience::default(),
             removal: None,

@@ -57,7 +57,7 @@ impl Server {
         let Some(container) = self.containers.get(id) else { return };
         let mut processes = self.processes.iter().filter(|(process, _)| process.container == id);
         let reaped = processes.all(|(_, process)| process.exit().is_some());
-        if container.removal.is_none() || !reaped || !container.cgroup.remove() {
+        if container.removal.is_none() || !reaped || !container.cgroup.remove() || !self.disks_are_free(id) {
             return;
         }
         let Some(container) = self.containers.remove(id) else { return };
@@ -72,9 +72,11 @@ impl Server {
             }
         }
         self.dismiss_all(container.audience);
-        if let Some((_, token)) = container.copies.due {
-            self.poller.forget(token);
+        for (_, token) in container.copies.due.iter().chain(&container.disks.due) {
+            self.poller.forget(*token);
         }
+        // The host may take them away when it hears of the end.
+        drop(container.disks);
         if let Some(removal) = container.removal {
             if let Some((_, token)) = removal.events {
                 self.poller.forget(token);

@@ -24,6 +24,7 @@ mod connections;
 mod copies;
 mod create;
 mod delete;
+mod disks;
 mod events;
 mod exec;
 mod forward;
@@ -64,6 +65,8 @@ enum Target {
     Memory(Rc<ProcessId>),
     /// A forwarded connection has bytes, or room for some.
     Forward(Token),
+    /// It is time to see whether the disks of this init's container are free.
+    Disks(Rc<ProcessId>),
     /// It is time to follow what has changed on the host.
     Copies(Rc<ProcessId>),
 }
@@ -125,6 +128,7 @@ impl Server {
             }
             Target::Memory(id) => self.report_oom(&id.container),
             Target::Forward(token) => self.run_forward(token),
+            Target::Disks(id) => self.look_at_disks(&id),
             Target::Copies(id) => self.refresh_copies(&id.container),
         }
     }

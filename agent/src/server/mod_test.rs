@@ -150,6 +150,7 @@ impl Guest {
             memory_policy: None,
             frozen: false,
             freezing: None,
+            disks: crate::disks::Disks::default(),
             copies: crate::copies::Copies::default(),
             audience: Audience::default(),
             removal: None,

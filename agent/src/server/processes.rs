@@ -89,6 +89,11 @@ impl Server {
     pub(super) fn report_exit(&mut self, id: &Rc<ProcessId>) {
         let Some(process) = self.processes.get_mut(id) else { return };
         let (Some(status), Some(token)) = (process.unreported_exit(), process.connection) else { return };
+        // With the report of the last end the VM may go.
+        if id.exec.is_none() && !self.disks_are_free(&id.container) {
+            return;
+        }
+        let Some(process) = self.processes.get_mut(id) else { return };
         process.reported = true;
         if let Some(connection) = self.connections.get_mut(&token) {
             // A connection that cannot be written to reports its end to the loop.

@@ -113,6 +113,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         guest_mib: None,
         sandbox: None,
         volumes: Vec::new(),
+        disks: Vec::new(),
         namespaces: Vec::new(),
         network: None,
     }

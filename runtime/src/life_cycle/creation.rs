@@ -11,6 +11,7 @@ use stockade_protocol::container::{Container, Namespace};
 use stockade_protocol::vmm::Stage;
 
 use super::create::{Created, Place, Request};
+use super::disks;
 use super::network;
 use super::passed::Passed;
 use super::remove;
@@ -21,6 +22,7 @@ use crate::hooks;
 use crate::host::cgroup::{self, Cgroup};
 use crate::host::scope::Placeholder;
 use crate::log;
+use crate::lower::disks::Disk;
 use crate::lower::{Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
 use crate::machine::{Machine, Shared, Vm};
 use crate::metrics::{Metrics, Subject};
@@ -88,7 +90,7 @@ impl<'a> Creation<'a> {
             lowered.container.seccomp.push(profile.compile().context(CONFIG)?);
         }
         self.share(&lowered.trees, lowered.volumes.as_deref())?;
-        self.build_in_guest(lowered.container)?;
+        self.build_in_guest(lowered.container, lowered.disks)?;
         if let (Some(socket), Some(pty)) = (self.request.console_socket, &pty) {
             terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
         }
@@ -246,8 +248,9 @@ impl<'a> Creation<'a> {
     }
 
     /// Has the agent build the container, and connects the relay to its init.
-    fn build_in_guest(&mut self, container: Container) -> anyhow::Result<()> {
-        let folder = self.folder.as_ref().context(NOT_MADE)?.as_fd();
+    fn build_in_guest(&mut self, mut container: Container, disks: Vec<Disk>) -> anyhow::Result<()> {
+        let state = self.folder.as_ref().context(NOT_MADE)?;
+        let folder = state.as_fd();
         let relay = self.relay.as_ref().context(NOT_MADE)?;
         let vm = self.vm.as_mut().context(NOT_MADE)?;
         let id = self.request.id.as_str();
@@ -262,6 +265,13 @@ impl<'a> Creation<'a> {
         if let Some(pending) = self.network.take() {
             let vmm = vm.control().context("cannot reach the VMM")?;
             network::hand_over(&mut self.record, pending, vmm, &mut control, vm)?;
+        }
+        if !disks.is_empty() {
+            let mut vmm = vm.control().context("cannot reach the VMM")?;
+            disks::add(disks, &mut container, &mut vmm, |slot| {
+                self.record.disks.push(slot);
+                state.write(&self.record)
+            })?;
         }
         let asked = tsc::now();
         let warnings = control.create(container, vm)?;

@@ -11,6 +11,7 @@
 
 mod create;
 mod creation;
+mod disks;
 mod exec;
 mod foreground;
 mod network;

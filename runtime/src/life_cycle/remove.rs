@@ -124,9 +124,14 @@ fn leave(folder: &Folder, sandbox: &str, member: &Record) -> anyhow::Result<()> 
         Err(_) if vmm.wait_end(Duration::ZERO) => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("in the VM of sandbox {sandbox:?}")),
     }
-    let unshared = Control::connect(folder.as_fd())
-        .map_err(anyhow::Error::from)
-        .and_then(|mut control| Ok(control.remove_share(member.share())?));
+    let unshared = Control::connect(folder.as_fd()).map_err(anyhow::Error::from).and_then(|mut control| {
+        for slot in &member.disks {
+            if let Err(error) = control.remove_device(*slot) {
+                tracing::warn!("the VM keeps a disk of the container until it ends: {error}");
+            }
+        }
+        Ok(control.remove_share(member.share())?)
+    });
     if let Err(error) = unshared {
         // It had not been shared yet, or the VM is gone meanwhile.
         tracing::debug!("{error:#}");

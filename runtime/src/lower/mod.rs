@@ -7,6 +7,7 @@ mod block_io;
 mod capabilities;
 mod cgroup;
 mod devices;
+pub mod disks;
 mod hooks;
 mod host_namespaces;
 mod host_only;
@@ -63,6 +64,8 @@ pub struct Lowered {
     pub volumes: Option<String>,
     /// The names there of those that the container writes to.
     pub written: Vec<String>,
+    /// What becomes disks of the VM. The container knows them by their places in this list until they have slots.
+    pub disks: Vec<disks::Disk>,
     /// `linux.seccomp`, which is compiled into the container's `seccomp` while the VM boots.
     pub seccomp: Option<seccomp::Profile>,
     /// `hooks`. Those of the container go into its `start_hooks` when its state is known.
@@ -144,7 +147,12 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
     let own = PodVolumes { folder: folder.to_owned(), ..PodVolumes::default() };
     // Hooks may have mounts made below the sources, for this container alone.
     let pod = Some(peers.volumes.as_ref().unwrap_or(&own)).filter(|_| !hooks.has_create());
-    let (mounts, sources) = mounts::lower(bundle, folder, pod, id_mappings.as_ref(), &mut warnings)?;
+    let mut disks = disks::Disks::default();
+    let (mounts, sources) =
+        mounts::lower(bundle, folder, pod, id_mappings.as_ref(), &mut disks, &mut warnings)?;
+    let mut devices = devices::nodes(linux)?;
+    let mut guest_cgroup = limits.guest;
+    disks.take_devices(&mut devices, &mut guest_cgroup.devices, &mut warnings)?;
     let (hostname, domainname) = names(spec)?;
     if namespaces.uts == Namespace::Guest && (hostname.is_some() || domainname.is_some()) {
         // Without a `uts` entry they would be the runtime's: here the guest's, which is this container's alone.
@@ -184,8 +192,8 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
             time_offsets,
             hostname,
             domainname,
-            devices: devices::nodes(linux)?,
-            cgroup: limits.guest,
+            devices,
+            cgroup: guest_cgroup,
             cgroup_owner,
             sysctl: sysctl(linux)?,
             masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
@@ -199,6 +207,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
         trees,
         volumes: pod.map(|pod| pod.folder.clone()),
         written,
+        disks: disks.list,
         seccomp: seccomp::Profile::check(linux)?,
         hooks,
         cgroup: HostCgroup {

@@ -8,6 +8,7 @@ use std::fs;
 use oci_spec::runtime::{Linux, Mount as Spec};
 use stockade_protocol::container::{IdMappings, Mount, MountSource};
 
+use super::disks::{self, Disks};
 use super::mount_options::{Options, propagation};
 use super::{IdMap, Tree, absolute, share_path, swapped, user_namespace, volumes};
 use crate::bundle::{Bundle, SpecError};
@@ -25,13 +26,14 @@ pub fn lower(
     folder: &str,
     pod: Option<&PodVolumes>,
     container: Option<&IdMappings>,
+    disks: &mut Disks,
     warnings: &mut Vec<String>,
 ) -> Result<(Vec<Mount>, Vec<Tree>), SpecError> {
     let mut mounts = Vec::new();
     let mut trees: Vec<Tree> = Vec::new();
     for (index, spec) in bundle.spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
         let property = format!("mounts[{index}]");
-        let options = Options::parse(spec.options().iter().flatten());
+        let mut options = Options::parse(spec.options().iter().flatten());
         if let Some(option) = &options.refused {
             let problem =
                 format!("{option:?} is not understood: use uidMappings and gidMappings of the mount");
@@ -51,6 +53,13 @@ pub fn lower(
         if id_map.is_some() && !is_bind {
             let problem = "only a bind mount can be ID-mapped";
             return Err(SpecError::new(format!("{property}.options"), problem));
+        }
+        let readonly = options.flags & libc::MS_RDONLY != 0;
+        let host = spec.source().as_ref().map(|source| bundle.path.join(source));
+        if is_bind && let Some(device) = host.as_deref().filter(|source| disks::is_block_device(source)) {
+            let path = absolute(spec.destination(), &format!("{property}.destination"))?;
+            disks.add_node(device, path, readonly, &format!("{property}.source"))?;
+            continue;
         }
         let name = format!("m{}", trees.len());
         let share = MountSource::Share(share_path(folder, &name));
@@ -88,6 +97,13 @@ pub fn lower(
         } else if fstype == OVERLAY {
             trees.push(overlay(bundle, &options, name, &property));
             share
+        } else if !fstype.is_empty()
+            && let Some(image) = spec.source().as_deref().filter(|source| disks::is_image(source))
+        {
+            // Which is how it gets a device at all.
+            options.data.retain(|option| option != "loop");
+            let slot = disks.add(image, readonly, &format!("{property}.source"))?;
+            MountSource::Disk { slot, fstype: fstype.to_owned() }
         } else {
             file_system(spec, &property)?
         };

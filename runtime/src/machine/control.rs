@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::frame::{self, FrameError};
-use stockade_protocol::vmm::{Figures, Nic, Request, Response, ThreadTime};
+use stockade_protocol::vmm::{Disk, Figures, Nic, Request, Response, ThreadTime};
 
 use crate::state::CONTROL_SOCKET;
 use crate::sys::descriptors;
@@ -125,6 +125,17 @@ impl Control {
     /// [`ControlError`].
     pub fn add_nic(&mut self, nic: Nic, taps: &[OwnedFd]) -> Result<u8, ControlError> {
         match self.ask_with(&Request::AddNic(nic), taps)? {
+            Response::Slot(slot) => Ok(slot),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+
+    /// Puts a disk on this file or block device into a free slot; returns the slot.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn add_disk(&mut self, disk: Disk, backing: OwnedFd) -> Result<u8, ControlError> {
+        match self.ask_with(&Request::AddDisk(disk), &[backing])? {
             Response::Slot(slot) => Ok(slot),
             _ => Err(ControlError::Unexpected),
         }

@@ -1,0 +1,165 @@
+//! Disks of a container: block devices of the VM, in spare slots, which the container has as device nodes or as mounts.
+//!
+//! The host names a disk by its slot. Here its driver is bound, and what the container is built from gets the numbers that
+//! the guest's kernel has given it. When the container goes, the driver lets go of the disk, but not before the file system
+//! on it is unmounted: the kernel does that a moment after the last process of the mount namespace has ended.
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        stat::{Mode, SFlag, makedev, mknod},
+        timerfd::TimerFd,
+    },
+};
+use stockade_protocol::container::{Container, DeviceKind, MountSource};
+
+use crate::{
+    error::{Context, ErrorKind, Result, error},
+    poller::Token,
+    slots::{self, Slots},
+};
+
+/// Where the agent has a node for each disk, named by its slot.
+pub const FOLDER: &str = "/run/disks";
+
+/// How often it is looked whether a file system is unmounted, before it is given up: some seconds.
+const MOST_LOOKS: u32 = 250;
+
+/// One container's disks, which go with it.
+#[derive(Debug, Default)]
+pub struct Disks {
+    slots: Vec<u8>,
+    looks: u32,
+    /// Set while it waits for the next look.
+    pub due: Option<(TimerFd, Token)>,
+}
+
+impl Disks {
+    /// Binds the drivers of all disks that a container has, and puts what they are in the guest in their place.
+    pub fn attach(spec: &mut Container) -> Result<Self> {
+        let mut disks = Self::default();
+        let of_devices = spec.devices.iter().filter(|device| device.kind == DeviceKind::Disk);
+        let of_mounts = spec.mounts.iter().filter_map(|mount| match mount.source {
+            MountSource::Disk { slot, .. } => Some(slot),
+            _ => None,
+        });
+        let mut wanted = of_devices.map(|device| slot(device.major)).collect::<Result<Vec<u8>>>()?;
+        wanted.extend(of_mounts);
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
+            return Ok(disks);
+        }
+        let bus = Slots::open()?;
+        let mut numbers = Vec::new();
+        for slot in wanted {
+            // Before it is bound, so that it is let go of whatever fails.
+            disks.slots.push(slot);
+            bus.bind(slot)?;
+            let number = number(&bus, slot)?;
+            make_node(slot, number)?;
+            numbers.push((u32::from(slot), number));
+        }
+        let find = |slot: u32| numbers.iter().find(|(known, _)| *known == slot).map(|(_, number)| *number);
+        for device in spec.devices.iter_mut().filter(|device| device.kind == DeviceKind::Disk) {
+            if let Some((major, minor)) = find(device.major) {
+                (device.kind, device.major, device.minor) = (DeviceKind::Block, major, minor);
+            }
+        }
+        for rule in spec.cgroup.devices.iter_mut().filter(|rule| rule.kind == Some(DeviceKind::Disk)) {
+            if let Some((major, minor)) = rule.major.and_then(find) {
+                (rule.kind, rule.major, rule.minor) = (Some(DeviceKind::Block), Some(major), Some(minor));
+            }
+        }
+        for mount in &mut spec.mounts {
+            if let MountSource::Disk { slot, fstype } = &mount.source {
+                let source = node(*slot).display().to_string();
+                mount.source = MountSource::FileSystem { fstype: fstype.clone(), source };
+            }
+        }
+        Ok(disks)
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether no file system on them is mounted any more, or it has been waited long enough for that.
+    pub fn are_free(&mut self) -> bool {
+        let is_busy = self.looks < MOST_LOOKS && self.slots.iter().any(|slot| is_busy(&node(*slot)));
+        self.looks = if is_busy { self.looks + 1 } else { 0 };
+        !is_busy
+    }
+
+    /// Writes what is only in memory to the disks.
+    pub fn flush(&self) {
+        if !self.is_empty() {
+            nix::unistd::sync();
+        }
+    }
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        if self.slots.is_empty() {
+            return;
+        }
+        self.flush();
+        let unbound = Slots::open().and_then(|bus| self.slots.iter().try_for_each(|slot| bus.unbind(*slot)));
+        if let Err(error) = unbound {
+            eprintln!("stockade-agent: {}", error.message);
+        }
+        for slot in &self.slots {
+            // One that could not be made is not there.
+            let _ = fs::remove_file(node(*slot));
+        }
+    }
+}
+
+fn slot(number: u32) -> Result<u8> {
+    u8::try_from(number).map_err(|_| error(ErrorKind::Spec, format!("{number} is no slot of a disk")))
+}
+
+fn node(slot: u8) -> PathBuf {
+    Path::new(FOLDER).join(slot.to_string())
+}
+
+/// The numbers that the guest's kernel has given to the disk in a slot.
+fn number(bus: &Slots, slot: u8) -> Result<(u32, u32)> {
+    let read = || -> io::Result<Option<(u32, u32)>> {
+        let Some(disk) = bus.device(slot, "block")? else { return Ok(None) };
+        let text = fs::read_to_string(disk.join("dev"))?;
+        let numbers = text.trim_end().split_once(':');
+        Ok(numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?))))
+    };
+    let name = || slots::name(slot);
+    read().or_internal(|| format!("look for the disk of {}", name()))?.ok_or_else(|| {
+        error(ErrorKind::Internal, format!("there is no disk in {}; is it in its slot?", name()))
+    })
+}
+
+fn make_node(slot: u8, (major, minor): (u32, u32)) -> Result<()> {
+    let path = node(slot);
+    let make = || -> Result<(), Errno> {
+        match nix::unistd::mkdir(FOLDER, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) => {}
+            made => made?,
+        }
+        let _ = fs::remove_file(&path);
+        mknod(&path, SFlag::S_IFBLK, Mode::S_IRUSR | Mode::S_IWUSR, makedev(major.into(), minor.into()))
+    };
+    make().or_internal(|| format!("make {}", path.display()))
+}
+
+/// Whether the kernel has a claim on a block device, as it has while a file system on it is mounted.
+fn is_busy(node: &Path) -> bool {
+    let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(node);
+    opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+}

@@ -1,0 +1,181 @@
+//! Block devices and disk images of the host that become disks of the VM: in `linux.devices`, as bind mounts of a device node,
+//! or as mounts of the file system on one.
+//!
+//! Of `linux.devices` only those are handed over that a rule of `linux.resources.devices` allows by their numbers, which is
+//! what engines write for a device that was asked for. What a privileged container is given besides, every device of the
+//! host, stays a node without a device: it would be the host's own disks.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
+use stockade_protocol::container::{Device, DeviceKind, DeviceRule};
+
+use crate::bundle::SpecError;
+
+/// Disks of one container: their places in this list stand for their slots until they have some.
+pub const MOST: usize = 64;
+
+/// A disk that the VM is to have.
+#[derive(Debug)]
+pub struct Disk {
+    /// JSON path of what asks for it.
+    pub property: String,
+    /// The device or the image.
+    pub file: File,
+    /// The guest cannot write to it.
+    pub readonly: bool,
+}
+
+/// What of a container are disks.
+#[derive(Debug, Default)]
+pub struct Disks {
+    /// In the order of their numbers.
+    pub list: Vec<Disk>,
+    /// Nodes that bind mounts ask for.
+    pub nodes: Vec<Device>,
+}
+
+impl Disks {
+    /// Opens one; returns its number.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or somebody else uses it and one of both would write.
+    pub fn add(&mut self, path: &Path, readonly: bool, property: &str) -> Result<u8, SpecError> {
+        let number = u8::try_from(self.list.len()).ok().filter(|number| usize::from(*number) < MOST);
+        let number = number
+            .ok_or_else(|| SpecError::new(property, format!("a container can have {MOST} disks at most")))?;
+        let file = open(path, readonly)
+            .map_err(|problem| SpecError::new(property, format!("{}: {problem}", path.display())))?;
+        self.list.push(Disk { property: property.to_owned(), file, readonly });
+        Ok(number)
+    }
+
+    /// A device node of the host that is bind-mounted.
+    ///
+    /// # Errors
+    /// As [`Disks::add`].
+    pub fn add_node(
+        &mut self,
+        source: &Path,
+        path: String,
+        readonly: bool,
+        property: &str,
+    ) -> Result<(), SpecError> {
+        let number = self.add(source, readonly, property)?;
+        let found = fs::metadata(source).map_err(|cause| SpecError::new(property, cause.to_string()))?;
+        self.nodes.push(Device {
+            path,
+            kind: DeviceKind::Disk,
+            major: number.into(),
+            minor: 0,
+            mode: found.mode() & 0o7777,
+            uid: found.uid(),
+            gid: found.gid(),
+        });
+        Ok(())
+    }
+
+    /// Makes disks of the block devices in `linux.devices` that are meant, and gives the container's rules their numbers.
+    ///
+    /// # Errors
+    /// As [`Disks::add`].
+    pub fn take_devices(
+        &mut self,
+        devices: &mut Vec<Device>,
+        rules: &mut Vec<DeviceRule>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), SpecError> {
+        for (index, device) in devices.iter_mut().enumerate() {
+            if device.kind != DeviceKind::Block {
+                continue;
+            }
+            let property = format!("linux.devices[{index}]");
+            let numbers = (device.major, device.minor);
+            let is_named = |rule: &DeviceRule| {
+                rule.kind == Some(DeviceKind::Block)
+                    && (rule.major, rule.minor) == (Some(numbers.0), Some(numbers.1))
+            };
+            let allowed: Vec<&DeviceRule> =
+                rules.iter().filter(|rule| rule.allow && is_named(rule)).collect();
+            let path = (!allowed.is_empty()).then(|| node_of(numbers)).flatten();
+            let Some(path) = path else {
+                warnings.push(format!(
+                    "{property}: {} is a node without a device in the VM: no rule of linux.resources.devices allows block \
+                     device {}:{} by its numbers, or the host has none",
+                    device.path, numbers.0, numbers.1
+                ));
+                continue;
+            };
+            let readonly = !allowed.iter().any(|rule| rule.write);
+            let number = u32::from(self.add(&path, readonly, &property)?);
+            (device.kind, device.major, device.minor) = (DeviceKind::Disk, number, 0);
+            for rule in rules.iter_mut().filter(|rule| is_named(rule)) {
+                (rule.kind, rule.major, rule.minor) = (Some(DeviceKind::Disk), Some(number), Some(0));
+            }
+        }
+        devices.extend(self.nodes.iter().cloned());
+        // Without any rule all is allowed.
+        if !rules.is_empty() {
+            rules.extend(self.nodes.iter().map(|node| DeviceRule {
+                allow: true,
+                kind: Some(DeviceKind::Disk),
+                major: Some(node.major),
+                minor: Some(0),
+                read: true,
+                write: true,
+                mknod: true,
+            }));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the host has a block device there.
+pub fn is_block_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
+}
+
+/// Whether the host has something there that a file system can be on.
+pub fn is_image(path: &Path) -> bool {
+    path.is_absolute()
+        && fs::metadata(path).is_ok_and(|found| found.is_file() || found.file_type().is_block_device())
+}
+
+/// The node of a block device, by the name that the kernel has for it.
+fn node_of(numbers: (u32, u32)) -> Option<PathBuf> {
+    let uevent = fs::read_to_string(format!("/sys/dev/block/{}:{}/uevent", numbers.0, numbers.1)).ok()?;
+    let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    let path = Path::new("/dev").join(name);
+    let found = fs::metadata(&path).ok().filter(|found| found.file_type().is_block_device())?;
+    let is_it = (major(found.rdev()), minor(found.rdev())) == (numbers.0.into(), numbers.1.into());
+    is_it.then_some(path)
+}
+
+/// Opens a disk so that nobody else writes to it while it is used, and, if it is written to, nobody else uses it: for as long
+/// as the VMM has the descriptor. Two kernels that write to one file system destroy it.
+fn open(path: &Path, readonly: bool) -> Result<File, String> {
+    const IN_USE: &str = "it is in use, on the host or by another VM; two that write to it would destroy what is on it, so \
+                          that only read-only uses can be at the same time";
+    // For a block device without O_CREAT: whoever else has mounted or claimed it must not (open(2)).
+    let exclusive = if !readonly && is_block_device(path) { libc::O_EXCL } else { 0 };
+    let opened =
+        OpenOptions::new().read(true).write(!readonly).custom_flags(exclusive | libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|cause| {
+        if cause.raw_os_error() == Some(libc::EBUSY) { IN_USE.to_owned() } else { cause.to_string() }
+    })?;
+    let locked = if readonly { file.try_lock_shared() } else { file.try_lock() };
+    match locked {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(IN_USE.to_owned()),
+        // A file system without locks.
+        Err(TryLockError::Error(cause)) if cause.kind() == io::ErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(cause)) => Err(cause.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[path = "disks_test.rs"]
+mod tests;
