@@ -8,7 +8,7 @@
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write as _};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::Context;
@@ -21,6 +21,9 @@ use crate::cli::{Globals, LogFormat, LogLevel};
 use crate::table::printable;
 
 static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Which container and sandbox the lines are about: several pods may share a log file.
+static SUBJECT: Mutex<Option<(String, String)>> = Mutex::new(None);
 
 /// Where lines go, and which.
 struct Log {
@@ -53,6 +56,12 @@ pub fn start(globals: &Globals) -> anyhow::Result<()> {
     };
     let log = LOG.get_or_init(|| Log { file, format: globals.log_format, most_verbose });
     Ok(tracing::subscriber::set_global_default(Lines(log))?)
+}
+
+/// From here on, lines in a log file are about this container.
+pub fn about(container: &str, sandbox: Option<&str>) {
+    let sandbox = sandbox.unwrap_or(container).to_owned();
+    *SUBJECT.lock().unwrap_or_else(PoisonError::into_inner) = Some((container.to_owned(), sandbox));
 }
 
 /// Whether debug lines are logged: what only they need is not computed otherwise.
@@ -91,6 +100,13 @@ fn one_line(text: &str) -> String {
 impl Log {
     fn write(&self, level: &str, message: &str, fields: &Map<String, Value>) {
         let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
+        let mut fields = fields.clone();
+        let subject = SUBJECT.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let (Some((container, sandbox)), Some(_)) = (subject, &self.file) {
+            fields.insert("container".to_owned(), container.into());
+            fields.insert("sandbox".to_owned(), sandbox.into());
+        }
+        let fields = &fields;
         let mut line = match (&self.file, self.format) {
             (None, _) => format!("stockade: {level}: {message}{}", Pairs(fields)),
             (Some(_), LogFormat::Text) => {

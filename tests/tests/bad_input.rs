@@ -111,6 +111,8 @@ fn errors_go_to_the_log_in_the_format_asked_for() {
     assert_eq!(line["level"], "error");
     assert!(line["msg"].as_str().expect("msg").contains("executable file not found in $PATH"));
     assert!(line["time"].as_str().expect("time").contains('T'));
+    // Pods may share a file.
+    assert_eq!((&line["container"], &line["sandbox"]), (&"logged".into(), &"logged".into()));
 }
 
 /// Runs in a mount namespace of its own where `file` stands at /dev/kvm.

@@ -112,10 +112,18 @@ fn events_come_as_they_happen_and_end_with_the_container() {
     assert_eq!(first["id"], "greedy");
     assert_eq!(first["data"]["memory"]["event_count"]["oom_kill"], Value::Null);
     // What goes over the limit is killed, and the shell goes on.
-    shell.ask("dd if=/dev/zero of=/dev/shm/file bs=1M count=60 2>/dev/null; rm /dev/shm/file");
+    let said =
+        shell.ask("dd if=/dev/zero of=/dev/shm/file bs=1M count=60 2>/dev/null; echo $?; rm /dev/shm/file");
+    assert_eq!(said, "137\n");
     assert_eq!(events.next_of("oom"), json!({ "type": "oom", "id": "greedy" }));
     let later = events.next_of("stats");
     assert_eq!(later["data"]["memory"]["event_count"]["oom_kill"], 1, "{later}");
+
+    // An exec ends as a process of the container's does.
+    let args = ["exec", "greedy", "dd", "if=/dev/zero", "of=/dev/shm/file", "bs=1M", "count=60"];
+    assert_eq!(stockade.run(&args).status, 137);
+    assert_eq!(events.next_of("oom"), json!({ "type": "oom", "id": "greedy" }));
+    shell.ask("rm /dev/shm/file");
 
     // A second one, which is never to print statistics, and one whose reader leaves.
     let quiet = Events::start(&stockade, "greedy", "1h");

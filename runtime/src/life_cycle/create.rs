@@ -12,6 +12,7 @@ use crate::cli::Globals;
 use crate::config::Config;
 use crate::container_id::ContainerId;
 use crate::hooks::Hooks;
+use crate::log;
 use crate::lower;
 use crate::machine::{Launch, Vm};
 use crate::relay::Relay;
@@ -69,6 +70,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let peers = Peers::find(&root, &bundle.spec)?;
     // Before the namespaces are looked at, which a sandbox that has ended has no more.
     let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;
+    log::about(request.id.as_str(), peers.sandbox.as_ref().map(ContainerId::as_str));
     let record = record(&bundle, request.id);
     let mut lowered =
         lower::lower(&bundle, request.id, record.share(), &peers).context(crate::bundle::CONFIG)?;

@@ -12,6 +12,7 @@ use crate::agent::{ClientError, Connection, Visitor};
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::hooks;
+use crate::log;
 use crate::machine::Control;
 use crate::shares;
 use crate::state::{Folder, Record, Root};
@@ -89,6 +90,7 @@ fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
 /// # Errors
 /// What could not be removed.
 pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
+    log::about(&record.id, record.sandbox.as_deref());
     let namespace = network::namespace_to_leave(record);
     end(record.relay).context("the container's stand-in on the host")?;
     if let Some(sandbox) = &record.sandbox {

@@ -10,6 +10,7 @@ use crate::agent::{ClientError, Connection, Visitor};
 use crate::cli::Globals;
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
+use crate::log;
 use crate::state::{Folder, Record, Root};
 use crate::sys::process::{Pidfd, ProcessRef};
 
@@ -50,7 +51,10 @@ impl Visit {
 
     fn new(id: ContainerId, folder: Folder) -> anyhow::Result<Self> {
         match folder.read()? {
-            Some(record) => Ok(Self { id, folder, record }),
+            Some(record) => {
+                log::about(id.as_str(), record.sandbox.as_deref());
+                Ok(Self { id, folder, record })
+            }
             // Its creator died before it had made anything.
             None => Err(ContainerError::DoesNotExist(id.to_string()).into()),
         }
