@@ -24,6 +24,7 @@ use crate::network::Network;
 use crate::replacement::Replacement;
 use crate::sandbox::KnownNamespace;
 use crate::sys::process::ProcessRef;
+use crate::sys::user_namespace;
 
 const FILE: &str = "state.json";
 /// A record that is being written.
@@ -221,9 +222,12 @@ impl Root {
     }
 }
 
+/// Below /run for root; for other users, who may be root in a user namespace of theirs, in the folder that is theirs.
 fn default_root() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) if !nix::unistd::geteuid().is_root() => Path::new(&dir).join("stockade"),
+        Some(dir) if !nix::unistd::geteuid().is_root() || user_namespace::is_inner() => {
+            Path::new(&dir).join("stockade")
+        }
         _ => PathBuf::from("/run/stockade"),
     }
 }

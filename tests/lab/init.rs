@@ -72,7 +72,10 @@ fn run_machine() -> Result<()> {
     }
     mount_at(CHECKOUT_TAG, &job.checkout, "virtiofs", "")?;
     loopback_up()?;
-    fs::set_permissions("/dev/kvm", fs::Permissions::from_mode(0o666)).context("/dev/kvm")?;
+    // As udev leaves them.
+    for device in ["/dev/kvm", "/dev/net/tun"] {
+        fs::set_permissions(device, fs::Permissions::from_mode(0o666)).context(device)?;
+    }
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward")?;
     sethostname("lab")?;
     if job.systemd {

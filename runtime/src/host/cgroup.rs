@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 use super::scope::{self, Placeholder, Scope, ScopeError};
@@ -101,6 +102,12 @@ impl Cgroup {
             path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
         made.reverse();
         Ok(Self { path, made, scope: None })
+    }
+
+    /// Whether this process may write where the first folder is to be made.
+    pub fn may_be_made(&self) -> bool {
+        let there = self.path.ancestors().find(|folder| folder.exists());
+        there.is_some_and(|folder| access(folder, AccessFlags::W_OK).is_ok())
     }
 
     /// As [`plan`](Self::plan), for a scope of systemd's.

@@ -333,7 +333,17 @@ fn plan_cgroup(request: &Request<'_>, lowered: &Lowered) -> anyhow::Result<Optio
     let path = &lowered.cgroup.path;
     Ok(match request.globals.cgroup_driver() {
         CgroupDriver::Disabled => None,
-        CgroupDriver::Cgroupfs => Some(Cgroup::plan(path, &format!("stockade-{}", request.id))?),
+        CgroupDriver::Cgroupfs => {
+            let planned = Cgroup::plan(path, &format!("stockade-{}", request.id))?;
+            if path.as_os_str().is_empty() && user_namespace::is_inner() && !planned.may_be_made() {
+                tracing::warn!(
+                    "no cgroup of its own on the host: this user may not make {}; the container's limits hold in its VM",
+                    planned.path.display()
+                );
+                return Ok(None);
+            }
+            Some(planned)
+        }
         CgroupDriver::Systemd => Some(Cgroup::plan_scope(path, request.id.as_str())?),
     })
 }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
@@ -129,8 +130,12 @@ impl Namespaces<'_> {
         let own = File::open("/proc/self/ns/pid")?;
         setns(relay, CloneFlags::CLONE_NEWPID)?;
         let result = clone(self.new as u64);
-        setns(own, CloneFlags::CLONE_NEWPID)?;
-        result
+        match setns(own, CloneFlags::CLONE_NEWPID) {
+            // Root in a user namespace cannot go back to the host's: a later child of this command would be in the
+            // container's, and an exec has none.
+            Ok(()) | Err(Errno::EPERM) => result,
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -63,3 +63,9 @@ fn with_process<T>(
     child.kill();
     looked
 }
+
+/// Whether this process is in another user namespace than the host's first, which maps every ID to itself.
+pub fn is_inner() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}

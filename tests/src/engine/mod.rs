@@ -6,6 +6,7 @@ mod docker;
 mod image;
 mod node;
 mod podman;
+mod rootless;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -17,6 +18,7 @@ pub use docker::Docker;
 pub use image::{NGINX_PAGE, NGINX_SERVES};
 pub use node::{Node, RUNTIME_ROOT, WEB};
 pub use podman::Podman;
+pub use rootless::RootlessPodman;
 
 use crate::bundle::make_rootfs;
 use crate::cli::text;
