@@ -39,6 +39,16 @@ impl Podman {
         podman
     }
 
+    /// As [`new`](Self::new), for containers on podman's bridge.
+    pub fn with_network() -> Self {
+        let mut podman = Self::new();
+        // What netavark and podman leave with the first container of all, whatever the runtime.
+        podman.run(&["--runtime", "crun", "run", "--rm", "--network", "podman", IMAGE, "true"]).success();
+        podman.settle();
+        podman.before = Snapshot::take();
+        podman
+    }
+
     /// A podman command, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         self.command_with_cgroups("cgroupfs", args)
@@ -89,12 +99,16 @@ impl Podman {
     /// Fails the test if containers have left anything behind.
     #[track_caller]
     pub fn assert_clean(&self) {
-        // conmon may still be running podman's own cleanup, but then it ends.
+        self.settle();
+        self.before.assert_same_now();
+    }
+
+    /// Waits for conmon, which may still be running podman's own cleanup, but then ends.
+    fn settle(&self) {
         for name in ["conmon", "podman"] {
             host::pids_named(name).into_iter().for_each(host::wait_for_end);
         }
         self.unmount_storage();
-        self.before.assert_same_now();
     }
 
     /// Undoes the bind mount of the storage on itself that podman leaves, whatever the runtime.
