@@ -8,6 +8,7 @@ pub mod cli;
 pub mod compared;
 pub mod engine;
 pub mod host;
+pub mod killer;
 pub mod netns;
 pub mod shell;
 pub mod terminal;

@@ -5,12 +5,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::{Daemon, image};
 use crate::cli::{Outcome, built, text};
-use crate::host::Snapshot;
+use crate::host::{self, Snapshot};
 
 /// The image of busybox and nginx.
 pub const WEB: &str = "localhost/web:latest";
@@ -83,6 +84,44 @@ impl Node {
         ));
     }
 
+    /// Starts containerd again, which has been killed.
+    pub fn restart(&mut self) {
+        self.before.processes.remove(&self.pid());
+        self.daemon = None;
+        self.start();
+        self.before.processes.insert(self.pid(), "containerd".to_owned());
+    }
+
+    /// Removes the network namespaces that are left, with the addresses of their pods. containerd knows nothing of a
+    /// sandbox in whose making it was killed, and so they stay, whatever the runtime.
+    ///
+    /// # Panics
+    /// Where there is more in one than CNI plugins put there.
+    pub fn remove_forgotten_networks(&self) {
+        for entry in fs::read_dir("/run/netns").expect("folder").flatten() {
+            let enter = format!("--net={}", entry.path().display());
+            let run = |words: &[&str]| Outcome::of(Command::new("nsenter").arg(&enter).args(words), b"");
+            let links = run(&["ip", "-o", "link"]).success().stdout;
+            let names: Vec<_> = links.lines().filter_map(|line| line.split([':', '@']).nth(1)).collect();
+            assert!(names.iter().all(|name| [" lo", " eth0"].contains(name)), "{links}");
+            let filters = run(&["tc", "filter", "show", "dev", "eth0", "ingress"]).stdout;
+            assert_eq!(filters, "", "filters of eth0");
+            let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
+            fs::remove_file(entry.path()).expect("remove a namespace's file");
+        }
+        for address in self.addresses() {
+            fs::remove_file(self.path().join("ipam/pods").join(address)).expect("remove an address");
+        }
+    }
+
+    /// Removes the sockets of shims that were killed, which stay, whatever the runtime. No shim may run.
+    pub fn remove_forgotten_sockets(&self) {
+        assert_eq!(host::pids_named("containerd-shim"), [] as [i32; 0]);
+        for entry in fs::read_dir("/run/containerd/s").expect("folder").flatten() {
+            fs::remove_file(entry.path()).expect("remove a socket");
+        }
+    }
+
     /// The PID of containerd.
     pub fn pid(&self) -> i32 {
         self.daemon.as_ref().expect("containerd runs").pid()
@@ -117,15 +156,17 @@ impl Node {
     /// Fails the test if pods have left anything behind.
     #[track_caller]
     pub fn assert_clean(&self) {
-        let addresses: Vec<_> = fs::read_dir(self.path().join("ipam/pods"))
-            .into_iter()
-            .flatten()
-            .flatten()
+        assert_eq!(self.addresses(), [] as [String; 0], "addresses that pods had");
+        self.before.assert_same_now();
+    }
+
+    /// The addresses that pods have.
+    fn addresses(&self) -> Vec<String> {
+        let files = fs::read_dir(self.path().join("ipam/pods")).into_iter().flatten().flatten();
+        files
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .filter(|name| name.starts_with(|first: char| first.is_ascii_digit()))
-            .collect();
-        assert_eq!(addresses, [] as [String; 0], "addresses that pods had");
-        self.before.assert_same_now();
+            .collect()
     }
 
     fn ctr(&self, args: &[&str]) {
