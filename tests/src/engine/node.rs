@@ -98,16 +98,16 @@ impl Node {
     /// # Panics
     /// Where there is more in one than CNI plugins put there.
     pub fn remove_forgotten_networks(&self) {
-        for entry in fs::read_dir("/run/netns").expect("folder").flatten() {
-            let enter = format!("--net={}", entry.path().display());
+        for namespace in self.new_files("/run/netns") {
+            let enter = format!("--net={}", namespace.display());
             let run = |words: &[&str]| Outcome::of(Command::new("nsenter").arg(&enter).args(words), b"");
             let links = run(&["ip", "-o", "link"]).success().stdout;
             let names: Vec<_> = links.lines().filter_map(|line| line.split([':', '@']).nth(1)).collect();
             assert!(names.iter().all(|name| [" lo", " eth0"].contains(name)), "{links}");
             let filters = run(&["tc", "filter", "show", "dev", "eth0", "ingress"]).stdout;
             assert_eq!(filters, "", "filters of eth0");
-            let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
-            fs::remove_file(entry.path()).expect("remove a namespace's file");
+            let _ = umount2(&namespace, MntFlags::MNT_DETACH);
+            fs::remove_file(namespace).expect("remove a namespace's file");
         }
         for address in self.addresses() {
             fs::remove_file(self.path().join("ipam/pods").join(address)).expect("remove an address");
@@ -117,8 +117,8 @@ impl Node {
     /// Removes the sockets of shims that were killed, which stay, whatever the runtime. No shim may run.
     pub fn remove_forgotten_sockets(&self) {
         assert_eq!(host::pids_named("containerd-shim"), [] as [i32; 0]);
-        for entry in fs::read_dir("/run/containerd/s").expect("folder").flatten() {
-            fs::remove_file(entry.path()).expect("remove a socket");
+        for socket in self.new_files("/run/containerd/s") {
+            fs::remove_file(socket).expect("remove a socket");
         }
     }
 
@@ -158,6 +158,12 @@ impl Node {
     pub fn assert_clean(&self) {
         assert_eq!(self.addresses(), [] as [String; 0], "addresses that pods had");
         self.before.assert_same_now();
+    }
+
+    /// What a folder has now and had not before there were pods.
+    fn new_files(&self, folder: &str) -> Vec<PathBuf> {
+        let files = fs::read_dir(folder).expect("folder").flatten().map(|entry| entry.path());
+        files.filter(|file| !self.before.files.contains(text(file))).collect()
     }
 
     /// The addresses that pods have.
