@@ -36,12 +36,14 @@ pub mod fd {
 pub struct Config {
     /// Guest RAM, in MiB.
     pub memory_mib: u32,
-    /// vCPUs that boot.
+    /// CPUs that the guest can have: one of them boots.
     pub vcpus: u8,
     /// Guest context ID of the vsock device; at least 3.
     pub cid: u32,
     /// Appended to the VMM's own kernel command line.
     pub kernel_parameters: String,
+    /// The most RAM that the guest can be given later, in MiB; address space until then.
+    pub most_memory_mib: u32,
 }
 
 /// What the VMM reports. Sent in this order, each stage at most once; `Failed` or `Ended` is the last.
@@ -128,6 +130,15 @@ pub enum Request {
     },
     /// The CPU time of the VMM's threads.
     Threads,
+    /// Have the guest take memory into use, or give it back, until it has this much, or all that it has booted with. Answered
+    /// with Done when it has, which may be never: a guest gives back what it does not use. A later request takes the place
+    /// of one without an answer.
+    SetMemory {
+        /// All of the guest's RAM, in MiB.
+        mib: u32,
+    },
+    /// How much memory the guest has.
+    Memory,
 }
 
 /// A network device.
@@ -167,6 +178,11 @@ pub enum Response {
     Slot(u8),
     /// To Threads.
     Threads(Vec<ThreadTime>),
+    /// To Memory: all of the guest's RAM, in MiB.
+    Memory {
+        /// What the guest has in use.
+        mib: u32,
+    },
 }
 
 /// What one thread of the VMM has used.

@@ -276,8 +276,14 @@ fn processes() {
 #[test]
 fn vmm_messages() {
     golden(
-        vmm::Config { memory_mib: 128, vcpus: 1, cid: 3, kernel_parameters: "quiet".into() },
-        "0a00000080010103057175696574",
+        vmm::Config {
+            memory_mib: 128,
+            vcpus: 1,
+            cid: 3,
+            kernel_parameters: "quiet".into(),
+            most_memory_mib: 300,
+        },
+        "0c00000080010103057175696574ac02",
     );
     for (stage, expected) in [
         (vmm::Stage::Started, "020000000000"),
@@ -313,6 +319,9 @@ fn vmm_messages() {
     golden(vmm::Response::Console(vec![1, 2]), "0400000001020102");
     golden(vmm::Response::Figures(figures), "06000000020105020304");
     golden(vmm::Response::Error("no".into()), "0400000003026e6f");
+    golden(vmm::Request::SetMemory { mib: 300 }, "0300000008ac02");
+    golden(vmm::Request::Memory, "0100000009");
+    golden(vmm::Response::Memory { mib: 300 }, "0300000006ac02");
 }
 
 #[test]

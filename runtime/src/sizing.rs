@@ -1,7 +1,9 @@
 //! How much RAM a VM gets.
 //!
-//! The container's memory limit plus what the guest's kernel and agent need; without a limit the configured default; and
-//! never more than the nearest limit of the host's cgroups leaves after the VMM's own share.
+//! The memory limits of all its containers plus what the guest's kernel and agent need; at least the configured default
+//! where one has no limit; and never more than the nearest limit of the host's cgroups leaves after the VMM's own share.
+
+use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
 
@@ -31,27 +33,84 @@ pub struct TooLittle {
     limit_mib: u64,
 }
 
-/// Guest RAM, in MiB.
+/// What limits ask of a VM; without one, nothing is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demand {
+    /// Memory limit, in bytes.
+    pub memory: Option<u64>,
+    /// CPU quota, in thousandths of a CPU.
+    pub cpus: Option<u64>,
+}
+
+/// What annotations say of a whole pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// The sum of its containers' limits.
+    pub demand: Demand,
+    /// Memory that the administrator sets aside for the VM besides, in bytes.
+    pub overhead: Option<u64>,
+}
+
+/// How large a VM is, and what that follows from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmSize {
+    /// The guest's RAM now, in MiB.
+    pub mib: u32,
+    /// Its RAM without limits, in MiB.
+    pub default_mib: u32,
+    /// Its RAM whatever the limits, where config.json says it, in MiB.
+    pub fixed_mib: Option<u32>,
+    /// What its sandbox's annotations say.
+    pub pod: Pod,
+}
+
+impl VmSize {
+    /// RAM, in MiB, for a sandbox's own limits and those of the members: what all of them ask for together, and no less than
+    /// the default if one of them has no limit.
+    pub fn wanted_mib(&self, own: Demand, members: &[Demand]) -> u32 {
+        if let Some(fixed) = self.fixed_mib {
+            return fixed;
+        }
+        let pod = self.pod.demand.memory;
+        let sum =
+            members.iter().chain([&own]).filter_map(|demand| demand.memory).fold(0, u64::saturating_add);
+        let limit = sum.max(pod.unwrap_or(0));
+        let is_unlimited =
+            pod.or(own.memory).is_none() || members.iter().any(|member| member.memory.is_none());
+        let limited = if limit > 0 { self.mib_for(limit) } else { 0 };
+        let default = if is_unlimited { self.default_mib.into() } else { 0 };
+        limited.max(default).clamp(LEAST_MIB, MOST_MIB) as u32
+    }
+
+    /// RAM in which a limit, in bytes, can be reached: the guest's kernel and agent come on top.
+    fn mib_for(&self, limit: u64) -> u64 {
+        let limit_mib = limit.div_ceil(MIB);
+        // Of what is set aside, the VMM has its share.
+        let given = self.pod.overhead.map_or(0, |bytes| (bytes / MIB).saturating_sub(HOST_OVERHEAD_MIB));
+        limit_mib.saturating_add(limit_mib / PAGE_DESCRIPTORS).saturating_add(GUEST_OVERHEAD_MIB.max(given))
+    }
+}
+
+/// A quota in a period, in microseconds, as thousandths of a CPU, rounded up.
+pub fn cpus(quota: u64, period: u64) -> u64 {
+    quota.saturating_mul(1000).div_ceil(period.max(1))
+}
+
+/// As much of `wanted_mib` as a limit of the host's, in bytes, lets a guest have.
 ///
 /// # Errors
 /// [`TooLittle`].
-pub fn guest_mib(
-    container_limit: Option<u64>,
-    default_mib: u32,
-    host_limit: Option<u64>,
-) -> Result<u32, TooLittle> {
-    let wanted = match container_limit {
-        Some(limit) => {
-            let limit_mib = limit.div_ceil(MIB);
-            limit_mib.saturating_add(limit_mib / PAGE_DESCRIPTORS).saturating_add(GUEST_OVERHEAD_MIB)
-        }
-        None => default_mib.into(),
-    };
+pub fn within(wanted_mib: u32, host_limit: Option<u64>) -> Result<u32, TooLittle> {
     let available = host_limit.map_or(MOST_MIB, |limit| (limit / MIB).saturating_sub(HOST_OVERHEAD_MIB));
     if available < LEAST_MIB {
         return Err(TooLittle { limit_mib: host_limit.unwrap_or_default() / MIB });
     }
-    Ok(wanted.max(LEAST_MIB).min(available).min(MOST_MIB) as u32)
+    Ok(u64::from(wanted_mib).max(LEAST_MIB).min(available).min(MOST_MIB) as u32)
+}
+
+/// The most RAM that a VM on this host can be given, in MiB.
+pub fn most_mib() -> u32 {
+    host_ram().map_or(0, |bytes| (bytes / MIB).min(MOST_MIB) as u32)
 }
 
 /// RAM of the host, in bytes: a guest never gets more.

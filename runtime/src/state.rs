@@ -23,6 +23,7 @@ use crate::host::cgroup::Cgroup;
 use crate::network::Network;
 use crate::replacement::Replacement;
 use crate::sandbox::KnownNamespace;
+use crate::sizing::{Demand, VmSize};
 use crate::sys::process::ProcessRef;
 use crate::sys::user_namespace;
 
@@ -79,8 +80,12 @@ pub struct Record {
     /// `hooks`, from the first that is run on: the bundle may be gone when the last are due.
     #[serde(default)]
     pub hooks: Hooks,
-    /// RAM of its VM, in MiB; `None` for one in another's VM.
-    pub guest_mib: Option<u32>,
+    /// What its limits ask of its VM.
+    #[serde(default)]
+    pub demand: Demand,
+    /// The size of its VM; `None` for one in another's VM.
+    #[serde(default)]
+    pub vm_size: Option<VmSize>,
     /// The container whose VM it is in; `None` for one with a VM of its own.
     pub sandbox: Option<String>,
     /// The volumes of its pod that it writes to: their names in the sandbox's share.
@@ -280,6 +285,23 @@ impl Folder {
     pub fn neighbour(&self, id: &str) -> Option<Record> {
         let text = fs::read(self.path.parent()?.join(id).join(FILE)).ok()?;
         Record::parse(&text).ok()
+    }
+
+    /// Locks the folder of another container in the same root; waits for a command that has it.
+    ///
+    /// # Errors
+    /// As [`Root::open`].
+    pub fn lock_neighbour(&self, id: &str) -> anyhow::Result<Self> {
+        self.root().open(&id.parse()?)
+    }
+
+    /// What is remembered of every container in the same root.
+    pub fn records(&self) -> Vec<Record> {
+        self.root().records()
+    }
+
+    fn root(&self) -> Root {
+        Root(self.path.parent().unwrap_or(&self.path).to_owned())
     }
 
     /// Lets other commands have it.

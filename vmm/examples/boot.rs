@@ -3,6 +3,8 @@
 //! ```text
 //! boot VMM KERNEL INITRAMFS MEMORY_MIB [KERNEL PARAMETERS]
 //! boot … --share NAME=FOLDER        bind FOLDER to /shares/NAME and serve it
+//! boot … --cpus N                   list N CPUs
+//! boot … --most MIB                 let the guest grow to this later
 //! ```
 
 use std::{
@@ -31,6 +33,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 fn main() -> Result<()> {
     let mut words = Vec::new();
     let mut shares = Vec::new();
+    let (mut vcpus, mut most) = (1, 0);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -39,14 +42,21 @@ fn main() -> Result<()> {
                 let (name, folder) = share.split_once('=').ok_or("--share NAME=FOLDER")?;
                 shares.push((name.to_owned(), folder.to_owned()));
             }
+            "--most" => most = arguments.next().ok_or("--most MIB")?.parse()?,
+            "--cpus" => vcpus = arguments.next().ok_or("--cpus N")?.parse()?,
             _ => words.push(argument),
         }
     }
     let [vmm, kernel, initramfs, memory_mib, parameters @ ..] = words.as_slice() else {
         return Err("usage: boot VMM KERNEL INITRAMFS MEMORY_MIB [PARAMETERS]".into());
     };
-    let config =
-        Config { memory_mib: memory_mib.parse()?, vcpus: 1, cid: 3, kernel_parameters: parameters.join(" ") };
+    let config = Config {
+        memory_mib: memory_mib.parse()?,
+        vcpus,
+        cid: 3,
+        kernel_parameters: parameters.join(" "),
+        most_memory_mib: most,
+    };
 
     let folder = std::env::temp_dir().join(format!("stockade-boot-{}", std::process::id()));
     std::fs::create_dir(&folder)?;

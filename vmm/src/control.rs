@@ -27,6 +27,8 @@ use crate::{
     console::Output,
     devices::{blk::Blk, fs::shares::Shares, net::Nic},
     figures::{self, FigureSource},
+    machine::Machine,
+    ram::Ram,
     rights,
     spare::SpareSlots,
     status::StatusSocket,
@@ -39,6 +41,9 @@ const REQUEST_LIMIT: usize = 4 << 10;
 
 /// How long the runtime may take to read a response before its connection is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why something cannot be done.
+const NO_MACHINE: &str = "there is no machine";
 
 const STATUS: u64 = 0;
 const LISTENER: u64 = 1;
@@ -97,6 +102,8 @@ pub struct Services {
     pub console: Output,
     /// Figures of this process.
     pub figures: FigureSource,
+    /// The machine and its RAM, where there is one.
+    pub machine: Option<(Arc<Machine>, Ram)>,
 }
 
 struct Connection {
@@ -196,34 +203,57 @@ fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
     while let Some(request) = connection.requests.next().map_err(io::Error::other)? {
         // Those that a request has no use for are closed.
         let descriptors = std::mem::take(&mut connection.descriptors);
-        let response = respond(request, descriptors, services);
+        let Some(response) = respond(request, descriptors, &connection.stream, services) else { continue };
         connection.stream.write_all(&frame::encode(&response).map_err(io::Error::other)?)?;
     }
     Ok(())
 }
 
-fn respond(request: Request, descriptors: Vec<OwnedFd>, services: &Services) -> Response {
+fn set_memory(mib: u32, stream: &UnixStream, services: &Services) -> Result<(), String> {
+    let (machine, ram) = services.machine.as_ref().ok_or(NO_MACHINE)?;
+    let mut stream = stream.try_clone().map_err(|e| e.to_string())?;
+    let answer = frame::encode(&Response::Done).map_err(|e| e.to_string())?;
+    // Who has asked may have gone.
+    let on_reached = Box::new(move || drop(stream.write_all(&answer)));
+    ram.resize(machine, mib, on_reached).map_err(|e| e.to_string())
+}
+
+/// The answer, unless it comes later.
+fn respond(
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+    stream: &UnixStream,
+    services: &Services,
+) -> Option<Response> {
+    let refused = |reason: String| Some(Response::Error(reason));
     let outcome = match request {
         Request::AddShare { name } => services.shares.add(&name).map_err(|e| e.to_string()),
         Request::RemoveShare { name } => services.shares.remove(&name).map_err(|e| e.to_string()),
-        Request::AddNic(nic) => return add(Nic::new(nic, descriptors), services),
-        Request::AddDisk(disk) => return add(Blk::new(disk, descriptors), services),
+        Request::AddNic(nic) => return Some(add(Nic::new(nic, descriptors), services)),
+        Request::AddDisk(disk) => return Some(add(Blk::new(disk, descriptors), services)),
         Request::RemoveDevice { slot } => services.spare.remove(slot).map_err(|e| e.to_string()),
         Request::Threads => {
             return match figures::threads() {
-                Ok(threads) => Response::Threads(threads),
-                Err(e) => Response::Error(format!("cannot read the times of the VMM's threads: {e}")),
+                Ok(threads) => Some(Response::Threads(threads)),
+                Err(e) => refused(format!("cannot read the times of the VMM's threads: {e}")),
             };
         }
-        Request::Console => return Response::Console(services.console.bytes()),
+        Request::SetMemory { mib } => return set_memory(mib, stream, services).err().and_then(refused),
+        Request::Memory => {
+            return Some(match &services.machine {
+                Some((_, ram)) => Response::Memory { mib: ram.mib() },
+                None => Response::Error(NO_MACHINE.into()),
+            });
+        }
+        Request::Console => return Some(Response::Console(services.console.bytes())),
         Request::Figures => {
             return match services.figures.read() {
-                Ok(figures) => Response::Figures(figures),
-                Err(e) => Response::Error(format!("cannot read the VMM's memory map: {e}")),
+                Ok(figures) => Some(Response::Figures(figures)),
+                Err(e) => refused(format!("cannot read the VMM's memory map: {e}")),
             };
         }
     };
-    outcome.map_or_else(Response::Error, |()| Response::Done)
+    Some(outcome.map_or_else(Response::Error, |()| Response::Done))
 }
 
 fn add<E: ToString>(device: Result<impl VirtioDevice + 'static, E>, services: &Services) -> Response {

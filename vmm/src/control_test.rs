@@ -68,16 +68,17 @@ impl Runtime {
         let mut console = Output::default();
         console.write_all(b"hello").unwrap();
         let serial = SerialLine::new(Irq(EventFd::new(0).unwrap()), console.clone());
-        let memory = memory::reserve(32).unwrap();
+        let memory = memory::reserve(memory::Size { memory_mib: 32, most_mib: 32 }).unwrap();
         let bus = Arc::new(Bus::new(serial, Vec::new(), 2).unwrap());
         let wires = Arc::new(AtomicIsize::new(0));
-        let wiring = Box::new(Wires(Arc::clone(&wires)));
+        let wiring = Arc::new(Wires(Arc::clone(&wires)));
         let services = Services {
             spare: SpareSlots { wiring, bus: Arc::clone(&bus), memory: memory.clone(), first: 0 },
             bus,
             shares: Shares::new(),
             console,
             figures: FigureSource { entry_tsc: 1, run_tsc: 2, tsc_offset: 3, memory },
+            machine: None,
         };
         let main = thread::spawn({
             let (socket, ending) = (Arc::clone(&socket), Arc::clone(&ending));

@@ -96,8 +96,8 @@ pub unsafe fn take() -> Result<Inherited, Error> {
 }
 
 fn checked(config: Config) -> Result<Config, Error> {
-    if config.vcpus != 1 {
-        return Err(Error::Invalid("the number of vCPUs must be 1"));
+    if config.vcpus == 0 {
+        return Err(Error::Invalid("the number of vCPUs must be at least 1"));
     }
     if config.cid < 3 {
         return Err(Error::Invalid("the guest's context ID must be at least 3"));

@@ -14,6 +14,7 @@ pub mod inherited;
 pub mod isolation;
 pub mod machine;
 pub mod memory;
+pub mod ram;
 pub mod rights;
 pub mod seccomp;
 pub mod spare;

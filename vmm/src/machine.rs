@@ -1,10 +1,17 @@
 //! The KVM virtual machine: memory slots, interrupt controllers, and the wiring of devices.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
-use vm_memory::{Address, GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap};
 use vmm_sys_util::{errno, eventfd::EventFd};
 
 use crate::{
@@ -40,6 +47,9 @@ pub enum Error {
         /// Why.
         source: errno::Error,
     },
+    /// RAM is to be where there is none.
+    #[error("guest memory: {0}")]
+    Memory(#[from] GuestMemoryError),
     /// The host has no descriptors or memory left.
     #[error("eventfd: {0}")]
     EventFd(#[from] io::Error),
@@ -56,7 +66,7 @@ fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> Error {
 }
 
 /// What joins a transport to the machine around it.
-pub trait Wiring: Send {
+pub trait Wiring: Send + Sync {
     /// Lets it interrupt the guest, and the guest notify it, at this slot.
     ///
     /// # Errors
@@ -72,6 +82,8 @@ pub trait Wiring: Send {
 pub struct Machine {
     kvm: Kvm,
     vm: VmFd,
+    /// The number of KVM's next region of RAM.
+    next_region: AtomicU32,
 }
 
 impl Machine {
@@ -93,26 +105,31 @@ impl Machine {
                 created => break created.map_err(refused("KVM_CREATE_VM"))?,
             }
         };
-        Ok(Self { kvm, vm })
+        Ok(Self { kvm, vm, next_region: AtomicU32::new(0) })
     }
 
-    /// Gives the machine its RAM and its interrupt controllers.
+    /// Gives the machine part of its RAM; the range lies in one region of `memory`, which lasts as long as the process.
+    ///
+    /// # Errors
+    /// [`Error::Memory`], [`Error::Kvm`].
+    pub fn add_ram(&self, memory: &GuestMemoryMmap, start: GuestAddress, length: u64) -> Result<(), Error> {
+        let at = memory.get_slice(start, length as usize)?.ptr_guard_mut().as_ptr();
+        let region = kvm_userspace_memory_region {
+            slot: self.next_region.fetch_add(1, Ordering::Relaxed),
+            guest_phys_addr: start.raw_value(),
+            memory_size: length,
+            userspace_addr: at as u64,
+            flags: 0,
+        };
+        // SAFETY: the range is mapped, and guest memory is never unmapped.
+        unsafe { self.vm.set_user_memory_region(region) }.map_err(refused("KVM_SET_USER_MEMORY_REGION"))
+    }
+
+    /// Gives the machine its interrupt controllers.
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn set_up(&self, memory: &GuestMemoryMmap) -> Result<(), Error> {
-        for (slot, region) in (0..).zip(memory.iter()) {
-            let region = kvm_userspace_memory_region {
-                slot,
-                guest_phys_addr: region.start_addr().raw_value(),
-                memory_size: region.len(),
-                userspace_addr: region.as_ptr() as u64,
-                flags: 0,
-            };
-            // SAFETY: the region is mapped, and `memory` is kept for as long as vCPUs run.
-            unsafe { self.vm.set_user_memory_region(region) }
-                .map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
-        }
+    pub fn set_up(&self) -> Result<(), Error> {
         self.vm.set_tss_address(TASK_STATE).map_err(refused("KVM_SET_TSS_ADDR"))?;
         self.vm.create_irq_chip().map_err(refused("KVM_CREATE_IRQCHIP"))
     }

@@ -17,13 +17,15 @@ use stockade_vmm::{
     figures::{FigureSource, host_tsc},
     inherited, isolation,
     machine::Machine,
-    memory,
+    memory::{self, Size},
+    ram::{Growing, Ram},
     seccomp::{self, Thread},
     spare::SpareSlots,
     status::StatusSocket,
     vcpu::{End, Vcpu},
     virtio::slots,
 };
+use vm_memory::GuestAddress;
 
 /// Stack of a vCPU thread, in bytes: exits are handled a few calls deep.
 const VCPU_STACK: usize = 128 << 10;
@@ -73,10 +75,11 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     isolation::enter()?;
     status.reached(Stage::Isolated);
 
-    let memory = memory::reserve(config.memory_mib)?;
-    machine.set_up(&memory)?;
+    let ram = reserve(&machine, Size { memory_mib: config.memory_mib, most_mib: config.most_memory_mib })?;
+    let memory = ram.memory.clone();
+    machine.set_up()?;
     let shares = Shares::default();
-    let growth = memory::growth(config.memory_mib).map(|growth| Growth::new(growth.region, growth.size));
+    let growth = ram.growth.as_ref().map(Growing::device);
     let on_ready = report_when_grown(status, growth.clone());
     let devices = devices::all(devices::Parts {
         shares: shares.clone(),
@@ -113,9 +116,25 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     seccomp::restrict(Thread::Main)?;
     status.reached(Stage::Running);
 
-    let spare = SpareSlots { wiring: Box::new(machine), bus: Arc::clone(&bus), memory, first: first_spare };
-    let services = Services { bus, spare, shares, console: console.clone(), figures };
+    let machine = Arc::new(machine);
+    let wiring = Arc::<Machine>::clone(&machine);
+    let spare = SpareSlots { wiring, bus: Arc::clone(&bus), memory, first: first_spare };
+    let machine = Some((machine, ram));
+    let services = Services { bus, spare, shares, console: console.clone(), figures, machine };
     Ok(control::serve(status, &inherited.control_listener, &ending, &services)?)
+}
+
+/// The guest's RAM: what it boots with and what it is to have soon are the machine's at once.
+fn reserve(machine: &Machine, size: Size) -> Result<Ram, Error> {
+    let memory = memory::reserve(size)?;
+    let growth = size.growth().map(Growing::new);
+    let boot = (GuestAddress(0), size.boot());
+    for (start, length) in [boot].into_iter().chain(growth.as_ref().map(Growing::covered)) {
+        if length > 0 {
+            machine.add_ram(&memory, start, length)?;
+        }
+    }
+    Ok(Ram { memory, boot: size.boot(), growth })
 }
 
 /// What happens when the agent connects: the guest takes the rest of its memory into use, and then the runtime hears of the

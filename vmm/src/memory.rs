@@ -7,6 +7,10 @@
 //!
 //! RAM is private and lazily backed: the host has a page for it once the guest (or a device) touches it.
 //!
+//! The upper region is as large as the guest may ever become, but that is address space only: KVM, whose slots cost memory
+//! by their size, and the host's page tables know the part that may be plugged now ([`crate::ram`]). What is above that
+//! cannot be accessed: a device that a guest sends there ends the VMM.
+//!
 //! Of the kernel, what the guest only reads is mapped copy-on-write and costs a page of the host's page cache, however many
 //! guests there are. What it writes to is read into RAM's huge pages: a page that is mapped, read and then written takes
 //! two exits, a copy and a flush. Text is in the first group, because the shipped kernel patches few of its pages; one with
@@ -92,48 +96,95 @@ pub enum Error {
     Access(#[from] GuestMemoryError),
 }
 
+/// How much RAM a guest has, and may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Once it has booted, in MiB.
+    pub memory_mib: u32,
+    /// The most that it can be told to take later, in MiB; what is below `memory_mib` is that.
+    pub most_mib: u32,
+}
+
 /// RAM that the guest plugs once it has booted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Growth {
     /// Where it may plug, in guest physical addresses: whole units of Linux's memory hotplug.
     pub region: Range<u64>,
-    /// How much of it, in bytes.
+    /// How much of it at first, in bytes.
     pub size: u64,
 }
 
-/// How a guest of `memory_mib` MiB grows after it has booted, unless it boots with all it has.
-pub fn growth(memory_mib: u32) -> Option<Growth> {
-    let size = u64::from(memory_mib.checked_sub(BOOT_MIB).filter(|rest| *rest > 0)?) * MIB;
-    let start = MMIO_END.raw_value();
-    Some(Growth { region: start..start + size.next_multiple_of(HOTPLUG_UNIT), size })
+impl Size {
+    /// With what it boots, in bytes.
+    pub fn boot(self) -> u64 {
+        u64::from(self.memory_mib.min(BOOT_MIB)) * MIB
+    }
+
+    /// How it grows after it has booted, unless it boots with all that it may have.
+    pub fn growth(self) -> Option<Growth> {
+        let size = u64::from(self.memory_mib) * MIB - self.boot();
+        let most = u64::from(self.most_mib.max(self.memory_mib)) * MIB - self.boot();
+        let start = MMIO_END.raw_value();
+        (most > 0).then(|| Growth { region: start..start + most.next_multiple_of(HOTPLUG_UNIT), size })
+    }
 }
 
-/// Reserves `memory_mib` MiB of guest RAM: with what it boots, and the region in which it grows.
+impl Growth {
+    /// The part of the region, from its start and in bytes, in which `size` bytes can be plugged.
+    pub fn usable(&self, size: u64) -> u64 {
+        size.next_multiple_of(HOTPLUG_UNIT).min(self.region.end - self.region.start)
+    }
+}
+
+/// Reserves guest RAM: with what it boots, and the region in which it grows.
 ///
 /// # Errors
 /// [`Error::Size`], [`Error::Reserve`].
-pub fn reserve(memory_mib: u32) -> Result<GuestMemoryMmap, Error> {
-    if !(LEAST_MIB..=MOST_MIB).contains(&memory_mib) {
-        return Err(Error::Size(memory_mib));
+pub fn reserve(size: Size) -> Result<GuestMemoryMmap, Error> {
+    let Size { memory_mib, most_mib } = size;
+    if let Some(wrong) =
+        [memory_mib, most_mib.max(memory_mib)].into_iter().find(|mib| !(LEAST_MIB..=MOST_MIB).contains(mib))
+    {
+        return Err(Error::Size(wrong));
     }
-    let boot = 0..u64::from(memory_mib.min(BOOT_MIB)) * MIB;
-    let ranges = [Some(boot), growth(memory_mib).map(|growth| growth.region)];
-    // x86_64: u64 fits usize.
-    let region = |range: Range<u64>| region(GuestAddress(range.start), (range.end - range.start) as usize);
-    let regions = ranges.into_iter().flatten().map(region).collect::<Option<Vec<_>>>();
+    let boot = Some((0..size.boot(), size.boot()));
+    let growth = size.growth().map(|growth| (growth.region.clone(), growth.usable(growth.size)));
+    let regions = [boot, growth]
+        .into_iter()
+        .flatten()
+        // x86_64: u64 fits usize.
+        .map(|(range, usable)| {
+            region(GuestAddress(range.start), (range.end - range.start) as usize, usable as usize)
+        })
+        .collect::<Option<Vec<_>>>();
     let regions = regions.ok_or_else(|| Error::Reserve { memory_mib, source: io::Error::last_os_error() })?;
     GuestMemoryMmap::from_regions(regions).map_err(Error::Layout)
 }
 
-/// One region of RAM, in huge pages but for its first.
+/// Lets `length` more bytes of the upper region be accessed.
+///
+/// # Errors
+/// mprotect(2)'s, or the range is not in guest memory.
+pub fn open(memory: &GuestMemoryMmap, start: GuestAddress, length: u64) -> io::Result<()> {
+    let slice = memory.get_slice(start, length as usize).map_err(io::Error::other)?;
+    // SAFETY: the range is guest memory, which nobody has references to; access to it is only widened.
+    match unsafe { libc::mprotect(slice.ptr_guard_mut().as_ptr().cast(), length as usize, READ_AND_WRITE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+const READ_AND_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
+/// One region of RAM, in huge pages but for its first, of which the first `usable` bytes can be accessed.
 ///
 /// A kernel that boots touches most of what it takes from its allocators, and a huge page is one exit and one fault of the
 /// host where small ones are 512 of each. The first one holds little but boot tables. Guest and host addresses are equally
 /// aligned, because KVM maps huge pages only then.
-fn region(start: GuestAddress, size: usize) -> Option<GuestRegionMmap> {
+fn region(start: GuestAddress, size: usize, usable: usize) -> Option<GuestRegionMmap> {
     let huge = HUGE_PAGE_SIZE as usize;
     let flags = libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE;
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let protection = if usable == size { READ_AND_WRITE } else { libc::PROT_NONE };
     // SAFETY: a new mapping, wherever the kernel has room for it.
     let reserved = unsafe { libc::mmap(ptr::null_mut(), size + huge, protection, flags, -1, 0) };
     if reserved == libc::MAP_FAILED {
@@ -147,8 +198,12 @@ fn region(start: GuestAddress, size: usize) -> Option<GuestRegionMmap> {
         libc::madvise(aligned.wrapping_add(huge).cast(), size.saturating_sub(huge), libc::MADV_HUGEPAGE);
         libc::madvise(aligned.cast(), size, libc::MADV_DONTDUMP);
     }
+    // SAFETY: the range is inside the new mapping, to which nobody has references yet.
+    if usable < size && unsafe { libc::mprotect(aligned.cast(), usable, READ_AND_WRITE) } != 0 {
+        return None;
+    }
     // SAFETY: the range is mapped as said, and never unmapped: guest RAM lasts as long as the process.
-    let mapping = unsafe { MmapRegion::build_raw(aligned, size, protection, flags) }.ok()?;
+    let mapping = unsafe { MmapRegion::build_raw(aligned, size, READ_AND_WRITE, flags) }.ok()?;
     GuestRegionMmap::new(mapping, start)
 }
 
@@ -225,7 +280,7 @@ fn map_pages(
         libc::mmap(
             at.cast(),
             length as usize,
-            libc::PROT_READ | libc::PROT_WRITE,
+            READ_AND_WRITE,
             libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
             file.as_raw_fd(),
             offset as libc::off_t,

@@ -1,9 +1,17 @@
 use std::{fs::File, io::Write};
 
 use proptest::prelude::*;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryRegion};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
 
-use super::{Error, Growth, HUGE_PAGE_SIZE, MMIO_END, growth, map_file, read_file, reserve};
+use super::{Error, Growth, HUGE_PAGE_SIZE, MMIO_END, Size, map_file, open, read_file};
+
+fn reserve(memory_mib: u32) -> Result<GuestMemoryMmap, Error> {
+    super::reserve(Size { memory_mib, most_mib: 0 })
+}
+
+fn growth(memory_mib: u32, most_mib: u32) -> Option<Growth> {
+    Size { memory_mib, most_mib }.growth()
+}
 
 fn file() -> (File, Vec<u8>) {
     let bytes: Vec<u8> = (0..60_000u32).map(|index| (index % 253) as u8 + 1).collect();
@@ -25,10 +33,28 @@ fn ram_beyond_what_boots_is_above_the_hole() {
 
 #[test]
 fn a_small_guest_boots_with_all_it_has() {
-    assert_eq!(growth(256), None);
+    assert_eq!(growth(256, 0), None);
     assert_eq!(reserve(128).unwrap().num_regions(), 1);
     let start = MMIO_END.0;
-    assert_eq!(growth(300), Some(Growth { region: start..start + (128 << 20), size: 44 << 20 }));
+    assert_eq!(growth(300, 0), Some(Growth { region: start..start + (128 << 20), size: 44 << 20 }));
+}
+
+#[test]
+fn a_guest_may_grow_later_by_as_much_as_its_most_allows() {
+    let start = MMIO_END.0;
+    assert_eq!(growth(128, 1024), Some(Growth { region: start..start + (896 << 20), size: 0 }));
+    let growth = growth(512, 4096).unwrap();
+    assert_eq!(growth, Growth { region: start..start + (3840 << 20), size: 256 << 20 });
+    assert_eq!(growth.usable(257 << 20), 384 << 20);
+    assert_eq!(growth.usable(u64::MAX / 2), 3840 << 20);
+}
+
+#[test]
+fn what_is_opened_can_be_written() {
+    let memory = super::reserve(Size { memory_mib: 128, most_mib: 1024 }).unwrap();
+    open(&memory, MMIO_END, 128 << 20).unwrap();
+    memory.write_obj(7u8, GuestAddress(MMIO_END.0 + (128 << 20) - 1)).unwrap();
+    assert!(open(&memory, MMIO_END, 1024 << 20).is_err(), "more than there is");
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub enum Error {
 /// The slots that were empty at boot.
 pub struct SpareSlots {
     /// The machine around them.
-    pub wiring: Box<dyn Wiring>,
+    pub wiring: Arc<dyn Wiring>,
     /// Where they are.
     pub bus: Arc<Bus>,
     /// Guest memory, for the devices.

@@ -108,7 +108,7 @@ pub fn memory(default_mib: u32) -> Row {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     let limits = [cgroup::nearest_memory_limit(&Path::new(ROOT).join(own)), sizing::host_ram()];
-    match sizing::guest_mib(None, default_mib, limits.into_iter().flatten().min()) {
+    match sizing::within(default_mib, limits.into_iter().flatten().min()) {
         Ok(mib) if mib >= default_mib => {
             Row::ok(NAME, format!("a VM gets {mib} MiB unless a limit says otherwise"))
         }

@@ -17,6 +17,7 @@ use crate::lower;
 use crate::machine::{Launch, Vm};
 use crate::relay::Relay;
 use crate::sandbox::Peers;
+use crate::sizing::Demand;
 use crate::state::{self, Folder, Record, Root};
 use crate::sys::process::{Pidfd, ProcessRef};
 use crate::sys::signals;
@@ -84,9 +85,9 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         }
         None => {
             let mut config = Config::load()?;
-            lowered.vm_mib = lower::vm::apply(&bundle, &mut config, lowered.memory_limit)
+            lowered.vm_mib = lower::vm::apply(&bundle, &mut config, lowered.demand.memory)
                 .context(crate::bundle::CONFIG)?;
-            Place::Own(Launch::prepare(&config)?)
+            Place::Own(Launch::prepare(&config)?, config.memory_mib)
         }
     };
     lowered.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -112,7 +113,8 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         vmm: None,
         cgroup: None,
         hooks: Hooks::default(),
-        guest_mib: None,
+        demand: Demand::default(),
+        vm_size: None,
         sandbox: None,
         volumes: Vec::new(),
         disks: Vec::new(),
@@ -123,8 +125,8 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
 
 /// In which VM a container is created.
 pub(super) enum Place {
-    /// One that is to be launched.
-    Own(Launch),
+    /// One that is to be launched, and the configured size in MiB.
+    Own(Launch, u32),
     /// That of a sandbox.
     Sandbox(RunningSandbox),
 }

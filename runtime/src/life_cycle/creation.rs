@@ -14,12 +14,12 @@ use super::create::{Created, Place, Request};
 use super::disks;
 use super::network;
 use super::passed::Passed;
-use super::remove;
+use super::{remove, resize};
 use crate::agent::{Connection, ProcessConnections};
 use crate::bundle::{Bundle, CONFIG};
 use crate::cli::CgroupDriver;
 use crate::hooks;
-use crate::host::cgroup::{self, Cgroup};
+use crate::host::cgroup::Cgroup;
 use crate::host::scope::Placeholder;
 use crate::log;
 use crate::lower::disks::Disk;
@@ -32,7 +32,7 @@ use crate::port_forward::PortForward;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
 use crate::sandbox;
 use crate::shares;
-use crate::sizing;
+use crate::sizing::{self, VmSize};
 use crate::state::{Folder, METRICS_SOCKET, Record};
 use crate::sys::user_namespace;
 use crate::terminal::{self, Pty};
@@ -108,6 +108,7 @@ impl<'a> Creation<'a> {
         let record = &mut self.record;
         let cgroup = plan_cgroup(self.request, lowered)?;
         record.cgroup.clone_from(&cgroup);
+        record.demand = lowered.demand;
         if let Place::Sandbox(sandbox) = &place {
             record.sandbox = Some(sandbox.id.to_string());
         }
@@ -119,15 +120,15 @@ impl<'a> Creation<'a> {
         let cgroup = cgroup.as_ref();
         let mut placeholder = None;
         self.vm = Some(match place {
-            Place::Own(launch) => {
-                let mib = guest_mib(lowered, launch.guest_mib(), cgroup)?;
-                let launch = launch.memory_mib(mib);
+            Place::Own(launch, default_mib) => {
+                let size = vm_size(lowered, default_mib, cgroup)?;
+                let launch = launch.memory_mib(size.mib, sizing::most_mib());
                 if let Some(cgroup) = cgroup {
                     let mut values = lowered.cgroup.values.clone();
-                    values.push(("memory.max", sizing::host_limit_bytes(launch.guest_mib()).to_string()));
+                    values.push(("memory.max", sizing::host_limit_bytes(size.mib).to_string()));
                     placeholder = cgroup.make(&values)?;
                 }
-                record.guest_mib = Some(launch.guest_mib());
+                record.vm_size = Some(size);
                 let procs = cgroup.map(Cgroup::open_procs).transpose()?;
                 let mut machine = launch.start(self.request.id, folder.as_fd(), procs, |vmm| {
                     record.vmm = vmm.reference();
@@ -141,6 +142,7 @@ impl<'a> Creation<'a> {
                     placeholder = cgroup.make(&lowered.cgroup.values)?;
                 }
                 folder.join(&sandbox.id).context("cannot find the sandbox's VM again")?;
+                resize::make_room(folder, record)?;
                 Vm::Shared(Shared::new(sandbox.vmm, folder.as_fd(), interrupts)?)
             }
         });
@@ -358,18 +360,12 @@ fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
         .context("linux.uidMappings: the host cannot make such a user namespace for the container's stand-in")
 }
 
-/// The VM's size.
-fn guest_mib(lowered: &Lowered, default_mib: u32, cgroup: Option<&Cgroup>) -> anyhow::Result<u32> {
-    let limit = cgroup.and_then(|cgroup| cgroup::nearest_memory_limit(&cgroup.path));
-    let available = [limit, sizing::host_ram()].into_iter().flatten().min();
-    // The size of the VM itself comes before what would follow from the container's limit.
-    let (limit, default_mib) = match lowered.vm_mib {
-        Some(mib) => (None, mib),
-        None => (lowered.memory_limit, default_mib),
-    };
-    let guest_mib = sizing::guest_mib(limit, default_mib, available)?;
-    tracing::debug!(guest_mib, "the VM's size");
-    Ok(guest_mib)
+/// The VM's size at first.
+fn vm_size(lowered: &Lowered, default_mib: u32, cgroup: Option<&Cgroup>) -> anyhow::Result<VmSize> {
+    let size = VmSize { mib: 0, default_mib, fixed_mib: lowered.vm_mib, pod: lowered.pod };
+    let mib = sizing::within(size.wanted_mib(lowered.demand, &[]), resize::available(cgroup))?;
+    tracing::debug!(guest_mib = mib, "the VM's size");
+    Ok(VmSize { mib, ..size })
 }
 
 /// What a benchmark needs to place the guest's first instruction in the host's time.

@@ -17,6 +17,7 @@ mod foreground;
 mod network;
 mod passed;
 mod remove;
+mod resize;
 mod start;
 mod status;
 mod survey;

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use stockade_protocol::agent::{ErrorKind, Purpose};
 
-use super::{Status, network, status};
+use super::{Status, network, resize, status};
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
@@ -95,6 +95,7 @@ pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
     end(record.relay).context("the container's stand-in on the host")?;
     if let Some(sandbox) = &record.sandbox {
         leave(&folder, sandbox, record)?;
+        resize::give_back(&folder, record);
     }
     end(record.vmm).context("the container's VM")?;
     network::leave(record, namespace.as_ref())?;

@@ -2,13 +2,13 @@
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
+use super::resize::Sizing;
 use super::{Visit, explain};
 use crate::bundle::SpecError;
 use crate::lower::{self, Limits};
+use crate::sizing::Demand;
+use crate::state::Record;
 use crate::stats::CgroupFiles;
-
-/// Bytes of a MiB.
-const MIB: u64 = 1 << 20;
 
 /// Changes the limits that are given, and leaves the others as they are.
 ///
@@ -25,9 +25,34 @@ pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
     if visit.record.sandbox.is_some() {
         lower::warn_of_pod(&limits.host, &mut warnings);
     }
-    check_memory(&limits, guest_mib(visit), checked, &files)?;
+    check_memory(&limits, checked, &files)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
+    let former = visit.record.demand;
+    let demand = demand(&limits, former);
+    // An unchanged limit leaves alone what has been made of it.
+    let mut sizing = match demand == former {
+        true => None,
+        false => Sizing::begin(&visit.folder, &visit.record)?,
+    };
+    let id = visit.id.as_str();
+    if let Some(sizing) = &mut sizing {
+        sizing.prepare(id, demand)?;
+    }
+    if let Err(error) = change(visit, limits) {
+        if let Some(sizing) = sizing {
+            sizing.take_back(id, former);
+        }
+        return Err(error);
+    }
+    if demand == former {
+        return Ok(());
+    }
+    let record = sizing.and_then(|sizing| sizing.finish(id, demand)).unwrap_or_else(|| visit.record.clone());
+    visit.folder.write(&Record { demand, ..record })
+}
+
+fn change(visit: &Visit, limits: Limits) -> anyhow::Result<()> {
     let cgroup = visit.record.cgroup.as_ref();
     let former = cgroup.map(|cgroup| cgroup.update(&limits.host.values)).transpose()?;
     visit.ask(|control, id, wait| control.update(id, limits.guest.values, wait)).map_err(|error| {
@@ -38,10 +63,13 @@ pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
     })
 }
 
-/// RAM of the VM that the container is in, in MiB.
-fn guest_mib(visit: &Visit) -> Option<u32> {
-    let sandbox = visit.record.sandbox.as_ref();
-    visit.record.guest_mib.or_else(|| visit.folder.neighbour(sandbox?)?.guest_mib)
+/// What the container asks of its VM afterwards: what is not given stays as it is.
+fn demand(limits: &Limits, former: Demand) -> Demand {
+    let is_given = |file: &str| limits.guest.values.iter().any(|(given, _)| given == file);
+    Demand {
+        memory: if is_given("memory.max") { limits.demand.memory } else { former.memory },
+        cpus: if is_given("cpu.max") { limits.demand.cpus } else { former.cpus },
+    }
 }
 
 /// What belongs together in one cgroup file or one condition, but may be given apart, is completed from what is in
@@ -84,23 +112,10 @@ fn complete_memory(mut memory: LinuxMemory, files: &CgroupFiles) -> LinuxMemory 
     memory
 }
 
-/// A limit above what the VM has would never be reached: the guest would run out of memory before.
-fn check_memory(
-    limits: &Limits,
-    guest_mib: Option<u32>,
-    checked: bool,
-    files: &CgroupFiles,
-) -> Result<(), SpecError> {
+/// Whoever asks for it is told of a limit that would kill the container.
+fn check_memory(limits: &Limits, checked: bool, files: &CgroupFiles) -> Result<(), SpecError> {
     const PROPERTY: &str = "linux.resources.memory.limit";
-    let Some(limit) = limits.memory else { return Ok(()) };
-    let unchanged = files.number("memory.max") == Some(limit);
-    if let Some(guest_mib) = guest_mib.filter(|mib| limit > u64::from(*mib) * MIB && !unchanged) {
-        let problem = format!(
-            "{limit} bytes are more than the {guest_mib} MiB of RAM that the container's VM has, which cannot grow \
-             yet; create the container anew with this limit"
-        );
-        return Err(SpecError::new(PROPERTY, problem));
-    }
+    let Some(limit) = limits.demand.memory else { return Ok(()) };
     let used = files.number("memory.current").unwrap_or(0);
     if checked && used > limit {
         let problem = format!("{limit} bytes are less than the {used} that the container uses now");

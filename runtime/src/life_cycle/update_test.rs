@@ -31,15 +31,28 @@ fn swap_is_counted_above_the_limit_in_force() {
 }
 
 #[test]
-fn a_limit_must_fit_the_vm() {
-    let check = |limit: u64, checked, files: &CgroupFiles| {
-        let limits = Limits { memory: Some(limit), ..Limits::default() };
-        check_memory(&limits, Some(256), checked, files).map_err(|error| error.to_string())
+fn a_checked_limit_is_not_below_what_is_used() {
+    let check = |limit: u64, checked| {
+        let demand = Demand { memory: Some(limit), cpus: None };
+        let limits = Limits { demand, ..Limits::default() };
+        check_memory(&limits, checked, &files(&[("memory.current", "5000000")]))
+            .map_err(|error| error.to_string())
     };
-    let used = files(&[("memory.current", "5000000"), ("memory.max", "536870912\n")]);
-    assert_eq!(check(256 << 20, false, &used), Ok(()));
-    assert!(check(257 << 20, false, &used).unwrap_err().contains("256 MiB"));
-    assert_eq!(check(512 << 20, false, &used), Ok(()), "it is in force already");
-    assert_eq!(check(1 << 20, false, &used), Ok(()));
-    assert!(check(1 << 20, true, &used).unwrap_err().contains("5000000"));
+    assert_eq!(check(1 << 20, false), Ok(()));
+    assert_eq!(check(8 << 20, true), Ok(()));
+    assert!(check(1 << 20, true).unwrap_err().contains("5000000"));
+}
+
+#[test]
+fn what_is_not_given_is_asked_of_the_vm_as_before() {
+    let former = Demand { memory: Some(64 << 20), cpus: Some(500) };
+    let after = |json: &str| {
+        let resources = serde_json::from_str(json).unwrap();
+        demand(&lower::limits(&resources, &mut Vec::new()).unwrap(), former)
+    };
+    assert_eq!(after("{}"), former);
+    assert_eq!(after(r#"{"memory":{"limit":1048576}}"#), Demand { memory: Some(1 << 20), ..former });
+    assert_eq!(after(r#"{"memory":{"limit":-1}}"#), Demand { memory: None, ..former });
+    assert_eq!(after(r#"{"cpu":{"quota":150000,"period":100000}}"#), Demand { cpus: Some(1500), ..former });
+    assert_eq!(after(r#"{"cpu":{"quota":-1}}"#), Demand { cpus: None, ..former });
 }

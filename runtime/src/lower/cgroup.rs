@@ -12,6 +12,10 @@ use stockade_protocol::container::Cgroup;
 use super::{block_io, devices, number_list, unified};
 use crate::bundle::SpecError;
 use crate::container_id::ContainerId;
+use crate::sizing::{self, Demand};
+
+/// In which a CPU quota may be used up where nothing else is said, in microseconds.
+pub const DEFAULT_PERIOD: u64 = 100_000;
 
 /// Least memory limit, in bytes.
 const LEAST_MEMORY: u64 = 512 << 10;
@@ -32,8 +36,8 @@ pub struct Limits {
     pub guest: Cgroup,
     /// The host's cgroup.
     pub host: HostCgroup,
-    /// Memory limit, in bytes.
-    pub memory: Option<u64>,
+    /// What they ask of the VM.
+    pub demand: Demand,
 }
 
 /// Splits `linux.resources` between guest and host.
@@ -119,7 +123,7 @@ fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) 
             return Err(SpecError::new(property("limit"), problem));
         }
         Some(Amount::Bytes(bytes)) => {
-            limits.memory = Some(bytes);
+            limits.demand.memory = Some(bytes);
             set("memory.max", bytes.to_string());
         }
         Some(Amount::Unlimited) => set("memory.max", "max".to_owned()),
@@ -200,7 +204,9 @@ fn cpu(given: &LinuxCpu, limits: &mut Limits, warnings: &mut Vec<String>) -> Res
             Some(quota) if quota > 0 => quota.to_string(),
             _ => "max".to_owned(),
         };
-        limits.guest.values.push(("cpu.max".to_owned(), format!("{quota} {}", period.unwrap_or(100_000))));
+        let period = period.unwrap_or(DEFAULT_PERIOD);
+        limits.demand.cpus = quota.parse().ok().map(|quota| sizing::cpus(quota, period));
+        limits.guest.values.push(("cpu.max".to_owned(), format!("{quota} {period}")));
     }
     if let Some(burst) = given.burst() {
         limits.guest.values.push(("cpu.max.burst".to_owned(), burst.to_string()));

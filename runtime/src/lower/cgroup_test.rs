@@ -24,7 +24,7 @@ fn shares_map_their_ends_and_their_default() {
 #[test]
 fn memory_goes_to_the_guest_and_sizes_the_vm() {
     let (limits, _) = limits(r#"{"memory":{"limit":1048576,"swap":2097152,"reservation":524288}}"#).unwrap();
-    assert_eq!(limits.memory, Some(1 << 20));
+    assert_eq!(limits.demand.memory, Some(1 << 20));
     assert_eq!(guest(&limits, "memory.max").as_deref(), Some("1048576"));
     assert_eq!(guest(&limits, "memory.low").as_deref(), Some("524288"));
     assert_eq!(guest(&limits, "memory.swap.max").as_deref(), Some("1048576"));
@@ -34,7 +34,7 @@ fn memory_goes_to_the_guest_and_sizes_the_vm() {
 fn unlimited_is_max() {
     let (limits, _) =
         limits(r#"{"memory":{"limit":-1},"pids":{"limit":-1},"cpu":{"quota":-1,"period":50000}}"#).unwrap();
-    assert_eq!(limits.memory, None);
+    assert_eq!(limits.demand.memory, None);
     assert_eq!(guest(&limits, "memory.max").as_deref(), Some("max"));
     assert_eq!(guest(&limits, "pids.max").as_deref(), Some("max"));
     assert_eq!(guest(&limits, "cpu.max").as_deref(), Some("max 50000"));

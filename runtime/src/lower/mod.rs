@@ -17,6 +17,7 @@ mod mounts;
 mod namespaces;
 mod number_list;
 mod personality;
+mod pod_size;
 mod process;
 mod rlimits;
 mod scheduling;
@@ -43,6 +44,7 @@ use crate::bundle::{Bundle, SpecError};
 use crate::container_id::ContainerId;
 use crate::hooks::Hooks;
 use crate::sandbox::{Peers, PodVolumes};
+use crate::sizing::{Demand, Pod};
 use namespaces::Placed;
 
 pub use capabilities::NAMES as CAPABILITIES;
@@ -76,8 +78,10 @@ pub struct Lowered {
     pub network: NetworkNamespace,
     /// The user namespace of the relay, if it is not the caller's.
     pub user: Option<UserNamespace>,
-    /// Memory limit of the container, in bytes.
-    pub memory_limit: Option<u64>,
+    /// What its limits ask of the VM.
+    pub demand: Demand,
+    /// What annotations say that its whole pod needs.
+    pub pod: Pod,
     /// Memory of the VM, in MiB, where config.json says it.
     pub vm_mib: Option<u32>,
     /// What config.json asks for and does not get: one sentence each.
@@ -216,7 +220,8 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
         },
         network,
         user,
-        memory_limit: limits.memory,
+        demand: limits.demand,
+        pod: pod_size::lower(spec.annotations().as_ref())?,
         vm_mib: None,
         warnings,
     })

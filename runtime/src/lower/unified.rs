@@ -70,7 +70,7 @@ pub fn lower(map: &HashMap<String, String>, limits: &mut Limits) -> Result<(), S
             }
         } else if GUEST.contains(&file.as_str()) || is_of_huge_pages(file) {
             if file == "memory.max" {
-                limits.memory = match value {
+                limits.demand.memory = match value {
                     "max" => None,
                     amount => Some(
                         bytes::parse_limit(amount)
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(host, expected);
         let guest: Vec<_> = limits.guest.values.iter().map(|(file, _)| file.as_str()).collect();
         assert_eq!(guest, ["hugetlb.2MB.rsvd.max", "io.weight", "memory.high", "memory.max", "pids.max"]);
-        assert_eq!(limits.memory, Some(64 << 20));
+        assert_eq!(limits.demand.memory, Some(64 << 20));
     }
 
     #[test]

@@ -152,6 +152,46 @@ impl Control {
         }
     }
 
+    /// Has the guest take memory into use or give it back until it has `mib` MiB; false if it has come to a halt before,
+    /// which is to say that nothing has happened for `patience`.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn set_memory(&mut self, mib: u32, patience: Duration) -> Result<bool, ControlError> {
+        frame::write(&mut self.0, &Request::SetMemory { mib })?;
+        let mut before = None;
+        loop {
+            let is_answer = self.is_readable_within(patience);
+            if !is_answer {
+                frame::write(&mut self.0, &Request::Memory)?;
+            }
+            match frame::read(&mut self.0, LONGEST)?.ok_or(ControlError::Closed)? {
+                Response::Done => return Ok(true),
+                Response::Memory { mib } if !is_answer && before == Some(mib) => return Ok(false),
+                Response::Memory { mib } if !is_answer => before = Some(mib),
+                Response::Error(reason) => return Err(ControlError::Refused(reason)),
+                _ => return Err(ControlError::Unexpected),
+            }
+        }
+    }
+
+    fn is_readable_within(&self, timeout: Duration) -> bool {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
+    }
+
+    /// What the guest has, in MiB.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn memory_mib(&mut self) -> Result<u32, ControlError> {
+        match self.ask(&Request::Memory)? {
+            Response::Memory { mib } => Ok(mib),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+
     /// The guest's console, as far as the VMM keeps it.
     ///
     /// # Errors

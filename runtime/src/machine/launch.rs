@@ -104,20 +104,17 @@ impl Launch {
                 vcpus: 1,
                 cid: CID,
                 kernel_parameters: installation.kernel_parameters.clone(),
+                most_memory_mib: 0,
             },
         })
     }
 
-    /// Sets the guest's RAM, in MiB.
+    /// Sets the guest's RAM, and how much it can be given later, in MiB.
     #[must_use]
-    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+    pub fn memory_mib(mut self, memory_mib: u32, most: u32) -> Self {
         self.config.memory_mib = memory_mib;
+        self.config.most_memory_mib = most;
         self
-    }
-
-    /// The guest's RAM, in MiB.
-    pub fn guest_mib(&self) -> u32 {
-        self.config.memory_mib
     }
 
     /// Starts the VMM of a container, with its sockets in `folder`, to join the cgroup whose `cgroup.procs` is given. It does nothing

@@ -48,7 +48,7 @@ fn a_client_that_says_nothing_keeps_only_the_others_waiting() {
     listener.set_nonblocking(true).unwrap();
     let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let proc = OwnedFd::from(std::fs::File::open("/proc").unwrap());
-    let subject = Subject { id: "s".into(), created: std::time::SystemTime::UNIX_EPOCH, guest_mib: 1 };
+    let subject = Subject { id: "s".into(), created: std::time::SystemTime::UNIX_EPOCH };
     let endpoint = Endpoint::new(Metrics { subject, listener, agent: null(), vmm: null() }, proc).unwrap();
     let wait = || {
         let mut fds = [nix::poll::PollFd::new(endpoint.waits(), nix::poll::PollFlags::POLLIN)];

@@ -62,7 +62,9 @@ impl Families {
         self.add(UP, &labels, f64::from(u8::from(answers)));
         let created = subject.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.add(START_TIME, &labels, created.as_secs_f64());
-        self.add(MEMORY, &labels, f64::from(subject.guest_mib) * f64::from(1 << 20));
+        if let Some(mib) = sandbox.memory_mib {
+            self.add(MEMORY, &labels, f64::from(mib) * f64::from(1 << 20));
+        }
         if let Some(figures) = &sandbox.figures {
             self.add(GUEST_RESIDENT, &labels, figures.guest_kib as f64 * 1024.0);
             self.add(VMM_RESIDENT, &labels, figures.overhead_kib as f64 * 1024.0);

@@ -7,8 +7,9 @@ use super::*;
 fn sandbox(files: Vec<(String, String)>) -> Sandbox {
     let created = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_500);
     Sandbox {
-        subject: Subject { id: "pod".into(), created, guest_mib: 2 },
+        subject: Subject { id: "pod".into(), created },
         figures: Some(Figures { guest_kib: 3, overhead_kib: 1, ..Figures::default() }),
+        memory_mib: Some(2),
         threads: vec![ThreadTime { name: "vcpu\"0\n".into(), cpu_ms: 250 }],
         interfaces: "Inter-|   Receive\n face |bytes\n  eth0: 10 2 0 1 0 0 0 0 20 3 0 4 0 0 0 0\n".into(),
         containers: Some(vec![("web".parse().unwrap(), CgroupFiles::new(files))]),

@@ -32,15 +32,13 @@ pub struct Subject {
     pub id: String,
     /// When it was created.
     pub created: SystemTime,
-    /// RAM of its VM, in MiB.
-    pub guest_mib: u32,
 }
 
 impl Subject {
     /// The container of this record; `None` for one in another's VM.
     pub fn of(record: &Record) -> Option<Self> {
         let created = humantime::parse_rfc3339(&record.created).unwrap_or(SystemTime::UNIX_EPOCH);
-        Some(Self { id: record.id.clone(), created, guest_mib: record.guest_mib? })
+        record.sandbox.is_none().then(|| Self { id: record.id.clone(), created })
     }
 }
 
@@ -67,6 +65,7 @@ pub trait Reach {
 pub struct Sandbox {
     subject: Subject,
     figures: Option<Figures>,
+    memory_mib: Option<u32>,
     threads: Vec<ThreadTime>,
     interfaces: String,
     containers: Option<Vec<(ContainerId, CgroupFiles)>>,
@@ -78,9 +77,11 @@ impl Sandbox {
         let mut wait = Deadline(Instant::now() + within);
         let vmm = reach.vmm().and_then(|stream| Control::over(stream, within));
         let mut figures = None;
+        let mut memory_mib = None;
         let mut threads = Vec::new();
         if let Ok(mut control) = vmm {
             figures = control.figures().ok();
+            memory_mib = control.memory_mib().ok();
             threads = control.threads().unwrap_or_default();
         }
         let containers = containers(reach, &mut wait);
@@ -88,7 +89,7 @@ impl Sandbox {
             tracing::debug!("sandbox {}: {error}", subject.id);
         }
         let interfaces = reach.interfaces().unwrap_or_default();
-        Self { subject, figures, threads, interfaces, containers: containers.ok() }
+        Self { subject, figures, memory_mib, threads, interfaces, containers: containers.ok() }
     }
 }
 

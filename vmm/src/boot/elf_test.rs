@@ -48,7 +48,7 @@ fn kernel_bytes() -> Vec<u8> {
 fn load_bytes(bytes: &[u8]) -> (GuestMemoryMmap, Result<Kernel, Error>) {
     let mut file: File = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    let memory = memory::reserve(32).unwrap();
+    let memory = memory::reserve(memory::Size { memory_mib: 32, most_mib: 0 }).unwrap();
     let kernel = load(&memory, &file);
     (memory, kernel)
 }
@@ -72,7 +72,7 @@ fn the_guest_does_not_write_to_the_file() {
     let mut file = tempfile::tempfile().unwrap();
     let bytes = kernel_bytes();
     file.write_all(&bytes).unwrap();
-    let memory = memory::reserve(32).unwrap();
+    let memory = memory::reserve(memory::Size { memory_mib: 32, most_mib: 0 }).unwrap();
     load(&memory, &file).unwrap();
     for place in (TEXT..TEXT + TEXT_SIZE).step_by(0x800) {
         memory.write_obj(!0u64, GuestAddress(place)).unwrap();

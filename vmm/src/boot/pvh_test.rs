@@ -4,7 +4,7 @@ use super::{MAGIC, Module, write};
 use crate::{boot::START_INFO, memory};
 
 fn fields(memory_mib: u32) -> (Vec<u64>, Vec<(u64, u64)>, String) {
-    let memory = memory::reserve(memory_mib).unwrap();
+    let memory = memory::reserve(memory::Size { memory_mib, most_mib: 0 }).unwrap();
     write(&memory, "console=ttyS0 quiet", Module { start: 0x200_0000, length: 0x1234 }).unwrap();
     let word = |offset: u64| memory.read_obj::<u64>(GuestAddress(START_INFO.0 + offset)).unwrap();
     let info: Vec<_> = (0..7).map(|index| word(8 * index)).collect();

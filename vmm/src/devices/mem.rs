@@ -5,10 +5,13 @@
 //!
 //! ```text
 //!  booted ──▶ agent connects ──▶ grow(): requested size rises ──▶ PLUG, PLUG, … ──▶ all plugged: grown
+//!                                                                                        │
+//!        UNPLUG, … as far as the guest can ◀── falls ◀── resize(): requested size ◀──────┤
+//!                                     PLUG, … ◀── rises ◀──┘                  ...        ┘
 //! ```
 //!
-//! The region is backed lazily like all RAM: a guest that uses blocks which it has not plugged gets no more than it could
-//! have plugged.
+//! The usable part of the region is backed lazily like all RAM: a guest that uses blocks which it has not plugged gets no
+//! more than it once could have plugged.
 
 use std::{
     fmt, io,
@@ -63,60 +66,68 @@ const MIXED: u16 = 2;
 pub struct State {
     /// The region, in guest physical addresses.
     region: Range<u64>,
+    /// How much of the region, from its start, may be plugged, in bytes.
+    usable: u64,
     /// What the guest should have plugged, in bytes.
     requested: u64,
+    /// What it has plugged, in bytes.
+    plugged: u64,
     /// Whether each block is plugged.
     blocks: Vec<bool>,
 }
 
 impl State {
-    fn plugged(&self) -> u64 {
-        self.blocks.iter().filter(|plugged| **plugged).count() as u64 * BLOCK_SIZE
-    }
-
-    /// The blocks from `address`, if they are in the region.
+    /// The blocks from `address`, if they are in the usable part of the region.
     fn range(&self, address: u64, count: u16) -> Option<Range<usize>> {
         let offset = address.checked_sub(self.region.start).filter(|offset| offset % BLOCK_SIZE == 0)?;
         let first = usize::try_from(offset / BLOCK_SIZE).ok()?;
         let end = first.checked_add(count.into())?;
-        (count > 0 && end <= self.blocks.len()).then_some(first..end)
+        (count > 0 && end as u64 <= self.usable / BLOCK_SIZE).then_some(first..end)
     }
 }
 
 struct Shared {
     state: State,
-    /// Bytes that the guest is to have in the end.
+    /// Bytes that the guest is to have once it has booted.
     size: u64,
     interrupt: Option<Arc<Interrupt>>,
-    on_grown: Option<Box<dyn FnOnce() + Send>>,
+    on_reached: Option<OnReached>,
 }
+
+/// What happens when the guest has as much as it was asked to have.
+pub type OnReached = Box<dyn FnOnce() + Send>;
+
+/// The guest has no driver for the device.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest's kernel has no driver for its memory device (CONFIG_VIRTIO_MEM)")]
+pub struct NoDriver;
 
 /// The memory that a guest can grow by; clones are the same.
 #[derive(Clone)]
 pub struct Growth(Arc<Mutex<Shared>>);
 
 impl Growth {
-    /// Nothing of `region` is plugged, and `size` bytes of it are to be in the end.
-    pub fn new(region: Range<u64>, size: u64) -> Self {
+    /// Nothing of `region` is plugged, and `size` bytes of its first `usable` are to be once the guest has booted.
+    pub fn new(region: Range<u64>, usable: u64, size: u64) -> Self {
         let blocks = vec![false; ((region.end - region.start) / BLOCK_SIZE) as usize];
-        let state = State { region, requested: 0, blocks };
+        let state = State { region, usable, requested: 0, plugged: 0, blocks };
         Self(Arc::new(Mutex::new(Shared {
             state,
             size: size / BLOCK_SIZE * BLOCK_SIZE,
             interrupt: None,
-            on_grown: None,
+            on_reached: None,
         })))
     }
 
     /// Lets the guest plug all of it and calls `on_grown` with the last block: its driver is about to add that, and has added
     /// the others. At once where there is nothing to plug, or the guest has no driver.
-    pub fn grow(&self, on_grown: Box<dyn FnOnce() + Send>) {
+    pub fn grow(&self, on_grown: OnReached) {
         let mut shared = self.lock();
         match &shared.interrupt {
-            Some(interrupt) if shared.size > shared.state.plugged() => {
+            Some(interrupt) if shared.size > shared.state.plugged => {
                 let interrupt = Arc::clone(interrupt);
                 shared.state.requested = shared.size;
-                shared.on_grown = Some(on_grown);
+                shared.on_reached = Some(on_grown);
                 interrupt.configuration_changed();
             }
             _ => {
@@ -124,6 +135,32 @@ impl Growth {
                 on_grown();
             }
         }
+    }
+
+    /// Asks the guest to have `size` bytes plugged, in the first `usable` bytes of the region, and calls `on_reached` when it
+    /// has. It may never give back what it is asked to. What was asked before is forgotten.
+    ///
+    /// # Errors
+    /// [`NoDriver`].
+    pub fn resize(&self, usable: u64, size: u64, on_reached: OnReached) -> Result<(), NoDriver> {
+        let mut shared = self.lock();
+        let interrupt = shared.interrupt.clone().ok_or(NoDriver)?;
+        shared.state.usable = shared.state.usable.max(usable);
+        shared.state.requested = (size / BLOCK_SIZE * BLOCK_SIZE).min(shared.state.usable);
+        shared.on_reached = None;
+        interrupt.configuration_changed();
+        if shared.state.plugged == shared.state.requested {
+            drop(shared);
+            on_reached();
+        } else {
+            shared.on_reached = Some(on_reached);
+        }
+        Ok(())
+    }
+
+    /// Bytes that are plugged.
+    pub fn plugged(&self) -> u64 {
+        self.lock().state.plugged
     }
 
     /// What a snapshot keeps.
@@ -170,14 +207,14 @@ impl VirtioDevice for Mem {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let state = self.growth.state();
-        let size = state.region.end - state.region.start;
+        let shared = self.growth.lock();
+        let State { region, usable, requested, plugged, .. } = &shared.state;
+        let size = region.end - region.start;
         // Block size, node, region, how much of it is usable, plugged and requested.
-        let config: Vec<u8> =
-            [BLOCK_SIZE, 0, state.region.start, size, size, state.plugged(), state.requested]
-                .iter()
-                .flat_map(|field| field.to_le_bytes())
-                .collect();
+        let config: Vec<u8> = [BLOCK_SIZE, 0, region.start, size, *usable, *plugged, *requested]
+            .iter()
+            .flat_map(|field| field.to_le_bytes())
+            .collect();
         read_space(&config, offset, data);
     }
 
@@ -224,33 +261,40 @@ impl Growth {
         let address = u64::from_le_bytes(std::array::from_fn(|index| request[8 + index]));
         let count = u16::from_le_bytes([request[16], request[17]]);
         let mut shared = self.lock();
-        let state = &mut shared.state;
-        if kind == UNPLUG_ALL {
-            let all = 0..state.blocks.len();
-            return (unplug(memory, state, all), 0);
+        let answer = carry_out(&mut shared.state, memory, kind, address, count);
+        if shared.state.plugged == shared.state.requested
+            && let Some(on_reached) = shared.on_reached.take()
+        {
+            drop(shared);
+            on_reached();
         }
-        let Some(range) = state.range(address, count) else { return (ERROR, 0) };
-        let blocks = &state.blocks[range.clone()];
-        let (all, none) = (blocks.iter().all(|plugged| *plugged), !blocks.contains(&true));
-        match kind {
-            PLUG if none => {
-                if state.plugged() + u64::from(count) * BLOCK_SIZE > state.requested {
-                    return (NACK, 0);
-                }
-                state.blocks[range].fill(true);
-                if state.plugged() == state.requested
-                    && let Some(on_grown) = shared.on_grown.take()
-                {
-                    on_grown();
-                }
-                (ACK, 0)
+        answer
+    }
+}
+
+fn carry_out(state: &mut State, memory: &GuestMemoryMmap, kind: u16, address: u64, count: u16) -> (u16, u16) {
+    if kind == UNPLUG_ALL {
+        let usable = 0..(state.usable / BLOCK_SIZE) as usize;
+        return (unplug(memory, state, usable), 0);
+    }
+    let Some(range) = state.range(address, count) else { return (ERROR, 0) };
+    let blocks = &state.blocks[range.clone()];
+    let (all, none) = (blocks.iter().all(|plugged| *plugged), !blocks.contains(&true));
+    match kind {
+        PLUG if none => {
+            let plugged = state.plugged + u64::from(count) * BLOCK_SIZE;
+            if plugged > state.requested {
+                return (NACK, 0);
             }
-            UNPLUG if all => (unplug(memory, state, range), 0),
-            STATE if all => (ACK, PLUGGED),
-            STATE if none => (ACK, UNPLUGGED),
-            STATE => (ACK, MIXED),
-            _ => (ERROR, 0),
+            state.blocks[range].fill(true);
+            state.plugged = plugged;
+            (ACK, 0)
         }
+        UNPLUG if all => (unplug(memory, state, range), 0),
+        STATE if all => (ACK, PLUGGED),
+        STATE if none => (ACK, UNPLUGGED),
+        STATE => (ACK, MIXED),
+        _ => (ERROR, 0),
     }
 }
 
@@ -264,7 +308,9 @@ fn unplug(memory: &GuestMemoryMmap, state: &mut State, range: Range<usize>) -> u
     let Ok(slice) = memory.get_slice(start, size) else { return ERROR };
     // SAFETY: the range is the guest's own memory, which holds no references; it reads as zero afterwards.
     unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), size, libc::MADV_DONTNEED) };
-    state.blocks[range].fill(false);
+    let blocks = &mut state.blocks[range];
+    state.plugged -= blocks.iter().filter(|plugged| **plugged).count() as u64 * BLOCK_SIZE;
+    blocks.fill(false);
     ACK
 }
 

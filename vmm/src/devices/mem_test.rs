@@ -27,7 +27,8 @@ struct Guest {
 impl Guest {
     /// One that can grow by `blocks`.
     fn new(blocks: u64) -> Self {
-        let growth = Growth::new(START..START + blocks * BLOCK_SIZE, blocks * BLOCK_SIZE);
+        let growth =
+            Growth::new(START..START + blocks * BLOCK_SIZE, blocks * BLOCK_SIZE, blocks * BLOCK_SIZE);
         let mut device = Mem::new(growth.clone());
         let driver = DeviceFixture::activate(&mut device);
         Self { growth, device, driver }
@@ -74,7 +75,7 @@ fn a_guest_grows_when_it_is_told_to() {
 #[test]
 fn a_guest_without_a_driver_or_anything_to_plug_is_grown() {
     for (size, active) in [(0, true), (BLOCK_SIZE, false)] {
-        let growth = Growth::new(START..START + BLOCK_SIZE, size);
+        let growth = Growth::new(START..START + BLOCK_SIZE, BLOCK_SIZE, size);
         let mut device = Mem::new(growth.clone());
         let _driver = active.then(|| DeviceFixture::activate(&mut device));
         let (grown, is_grown) = channel();
@@ -112,18 +113,61 @@ fn a_short_request_fails_the_device() {
     assert_eq!(guest.driver.ask(0, &[0; 8], 10), None);
 }
 
+#[test]
+fn a_guest_shrinks_and_grows_again() {
+    let mut guest = Guest::new(2);
+    guest.growth.grow(Box::new(|| ()));
+    assert_eq!(guest.ask(PLUG, START, 2).0, ACK);
+    let resize = |guest: &Guest, blocks| {
+        let (reached, is_reached) = channel();
+        let on_reached = Box::new(move || reached.send(()).unwrap());
+        guest.growth.resize(2 * BLOCK_SIZE, blocks * BLOCK_SIZE, on_reached).unwrap();
+        is_reached
+    };
+    let is_reached = resize(&guest, 1);
+    assert!(is_reached.try_recv().is_err());
+    assert_eq!(guest.config(6), BLOCK_SIZE);
+    assert_eq!(guest.ask(UNPLUG, START, 1).0, ACK);
+    is_reached.recv().unwrap();
+    assert_eq!((guest.config(5), guest.growth.plugged()), (BLOCK_SIZE, BLOCK_SIZE));
+    assert_eq!(guest.ask(PLUG, START, 1).0, NACK);
+    resize(&guest, 1).recv().unwrap();
+    // The guest has not given anything back when it is asked to have all again.
+    let superseded = resize(&guest, 0);
+    resize(&guest, 1).recv().unwrap();
+    assert!(superseded.recv().is_err(), "nobody waits for it any more");
+}
+
+#[test]
+fn only_the_usable_part_of_the_region_is_plugged() {
+    let growth = Growth::new(START..START + 2 * BLOCK_SIZE, BLOCK_SIZE, 0);
+    let mut device = Mem::new(growth.clone());
+    assert!(growth.resize(2 * BLOCK_SIZE, BLOCK_SIZE, Box::new(|| ())).is_err(), "no driver");
+    let driver = DeviceFixture::activate(&mut device);
+    let mut guest = Guest { growth, device, driver };
+    guest.growth.resize(BLOCK_SIZE, 2 * BLOCK_SIZE, Box::new(|| ())).unwrap();
+    assert_eq!((guest.config(3), guest.config(4), guest.config(6)), (2 * BLOCK_SIZE, BLOCK_SIZE, BLOCK_SIZE));
+    assert_eq!(guest.ask(PLUG, START + BLOCK_SIZE, 1).0, ERROR);
+    guest.growth.resize(2 * BLOCK_SIZE, 2 * BLOCK_SIZE, Box::new(|| ())).unwrap();
+    assert_eq!(guest.ask(PLUG, START, 2).0, ACK);
+}
+
 proptest! {
     #[test]
     fn no_more_is_plugged_than_was_asked_for(
         requests in prop::collection::vec((0u16..5, 0u64..6, 0u16..6), 0..40),
+        usable in 0u64..=4,
     ) {
-        let growth = Growth::new(START..START + 4 * BLOCK_SIZE, 3 * BLOCK_SIZE);
+        let growth = Growth::new(START..START + 4 * BLOCK_SIZE, usable * BLOCK_SIZE, 0);
         growth.lock().state.requested = 3 * BLOCK_SIZE;
         let memory = vm_memory::GuestMemoryMmap::from_ranges(&[(vm_memory::GuestAddress(0), 5 << 21)]).unwrap();
         for (kind, block, count) in requests {
             let request: [u8; 24] = request(kind, START + block * BLOCK_SIZE, count).try_into().unwrap();
             growth.carry_out(&memory, &request);
-            prop_assert!(growth.state().plugged() <= 3 * BLOCK_SIZE);
+            let state = growth.state();
+            prop_assert!(state.plugged <= usable.min(3) * BLOCK_SIZE);
+            let blocks = state.blocks.iter().filter(|plugged| **plugged).count() as u64;
+            prop_assert_eq!(state.plugged, blocks * BLOCK_SIZE);
         }
     }
 }

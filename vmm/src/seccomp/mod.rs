@@ -72,6 +72,7 @@ fn requests(thread: Thread) -> &'static [u32] {
     const KVM_GET_REGS: u32 = 0x8090_ae81;
     const KVM_IRQFD: u32 = 0x4020_ae76;
     const KVM_IOEVENTFD: u32 = 0x4040_ae79;
+    const KVM_SET_USER_MEMORY_REGION: u32 = 0x4020_ae46;
     // Request numbers have 32 bits.
     const FIONBIO: u32 = libc::FIONBIO as u32;
     match thread {
@@ -85,6 +86,7 @@ fn requests(thread: Thread) -> &'static [u32] {
             libc::TUNSETVNETHDRSZ as u32,
             libc::TUNSETOFFLOAD as u32,
             libc::TUNSETQUEUE as u32,
+            KVM_SET_USER_MEMORY_REGION,
         ],
         Thread::Vsock => &[FIONBIO],
         Thread::Net => &[libc::TUNSETQUEUE as u32],

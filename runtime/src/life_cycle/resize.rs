@@ -1,0 +1,263 @@
+//! The size of a VM that runs: it grows before a limit rises, and shrinks after one has fallen.
+//!
+//! ```text
+//!  grow    memory.max of the host's cgroup ─→ the guest plugs ─→ remembered
+//!  shrink  the guest unplugs what it can ─→ memory.max of the host's cgroup ─→ remembered
+//! ```
+//!
+//! All containers of a pod change one VM, so whoever does has the sandbox's folder locked, and a member takes its own before
+//! that.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::host::cgroup::{self, Cgroup};
+use crate::machine::Control;
+use crate::sizing::{self, Demand};
+use crate::state::{Folder, Record};
+
+/// How long a guest that takes memory into use may do nothing.
+const GROWS_WITHIN: Duration = Duration::from_secs(10);
+
+/// The same for one that gives memory back: it often cannot, and does not say so.
+const SHRINKS_WITHIN: Duration = Duration::from_secs(2);
+
+/// The file that bounds VMM and guest on the host.
+const MEMORY_MAX: &str = "memory.max";
+
+/// Why a VM cannot be as large as limits ask.
+#[derive(Debug, thiserror::Error)]
+pub enum ResizeError {
+    /// The host has less.
+    #[error(
+        "linux.resources.memory.limit: the container's VM would need {wanted} MiB of RAM, and the host leaves it {possible} MiB; \
+         give less, or raise memory.max of the cgroups above the container's"
+    )]
+    Host {
+        /// What limits ask for, in MiB.
+        wanted: u32,
+        /// What there is, in MiB.
+        possible: u32,
+    },
+    /// config.json says how large the VM is.
+    #[error(
+        "linux.resources.memory.limit: {limit} bytes are more than the {fixed} MiB that vm.hwConfig.memory has given the VM"
+    )]
+    Fixed {
+        /// The limit, in bytes.
+        limit: u64,
+        /// The VM's memory, in MiB.
+        fixed: u32,
+    },
+    /// The guest does not do it.
+    #[error("the VM's guest took {reached} MiB of RAM into use and not the {wanted} MiB that it was given")]
+    Stuck {
+        /// What it has, in MiB.
+        reached: u32,
+        /// What it was given, in MiB.
+        wanted: u32,
+    },
+}
+
+/// What limits of the host leave for the VM in this cgroup, in bytes. Its own limit follows from the VM's size.
+pub fn available(cgroup: Option<&Cgroup>) -> Option<u64> {
+    let above = cgroup.and_then(|cgroup| cgroup.path.parent());
+    [above.and_then(cgroup::nearest_memory_limit), sizing::host_ram()].into_iter().flatten().min()
+}
+
+/// A VM whose size may change: nobody else changes it meanwhile.
+pub struct Sizing<'a> {
+    /// What is remembered of the container whose VM it is.
+    record: Record,
+    folder: Held<'a>,
+    others: Vec<Demand>,
+}
+
+/// That container's folder, which is locked.
+enum Held<'a> {
+    /// By whoever has called.
+    Before(&'a Folder),
+    /// For this.
+    Now(Folder),
+}
+
+impl<'a> Sizing<'a> {
+    /// For a change of this container's limits, which has its folder locked; `None` if there is no VM whose size is known.
+    ///
+    /// # Errors
+    /// When the sandbox's folder cannot be locked.
+    pub fn begin(folder: &'a Folder, record: &Record) -> anyhow::Result<Option<Self>> {
+        let (record_of_vm, held) = match &record.sandbox {
+            None => (Some(record.clone()), Held::Before(folder)),
+            Some(sandbox) => {
+                let sandbox = folder.lock_neighbour(sandbox)?;
+                (sandbox.read()?, Held::Now(sandbox))
+            }
+        };
+        let Some(vm) = record_of_vm.filter(|vm| vm.vm_size.is_some()) else { return Ok(None) };
+        let is_counted = |other: &Record| {
+            let is_alive = !other.complete || other.relay.is_some_and(|relay| relay.is_alive());
+            other.sandbox.as_ref() == Some(&vm.id) && other.id != record.id && is_alive
+        };
+        let records = folder.records();
+        let others = records.iter().filter(|other| is_counted(other)).map(|other| other.demand).collect();
+        Ok(Some(Self { others, record: vm, folder: held }))
+    }
+
+    /// RAM, in MiB, if the container `id` asks for this.
+    fn wanted(&self, id: &str, demand: Option<Demand>) -> u32 {
+        let own = if self.record.id == id { demand.unwrap_or_default() } else { self.record.demand };
+        let mut members = self.others.clone();
+        members.extend(demand.filter(|_| self.record.id != id));
+        self.record.vm_size.unwrap_or_default().wanted_mib(own, &members)
+    }
+
+    fn mib(&self) -> u32 {
+        self.record.vm_size.unwrap_or_default().mib
+    }
+
+    fn folder(&self) -> &Folder {
+        match &self.folder {
+            Held::Before(folder) => folder,
+            Held::Now(folder) => folder,
+        }
+    }
+
+    fn limit(&self, mib: u32) -> anyhow::Result<()> {
+        if let Some(cgroup) = &self.record.cgroup {
+            cgroup.update(&[(MEMORY_MAX, sizing::host_limit_bytes(mib).to_string())])?;
+        }
+        Ok(())
+    }
+
+    /// Has the guest change; what it has then, in MiB.
+    fn ask(&self, mib: u32, patience: Duration) -> anyhow::Result<u32> {
+        let mut control = Control::connect(self.folder().as_fd()).context("cannot reach the VM")?;
+        if control.set_memory(mib, patience)? {
+            return Ok(mib);
+        }
+        // The connection may still get the answer to what has been given up.
+        Ok(Control::connect(self.folder().as_fd())?.memory_mib()?)
+    }
+
+    fn grow(&mut self, wanted: u32) -> anyhow::Result<()> {
+        let former = self.mib();
+        let grown = self.limit(wanted).and_then(|()| match self.ask(wanted, GROWS_WITHIN)? {
+            reached if reached < wanted => Err(ResizeError::Stuck { reached, wanted }.into()),
+            _ => Ok(()),
+        });
+        match grown {
+            Ok(()) => self.remember(wanted),
+            Err(error) => {
+                // It has grown to some size, which nobody has remembered.
+                if let Err(error) = self.shrink(former) {
+                    tracing::debug!("the VM keeps what it has grown by: {error:#}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// As far as it goes; what the VM has then, in MiB.
+    fn shrink(&mut self, wanted: u32) -> anyhow::Result<u32> {
+        let reached = self.ask(wanted, SHRINKS_WITHIN)?.max(wanted);
+        self.limit(reached)?;
+        self.remember(reached)?;
+        Ok(reached)
+    }
+
+    /// The same, where it matters to nobody whether it can.
+    fn try_to_shrink(&mut self, wanted: u32) {
+        if wanted < self.mib()
+            && let Err(error) = self.shrink(wanted)
+        {
+            tracing::debug!("the VM keeps its size: {error:#}");
+        }
+    }
+
+    fn remember(&mut self, mib: u32) -> anyhow::Result<()> {
+        tracing::debug!(guest_mib = mib, "the VM's new size");
+        if let Some(size) = &mut self.record.vm_size {
+            size.mib = mib;
+        }
+        self.folder().write(&self.record)
+    }
+
+    /// Before the container's limits rise to `demand`: the VM is large enough for them afterwards.
+    ///
+    /// # Errors
+    /// [`ResizeError`]; the VM is as it was then.
+    pub fn prepare(&mut self, id: &str, demand: Demand) -> anyhow::Result<()> {
+        let wanted = self.wanted(id, Some(demand));
+        if let (Some(fixed), Some(limit)) =
+            (self.record.vm_size.and_then(|size| size.fixed_mib), demand.memory)
+            && limit > u64::from(fixed) << 20
+        {
+            return Err(ResizeError::Fixed { limit, fixed }.into());
+        }
+        if wanted <= self.mib() {
+            return Ok(());
+        }
+        let possible = sizing::within(wanted, available(self.record.cgroup.as_ref()))?;
+        if possible < wanted {
+            return Err(ResizeError::Host { wanted, possible }.into());
+        }
+        self.grow(wanted)
+    }
+
+    /// After the container's limits have become `demand`: the VM gives back what nobody asks for any more. Returns its record,
+    /// if it is the container's own.
+    pub fn finish(mut self, id: &str, demand: Demand) -> Option<Record> {
+        let wanted = self.wanted(id, Some(demand));
+        if wanted < self.mib() {
+            match self.shrink(wanted) {
+                Ok(reached) if reached > wanted => tracing::warn!(
+                    "the VM's guest uses memory that it was to give back: it keeps {reached} MiB of RAM instead of {wanted}"
+                ),
+                Ok(_) => {}
+                Err(error) => tracing::warn!("the VM keeps its size: {error:#}"),
+            }
+        }
+        (self.record.id == id).then_some(self.record)
+    }
+
+    /// The limits are as before after all.
+    pub fn take_back(mut self, id: &str, former: Demand) {
+        self.try_to_shrink(self.wanted(id, Some(former)));
+    }
+}
+
+/// Before a member is made: its sandbox's VM grows by what it asks for, as far as the host lets it.
+///
+/// # Errors
+/// The VM does not grow.
+pub fn make_room(folder: &Folder, member: &Record) -> anyhow::Result<()> {
+    let Some(mut sizing) = Sizing::begin(folder, member)? else { return Ok(()) };
+    let wanted = sizing.wanted(&member.id, Some(member.demand));
+    if wanted <= sizing.mib() {
+        return Ok(());
+    }
+    let possible = sizing::within(wanted, available(sizing.record.cgroup.as_ref()))?;
+    if possible > sizing.mib() { sizing.grow(possible) } else { Ok(()) }
+}
+
+/// After a member has gone: its sandbox's VM gives back what it had grown by. It matters to nobody whether it can.
+pub fn give_back(folder: &Folder, member: &Record) {
+    let shrink = || -> anyhow::Result<()> {
+        // The sandbox may be gone, or on its way.
+        let is_running = member.sandbox.as_ref().and_then(|id| folder.neighbour(id)).is_some_and(|sandbox| {
+            sandbox.vm_size.is_some() && sandbox.vmm.is_some_and(|vmm| vmm.is_alive())
+        });
+        if !is_running || member.demand.memory.is_none() {
+            return Ok(());
+        }
+        let Some(mut sizing) = Sizing::begin(folder, member)? else { return Ok(()) };
+        sizing.try_to_shrink(sizing.wanted(&member.id, None));
+        Ok(())
+    };
+    if let Err(error) = shrink() {
+        tracing::debug!("the VM keeps its size: {error:#}");
+    }
+}

@@ -1,0 +1,77 @@
+//! What annotations say that a whole pod needs: the sum of its containers' limits, known when its sandbox is created.
+//!
+//! containerd gives numbers, CRI-O its JSON of the CRI's `LinuxContainerResources`. 0, and in a quota everything below,
+//! says that there is no limit.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::cgroup::DEFAULT_PERIOD;
+use crate::bundle::SpecError;
+use crate::sizing::{self, Demand, Pod};
+
+const CONTAINERD_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
+const CONTAINERD_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+const CONTAINERD_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
+
+/// CRI-O's names, and those that newer versions have.
+const CRIO_RESOURCES: [&str; 2] = ["io.kubernetes.cri-o.PodLinuxResources", "pod-linux-resources.crio.io"];
+const CRIO_OVERHEAD: [&str; 2] = ["io.kubernetes.cri-o.PodLinuxOverhead", "pod-linux-overhead.crio.io"];
+
+/// CRI's `LinuxContainerResources`, as far as it matters here.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    cpu_period: i64,
+    cpu_quota: i64,
+    memory_limit_in_bytes: i64,
+}
+
+impl Resources {
+    fn demand(self) -> Demand {
+        let above_zero = |number: i64| u64::try_from(number).ok().filter(|number| *number > 0);
+        let period = above_zero(self.cpu_period).unwrap_or(DEFAULT_PERIOD);
+        Demand {
+            memory: above_zero(self.memory_limit_in_bytes),
+            cpus: above_zero(self.cpu_quota).map(|quota| sizing::cpus(quota, period)),
+        }
+    }
+}
+
+/// Reads them.
+///
+/// # Errors
+/// One that is not what its writer writes.
+pub fn lower(annotations: Option<&HashMap<String, String>>) -> Result<Pod, SpecError> {
+    let Some(annotations) = annotations else { return Ok(Pod::default()) };
+    let number = |name: &str| match annotations.get(name) {
+        None => Ok(0),
+        Some(text) => text.parse().map_err(|_| wrong(name, text, "a number")),
+    };
+    let json = |names: [&str; 2]| {
+        let found = names.into_iter().find_map(|name| Some((name, annotations.get(name)?)));
+        found.map_or(Ok(None), |(name, text)| {
+            serde_json::from_str::<Option<Resources>>(text)
+                .map_err(|_| wrong(name, text, "JSON of the CRI's LinuxContainerResources"))
+        })
+    };
+    let resources = match json(CRIO_RESOURCES)? {
+        Some(resources) => resources,
+        None => Resources {
+            cpu_period: number(CONTAINERD_PERIOD)?,
+            cpu_quota: number(CONTAINERD_QUOTA)?,
+            memory_limit_in_bytes: number(CONTAINERD_MEMORY)?,
+        },
+    };
+    let overhead = json(CRIO_OVERHEAD)?.and_then(|overhead| overhead.demand().memory);
+    Ok(Pod { demand: resources.demand(), overhead })
+}
+
+fn wrong(name: &str, text: &str, expected: &str) -> SpecError {
+    SpecError::new(format!("annotations[{name:?}]"), format!("{text:?} is not {expected}"))
+}
+
+#[cfg(test)]
+#[path = "pod_size_test.rs"]
+mod tests;
