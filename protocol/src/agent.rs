@@ -185,6 +185,11 @@ pub enum Request {
     Network(Box<NetworkChange>),
     /// List the IDs of the containers.
     Containers,
+    /// Use this many of the guest's CPUs, from the first one on. Where one cannot be had, those before it are used.
+    SetCpus {
+        /// At least 1.
+        count: u16,
+    },
 }
 
 /// Another process of a container.
@@ -234,6 +239,8 @@ pub enum Response {
     NetworkChanged,
     /// To Containers: at most [`MOST_CONTAINERS`].
     Containers(Vec<String>),
+    /// To SetCpus.
+    CpusSet,
 }
 
 /// Containers that one guest holds at most.

@@ -139,6 +139,12 @@ pub enum Request {
     },
     /// How much memory the guest has.
     Memory,
+    /// Have at least this many CPUs; those above the one that boots wait until the guest's kernel starts them. At most
+    /// [`Config::vcpus`].
+    AddVcpus {
+        /// With the one that boots.
+        count: u8,
+    },
 }
 
 /// A network device.
@@ -158,6 +164,9 @@ pub struct Disk {
     /// What the guest reads at /sys/block/NAME/serial: at most 20 bytes.
     pub serial: String,
 }
+
+/// Most CPUs of a VM: what the guest's kernel is built for.
+pub const MOST_VCPUS: u8 = 64;
 
 /// Most pairs of queues of one [`Nic`].
 pub const MOST_QUEUE_PAIRS: usize = 8;

@@ -321,6 +321,9 @@ fn vmm_messages() {
     golden(vmm::Response::Error("no".into()), "0400000003026e6f");
     golden(vmm::Request::SetMemory { mib: 300 }, "0300000008ac02");
     golden(vmm::Request::Memory, "0100000009");
+    golden(vmm::Request::AddVcpus { count: 2 }, "020000000a02");
+    golden(Request::SetCpus { count: 2 }, "020000000d02");
+    golden(Response::CpusSet, "010000000d");
     golden(vmm::Response::Memory { mib: 300 }, "0300000006ac02");
 }
 

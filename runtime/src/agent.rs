@@ -233,6 +233,17 @@ impl Connection {
         }
     }
 
+    /// Has the guest use this many CPUs.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn set_cpus(&mut self, count: u8, wait: &mut impl Wait) -> Result<(), ClientError> {
+        match self.ask(&Request::SetCpus { count: count.into() }, wait)? {
+            Response::CpusSet => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
     /// Sends a signal to a container's init, or to all of its processes.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use stockade_protocol::vmm::MOST_VCPUS;
 
 use crate::sizing::LEAST_MIB;
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub kernel_parameters: String,
     /// Guest RAM of a container without a memory limit, in MiB.
     pub memory_mib: u32,
+    /// The most CPUs of a VM; `None` for as many as the host has.
+    pub max_vcpus: Option<u8>,
     /// What `stockade shell` runs in guests, a static executable of the host; without it there is no such shell.
     pub debug_shell: Option<PathBuf>,
     /// What a bundle may ask of its VM.
@@ -75,6 +78,8 @@ pub struct AllowedVm {
     pub kernel_parameters: Vec<String>,
     /// Most memory of a VM, in MiB.
     pub max_memory_mib: Option<u32>,
+    /// Most CPUs of a VM.
+    pub max_vcpus: Option<u8>,
 }
 
 /// The file's content. Every key may be absent.
@@ -85,16 +90,17 @@ struct File {
     initramfs: Option<PathBuf>,
     kernel_parameters: Option<String>,
     memory_mib: Option<u32>,
+    max_vcpus: Option<u8>,
     debug_shell: Option<PathBuf>,
     vm: Option<AllowedVm>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 7] =
-    ["vmm", "kernel", "initramfs", "kernel_parameters", "memory_mib", "debug_shell", "vm"];
+const KEYS: [&str; 8] =
+    ["vmm", "kernel", "initramfs", "kernel_parameters", "memory_mib", "max_vcpus", "debug_shell", "vm"];
 
 /// The keys of [`AllowedVm`].
-const VM_KEYS: [&str; 4] = ["kernels", "initrds", "kernel_parameters", "max_memory_mib"];
+const VM_KEYS: [&str; 5] = ["kernels", "initrds", "kernel_parameters", "max_memory_mib", "max_vcpus"];
 
 impl Config {
     /// The configuration of this installation.
@@ -139,6 +145,7 @@ impl Config {
             initramfs: file.initramfs.unwrap_or_else(|| guest.join("initramfs")),
             kernel_parameters: file.kernel_parameters.unwrap_or_default(),
             memory_mib: file.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
+            max_vcpus: file.max_vcpus,
             debug_shell: file.debug_shell,
             vm: file.vm.unwrap_or_default(),
         }
@@ -155,6 +162,7 @@ fn parse(text: &str) -> Result<File, String> {
     if file.memory_mib.is_some_and(|mib| u64::from(mib) < LEAST_MIB) {
         return Err(format!("memory_mib must be at least {LEAST_MIB}"));
     }
+    check_vcpus("max_vcpus", file.max_vcpus)?;
     if file.debug_shell.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err("debug_shell must be an absolute path".to_owned());
     }
@@ -166,8 +174,18 @@ fn parse(text: &str) -> Result<File, String> {
         if vm.max_memory_mib.is_some_and(|mib| u64::from(mib) < LEAST_MIB) {
             return Err(format!("vm.max_memory_mib must be at least {LEAST_MIB}"));
         }
+        check_vcpus("vm.max_vcpus", vm.max_vcpus)?;
     }
     Ok(file)
+}
+
+fn check_vcpus(key: &str, value: Option<u8>) -> Result<(), String> {
+    match value {
+        Some(count) if !(1..=MOST_VCPUS).contains(&count) => {
+            Err(format!("{key} must be between 1 and {MOST_VCPUS}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_keys(table: &toml::Table, prefix: &str, known: &[&'static str]) -> Result<(), String> {

@@ -27,6 +27,9 @@ fn wrong_values_are_named() {
     assert!(parse("memory_mib = -1").is_err());
     assert!(parse("memory_mib = 0").unwrap_err().contains("memory_mib"));
     assert!(parse("memory_mib = \"many\"").is_err());
+    for (text, key) in [("max_vcpus = 0", "max_vcpus"), ("[vm]\nmax_vcpus = 65", "vm.max_vcpus")] {
+        assert!(parse(text).unwrap_err().contains(key));
+    }
     assert!(parse("debug_shell = \"sh\"").unwrap_err().contains("debug_shell"));
     assert!(parse("= =").is_err());
 }

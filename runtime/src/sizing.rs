@@ -1,9 +1,11 @@
-//! How much RAM a VM gets.
+//! How much RAM and how many CPUs a VM gets.
 //!
-//! The memory limits of all its containers plus what the guest's kernel and agent need; at least the configured default
+//! CPUs: as many as the quotas of its containers add up to; without a quota as many as the host has; at most what is
+//! configured. RAM: the memory limits of all its containers plus what the guest's kernel and agent need; at least the configured default
 //! where one has no limit; and never more than the nearest limit of the host's cgroups leaves after the VMM's own share.
 
 use serde::{Deserialize, Serialize};
+use stockade_protocol::vmm::MOST_VCPUS;
 
 const MIB: u64 = 1 << 20;
 
@@ -62,6 +64,14 @@ pub struct VmSize {
     pub fixed_mib: Option<u32>,
     /// What its sandbox's annotations say.
     pub pod: Pod,
+    /// CPUs that the guest uses now.
+    pub vcpus: u8,
+    /// CPUs that it uses without a quota.
+    pub default_vcpus: u8,
+    /// CPUs that it can use.
+    pub most_vcpus: u8,
+    /// CPUs that it uses whatever the quotas, where config.json says it.
+    pub fixed_vcpus: Option<u8>,
 }
 
 impl VmSize {
@@ -80,6 +90,20 @@ impl VmSize {
         let limited = if limit > 0 { self.mib_for(limit) } else { 0 };
         let default = if is_unlimited { self.default_mib.into() } else { 0 };
         limited.max(default).clamp(LEAST_MIB, MOST_MIB) as u32
+    }
+
+    /// CPUs, for a sandbox's own limits and those of the members: the sum of the quotas, rounded up, and as many as there may be
+    /// if one has none.
+    pub fn wanted_vcpus(&self, own: Demand, members: &[Demand]) -> u8 {
+        if let Some(fixed) = self.fixed_vcpus {
+            return fixed;
+        }
+        let pod = self.pod.demand.cpus;
+        let sum = members.iter().chain([&own]).filter_map(|demand| demand.cpus).fold(0, u64::saturating_add);
+        let quota = sum.max(pod.unwrap_or(0)).div_ceil(1000);
+        let is_unlimited = pod.or(own.cpus).is_none() || members.iter().any(|member| member.cpus.is_none());
+        let least = if is_unlimited { self.default_vcpus } else { 1 };
+        quota.max(least.into()).min(self.most_vcpus.max(1).into()) as u8
     }
 
     /// RAM in which a limit, in bytes, can be reached: the guest's kernel and agent come on top.
@@ -106,6 +130,17 @@ pub fn within(wanted_mib: u32, host_limit: Option<u64>) -> Result<u32, TooLittle
         return Err(TooLittle { limit_mib: host_limit.unwrap_or_default() / MIB });
     }
     Ok(u64::from(wanted_mib).max(LEAST_MIB).min(available).min(MOST_MIB) as u32)
+}
+
+/// CPUs of the host that this process may use; 1 where the kernel does not tell.
+pub fn host_cpus() -> u8 {
+    // SAFETY: a set of CPUs is plain integers, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills the set that it is given, up to its size.
+    let result = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+    // SAFETY: counts the bits of a set that is there.
+    let count = if result == 0 { unsafe { libc::CPU_COUNT(&set) } } else { 1 };
+    count.clamp(1, MOST_VCPUS.into()) as u8
 }
 
 /// The most RAM that a VM on this host can be given, in MiB.

@@ -1,8 +1,16 @@
 use super::*;
 use proptest::prelude::*;
 
-const SIZE: VmSize =
-    VmSize { mib: 0, default_mib: 2048, fixed_mib: None, pod: Pod { demand: NONE, overhead: None } };
+const SIZE: VmSize = VmSize {
+    mib: 0,
+    default_mib: 2048,
+    fixed_mib: None,
+    pod: Pod { demand: NONE, overhead: None },
+    vcpus: 0,
+    default_vcpus: 4,
+    most_vcpus: 6,
+    fixed_vcpus: None,
+};
 const NONE: Demand = Demand { memory: None, cpus: None };
 
 fn memory(mib: u64) -> Demand {
@@ -34,6 +42,20 @@ fn a_pods_annotations_go_before_its_sandboxs_own_limits() {
     assert_eq!(pod(None).wanted_mib(NONE, &[NONE]), 2048);
     assert_eq!(pod(Some(160 * MIB)).wanted_mib(NONE, &[]), 256 + 4 + 96, "the VMM's share");
     assert_eq!(pod(Some(1024 * MIB)).wanted_mib(NONE, &[]), 256 + 4 + 1024 - 128);
+}
+
+#[test]
+fn quotas_are_rounded_up_to_cpus() {
+    let cpus = |cpus| Demand { cpus: Some(cpus), ..NONE };
+    assert_eq!(SIZE.wanted_vcpus(NONE, &[]), 4);
+    assert_eq!(SIZE.wanted_vcpus(cpus(100), &[]), 1);
+    assert_eq!(SIZE.wanted_vcpus(cpus(1001), &[]), 2);
+    assert_eq!(SIZE.wanted_vcpus(cpus(1500), &[cpus(1500)]), 3);
+    assert_eq!(SIZE.wanted_vcpus(cpus(1500), &[NONE]), 4);
+    assert_eq!(SIZE.wanted_vcpus(cpus(90_000), &[]), 6, "the most");
+    let pod = VmSize { pod: Pod { demand: cpus(2000), overhead: None }, ..SIZE };
+    assert_eq!((pod.wanted_vcpus(NONE, &[]), pod.wanted_vcpus(NONE, &[cpus(1000), cpus(1000)])), (2, 2));
+    assert_eq!(VmSize { fixed_vcpus: Some(3), ..SIZE }.wanted_vcpus(cpus(500), &[NONE]), 3);
 }
 
 #[test]

@@ -166,3 +166,98 @@ fn a_pod_without_memory_left_is_refused_and_leaves_nothing() {
     fs::remove_dir(parent).expect("nothing is left in it");
     before.assert_same_now();
 }
+
+/// CPUs that a container sees.
+fn cpus(stockade: &Stockade, id: &str) -> usize {
+    stockade
+        .run(&["exec", id, "grep", "-c", "^processor", "/proc/cpuinfo"])
+        .stdout
+        .trim()
+        .parse()
+        .expect("number")
+}
+
+/// `allowed` is the line of /proc/self/status.
+fn allowed(stockade: &Stockade, id: &str) -> String {
+    let line = stockade.run(&["exec", id, "grep", "Cpus_allowed_list", "/proc/self/status"]).success().stdout;
+    line.split_whitespace().nth(1).expect("a list").to_owned()
+}
+
+#[test]
+fn a_quota_is_rounded_up_to_cpus_and_changed_in_both_directions() {
+    let stockade = Stockade::with_config("memory_mib = 256\nmax_vcpus = 3\n");
+    let script = "grep -c ^processor /proc/cpuinfo > /cpus; sleep 10000";
+    let bundle = Bundle::script(script).edit(|config| {
+        config["linux"]["resources"]["cpu"] = json!({ "quota": 150_000, "period": 100_000 });
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(["CAP_SYSLOG"]);
+        }
+    });
+    let relay = stockade.create(&bundle, "c");
+    stockade.run(&["start", "c"]).success();
+    assert_eq!((cpus(&stockade, "c"), allowed(&stockade, "c").as_str()), (2, "0-1"));
+    let seen = fs::read_to_string(bundle.rootfs().join("cpus")).expect("what the program saw");
+    assert_eq!(seen, "2\n", "from its start");
+    let vmm = stockade.vmm_pid(relay);
+    let threads = || {
+        let tasks = fs::read_dir(format!("/proc/{vmm}/task")).expect("threads");
+        tasks
+            .filter(|task| {
+                let name = fs::read_to_string(task.as_ref().expect("thread").path().join("comm"));
+                name.expect("name").starts_with("vcpu")
+            })
+            .count()
+    };
+    assert_eq!(threads(), 2, "those that are not wanted cost nothing");
+
+    let quota = |quota: &str| stockade.run(&["update", "--cpu-quota", quota, "c"]);
+    quota("300000").success();
+    assert_eq!((cpus(&stockade, "c"), threads()), (3, 3));
+    quota("50000").success();
+    assert_eq!((cpus(&stockade, "c"), allowed(&stockade, "c").as_str()), (1, "0"));
+    assert_eq!(
+        stockade.run(&["exec", "c", "cat", "/sys/fs/cgroup/cpu.max"]).success().stdout,
+        "50000 100000\n"
+    );
+    quota("200000").success();
+    assert_eq!(cpus(&stockade, "c"), 2, "one that was let go of comes back");
+    let log = stockade.run(&["exec", "--cap", "CAP_SYSLOG", "c", "dmesg"]).success().stdout.to_lowercase();
+    assert!(log.contains("booting node 0 processor 2"), "{log}");
+    assert!(!log.contains("out of sync") && !log.contains("warp"), "{log}");
+    // A container's own view of sysfs has stayed read-only.
+    let write = "echo 0 > /sys/devices/system/cpu/cpu1/online";
+    let refused = stockade.run(&["exec", "c", "sh", "-c", write]);
+    assert!(refused.status != 0 && refused.stderr.contains("Read-only"), "{refused:#?}");
+    stockade.run(&["delete", "--force", "c"]).success();
+    host::wait_for_end(vmm);
+}
+
+#[test]
+fn a_bundle_may_ask_for_as_many_cpus_as_it_is_allowed() {
+    let stockade = Stockade::with_config("memory_mib = 256\n[vm]\nmax_vcpus = 2\n");
+    let bundle = Bundle::busybox(&["sleep", "10000"])
+        .edit(|config| config["vm"] = json!({ "kernel": { "path": "" }, "hwConfig": { "vcpus": 2 } }));
+    stockade.create(&bundle, "c");
+    assert_eq!(cpus(&stockade, "c"), 2);
+    stockade.run(&["delete", "--force", "c"]).success();
+    let bundle = bundle.edit(|config| config["vm"]["hwConfig"]["vcpus"] = 3.into());
+    stockade.run_bundle(&bundle, "c").failure(1, &["vm.hwConfig.vcpus", "configuration's 2"]);
+}
+
+#[test]
+fn a_pods_quota_is_known_from_its_annotations_and_grows_with_its_members() {
+    let stockade = Stockade::with_config("memory_mib = 256\nmax_vcpus = 2\n");
+    let pod = sleeping(json!({
+        "io.kubernetes.cri.sandbox-cpu-quota": "50000", "io.kubernetes.cri.sandbox-cpu-period": "100000",
+        "io.kubernetes.cri.sandbox-memory": "67108864",
+    }));
+    stockade.create(&pod, "pod");
+    assert_eq!(cpus(&stockade, "pod"), 1);
+    let member = member(Some(32 << 20))
+        .edit(|config| config["linux"]["resources"]["cpu"] = json!({ "quota": 200_000, "period": 100_000 }));
+    stockade.create(&member, "member");
+    assert_eq!(cpus(&stockade, "member"), 2);
+    stockade.run(&["delete", "--force", "member"]).success();
+    assert_eq!(cpus(&stockade, "pod"), 1);
+    stockade.run(&["delete", "--force", "pod"]).success();
+}

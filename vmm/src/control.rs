@@ -32,7 +32,7 @@ use crate::{
     rights,
     spare::SpareSlots,
     status::StatusSocket,
-    vcpu::End,
+    vcpu::{self, End},
     virtio::device::VirtioDevice,
 };
 
@@ -102,8 +102,8 @@ pub struct Services {
     pub console: Output,
     /// Figures of this process.
     pub figures: FigureSource,
-    /// The machine and its RAM, where there is one.
-    pub machine: Option<(Arc<Machine>, Ram)>,
+    /// The machine, its RAM and its vCPUs, where there is one.
+    pub machine: Option<(Arc<Machine>, Ram, vcpu::Threads)>,
 }
 
 struct Connection {
@@ -210,7 +210,7 @@ fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
 }
 
 fn set_memory(mib: u32, stream: &UnixStream, services: &Services) -> Result<(), String> {
-    let (machine, ram) = services.machine.as_ref().ok_or(NO_MACHINE)?;
+    let (machine, ram, _) = services.machine.as_ref().ok_or(NO_MACHINE)?;
     let mut stream = stream.try_clone().map_err(|e| e.to_string())?;
     let answer = frame::encode(&Response::Done).map_err(|e| e.to_string())?;
     // Who has asked may have gone.
@@ -241,8 +241,15 @@ fn respond(
         Request::SetMemory { mib } => return set_memory(mib, stream, services).err().and_then(refused),
         Request::Memory => {
             return Some(match &services.machine {
-                Some((_, ram)) => Response::Memory { mib: ram.mib() },
+                Some((_, ram, _)) => Response::Memory { mib: ram.mib() },
                 None => Response::Error(NO_MACHINE.into()),
+            });
+        }
+        Request::AddVcpus { count } => {
+            let Some((machine, _, cpus)) = &services.machine else { return refused(NO_MACHINE.into()) };
+            return Some(match cpus.add(machine, count) {
+                Ok(()) => Response::Done,
+                Err(e) => Response::Error(e.to_string()),
             });
         }
         Request::Console => return Some(Response::Console(services.console.bytes())),

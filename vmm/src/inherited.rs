@@ -10,7 +10,7 @@ use std::{
 
 use stockade_protocol::{
     frame::{self, FrameError},
-    vmm::{Config, fd},
+    vmm::{Config, MOST_VCPUS, fd},
 };
 
 use crate::status::StatusSocket;
@@ -96,8 +96,8 @@ pub unsafe fn take() -> Result<Inherited, Error> {
 }
 
 fn checked(config: Config) -> Result<Config, Error> {
-    if config.vcpus == 0 {
-        return Err(Error::Invalid("the number of vCPUs must be at least 1"));
+    if !(1..=MOST_VCPUS).contains(&config.vcpus) {
+        return Err(Error::Invalid("the number of vCPUs must be between 1 and 64"));
     }
     if config.cid < 3 {
         return Err(Error::Invalid("the guest's context ID must be at least 3"));

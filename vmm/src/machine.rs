@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap};
 use vmm_sys_util::{errno, eventfd::EventFd};
@@ -177,19 +177,27 @@ impl Machine {
         Ok(transport)
     }
 
-    /// The vCPU that boots, at `entry`.
+    /// The vCPU that boots, at `entry`, of a machine that may have up to `listed`.
     ///
     /// # Errors
     /// [`Error::Kvm`], [`Error::Vcpu`].
     pub fn boot_cpu(&self, entry: Entry, listed: u8) -> Result<Vcpu, Error> {
-        let supported = self.supported_cpuid()?;
-        let vcpu = Vcpu::new(&self.vm, &supported, 0, listed)?;
+        let vcpu = self.cpu(0, listed)?;
         vcpu.enter_at(entry)?;
         Ok(vcpu)
     }
 
-    fn supported_cpuid(&self) -> Result<CpuId, Error> {
-        self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("KVM_GET_SUPPORTED_CPUID"))
+    /// The vCPU of this number, which waits for the guest's kernel to start it. KVM gives one that comes later the TSC of
+    /// those before.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`], [`Error::Vcpu`].
+    pub fn cpu(&self, id: u8, listed: u8) -> Result<Vcpu, Error> {
+        let supported = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(refused("KVM_GET_SUPPORTED_CPUID"))?;
+        Ok(Vcpu::new(&self.vm, &supported, id, listed)?)
     }
 
     fn irq(&self, line: u8) -> Result<EventFd, Error> {

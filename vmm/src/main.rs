@@ -4,7 +4,7 @@
 //! files. Exits with 0 when the guest has ended or nobody needs it any more, with 1 when it failed; the reason is on the
 //! status socket.
 
-use std::{process::ExitCode, sync::Arc, thread};
+use std::{process::ExitCode, sync::Arc};
 
 use stockade_protocol::vmm::{CONSOLE_EXCERPT, Stage};
 use stockade_vmm::{
@@ -22,13 +22,10 @@ use stockade_vmm::{
     seccomp::{self, Thread},
     spare::SpareSlots,
     status::StatusSocket,
-    vcpu::{End, Vcpu},
+    vcpu::{self, End},
     virtio::slots,
 };
 use vm_memory::GuestAddress;
-
-/// Stack of a vCPU thread, in bytes: exits are handled a few calls deep.
-const VCPU_STACK: usize = 128 << 10;
 
 /// Arenas that the allocator may make for its threads. Without a limit it counts the CPUs when it has made some, by a system
 /// call that the threads may not make, and each arena is memory that the others do not use.
@@ -92,8 +89,8 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     .map_err(Error::Device)?;
     let first_spare = devices.len();
     let slots = first_spare + slots::SPARE;
-    let command_line =
-        command_line::build(slots, &config.kernel_parameters).map_err(boot::Error::CommandLine)?;
+    let command_line = command_line::build(slots, config.vcpus, &config.kernel_parameters)
+        .map_err(boot::Error::CommandLine)?;
     let lines: Vec<u8> =
         [console::IRQ].into_iter().chain(slots::all().take(slots).map(|slot| slot.irq)).collect();
     let cpus = Cpus { listed: config.vcpus, lines: &lines };
@@ -112,14 +109,15 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         tsc_offset: vcpu.tsc_offset(),
         memory: memory.clone(),
     };
-    start(vcpu, Arc::clone(&bus), Arc::clone(&ending))?;
+    let cpus = vcpu::Threads::new(config.vcpus, Arc::clone(&bus), Arc::clone(&ending));
+    cpus.start(vcpu).map_err(Error::Thread)?;
     seccomp::restrict(Thread::Main)?;
     status.reached(Stage::Running);
 
     let machine = Arc::new(machine);
     let wiring = Arc::<Machine>::clone(&machine);
     let spare = SpareSlots { wiring, bus: Arc::clone(&bus), memory, first: first_spare };
-    let machine = Some((machine, ram));
+    let machine = Some((machine, ram, cpus));
     let services = Services { bus, spare, shares, console: console.clone(), figures, machine };
     Ok(control::serve(status, &inherited.control_listener, &ending, &services)?)
 }
@@ -146,19 +144,4 @@ fn report_when_grown(status: &Arc<StatusSocket>, growth: Option<Growth>) -> Box<
         Some(growth) => Box::new(move || growth.grow(Box::new(report))),
         None => Box::new(report),
     }
-}
-
-fn start(vcpu: Vcpu, bus: Arc<Bus>, ending: Arc<Ending>) -> Result<(), Error> {
-    let run = move || {
-        ending.set(match seccomp::restrict(Thread::Vcpu) {
-            Ok(()) => vcpu.run(&bus),
-            Err(e) => End::Failed(e.to_string()),
-        });
-    };
-    thread::Builder::new()
-        .name("vcpu0".into())
-        .stack_size(VCPU_STACK)
-        .spawn(run)
-        .map(drop)
-        .map_err(Error::Thread)
 }

@@ -37,6 +37,7 @@ mod pause;
 mod processes;
 mod reports;
 mod resume;
+mod set_cpus;
 mod signal;
 mod start;
 mod state;
@@ -147,6 +148,7 @@ impl Server {
             Request::Processes { container } => self.list_processes(&container).map(Some),
             Request::CgroupFiles { container } => self.cgroup_files(&container).map(Some),
             Request::Containers => Ok(Some(self.list_containers())),
+            Request::SetCpus { count } => Self::set_cpus(count).map(Some),
             Request::Update { container, values } => self.update(&container, &values).map(Some),
             Request::Network(change) => Self::change_network(&change).map(Some),
         };

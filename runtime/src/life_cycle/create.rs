@@ -13,11 +13,11 @@ use crate::config::Config;
 use crate::container_id::ContainerId;
 use crate::hooks::Hooks;
 use crate::log;
-use crate::lower;
+use crate::lower::{self, Lowered};
 use crate::machine::{Launch, Vm};
 use crate::relay::Relay;
 use crate::sandbox::Peers;
-use crate::sizing::Demand;
+use crate::sizing::{self, Demand, VmSize};
 use crate::state::{self, Folder, Record, Root};
 use crate::sys::process::{Pidfd, ProcessRef};
 use crate::sys::signals;
@@ -85,9 +85,9 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         }
         None => {
             let mut config = Config::load()?;
-            lowered.vm_mib = lower::vm::apply(&bundle, &mut config, lowered.demand.memory)
+            lowered.vm = lower::vm::apply(&bundle, &mut config, lowered.demand.memory)
                 .context(crate::bundle::CONFIG)?;
-            Place::Own(Launch::prepare(&config)?, config.memory_mib)
+            Place::Own(Launch::prepare(&config)?, default_size(&config, &lowered))
         }
     };
     lowered.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -97,6 +97,21 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let mut creation = Creation::new(request, &bundle, folder, record, passed);
     creation.build(lowered, place, interrupts)?;
     creation.finish(terminal)
+}
+
+/// What a VM's size follows from, besides limits.
+fn default_size(config: &Config, lowered: &Lowered) -> VmSize {
+    let fixed = lowered.vm;
+    let allowed = lowered.cgroup.cpus().unwrap_or(u8::MAX).min(sizing::host_cpus());
+    VmSize {
+        default_mib: config.memory_mib,
+        fixed_mib: fixed.mib,
+        default_vcpus: allowed,
+        most_vcpus: fixed.vcpus.or(config.max_vcpus).unwrap_or_else(sizing::host_cpus),
+        fixed_vcpus: fixed.vcpus,
+        pod: lowered.pod,
+        ..VmSize::default()
+    }
 }
 
 fn record(bundle: &Bundle, id: &ContainerId) -> Record {
@@ -125,8 +140,8 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
 
 /// In which VM a container is created.
 pub(super) enum Place {
-    /// One that is to be launched, and the configured size in MiB.
-    Own(Launch, u32),
+    /// One that is to be launched, and what its size follows from.
+    Own(Launch, VmSize),
     /// That of a sandbox.
     Sandbox(RunningSandbox),
 }

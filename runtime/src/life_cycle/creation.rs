@@ -120,9 +120,9 @@ impl<'a> Creation<'a> {
         let cgroup = cgroup.as_ref();
         let mut placeholder = None;
         self.vm = Some(match place {
-            Place::Own(launch, default_mib) => {
-                let size = vm_size(lowered, default_mib, cgroup)?;
-                let launch = launch.memory_mib(size.mib, sizing::most_mib());
+            Place::Own(launch, size) => {
+                let size = vm_size(lowered, size, cgroup)?;
+                let launch = launch.memory_mib(size.mib, sizing::most_mib()).vcpus(size.most_vcpus);
                 if let Some(cgroup) = cgroup {
                     let mut values = lowered.cgroup.values.clone();
                     values.push(("memory.max", sizing::host_limit_bytes(size.mib).to_string()));
@@ -275,6 +275,10 @@ impl<'a> Creation<'a> {
                 state.write(&self.record)
             })?;
         }
+        if let Some(vcpus) = self.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
+            vm.control()?.add_vcpus(vcpus)?;
+            control.set_cpus(vcpus, vm)?;
+        }
         let asked = tsc::now();
         let warnings = control.create(container, vm)?;
         tracing::debug!(create_tsc = asked, created_tsc = tsc::now(), "the agent has built the container");
@@ -361,11 +365,11 @@ fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
 }
 
 /// The VM's size at first.
-fn vm_size(lowered: &Lowered, default_mib: u32, cgroup: Option<&Cgroup>) -> anyhow::Result<VmSize> {
-    let size = VmSize { mib: 0, default_mib, fixed_mib: lowered.vm_mib, pod: lowered.pod };
+fn vm_size(lowered: &Lowered, size: VmSize, cgroup: Option<&Cgroup>) -> anyhow::Result<VmSize> {
+    let vcpus = size.wanted_vcpus(lowered.demand, &[]);
     let mib = sizing::within(size.wanted_mib(lowered.demand, &[]), resize::available(cgroup))?;
     tracing::debug!(guest_mib = mib, "the VM's size");
-    Ok(VmSize { mib, ..size })
+    Ok(VmSize { mib, vcpus, ..size })
 }
 
 /// What a benchmark needs to place the guest's first instruction in the host's time.

@@ -12,7 +12,10 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::Context;
+use stockade_protocol::agent::Purpose;
 
+use super::visit::ANSWERS_WITHIN;
+use crate::agent::{Connection, Visitor};
 use crate::host::cgroup::{self, Cgroup};
 use crate::machine::Control;
 use crate::sizing::{self, Demand};
@@ -106,12 +109,37 @@ impl<'a> Sizing<'a> {
         Ok(Some(Self { others, record: vm, folder: held }))
     }
 
-    /// RAM, in MiB, if the container `id` asks for this.
-    fn wanted(&self, id: &str, demand: Option<Demand>) -> u32 {
+    /// RAM, in MiB, and CPUs, if the container `id` asks for this.
+    fn wanted(&self, id: &str, demand: Option<Demand>) -> (u32, u8) {
         let own = if self.record.id == id { demand.unwrap_or_default() } else { self.record.demand };
         let mut members = self.others.clone();
         members.extend(demand.filter(|_| self.record.id != id));
-        self.record.vm_size.unwrap_or_default().wanted_mib(own, &members)
+        let size = self.record.vm_size.unwrap_or_default();
+        (size.wanted_mib(own, &members), size.wanted_vcpus(own, &members))
+    }
+
+    fn vcpus(&self) -> u8 {
+        self.record.vm_size.unwrap_or_default().vcpus
+    }
+
+    fn set_vcpus(&mut self, count: u8) -> anyhow::Result<()> {
+        let folder = self.folder().as_fd();
+        Control::connect(folder).context("cannot reach the VM")?.add_vcpus(count)?;
+        let mut wait = Visitor::new(folder, ANSWERS_WITHIN);
+        Connection::open(folder, Purpose::Control, &mut wait)?.set_cpus(count, &mut wait)?;
+        tracing::debug!(vcpus = count, "the VM's new size");
+        if let Some(size) = &mut self.record.vm_size {
+            size.vcpus = count;
+        }
+        self.folder().write(&self.record)
+    }
+
+    fn try_to_lower_vcpus(&mut self, wanted: u8) {
+        if wanted < self.vcpus()
+            && let Err(error) = self.set_vcpus(wanted)
+        {
+            tracing::debug!("the VM keeps its CPUs: {error:#}");
+        }
     }
 
     fn mib(&self) -> u32 {
@@ -190,27 +218,45 @@ impl<'a> Sizing<'a> {
     /// # Errors
     /// [`ResizeError`]; the VM is as it was then.
     pub fn prepare(&mut self, id: &str, demand: Demand) -> anyhow::Result<()> {
-        let wanted = self.wanted(id, Some(demand));
+        let (wanted, vcpus) = self.wanted(id, Some(demand));
         if let (Some(fixed), Some(limit)) =
             (self.record.vm_size.and_then(|size| size.fixed_mib), demand.memory)
             && limit > u64::from(fixed) << 20
         {
             return Err(ResizeError::Fixed { limit, fixed }.into());
         }
-        if wanted <= self.mib() {
-            return Ok(());
+        if wanted > self.mib() {
+            let possible = sizing::within(wanted, available(self.record.cgroup.as_ref()))?;
+            if possible < wanted {
+                return Err(ResizeError::Host { wanted, possible }.into());
+            }
         }
-        let possible = sizing::within(wanted, available(self.record.cgroup.as_ref()))?;
-        if possible < wanted {
-            return Err(ResizeError::Host { wanted, possible }.into());
+        self.raise(wanted, vcpus)
+    }
+
+    fn raise(&mut self, mib: u32, vcpus: u8) -> anyhow::Result<()> {
+        let former = (self.mib(), self.vcpus());
+        if mib > former.0 {
+            self.grow(mib)?;
         }
-        self.grow(wanted)
+        if vcpus > former.1
+            && let Err(error) = self.set_vcpus(vcpus)
+        {
+            self.try_to_shrink(former.0);
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// After the container's limits have become `demand`: the VM gives back what nobody asks for any more. Returns its record,
     /// if it is the container's own.
     pub fn finish(mut self, id: &str, demand: Demand) -> Option<Record> {
-        let wanted = self.wanted(id, Some(demand));
+        let (wanted, vcpus) = self.wanted(id, Some(demand));
+        if vcpus < self.vcpus()
+            && let Err(error) = self.set_vcpus(vcpus)
+        {
+            tracing::warn!("the VM keeps its {} CPUs: {error:#}", self.vcpus());
+        }
         if wanted < self.mib() {
             match self.shrink(wanted) {
                 Ok(reached) if reached > wanted => tracing::warn!(
@@ -225,7 +271,9 @@ impl<'a> Sizing<'a> {
 
     /// The limits are as before after all.
     pub fn take_back(mut self, id: &str, former: Demand) {
-        self.try_to_shrink(self.wanted(id, Some(former)));
+        let (mib, vcpus) = self.wanted(id, Some(former));
+        self.try_to_lower_vcpus(vcpus);
+        self.try_to_shrink(mib);
     }
 }
 
@@ -235,12 +283,12 @@ impl<'a> Sizing<'a> {
 /// The VM does not grow.
 pub fn make_room(folder: &Folder, member: &Record) -> anyhow::Result<()> {
     let Some(mut sizing) = Sizing::begin(folder, member)? else { return Ok(()) };
-    let wanted = sizing.wanted(&member.id, Some(member.demand));
-    if wanted <= sizing.mib() {
-        return Ok(());
-    }
-    let possible = sizing::within(wanted, available(sizing.record.cgroup.as_ref()))?;
-    if possible > sizing.mib() { sizing.grow(possible) } else { Ok(()) }
+    let (wanted, vcpus) = sizing.wanted(&member.id, Some(member.demand));
+    let mib = match wanted > sizing.mib() {
+        true => sizing::within(wanted, available(sizing.record.cgroup.as_ref()))?,
+        false => wanted,
+    };
+    sizing.raise(mib, vcpus)
 }
 
 /// After a member has gone: its sandbox's VM gives back what it had grown by. It matters to nobody whether it can.
@@ -250,11 +298,13 @@ pub fn give_back(folder: &Folder, member: &Record) {
         let is_running = member.sandbox.as_ref().and_then(|id| folder.neighbour(id)).is_some_and(|sandbox| {
             sandbox.vm_size.is_some() && sandbox.vmm.is_some_and(|vmm| vmm.is_alive())
         });
-        if !is_running || member.demand.memory.is_none() {
+        if !is_running {
             return Ok(());
         }
         let Some(mut sizing) = Sizing::begin(folder, member)? else { return Ok(()) };
-        sizing.try_to_shrink(sizing.wanted(&member.id, None));
+        let (mib, vcpus) = sizing.wanted(&member.id, None);
+        sizing.try_to_lower_vcpus(vcpus);
+        sizing.try_to_shrink(mib);
         Ok(())
     };
     if let Err(error) = shrink() {

@@ -29,6 +29,16 @@ pub struct HostCgroup {
     pub values: Vec<(&'static str, String)>,
 }
 
+impl HostCgroup {
+    /// How many CPUs its set has, if it has one.
+    pub fn cpus(&self) -> Option<u8> {
+        let (_, list) = self.values.iter().rev().find(|(file, _)| *file == "cpuset.cpus")?;
+        let words = number_list::parse(list).ok()?;
+        let count: u32 = words.iter().map(|word| word.count_ones()).sum();
+        Some(count.clamp(1, u8::MAX.into()) as u8)
+    }
+}
+
 /// The limits of a container.
 #[derive(Debug, Default)]
 pub struct Limits {

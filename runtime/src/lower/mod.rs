@@ -82,8 +82,8 @@ pub struct Lowered {
     pub demand: Demand,
     /// What annotations say that its whole pod needs.
     pub pod: Pod,
-    /// Memory of the VM, in MiB, where config.json says it.
-    pub vm_mib: Option<u32>,
+    /// How large config.json says that the VM is.
+    pub vm: vm::Fixed,
     /// What config.json asks for and does not get: one sentence each.
     pub warnings: Vec<String>,
 }
@@ -222,7 +222,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
         user,
         demand: limits.demand,
         pod: pod_size::lower(spec.annotations().as_ref())?,
-        vm_mib: None,
+        vm: vm::Fixed::default(),
         warnings,
     })
 }

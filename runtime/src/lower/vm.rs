@@ -15,17 +15,39 @@ use crate::sizing::LEAST_MIB;
 /// Bytes of a MiB.
 const MIB: u64 = 1 << 20;
 
-/// Changes the configuration into that of the bundle's VM; returns the VM's memory in MiB, if it says one. `limit` is the
-/// container's own, in bytes.
+/// How large config.json says that the VM is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fixed {
+    /// Its memory, in MiB.
+    pub mib: Option<u32>,
+    /// Its CPUs.
+    pub vcpus: Option<u8>,
+}
+
+/// Changes the configuration into that of the bundle's VM; returns what it says of the VM's size. `limit` is the container's
+/// own, in bytes.
 ///
 /// # Errors
 /// What is not allowed, or what no VM of stockade's has.
-pub fn apply(bundle: &Bundle, config: &mut Config, limit: Option<u64>) -> Result<Option<u32>, SpecError> {
-    let Some(vm) = bundle.spec.vm() else { return Ok(None) };
+pub fn apply(bundle: &Bundle, config: &mut Config, limit: Option<u64>) -> Result<Fixed, SpecError> {
+    let Some(vm) = bundle.spec.vm() else { return Ok(Fixed::default()) };
     refuse_what_cannot_be(vm, config)?;
     kernel(vm.kernel(), config)?;
-    let hw_config = bundle.hw_config.as_ref();
-    hw_config.map(|hw_config| memory(hw_config, config, limit)).transpose().map(Option::flatten)
+    let Some(hw_config) = &bundle.hw_config else { return Ok(Fixed::default()) };
+    Ok(Fixed { mib: memory(hw_config, config, limit)?, vcpus: vcpus(hw_config, config)? })
+}
+
+/// The VM's CPUs. One needs nobody's leave.
+fn vcpus(given: &HwConfig, config: &Config) -> Result<Option<u8>, SpecError> {
+    let Some(vcpus) = given.vcpus.filter(|vcpus| *vcpus != 0) else { return Ok(None) };
+    let error = |problem: String| SpecError::new("vm.hwConfig.vcpus", format!("{vcpus} {problem}"));
+    match (u8::try_from(vcpus), config.vm.max_vcpus) {
+        (Ok(vcpus), most) if vcpus <= most.unwrap_or(1) => Ok(Some(vcpus)),
+        (_, Some(most)) => Err(error(format!("are more than the configuration's {most}"))),
+        (_, None) => Err(error(
+            "are not allowed; set `max_vcpus` in the table [vm] of /etc/stockade/config.toml".to_owned(),
+        )),
+    }
 }
 
 /// Refuses it for a container that joins another's VM.
@@ -155,9 +177,6 @@ fn memory(given: &HwConfig, config: &Config, limit: Option<u64>) -> Result<Optio
             name,
             "a VM has no device tree and no part of the host's hardware; leave it out".to_owned(),
         ));
-    }
-    if let Some(vcpus) = given.vcpus.filter(|vcpus| *vcpus != 1) {
-        return Err(error("vcpus", format!("{vcpus}: a VM has one CPU")));
     }
     let Some(bytes) = given.memory.filter(|bytes| *bytes != 0) else { return Ok(None) };
     let Some(most) = config.vm.max_memory_mib else {

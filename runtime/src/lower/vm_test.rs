@@ -3,7 +3,7 @@ use crate::config::AllowedVm;
 use serde_json::{Value, json};
 
 /// What the section makes of a configuration that allows `allowed` to exist in `folder`.
-fn applied(folder: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Option<u32>), SpecError> {
+fn applied(folder: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Fixed), SpecError> {
     fs::create_dir_all(folder.join("rootfs")).unwrap();
     let config = json!({ "ociVersion": "1.3.0", "root": { "path": "rootfs" }, "vm": vm });
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
@@ -14,11 +14,12 @@ fn applied(folder: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Opt
         initramfs: folder.join("initramfs"),
         kernel_parameters: "quiet".to_owned(),
         memory_mib: 512,
+        max_vcpus: None,
         debug_shell: None,
         vm: allowed.clone(),
     };
-    let mib = apply(&bundle, &mut config, Some(256 << 20))?;
-    Ok((config, mib))
+    let fixed = apply(&bundle, &mut config, Some(256 << 20))?;
+    Ok((config, fixed))
 }
 
 fn files(folder: &Path) {
@@ -39,17 +40,18 @@ fn what_is_listed_is_used() {
         initrds: vec![at("other")],
         kernel_parameters: vec!["loglevel".to_owned(), "init-x".to_owned()],
         max_memory_mib: Some(4096),
+        max_vcpus: Some(8),
     };
     let vm = json!({
         "hypervisor": { "path": "/dev/null" },
         "kernel": { "path": at("kernels/new"), "initrd": at("other"), "parameters": ["loglevel=7", "init_x"] },
-        "hwConfig": { "vcpus": 1, "memory": 1024 << 20 },
+        "hwConfig": { "vcpus": 8, "memory": 1024 << 20 },
     });
-    let (config, mib) = applied(folder.path(), &allowed, vm).unwrap();
+    let (config, fixed) = applied(folder.path(), &allowed, vm).unwrap();
     assert_eq!(config.kernel, at("kernels/new").canonicalize().unwrap());
     assert_eq!(config.initramfs, at("other").canonicalize().unwrap());
     assert_eq!(config.kernel_parameters, "quiet loglevel=7 init_x");
-    assert_eq!(mib, Some(1024));
+    assert_eq!(fixed, Fixed { mib: Some(1024), vcpus: Some(8) });
 }
 
 #[test]
@@ -58,8 +60,8 @@ fn what_the_installation_uses_anyway_needs_no_leave() {
     files(folder.path());
     for path in [json!(""), json!(folder.path().join("kernel"))] {
         let vm = json!({ "kernel": { "path": path }, "hwConfig": { "vcpus": 1 } });
-        let (config, mib) = applied(folder.path(), &AllowedVm::default(), vm).unwrap();
-        assert_eq!((config.kernel, mib), (folder.path().join("kernel"), None));
+        let (config, fixed) = applied(folder.path(), &AllowedVm::default(), vm).unwrap();
+        assert_eq!((config.kernel, fixed.mib), (folder.path().join("kernel"), None));
     }
 }
 
@@ -73,6 +75,7 @@ fn what_is_not_listed_or_cannot_be_is_named_with_the_key_that_would_allow_it() {
         initrds: vec![],
         kernel_parameters: vec!["loglevel".to_owned()],
         max_memory_mib: Some(1024),
+        max_vcpus: Some(4),
     };
     let kernel = |path: PathBuf| json!({ "kernel": { "path": path } });
     let parameter = |text: &str| json!({ "kernel": { "path": "", "parameters": ["loglevel=1", text] } });
@@ -102,7 +105,8 @@ fn what_is_not_listed_or_cannot_be_is_named_with_the_key_that_would_allow_it() {
             "vm.image",
             "initramfs",
         ),
-        (hardware(json!({ "vcpus": 2 })), "vm.hwConfig.vcpus", "one CPU"),
+        (hardware(json!({ "vcpus": 5 })), "vm.hwConfig.vcpus", "configuration's 4"),
+        (hardware(json!({ "vcpus": 5000 })), "vm.hwConfig.vcpus", "configuration's 4"),
         (hardware(json!({ "deviceTree": "/d" })), "vm.hwConfig.deviceTree", "hardware"),
         (hardware(json!({ "irqs": [1] })), "vm.hwConfig.irqs", "hardware"),
         (hardware(json!({ "memory": 1 << 20 })), "vm.hwConfig.memory", "128 MiB"),
@@ -115,4 +119,6 @@ fn what_is_not_listed_or_cannot_be_is_named_with_the_key_that_would_allow_it() {
     }
     let error = applied(folder.path(), &AllowedVm::default(), hardware(json!({ "memory": 512 << 20 })));
     assert!(error.unwrap_err().problem.contains("`max_memory_mib`"));
+    let error = applied(folder.path(), &AllowedVm::default(), hardware(json!({ "vcpus": 2 })));
+    assert!(error.unwrap_err().problem.contains("`max_vcpus`"));
 }

@@ -181,6 +181,17 @@ impl Control {
         poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
     }
 
+    /// Gives the machine at least this many vCPUs.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn add_vcpus(&mut self, count: u8) -> Result<(), ControlError> {
+        match self.ask(&Request::AddVcpus { count })? {
+            Response::Done => Ok(()),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+
     /// What the guest has, in MiB.
     ///
     /// # Errors

@@ -117,6 +117,13 @@ impl Launch {
         self
     }
 
+    /// Sets how many CPUs the guest can have: one of them boots.
+    #[must_use]
+    pub fn vcpus(mut self, most: u8) -> Self {
+        self.config.vcpus = most;
+        self
+    }
+
     /// Starts the VMM of a container, with its sockets in `folder`, to join the cgroup whose `cgroup.procs` is given. It does nothing
     /// before `remember` has returned: whoever finds what the runtime has left must know of it.
     ///

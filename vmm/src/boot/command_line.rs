@@ -26,6 +26,9 @@ const BASE: &str = "console=ttyS0 quiet panic=-1 reboot=k 8250.nr_uarts=1 norepl
                     percpu_alloc=page initcall_blacklist=slab_late_init dummy.numdummies=0 \
                     ifb.numifbs=0";
 
+/// What a guest gets that may have several CPUs: its kernel brings none but the first up by itself.
+const SEVERAL_CPUS: &str = "maxcpus=1";
+
 /// The command line cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -34,13 +37,17 @@ pub enum Error {
     Invalid(#[from] cmdline::Error),
 }
 
-/// The command line for a machine with devices in the first `devices` slots, with `extra` at its end.
+/// The command line for a machine with devices in the first `devices` slots that may have up to `cpus` CPUs, with `extra` at
+/// its end.
 ///
 /// # Errors
 /// [`Error::Invalid`].
-pub fn build(devices: usize, extra: &str) -> Result<String, Error> {
+pub fn build(devices: usize, cpus: u8, extra: &str) -> Result<String, Error> {
     let mut line = Cmdline::new(CAPACITY)?;
     line.insert_str(BASE)?;
+    if cpus > 1 {
+        line.insert_str(SEVERAL_CPUS)?;
+    }
     for slot in slots::all().take(devices) {
         let Slot { address, irq, .. } = slot;
         line.add_virtio_mmio_device(slots::SIZE, GuestAddress(address.raw_value()), irq.into(), None)?;

@@ -73,6 +73,12 @@ fn requests(thread: Thread) -> &'static [u32] {
     const KVM_IRQFD: u32 = 0x4020_ae76;
     const KVM_IOEVENTFD: u32 = 0x4040_ae79;
     const KVM_SET_USER_MEMORY_REGION: u32 = 0x4020_ae46;
+    const KVM_GET_SUPPORTED_CPUID: u32 = 0xc008_ae05;
+    const KVM_CREATE_VCPU: u32 = 0xae41;
+    const KVM_SET_CPUID2: u32 = 0x4008_ae90;
+    const KVM_SET_MSRS: u32 = 0x4008_ae89;
+    const KVM_GET_LAPIC: u32 = 0x8400_ae8e;
+    const KVM_SET_LAPIC: u32 = 0x4400_ae8f;
     // Request numbers have 32 bits.
     const FIONBIO: u32 = libc::FIONBIO as u32;
     match thread {
@@ -87,6 +93,16 @@ fn requests(thread: Thread) -> &'static [u32] {
             libc::TUNSETOFFLOAD as u32,
             libc::TUNSETQUEUE as u32,
             KVM_SET_USER_MEMORY_REGION,
+            // To add vCPUs.
+            KVM_GET_SUPPORTED_CPUID,
+            KVM_CREATE_VCPU,
+            KVM_SET_CPUID2,
+            KVM_SET_MSRS,
+            KVM_GET_LAPIC,
+            KVM_SET_LAPIC,
+            // What their threads may, this one must be allowed too.
+            KVM_RUN,
+            KVM_GET_REGS,
         ],
         Thread::Vsock => &[FIONBIO],
         Thread::Net => &[libc::TUNSETQUEUE as u32],

@@ -2,6 +2,9 @@
 
 pub mod cpuid;
 pub mod registers;
+mod threads;
+
+pub use threads::{Error as ThreadsError, Threads};
 
 use kvm_bindings::{CpuId, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
