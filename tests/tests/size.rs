@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
@@ -260,4 +261,33 @@ fn a_pods_quota_is_known_from_its_annotations_and_grows_with_its_members() {
     stockade.run(&["delete", "--force", "member"]).success();
     assert_eq!(cpus(&stockade, "pod"), 1);
     stockade.run(&["delete", "--force", "pod"]).success();
+}
+
+#[test]
+fn memory_that_the_guest_frees_is_the_hosts_again() {
+    let stockade = Stockade::with_config("memory_mib = 1536\n");
+    let bundle = Bundle::busybox(&["sleep", "10000"]).edit(|config| {
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.push(
+            json!({ "destination": "/big", "type": "tmpfs", "source": "big", "options": ["size=1200m"] }),
+        );
+    });
+    let relay = stockade.create(&bundle, "c");
+    stockade.run(&["start", "c"]).success();
+    let vmm = stockade.vmm_pid(relay);
+    let resident = || {
+        let text = host::status_field(vmm, "VmRSS");
+        text.trim_end_matches(" kB").parse::<u64>().expect("KiB") >> 10
+    };
+    stockade.run(&["exec", "c", "dd", "if=/dev/zero", "of=/big/file", "bs=1M", "count=1024"]).success();
+    let full = resident();
+    assert!(full >= 1024, "{full} MiB");
+    stockade.run(&["exec", "c", "rm", "/big/file"]).success();
+    // The guest reports when it finds the time, and nobody tells when that is.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while resident() + 900 > full {
+        assert!(Instant::now() < deadline, "{} MiB of {full} are still the guest's", resident());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    stockade.run(&["delete", "--force", "c"]).success();
 }

@@ -1,5 +1,6 @@
 //! The devices of a microVM: one file or folder each, and one line in [`all`] for those with which it boots.
 
+pub mod balloon;
 pub mod blk;
 pub mod fs;
 pub mod mem;
@@ -40,6 +41,7 @@ pub fn all(parts: Parts) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
         Box::new(rng::Rng::default()),
         Box::new(fs::Fs::new(shares)),
         Box::new(vsock::Vsock::new(cid.into(), agent_listener, ready, on_ready)?),
+        Box::new(balloon::Balloon::default()),
     ];
     devices.extend(growth.map(|growth| Box::new(mem::Mem::new(growth)) as _));
     Ok(devices)

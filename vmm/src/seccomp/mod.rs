@@ -3,7 +3,7 @@
 //! | thread | is reached by | may |
 //! |---|---|---|
 //! | vCPU | the guest's every exit | run the guest, signal eventfds |
-//! | rng, mem, fs, vsock, net, blk | the guest's queues | what the device does |
+//! | rng, balloon, mem, fs, vsock, net, blk | the guest's queues | what the device does |
 //! | main | the runtime | start and stop the other threads, whose filters add to its own; wire devices up |
 //!
 //! Anything else kills the process: either it is taken over, or this list is wrong and a test must find out.
@@ -26,6 +26,8 @@ pub enum Thread {
     Vcpu,
     /// The entropy device.
     Rng,
+    /// The balloon device.
+    Balloon,
     /// The memory device.
     Mem,
     /// The file server.
@@ -51,7 +53,7 @@ fn calls(thread: Thread) -> Vec<u32> {
     let lists: &[&[libc::c_long]] = match thread {
         Thread::Main => &[BASE, DEVICE, MAIN, FILES, SOCKETS],
         Thread::Vcpu => &[BASE, VCPU],
-        Thread::Rng => &[BASE, DEVICE],
+        Thread::Rng | Thread::Balloon => &[BASE, DEVICE],
         // It reports that the guest has grown.
         Thread::Mem => &[BASE, DEVICE, &[libc::SYS_sendto]],
         Thread::Fs => &[BASE, DEVICE, FILES],
@@ -106,7 +108,7 @@ fn requests(thread: Thread) -> &'static [u32] {
         ],
         Thread::Vsock => &[FIONBIO],
         Thread::Net => &[libc::TUNSETQUEUE as u32],
-        Thread::Rng | Thread::Mem | Thread::Fs | Thread::Blk => &[],
+        Thread::Rng | Thread::Balloon | Thread::Mem | Thread::Fs | Thread::Blk => &[],
     }
 }
 

@@ -1,0 +1,100 @@
+//! The balloon device (virtio 1.3 §5.5), for the one thing in it that guests need: they report pages that they have freed
+//! (§5.5.6.7), and the host takes those back.
+//!
+//! The balloon is never inflated, for the memory device sets the guest's size. Nor does it matter what a reported page holds
+//! when the guest uses it again, zeroes or bytes of the kernel's file where that is mapped: a guest that cares does not report.
+
+use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::DescriptorChain;
+use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryMmap};
+
+use crate::{
+    memory::PAGE_SIZE,
+    seccomp::Thread,
+    virtio::{
+        device::{ActivateError, Activation, VirtioDevice},
+        worker::{Handler, Nonsense, Worker},
+    },
+};
+
+const NAME: &str = "balloon";
+const DEVICE_TYPE: u32 = 5;
+const STACK: usize = 64 << 10;
+
+/// VIRTIO_BALLOON_F_PAGE_REPORTING.
+const REPORTING: u64 = 1 << 5;
+
+/// To inflate, to deflate, to report: queues whose features are not offered have no number.
+const QUEUE_SIZES: [u16; 3] = [16, 16, 64];
+const REPORTS: usize = 2;
+
+/// A balloon device.
+#[derive(Debug, Default)]
+pub struct Balloon {
+    worker: Option<Worker>,
+}
+
+impl VirtioDevice for Balloon {
+    fn device_type(&self) -> u32 {
+        DEVICE_TYPE
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        REPORTING | 1 << VIRTIO_RING_F_EVENT_IDX
+    }
+
+    /// All zero: the balloon is to be empty, and is.
+    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        self.worker = Some(Worker::spawn(NAME, Thread::Balloon, STACK, activation, Host)?);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.stop();
+        }
+    }
+}
+
+/// Takes pages back.
+struct Host;
+
+impl Handler for Host {
+    fn handle(
+        &mut self,
+        queue: usize,
+        memory: &GuestMemoryMmap,
+        chain: DescriptorChain<&GuestMemoryMmap>,
+    ) -> Result<u32, Nonsense> {
+        // A driver that inflates without being asked to keeps its pages.
+        if queue == REPORTS {
+            // The buffers are the pages. The device may write to them, but leaves them as they come.
+            for buffer in chain {
+                take(memory, buffer.addr(), buffer.len().into())?;
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// The whole pages of a range of RAM go back to the host.
+fn take(memory: &GuestMemoryMmap, start: GuestAddress, length: u64) -> Result<(), Nonsense> {
+    let end = start.checked_add(length).ok_or(Nonsense)?.raw_value() / PAGE_SIZE * PAGE_SIZE;
+    let start = start.raw_value().checked_next_multiple_of(PAGE_SIZE).ok_or(Nonsense)?;
+    let Some(size) = end.checked_sub(start).filter(|size| *size > 0) else { return Ok(()) };
+    let slice = memory.get_slice(GuestAddress(start), size as usize).map_err(|_| Nonsense)?;
+    // SAFETY: the range is the guest's own memory, which holds no references.
+    let taken =
+        unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), size as usize, libc::MADV_DONTNEED) };
+    if taken == 0 { Ok(()) } else { Err(Nonsense) }
+}
+
+#[cfg(test)]
+#[path = "balloon_test.rs"]
+mod tests;
