@@ -95,7 +95,9 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let interrupts = signals::block_all().context("cannot block signals")?;
     let folder = root.create(request.id)?;
     let mut creation = Creation::new(request, &bundle, folder, record, passed);
-    creation.build(lowered, place, interrupts)?;
+    if let Err(error) = creation.build(lowered, place, interrupts) {
+        return Err(creation.explain(error));
+    }
     creation.finish(terminal)
 }
 

@@ -34,6 +34,7 @@ use crate::sandbox;
 use crate::shares;
 use crate::sizing::{self, VmSize};
 use crate::state::{Folder, METRICS_SOCKET, Record};
+use crate::sys::process::ProcessRef;
 use crate::sys::user_namespace;
 use crate::terminal::{self, Pty};
 use crate::tsc;
@@ -95,6 +96,14 @@ impl<'a> Creation<'a> {
             terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
         }
         Ok(())
+    }
+
+    /// What has failed, in the light of what has become of the sandbox meanwhile: a member depends on it at every step.
+    pub(super) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let (Some(sandbox), Some(folder)) = (&self.record.sandbox, &self.folder) else { return error };
+        let processes = folder.neighbour(sandbox).map(|record| [record.relay, record.vmm]);
+        let lives = processes.is_some_and(|all| all.iter().flatten().all(ProcessRef::is_alive));
+        if lives { error } else { error.context(format!("sandbox {sandbox:?} ended meanwhile")) }
     }
 
     /// The cgroup, and the VM: its own begins to boot. What is returned keeps a systemd scope until the relay does.
