@@ -10,7 +10,7 @@ use crate::check::{self, Report};
 /// Say whether this host can run microVMs, and what to do where it cannot.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  stockade check\n  stockade check --format json\n  kubectl label node --overwrite $NODE $(stockade check --format labels)"
+    after_help = "Examples:\n  stockade check\n  stockade check --format json\n  stockade check --format labels"
 )]
 pub struct Check {
     /// Form of the output

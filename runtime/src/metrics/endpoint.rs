@@ -5,23 +5,21 @@
 //! relay has nothing of the sandbox's folder but the sockets in it.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::{OFlag, openat};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::Mode;
-use nix::unistd::fchdir;
 
 use super::{Reach, Sandbox, Subject, exposition};
 use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, METRICS_SOCKET};
 use crate::sys::descriptors;
+use crate::sys::own_proc::OwnProc;
 
 /// How long VMM and agent may take to answer, and a client to send its request or to take what it gets at a time.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -82,8 +80,7 @@ struct Shared {
     subject: Subject,
     agent: OwnedFd,
     vmm: OwnedFd,
-    /// The relay's own procfs: its root may be the guest's to change.
-    proc: OwnedFd,
+    proc: OwnProc,
     busy: AtomicBool,
     /// Becomes readable when the scrape is over.
     over: EventFd,
@@ -94,7 +91,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// eventfd(2)'s.
-    pub fn new(metrics: Metrics, proc: OwnedFd) -> io::Result<Self> {
+    pub fn new(metrics: Metrics, proc: OwnProc) -> io::Result<Self> {
         let Metrics { subject, listener, agent, vmm } = metrics;
         let over = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let busy = AtomicBool::new(false);
@@ -145,24 +142,18 @@ impl Shared {
         client.set_nonblocking(false)?;
         client.set_read_timeout(Some(WITHIN))?;
         client.set_write_timeout(Some(WITHIN))?;
-        // A thread's own current folder: what is connected to has no path in this root.
-        unshare(CloneFlags::CLONE_FS)?;
-        fchdir(&self.proc)?;
+        self.proc.enter()?;
         answer(client, || exposition::text(&[Sandbox::measure(self.subject.clone(), self, WITHIN)]))
-    }
-
-    fn connect(&self, socket: &OwnedFd) -> io::Result<UnixStream> {
-        UnixStream::connect(Path::new("self/fd").join(socket.as_raw_fd().to_string()))
     }
 }
 
 impl Reach for Shared {
     fn vmm(&self) -> io::Result<UnixStream> {
-        self.connect(&self.vmm)
+        self.proc.connect(&self.vmm)
     }
 
     fn agent(&self) -> io::Result<UnixStream> {
-        self.connect(&self.agent)
+        self.proc.connect(&self.agent)
     }
 
     fn interfaces(&self) -> Option<String> {

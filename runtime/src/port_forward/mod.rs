@@ -21,6 +21,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use crate::network::Namespace;
+use crate::state::AGENT_SOCKET;
 
 pub use serve::Forwarder;
 
@@ -31,24 +32,22 @@ pub struct PortForward {
     listeners: Vec<TcpListener>,
     /// The listeners get every connection to a loopback address while this is open.
     steering: OwnedFd,
-    /// Holds the agent's socket.
-    folder: OwnedFd,
+    /// The agent's socket, as a file that can only be connected to.
+    agent: OwnedFd,
 }
 
 impl PortForward {
-    /// Listens in the network namespace at `path` for a sandbox whose sockets are in `folder`.
+    /// Listens in the network namespace at `path` for a sandbox whose VMM has been started and has its sockets in `folder`.
     ///
     /// # Errors
     /// Mostly where the host's kernel is older than 5.9 or the caller may not load programs into it.
     pub fn prepare(path: &Path, folder: BorrowedFd<'_>) -> anyhow::Result<Self> {
         let prepare = || -> anyhow::Result<Self> {
-            // A duplicate would hold the lock that a command has on it.
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let folder = openat(folder, c".", flags, Mode::empty())?;
+            let agent = openat(folder, AGENT_SOCKET, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
             let namespace = Namespace::open(path)?;
             let listeners = namespace.within(|| listeners().context("listen in it"))?;
             let steering = steering::steer(namespace.as_fd(), &listeners)?;
-            Ok(Self { listeners, steering, folder })
+            Ok(Self { listeners, steering, agent })
         };
         prepare().with_context(|| {
             format!(
@@ -63,13 +62,13 @@ impl PortForward {
         Self {
             listeners: self.listeners.iter().map(|listener| adopt(listener.as_fd()).into()).collect(),
             steering: adopt(self.steering.as_fd()),
-            folder: adopt(self.folder.as_fd()),
+            agent: adopt(self.agent.as_fd()),
         }
     }
 
     /// The descriptors of it.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.listeners.iter().map(AsFd::as_fd).chain([self.steering.as_fd(), self.folder.as_fd()])
+        self.listeners.iter().map(AsFd::as_fd).chain([self.steering.as_fd(), self.agent.as_fd()])
     }
 }
 

@@ -10,15 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
-use nix::unistd::fchdir;
 use stockade_protocol::agent::{Hello, HelloReply, Purpose};
 use stockade_protocol::frame;
 
 use super::PortForward;
 use crate::relay::copy::{Copy, Waits};
-use crate::state::AGENT_SOCKET;
+use crate::sys::own_proc::OwnProc;
 
 /// Connections that are carried at a time; further ones are closed.
 const MOST_CONNECTIONS: usize = 128;
@@ -35,17 +33,17 @@ pub struct Forwarder {
     listeners: Vec<TcpListener>,
     /// Never looked at: it is in force while it is open.
     _steering: OwnedFd,
-    folder: Arc<OwnedFd>,
+    agent: Arc<OwnedFd>,
+    proc: OwnProc,
     carried: Arc<AtomicUsize>,
 }
 
-impl From<PortForward> for Forwarder {
-    fn from(PortForward { listeners, steering, folder }: PortForward) -> Self {
-        Self { listeners, _steering: steering, folder: Arc::new(folder), carried: Arc::default() }
-    }
-}
-
 impl Forwarder {
+    /// Takes over what was prepared, in a process with this procfs.
+    pub fn new(PortForward { listeners, steering, agent }: PortForward, proc: OwnProc) -> Self {
+        Self { listeners, _steering: steering, agent: Arc::new(agent), proc, carried: Arc::default() }
+    }
+
     /// What becomes readable when somebody connects.
     pub fn listeners(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.listeners.iter().map(AsFd::as_fd)
@@ -57,12 +55,12 @@ impl Forwarder {
         if self.carried.load(Ordering::Relaxed) >= MOST_CONNECTIONS {
             return;
         }
-        let folder = Arc::clone(&self.folder);
+        let (agent, proc) = (Arc::clone(&self.agent), self.proc.clone());
         let place = Place::take(&self.carried);
         let carry = move || {
             let _place = place;
             // The client sees its connection end.
-            let _ = carry(&client, &folder);
+            let _ = carry(&client, &agent, &proc);
         };
         // Without a thread the connection is dropped, which the client sees.
         let _ = thread::Builder::new().name("port-forward".into()).stack_size(STACK).spawn(carry);
@@ -86,8 +84,8 @@ impl Drop for Place {
 }
 
 /// Carries one connection to its end.
-fn carry(client: &TcpStream, folder: &OwnedFd) -> io::Result<()> {
-    let Some(guest) = connect(client.local_addr()?.port(), folder)? else {
+fn carry(client: &TcpStream, agent: &OwnedFd, proc: &OwnProc) -> io::Result<()> {
+    let Some(guest) = connect(client.local_addr()?.port(), agent, proc)? else {
         // The nearest thing to the refusal that the client would have met in the guest.
         let reset = libc::linger { l_onoff: 1, l_linger: 0 };
         return Ok(setsockopt(client, sockopt::Linger, &reset)?);
@@ -112,11 +110,9 @@ fn carry(client: &TcpStream, folder: &OwnedFd) -> io::Result<()> {
 }
 
 /// A connection to a port of the guest's loopback interface; `None` if nobody listens there.
-fn connect(port: u16, folder: &OwnedFd) -> io::Result<Option<UnixStream>> {
-    // This root has no path to the socket, and perhaps no /proc: the folder becomes this thread's own current one.
-    unshare(CloneFlags::CLONE_FS)?;
-    fchdir(folder)?;
-    let mut guest = UnixStream::connect(AGENT_SOCKET)?;
+fn connect(port: u16, agent: &OwnedFd, proc: &OwnProc) -> io::Result<Option<UnixStream>> {
+    proc.enter()?;
+    let mut guest = proc.connect(agent)?;
     guest.set_read_timeout(Some(ANSWERS_WITHIN))?;
     guest.set_write_timeout(Some(ANSWERS_WITHIN))?;
     frame::write(&mut guest, &Hello::new(Purpose::Forward(port))).map_err(io::Error::other)?;

@@ -13,6 +13,7 @@ use super::serve::{self, Ends};
 use super::surroundings::{self, Surroundings};
 use crate::metrics::Endpoint;
 use crate::port_forward::Forwarder;
+use crate::sys::own_proc::OwnProc;
 use crate::sys::{descriptors, process, signals};
 use crate::terminal::{self, Window};
 
@@ -72,9 +73,11 @@ fn prepare(
         setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| system("user namespace")(e.into()))?;
     }
     give_up_privileges().map_err(system("giving up capabilities"))?;
+    // Without a procfs there is no way to VMM and agent: who connects sees that nobody listens.
+    let proc = proc.map(OwnProc::from);
     let metrics = own.and_then(|own| own.metrics).map(|metrics| metrics.adopt(adopt));
-    // Without a procfs there is no way to what is measured: who connects sees that nobody listens.
-    let endpoint = metrics.zip(proc).map(|(metrics, proc)| Endpoint::new(metrics, proc)).transpose();
+    let endpoint = metrics.zip(proc.clone()).map(|(metrics, proc)| Endpoint::new(metrics, proc)).transpose();
+    let port_forward = own.and_then(|own| own.port_forward).map(|forward| forward.adopt(adopt));
     let endpoint = endpoint.map_err(system("metrics"))?;
     descriptors::send(socket, &[PREPARED], &[]).map_err(system("socket"))?;
 
@@ -87,7 +90,7 @@ fn prepare(
         hangs_up: plan.slave.is_some(),
         streams,
         notifier,
-        forwarder: own.and_then(|own| own.port_forward).map(|forward| Forwarder::from(forward.adopt(adopt))),
+        forwarder: port_forward.zip(proc).map(|(forward, proc)| Forwarder::new(forward, proc)),
         endpoint,
         watches,
     })

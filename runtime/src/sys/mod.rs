@@ -2,6 +2,7 @@
 
 pub mod descriptors;
 pub mod mount;
+pub mod own_proc;
 pub mod process;
 pub mod signals;
 pub mod user_namespace;
