@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use kubernetes::{Cri, Pod, Streams, WEB_ARGS, container_config};
+use kubernetes::{Cri, Forward, Pod, Streams, WEB_ARGS, container_config};
 use serde_json::{Value, json};
 use stockade_tests::engine::{NGINX_PAGE, NGINX_SERVES, Node};
 use stockade_tests::host;
@@ -123,6 +123,10 @@ fn a_pod_serves_and_is_handled_as_the_kubelet_does() {
     attached.send("hello\n");
     attached.expect("said hello\n");
     drop(attached);
+
+    let forward = cri.call("PortForward", json!({ "pod_sandbox_id": pod.id, "port": [80] }));
+    let page = Forward::open(forward["url"].as_str().expect("an address"), 80).ask(REQUEST, "</html>");
+    assert!(page.contains(NGINX_PAGE), "{page}");
 
     // Figures and limits.
     let stats = cri.call("ContainerStats", json!({ "container_id": web }))["stats"].clone();

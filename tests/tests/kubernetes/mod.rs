@@ -9,4 +9,4 @@ mod stream;
 
 pub use client::{Cri, Refused};
 pub use pod::{Pod, WEB_ARGS, container_config};
-pub use stream::Streams;
+pub use stream::{Forward, Streams};

@@ -1,4 +1,4 @@
-//! The streams of Exec and Attach: WebSockets at the address that the CRI answers with.
+//! The streams of Exec, Attach and PortForward: WebSockets at the address that the CRI answers with.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -75,6 +75,36 @@ impl Streams {
             other => panic!("channel {other} says {text:?}"),
         }
         true
+    }
+}
+
+/// A connection to a port of a pod.
+pub struct Forward(WebSocket<TcpStream>);
+
+impl Forward {
+    /// Connects to `port` by what PortForward has answered.
+    pub fn open(url: &str, port: u16) -> Self {
+        Self(connect(&format!("{url}?port={port}")))
+    }
+
+    /// Sends a request and reads what comes until the other side closes or `end` has come.
+    pub fn ask(&mut self, request: &str, end: &str) -> String {
+        const DATA: u8 = 0;
+        const ERROR: u8 = 1;
+        self.0.send(Message::binary([&[DATA], request.as_bytes()].concat())).expect("send");
+        let (mut answer, mut begun) = (String::new(), [false; 2]);
+        while !answer.contains(end) {
+            let Some(data) = next(&mut self.0) else { break };
+            let Some((&channel, data)) = data.split_first() else { continue };
+            // Each of both channels begins with the port's number.
+            if !std::mem::replace(&mut begun[usize::from(channel)], true) {
+                continue;
+            }
+            let text = String::from_utf8_lossy(data);
+            assert_ne!(channel, ERROR, "the server says {text:?}");
+            answer += &text;
+        }
+        answer
     }
 }
 
