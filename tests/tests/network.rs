@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Stockade, text};
 use stockade_tests::host;
-use stockade_tests::netns::{Netns, veth};
+use stockade_tests::netns::{Netns, serve_name, veth};
 
 /// Longest that one exchange of packets may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -137,19 +137,6 @@ fn echo(listener: &TcpListener) {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("read");
     stream.write_all(&bytes).expect("write");
-}
-
-/// Answers one question of DNS with 192.0.2.77.
-fn serve_name(socket: &UdpSocket) {
-    socket.set_read_timeout(Some(LIMIT)).expect("timeout");
-    let mut buffer = [0; 512];
-    let (length, from) = socket.recv_from(&mut buffer).expect("a question");
-    let mut answer = buffer[..length].to_vec();
-    // A response without error, with one answer: the question's name, an address, for a minute.
-    answer[2..4].copy_from_slice(&[0x81, 0x80]);
-    answer[7] = 1;
-    answer.extend([0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
-    socket.send_to(&answer, from).expect("answer");
 }
 
 #[test]

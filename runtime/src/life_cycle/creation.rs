@@ -26,7 +26,7 @@ use crate::lower::disks::Disk;
 use crate::lower::{Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
 use crate::machine::{Machine, Shared, Vm};
 use crate::metrics::{Metrics, Subject};
-use crate::network::Pending;
+use crate::network::{Pending, user_mode};
 use crate::pid_file;
 use crate::port_forward::PortForward;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
@@ -230,8 +230,11 @@ impl<'a> Creation<'a> {
     fn connect_network(&mut self, lowered: &Lowered) -> anyhow::Result<()> {
         if self.record.sandbox.is_none() {
             let folder = self.folder.as_ref().context(NOT_MADE)?;
-            let relay = self.relay.as_ref().context(NOT_MADE)?.process.pid;
-            self.network = network::connect(folder, &mut self.record, &lowered.network, relay)?;
+            let relay = &self.relay.as_ref().context(NOT_MADE)?.process;
+            if let Some(network) = &lowered.user_network {
+                user_mode::start(network, relay)?;
+            }
+            self.network = network::connect(folder, &mut self.record, &lowered.network, relay.pid)?;
         }
         Ok(())
     }

@@ -31,6 +31,7 @@ mod time_offsets;
 mod unapplied;
 mod unified;
 mod user_namespace;
+mod user_network;
 pub mod vm;
 mod volumes;
 
@@ -54,6 +55,7 @@ pub use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MOD
 pub use mount_options::options as mount_option_names;
 pub use namespaces::{APPLIED as NAMESPACES, NetworkNamespace};
 pub use user_namespace::{UserNamespace, text as id_map};
+pub use user_network::UserNetwork;
 
 /// A container, ready to be created.
 #[derive(Debug)]
@@ -76,6 +78,8 @@ pub struct Lowered {
     pub cgroup: HostCgroup,
     /// The network namespace of the relay.
     pub network: NetworkNamespace,
+    /// User-mode networking, if it is asked for.
+    pub user_network: Option<UserNetwork>,
     /// The user namespace of the relay, if it is not the caller's.
     pub user: Option<UserNamespace>,
     /// What its limits ask of the VM.
@@ -218,6 +222,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
             path: linux.and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default(),
             ..limits.host
         },
+        user_network: user_network::lower(spec.annotations().as_ref(), &network, peers.sandbox.is_some())?,
         network,
         user,
         demand: limits.demand,

@@ -17,6 +17,7 @@ mod routes;
 mod steps;
 mod survey;
 mod tap;
+pub mod user_mode;
 
 use std::io;
 use std::path::PathBuf;
@@ -74,6 +75,9 @@ pub enum NetworkError {
         /// Why.
         cause: io::Error,
     },
+    /// No user-mode networking.
+    #[error("annotations[\"io.stockade.network\"]: cannot start pasta for user-mode networking: {0}")]
+    UserMode(String),
 }
 
 fn redirect_failed(cause: &io::Error) -> String {
