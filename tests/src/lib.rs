@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod cli;
 pub mod compared;
+pub mod crio;
 pub mod engine;
 pub mod host;
 pub mod killer;
