@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// containerd on a socket of its own.
 pub struct Containerd {
     // The daemon ends before its folder goes.
-    _daemon: Daemon,
+    daemon: Daemon,
     folder: TempDir,
     before: Snapshot,
 }
@@ -49,12 +49,27 @@ impl Containerd {
         for kept in ["/run/containerd/s", "/run/containerd/fifo", "/run/containerd/runc/default"] {
             fs::create_dir_all(kept).expect("folder");
         }
-        let daemon = Daemon::start(
-            Command::new("containerd").arg("--config").arg(&config),
+        let daemon = Self::start(folder.path());
+        Self { daemon, folder, before: Snapshot::take() }
+    }
+
+    fn start(folder: &Path) -> Daemon {
+        Daemon::start(
+            Command::new("containerd").arg("--config").arg(folder.join("config.toml")),
             "containerd successfully booted",
-            &folder.path().join("log"),
-        );
-        Self { _daemon: daemon, folder, before: Snapshot::take() }
+            &folder.join("log"),
+        )
+    }
+
+    /// Kills the daemon, and starts another one that finds what it was doing.
+    pub fn restart_after_kill(&mut self) {
+        self.daemon.kill();
+        self.daemon = Self::start(self.folder.path());
+        // Another process, but as many as before.
+        let now = Snapshot::take();
+        self.before.processes.retain(|_, name| name != "containerd");
+        let daemon = now.processes.into_iter().filter(|(_, name)| name == "containerd");
+        self.before.processes.extend(daemon);
     }
 
     /// A `ctr` command, not yet started.

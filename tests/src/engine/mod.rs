@@ -69,6 +69,14 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Ends it without a chance to put anything in order.
+    fn kill(&mut self) {
+        self.0.kill().expect("kill");
+        self.0.wait().expect("wait");
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         // SAFETY: kill takes two integers.
