@@ -1,8 +1,10 @@
 //! Several containers in one VM: by annotations as Kubernetes' callers give them, and by namespace paths as podman does.
 
+use std::process::{Command, Stdio};
+
 use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
-use stockade_tests::cli::Stockade;
+use stockade_tests::cli::{Stockade, text};
 use stockade_tests::host;
 
 /// A pause container, created and started; its relay's PID.
@@ -111,4 +113,37 @@ fn a_sandbox_that_was_killed_is_not_joined() {
     stockade.run_bundle(&member, "late").failure(1, &["sandbox \"pod\" is not running"]);
     stockade.run(&["delete", "--force", "pod"]).success();
     before.assert_same_now();
+}
+
+/// Between its record, which names the sandbox, and its way to the sandbox's VM.
+#[test]
+fn a_create_of_a_member_that_is_killed_early_leaves_nothing_after_delete() {
+    let stockade = Stockade::new();
+    let pause = Bundle::busybox(&["/bin/sleep", "1000"]);
+    let member = Bundle::busybox(&["/bin/true"]).edit(|config| {
+        config["annotations"] = json!({
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.sandbox-id": "pod",
+        });
+    });
+    sandbox(&stockade, &pause, "pod");
+    let before = host::Snapshot::take();
+    for (call, n) in [("rename", 1), ("mkdir", 1), ("mkdir", 2), ("mkdir", 3), ("symlink", 1), ("symlink", 2)]
+    {
+        let create = stockade.command(&["create", "--bundle", text(member.path()), "torn"]);
+        let status = Command::new("strace")
+            .args(["-o", "/dev/null", "-e", &format!("inject={call}:signal=KILL:when={n}")])
+            .arg(create.get_program())
+            .args(create.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        status.expect("strace");
+        let outcome = stockade.run(&["delete", "--force", "torn"]);
+        assert_eq!((outcome.status, outcome.stderr.as_str()), (0, ""), "after {call} {n}: {outcome:#?}");
+        before.assert_same_now();
+    }
+    assert_eq!(stockade.status("pod"), "running");
+    stockade.run(&["delete", "--force", "pod"]).success();
 }

@@ -117,6 +117,10 @@ pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
 fn leave(folder: &Folder, sandbox: &str, member: &Record) -> anyhow::Result<()> {
     let vmm = folder.neighbour(sandbox).and_then(|record| record.vmm).and_then(|vmm| vmm.open());
     let Some(vmm) = vmm else { return Ok(()) };
+    if !folder.is_in_a_sandbox() {
+        // Its creator has come to an end before it had a way to the VM.
+        return Ok(());
+    }
     let mut wait = Visitor::new(folder.as_fd(), ENDS_WITHIN);
     let forgotten = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
         .and_then(|mut control| control.delete(&member.id, &mut wait));
