@@ -27,9 +27,9 @@ use stockade_vmm::{
 };
 use vm_memory::GuestAddress;
 
-/// Arenas that the allocator may make for its threads. Without a limit it counts the CPUs when it has made some, by a system
-/// call that the threads may not make, and each arena is memory that the others do not use.
-const ARENAS: libc::c_int = 4;
+/// Arenas of the allocator: one for all threads. With more it makes system calls that no thread may make: to count the CPUs
+/// when it has made some, and to read how the host overcommits when one is to be trimmed.
+const ARENAS: libc::c_int = 1;
 
 fn main() -> ExitCode {
     let entry_tsc = host_tsc();
