@@ -100,7 +100,7 @@ fn a_sandbox_that_has_died_takes_no_members() {
             Ok(created) => cri.refusal("StartContainer", json!({ "container_id": created["container_id"] })),
         };
         // The runtime's words, or containerd's, whose shim may just be leaving.
-        let said = ["is not running", "no running task found", "ttrpc: closed"];
+        let said = ["is not running", "does not exist", "no running task found", "ttrpc: closed"];
         let said = said.iter().any(|words| message.contains(words));
         assert!(said, "{message}");
         pod.remove();
