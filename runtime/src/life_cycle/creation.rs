@@ -276,6 +276,11 @@ impl<'a> Creation<'a> {
         let extra = container.process.streams.len();
         let readonly = container.rootfs.readonly;
         let mut control = Connection::open(folder, Purpose::Control, vm)?;
+        // Before the NICs, whose driver looks once how many CPUs there are.
+        if let Some(vcpus) = self.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
+            vm.control()?.add_vcpus(vcpus)?;
+            control.set_cpus(vcpus, vm)?;
+        }
         if let Some(pending) = self.network.take() {
             let vmm = vm.control().context("cannot reach the VMM")?;
             network::hand_over(&mut self.record, pending, vmm, &mut control, vm)?;
@@ -286,10 +291,6 @@ impl<'a> Creation<'a> {
                 self.record.disks.push(slot);
                 state.write(&self.record)
             })?;
-        }
-        if let Some(vcpus) = self.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
-            vm.control()?.add_vcpus(vcpus)?;
-            control.set_cpus(vcpus, vm)?;
         }
         let asked = tsc::now();
         let warnings = control.create(container, vm)?;

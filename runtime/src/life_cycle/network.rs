@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use stockade_protocol::agent::Purpose;
+use stockade_protocol::vmm::MOST_QUEUE_PAIRS;
 
 use crate::agent::Connection;
 use crate::lower::NetworkNamespace;
@@ -14,8 +15,10 @@ use crate::network::{self, Namespace, Network, Pending};
 use crate::state::{Folder, Record};
 use crate::sys::process::ProcessRef;
 
-/// A NIC has a pair of queues per vCPU, and VMs have one.
-const QUEUE_PAIRS: usize = 1;
+/// A NIC has a pair of queues for each CPU that the guest uses, as far as there may be so many.
+fn queue_pairs(record: &Record) -> usize {
+    record.vm_size.map_or(1, |size| size.vcpus.into()).clamp(1, MOST_QUEUE_PAIRS)
+}
 
 /// Redirects the interfaces of the relay's network namespace, while the VM boots. A namespace that has just been made has
 /// interfaces only where hooks have made them.
@@ -35,7 +38,8 @@ pub(super) fn connect(
     };
     let namespace = Namespace::open(path.as_deref().unwrap_or(&of_process(relay)))?;
     let mut network = Network::new(&namespace, path)?;
-    let pending = network.connect(&namespace, QUEUE_PAIRS, |network| {
+    let queue_pairs = queue_pairs(record);
+    let pending = network.connect(&namespace, queue_pairs, |network| {
         record.network = Some(network.clone());
         folder.write(record)
     })?;
@@ -80,7 +84,8 @@ pub(super) fn refresh(folder: &Folder, record: &Record, wait: &mut impl Wait) ->
         Some(network) => network,
         None => Network::new(&namespace, None)?,
     };
-    let pending = network.connect(&namespace, QUEUE_PAIRS, |network| {
+    let queue_pairs = queue_pairs(&record);
+    let pending = network.connect(&namespace, queue_pairs, |network| {
         record.network = Some(network.clone());
         folder.write(&record)
     })?;
