@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::text;
+use stockade_tests::netns;
 
 use crate::measure::tsc;
 
@@ -65,11 +66,7 @@ impl Network {
             }
         }
         let bundle = Bundle::busybox(&["/peer"]).edit(|config| {
-            for entry in config["linux"]["namespaces"].as_array_mut().into_iter().flatten() {
-                if entry["type"] == "network" {
-                    entry["path"] = "/run/netns/bench".into();
-                }
-            }
+            netns::join(config, Path::new("/run/netns/bench"));
         });
         std::fs::copy(peer, bundle.rootfs().join("peer"))?;
         Ok(Self(bundle))

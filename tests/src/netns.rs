@@ -2,12 +2,15 @@
 
 use std::fs::File;
 use std::net::UdpSocket;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+
+use crate::cli::text;
 
 /// A named network namespace, removed with the value.
 pub struct Netns {
@@ -52,6 +55,20 @@ impl Netns {
         })
     }
 
+    /// Puts the container of this configuration into it.
+    pub fn join(&self, config: &mut Value) {
+        join(config, &self.path());
+    }
+
+    /// The same, and lets the container's root administer it.
+    pub fn join_as_administrator(&self, config: &mut Value) {
+        self.join(config);
+        for set in ["bounding", "effective", "permitted"] {
+            let set = config["process"]["capabilities"][set].as_array_mut().expect("capabilities");
+            set.extend(["CAP_NET_RAW", "CAP_NET_ADMIN"].map(Value::from));
+        }
+    }
+
     /// Its interfaces, their qdiscs and filters: what a runtime may leave behind.
     pub fn picture(&self) -> String {
         let links = self.ip("-o link");
@@ -69,6 +86,15 @@ impl Netns {
 impl Drop for Netns {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// Puts the container of a configuration into the network namespace at this path.
+pub fn join(config: &mut Value, path: &Path) {
+    for entry in config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
+        if entry["type"] == "network" {
+            entry["path"] = text(path).into();
+        }
     }
 }
 

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use stockade_tests::bundle::Bundle;
-use stockade_tests::cli::{Stockade, text};
+use stockade_tests::cli::Stockade;
 use stockade_tests::host;
 use stockade_tests::netns::{Netns, serve_name, veth};
 
@@ -53,7 +53,7 @@ impl Pod {
 
     /// A bundle that runs a shell script in this network.
     fn bundle(&self, script: &str) -> Bundle {
-        Bundle::script(script).edit(|config| join(config, &self.netns))
+        Bundle::script(script).edit(|config| self.netns.join_as_administrator(config))
     }
 
     /// A container in this network that waits, created and started.
@@ -62,18 +62,6 @@ impl Pod {
         let relay = stockade.create(&bundle, id);
         stockade.run(&["start", id]).success();
         (bundle, relay)
-    }
-}
-
-fn join(config: &mut Value, netns: &Netns) {
-    for entry in config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
-        if entry["type"] == "network" {
-            entry["path"] = text(&netns.path()).into();
-        }
-    }
-    for set in ["bounding", "effective", "permitted"] {
-        let set = config["process"]["capabilities"][set].as_array_mut().expect("capabilities");
-        set.extend([json!("CAP_NET_RAW"), json!("CAP_NET_ADMIN")]);
     }
 }
 

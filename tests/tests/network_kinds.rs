@@ -2,23 +2,11 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Stockade, text};
 use stockade_tests::host;
 use stockade_tests::netns::{Netns, veth};
-
-fn join(config: &mut Value, netns: &Netns) {
-    for entry in config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
-        if entry["type"] == "network" {
-            entry["path"] = text(&netns.path()).into();
-        }
-    }
-    for set in ["bounding", "effective", "permitted"] {
-        let set = config["process"]["capabilities"][set].as_array_mut().expect("capabilities");
-        set.extend([json!("CAP_NET_RAW"), json!("CAP_NET_ADMIN")]);
-    }
-}
 
 /// An interface of this kind in the pod, and another one of the same parent outside.
 fn pair(pod: &Netns, outside: &Netns, name: &str, kind: &str, network: u8) {
@@ -57,7 +45,7 @@ fn every_kind_of_ethernet_is_connected_and_others_are_named() {
 
     let script = "busybox ip addr; busybox ip route; for n in 1 2 3 4; do busybox ping -c 1 -W 60 10.66.$n.1 > /dev/null && echo reached $n; done; \
                   busybox ping -c 1 -s 8000 -W 60 10.66.4.1 | grep 8008";
-    let bundle = Bundle::script(script).edit(|config| join(config, &pod));
+    let bundle = Bundle::script(script).edit(|config| pod.join_as_administrator(config));
     let log = bundle.path().join("log");
     let outcome =
         stockade.run(&["--log", text(&log), "run", "--bundle", text(bundle.path()), "kinds"]).success();
@@ -90,7 +78,7 @@ fn what_is_wrong_with_a_network_is_said_and_nothing_is_left() {
         veth(&pod, &format!("eth{n}"), &outside, &format!("out{n}"));
     }
     let picture = pod.picture();
-    let bundle = Bundle::script("true").edit(|config| join(config, &pod));
+    let bundle = Bundle::script("true").edit(|config| pod.join_as_administrator(config));
     stockade.run_bundle(&bundle, "many").failure(1, &["connect the interface eth", "to the VM", "slot"]);
     assert_eq!(pod.picture(), picture);
     before.assert_same_now();
@@ -104,9 +92,53 @@ fn what_is_wrong_with_a_network_is_said_and_nothing_is_left() {
     before.assert_same_now();
 
     // A namespace that has gone.
-    let gone = Bundle::script("true").edit(|config| join(config, &pod));
+    let gone = Bundle::script("true").edit(|config| pod.join_as_administrator(config));
     drop(pod);
     stockade.run_bundle(&gone, "gone").failure(1, &["linux.namespaces", "/run/netns/pod"]);
     let states = fs::read_dir(stockade.root()).expect("state folder").count();
     assert_eq!(states, 0, "nothing is left of it");
+}
+
+#[test]
+fn a_nic_has_queues_for_the_cpus_and_offloads() {
+    let stockade = Stockade::with_config("max_vcpus = 2\n");
+    let (pod, outside) = (Netns::new("pod"), Netns::new("outside"));
+    veth(&pod, "net0", &outside, "out0");
+    for (netns, words) in [(&outside, "10.99.0.1/24 dev out0"), (&pod, "10.99.0.2/24 dev net0")] {
+        netns.ip(&format!("addr add {words}"));
+    }
+    outside.ip("link set out0 up");
+    pod.ip("link set net0 up");
+    let before = host::Snapshot::take();
+    let picture = pod.picture();
+    let script = "nproc; busybox ls /sys/class/net/net0/queues; busybox ping -c 20 -i 0.01 -W 60 10.99.0.1 | grep received; \
+                  busybox chroot /host /usr/sbin/ethtool -k net0";
+    let bundle = Bundle::script(script).edit(|config| {
+        pod.join_as_administrator(config);
+        config["linux"]["resources"]["cpu"] = json!({ "quota": 200_000, "period": 100_000 });
+        config["mounts"].as_array_mut().expect("mounts").push(json!({
+            "destination": "/host", "source": "/", "type": "none", "options": ["bind", "ro"]
+        }));
+        for set in ["bounding", "effective", "permitted"] {
+            let set = config["process"]["capabilities"][set].as_array_mut().expect("capabilities");
+            set.push(json!("CAP_SYS_CHROOT"));
+        }
+    });
+    let outcome = stockade.run_bundle(&bundle, "queues").success();
+    assert_eq!(outcome.stdout.lines().next(), Some("2"), "CPUs");
+    let out = &outcome.stdout;
+    for part in [
+        "rx-0",
+        "rx-1",
+        "tx-1",
+        "20 packets received",
+        "rx-checksumming: on",
+        "tx-checksumming: on",
+        "tcp-segmentation-offload: on",
+        "tx-tcp6-segmentation: on",
+    ] {
+        assert!(out.contains(part), "no {part:?} in:\n{out}");
+    }
+    assert_eq!(pod.picture(), picture);
+    before.assert_same_now();
 }

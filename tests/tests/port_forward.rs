@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
 use serde_json::json;
-use stockade_tests::cli::{Stockade, text};
+use stockade_tests::cli::Stockade;
 use stockade_tests::host;
 use stockade_tests::netns::Netns;
 use stockade_tests::shell::Shell;
@@ -34,11 +34,7 @@ const LINE: &[u8] = b"stockade\n";
 fn pod<'a>(stockade: &'a Stockade, namespace: &Netns) -> Shell<'a> {
     Shell::start(stockade, "pod", |config| {
         config["annotations"] = json!({ "io.kubernetes.cri.container-type": "sandbox" });
-        for entry in config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
-            if entry["type"] == "network" {
-                entry["path"] = text(&namespace.path()).into();
-            }
-        }
+        namespace.join(config);
     })
 }
 

@@ -69,9 +69,9 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let bundle = Bundle::load(request.bundle, request.config)?;
     let root = Root::new(request.globals.root.as_deref());
     let peers = Peers::find(&root, &bundle.spec)?;
+    log::about(request.id.as_str(), peers.sandbox.as_ref().map(ContainerId::as_str));
     // Before the namespaces are looked at, which a sandbox that has ended has no more.
     let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;
-    log::about(request.id.as_str(), peers.sandbox.as_ref().map(ContainerId::as_str));
     let record = record(&bundle, request.id);
     let mut lowered =
         lower::lower(&bundle, request.id, record.share(), &peers).context(crate::bundle::CONFIG)?;
