@@ -8,6 +8,7 @@
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write as _};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -56,6 +57,11 @@ pub fn start(globals: &Globals) -> anyhow::Result<()> {
     };
     let log = LOG.get_or_init(|| Log { file, format: globals.log_format, most_verbose });
     Ok(tracing::subscriber::set_global_default(Lines(log))?)
+}
+
+/// The log file's descriptor, for a process that closes all others.
+pub fn descriptor() -> Option<RawFd> {
+    LOG.get()?.file.as_ref().map(AsRawFd::as_raw_fd)
 }
 
 /// From here on, lines in a log file are about this container.

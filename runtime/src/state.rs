@@ -139,7 +139,9 @@ pub struct Root(PathBuf);
 impl Root {
     /// `--root`, or the default for this user.
     pub fn new(given: Option<&Path>) -> Self {
-        Self(given.map_or_else(default_root, Path::to_owned))
+        // Absolute, for who outlives the command and leaves its folder; without a current one it fails later.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self(given.map_or_else(default_root, absolute))
     }
 
     /// Makes the folder of a new container and locks it.

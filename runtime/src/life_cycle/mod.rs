@@ -15,6 +15,7 @@ mod disks;
 mod exec;
 mod foreground;
 mod network;
+mod network_watch;
 mod passed;
 mod remove;
 mod resize;

@@ -69,14 +69,15 @@ pub(super) fn hand_over(
     Ok(())
 }
 
-/// Brings the guest's network in step with the namespace: engines configure it between `create` and `start` too.
+/// Brings the guest's network in step with the namespace: engines configure it between `create` and `start` too. Says whether
+/// there are interfaces.
 ///
 /// # Errors
 /// Those of [`Network::connect`] and [`hand_over`].
-pub(super) fn refresh(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::Result<()> {
-    let Some(relay) = record.relay.filter(|_| record.sandbox.is_none()) else { return Ok(()) };
+pub(super) fn refresh(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::Result<bool> {
+    let Some(relay) = record.relay.filter(|_| record.sandbox.is_none()) else { return Ok(false) };
     if record.network.is_none() && has_only_loopback(relay.pid) {
-        return Ok(());
+        return Ok(false);
     }
     let mut record = record.clone();
     let namespace = Namespace::open(&of_process(relay.pid))?;
@@ -90,7 +91,7 @@ pub(super) fn refresh(folder: &Folder, record: &Record, wait: &mut impl Wait) ->
         folder.write(&record)
     })?;
     if !pending.has_taps() && network.change(&pending).is_none() {
-        return Ok(());
+        return Ok(!network.interfaces.is_empty());
     }
     record.network = Some(network);
     let vmm = Control::connect(folder.as_fd()).context("cannot reach the VMM")?;
@@ -98,7 +99,7 @@ pub(super) fn refresh(folder: &Folder, record: &Record, wait: &mut impl Wait) ->
     let handed_over = hand_over(&mut record, pending, vmm, &mut agent, wait);
     // Also where that has failed: some NICs may be in their slots.
     folder.write(&record)?;
-    handed_over
+    handed_over.map(|()| true)
 }
 
 /// The namespace from which the redirects are to be removed, if there still is one. To be called while the relay lives.

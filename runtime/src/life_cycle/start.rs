@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
-use super::{Status, network, status};
+use super::{Status, network, network_watch, status};
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::error::ContainerError;
 use crate::hooks;
@@ -26,7 +26,7 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
     let Some(relay) = record.relay.filter(|relay| relay.is_alive()) else {
         return Err(ContainerError::HasStopped.into());
     };
-    network::refresh(folder, record, wait)?;
+    let has_network = network::refresh(folder, record, wait)?;
     let hooks_within = record.hooks.start_within();
     let started = if hooks_within.is_zero() {
         execute(folder, record, wait)
@@ -49,6 +49,9 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
             return Err(anyhow::Error::from(error).context(ContainerError::HasStopped));
         }
         result => result?,
+    }
+    if has_network && let Err(error) = network_watch::begin(folder, record) {
+        tracing::warn!("{error:#}");
     }
     let state = hooks::state_json(record, "running", Some(relay.pid));
     hooks::run(&record.hooks.poststart, &state, &record.bundle, None).inspect_err(|_| {

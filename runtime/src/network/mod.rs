@@ -10,6 +10,7 @@
 //! since it was last told. The record holds what is connected before it is, so that removing the container finds it.
 
 mod connection;
+mod events;
 mod namespace;
 mod netlink;
 mod redirect;
@@ -23,6 +24,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use connection::{Network, Pending, disconnect};
+pub use events::Events;
 pub use namespace::Namespace;
 
 /// Why a network is not connected.

@@ -1,0 +1,118 @@
+//! Interfaces that come, change or go while the container runs (`docker network connect`, Multus).
+//!
+//! Somebody has to hear of them who may make taps, and the relay has given up its capabilities, as it copies what a hostile
+//! guest sends. So a container that has a network has a process of the runtime that waits for the kernel's word and does
+//! then what `start` does. It is in the VMM's PID namespace: it ends with the VM, nobody has to remember it, and `podman
+//! top`, which lists the relay's, does not show it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::wait::WaitStatus;
+
+use super::{network, visit};
+use crate::agent::Visitor;
+use crate::host::cgroup::Cgroup;
+use crate::log;
+use crate::network::{Events, Namespace};
+use crate::state::{Folder, Record};
+use crate::sys::process;
+use crate::sys::{descriptors, signals};
+
+/// How long a change may take that consists of several: interfaces get their names, addresses and routes one by one.
+const SETTLES_WITHIN: Duration = Duration::from_millis(100);
+
+/// Begins to watch the network namespace of a container that has interfaces.
+///
+/// # Errors
+/// What is missing for that; the container has the network that it has.
+pub(super) fn begin(folder: &Folder, record: &Record) -> anyhow::Result<()> {
+    let begin = || -> anyhow::Result<()> {
+        let (Some(relay), Some(vmm)) = (record.relay, record.vmm.and_then(|vmm| vmm.open())) else {
+            return Ok(());
+        };
+        let cgroup = record.cgroup.as_ref().map(Cgroup::open).transpose()?;
+        let launch = || {
+            let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+            status(process::clone(0, cgroup, || watch(folder, record, relay.pid)).map(drop))
+        };
+        // Who has entered another PID namespace may not be let back into its own, so a process in between does; and one
+        // more in there, because an orphan goes to the init of its parent's namespace, and engines wait for theirs.
+        let between = process::clone(0, None, || {
+            let entered = setns(&vmm, CloneFlags::CLONE_NEWPID).map_err(io::Error::from);
+            entered
+                .and_then(|()| process::clone(0, None, launch)?.reap())
+                .map_or_else(|e| status(Err(e)), exited)
+        })?;
+        match exited(between.reap()?) {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno).into()),
+        }
+    };
+    begin().context("interfaces that come later will not be connected to the VM")
+}
+
+/// An exit status that tells what failed.
+fn status(result: io::Result<()>) -> i32 {
+    result.err().map_or(0, |cause| cause.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// That exit status.
+fn exited(status: WaitStatus) -> i32 {
+    match status {
+        WaitStatus::Exited(_, status) => status,
+        _ => libc::ECHILD,
+    }
+}
+
+/// The watcher's whole life; returns its exit status.
+fn watch(folder: &Folder, record: &Record, relay: i32) -> i32 {
+    match prepare(relay).and_then(|events| serve(folder, record, &events)) {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::warn!("the network namespace is not watched any more: {error:#}");
+            1
+        }
+    }
+}
+
+/// Leaves alone what is the command's: its lock on the container, its lease of the VM, its output.
+fn prepare(relay: i32) -> anyhow::Result<Events> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    for stdio in 0..=2 {
+        descriptors::duplicate_to(null.as_raw_fd(), stdio)?;
+    }
+    let keep: Vec<_> = [0, 1, 2].into_iter().chain(log::descriptor()).collect();
+    // All at once, and this one is not used any more.
+    let _ = std::os::fd::IntoRawFd::into_raw_fd(null);
+    descriptors::close_all_but(&keep)?;
+    signals::unblock_all()?;
+    nix::unistd::setsid()?;
+    nix::unistd::chdir("/")?;
+    // `ps` would show the arguments of the command that has made it.
+    let _ = process::set_command_line("stockade", &["stockade: network".to_owned()]);
+    let namespace = Namespace::open(Path::new(&format!("/proc/{relay}/ns/net")))?;
+    namespace.within(|| Ok(Events::open()?))
+}
+
+fn serve(folder: &Folder, record: &Record, events: &Events) -> anyhow::Result<()> {
+    // What has changed since `start` has looked goes first.
+    loop {
+        let locked = folder.lock_neighbour(&record.id)?;
+        let Some(current) = locked.read()?.filter(|current| current.created == record.created) else {
+            return Ok(());
+        };
+        let mut wait = Visitor::new(locked.as_fd(), visit::ANSWERS_WITHIN);
+        if let Err(error) = network::refresh(&locked, &current, &mut wait) {
+            tracing::warn!("a change of the network namespace: {error:#}");
+        }
+        drop(locked);
+        events.wait()?;
+        std::thread::sleep(SETTLES_WITHIN);
+        events.forget()?;
+    }
+}
