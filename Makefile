@@ -13,8 +13,11 @@ SHARE    = $(DESTDIR)$(PREFIX)/share
 
 all: binaries kernel initramfs
 
+# `sudo make install` may have no cargo in its path: what has been built is taken then.
 binaries:
-	cargo build --release --locked --workspace
+	@if command -v cargo > /dev/null || [ ! -x target/release/stockade ]; then \
+	    echo cargo build --release --locked --workspace; cargo build --release --locked --workspace; \
+	fi
 	@mkdir -p target/release
 	@for binary in $(BINARIES); do ln -f $(BUILT)/$$binary target/release/$$binary; done
 
