@@ -145,6 +145,8 @@ pub enum Request {
         /// With the one that boots.
         count: u8,
     },
+    /// Where the CPU is that boots.
+    Position,
 }
 
 /// A network device.
@@ -192,6 +194,17 @@ pub enum Response {
         /// What the guest has in use.
         mib: u32,
     },
+    /// To Position.
+    Position(CpuPosition),
+}
+
+/// Where a CPU of the guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuPosition {
+    /// Address of its next instruction.
+    pub instruction: u64,
+    /// It takes interrupts.
+    pub interrupts: bool,
 }
 
 /// What one thread of the VMM has used.

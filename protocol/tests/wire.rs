@@ -322,6 +322,9 @@ fn vmm_messages() {
     golden(vmm::Request::SetMemory { mib: 300 }, "0300000008ac02");
     golden(vmm::Request::Memory, "0100000009");
     golden(vmm::Request::AddVcpus { count: 2 }, "020000000a02");
+    golden(vmm::Request::Position, "010000000b");
+    let position = vmm::CpuPosition { instruction: 0x1234, interrupts: true };
+    golden(vmm::Response::Position(position), "0400000007b42401");
     golden(Request::SetCpus { count: 2 }, "020000000d02");
     golden(Response::CpusSet, "010000000d");
     golden(vmm::Response::Memory { mib: 300 }, "0300000006ac02");

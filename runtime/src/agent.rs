@@ -20,7 +20,7 @@ use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::network::NetworkChange;
 use stockade_protocol::vmm::Stage;
 
-use crate::machine::{Control, MachineError, Wait};
+use crate::machine::{MachineError, Wait};
 use crate::state::AGENT_SOCKET;
 use crate::sys::descriptors;
 
@@ -357,12 +357,12 @@ impl Wait for Visitor<'_> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(MachineError::Silent {
+                return Err(MachineError::silent(
                     what,
-                    waited: self.patience,
-                    stage: Some(Stage::AgentConnected),
-                    console: Control::glance_at_console(self.folder),
-                });
+                    self.patience,
+                    Some(Stage::AgentConnected),
+                    Some(self.folder),
+                ));
             }
             let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
             match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {

@@ -173,7 +173,7 @@ fn an_agent_that_never_answers_shows_the_stage_and_the_console() {
     assert!(made.success());
     refused_by_configuration(
         &format!("initramfs = {:?}", text(&initramfs)),
-        &["agent", "the init is stuck", "the guest kernel had found its devices"],
+        &["agent", "the init is stuck", "the guest kernel had found its devices", "its CPU is at 0xffffffff"],
     );
 }
 

@@ -252,6 +252,12 @@ fn respond(
                 Err(e) => Response::Error(e.to_string()),
             });
         }
+        Request::Position => {
+            return match services.machine.as_ref().and_then(|(_, _, cpus)| cpus.position()) {
+                Some(position) => Some(Response::Position(position)),
+                None => refused("the CPU does not stop to say where it is".into()),
+            };
+        }
         Request::Console => return Some(Response::Console(services.console.bytes())),
         Request::Figures => {
             return match services.figures.read() {

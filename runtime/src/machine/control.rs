@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::frame::{self, FrameError};
-use stockade_protocol::vmm::{Disk, Figures, Nic, Request, Response, ThreadTime};
+use stockade_protocol::vmm::{CpuPosition, Disk, Figures, Nic, Request, Response, ThreadTime};
 
 use crate::state::CONTROL_SOCKET;
 use crate::sys::descriptors;
@@ -55,6 +55,14 @@ impl Control {
     pub fn glance_at_console(folder: BorrowedFd<'_>) -> String {
         let console = Self::connect_for(folder, GLANCE).ok().and_then(|mut control| control.console().ok());
         String::from_utf8_lossy(&console.unwrap_or_default()).into_owned()
+    }
+
+    /// Where the guest's first CPU is, if a VMM that may hang or not run yet tells it.
+    pub fn glance_at_cpu(folder: BorrowedFd<'_>) -> Option<CpuPosition> {
+        match Self::connect_for(folder, GLANCE).ok()?.ask(&Request::Position) {
+            Ok(Response::Position(position)) => Some(position),
+            _ => None,
+        }
     }
 
     fn connect_for(folder: BorrowedFd<'_>, timeout: Duration) -> io::Result<Self> {

@@ -57,11 +57,10 @@ impl Wait for Shared {
     fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError> {
         let deadline = Instant::now() + self.patience;
         let stage = Some(Stage::AgentConnected);
-        let console = || Control::glance_at_console(self.folder.as_fd());
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(MachineError::Silent { what, waited: self.patience, stage, console: console() });
+                return Err(MachineError::silent(what, self.patience, stage, Some(self.folder.as_fd())));
             }
             let input = PollFlags::POLLIN;
             let mut fds = vec![PollFd::new(fd, input), PollFd::new(self.vmm.as_fd(), input)];

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use stockade_protocol::agent::{MAGIC, OLDEST_VERSION, Ready, VERSION};
 use stockade_protocol::frame::{self, FrameBuffer};
-use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
+use stockade_protocol::vmm::{CpuPosition, STATUS_LIMIT, Stage, Status};
 
 use super::Control;
 use crate::sys::descriptors;
@@ -47,8 +47,8 @@ pub enum MachineError {
     },
     /// Nothing happened for too long.
     #[error(
-        "the VM does not answer: nothing happened for {} seconds while waiting for {what}; {}{}",
-        waited.as_secs(), got_as_far(*stage), shown(console)
+        "the VM does not answer: nothing happened for {} seconds while waiting for {what}; {}{}{}",
+        waited.as_secs(), got_as_far(*stage), at(*cpu), shown(console)
     )]
     Silent {
         /// What was waited for.
@@ -57,6 +57,8 @@ pub enum MachineError {
         waited: Duration,
         /// The last stage reached.
         stage: Option<Stage>,
+        /// Where the guest's first CPU is.
+        cpu: Option<CpuPosition>,
         /// The console's last lines.
         console: String,
     },
@@ -74,11 +76,37 @@ pub enum MachineError {
     System(#[from] io::Error),
 }
 
+impl MachineError {
+    /// Nothing happened for too long in a VM whose VMM has its sockets in `folder`.
+    pub fn silent(
+        what: &'static str,
+        waited: Duration,
+        stage: Option<Stage>,
+        folder: Option<BorrowedFd<'_>>,
+    ) -> Self {
+        Self::Silent {
+            what,
+            waited,
+            stage,
+            cpu: folder.and_then(Control::glance_at_cpu),
+            console: folder.map(Control::glance_at_console).unwrap_or_default(),
+        }
+    }
+}
+
 fn got_as_far(stage: Option<Stage>) -> String {
     match stage {
         Some(stage) => format!("the last thing known is that {}", stage.describe()),
         None => "the VMM had not even started".to_owned(),
     }
+}
+
+/// Where the CPU is, for whoever has the kernel's symbols.
+fn at(cpu: Option<CpuPosition>) -> String {
+    cpu.map_or_else(String::new, |CpuPosition { instruction, interrupts }| {
+        let on = if interrupts { "on" } else { "off" };
+        format!("; its CPU is at {instruction:#x} with interrupts {on}")
+    })
 }
 
 /// Before the kernel is in memory, it may be the culprit.
@@ -229,12 +257,12 @@ impl Machine {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(MachineError::Silent {
+                return Err(MachineError::silent(
                     what,
-                    waited: PATIENCE,
-                    stage: self.stage,
-                    console: self.console(),
-                });
+                    PATIENCE,
+                    self.stage,
+                    self.folder.as_ref().map(AsFd::as_fd),
+                ));
             }
             let found = self.poll(wanted, left.min(GLANCE))?;
             if found.signal

@@ -14,6 +14,7 @@ const _: () = assert!(COMMAND_LINE.0 + CAPACITY as u64 <= MP_POINTER.0);
 /// What every guest gets.
 ///
 /// - `quiet`: each byte of console output is an exit.
+/// - `earlyprintk=ttyS0`: what goes wrong before there are consoles is said too; otherwise such a guest halts without a word.
 /// - `panic=-1 reboot=k`: a panic resets the machine at once, through the i8042, which ends the VMM.
 /// - `noreplace-smp`: a kernel that boots on one CPU writes to most pages of its text to take out what other CPUs need, each
 ///   of which the host must then copy; and it puts it back for the second CPU.
@@ -22,7 +23,7 @@ const _: () = assert!(COMMAND_LINE.0 + CAPACITY as u64 <= MP_POINTER.0);
 ///   twentieth of the boot.
 /// - `dummy.numdummies=0 ifb.numifbs=0`: no network interface that nobody asked for.
 /// - `8250.nr_uarts=1`: there is one serial port; probing for more is exits for nothing.
-const BASE: &str = "console=ttyS0 quiet panic=-1 reboot=k 8250.nr_uarts=1 noreplace-smp random.trust_cpu=on \
+const BASE: &str = "console=ttyS0 quiet earlyprintk=ttyS0 panic=-1 reboot=k 8250.nr_uarts=1 noreplace-smp random.trust_cpu=on \
                     percpu_alloc=page initcall_blacklist=slab_late_init dummy.numdummies=0 \
                     ifb.numifbs=0";
 

@@ -1,9 +1,11 @@
 //! Virtual CPUs.
 
 pub mod cpuid;
+mod position;
 pub mod registers;
 mod threads;
 
+pub use position::Position;
 pub use threads::{Error as ThreadsError, Threads};
 
 use kvm_bindings::{CpuId, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr};
@@ -87,7 +89,7 @@ impl Vcpu {
     }
 
     /// Runs until the machine ends.
-    pub fn run(mut self, bus: &Bus) -> End {
+    pub fn run(mut self, bus: &Bus, position: &Position) -> End {
         loop {
             let failure = match self.fd.run() {
                 Ok(VcpuExit::MmioWrite(address, data)) => {
@@ -115,7 +117,11 @@ impl Vcpu {
                 }
                 Ok(VcpuExit::InternalError) => self.internal_error(),
                 Ok(exit) => format!("KVM stopped the guest unexpectedly: {exit:?}"),
-                Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => continue,
+                Err(e) if e.errno() == libc::EINTR => {
+                    position.tell(&self.fd);
+                    continue;
+                }
+                Err(e) if e.errno() == libc::EAGAIN => continue,
                 Err(e) if e.errno() == libc::EFAULT => "the host has no memory for the guest".into(),
                 Err(e) => format!("KVM_RUN: {e}"),
             };

@@ -6,11 +6,13 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    thread::{self, JoinHandle},
 };
 
-use super::{End, Vcpu};
+use stockade_protocol::vmm::CpuPosition;
+
+use super::{End, Position, Vcpu};
 use crate::{
     bus::Bus,
     control::Ending,
@@ -39,12 +41,14 @@ pub struct Threads {
     bus: Arc<Bus>,
     ending: Arc<Ending>,
     running: Mutex<u8>,
+    position: Arc<Position>,
+    boot: OnceLock<JoinHandle<()>>,
 }
 
 impl Threads {
     /// None of up to `most`.
     pub fn new(most: u8, bus: Arc<Bus>, ending: Arc<Ending>) -> Self {
-        Self { most, bus, ending, running: Mutex::new(0) }
+        Self { most, bus, ending, running: Mutex::new(0), position: Arc::default(), boot: OnceLock::new() }
     }
 
     /// Starts the first.
@@ -53,7 +57,11 @@ impl Threads {
     /// The host has no threads left.
     pub fn start(&self, boot: Vcpu) -> io::Result<()> {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = 1;
-        self.run(boot, 0)
+        Position::prepare()?;
+        let thread = self.run(boot, 0)?;
+        // It is the only one.
+        let _ = self.boot.set(thread);
+        Ok(())
     }
 
     /// Adds vCPUs until there are `count`.
@@ -72,14 +80,20 @@ impl Threads {
         Ok(())
     }
 
-    fn run(&self, vcpu: Vcpu, id: u8) -> io::Result<()> {
-        let (bus, ending) = (Arc::clone(&self.bus), Arc::clone(&self.ending));
+    /// Where the first is.
+    pub fn position(&self) -> Option<CpuPosition> {
+        self.position.ask(self.boot.get()?)
+    }
+
+    fn run(&self, vcpu: Vcpu, id: u8) -> io::Result<JoinHandle<()>> {
+        let (bus, ending, position) =
+            (Arc::clone(&self.bus), Arc::clone(&self.ending), Arc::clone(&self.position));
         let run = move || {
             ending.set(match seccomp::restrict(Thread::Vcpu) {
-                Ok(()) => vcpu.run(&bus),
+                Ok(()) => vcpu.run(&bus, &position),
                 Err(e) => End::Failed(e.to_string()),
             });
         };
-        thread::Builder::new().name(format!("vcpu{id}")).stack_size(STACK).spawn(run).map(drop)
+        thread::Builder::new().name(format!("vcpu{id}")).stack_size(STACK).spawn(run)
     }
 }
