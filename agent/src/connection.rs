@@ -36,6 +36,8 @@ pub enum Role {
     Process(Rc<ProcessId>),
     /// Is told what happens to the container of this init.
     Events(Rc<ProcessId>),
+    /// Waits for a client of the socket of this number of that init's container.
+    Waiting(Rc<ProcessId>, u16),
 }
 
 /// The connection has ended, failed, or carried something that is no message.

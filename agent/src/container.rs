@@ -12,7 +12,7 @@ use stockade_protocol::{
     container::{DeviceRule, IdMappings, MemoryPolicy, Namespaces, SeccompFilter},
 };
 
-use crate::{cgroup::Cgroup, copies::Copies, disks::Disks, init::ForAll, poller::Token};
+use crate::{cgroup::Cgroup, copies::Copies, disks::Disks, init::ForAll, poller::Token, sockets::Sockets};
 
 /// One container.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub struct Container {
     pub disks: Disks,
     /// What it has copies of.
     pub copies: Copies,
+    /// Its sockets that stand for the host's.
+    pub sockets: Sockets,
     /// Who is told what happens to it.
     pub audience: Audience,
     /// Set once it is to go.

@@ -29,6 +29,7 @@ mod reaper;
 mod server;
 mod signal;
 mod slots;
+mod sockets;
 mod stdio;
 mod vsock;
 

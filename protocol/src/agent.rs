@@ -9,6 +9,7 @@
 //!  Stream    after HelloReply: raw bytes of one stdio stream, ended by shutdown of the writing side
 //!  Events    ← ContainerEvent, until the container is forgotten
 //!  Forward   after HelloReply: raw bytes of a connection to a port of the guest
+//!  Socket    HelloReply when a client has come, then raw bytes of its connection to a socket of the host
 //! ```
 //!
 //! The order for one process is: `Request::Create` or `Request::Exec`; then its Process and Stream connections; then
@@ -87,6 +88,10 @@ pub enum Purpose {
     /// After HelloReply: the bytes of a TCP connection to this port of the guest's loopback interface, both ways, each ended
     /// by shutdown of its writing side.
     Forward(u16),
+    /// For the next client of this container that connects to its [`crate::container::MountSource::Socket`] of this number:
+    /// HelloReply comes when there is one, and then the bytes of its connection, both ways, as in Forward. Of two
+    /// connections that wait for a client of one socket, the older one is closed.
+    Socket(String, u16),
 }
 
 /// The container of a [`ProcessId`] that runs in the guest itself, for debugging: what no container's ID can be.

@@ -140,6 +140,17 @@ pub enum MountSource {
         /// As in FileSystem.
         fstype: String,
     },
+    /// A listening stream socket of the agent's, whose connections the host takes ([`crate::agent::Purpose::Socket`]).
+    Socket {
+        /// Its number: no other's in this container.
+        number: u16,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
 }
 
 /// `process`.

@@ -182,6 +182,7 @@ fn greetings() {
     );
     golden(Hello::new(Purpose::Events("c1".into())), "0900000053544b440103026331");
     golden(Hello::new(Purpose::Forward(8080)), "0800000053544b440104903f");
+    golden(Hello::new(Purpose::Socket("c1".into(), 300)), "0b00000053544b440105026331ac02");
     golden(HelloReply::Welcome, "0100000000");
     golden(HelloReply::Refused(failure(ErrorKind::Version)), "050000000100026e6f");
 }
@@ -266,6 +267,7 @@ fn processes() {
     golden(ProcessCommand::Changed, "0100000002");
     golden(MountSource::Copy("c1/m0".into()), "07000000040563312f6d30");
     golden(MountSource::Disk { slot: 5, fstype: "ext4".into() }, "0700000005050465787434");
+    golden(MountSource::Socket { number: 300, mode: 0o660, uid: 0, gid: 998 }, "0800000006ac02b00300e607");
     golden(DeviceKind::Disk, "0100000003");
     golden(ProcessEvent::Ended(ExitStatus::Exited(0)), "03000000000000");
     golden(ProcessEvent::Ended(ExitStatus::Signalled(15)), "0300000000010f");

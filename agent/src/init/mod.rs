@@ -174,7 +174,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Surrou
     let mut notify = None;
     if namespaces::has_own_mounts(&spec.namespaces, &mut warnings) {
         let root = rootfs::open(root.map_or_else(|| rootfs::clone(&spec.rootfs), Ok)?)?;
-        let mounted = mounts::mount_all(&root, &spec.mounts, made)?;
+        let mounted = mounts::mount_all(&root, spec, made)?;
         devices::create_all(&root, spec, nodes)?;
         terminal = open(&root)?;
         if terminal.is_some() {

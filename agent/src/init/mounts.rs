@@ -26,6 +26,7 @@ use crate::{
     copies, disks,
     error::{Context, ErrorKind, Result, error},
     mount_api::{self, MountAttributes, attr},
+    sockets,
 };
 
 /// Mounts that become read-only last, because devices and other mounts still go into them.
@@ -45,12 +46,15 @@ impl Mounted {
 }
 
 /// Makes all mounts; of some, `prepared` has the file system, by their index.
-pub fn mount_all(root: &Root, mounts: &[Mount], mut prepared: Vec<Option<OwnedFd>>) -> Result<Mounted> {
+pub fn mount_all(root: &Root, spec: &Container, mut prepared: Vec<Option<OwnedFd>>) -> Result<Mounted> {
+    let mounts = &spec.mounts;
     let mut mounted = Mounted::default();
     prepared.resize_with(mounts.len(), || None);
     for (index, (entry, prepared)) in mounts.iter().zip(prepared).enumerate() {
         let made = match &entry.source {
-            MountSource::Share(path) | MountSource::Copy(path) => mount_share(root, entry, path, prepared),
+            MountSource::Share(_) | MountSource::Copy(_) | MountSource::Socket { .. } => {
+                mount_share(root, entry, &spec.id, prepared)
+            }
             MountSource::FileSystem { fstype, source } => match prepared {
                 Some(mount) => attach(root, entry, &mount, fstype),
                 None => mount_file_system(root, entry, fstype, source, &mut mounted),
@@ -69,8 +73,8 @@ pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
     let step = || format!("prepare the mount on {}", entry.destination);
     match &entry.source {
         // Its access times would be beyond change once it was another user namespace's.
-        MountSource::Share(path) | MountSource::Copy(path) => {
-            clone_share(entry, path).or_spec(step).map(Some)
+        MountSource::Share(_) | MountSource::Copy(_) | MountSource::Socket { .. } => {
+            clone_share(entry, &spec.id).or_spec(step).map(Some)
         }
         MountSource::FileSystem { fstype, source } => {
             let fstype = guests_name(fstype);
@@ -115,9 +119,14 @@ pub fn share_covers_dev(mounts: &[Mount]) -> bool {
     })
 }
 
-fn mount_share(root: &Root, entry: &Mount, share: &str, prepared: Option<OwnedFd>) -> Result<()> {
-    let step = || format!("mount the shared {share} on {}", entry.destination);
-    let tree = prepared.map_or_else(|| clone_share(entry, share), Ok).or_spec(step)?;
+fn mount_share(root: &Root, entry: &Mount, id: &str, prepared: Option<OwnedFd>) -> Result<()> {
+    let step = || match &entry.source {
+        MountSource::Share(share) | MountSource::Copy(share) => {
+            format!("mount the shared {share} on {}", entry.destination)
+        }
+        _ => format!("mount the socket on {}", entry.destination),
+    };
+    let tree = prepared.map_or_else(|| clone_share(entry, id), Ok).or_spec(step)?;
     let kind = SFlag::from_bits_truncate(fstat(&tree).or_spec(step)?.st_mode & SFlag::S_IFMT.bits());
     let missing = if kind == SFlag::S_IFDIR { Missing::Folder } else { Missing::File };
     let target = root.open_or_create(Path::new(&entry.destination), missing).or_spec(step)?;
@@ -125,11 +134,13 @@ fn mount_share(root: &Root, entry: &Mount, share: &str, prepared: Option<OwnedFd
     propagate(&tree, entry)
 }
 
-/// A shared tree as the container is to see it, mounted nowhere yet.
-fn clone_share(entry: &Mount, share: &str) -> Result<OwnedFd, Errno> {
+/// A shared tree, or a socket that stands for one of the host, as the container of this ID is to see it, mounted nowhere yet.
+fn clone_share(entry: &Mount, id: &str) -> Result<OwnedFd, Errno> {
     let source = match &entry.source {
-        MountSource::Copy(_) => copies::open(share)?,
-        _ => open_shared(share)?,
+        MountSource::Share(share) => open_shared(share)?,
+        MountSource::Copy(share) => copies::open(share)?,
+        MountSource::Socket { number, .. } => sockets::open(id, *number)?,
+        _ => return Err(Errno::EINVAL),
     };
     let tree = mount_api::clone_tree(source, entry.flags & libc::MS_REC != 0)?;
     let attributes = attributes(entry.flags);
@@ -192,8 +203,10 @@ fn remount(root: &Root, entry: &Mount) -> Result<()> {
     let step = || format!("remount {}", entry.destination);
     let target = root.open(Path::new(&entry.destination), OFlag::O_PATH).or_spec(step)?;
     let mut flags = MsFlags::from_bits_retain(entry.flags as libc::c_ulong) | MsFlags::MS_REMOUNT;
-    // The shared file system is that of every container in the guest; this mount of it is the container's own.
-    if fstatfs(&target).or_spec(step)?.filesystem_type() == FUSE_SUPER_MAGIC {
+    // The shared file system is that of every container in the guest, and a socket is on the agent's; this mount of it is
+    // the container's own.
+    let is_socket = fstat(&target).or_spec(step)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits();
+    if is_socket || fstatfs(&target).or_spec(step)?.filesystem_type() == FUSE_SUPER_MAGIC {
         flags.insert(MsFlags::MS_BIND);
     }
     mount(None::<&str>, path_of(&target).as_str(), None::<&str>, flags, options(entry)).or_spec(step)?;

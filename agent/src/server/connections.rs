@@ -65,7 +65,7 @@ impl Server {
                     None => return Ok(()),
                 },
                 // The host has nothing to say there.
-                Role::Events(_) => match connection.receive::<()>()? {
+                Role::Events(_) | Role::Waiting(..) => match connection.receive::<()>()? {
                     Some(()) => return Err(Closed),
                     None => return Ok(()),
                 },
@@ -92,6 +92,7 @@ impl Server {
         let Some(connection) = self.connections.remove(&token) else { return };
         match connection.role {
             Role::Events(id) => self.dismiss(&id, token),
+            Role::Waiting(id, number) => self.dismiss_host(&id, number, token),
             Role::Control { busy: true } => self.abandon_freezing(token),
             Role::Process(_) | Role::Control { busy: false } | Role::Greeting => {}
         }
@@ -106,6 +107,10 @@ impl Server {
             Ok(Welcomed::Messages) => Ok(()),
             Ok(Welcomed::Stream(id, stream)) => self.attach_stream(token, id, stream),
             Ok(Welcomed::Forward(port)) => self.begin_forward(token, port),
+            Ok(Welcomed::Waiting(id, number)) => {
+                self.serve_client(&id, number);
+                Ok(())
+            }
             Err(refusal) => {
                 let connection = self.connections.get_mut(&token).ok_or(Closed)?;
                 connection.send(&HelloReply::Refused(refusal))?;
@@ -153,6 +158,10 @@ impl Server {
                 }
             }
             Purpose::Forward(port) => Ok(Welcomed::Forward(port)),
+            Purpose::Socket(id, number) => {
+                let init = self.admit_host(token, &id, number)?;
+                Ok(Welcomed::Waiting(init, number))
+            }
         }
     }
 
@@ -196,4 +205,6 @@ enum Welcomed {
     Messages,
     Stream(Rc<ProcessId>, Stream),
     Forward(u16),
+    /// For a client, whose coming is the answer.
+    Waiting(Rc<ProcessId>, u16),
 }

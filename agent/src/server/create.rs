@@ -17,6 +17,7 @@ use crate::{
     init::{self, Joined},
     poller::Token,
     process::Phase,
+    sockets::Sockets,
 };
 
 impl Server {
@@ -41,17 +42,20 @@ impl Server {
         let joined = self.joined_namespaces(&spec.namespaces)?;
         let disks = Disks::attach(&mut spec)?;
         let copies = Copies::make(&spec.mounts);
+        let mut sockets = Sockets::make(&spec.id, &spec.mounts)?;
         let cgroup = Cgroup::create(&spec.cgroup)?;
         let given = spec.cgroup_owner.map_or(Ok(()), |owner| cgroup.give_to(owner));
         let folder = given.and_then(|()| cgroup.open());
-        let spawned = match folder.and_then(|folder| init::spawn_init(&spec, &joined, &folder)) {
+        let init = Rc::new(ProcessId { container: spec.id.clone(), exec: None });
+        let ready = folder.and_then(|folder| self.watch_sockets(&init, &mut sockets).map(|()| folder));
+        let spawned = match ready.and_then(|folder| init::spawn_init(&spec, &joined, &folder)) {
             Ok(spawned) => spawned,
             Err(error) => {
+                self.dismiss_clients(&spec.id, sockets);
                 cgroup.remove();
                 return Err(error);
             }
         };
-        let init = Rc::new(ProcessId { container: spec.id.clone(), exec: None });
         let container = Container {
             init: init.clone(),
             cgroup,
@@ -65,6 +69,7 @@ impl Server {
             freezing: None,
             disks,
             copies,
+            sockets,
             audience: Audience::default(),
             removal: None,
         };

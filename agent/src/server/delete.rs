@@ -72,6 +72,7 @@ impl Server {
             }
         }
         self.dismiss_all(container.audience);
+        self.dismiss_clients(id, container.sockets);
         for (_, token) in container.copies.due.iter().chain(&container.disks.due) {
             self.poller.forget(*token);
         }

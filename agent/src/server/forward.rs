@@ -7,33 +7,39 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Shutdown, SockFlag, SockType, SockaddrStorage, connect, getsockopt, shutdown, socket,
-    sockopt::SocketError,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getsockopt, socket, sockopt::SocketError,
 };
-use stockade_protocol::agent::HelloReply;
+use stockade_protocol::agent::{HelloReply, ProcessId};
 
-use super::{Server, Target};
+use super::{Server, Target, carried::Carried};
 use crate::{
     connection::{Closed, Connection},
     error::{ErrorKind, error, reason},
     poller::{Poller, Token},
-    pump::{Progress, Pump},
+    pump::Progress,
 };
 
 /// Connections that are forwarded at a time.
 const MOST_FORWARDS: usize = 256;
 
-/// One connection of the host.
+/// One connection of the host to something in the guest.
 pub(super) struct Forward {
-    port: u16,
     /// Until the guest's side is connected.
-    greeting: Option<Connection>,
+    dialling: Option<Dialling>,
     guest: Rc<OwnedFd>,
+    /// From then on.
+    carried: Option<Carried>,
+    watched: Vec<Token>,
+    /// It is one of this container's, and goes with it.
+    pub container: Option<Rc<ProcessId>>,
+}
+
+/// What is connected to.
+struct Dialling {
+    port: u16,
+    greeting: Connection,
     /// If nobody listens there, nobody does.
     is_last_try: bool,
-    /// Each with its sink, until its source is at its end.
-    pumps: Vec<(Pump, Rc<OwnedFd>)>,
-    watched: Vec<Token>,
 }
 
 impl Server {
@@ -41,7 +47,7 @@ impl Server {
     pub(super) fn begin_forward(&mut self, token: Token, port: u16) -> Result<(), Closed> {
         let connection = self.connections.remove(&token).ok_or(Closed)?;
         self.poller.remove(&connection, token);
-        if self.forwards.len() >= MOST_FORWARDS {
+        if self.forwards.values().filter(|forward| forward.container.is_none()).count() >= MOST_FORWARDS {
             return refuse(connection, format!("{MOST_FORWARDS} connections are forwarded already"));
         }
         // A refusal comes at once, mostly.
@@ -50,12 +56,11 @@ impl Server {
         match first.or_else(|errno| dial((Ipv6Addr::LOCALHOST, port).into()).map_err(|_| errno)) {
             Ok(guest) => {
                 let mut forward = Forward {
-                    port,
-                    greeting: Some(connection),
+                    dialling: Some(Dialling { port, greeting: connection, is_last_try }),
                     guest: Rc::new(guest),
-                    is_last_try,
-                    pumps: Vec::new(),
+                    carried: None,
                     watched: Vec::new(),
+                    container: None,
                 };
                 forward.watch_guest(&mut self.poller, token)?;
                 self.forwards.insert(token, forward);
@@ -66,18 +71,54 @@ impl Server {
         }
     }
 
+    /// Carries a connection between the host and a client of a container, which has been accepted.
+    pub(super) fn join_client(
+        &mut self,
+        host: Connection,
+        token: Token,
+        client: OwnedFd,
+        init: Rc<ProcessId>,
+    ) {
+        let mut forward = Forward {
+            dialling: None,
+            guest: Rc::new(client),
+            carried: None,
+            watched: Vec::new(),
+            container: Some(init),
+        };
+        let joined = forward
+            .watch_guest(&mut self.poller, token)
+            .and_then(|()| forward.join(host, &mut self.poller, token));
+        self.forwards.insert(token, forward);
+        if joined.is_ok() {
+            self.again.push(Target::Forward(token));
+        } else {
+            self.end_forward(token);
+        }
+    }
+
+    /// Ends the connections of a container's clients.
+    pub(super) fn end_clients(&mut self, id: &str) {
+        let is_its = |forward: &Forward| forward.container.as_ref().is_some_and(|init| init.container == id);
+        let tokens: Vec<Token> =
+            self.forwards.iter().filter(|(_, forward)| is_its(forward)).map(|(token, _)| *token).collect();
+        tokens.into_iter().for_each(|token| self.end_forward(token));
+    }
+
+    fn end_forward(&mut self, token: Token) {
+        if let Some(forward) = self.forwards.remove(&token) {
+            forward.watched.into_iter().for_each(|token| self.poller.forget(token));
+        }
+    }
+
     /// Moves what a forwarded connection has.
     pub(super) fn run_forward(&mut self, token: Token) {
-        let Some(mut forward) = self.forwards.remove(&token) else { return };
+        let Some(forward) = self.forwards.get_mut(&token) else { return };
         match forward.advance(&mut self.poller, token) {
             Ok(Progress::Yielded) => self.again.push(Target::Forward(token)),
             Ok(Progress::Blocked) => {}
-            Ok(Progress::Finished | Progress::Broken) | Err(Closed) => {
-                forward.watched.into_iter().for_each(|token| self.poller.forget(token));
-                return;
-            }
+            Ok(Progress::Finished | Progress::Broken) | Err(Closed) => self.end_forward(token),
         }
-        self.forwards.insert(token, forward);
     }
 }
 
@@ -88,28 +129,10 @@ impl Forward {
     }
 
     fn advance(&mut self, poller: &mut Poller<Target>, token: Token) -> Result<Progress, Closed> {
-        if self.greeting.is_some() && !self.connect(poller, token)? {
+        if self.dialling.is_some() && !self.connect(poller, token)? {
             return Ok(Progress::Blocked);
         }
-        let mut progress = Progress::Blocked;
-        let mut going_on = Vec::new();
-        for (mut pump, sink) in self.pumps.drain(..) {
-            match pump.run() {
-                Progress::Blocked => going_on.push((pump, sink)),
-                Progress::Yielded => {
-                    progress = Progress::Yielded;
-                    going_on.push((pump, sink));
-                }
-                Progress::Finished => {
-                    // A peer that has gone already has seen the end.
-                    let _ = shutdown(sink.as_raw_fd(), Shutdown::Write);
-                }
-                // Neither side has more to say to the other.
-                Progress::Broken => return Ok(Progress::Broken),
-            }
-        }
-        self.pumps = going_on;
-        Ok(if self.pumps.is_empty() { Progress::Finished } else { progress })
+        Ok(self.carried.as_mut().map_or(Progress::Finished, Carried::run))
     }
 
     /// Goes on connecting to the guest's port; true when it is done.
@@ -119,30 +142,34 @@ impl Forward {
             return Ok(false);
         }
         let outcome = getsockopt(&self.guest, SocketError).unwrap_or(libc::EIO);
+        let Dialling { port, greeting, is_last_try } = self.dialling.take().ok_or(Closed)?;
         if outcome == 0 {
-            let mut connection = self.greeting.take().ok_or(Closed)?;
-            connection.send(&HelloReply::Welcome)?;
-            let host = Rc::new(connection.into_stream()?);
-            self.watched.push(poller.add(&host, |_| Target::Forward(token)).map_err(|_| Closed)?);
-            let pump = |source: &Rc<OwnedFd>, sink: &Rc<OwnedFd>| {
-                (Pump::copy(Rc::clone(source), Rc::clone(sink)), Rc::clone(sink))
-            };
-            self.pumps = vec![pump(&host, &self.guest), pump(&self.guest, &host)];
-            return Ok(true);
+            return self.join(greeting, poller, token).map(|()| true);
         }
-        let second = dial((Ipv6Addr::LOCALHOST, self.port).into()).ok().filter(|_| !self.is_last_try);
-        match (second, self.greeting.take()) {
-            (Some(guest), greeting) => {
-                (self.greeting, self.guest, self.is_last_try) = (greeting, Rc::new(guest), true);
+        match dial((Ipv6Addr::LOCALHOST, port).into()).ok().filter(|_| !is_last_try) {
+            Some(guest) => {
+                self.dialling = Some(Dialling { port, greeting, is_last_try: true });
+                self.guest = Rc::new(guest);
                 self.watched.drain(..).for_each(|token| poller.forget(token));
                 self.watch_guest(poller, token)?;
                 self.connect(poller, token)
             }
-            (None, Some(greeting)) => {
-                refuse(greeting, refusal(self.port, Errno::from_raw(outcome))).and(Err(Closed))
-            }
-            (None, None) => Err(Closed),
+            None => refuse(greeting, refusal(port, Errno::from_raw(outcome))).and(Err(Closed)),
         }
+    }
+
+    /// Tells the host that there is somebody, and carries from now on.
+    fn join(
+        &mut self,
+        mut host: Connection,
+        poller: &mut Poller<Target>,
+        token: Token,
+    ) -> Result<(), Closed> {
+        host.send(&HelloReply::Welcome)?;
+        let host = Rc::new(host.into_stream()?);
+        self.watched.push(poller.add(&host, |_| Target::Forward(token)).map_err(|_| Closed)?);
+        self.carried = Some(Carried::between(&host, &self.guest));
+        Ok(())
     }
 }
 

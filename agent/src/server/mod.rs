@@ -3,7 +3,7 @@
 //! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
 //! ends), [`reports`] (what comes before a program), [`freezer`] (what Pause and Resume share), [`events`] and
 //! [`notify`] (what the host is told unasked), [`copies`] (what follows the host's files), [`forward`] (connections to the
-//! guest's ports); every request has one of its own name.
+//! guest's ports), [`sockets`] (connections to the host's sockets); every request has one of its own name.
 
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
 
@@ -19,6 +19,7 @@ use crate::{
     reaper,
 };
 
+mod carried;
 mod cgroup_files;
 mod connections;
 mod copies;
@@ -39,6 +40,7 @@ mod reports;
 mod resume;
 mod set_cpus;
 mod signal;
+mod sockets;
 mod start;
 mod state;
 mod update;
@@ -66,6 +68,8 @@ enum Target {
     Memory(Rc<ProcessId>),
     /// A forwarded connection has bytes, or room for some.
     Forward(Token),
+    /// A client has come to a socket of this init's container.
+    Socket(Rc<ProcessId>, u16),
     /// It is time to see whether the disks of this init's container are free.
     Disks(Rc<ProcessId>),
     /// It is time to follow what has changed on the host.
@@ -129,6 +133,7 @@ impl Server {
             }
             Target::Memory(id) => self.report_oom(&id.container),
             Target::Forward(token) => self.run_forward(token),
+            Target::Socket(id, number) => self.serve_client(&id, number),
             Target::Disks(id) => self.look_at_disks(&id),
             Target::Copies(id) => self.refresh_copies(&id.container),
         }

@@ -37,28 +37,28 @@ use crate::{
 static CHILDREN: Mutex<()> = Mutex::new(());
 
 /// A server between whose turns a test acts as host and guest.
-struct Guest {
-    server: Server,
+pub(super) struct Guest {
+    pub server: Server,
     _listener: UnixStream,
     _children: MutexGuard<'static, ()>,
 }
 
 /// A container whose init is this test.
-struct FakeInit {
-    id: ProcessId,
+pub(super) struct FakeInit {
+    pub id: ProcessId,
     channel: UnixStream,
-    cgroup: TempDir,
+    pub cgroup: TempDir,
 }
 
 impl Guest {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let (listener, kept) = UnixStream::pair().unwrap();
         Self { server: Server::new(listener.into()).unwrap(), _listener: kept, _children: children }
     }
 
     /// Handles events until there are none.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         loop {
             let mut targets = mem::take(&mut self.server.again);
             targets.extend(self.server.poller.wait(true).unwrap());
@@ -98,7 +98,7 @@ impl Guest {
     }
 
     /// A connection of the host that has yet to greet.
-    fn connect(&mut self) -> UnixStream {
+    pub fn connect(&mut self) -> UnixStream {
         let (ours, host) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         host.set_nonblocking(true).unwrap();
@@ -108,7 +108,7 @@ impl Guest {
         host
     }
 
-    fn greet(&mut self, purpose: Purpose) -> Result<UnixStream> {
+    pub fn greet(&mut self, purpose: Purpose) -> Result<UnixStream> {
         let mut host = self.connect();
         self.tell(&mut host, &Hello::new(purpose));
         match receive(&mut host) {
@@ -117,7 +117,7 @@ impl Guest {
         }
     }
 
-    fn tell(&mut self, host: &mut UnixStream, message: &impl Serialize) {
+    pub fn tell(&mut self, host: &mut UnixStream, message: &impl Serialize) {
         frame::write(host, message).unwrap();
         self.settle();
     }
@@ -152,6 +152,7 @@ impl Guest {
             freezing: None,
             disks: crate::disks::Disks::default(),
             copies: crate::copies::Copies::default(),
+            sockets: crate::sockets::Sockets::default(),
             audience: Audience::default(),
             removal: None,
         };
@@ -184,7 +185,7 @@ impl Guest {
     }
 
     /// A created container without a process.
-    fn add_created(&mut self, id: &str) -> (FakeInit, ProcessPipes) {
+    pub fn add_created(&mut self, id: &str) -> (FakeInit, ProcessPipes) {
         let (stdio, pipes) = Stdio::pipes(0).unwrap();
         (self.add(id, Phase::Created, Pid::from_raw(i32::MAX), stdio), pipes)
     }
@@ -204,12 +205,12 @@ impl FakeInit {
     }
 }
 
-fn receive<T: DeserializeOwned>(host: &mut UnixStream) -> T {
+pub(super) fn receive<T: DeserializeOwned>(host: &mut UnixStream) -> T {
     frame::read(host, GUEST_LIMIT).unwrap().expect("the agent closed the connection")
 }
 
 /// True where nothing more comes.
-fn is_closed(host: &mut UnixStream) -> bool {
+pub(super) fn is_closed(host: &mut UnixStream) -> bool {
     matches!(host.read(&mut [0; 64]), Ok(0))
 }
 

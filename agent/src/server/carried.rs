@@ -1,0 +1,61 @@
+//! A connection of the host that is joined to one in the guest: bytes both ways, each direction ended by itself.
+
+use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    rc::Rc,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, Shutdown, send, shutdown},
+};
+
+use crate::pump::{Progress, Pump};
+
+/// Both directions, each with its sink, until its source is at its end.
+#[derive(Debug)]
+pub(super) struct Carried(Vec<(Pump, Rc<OwnedFd>)>);
+
+impl Carried {
+    /// Between two sockets, both non-blocking.
+    pub fn between(host: &Rc<OwnedFd>, guest: &Rc<OwnedFd>) -> Self {
+        let pump = |source: &Rc<OwnedFd>, sink: &Rc<OwnedFd>| {
+            (Pump::copy(Rc::clone(source), Rc::clone(sink)), Rc::clone(sink))
+        };
+        Self(vec![pump(host, guest), pump(guest, host)])
+    }
+
+    /// Moves what can be moved now.
+    pub fn run(&mut self) -> Progress {
+        let mut progress = Progress::Blocked;
+        let mut going_on = Vec::new();
+        for (mut pump, sink) in self.0.drain(..) {
+            match pump.run() {
+                Progress::Blocked => going_on.push((pump, sink)),
+                Progress::Yielded => {
+                    progress = Progress::Yielded;
+                    going_on.push((pump, sink));
+                }
+                Progress::Finished => {
+                    // A peer that has gone already has seen the end.
+                    let _ = shutdown(sink.as_raw_fd(), Shutdown::Write);
+                }
+                // Neither side has more to say to the other.
+                Progress::Broken => return Progress::Broken,
+            }
+        }
+        self.0 = going_on;
+        match &self.0[..] {
+            [] => Progress::Finished,
+            // Who has closed said so to both directions, of which this one may have nothing to say for ever.
+            [(_, sink)] if is_gone(sink) => Progress::Broken,
+            _ => progress,
+        }
+    }
+}
+
+/// Whether a socket takes no more bytes, whatever they are.
+fn is_gone(sink: &OwnedFd) -> bool {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    send(sink.as_raw_fd(), &[], flags).is_err_and(|errno| errno != Errno::EAGAIN)
+}

@@ -1,0 +1,75 @@
+//! Clients of a container's sockets: each goes to a connection of the host that has been waiting for it.
+
+use std::rc::Rc;
+
+use stockade_protocol::agent::ProcessId;
+
+use super::{Server, Target};
+use crate::{
+    connection::Role,
+    error::{ErrorKind, Result, error},
+    poller::Token,
+    sockets::Sockets,
+};
+
+impl Server {
+    /// Is told of the clients of a container's sockets from now on.
+    pub(super) fn watch_sockets(&mut self, init: &Rc<ProcessId>, sockets: &mut Sockets) -> Result<()> {
+        sockets.iter_mut().try_for_each(|socket| {
+            let target = Target::Socket(init.clone(), socket.number);
+            socket.token = Some(self.poller.add(&socket.listener, |_| target)?);
+            Ok(())
+        })
+    }
+
+    /// Forgets them and whoever waits at them or is connected by them.
+    pub(super) fn dismiss_clients(&mut self, id: &str, mut sockets: Sockets) {
+        for socket in sockets.iter_mut() {
+            socket.token.into_iter().for_each(|token| self.poller.forget(token));
+            socket.waiting.into_iter().for_each(|token| self.close(token));
+        }
+        self.end_clients(id);
+    }
+
+    /// Lets a connection of the host wait for the next client of a socket.
+    pub(super) fn admit_host(&mut self, token: Token, id: &str, number: u16) -> Result<Rc<ProcessId>> {
+        let container = self.container(id)?;
+        let init = container.init.clone();
+        let socket = container.sockets.get_mut(number).ok_or_else(|| {
+            error(ErrorKind::NotFound, format!("container {id} has no socket {number} of the host's"))
+        })?;
+        // Its host has gone, or forgotten it.
+        if let Some(former) = socket.waiting.replace(token) {
+            self.close(former);
+        }
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.role = Role::Waiting(init.clone(), number);
+        }
+        Ok(init)
+    }
+
+    /// Such a connection is over.
+    pub(super) fn dismiss_host(&mut self, init: &Rc<ProcessId>, number: u16, token: Token) {
+        let container = self.containers.get_mut(&init.container);
+        if let Some(socket) = container.and_then(|container| container.sockets.get_mut(number)) {
+            socket.waiting.take_if(|waiting| *waiting == token);
+        }
+    }
+
+    /// Brings a client and the host together, if both are there.
+    pub(super) fn serve_client(&mut self, init: &Rc<ProcessId>, number: u16) {
+        let container = self.containers.get_mut(&init.container);
+        let socket = container.and_then(|container| container.sockets.get_mut(number));
+        let Some(socket) = socket.filter(|socket| socket.waiting.is_some()) else { return };
+        let Some(client) = socket.accept() else { return };
+        let host = socket.waiting.take().and_then(|token| Some((token, self.connections.remove(&token)?)));
+        if let Some((token, host)) = host {
+            self.poller.remove(&host, token);
+            self.join_client(host, token, client, init.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "sockets_test.rs"]
+mod tests;

@@ -1,0 +1,49 @@
+use std::os::unix::{
+    fs::{FileTypeExt, MetadataExt},
+    net::UnixStream,
+};
+
+use super::*;
+
+/// A mount of a socket.
+pub fn mount(number: u16, mode: u32) -> Mount {
+    let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    Mount {
+        destination: "/s".to_owned(),
+        source: MountSource::Socket { number, mode, uid, gid },
+        flags: 0,
+        propagation: vec![],
+        data: String::new(),
+        copy_up: false,
+    }
+}
+
+#[test]
+fn sockets_have_their_modes_listen_and_go() {
+    let root = tempfile::tempdir().unwrap();
+    // Longer than a socket's address.
+    let id = "i".repeat(200);
+    let mut sockets = Sockets::make_below(root.path(), &id, &[mount(7, 0o660), mount(8, 0o4700)]).unwrap();
+    let folder = root.path().join(&id);
+    for (name, mode) in [("7", 0o660), ("8", 0o4700)] {
+        let found = fs::symlink_metadata(folder.join(name)).unwrap();
+        assert!(found.file_type().is_socket());
+        assert_eq!(found.mode() & 0o7777, mode);
+    }
+    assert!(sockets.get_mut(7).unwrap().accept().is_none());
+    let opened = fs::File::open(&folder).unwrap();
+    let _client = UnixStream::connect(Path::new(&path_of(&opened)).join("7")).unwrap();
+    assert!(sockets.get_mut(8).unwrap().accept().is_none());
+    assert!(sockets.get_mut(7).unwrap().accept().is_some());
+    drop(sockets);
+    assert!(!folder.exists());
+}
+
+#[test]
+fn nothing_is_made_for_other_mounts() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("root");
+    let share = Mount { source: MountSource::Share("c/m0".to_owned()), ..mount(0, 0) };
+    let mut sockets = Sockets::make_below(&folder, "c", &[share]).unwrap();
+    assert!(sockets.iter_mut().next().is_none() && !folder.exists());
+}
