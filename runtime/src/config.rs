@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use stockade_protocol::vmm::MOST_VCPUS;
 
+use crate::host_sockets::Pattern;
 use crate::sizing::LEAST_MIB;
 
 /// The configuration file, unless `STOCKADE_CONFIG` names another.
@@ -62,6 +63,8 @@ pub struct Config {
     pub max_vcpus: Option<u8>,
     /// What `stockade shell` runs in guests, a static executable of the host; without it there is no such shell.
     pub debug_shell: Option<PathBuf>,
+    /// The host's sockets that containers may be connected to.
+    pub host_sockets: Vec<Pattern>,
     /// What a bundle may ask of its VM.
     pub vm: AllowedVm,
 }
@@ -92,15 +95,31 @@ struct File {
     memory_mib: Option<u32>,
     max_vcpus: Option<u8>,
     debug_shell: Option<PathBuf>,
+    #[serde(default)]
+    host_sockets: Vec<Pattern>,
     vm: Option<AllowedVm>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 8] =
-    ["vmm", "kernel", "initramfs", "kernel_parameters", "memory_mib", "max_vcpus", "debug_shell", "vm"];
+const KEYS: [&str; 9] = [
+    "vmm",
+    "kernel",
+    "initramfs",
+    "kernel_parameters",
+    "memory_mib",
+    "max_vcpus",
+    "debug_shell",
+    "host_sockets",
+    "vm",
+];
 
 /// The keys of [`AllowedVm`].
 const VM_KEYS: [&str; 5] = ["kernels", "initrds", "kernel_parameters", "max_memory_mib", "max_vcpus"];
+
+/// The configuration file, whether there is one or not.
+pub fn path() -> PathBuf {
+    env::var_os(PATH_VARIABLE).map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from)
+}
 
 impl Config {
     /// The configuration of this installation.
@@ -108,8 +127,8 @@ impl Config {
     /// # Errors
     /// When the file is not readable or says something that is not understood.
     pub fn load() -> Result<Self, ConfigError> {
-        let named = env::var_os(PATH_VARIABLE).map(PathBuf::from);
-        let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+        let named = env::var_os(PATH_VARIABLE);
+        let path = path();
         let file = match fs::read_to_string(&path) {
             Ok(text) => {
                 parse(&text).map_err(|problem| ConfigError::Invalid { path: path.clone(), problem })?
@@ -147,6 +166,7 @@ impl Config {
             memory_mib: file.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
             max_vcpus: file.max_vcpus,
             debug_shell: file.debug_shell,
+            host_sockets: file.host_sockets,
             vm: file.vm.unwrap_or_default(),
         }
     }

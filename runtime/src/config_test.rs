@@ -32,6 +32,22 @@ fn wrong_values_are_named() {
     }
     assert!(parse("debug_shell = \"sh\"").unwrap_err().contains("debug_shell"));
     assert!(parse("= =").is_err());
+    let error = parse("host_sockets = [\"/run/a.sock\", \"b.sock\"]").map(drop).unwrap_err();
+    assert!(
+        error.contains("host_sockets") && error.contains("b.sock") && error.contains("absolute"),
+        "{error}"
+    );
+    assert!(!error.contains('\n'), "{error}");
+    assert!(parse("host_sockets = \"/run/a.sock\"").is_err());
+}
+
+#[test]
+fn sockets_are_listed() {
+    let config = |text| Config::resolve(parse(text).unwrap(), Path::new("/usr/bin/stockade"), |_| false);
+    assert!(config("").host_sockets.is_empty());
+    let listed = config("host_sockets = [\"/run/a.sock\", \"/run/plugins/*.sock\"]").host_sockets;
+    assert_eq!(listed.len(), 2);
+    assert!(listed[1].matches(Path::new("/run/plugins/b.sock")));
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod container_id;
 mod error;
 mod hooks;
 mod host;
+mod host_sockets;
 mod install;
 mod life_cycle;
 mod local_time;

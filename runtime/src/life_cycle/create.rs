@@ -75,6 +75,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let record = record(&bundle, request.id);
     let mut lowered =
         lower::lower(&bundle, request.id, record.share(), &peers).context(crate::bundle::CONFIG)?;
+    lower::sockets::connect(&mut lowered, record.share())?;
     let terminal = lowered.container.process.terminal.is_some();
     terminal::check(terminal, request.console_socket, request.detached)?;
     let passed = Passed::take(request, &bundle.spec, &mut lowered)?;

@@ -21,6 +21,7 @@ use crate::cli::CgroupDriver;
 use crate::hooks;
 use crate::host::cgroup::Cgroup;
 use crate::host::scope::Placeholder;
+use crate::host_sockets::HostSockets;
 use crate::log;
 use crate::lower::disks::Disk;
 use crate::lower::{Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
@@ -81,7 +82,8 @@ impl<'a> Creation<'a> {
             (Some(_), Some(size)) => Some(Pty::open(size).context("cannot open a pseudo-terminal")?),
             _ => None,
         };
-        self.start_relay(&lowered, pty.as_ref())?;
+        let sockets = std::mem::take(&mut lowered.sockets);
+        self.start_relay(&lowered, sockets, pty.as_ref())?;
         // From here on the relay keeps the cgroup.
         drop(placeholder);
         self.run_hooks(&mut lowered)?;
@@ -158,7 +160,12 @@ impl<'a> Creation<'a> {
         Ok(placeholder)
     }
 
-    fn start_relay(&mut self, lowered: &Lowered, pty: Option<&Pty>) -> anyhow::Result<()> {
+    fn start_relay(
+        &mut self,
+        lowered: &Lowered,
+        sockets: Vec<OwnedFd>,
+        pty: Option<&Pty>,
+    ) -> anyhow::Result<()> {
         let folder = self.folder.as_ref().context(NOT_MADE)?;
         let lease = self.vm.as_ref().context(NOT_MADE)?.lease();
         let record = &mut self.record;
@@ -177,6 +184,10 @@ impl<'a> Creation<'a> {
         let metrics = Subject::of(record).filter(|_| lease.is_some());
         let metrics = metrics.map(|subject| Metrics::prepare(subject, folder.as_fd())).transpose();
         let metrics = metrics.with_context(|| format!("cannot listen on {METRICS_SOCKET}"))?;
+        let host_sockets = (!sockets.is_empty())
+            .then(|| HostSockets::new(self.request.id.as_str(), folder.as_fd(), sockets))
+            .transpose()
+            .context("cannot open the socket to the VM's agent")?;
         let relay = self.relay.insert(Relay::start(&Plan {
             surroundings: Surroundings::Own(Own {
                 rootfs: &self.bundle.rootfs,
@@ -194,6 +205,7 @@ impl<'a> Creation<'a> {
                 user: user.as_ref().map(AsFd::as_fd),
                 hostname: container.hostname.as_deref(),
                 port_forward: port_forward.as_ref(),
+                host_sockets: host_sockets.as_ref(),
                 metrics: metrics.as_ref(),
                 lease,
                 console_log: console_log.as_ref().map(AsFd::as_fd),

@@ -26,6 +26,7 @@ pub mod seccomp;
 mod seccomp_fixture;
 mod seccomp_program;
 mod security_labels;
+pub mod sockets;
 mod swapped;
 mod time_offsets;
 mod unapplied;
@@ -36,6 +37,7 @@ pub mod vm;
 mod volumes;
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -70,6 +72,8 @@ pub struct Lowered {
     pub written: Vec<String>,
     /// What becomes disks of the VM. The container knows them by their places in this list until they have slots.
     pub disks: Vec<disks::Disk>,
+    /// Sockets of the host that it is connected to, by their numbers.
+    pub sockets: Vec<OwnedFd>,
     /// `linux.seccomp`, which is compiled into the container's `seccomp` while the VM boots.
     pub seccomp: Option<seccomp::Profile>,
     /// `hooks`. Those of the container go into its `start_hooks` when its state is known.
@@ -120,6 +124,8 @@ pub struct Tree {
     pub recursive: bool,
     /// The host's kernel refuses writes from the start.
     pub readonly: bool,
+    /// It is a socket.
+    pub is_socket: bool,
     /// A source that is a symbolic link is shared itself.
     pub no_follow: bool,
     /// The source is what an overlay with these options hides there for a moment.
@@ -216,6 +222,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
         volumes: pod.map(|pod| pod.folder.clone()),
         written,
         disks: disks.list,
+        sockets: Vec::new(),
         seccomp: seccomp::Profile::check(linux)?,
         hooks,
         cgroup: HostCgroup {

@@ -4,6 +4,7 @@
 //! kernel makes the rest.
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 
 use oci_spec::runtime::{Linux, Mount as Spec};
 use stockade_protocol::container::{IdMappings, Mount, MountSource};
@@ -157,10 +158,9 @@ fn tree(bundle: &Bundle, spec: &Spec, options: &Options, property: &str) -> Resu
         .ok_or_else(|| SpecError::new(&property, "is missing, and a bind mount needs one"))?;
     let source = bundle.path.join(source);
     let found = if options.no_follow { fs::symlink_metadata(&source) } else { fs::metadata(&source) };
-    if let Err(cause) = found {
-        return Err(SpecError::new(property, format!("{}: {cause}", source.display())));
-    }
+    let found = found.map_err(|cause| SpecError::new(&property, format!("{}: {cause}", source.display())))?;
     Ok(Tree {
+        is_socket: found.file_type().is_socket(),
         source,
         property,
         recursive: options.flags & libc::MS_REC != 0 || options.flags & libc::MS_BIND == 0,

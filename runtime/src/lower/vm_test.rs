@@ -16,6 +16,7 @@ fn applied(folder: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Fix
         memory_mib: 512,
         max_vcpus: None,
         debug_shell: None,
+        host_sockets: Vec::new(),
         vm: allowed.clone(),
     };
     let fixed = apply(&bundle, &mut config, Some(256 << 20))?;

@@ -156,6 +156,11 @@ impl Copy {
         self.source.as_ref().map(|source| Waits::Readable(source.fd.as_fd()))
     }
 
+    /// Where it writes to; `None` when it is done.
+    pub fn sink(&self) -> Option<BorrowedFd<'_>> {
+        self.sink.as_ref().map(|sink| sink.fd.as_fd())
+    }
+
     /// Nothing is left to do.
     pub fn is_done(&self) -> bool {
         self.waits().is_none()

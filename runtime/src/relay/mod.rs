@@ -21,6 +21,7 @@
 //! If its creator dies before COMMIT, the relay ends, and with it what it stands for and the lease that the VMM lives
 //! by: nothing is left running. `run` and `exec` in the foreground never commit.
 
+pub mod carry;
 pub mod copy;
 mod create_hooks;
 mod last_words;

@@ -15,10 +15,12 @@ use super::copy::{Copy, Waits};
 use super::last_words;
 use super::launch::{COMMIT, MESSAGE};
 use super::notify::Notifier;
+use crate::host_sockets::HostSockets;
 use crate::metrics::Endpoint;
 use crate::port_forward::Forwarder;
 use crate::preserved::StreamEnds;
 use crate::sys::descriptors;
+use crate::sys::own_proc::OwnProc;
 use crate::terminal::Window;
 
 /// Exit status when the VM is gone: as after SIGKILL.
@@ -52,6 +54,8 @@ pub(super) struct Ends {
     pub notifier: Option<Notifier>,
     /// Takes connections to the pod's ports.
     pub forwarder: Option<Forwarder>,
+    /// Sockets of the host that the container is connected to, and the relay's procfs.
+    pub host_sockets: Option<(HostSockets, OwnProc)>,
     /// Serves the sandbox's metrics.
     pub endpoint: Option<Endpoint>,
     /// Folders of the host of whose changes the agent is told.
@@ -182,6 +186,10 @@ impl Relay {
             ended: None,
         };
         relay.resize();
+        // The agent knows the container now.
+        if let Some((sockets, proc)) = ends.host_sockets {
+            sockets.serve(&proc);
+        }
         Ok(relay)
     }
 

@@ -50,6 +50,7 @@ impl Fixture {
                 streams: Vec::new(),
                 notifier: None,
                 forwarder: None,
+                host_sockets: None,
                 endpoint: None,
                 watches: Vec::new(),
             };

@@ -78,6 +78,7 @@ fn prepare(
     let metrics = own.and_then(|own| own.metrics).map(|metrics| metrics.adopt(adopt));
     let endpoint = metrics.zip(proc.clone()).map(|(metrics, proc)| Endpoint::new(metrics, proc)).transpose();
     let port_forward = own.and_then(|own| own.port_forward).map(|forward| forward.adopt(adopt));
+    let host_sockets = own.and_then(|own| own.host_sockets).map(|sockets| sockets.adopt(adopt));
     let endpoint = endpoint.map_err(system("metrics"))?;
     descriptors::send(socket, &[PREPARED], &[]).map_err(system("socket"))?;
 
@@ -90,6 +91,7 @@ fn prepare(
         hangs_up: plan.slave.is_some(),
         streams,
         notifier,
+        host_sockets: host_sockets.zip(proc.clone()),
         forwarder: port_forward.zip(proc).map(|(forward, proc)| Forwarder::new(forward, proc)),
         endpoint,
         watches,

@@ -19,6 +19,7 @@ use nix::unistd::{chdir, pivot_root, sethostname};
 use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
 use super::watch::watch;
+use crate::host_sockets::HostSockets;
 use crate::lower::{NetworkNamespace, Tree};
 use crate::metrics::Metrics;
 use crate::port_forward::PortForward;
@@ -58,6 +59,8 @@ pub struct Own<'a> {
     pub hostname: Option<&'a str>,
     /// What it forwards ports with.
     pub port_forward: Option<&'a PortForward>,
+    /// Sockets of the host that the container is connected to.
+    pub host_sockets: Option<&'a HostSockets>,
     /// It serves the sandbox's metrics.
     pub metrics: Option<&'a Metrics>,
     /// The VMM lives while this is open; `None` where that is another's business.
@@ -109,14 +112,15 @@ impl<'a> Surroundings<'a> {
 
     /// The descriptors that the relay needs.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
-        let (needed, port_forward, metrics) = match self {
-            Self::Own(own) => ([own.lease, own.console_log, own.user], own.port_forward, own.metrics),
-            Self::Of(relay) => ([Some(*relay), None, None], None, None),
+        let (needed, own) = match self {
+            Self::Own(own) => ([own.lease, own.console_log, own.user], Some(own)),
+            Self::Of(relay) => ([Some(*relay), None, None], None),
         };
         let needed = needed.into_iter().flatten();
         needed
-            .chain(port_forward.into_iter().flat_map(PortForward::descriptors))
-            .chain(metrics.into_iter().flat_map(Metrics::descriptors))
+            .chain(own.and_then(|own| own.port_forward).into_iter().flat_map(PortForward::descriptors))
+            .chain(own.and_then(|own| own.host_sockets).into_iter().flat_map(HostSockets::descriptors))
+            .chain(own.and_then(|own| own.metrics).into_iter().flat_map(Metrics::descriptors))
     }
 }
 
@@ -166,7 +170,7 @@ impl Own<'_> {
             hooks.run(socket)?;
         }
         let watches = send_trees(self.trees, socket)?;
-        let proc = enter_rootfs(self.rootfs, self.proc)?;
+        let proc = enter_rootfs(self.rootfs, self.proc, self.host_sockets.is_some())?;
         if let Some(hostname) = self.hostname {
             sethostname(hostname).map_err(|e| system("hostname")(e.into()))?;
         }
@@ -195,8 +199,8 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
 }
 
 /// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it, which is made
-/// where the container has one too.
-fn enter_rootfs(rootfs: &Path, make_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
+/// where the container has one too. One that is needed is there without a folder, too, but mounted nowhere.
+fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
     clone_tree(rootfs, true)
         .and_then(|tree| {
             restrict(tree.as_fd(), attr::NOSUID | attr::NODEV)?;
@@ -212,12 +216,17 @@ fn enter_rootfs(rootfs: &Path, make_proc: bool) -> Result<Option<OwnedFd>, Relay
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open("proc");
-    let mount = |folder: File| {
-        let proc = new_file_system(c"proc", attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-        attach_at(proc.as_fd(), folder.as_fd())?;
-        Ok(proc)
+    let proc = match folder.ok() {
+        None if !needs_proc => None,
+        folder => {
+            let mount = || {
+                let proc = new_file_system(c"proc", attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+                folder.map_or(Ok(()), |folder| attach_at(proc.as_fd(), folder.as_fd()))?;
+                Ok(proc)
+            };
+            Some(mount().map_err(system("mount proc"))?)
+        }
     };
-    let proc = folder.ok().map(mount).transpose().map_err(system("mount proc"))?;
     // The old root is now on top of the new one, and "." is beneath both.
     pivot_root(".", ".")
         .and_then(|()| umount2(".", MntFlags::MNT_DETACH))

@@ -1,0 +1,74 @@
+//! Sockets of the host that a container may connect to, where the administrator allows it.
+//!
+//! ```text
+//!  client in the container ──▶ socket of the agent ── vsock ──▶ the container's relay ──▶ the host's socket
+//! ```
+//!
+//! A socket's inode on a shared file system is nobody's in the guest's kernel, so the mount shows one of the agent's. The
+//! guest still opens no connection to the host: for each socket the relay keeps one connection to the agent, which answers
+//! it when a client has come.
+
+mod pace;
+mod pattern;
+mod serve;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use crate::state::AGENT_SOCKET;
+
+pub use pattern::Pattern;
+
+/// Sockets that one container may have: each costs its relay a thread.
+pub const MOST: usize = 64;
+
+/// What the relay of a container needs for its sockets.
+#[derive(Debug)]
+pub struct HostSockets {
+    container: String,
+    /// The agent's socket, as a file that can only be connected to.
+    agent: OwnedFd,
+    /// Those of the host likewise, by their numbers.
+    sockets: Vec<OwnedFd>,
+}
+
+impl HostSockets {
+    /// For a container in the VM whose VMM has its sockets in `folder`.
+    ///
+    /// # Errors
+    /// open(2)'s.
+    pub fn new(container: &str, folder: BorrowedFd<'_>, sockets: Vec<OwnedFd>) -> io::Result<Self> {
+        let agent = openat(folder, AGENT_SOCKET, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Self { container: container.to_owned(), agent, sockets })
+    }
+
+    /// The same, in a process that was cloned from this one and has descriptors of its own.
+    pub fn adopt(&self, adopt: impl Fn(BorrowedFd<'_>) -> OwnedFd) -> Self {
+        Self {
+            container: self.container.clone(),
+            agent: adopt(self.agent.as_fd()),
+            sockets: self.sockets.iter().map(|socket| adopt(socket.as_fd())).collect(),
+        }
+    }
+
+    /// The descriptors of it.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd).chain([self.agent.as_fd()])
+    }
+}
+
+/// Opens a socket as a file that can only be connected to; also its path without links.
+///
+/// # Errors
+/// open(2)'s and readlink(2)'s.
+pub fn open(path: &Path) -> io::Result<(File, PathBuf)> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    Ok((file, path))
+}

@@ -1,0 +1,120 @@
+//! Bind mounts of the host's sockets. Where the configuration lists a socket, the container gets one of the agent's in its
+//! place, whose connections the relay takes to the host's.
+
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use nix::unistd::{getegid, geteuid};
+use stockade_protocol::container::{IdMappings, MountSource};
+
+use super::{Lowered, Tree, share_path};
+use crate::config::{self, Config, ConfigError};
+use crate::host_sockets::{MOST, Pattern, open};
+
+/// The owner of files whose own is not mapped, as Linux has it.
+const NOBODY: u32 = 65534;
+
+/// Connects the sockets that the configuration lists, of a container whose trees are in this folder of the share, and warns
+/// of the others.
+///
+/// # Errors
+/// When there are sockets, and the configuration cannot be read.
+pub fn connect(lowered: &mut Lowered, folder: &str) -> Result<(), ConfigError> {
+    if lowered.trees.iter().any(|tree| tree.is_socket) {
+        connect_listed(lowered, folder, &Config::load()?.host_sockets);
+    }
+    Ok(())
+}
+
+fn connect_listed(lowered: &mut Lowered, folder: &str, listed: &[Pattern]) {
+    let Lowered { trees, container, sockets, warnings, .. } = lowered;
+    trees.retain(|tree| {
+        if !tree.is_socket {
+            return true;
+        }
+        let mut warn = |problem: String| warnings.push(format!("{}: {problem}", tree.property));
+        match find(&tree.source, listed) {
+            Ok((file, found)) if sockets.len() < MOST => {
+                if !may_connect(&found) {
+                    warn(forbidden(&tree.source, &found));
+                }
+                let share = MountSource::Share(share_path(folder, &tree.name));
+                let number = sockets.len() as u16;
+                for mount in container.mounts.iter_mut().filter(|mount| mount.source == share) {
+                    mount.source = source(number, &found, tree);
+                }
+                sockets.push(file.into());
+                false
+            }
+            Ok(_) => {
+                warn(format!(
+                    "nobody listens on {} in the VM: a container can have {MOST} sockets of the host at most",
+                    tree.source.display()
+                ));
+                true
+            }
+            Err(problem) => {
+                warn(problem);
+                true
+            }
+        }
+    });
+}
+
+/// A socket that is listed, or why it is not used.
+fn find(path: &Path, listed: &[Pattern]) -> Result<(File, Metadata), String> {
+    let failed = |cause: std::io::Error| format!("cannot open the socket {}: {cause}", path.display());
+    let (file, path) = open(path).map_err(failed)?;
+    let found = file.metadata().map_err(failed)?;
+    // What was a socket a moment ago may be something else now, which no pattern is for.
+    if found.file_type().is_socket() && listed.iter().any(|pattern| pattern.matches(&path)) {
+        return Ok((file, found));
+    }
+    Err(format!(
+        "nobody listens on the host's socket {} in the VM; were it listed in host_sockets of {}, the container would be \
+         connected to it",
+        path.display(),
+        config::path().display()
+    ))
+}
+
+fn source(number: u16, found: &Metadata, tree: &Tree) -> MountSource {
+    let mappings = tree.id_map.as_ref().map(|map| &map.mappings);
+    let mapped = |id: u32, map: fn(&IdMappings, u32) -> Option<u32>| {
+        mappings.map_or(id, |mappings| map(mappings, id).unwrap_or(NOBODY))
+    };
+    MountSource::Socket {
+        number,
+        mode: found.mode() & 0o7777,
+        uid: mapped(found.uid(), IdMappings::user),
+        gid: mapped(found.gid(), IdMappings::group),
+    }
+}
+
+/// Whether the relay, which has no capabilities, will be let in.
+fn may_connect(found: &Metadata) -> bool {
+    let permission = if found.uid() == geteuid().as_raw() {
+        0o200
+    } else if found.gid() == getegid().as_raw() {
+        0o020
+    } else {
+        0o002
+    };
+    found.mode() & permission != 0
+}
+
+fn forbidden(path: &Path, found: &Metadata) -> String {
+    format!(
+        "connecting to {} will fail: it is user {}'s with mode {:o}, and the host's end of the connection is user {}, without \
+         capabilities",
+        path.display(),
+        found.uid(),
+        found.mode() & 0o7777,
+        geteuid()
+    )
+}
+
+#[cfg(test)]
+#[path = "sockets_test.rs"]
+mod tests;

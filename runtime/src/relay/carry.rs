@@ -1,0 +1,138 @@
+//! Connections that a relay carries between the host and the guest, each by a thread of its own.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::copy::{Copy, Waits};
+
+/// Stack of a thread, in bytes; buffers are not on it.
+pub const STACK: usize = 64 << 10;
+
+/// Room for so many connections at a time.
+#[derive(Clone, Debug)]
+pub struct Places(Arc<Free>);
+
+#[derive(Debug)]
+struct Free {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Places {
+    /// That many.
+    pub fn new(count: usize) -> Self {
+        Self(Arc::new(Free { count: Mutex::new(count), changed: Condvar::new() }))
+    }
+
+    /// One, if one is free.
+    pub fn take(&self) -> Option<Place> {
+        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = count.checked_sub(1)?;
+        Some(Place(Arc::clone(&self.0)))
+    }
+
+    /// One, as soon as one is free.
+    pub fn wait(&self) -> Place {
+        let count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.0.changed.wait_while(count, |count| *count == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Place(Arc::clone(&self.0))
+    }
+}
+
+/// One of them, which is free again when this is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<Free>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.changed.notify_one();
+    }
+}
+
+/// Has a thread do something for a connection, which it drops at the end. Without a thread it is dropped at once, and who
+/// is connected sees its end.
+pub fn spawn(name: &str, place: Place, body: impl FnOnce() + Send + 'static) {
+    let body = move || {
+        let _place = place;
+        body();
+    };
+    let _ = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(body);
+}
+
+/// Copies between two connected sockets, both ways, until each direction has ended or one of the two is closed.
+///
+/// # Errors
+/// fstat(2)'s and poll(2)'s.
+pub fn carry(one: impl Into<OwnedFd>, other: impl Into<OwnedFd>) -> io::Result<()> {
+    let (one, other) = (one.into(), other.into());
+    let mut copies =
+        vec![Copy::new(one.try_clone()?, other.try_clone()?, true)?, Copy::new(other, one, true)?];
+    while !copies.is_empty() {
+        let events = wait(&copies)?;
+        copies = copies.into_iter().zip(events).filter_map(|(copy, event)| go_on(copy, event)).collect();
+    }
+    Ok(())
+}
+
+/// What has happened to a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    None,
+    /// What it waits for.
+    Ready,
+    /// Nobody will ever read what it writes.
+    Unread,
+}
+
+fn go_on(mut copy: Copy, event: Event) -> Option<Copy> {
+    match event {
+        Event::None => {}
+        Event::Ready => copy.advance(),
+        Event::Unread => return None,
+    }
+    (!copy.is_done()).then_some(copy)
+}
+
+/// Waits until something has happened to one of them, none of which is done.
+fn wait(copies: &[Copy]) -> io::Result<Vec<Event>> {
+    let mut fds = Vec::new();
+    for copy in copies {
+        let waits = match copy.waits() {
+            Some(Waits::Readable(fd)) => Some((fd, PollFlags::POLLIN)),
+            Some(Waits::Writable(fd)) => Some((fd, PollFlags::POLLOUT)),
+            None => None,
+        };
+        // Of the sink always the end is reported, which also whoever waits for the source wants to know.
+        let both = waits.zip(copy.sink());
+        fds.extend(
+            both.map(|((fd, flags), sink)| [PollFd::new(fd, flags), PollFd::new(sink, PollFlags::empty())]),
+        );
+    }
+    loop {
+        match poll(fds.as_flattened_mut(), PollTimeout::NONE) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let has_event = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+    Ok(fds
+        .iter()
+        .map(|[waits, sink]| match (has_event(sink), has_event(waits)) {
+            (true, _) => Event::Unread,
+            (false, true) => Event::Ready,
+            (false, false) => Event::None,
+        })
+        .collect())
+}
+
+#[cfg(test)]
+#[path = "carry_test.rs"]
+mod tests;
