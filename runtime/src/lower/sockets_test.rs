@@ -1,7 +1,9 @@
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 
 use serde_json::json;
+use stockade_protocol::container::Mount;
 
 use super::super::tests::lowered;
 use super::*;
@@ -43,6 +45,45 @@ fn only_what_is_listed_is_connected_and_the_rest_is_named() {
     for word in ["mounts[0].source", path("a.sock").to_str().unwrap(), "host_sockets"] {
         assert!(warning.contains(word), "{warning}");
     }
+}
+
+#[test]
+fn a_socket_that_the_relay_may_not_connect_to_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().canonicalize().unwrap().join("a.sock");
+    let _socket = UnixListener::bind(&path).unwrap();
+    for (mode, warnings) in [(0o577, 1), (0o200, 0)] {
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let mut lowered = mounting(&[&path]);
+        connect_listed(&mut lowered, "c1", &listed(&[path.to_str().unwrap()]));
+        let MountSource::Socket { mode: seen, .. } = lowered.container.mounts[0].source else {
+            panic!("a share")
+        };
+        assert_eq!((seen, lowered.warnings.len()), (mode, warnings));
+        assert!(
+            lowered
+                .warnings
+                .iter()
+                .all(|warning| warning.contains("mounts[0].source") && warning.contains("fail"))
+        );
+    }
+}
+
+#[test]
+fn there_is_an_end_to_the_number_of_sockets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().canonicalize().unwrap().join("a.sock");
+    let _socket = UnixListener::bind(&path).unwrap();
+    let mut lowered = mounting(&vec![path.as_path(); MOST + 1]);
+    connect_listed(&mut lowered, "c1", &listed(&[path.to_str().unwrap()]));
+    assert_eq!((lowered.sockets.len(), lowered.trees.len()), (MOST, 2));
+    let number = |mount: &Mount| match mount.source {
+        MountSource::Socket { number, .. } => Some(usize::from(number)),
+        _ => None,
+    };
+    let numbers: Vec<_> = lowered.container.mounts.iter().filter_map(number).collect();
+    assert_eq!(numbers, (0..MOST).collect::<Vec<_>>());
+    assert!(lowered.warnings[0].contains(&format!("{MOST} sockets")), "{:?}", lowered.warnings);
 }
 
 #[test]
