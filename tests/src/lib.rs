@@ -10,6 +10,7 @@ pub mod crio;
 pub mod engine;
 pub mod host;
 pub mod killer;
+pub mod kubernetes;
 pub mod netns;
 pub mod shell;
 pub mod terminal;

@@ -1,16 +1,14 @@
 //! Kubernetes' pods: containerd's CRI plugin, called as the kubelet calls it, with Debian's CNI plugins.
 
-mod kubernetes;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use kubernetes::{Cri, Forward, Pod, Streams, WEB_ARGS, container_config};
 use serde_json::{Value, json};
 use stockade_tests::engine::{NGINX_PAGE, NGINX_SERVES, Node};
 use stockade_tests::host;
+use stockade_tests::kubernetes::{Cri, Forward, Pod, Streams, WEB_ARGS, container_config};
 
 /// Longest that one answer of a server in a pod may take.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -1,15 +1,13 @@
 //! Pods that cannot be, and pods that lose a part: the kubelet is told why, and nothing is left.
 
-mod kubernetes;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use kubernetes::{Cri, Pod, container_config};
 use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 use stockade_tests::engine::Node;
 use stockade_tests::host;
+use stockade_tests::kubernetes::{Cri, Pod, container_config};
 
 const FOREVER: &[&str] = &["/bin/sleep", "1000000"];
 

@@ -1,17 +1,15 @@
 //! SIGKILL to containerd, its shim, a relay, the VMM or a command of the runtime while a pod lives its life, at points
 //! that a printed seed chooses: what the kubelet then does leaves nothing.
 
-mod kubernetes;
-
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kubernetes::{Cri, Pod, Refused, container_config};
 use serde_json::{Value, json};
 use stockade_tests::engine::{Node, RUNTIME_ROOT};
 use stockade_tests::host;
 use stockade_tests::killer::{Numbers, kill_during, recorded};
+use stockade_tests::kubernetes::{Cri, Pod, Refused, container_config};
 
 /// How many processes are killed.
 const POINTS: usize = 12;

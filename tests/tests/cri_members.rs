@@ -1,13 +1,11 @@
 //! The containers of one pod: one after another, beside each other, again, and in each other's pid namespaces.
 
-mod kubernetes;
-
 use std::fs;
 
-use kubernetes::{Cri, Pod, container_config};
 use serde_json::{Value, json};
 use stockade_tests::engine::Node;
 use stockade_tests::host;
+use stockade_tests::kubernetes::{Cri, Pod, container_config};
 
 const FOREVER: &[&str] = &["/bin/sleep", "1000000"];
 

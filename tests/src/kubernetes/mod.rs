@@ -1,8 +1,5 @@
 //! A kubelet's half of the CRI: calls, streams, and pods as it asks for them.
 
-// Each test file uses its part.
-#![allow(dead_code, unused_imports)]
-
 mod client;
 mod pod;
 mod stream;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::engine::{Node, WEB};
 use serde_json::{Value, json};
-use stockade_tests::engine::{Node, WEB};
 
 use super::client::Cri;
 use super::stream::Streams;
