@@ -6,6 +6,7 @@
 mod kernel;
 mod measure;
 mod network;
+mod pod;
 mod scenario;
 mod stage;
 
@@ -13,6 +14,7 @@ use anyhow::{Result, bail};
 
 use crate::measure::median_and_spread;
 use crate::network::Figures;
+use crate::pod::Kubelet;
 use crate::scenario::{Scenario, Sizes};
 
 /// Runs that count, after the one that is thrown away.
@@ -21,11 +23,12 @@ const RUNS: usize = 5;
 /// A part of the benchmark: its name as an argument, and what measures it.
 type Part = (&'static str, fn(&Scenario) -> Result<()>);
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("start-up", start_up),
     ("set-up", set_up),
     ("output", output),
     ("network", network),
+    ("pod", pods),
     ("parts", parts),
     ("kernel", dearest_initcalls),
 ];
@@ -101,6 +104,34 @@ fn network(scenario: &Scenario) -> Result<()> {
         };
         let (to, from) = (column(Figures::rate_to), column(Figures::rate_from));
         println!("| {name} | {to} | {from} | {} |", column(|figures| figures.round_trip / 1000));
+    }
+    Ok(())
+}
+
+fn pods(_: &Scenario) -> Result<()> {
+    println!(
+        "\nA pod through containerd's CRI, with CNI's network and one container of busybox, median of {RUNS} runs (spread): \
+         millions of instructions of host and guest together; milliseconds in all that pass besides, in which everything \
+         waits for a timer; and what the idle pod takes, in MiB, with (without) what pods share of files:\n"
+    );
+    println!(
+        "| | RunPodSandbox | container created and started, to its first line | StopPodSandbox and RemovePodSandbox | \
+         waiting | idle |\n|---|---:|---:|---:|---:|---:|"
+    );
+    let kubelet = Kubelet::new();
+    for (name, runtime, limit) in [
+        ("stockade, limit 128 MiB", "stockade", Some(128 << 20)),
+        ("stockade, default size", "stockade", None),
+        ("runc", "runc", None),
+    ] {
+        let runs = repeat(|| kubelet.measure(runtime, limit))?;
+        let work = |figure: fn(&pod::Figures) -> u64| column(runs.iter().map(figure).collect());
+        let (sandbox, container, end) =
+            (work(|run| run.sandbox), work(|run| run.container), work(|run| run.end));
+        let waiting = median(&runs, |run| run.waiting) / 1_000_000;
+        let mib = |figure: fn(&pod::Figures) -> u64| median(&runs, figure) as f64 / 1024.0;
+        let (all, own) = (mib(|run| run.idle.all_kib), mib(|run| run.idle.own_kib));
+        println!("| {name} | {sandbox} | {container} | {end} | {waiting} | {all:.1} ({own:.1}) |");
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Runs a command and reads the TSC around it.
 
 use std::arch::x86_64::_rdtsc;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
@@ -84,6 +85,38 @@ pub fn output_rate(command: &mut Command) -> Result<(u64, u64)> {
         bail!("{command:?}: {status}");
     }
     Ok((bytes, last - first.unwrap_or(last)))
+}
+
+/// A moment, for what starts processes that wait for timers: the lab's clock runs ahead while nobody has anything to do.
+pub struct Mark {
+    before: u64,
+    after: u64,
+    idle: u64,
+}
+
+/// What was between two moments.
+pub struct Between {
+    /// TSC ticks of work: instructions.
+    pub work: u64,
+    /// Nanoseconds in which the machine was idle.
+    pub waiting: u64,
+}
+
+impl Mark {
+    /// Sets one. What that costs itself is on neither side.
+    pub fn set() -> Result<Self> {
+        let before = tsc();
+        // To the nanosecond, which is a TSC tick here. /proc/stat has hundredths of a second.
+        let timers = fs::read_to_string("/proc/timer_list").context("/proc/timer_list")?;
+        let idle = number_after(&timers, ".idle_sleeptime : ")?;
+        Ok(Self { before, after: tsc(), idle })
+    }
+
+    /// What has been since an earlier one.
+    pub fn since(&self, earlier: &Self) -> Between {
+        let waiting = self.idle - earlier.idle;
+        Between { work: self.before - earlier.after - waiting, waiting }
+    }
 }
 
 /// The host's time stamp counter.

@@ -11,7 +11,7 @@ use stockade_tests::cli::{built, text};
 
 use crate::measure::{Run, output_rate};
 use crate::network::{Figures, Network};
-use crate::stage;
+use crate::{pod, stage};
 
 /// What the container writes whose output rate is measured, in bytes.
 const FLOOD_BYTES: u64 = 32 << 20;
@@ -70,8 +70,11 @@ impl Scenario {
         .map(built);
         let mut files: Vec<&str> = files.iter().map(|path| text(path)).collect();
         files.extend(["/etc/ld.so.cache", "/bin/busybox"]);
-        let programs = ["crun", "runc", "qemu-system-x86_64", "sh", "cpio", "mkdir", "mknod", "find", "ip"];
-        stage::enter(&programs, &files, &["/usr/share/qemu"])?;
+        files.extend(pod::FILES);
+        let mut programs =
+            vec!["crun", "runc", "qemu-system-x86_64", "sh", "cpio", "mkdir", "mknod", "find", "ip"];
+        programs.extend(pod::PROGRAMS);
+        stage::enter(&programs, &files, &[&["/usr/share/qemu"], &pod::FOLDERS[..]].concat())?;
 
         let folder = PathBuf::from("/tmp/bench");
         fs::create_dir_all(&folder)?;

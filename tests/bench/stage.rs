@@ -5,6 +5,7 @@
 //! kernel and root file system: not even a look-up of a file that is not there leaves it.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,9 +22,10 @@ pub fn enter(programs: &[&str], files: &[&str], folders: &[&str]) -> Result<()> 
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     fs::create_dir_all(ROOT)?;
     mount(Some("bench"), ROOT, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
-    for folder in ["tmp", "run", "etc", "old"] {
+    for folder in ["tmp", "run", "etc", "old", "var"] {
         fs::create_dir_all(format!("{ROOT}/{folder}"))?;
     }
+    symlink("/run", format!("{ROOT}/var/run"))?;
     for system in ["/proc", "/sys", "/dev"] {
         let target = format!("{ROOT}{system}");
         fs::create_dir_all(&target)?;

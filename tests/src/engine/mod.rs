@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 pub use containerd::{Containerd, Events};
 pub use docker::Docker;
 pub use image::{NGINX_PAGE, NGINX_SERVES};
-pub use node::{Node, RUNTIME_ROOT, WEB};
+pub use node::{Node, PAUSE, RUNTIME_ROOT, WEB};
 pub use podman::Podman;
 pub use rootless::RootlessPodman;
 

@@ -16,8 +16,8 @@ use crate::host::{self, Snapshot};
 /// The image of busybox and nginx.
 pub const WEB: &str = "localhost/web:latest";
 
-/// The image of the sandboxes.
-const PAUSE: &str = "localhost/pause:latest";
+/// The image of the sandboxes: busybox.
+pub const PAUSE: &str = "localhost/pause:latest";
 
 /// The bridge of the pods. The plugins make it with the first pod and leave it, so it is made before.
 const BRIDGE: &str = "cni0";
@@ -27,6 +27,9 @@ const GATEWAY: &str = "10.89.0.1/16";
 
 /// Debian's CNI plugins.
 const PLUGINS: &str = "/usr/lib/cni";
+
+/// Those of them that the pods' network needs.
+const NETWORK: [&str; 5] = ["bridge", "firewall", "host-local", "loopback", "portmap"];
 
 /// Below it are the shims' states of stockade, which is their `--root`.
 pub const RUNTIME_ROOT: &str = "/run/containerd/runc/k8s.io";
@@ -48,6 +51,14 @@ impl Default for Node {
 impl Node {
     /// Starts containerd, waits until it serves and imports the images.
     pub fn new() -> Self {
+        let mut node = Self::bare();
+        node.import(&image::web(node.path(), WEB));
+        node.before = Snapshot::take();
+        node
+    }
+
+    /// As [`new`](Self::new), with no image but the sandboxes'.
+    pub fn bare() -> Self {
         let folder = crate::bundle::folder();
         // What containerd, shims, `ctr` and the plugins keep their things in stays.
         for kept in [
@@ -66,11 +77,7 @@ impl Node {
         node.write_network();
         node.write_config();
         node.start();
-        let (pause, web) = (image::pause(node.path(), PAUSE), image::web(node.path(), WEB));
-        for archive in [&pause, &web] {
-            node.ctr(&["images", "import", "--snapshotter", "overlayfs", text(archive)]);
-            fs::remove_file(archive).expect("remove an archive");
-        }
+        node.import(&image::pause(node.path(), PAUSE));
         node.before = Snapshot::take();
         node
     }
@@ -175,6 +182,12 @@ impl Node {
             .collect()
     }
 
+    /// Imports an image from its archive, which is used up.
+    fn import(&self, archive: &Path) {
+        self.ctr(&["images", "import", "--snapshotter", "overlayfs", text(archive)]);
+        fs::remove_file(archive).expect("remove an archive");
+    }
+
     fn ctr(&self, args: &[&str]) {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io"]).args(args);
@@ -205,7 +218,7 @@ impl Node {
     }
 
     fn write_network(&self) {
-        for plugin in ["bridge", "firewall", "host-local", "loopback", "portmap"] {
+        for plugin in NETWORK {
             let link = self.plugin(plugin);
             fs::create_dir_all(link.parent().expect("a folder")).expect("folder");
             symlink(Path::new(PLUGINS).join(plugin), link).expect("link to a plugin");
