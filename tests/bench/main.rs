@@ -111,8 +111,8 @@ fn network(scenario: &Scenario) -> Result<()> {
 fn pods(_: &Scenario) -> Result<()> {
     println!(
         "\nA pod through containerd's CRI, with CNI's network and one container of busybox, median of {RUNS} runs (spread): \
-         millions of instructions of host and guest together; milliseconds in all that pass besides, in which everything \
-         waits for a timer; and what the idle pod takes, in MiB, with (without) what pods share of files:\n"
+         millions of instructions of host and guest together; milliseconds in all that pass besides, the machine \
+         being idle; and what the idle pod takes, in MiB, with (without) what pods share of files:\n"
     );
     println!(
         "| | RunPodSandbox | container created and started, to its first line | StopPodSandbox and RemovePodSandbox | \

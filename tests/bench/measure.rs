@@ -87,7 +87,8 @@ pub fn output_rate(command: &mut Command) -> Result<(u64, u64)> {
     Ok((bytes, last - first.unwrap_or(last)))
 }
 
-/// A moment, for what starts processes that wait for timers: the lab's clock runs ahead while nobody has anything to do.
+/// A moment, for what waits for timers and for grace periods of the kernel: the lab's clock runs ahead while the machine
+/// is idle.
 pub struct Mark {
     before: u64,
     after: u64,

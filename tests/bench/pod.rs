@@ -50,7 +50,7 @@ pub struct Figures {
     pub container: u64,
     /// StopPodSandbox with the container running, and RemovePodSandbox.
     pub end: u64,
-    /// Nanoseconds of the three in which everything waited for a timer.
+    /// Nanoseconds of the three in which the machine was idle.
     pub waiting: u64,
     /// What the idle pod takes.
     pub idle: Resident,
