@@ -257,7 +257,12 @@ impl Cgroup {
         let deadline = Instant::now() + EMPTY_WITHIN;
         loop {
             let mut text = String::new();
-            events.rewind().and_then(|()| events.read_to_string(&mut text)).map_err(at(&path))?;
+            match events.rewind().and_then(|()| events.read_to_string(&mut text)) {
+                Ok(_) => {}
+                // systemd removes the cgroup of a scope as soon as it is empty.
+                Err(cause) if cause.raw_os_error() == Some(libc::ENODEV) => return Ok(()),
+                Err(cause) => return Err(at(&path)(cause)),
+            }
             if !text.lines().any(|line| line == "populated 1") {
                 return Ok(());
             }
