@@ -57,7 +57,7 @@ const STOPPED: [Case<'_>; 11] = [
     (&["start", "ID"], 1, "cannot start a container that has stopped"),
     (&["kill", "ID", "0"], 1, NOT_RUNNING),
     (&["kill", "ID", "KILL"], 1, NOT_RUNNING),
-    (&["kill", "--all", "ID", "KILL"], 1, NOT_RUNNING),
+    (&["kill", "--all", "ID", "KILL"], 0, ""),
 ];
 
 #[test]

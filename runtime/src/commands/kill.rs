@@ -48,6 +48,12 @@ impl Kill {
 
     fn send(&self, signal: i32, globals: &Globals, id: &ContainerId) -> anyhow::Result<()> {
         let visit = Visit::peek(globals, id.as_str())?;
+        let outcome = self.deliver(signal, &visit);
+        // As runc: a container that has stopped has no processes, and all of them have got it. A shim makes sure so.
+        if self.all && outcome.as_ref().is_err_and(is_not_running) { Ok(()) } else { outcome }
+    }
+
+    fn deliver(&self, signal: i32, visit: &Visit) -> anyhow::Result<()> {
         visit.relay()?;
         match visit.ask(|control, id, wait| control.signal(id, signal, self.all, wait)) {
             Ok(()) => Ok(()),
@@ -62,6 +68,10 @@ impl Kill {
             Err(error) => Err(explain(error)),
         }
     }
+}
+
+fn is_not_running(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ContainerError::NotRunning))
 }
 
 /// What SIGKILL means to a guest that does not answer.
