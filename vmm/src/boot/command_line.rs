@@ -14,7 +14,6 @@ const _: () = assert!(COMMAND_LINE.0 + CAPACITY as u64 <= MP_POINTER.0);
 /// What every guest gets.
 ///
 /// - `quiet`: each byte of console output is an exit.
-/// - `earlyprintk=ttyS0`: what goes wrong before there are consoles is said too; otherwise such a guest halts without a word.
 /// - `panic=-1 reboot=k`: a panic resets the machine at once, through the i8042, which ends the VMM.
 /// - `noreplace-smp`: a kernel that boots on one CPU writes to most pages of its text to take out what other CPUs need, each
 ///   of which the host must then copy; and it puts it back for the second CPU.
@@ -23,9 +22,13 @@ const _: () = assert!(COMMAND_LINE.0 + CAPACITY as u64 <= MP_POINTER.0);
 ///   twentieth of the boot.
 /// - `dummy.numdummies=0 ifb.numifbs=0`: no network interface that nobody asked for.
 /// - `8250.nr_uarts=1`: there is one serial port; probing for more is exits for nothing.
-const BASE: &str = "console=ttyS0 quiet earlyprintk=ttyS0 panic=-1 reboot=k 8250.nr_uarts=1 noreplace-smp random.trust_cpu=on \
+const BASE: &str = "console=ttyS0 quiet panic=-1 reboot=k 8250.nr_uarts=1 noreplace-smp random.trust_cpu=on \
                     percpu_alloc=page initcall_blacklist=slab_late_init dummy.numdummies=0 \
                     ifb.numifbs=0";
+
+/// What goes wrong before there are consoles is said too; otherwise such a guest halts without a word. The last parameter,
+/// for it takes effect at once, and the log's level may be among those before it.
+const EARLY_CONSOLE: &str = "earlyprintk=ttyS0";
 
 /// What a guest gets that may have several CPUs: its kernel brings none but the first up by itself.
 const SEVERAL_CPUS: &str = "maxcpus=1";
@@ -38,8 +41,8 @@ pub enum Error {
     Invalid(#[from] cmdline::Error),
 }
 
-/// The command line for a machine with devices in the first `devices` slots that may have up to `cpus` CPUs, with `extra` at
-/// its end.
+/// The command line for a machine with devices in the first `devices` slots that may have up to `cpus` CPUs, with `extra`
+/// behind what all have.
 ///
 /// # Errors
 /// [`Error::Invalid`].
@@ -56,6 +59,7 @@ pub fn build(devices: usize, cpus: u8, extra: &str) -> Result<String, Error> {
     if !extra.trim().is_empty() {
         line.insert_str(extra.trim())?;
     }
+    line.insert_str(EARLY_CONSOLE)?;
     Ok(line.as_cstring()?.to_string_lossy().into_owned())
 }
 

@@ -8,7 +8,7 @@ fn devices_and_the_runtime_s_parameters_follow() {
         line.contains(" virtio_mmio.device=4K@0xc0000000:5 virtio_mmio.device=4K@0xc0001000:6"),
         "{line}"
     );
-    assert!(line.ends_with(" debug agent.x=1"), "{line}");
+    assert!(line.ends_with(" debug agent.x=1 earlyprintk=ttyS0"), "{line}");
 }
 
 #[test]
