@@ -1,7 +1,7 @@
 //! OCI bundles made of busybox, with a config.json that each test edits.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -70,6 +70,14 @@ impl Bundle {
 
     fn write(&self) {
         self.raw_config(&serde_json::to_string_pretty(&self.config).expect("serialise config"));
+    }
+}
+
+/// Gives a tree to the user and the group of this ID.
+pub fn chown_all(path: &Path, id: u32) {
+    lchown(path, Some(id), Some(id)).expect("chown");
+    if path.symlink_metadata().expect("metadata").is_dir() {
+        fs::read_dir(path).expect("folder").for_each(|entry| chown_all(&entry.expect("entry").path(), id));
     }
 }
 

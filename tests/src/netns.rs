@@ -113,6 +113,21 @@ pub fn veth(inside: &Netns, name: &str, outside: &Netns, peer: &str) {
     run("ip", &[&words[..], &["netns", outside]].concat());
 }
 
+/// Gives two ends of a link addresses in a network of three numbers, the first .2 and the second .1, and sets them up.
+pub fn give_addresses(network: &str, ends: [(&Netns, &str); 2]) {
+    for ((netns, name), last) in ends.into_iter().zip([2, 1]) {
+        netns.ip(&format!("addr add {network}.{last}/24 dev {name}"));
+        netns.ip(&format!("link set {name} up"));
+    }
+}
+
+/// An interface `netN` of the pod, with 10.99.N.2, and its other end, with 10.99.N.1.
+pub fn connect(pod: &Netns, outside: &Netns, n: u8) {
+    let (inner, outer) = (format!("net{n}"), format!("out{n}"));
+    veth(pod, &inner, outside, &outer);
+    give_addresses(&format!("10.99.{n}"), [(pod, &inner), (outside, &outer)]);
+}
+
 /// Longest that a question may take to come.
 const LIMIT: Duration = Duration::from_secs(120);
 

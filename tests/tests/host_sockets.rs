@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{PermissionsExt, chown, lchown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -10,7 +10,7 @@ use std::thread;
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::{Value, json};
-use stockade_tests::bundle::{self, Bundle};
+use stockade_tests::bundle::{self, Bundle, chown_all};
 use stockade_tests::cli::{Stockade, text};
 use stockade_tests::host::Snapshot;
 use stockade_tests::shell::Shell;
@@ -269,13 +269,6 @@ fn a_container_with_mapped_users_owns_the_socket_of_its_root() {
     let outcome = stockade.run_bundle(&bundle, "mapped").success();
     assert_eq!(outcome.stdout, "602 0 5\nhello\n", "{outcome:#?}");
     assert_eq!(server.join().expect("server"), 6);
-}
-
-fn chown_all(path: &Path, id: u32) {
-    lchown(path, Some(id), Some(id)).expect("chown");
-    if path.symlink_metadata().expect("metadata").is_dir() {
-        fs::read_dir(path).expect("folder").for_each(|entry| chown_all(&entry.expect("entry").path(), id));
-    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::thread;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
-use stockade_tests::bundle::{self, Bundle};
+use stockade_tests::bundle::{self, Bundle, chown_all};
 use stockade_tests::cli::{Stockade, text};
 use stockade_tests::host::Snapshot;
 
@@ -239,13 +239,6 @@ fn ids_of_a_bind_mount_are_mapped_by_the_host() {
     assert_eq!(outcome.success().stdout, "2005:3006\n5:6\n2005:3006\n2000:3000\n");
     assert_eq!(made.expect("made"), (0, 0));
     assert_eq!(in_namespace.success().stdout, "5:6\n65534:65534\n");
-}
-
-fn chown_all(path: &Path, id: u32) {
-    lchown(path, Some(id), Some(id)).expect("chown");
-    if path.symlink_metadata().expect("metadata").is_dir() {
-        fs::read_dir(path).expect("folder").for_each(|entry| chown_all(&entry.expect("entry").path(), id));
-    }
 }
 
 #[test]

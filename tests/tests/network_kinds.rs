@@ -6,7 +6,7 @@ use serde_json::json;
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Stockade, text};
 use stockade_tests::host;
-use stockade_tests::netns::{Netns, veth};
+use stockade_tests::netns::{Netns, connect, give_addresses, veth};
 
 /// An interface of this kind in the pod, and another one of the same parent outside.
 fn pair(pod: &Netns, outside: &Netns, name: &str, kind: &str, network: u8) {
@@ -17,10 +17,8 @@ fn pair(pod: &Netns, outside: &Netns, name: &str, kind: &str, network: u8) {
     let pod_name = path.file_name().and_then(|name| name.to_str()).expect("name");
     outside.ip(&format!("link add link {parent} name {name} netns {pod_name} type {kind}"));
     outside.ip(&format!("link add link {parent} name out{network} type {kind}"));
-    for (netns, name, last) in [(pod, name, 2), (outside, &*format!("out{network}"), 1)] {
-        netns.ip(&format!("addr add 10.66.{network}.{last}/24 dev {name}"));
-        netns.ip(&format!("link set {name} up"));
-    }
+    let outer = format!("out{network}");
+    give_addresses(&format!("10.66.{network}"), [(pod, name), (outside, &outer)]);
 }
 
 #[test]
@@ -103,12 +101,7 @@ fn what_is_wrong_with_a_network_is_said_and_nothing_is_left() {
 fn a_nic_has_queues_for_the_cpus_and_offloads() {
     let stockade = Stockade::with_config("max_vcpus = 2\n");
     let (pod, outside) = (Netns::new("pod"), Netns::new("outside"));
-    veth(&pod, "net0", &outside, "out0");
-    for (netns, words) in [(&outside, "10.99.0.1/24 dev out0"), (&pod, "10.99.0.2/24 dev net0")] {
-        netns.ip(&format!("addr add {words}"));
-    }
-    outside.ip("link set out0 up");
-    pod.ip("link set net0 up");
+    connect(&pod, &outside, 0);
     let before = host::Snapshot::take();
     let picture = pod.picture();
     let script = "nproc; busybox ls /sys/class/net/net0/queues; busybox ping -c 20 -i 0.01 -W 60 10.99.0.1 | grep received; \

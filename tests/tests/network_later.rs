@@ -3,16 +3,7 @@
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::Stockade;
 use stockade_tests::host;
-use stockade_tests::netns::{Netns, veth};
-
-/// An interface of the pod, with 10.99.N.2, and its other end, with 10.99.N.1.
-fn connect(pod: &Netns, outside: &Netns, n: u8) {
-    veth(pod, &format!("net{n}"), outside, &format!("out{n}"));
-    for (netns, name, last) in [(outside, format!("out{n}"), 1), (pod, format!("net{n}"), 2)] {
-        netns.ip(&format!("addr add 10.99.{n}.{last}/24 dev {name}"));
-        netns.ip(&format!("link set {name} up"));
-    }
-}
+use stockade_tests::netns::{Netns, connect};
 
 #[test]
 fn interfaces_come_change_and_go_while_the_container_runs() {

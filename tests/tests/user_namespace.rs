@@ -2,11 +2,10 @@
 //! a root does.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::{Value, json};
-use stockade_tests::bundle::Bundle;
+use stockade_tests::bundle::{Bundle, chown_all};
 use stockade_tests::cli::{Outcome, Stockade, text};
 use stockade_tests::host::Snapshot;
 use stockade_tests::terminal::Terminal;
@@ -32,13 +31,6 @@ fn all_capabilities(config: &mut Value) {
             .map(|name| format!("CAP_{name}"))
             .into();
     config["process"]["capabilities"] = json!({ "bounding": all, "effective": all, "permitted": all });
-}
-
-fn chown_all(path: &Path, id: u32) {
-    lchown(path, Some(id), Some(id)).expect("chown");
-    if path.symlink_metadata().expect("metadata").is_dir() {
-        fs::read_dir(path).expect("folder").for_each(|entry| chown_all(&entry.expect("entry").path(), id));
-    }
 }
 
 /// A bundle whose files belong to the container's root.

@@ -253,7 +253,8 @@ fn respond(
             });
         }
         Request::Position => {
-            return match services.machine.as_ref().and_then(|(_, _, cpus)| cpus.position()) {
+            let Some((_, _, cpus)) = &services.machine else { return refused(NO_MACHINE.into()) };
+            return match cpus.position() {
                 Some(position) => Some(Response::Position(position)),
                 None => refused("the CPU does not stop to say where it is".into()),
             };

@@ -18,10 +18,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
-
 use crate::state::AGENT_SOCKET;
+use crate::sys::descriptors;
 
 pub use pattern::Pattern;
 
@@ -44,7 +42,7 @@ impl HostSockets {
     /// # Errors
     /// open(2)'s.
     pub fn new(container: &str, folder: BorrowedFd<'_>, sockets: Vec<OwnedFd>) -> io::Result<Self> {
-        let agent = openat(folder, AGENT_SOCKET, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        let agent = descriptors::open_socket(folder, AGENT_SOCKET)?;
         Ok(Self { container: container.to_owned(), agent, sockets })
     }
 

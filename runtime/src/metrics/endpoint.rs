@@ -12,9 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use nix::fcntl::{OFlag, openat};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::stat::Mode;
 
 use super::{Reach, Sandbox, Subject, exposition};
 use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, METRICS_SOCKET};
@@ -46,7 +44,7 @@ impl Metrics {
     /// # Errors
     /// bind(2)'s.
     pub fn prepare(subject: Subject, folder: BorrowedFd<'_>) -> io::Result<Self> {
-        let socket = |name| openat(folder, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        let socket = |name| descriptors::open_socket(folder, name);
         let listener = descriptors::listen(folder, METRICS_SOCKET)?;
         listener.set_nonblocking(true)?;
         Ok(Self { subject, listener, agent: socket(AGENT_SOCKET)?, vmm: socket(CONTROL_SOCKET)? })

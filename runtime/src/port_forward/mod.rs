@@ -17,11 +17,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
 
 use crate::network::Namespace;
 use crate::state::AGENT_SOCKET;
+use crate::sys::descriptors;
 
 pub use serve::Forwarder;
 
@@ -43,7 +42,7 @@ impl PortForward {
     /// Mostly where the host's kernel is older than 5.9 or the caller may not load programs into it.
     pub fn prepare(path: &Path, folder: BorrowedFd<'_>) -> anyhow::Result<Self> {
         let prepare = || -> anyhow::Result<Self> {
-            let agent = openat(folder, AGENT_SOCKET, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+            let agent = descriptors::open_socket(folder, AGENT_SOCKET)?;
             let namespace = Namespace::open(path)?;
             let listeners = namespace.within(|| listeners().context("listen in it"))?;
             let steering = steering::steer(namespace.as_fd(), &listeners)?;

@@ -8,10 +8,12 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
+use nix::fcntl::{OFlag, openat};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg,
     sendmsg, setsockopt, socket, socketpair, sockopt::SendTimeout,
 };
+use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike};
 
 /// Descriptors in one message; the kernel's limit is 253.
@@ -97,6 +99,14 @@ fn socket_path(folder: BorrowedFd<'_>, name: &str) -> PathBuf {
 /// bind(2)'s.
 pub fn listen(folder: BorrowedFd<'_>, name: &str) -> io::Result<UnixListener> {
     UnixListener::bind(socket_path(folder, name))
+}
+
+/// Opens the socket `name` in `folder` as a file that can only be connected to.
+///
+/// # Errors
+/// openat(2)'s.
+pub fn open_socket(folder: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    Ok(openat(folder, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// Connects to the socket `name` in an open folder.
