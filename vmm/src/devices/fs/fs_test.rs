@@ -70,6 +70,38 @@ fn a_request_without_a_whole_header_fails_the_device() {
     fs.reset();
 }
 
+/// What an unprivileged process of a container could do: its OPEN or READ has a flag that the host refuses for this file.
+#[test]
+fn a_handle_keeps_its_descriptor_whatever_flags_a_guest_sends() {
+    const FUSE_OPEN: u32 = 14;
+    const FUSE_READ: u32 = 15;
+    let name = format!("flags-{}", std::process::id());
+    let root = std::path::Path::new(crate::isolation::SHARES).join(&name);
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("file"), b"hello").unwrap();
+    let shares = Shares::new();
+    shares.add(&name).unwrap();
+    let mut fs = Fs::new(shares);
+    let mut driver = DeviceFixture::activate(&mut fs);
+    driver.ask(REQUESTS, &init(), 256).unwrap();
+    let word = |reply: &[u8]| u64::from_le_bytes(reply[16..24].try_into().unwrap());
+    let share = word(
+        &driver.ask(REQUESTS, &request(FUSE_LOOKUP, ROOT, format!("{name}\0").as_bytes()), 256).unwrap(),
+    );
+    let file = word(&driver.ask(REQUESTS, &request(FUSE_LOOKUP, share, b"file\0"), 256).unwrap());
+    let open: Vec<u8> = [libc::O_PATH as u32, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let handle = word(&driver.ask(REQUESTS, &request(FUSE_OPEN, file, &open), 256).unwrap());
+    for flags in [0, libc::O_DIRECT, libc::O_PATH, -1] {
+        let mut body = handle.to_le_bytes().to_vec();
+        body.extend(0u64.to_le_bytes());
+        body.extend([64u32, 0, 0, 0, flags as u32, 0].iter().flat_map(|word| word.to_le_bytes()));
+        let reply = driver.ask(REQUESTS, &request(FUSE_READ, file, &body), 256).unwrap();
+        assert_eq!((error(&reply), &reply[16..]), (0, &b"hello"[..]), "with flags {flags:#x}");
+    }
+    fs.reset();
+    std::fs::remove_dir_all(&root).unwrap();
+}
+
 #[test]
 fn room_for_a_reply_of_two_mebibytes_fails_the_device() {
     let mut fs = Fs::new(Shares::new());

@@ -11,6 +11,7 @@
 //! - There is no O_TMPFILE (programs fall back to a name that they unlink), and no trusted.* attribute, which would take
 //!   CAP_SYS_ADMIN.
 
+mod allowed_flags;
 pub mod shares;
 
 use std::sync::Arc;

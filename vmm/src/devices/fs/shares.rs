@@ -14,6 +14,7 @@ use fuse_backend_rs::{
     passthrough::{CachePolicy, Config, PassthroughFs},
 };
 
+use super::allowed_flags::AllowedFlags;
 use crate::isolation::SHARES;
 
 /// How long the guest believes names and attributes.
@@ -94,7 +95,7 @@ impl Shares {
         let open_error = |source| Error::Open { name: name.into(), source };
         let fs = PassthroughFs::<()>::new(config(name)).map_err(open_error)?;
         fs.import().map_err(open_error)?;
-        self.vfs.mount(Box::new(fs), &path).map_err(vfs_error)?;
+        self.vfs.mount(Box::new(AllowedFlags(fs)), &path).map_err(vfs_error)?;
         Ok(())
     }
 
