@@ -65,6 +65,8 @@ pub struct Config {
     pub debug_shell: Option<PathBuf>,
     /// The host's sockets that containers may be connected to.
     pub host_sockets: Vec<Pattern>,
+    /// No two VMs run on the threads of one core at the same time.
+    pub core_scheduling: bool,
     /// What a bundle may ask of its VM.
     pub vm: AllowedVm,
 }
@@ -97,11 +99,13 @@ struct File {
     debug_shell: Option<PathBuf>,
     #[serde(default)]
     host_sockets: Vec<Pattern>,
+    #[serde(default)]
+    core_scheduling: bool,
     vm: Option<AllowedVm>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "vmm",
     "kernel",
     "initramfs",
@@ -110,6 +114,7 @@ const KEYS: [&str; 9] = [
     "max_vcpus",
     "debug_shell",
     "host_sockets",
+    "core_scheduling",
     "vm",
 ];
 
@@ -167,6 +172,7 @@ impl Config {
             max_vcpus: file.max_vcpus,
             debug_shell: file.debug_shell,
             host_sockets: file.host_sockets,
+            core_scheduling: file.core_scheduling,
             vm: file.vm.unwrap_or_default(),
         }
     }

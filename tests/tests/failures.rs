@@ -45,6 +45,26 @@ fn run_reports_a_vmm_that_dies() {
     Outcome::wait(child, "run").failure(137, &["the VM has ended", "died without a word"]);
 }
 
+/// A host that cannot keep what `core_scheduling` promises does not start the VM.
+#[test]
+fn core_scheduling_is_had_or_refused() {
+    // PR_SCHED_CORE, to read one's own cookie: EINVAL without CONFIG_SCHED_CORE, ENODEV without threads of cores.
+    let mut cookie = 0u64;
+    // SAFETY: the kernel writes one u64, which `cookie` is.
+    let read = unsafe { libc::prctl(62, 0, 0, 0, &raw mut cookie) };
+    let is_missing = read != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL);
+    let stockade = Stockade::with_config("memory_mib = 128\ncore_scheduling = true");
+    let bundle = Bundle::busybox(&["true"]);
+    let before = Snapshot::take();
+    let outcome = stockade.run(&["run", "-b", text(bundle.path()), "core"]);
+    if is_missing {
+        outcome.failure(1, &["core_scheduling", "CONFIG_SCHED_CORE"]);
+    } else {
+        outcome.success();
+    }
+    before.assert_same_now();
+}
+
 /// Kills `create` itself at its n-th system call, for many n: `delete --force` must clean up whatever there is.
 #[test]
 fn a_create_that_is_killed_anywhere_leaves_nothing_after_delete() {

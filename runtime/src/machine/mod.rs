@@ -7,6 +7,7 @@
 //! ```
 
 mod control;
+mod core_scheduling;
 mod launch;
 mod shared;
 mod watch;
