@@ -11,6 +11,7 @@ use serde::Deserialize;
 use stockade_protocol::vmm::MOST_VCPUS;
 
 use crate::host_sockets::Pattern;
+use crate::lower::TO_BE_ALLOWED as ANNOTATIONS;
 use crate::sizing::LEAST_MIB;
 
 /// The configuration file, unless `STOCKADE_CONFIG` names another.
@@ -65,6 +66,8 @@ pub struct Config {
     pub debug_shell: Option<PathBuf>,
     /// The host's sockets that containers may be connected to.
     pub host_sockets: Vec<Pattern>,
+    /// The annotations of stockade's own that may ask for more than there is without.
+    pub allowed_annotations: Vec<String>,
     /// What a bundle may ask of its VM.
     pub vm: AllowedVm,
 }
@@ -97,11 +100,13 @@ struct File {
     debug_shell: Option<PathBuf>,
     #[serde(default)]
     host_sockets: Vec<Pattern>,
+    #[serde(default)]
+    allowed_annotations: Vec<String>,
     vm: Option<AllowedVm>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "vmm",
     "kernel",
     "initramfs",
@@ -110,6 +115,7 @@ const KEYS: [&str; 9] = [
     "max_vcpus",
     "debug_shell",
     "host_sockets",
+    "allowed_annotations",
     "vm",
 ];
 
@@ -167,6 +173,7 @@ impl Config {
             max_vcpus: file.max_vcpus,
             debug_shell: file.debug_shell,
             host_sockets: file.host_sockets,
+            allowed_annotations: file.allowed_annotations,
             vm: file.vm.unwrap_or_default(),
         }
     }
@@ -185,6 +192,10 @@ fn parse(text: &str) -> Result<File, String> {
     check_vcpus("max_vcpus", file.max_vcpus)?;
     if file.debug_shell.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err("debug_shell must be an absolute path".to_owned());
+    }
+    if let Some(unknown) = file.allowed_annotations.iter().find(|name| !ANNOTATIONS.contains(&&***name)) {
+        let near = nearest(unknown, &ANNOTATIONS).unwrap_or_default();
+        return Err(format!("allowed_annotations: unknown annotation `{unknown}`; did you mean `{near}`?"));
     }
     if let Some(vm) = &file.vm {
         let relative = vm.kernels.iter().chain(&vm.initrds).find(|path| !path.is_absolute());

@@ -25,6 +25,7 @@ mod port_forward;
 mod preserved;
 mod relay;
 mod replacement;
+mod role;
 mod sandbox;
 mod shares;
 mod sizing;

@@ -102,6 +102,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// The container whose VM it is in.
+    pub fn vm(&self) -> &str {
+        self.sandbox.as_deref().unwrap_or(&self.id)
+    }
+
     /// Its folder in the VM's share. No other creation has it: for a while the guest's kernel takes a name for what it
     /// was last, so a member must not have that of an earlier one, as its ID may be.
     pub fn share(&self) -> &str {
@@ -433,6 +438,9 @@ impl AsRawFd for Folder {
         self.file.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+pub use tests::record as fixture;
 
 #[cfg(test)]
 #[path = "state_test.rs"]

@@ -1,6 +1,7 @@
 use super::*;
 
-fn record(id: &str) -> Record {
+/// A container that nothing has been made of yet.
+pub fn record(id: &str) -> Record {
     Record {
         id: id.to_owned(),
         bundle: "/b".into(),

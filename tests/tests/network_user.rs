@@ -11,6 +11,9 @@ use stockade_tests::cli::Stockade;
 use stockade_tests::host;
 use stockade_tests::netns::{Netns, serve_name};
 
+/// Without which the annotations have no effect.
+const ALLOWED: &str = "allowed_annotations = [\"io.stockade.network\", \"io.stockade.network.publish\"]\n";
+
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The host's own network: one interface with a default route, to a namespace that stands for the rest of the world.
@@ -34,7 +37,7 @@ fn annotated(script: &str, annotations: serde_json::Value) -> Bundle {
 #[test]
 fn the_container_reaches_the_world_and_is_reached_at_published_ports() {
     let world = world();
-    let stockade = Stockade::new();
+    let stockade = Stockade::with_config(ALLOWED);
     let before = host::Snapshot::take();
     let bundle = annotated(
         "sleep 10000",
@@ -82,7 +85,7 @@ fn the_container_reaches_the_world_and_is_reached_at_published_ports() {
 
 #[test]
 fn what_cannot_be_is_said_and_leaves_nothing() {
-    let stockade = Stockade::new();
+    let stockade = Stockade::with_config(ALLOWED);
     let before = host::Snapshot::take();
     let cases = [
         (json!({ "io.stockade.network": "bridge" }), "\"bridge\""),
@@ -97,4 +100,35 @@ fn what_cannot_be_is_said_and_leaves_nothing() {
     let bundle = annotated("true", json!({ "io.stockade.network": "user" }));
     stockade.run_bundle(&bundle, "alone").failure(1, &["io.stockade.network", "pasta"]);
     before.assert_same_now();
+}
+
+#[test]
+fn what_the_administrator_does_not_allow_has_no_effect_and_is_named() {
+    let annotations = json!({
+        "io.stockade.network": "user", "io.stockade.network.publish": "8080:80/tcp", "io.stockade.other": "1",
+    });
+    let bundle = annotated("busybox ip -o link | grep -v lo: | busybox wc -l", annotations);
+    for (config, named) in [
+        ("", &["io.stockade.network\"", "io.stockade.network.publish\"", "io.stockade.other\""][..]),
+        (
+            "allowed_annotations = [\"io.stockade.network.publish\"]\n",
+            &["io.stockade.network\"", "io.stockade.other\""],
+        ),
+    ] {
+        let stockade = Stockade::with_config(config);
+        let log = bundle.path().join("log");
+        let log_path = log.to_str().expect("path");
+        let arguments = ["--log", log_path, "run", "--bundle", bundle.path().to_str().expect("path"), "c"];
+        let outcome = stockade.run(&arguments);
+        let log = std::fs::read_to_string(&log).expect("log");
+        for name in named {
+            assert!(log.contains(name.trim_end_matches('"')), "no {name} in {log}");
+        }
+        if config.is_empty() {
+            assert_eq!(outcome.success().stdout, "0\n", "{log}");
+        } else {
+            outcome.failure(1, &["io.stockade.network.publish", "io.stockade.network"]);
+        }
+        std::fs::remove_file(log_path).expect("log");
+    }
 }

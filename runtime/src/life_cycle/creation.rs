@@ -31,6 +31,7 @@ use crate::network::{Pending, user_mode};
 use crate::pid_file;
 use crate::port_forward::PortForward;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
+use crate::role::Role;
 use crate::sandbox;
 use crate::shares;
 use crate::sizing::{self, VmSize};
@@ -175,7 +176,9 @@ impl<'a> Creation<'a> {
         let namespaces = &container.namespaces;
         let user = lowered.user.as_ref().map(open_user_namespace).transpose()?;
         let port_forward = match &lowered.network {
-            NetworkNamespace::Path(path) if sandbox::is_pod(self.bundle.spec.annotations().as_ref()) => {
+            NetworkNamespace::Path(path)
+                if matches!(Role::of(self.bundle.spec.annotations().as_ref()), Ok(Role::Sandbox)) =>
+            {
                 let prepared = PortForward::prepare(path, folder.as_fd());
                 prepared.inspect_err(|error| tracing::warn!("{error:#}")).ok()
             }
