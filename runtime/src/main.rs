@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod container_id;
+mod deadline;
 mod error;
 mod hooks;
 mod host;

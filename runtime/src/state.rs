@@ -1,7 +1,7 @@
 //! What is remembered of a container: `ROOT/ID/state.json`, beside the VMM's sockets.
 //!
 //! The file is replaced atomically, and tells of a resource before that exists: whoever finds it after a crash can
-//! remove everything. It holds no status: the relay and the agent know. Commands that change a container lock its
+//! remove everything. It holds what commands have brought the container to; whether it lives, the relay tells. Commands that change a container lock its
 //! folder, so two of them take turns.
 
 use std::collections::HashMap;
@@ -71,6 +71,12 @@ pub struct Record {
     pub boot_id: String,
     /// Whether `create` has come to its end.
     pub complete: bool,
+    /// Whether `start` has let its program run. Of an earlier release's container nobody has noted it: most run.
+    #[serde(default = "yes")]
+    pub started: bool,
+    /// Whether its processes are frozen.
+    #[serde(default)]
+    pub paused: bool,
     /// The host's stand-in for its init.
     pub relay: Option<ProcessRef>,
     /// Its VM.
@@ -99,6 +105,10 @@ pub struct Record {
     /// The interfaces that are connected to its VM; `None` where there are none.
     #[serde(default)]
     pub network: Option<Network>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Record {
@@ -342,6 +352,16 @@ impl Folder {
             new.put()
         };
         write().with_context(|| format!("cannot write {}", self.path.join(FILE).display()))
+    }
+
+    /// Changes what the record says, for who has the folder locked. One that is gone stays so.
+    ///
+    /// # Errors
+    /// Those of [`Folder::read`] and [`Folder::write`].
+    pub fn change(&self, change: impl FnOnce(&mut Record)) -> anyhow::Result<()> {
+        let Some(mut record) = self.read()? else { return Ok(()) };
+        change(&mut record);
+        self.write(&record)
     }
 
     /// Reads the record; `None` if its creator died before it could write one.

@@ -11,6 +11,8 @@ pub fn record(id: &str) -> Record {
         owner: 0,
         boot_id: boot_id(),
         complete: false,
+        started: false,
+        paused: false,
         relay: None,
         vmm: None,
         demand: Demand::default(),

@@ -117,7 +117,8 @@ fn a_pods_author_does_not_get_into_another_pods_vm() {
         })
     };
     let (victims, attackers) = (Netns::new("victim"), Netns::new("attacker"));
-    sandbox(&stockade, &pod("victim", &victims, "sandbox", &json!({})), "victim");
+    let victim = pod("victim", &victims, "sandbox", &json!({}));
+    sandbox(&stockade, &victim, "victim");
     let member = pod("victim", &victims, "container", &json!({}));
     sandbox(&stockade, &member, "victims-member");
     assert_eq!(host::pids_named("stockade-vmm").len(), 1);
@@ -127,8 +128,9 @@ fn a_pods_author_does_not_get_into_another_pods_vm() {
         "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "victim",
         "io.kubernetes.docker.type": "container", "io.kubernetes.sandbox.id": "victim",
     });
-    sandbox(&stockade, &pod("attacker", &attackers, "sandbox", &others), "attacker");
-    sandbox(&stockade, &pod("attacker", &attackers, "container", &others), "attackers-member");
+    let attacks = ["sandbox", "container"].map(|role| pod("attacker", &attackers, role, &others));
+    sandbox(&stockade, &attacks[0], "attacker");
+    sandbox(&stockade, &attacks[1], "attackers-member");
     assert_eq!(host::pids_named("stockade-vmm").len(), 2, "a VM for each");
     let boot =
         |id: &str| stockade.run(&["exec", id, "cat", "/proc/sys/kernel/random/boot_id"]).success().stdout;

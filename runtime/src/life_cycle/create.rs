@@ -127,6 +127,8 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         owner: nix::unistd::getuid().as_raw(),
         boot_id: state::boot_id(),
         complete: false,
+        started: false,
+        paused: false,
         relay: None,
         vmm: None,
         cgroup: None,
