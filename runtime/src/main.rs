@@ -20,6 +20,7 @@ mod log;
 mod lower;
 mod machine;
 mod metrics;
+mod mount_points;
 mod network;
 mod pid_file;
 mod port_forward;

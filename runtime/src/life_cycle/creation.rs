@@ -195,6 +195,7 @@ impl<'a> Creation<'a> {
             surroundings: Surroundings::Own(Own {
                 rootfs: &self.bundle.rootfs,
                 proc: container.mounts.iter().any(|mount| mount.destination == "/proc"),
+                readonly: Some(container).filter(|container| container.rootfs.readonly),
                 trees: &lowered.trees,
                 hooks: lowered.hooks.has_create().then(|| CreateHooks {
                     hooks: &lowered.hooks.create_container,

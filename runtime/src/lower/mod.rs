@@ -194,8 +194,8 @@ pub fn lower(
         name: ROOTFS_SHARE.to_owned(),
         property: "root.path".to_owned(),
         recursive: true,
-        // The agent makes mount points in it first; it is sealed when the container is built.
-        readonly: false,
+        // From the first moment: the host makes what the agent needs in it.
+        readonly,
         ..Tree::default()
     }];
     trees.extend(sources);
