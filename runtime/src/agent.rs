@@ -374,7 +374,8 @@ impl<W: Wait> Write for Patient<'_, W> {
 /// socket, and so tell a VM that works from one that hangs by its console alone.
 #[derive(Debug)]
 pub struct Visitor<'a> {
-    folder: BorrowedFd<'a>,
+    /// Where the console of a VM that does not answer is looked at, if anybody wants to know.
+    folder: Option<BorrowedFd<'a>>,
     deadline: Deadline,
     relay: Option<Pidfd>,
 }
@@ -382,7 +383,12 @@ pub struct Visitor<'a> {
 impl<'a> Visitor<'a> {
     /// Waits for answers from the VM whose sockets are in `folder`.
     pub fn new(folder: BorrowedFd<'a>, deadline: Deadline) -> Self {
-        Self { folder, deadline, relay: None }
+        Self { folder: Some(folder), deadline, relay: None }
+    }
+
+    /// The same for who goes on without an answer.
+    pub fn without_reason(deadline: Deadline) -> Self {
+        Self { folder: None, deadline, relay: None }
     }
 
     /// The same, but no longer than the container's relay lives: who kills that waits for no guest.
@@ -405,7 +411,7 @@ impl Wait for Visitor<'_> {
         fds.extend(self.relay.as_ref().map(|relay| PollFd::new(relay.as_fd(), PollFlags::POLLIN)));
         if !self.deadline.wait(&mut fds)? {
             let stage = Some(Stage::AgentConnected);
-            return Err(MachineError::silent(what, self.deadline.length(), stage, Some(self.folder)));
+            return Err(MachineError::silent(what, self.deadline.length(), stage, self.folder));
         }
         match fds[0].any() {
             Some(false) => Err(MachineError::ContainerEnded),

@@ -24,7 +24,7 @@ use crate::sys::process::ProcessRef;
 const FORGETS_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a VMM may take to let go of what a container had.
-const LETS_GO_WITHIN: Duration = Duration::from_secs(5);
+const LETS_GO_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a killed process may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub fn remove(root: &Root, id: &ContainerId, force: bool) -> anyhow::Result<()> 
         }
         other => return Err(ContainerError::NotStopped { id: id.to_string(), status: other.name() }.into()),
     }
-    release(folder, &record)
+    release(folder, &record, false)
 }
 
 /// Kills what stands for a container that has been created, before its folder is waited for: a command that has it and
@@ -87,7 +87,7 @@ pub fn kill(record: &Record) {
 /// What could not be removed.
 pub fn force_remove(folder: Folder, id: &ContainerId) -> anyhow::Result<()> {
     match folder.read() {
-        Ok(Some(record)) => release(folder, &record),
+        Ok(Some(record)) => release(folder, &record, false),
         Ok(None) => folder.remove(),
         Err(error) => {
             tracing::warn!("{error:#}; its cgroup may be left");
@@ -100,7 +100,7 @@ pub fn force_remove(folder: Folder, id: &ContainerId) -> anyhow::Result<()> {
 /// Ends a container that no record leads to any more: the agent forgets it, then its relay ends, and with that its VM.
 fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
     let Ok(vmm) = Control::connect(folder.as_fd()) else { return Ok(()) };
-    let mut wait = Visitor::new(folder.as_fd(), Deadline::within(FORGETS_WITHIN));
+    let mut wait = Visitor::without_reason(Deadline::within(FORGETS_WITHIN));
     match Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
         .and_then(|mut control| control.delete(id.as_str(), &mut wait))
     {
@@ -113,16 +113,17 @@ fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends what a record tells of, removes it and its folder, and runs the `poststop` hooks.
+/// Ends what a record tells of, removes it and its folder, and runs the `poststop` hooks. A guest of which it is known that
+/// it does not answer is not asked again.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
+pub fn release(folder: Folder, record: &Record, is_mute: bool) -> anyhow::Result<()> {
     log::about(&record.id, record.sandbox.as_deref());
     let namespace = network::namespace_to_leave(record);
     end(record.relay).context("the container's stand-in on the host")?;
     if let Some(sandbox) = &record.sandbox
-        && leave(&folder, sandbox, record)?
+        && leave(&folder, sandbox, record, is_mute)?
     {
         resize::give_back(&folder, record);
     }
@@ -144,14 +145,15 @@ pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
 
 /// Takes a member out of its sandbox's VM; false where there is no VM any more, or where its guest does not answer: that
 /// keeps nobody, because the VMM takes the container's files away from it.
-fn leave(folder: &Folder, sandbox: &str, member: &Record) -> anyhow::Result<bool> {
+fn leave(folder: &Folder, sandbox: &str, member: &Record, is_mute: bool) -> anyhow::Result<bool> {
     let vmm = folder.neighbour(sandbox).and_then(|record| record.vmm).and_then(|vmm| vmm.open());
     let Some(vmm) = vmm else { return Ok(false) };
     if !folder.is_in_a_sandbox() {
         // Its creator has come to an end before it had a way to the VM.
         return Ok(false);
     }
-    let mut wait = Visitor::new(folder.as_fd(), Deadline::within(FORGETS_WITHIN));
+    let within = if is_mute { Duration::ZERO } else { FORGETS_WITHIN };
+    let mut wait = Visitor::without_reason(Deadline::within(within));
     let forgotten = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
         .and_then(|mut control| control.delete(&member.id, &mut wait));
     let answers = match forgotten {

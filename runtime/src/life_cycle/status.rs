@@ -77,7 +77,7 @@ pub fn answers(folder: &Folder, record: &Record, deadline: Deadline) -> bool {
 }
 
 fn ask(folder: &Folder, record: &Record, deadline: Deadline) -> Result<ContainerState, ClientError> {
-    let mut wait = Visitor::new(folder.as_fd(), deadline);
+    let mut wait = Visitor::without_reason(deadline);
     let mut control = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)?;
     control.state(&record.id, &mut wait)
 }
