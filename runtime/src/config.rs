@@ -11,6 +11,7 @@ use serde::Deserialize;
 use stockade_protocol::vmm::MOST_VCPUS;
 
 use crate::host_sockets::Pattern;
+use crate::lower::TO_BE_ALLOWED as ANNOTATIONS;
 use crate::sizing::LEAST_MIB;
 
 /// The configuration file, unless `STOCKADE_CONFIG` names another.
@@ -67,6 +68,8 @@ pub struct Config {
     pub host_sockets: Vec<Pattern>,
     /// No two VMs run on the threads of one core at the same time.
     pub core_scheduling: bool,
+    /// The annotations of stockade's own that may ask for more than there is without.
+    pub allowed_annotations: Vec<String>,
     /// What a bundle may ask of its VM.
     pub vm: AllowedVm,
 }
@@ -101,11 +104,13 @@ struct File {
     host_sockets: Vec<Pattern>,
     #[serde(default)]
     core_scheduling: bool,
+    #[serde(default)]
+    allowed_annotations: Vec<String>,
     vm: Option<AllowedVm>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "vmm",
     "kernel",
     "initramfs",
@@ -115,6 +120,7 @@ const KEYS: [&str; 10] = [
     "debug_shell",
     "host_sockets",
     "core_scheduling",
+    "allowed_annotations",
     "vm",
 ];
 
@@ -173,6 +179,7 @@ impl Config {
             debug_shell: file.debug_shell,
             host_sockets: file.host_sockets,
             core_scheduling: file.core_scheduling,
+            allowed_annotations: file.allowed_annotations,
             vm: file.vm.unwrap_or_default(),
         }
     }
@@ -191,6 +198,10 @@ fn parse(text: &str) -> Result<File, String> {
     check_vcpus("max_vcpus", file.max_vcpus)?;
     if file.debug_shell.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err("debug_shell must be an absolute path".to_owned());
+    }
+    if let Some(unknown) = file.allowed_annotations.iter().find(|name| !ANNOTATIONS.contains(&&***name)) {
+        let near = nearest(unknown, &ANNOTATIONS).unwrap_or_default();
+        return Err(format!("allowed_annotations: unknown annotation `{unknown}`; did you mean `{near}`?"));
     }
     if let Some(vm) = &file.vm {
         let relative = vm.kernels.iter().chain(&vm.initrds).find(|path| !path.is_absolute());

@@ -207,8 +207,8 @@ pub fn detach(vmm: BorrowedFd<'_>, folder: &str) -> Result<(), ShareError> {
         };
         for entry in entries {
             let path = entry?.path();
-            // One that was never mounted is only a folder or file to remove.
-            let _ = umount2(&path, MntFlags::MNT_DETACH);
+            // One that was never mounted is only a folder or file to remove; the guest's root can make links here too.
+            let _ = umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
             fs::remove_dir(&path).or_else(|_| fs::remove_file(&path))?;
         }
         fs::remove_dir(&folder)
