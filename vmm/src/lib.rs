@@ -9,6 +9,7 @@ pub mod control;
 pub mod devices;
 pub mod error;
 pub mod figures;
+pub mod files;
 pub mod handover;
 pub mod inherited;
 pub mod isolation;
