@@ -12,6 +12,7 @@ fn record(id: &str) -> Record {
         complete: false,
         relay: None,
         vmm: None,
+        files: None,
         demand: Demand::default(),
         vm_size: None,
         cgroup: None,

@@ -129,6 +129,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         complete: false,
         relay: None,
         vmm: None,
+        files: None,
         cgroup: None,
         hooks: Hooks::default(),
         demand: Demand::default(),

@@ -13,8 +13,7 @@ use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::hooks;
 use crate::log;
-use crate::machine::Control;
-use crate::shares;
+use crate::machine::{Control, Files};
 use crate::state::{Folder, Record, Root};
 use crate::sys::process::ProcessRef;
 
@@ -131,22 +130,21 @@ fn leave(folder: &Folder, sandbox: &str, member: &Record) -> anyhow::Result<()> 
         Err(_) if vmm.wait_end(Duration::ZERO) => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("in the VM of sandbox {sandbox:?}")),
     }
-    let unshared = Control::connect(folder.as_fd()).map_err(anyhow::Error::from).and_then(|mut control| {
+    if !member.disks.is_empty()
+        && let Ok(mut control) = Control::connect(folder.as_fd())
+    {
         for slot in &member.disks {
             if let Err(error) = control.remove_device(*slot) {
                 tracing::warn!("the VM keeps a disk of the container until it ends: {error}");
             }
         }
-        Ok(control.remove_share(member.share())?)
-    });
-    if let Err(error) = unshared {
-        // It had not been shared yet, or the VM is gone meanwhile.
-        tracing::debug!("{error:#}");
     }
-    match shares::detach(vmm.as_fd(), member.share()) {
-        Err(_) if vmm.wait_end(Duration::ZERO) => Ok(()),
-        result => Ok(result?),
+    let removed = Files::connect(folder.as_fd()).and_then(|mut files| files.remove_share(member.share()));
+    if let Err(error) = removed {
+        // It had not been shared yet, the VM is gone meanwhile, or a file of it hangs and is closed with the VM.
+        tracing::debug!("{error}");
     }
+    Ok(())
 }
 
 /// Kills a process that still lives, and waits for its end.

@@ -184,8 +184,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
         name: ROOTFS_SHARE.to_owned(),
         property: "root.path".to_owned(),
         recursive: true,
-        // The agent makes mount points in it first; it is sealed when the container is built.
-        readonly: false,
+        readonly,
         ..Tree::default()
     }];
     trees.extend(sources);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::AllowedVm;
+use crate::config::{AllowedVm, VmmUsers};
 use serde_json::{Value, json};
 
 /// What the section makes of a configuration that allows `allowed` to exist in `folder`.
@@ -17,6 +17,7 @@ fn applied(folder: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Fix
         max_vcpus: None,
         debug_shell: None,
         host_sockets: Vec::new(),
+        vmm_users: VmmUsers::default(),
         vm: allowed.clone(),
     };
     let fixed = apply(&bundle, &mut config, Some(256 << 20))?;
