@@ -24,12 +24,15 @@ mod attributes;
 mod budget;
 mod data;
 mod directories;
+#[cfg(test)]
+mod fixture;
 mod handles;
 mod init;
 mod locks;
 mod names;
 mod nodes;
 mod open;
+mod proc;
 mod reply;
 mod request;
 mod server;

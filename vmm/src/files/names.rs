@@ -32,7 +32,7 @@ pub fn find(share: &Share, parent: &Node, name: &CStr) -> Result<(Arc<Node>, lib
     let fd = sys::open_path_at(parent.as_fd(), name)?;
     // The name may be another file's by now.
     let stat = sys::stat(fd.as_fd())?;
-    let node = share.nodes.add(fd, &stat, Origin::Directory(parent.key()), permit)?;
+    let node = share.nodes.add(fd, &stat, Origin::Directory(parent, name), permit)?;
     Ok((node, stat))
 }
 

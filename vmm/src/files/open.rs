@@ -128,7 +128,7 @@ pub fn create(call: &mut Call<'_>) -> Outcome {
         mode & 0o7777,
     );
     let (node, stat, fd) = match made {
-        Ok(fd) => node_of_new(call, &share, &parent, fd)?,
+        Ok(fd) => node_of_new(call, &share, Origin::Directory(&parent, name), fd)?,
         // Somebody else has made it since the guest looked.
         Err(errno) if errno == Errno::new(libc::EEXIST) && flags as c_int & libc::O_EXCL == 0 => {
             let (node, stat) = names::find(&share, &parent, name)?;
@@ -159,7 +159,7 @@ pub fn make_nameless(call: &mut Call<'_>) -> Outcome {
     share.handles.check_room()?;
     names::prepare(call, &share, Some(umask))?;
     let fd = sys::open_at(parent.as_fd(), c".", wanted | libc::O_TMPFILE, mode & 0o7777)?;
-    let (node, stat, fd) = node_of_new(call, &share, &parent, fd)?;
+    let (node, stat, fd) = node_of_new(call, &share, Origin::Directory(&parent, c""), fd)?;
     reply_made(call, &share, node, &stat, fd, flags)
 }
 
@@ -167,13 +167,13 @@ pub fn make_nameless(call: &mut Call<'_>) -> Outcome {
 fn node_of_new(
     call: &Call<'_>,
     share: &Share,
-    parent: &Node,
+    origin: Origin<'_>,
     fd: OwnedFd,
 ) -> Result<(Arc<Node>, libc::statx, OwnedFd)> {
     let permit = share.take_descriptor()?;
     let path = sys::reopen(call.server.fds(), fd.as_fd(), libc::O_PATH)?;
     let stat = sys::stat(path.as_fd())?;
-    let node = share.nodes.add(path, &stat, Origin::Directory(parent.key()), permit)?;
+    let node = share.nodes.add(path, &stat, origin, permit)?;
     Ok((node, stat, fd))
 }
 
