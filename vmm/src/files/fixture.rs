@@ -3,6 +3,7 @@
 //! A test's thread gets a table of descriptors of its own, so that they can be counted while other tests run.
 
 use std::{
+    cell::Cell,
     fs::{self, File},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
@@ -14,7 +15,9 @@ use vm_memory::{ByteValued, VolatileSlice};
 
 use super::{
     FileServer, Limits, MAX_MESSAGE, Malformed, ThreadState,
-    abi::{self, CreateIn, EntryOut, InHeader, OpenIn, OpenOut, OutHeader, ReadIn, ROOT_NODE, WriteIn, opcode},
+    abi::{
+        self, CreateIn, EntryOut, InHeader, OpenIn, OpenOut, OutHeader, ROOT_NODE, ReadIn, WriteIn, opcode,
+    },
 };
 
 /// What every request of a test is called.
@@ -56,8 +59,7 @@ impl Guest {
         server.add_share("s").unwrap();
         server.add_trees("s", vec![("t".into(), open_path(directory.path().join("tree")))]).unwrap();
         let memory = vec![0; MAX_MESSAGE];
-        let mut guest =
-            Self { server, thread, caller: (0, 0), room: MAX_MESSAGE, memory, directory, others };
+        let mut guest = Self { server, thread, caller: (0, 0), room: MAX_MESSAGE, memory, directory, others };
         guest.init(u64::MAX);
         guest
     }
@@ -176,16 +178,28 @@ impl Guest {
         self.server.uses().iter().map(|(_, of)| of.descriptors).sum()
     }
 
+    /// How many descriptors are open for the server's shares.
+    pub fn open_descriptors(&self) -> usize {
+        open_descriptors() - self.others
+    }
+
     /// The server's opinion is right: nothing else is open.
     #[track_caller]
     pub fn check_descriptors(&self) {
-        assert_eq!(open_descriptors() - self.others, self.descriptors() as usize);
+        assert_eq!(self.open_descriptors(), self.descriptors() as usize);
     }
+}
+
+thread_local! {
+    static IS_ISOLATED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Gives the thread a table of descriptors of its own, with the first three, and the identity of a server's thread.
 fn isolate() {
     const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    if IS_ISOLATED.replace(true) {
+        return;
+    }
     // SAFETY: nothing that this thread has open so far is used by it; prctl and setgroups take numbers.
     unsafe {
         assert_eq!(libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_UNSHARE as i32), 0);

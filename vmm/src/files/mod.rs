@@ -195,3 +195,10 @@ impl fmt::Debug for FileServer {
         f.debug_struct("FileServer").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "fuzz_test.rs"]
+mod fuzz_tests;
+#[cfg(test)]
+#[path = "mounts_test.rs"]
+mod mounts_tests;

@@ -295,7 +295,3 @@ impl Hasher for NumberHasher {
         self.0
     }
 }
-
-#[cfg(test)]
-#[path = "nodes_test.rs"]
-mod tests;

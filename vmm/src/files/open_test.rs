@@ -8,8 +8,8 @@ use vm_memory::ByteValued;
 
 use crate::files::{
     abi::{
-        CreateIn, GetAttrIn, LinkIn, OPEN_DIRECT_IO, OPEN_KILL_SUIDGID, OPEN_NOFLUSH, OpenIn, ReadIn, ReleaseIn,
-        WriteIn, opcode,
+        CreateIn, GetAttrIn, LinkIn, OPEN_DIRECT_IO, OPEN_KILL_SUIDGID, OPEN_NOFLUSH, OpenIn, ReadIn,
+        ReleaseIn, WriteIn, opcode,
     },
     fixture::{Guest, open_path},
 };

@@ -74,3 +74,7 @@ fn is_own(root: &Node, name: &[u8]) -> bool {
     // "self" is proc's own link. Where this proc does not show the server, it leads nowhere.
     CStr::from_bytes_until_nul(&path).is_ok_and(|path| sys::stat_at(root.as_fd(), path).is_ok())
 }
+
+#[cfg(test)]
+#[path = "proc_test.rs"]
+mod tests;
