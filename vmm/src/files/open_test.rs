@@ -59,7 +59,7 @@ fn flags_that_open_something_else_do_nothing() {
     let mut guest = Guest::new();
     fs::write(guest.host("f"), b"hello").unwrap();
     let node = guest.node("f");
-    // 7.4 million requests of a fuzzer began with the first of these: READ closed the handle's descriptor.
+    // With the first of these, a READ once closed the handle's descriptor and left its number in the handle.
     for flags in [
         libc::O_PATH,
         libc::O_TMPFILE,
