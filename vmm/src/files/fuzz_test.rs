@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::{MetadataExt, symlink},
     path::Path,
 };
@@ -326,7 +327,8 @@ impl Wild {
 
 fn populate(guest: &Guest) {
     let _ = fs::create_dir_all(guest.host("d/e"));
-    let _ = fs::write(guest.host("f"), b"hello");
+    // The guest may have put a FIFO there.
+    let _ = fs::File::create_new(guest.host("f")).and_then(|mut file| file.write_all(b"hello"));
     let _ = symlink("/proc/self/status", guest.host("ln"));
     let _ = symlink("../../../..", guest.host("up"));
     let _ = mkfifo(&guest.host("fifo"), Mode::S_IRWXU);
