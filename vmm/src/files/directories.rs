@@ -108,10 +108,10 @@ fn list(call: &mut Call<'_>, share: &Share, fh: u64, size: u32, kind: Kind, from
     let handle = share.handles.directory(fh)?;
     let node = handle.node();
     let mut listing = Listing::new(&call.reply, size, kind);
-    // So many records that their entries have room: those are larger, by a header.
+    // So many records that their entries have room in most cases: those are larger, by one header or two.
     let wanted = match kind {
         Kind::Names => listing.size / 4 * 3,
-        Kind::Entries => listing.size / 5,
+        Kind::Entries => listing.size / 6,
     };
     let records = &mut call.thread.scratch[..];
     let most = wanted.clamp(LONGEST_RECORD, records.len());

@@ -24,12 +24,15 @@ mod attributes;
 mod budget;
 mod data;
 mod directories;
+#[cfg(test)]
+mod fixture;
 mod handles;
 mod init;
 mod locks;
 mod names;
 mod nodes;
 mod open;
+mod proc;
 mod reply;
 mod request;
 mod server;
@@ -192,3 +195,10 @@ impl fmt::Debug for FileServer {
         f.debug_struct("FileServer").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "fuzz_test.rs"]
+mod fuzz_tests;
+#[cfg(test)]
+#[path = "mounts_test.rs"]
+mod mounts_tests;

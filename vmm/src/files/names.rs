@@ -32,7 +32,7 @@ pub fn find(share: &Share, parent: &Node, name: &CStr) -> Result<(Arc<Node>, lib
     let fd = sys::open_path_at(parent.as_fd(), name)?;
     // The name may be another file's by now.
     let stat = sys::stat(fd.as_fd())?;
-    let node = share.nodes.add(fd, &stat, Origin::Directory(parent.key()), permit)?;
+    let node = share.nodes.add(fd, &stat, Origin::Directory(parent, name), permit)?;
     Ok((node, stat))
 }
 
@@ -91,7 +91,10 @@ fn forget_node(server: &FileServer, number: u64, lookups: u64) {
 
 /// READLINK.
 pub fn read_link(call: &mut Call<'_>) -> Outcome {
-    let Place::Node(_, node) = call.place()? else { return refuse(libc::EINVAL) };
+    let node = match call.place()? {
+        Place::Node(_, node) if node.kind() == libc::S_IFLNK => node,
+        _ => return refuse(libc::EINVAL),
+    };
     let target = &mut call.thread.scratch[..PATH_MAX];
     let length = sys::read_link(node.as_fd(), target)?;
     if length >= PATH_MAX.min(call.reply.room() + 1) {

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::CStr,
     hash::{BuildHasherDefault, Hasher},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
@@ -17,6 +18,7 @@ use std::{
 use super::{
     budget::Permit,
     locks::RangeLocks,
+    proc::Proc,
     sync::{read, write},
     sys::{Errno, Result},
 };
@@ -60,6 +62,7 @@ pub struct Node {
     is_tree: bool,
     /// It is a directory in which another file system begins.
     is_border: bool,
+    proc: Proc,
     lookups: AtomicU64,
     /// Locks of ranges that the guest holds in it.
     pub locks: RangeLocks,
@@ -101,6 +104,11 @@ impl Node {
     pub fn is_border(&self) -> bool {
         self.is_border
     }
+
+    /// Where in a proc file system it is.
+    pub fn proc(&self) -> Proc {
+        self.proc
+    }
 }
 
 impl AsFd for Node {
@@ -115,8 +123,25 @@ impl AsFd for Node {
 pub enum Origin<'a> {
     /// It is the root of a tree.
     Tree,
-    /// It has been found or made in this directory.
-    Directory(&'a Key),
+    /// It has been found or made in this directory, by this name if it has one.
+    Directory(&'a Node, &'a CStr),
+}
+
+impl Origin<'_> {
+    /// Whether another file system begins with what has this key.
+    fn is_border(&self, key: &Key) -> bool {
+        match self {
+            Self::Tree => true,
+            Self::Directory(parent, _) => key.is_beyond(&parent.key),
+        }
+    }
+
+    fn proc(&self, fd: BorrowedFd<'_>, stat: &libc::statx) -> Result<Proc> {
+        match self {
+            Self::Directory(parent, name) if !self.is_border(&Key::of(stat)) => Proc::of_entry(parent, name),
+            _ => Proc::of_border(fd, stat),
+        }
+    }
 }
 
 /// A share's nodes.
@@ -170,6 +195,7 @@ impl Nodes {
     ) -> Result<Arc<Node>> {
         let key = Key::of(stat);
         let kind = u32::from(stat.stx_mode) & libc::S_IFMT;
+        let proc = origin.proc(fd.as_fd(), stat)?;
         let mut tables = write(&self.tables);
         if tables.is_closed {
             return Err(Errno::new(libc::ESTALE));
@@ -186,18 +212,14 @@ impl Nodes {
         if number >> NUMBER_BITS != 0 {
             return Err(Errno::new(libc::ENFILE));
         }
-        let is_border = kind == libc::S_IFDIR
-            && match origin {
-                Origin::Tree => true,
-                Origin::Directory(parent) => key.is_beyond(parent),
-            };
         let node = Arc::new(Node {
             number: self.base | number,
             fd,
             key,
             kind,
             is_tree,
-            is_border,
+            is_border: kind == libc::S_IFDIR && origin.is_border(&key),
+            proc,
             lookups: AtomicU64::new(1),
             locks: RangeLocks::default(),
             _permit: permit,
@@ -273,7 +295,3 @@ impl Hasher for NumberHasher {
         self.0
     }
 }
-
-#[cfg(test)]
-#[path = "nodes_test.rs"]
-mod tests;

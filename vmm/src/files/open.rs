@@ -13,6 +13,7 @@ use super::{
         CreateIn, OPEN_DIRECT_IO, OPEN_KILL_SUIDGID, OPEN_NOFLUSH, OpenIn, OpenOut, RELEASE_FLOCK_UNLOCK,
         ReleaseIn,
     },
+    budget::Permit,
     handles::Handle,
     names,
     nodes::{Node, Origin},
@@ -56,14 +57,20 @@ fn access(flags: u32) -> std::result::Result<c_int, Failure> {
 pub fn open(call: &mut Call<'_>) -> Outcome {
     let OpenIn { flags, open_flags } = call.request.take()?;
     let Place::Node(share, node) = call.place()? else { return refuse(libc::EISDIR) };
-    let fd = open_node(call, &share, &node, flags, open_flags)?;
-    let answer = hand_out(call, &share, node, fd, flags)?;
+    let permit = permit(&share)?;
+    let fd = open_node(call, &node, flags, open_flags)?;
+    let answer = hand_out(call, &share, (node, fd, permit), flags)?;
     Ok(call.reply.put(0, &answer))
+}
+
+/// The right to a handle, which is there before anything is opened or made.
+fn permit(share: &Share) -> Result<Permit> {
+    share.handles.check_room()?;
+    share.take_descriptor()
 }
 
 fn open_node(
     call: &mut Call<'_>,
-    share: &Share,
     node: &Node,
     flags: u32,
     open_flags: u32,
@@ -71,7 +78,6 @@ fn open_node(
     if !node.is_regular() {
         return refuse(if node.is_directory() { libc::EISDIR } else { libc::ENXIO });
     }
-    share.handles.check_room()?;
     let truncates = flags as c_int & libc::O_TRUNC;
     call.thread.keep_set_ids(truncates == 0 || open_flags & OPEN_KILL_SUIDGID == 0)?;
     let wanted = access(flags)? | truncates;
@@ -86,8 +92,12 @@ fn open_node(
 }
 
 /// Makes a handle of an open regular file.
-fn hand_out(call: &Call<'_>, share: &Share, node: Arc<Node>, fd: OwnedFd, flags: u32) -> Result<OpenOut> {
-    let permit = share.take_descriptor()?;
+fn hand_out(
+    call: &Call<'_>,
+    share: &Share,
+    (node, fd, permit): (Arc<Node>, OwnedFd, Permit),
+    flags: u32,
+) -> Result<OpenOut> {
     let is_read_only = flags as c_int & libc::O_ACCMODE == libc::O_RDONLY;
     let mut open_flags = 0;
     if size_is_no_help(fd.as_fd(), is_read_only)? {
@@ -119,7 +129,7 @@ pub fn create(call: &mut Call<'_>) -> Outcome {
     let name = call.request.take_name()?;
     let (share, parent) = call.node()?;
     let wanted = access(flags)?;
-    share.handles.check_room()?;
+    let permit = permit(&share)?;
     names::prepare(call, &share, Some(umask))?;
     let made = sys::open_at(
         parent.as_fd(),
@@ -128,12 +138,12 @@ pub fn create(call: &mut Call<'_>) -> Outcome {
         mode & 0o7777,
     );
     let (node, stat, fd) = match made {
-        Ok(fd) => node_of_new(call, &share, &parent, fd)?,
+        Ok(fd) => node_of_new(call, &share, Origin::Directory(&parent, name), fd)?,
         // Somebody else has made it since the guest looked.
         Err(errno) if errno == Errno::new(libc::EEXIST) && flags as c_int & libc::O_EXCL == 0 => {
             let (node, stat) = names::find(&share, &parent, name)?;
             let opened = if node.is_regular() {
-                open_node(call, &share, &node, flags, open_flags)
+                open_node(call, &node, flags, open_flags)
             } else {
                 // The guest then looks again.
                 refuse(libc::EEXIST)
@@ -148,7 +158,7 @@ pub fn create(call: &mut Call<'_>) -> Outcome {
         }
         Err(errno) => return Err(errno.into()),
     };
-    reply_made(call, &share, node, &stat, fd, flags)
+    reply_made(call, &share, (node, fd, permit), &stat, flags)
 }
 
 /// TMPFILE: a file without a name, which LINK may give it. The name in the request is the guest's own.
@@ -156,37 +166,36 @@ pub fn make_nameless(call: &mut Call<'_>) -> Outcome {
     let CreateIn { flags, mode, umask, .. } = call.request.take()?;
     let (share, parent) = call.node()?;
     let wanted = access(flags)? | flags as c_int & libc::O_EXCL;
-    share.handles.check_room()?;
+    let permit = permit(&share)?;
     names::prepare(call, &share, Some(umask))?;
     let fd = sys::open_at(parent.as_fd(), c".", wanted | libc::O_TMPFILE, mode & 0o7777)?;
-    let (node, stat, fd) = node_of_new(call, &share, &parent, fd)?;
-    reply_made(call, &share, node, &stat, fd, flags)
+    let (node, stat, fd) = node_of_new(call, &share, Origin::Directory(&parent, c""), fd)?;
+    reply_made(call, &share, (node, fd, permit), &stat, flags)
 }
 
 /// The node of a file that has just been made and opened.
 fn node_of_new(
     call: &Call<'_>,
     share: &Share,
-    parent: &Node,
+    origin: Origin<'_>,
     fd: OwnedFd,
 ) -> Result<(Arc<Node>, libc::statx, OwnedFd)> {
     let permit = share.take_descriptor()?;
     let path = sys::reopen(call.server.fds(), fd.as_fd(), libc::O_PATH)?;
     let stat = sys::stat(path.as_fd())?;
-    let node = share.nodes.add(path, &stat, Origin::Directory(parent.key()), permit)?;
+    let node = share.nodes.add(path, &stat, origin, permit)?;
     Ok((node, stat, fd))
 }
 
 fn reply_made(
     call: &Call<'_>,
     share: &Share,
-    node: Arc<Node>,
+    made: (Arc<Node>, OwnedFd, Permit),
     stat: &libc::statx,
-    fd: OwnedFd,
     flags: u32,
 ) -> Outcome {
-    let entry = names::entry_of(&node, stat);
-    match hand_out(call, share, node, fd, flags) {
+    let entry = names::entry_of(&made.0, stat);
+    match hand_out(call, share, made, flags) {
         Ok(open) => {
             let end = call.reply.put(0, &entry);
             Ok(call.reply.put(end, &open))
@@ -218,8 +227,7 @@ pub fn open_directory(call: &mut Call<'_>) -> Outcome {
     if !node.is_directory() {
         return refuse(libc::ENOTDIR);
     }
-    share.handles.check_room()?;
-    let permit = share.take_descriptor()?;
+    let permit = permit(&share)?;
     let wanted = libc::O_RDONLY | libc::O_DIRECTORY | flags as c_int & libc::O_NOATIME;
     let fd = sys::reopen(call.server.fds(), node.as_fd(), wanted)?;
     let fh = share.handles.add(Handle::new(fd, node, permit))?;

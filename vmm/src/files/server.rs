@@ -197,3 +197,7 @@ fn least_room(operation: u32) -> usize {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+#[path = "server_test.rs"]
+mod tests;

@@ -163,3 +163,7 @@ fn check_name(name: &str) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "shares_test.rs"]
+mod tests;

@@ -92,9 +92,12 @@ pub fn set(call: &mut Call<'_>) -> Outcome {
     let value = call.request.take_bytes(size)?;
     let (_, node) = call.node()?;
     let Some(name) = HostName::of(name)? else { return refuse(libc::EPERM) };
-    // The bit goes where the server's thread is not in the file's group either, so it becomes the caller.
-    call.become_caller()?;
-    call.thread.keep_set_ids(wanted.setxattr_flags & SETXATTR_ACL_KILL_SGID == 0)?;
+    let keeps_set_ids = wanted.setxattr_flags & SETXATTR_ACL_KILL_SGID == 0;
+    if !keeps_set_ids {
+        // The bit goes only if the server's thread is not in the file's group, as the caller is not.
+        call.become_caller()?;
+    }
+    call.thread.keep_set_ids(keeps_set_ids)?;
     // The flags are bits, of which the kernel refuses those that it does not know.
     sys::set_xattr(node.as_fd(), name.get(), value, wanted.flags as libc::c_int)?;
     Ok(0)
