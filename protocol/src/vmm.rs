@@ -2,7 +2,8 @@
 //!
 //! The runtime starts `stockade-vmm` with a fixed set of descriptors ([`fd`]); the first carries one framed
 //! [`Config`]. The VMM reports on the status socket (SOCK_SEQPACKET, one postcard [`Status`] per packet, no
-//! length) and answers framed [`Request`]s on connections to its control socket.
+//! length) and answers framed [`Request`]s on connections to its control socket. Its file server, a process that it forks,
+//! answers framed [`FilesRequest`]s on connections to the `files` socket.
 //!
 //! The other end of the status socket is also the VMM's lease of life: when the last copy of it is closed (the
 //! runtime's until `create` is done, the sandbox relay's afterwards), the VMM exits.
@@ -29,6 +30,11 @@ pub mod fd {
     pub const CGROUP_PROCS: i32 = 10;
     /// /dev/kvm, open for reading and writing.
     pub const KVM: i32 = 11;
+    /// Listening UNIX socket for framed [`super::FilesRequest`]s.
+    pub const FILES_LISTENER: i32 = 12;
+    /// A lock that reserves [`super::Config::user`] for as long as the VMM or its file server has this descriptor; nothing
+    /// where there is no such user.
+    pub const USER_LOCK: i32 = 13;
 }
 
 /// How to make the microVM.
@@ -44,9 +50,11 @@ pub struct Config {
     pub kernel_parameters: String,
     /// The most RAM that the guest can be given later, in MiB; address space until then.
     pub most_memory_mib: u32,
+    /// User and group ID that the VMM takes on; `None` to keep the runtime's.
+    pub user: Option<u32>,
 }
 
-/// What the VMM reports. Sent in this order, each stage at most once; `Failed` or `Ended` is the last.
+/// What the VMM reports. Stages come in this order, each at most once; `Failed` or `Ended` is the last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     /// The VMM has reached a stage.
@@ -67,6 +75,13 @@ pub enum Status {
         /// The last lines of the guest's console, possibly none.
         console: String,
     },
+    /// A device does no more work. The machine runs on.
+    DeviceFailed {
+        /// Its name.
+        device: String,
+        /// One line.
+        cause: String,
+    },
 }
 
 /// How far the VMM has come.
@@ -74,7 +89,7 @@ pub enum Status {
 pub enum Stage {
     /// The process runs and has read its configuration.
     Started,
-    /// Its mount namespace is made and it has pivoted into it: shares can be attached.
+    /// It has entered an empty root, and its file server has begun.
     Isolated,
     /// Guest memory, kernel and devices are in place.
     Loaded,
@@ -103,16 +118,6 @@ impl Stage {
 /// What the runtime asks on a control connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Serve `/shares/NAME` of the VMM's mount namespace as `/NAME` of the guest's share.
-    AddShare {
-        /// One path component.
-        name: String,
-    },
-    /// Stop serving it and drop every descriptor below it.
-    RemoveShare {
-        /// One path component.
-        name: String,
-    },
     /// The guest's console, as far as it is kept.
     Console,
     /// Figures for benchmarks and `stockade check`.
@@ -128,7 +133,7 @@ pub enum Request {
         /// As in [`Response::Slot`].
         slot: u8,
     },
-    /// The CPU time of the VMM's threads.
+    /// The CPU time of the VMM's threads and of its file server.
     Threads,
     /// Have the guest take memory into use, or give it back, until it has this much, or all that it has booted with. Answered
     /// with Done when it has, which may be never: a guest gives back what it does not use. A later request takes the place
@@ -147,6 +152,8 @@ pub enum Request {
     },
     /// Where the CPU is that boots.
     Position,
+    /// Which devices have failed.
+    Failures,
 }
 
 /// A network device.
@@ -196,6 +203,54 @@ pub enum Response {
     },
     /// To Position.
     Position(CpuPosition),
+    /// To Failures.
+    Failures(Vec<DeviceFailure>),
+}
+
+/// The last failure of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFailure {
+    /// Its name.
+    pub device: String,
+    /// One line.
+    pub cause: String,
+    /// How often it has failed.
+    pub count: u32,
+}
+
+/// Most descriptors that come with one [`FilesRequest`]; the kernel's limit is 253.
+pub const MOST_TREES: usize = 250;
+
+/// What the runtime asks of the file server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FilesRequest {
+    /// Add an empty share, as a directory of the guest's file system.
+    AddShare {
+        /// One path component.
+        name: String,
+    },
+    /// Show trees in a share. They come with the request, as SCM_RIGHTS of the frame's first byte: as many O_PATH descriptors
+    /// as there are names, of cloned mounts. A name that is taken keeps its tree.
+    AddTrees {
+        /// The share.
+        share: String,
+        /// One path component each; at most [`MOST_TREES`].
+        names: Vec<String>,
+    },
+    /// Remove a share and close all that is open below it.
+    RemoveShare {
+        /// One path component.
+        name: String,
+    },
+}
+
+/// The file server's answer to a [`FilesRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FilesResponse {
+    /// It is done.
+    Done,
+    /// It failed: one line.
+    Error(String),
 }
 
 /// Where a CPU of the guest is.
@@ -207,7 +262,7 @@ pub struct CpuPosition {
     pub interrupts: bool,
 }
 
-/// What one thread of the VMM has used.
+/// What one thread of the VMM has used, or all of the file server's as `files`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadTime {
     /// Its name, of at most 15 bytes.
@@ -225,7 +280,7 @@ pub struct Figures {
     pub run_tsc: u64,
     /// What the guest's TSC reads minus what the host's reads (wrapping).
     pub tsc_offset: u64,
-    /// Resident memory that is not guest RAM, in KiB.
+    /// Resident memory that is not guest RAM, and what only the file server has, in KiB.
     pub overhead_kib: u64,
     /// Resident guest RAM, in KiB.
     pub guest_kib: u64,

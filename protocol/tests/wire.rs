@@ -284,8 +284,9 @@ fn vmm_messages() {
             cid: 3,
             kernel_parameters: "quiet".into(),
             most_memory_mib: 300,
+            user: Some(2_000_000_000),
         },
-        "0c00000080010103057175696574ac02",
+        "1200000080010103057175696574ac020180a8d6b907",
     );
     for (stage, expected) in [
         (vmm::Stage::Started, "020000000000"),
@@ -303,17 +304,15 @@ fn vmm_messages() {
         "06000000010201720163",
     );
     golden(vmm::Status::Ended { reason, console }, "050000000201720163");
-    golden(vmm::Request::AddShare { name: "c1".into() }, "0400000000026331");
-    golden(vmm::Request::RemoveShare { name: "c1".into() }, "0400000001026331");
-    golden(vmm::Request::Console, "0100000002");
-    golden(vmm::Request::Figures, "0100000003");
+    golden(vmm::Request::Console, "0100000000");
+    golden(vmm::Request::Figures, "0100000001");
     let nic = vmm::Nic { mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
-    golden(vmm::Request::AddNic(nic), "0900000004020000000001dc0b");
+    golden(vmm::Request::AddNic(nic), "0900000002020000000001dc0b");
     let disk = vmm::Disk { readonly: true, serial: "d".into() };
-    golden(vmm::Request::AddDisk(disk), "0400000005010164");
-    golden(vmm::Request::RemoveDevice { slot: 16 }, "020000000610");
+    golden(vmm::Request::AddDisk(disk), "0400000003010164");
+    golden(vmm::Request::RemoveDevice { slot: 16 }, "020000000410");
     golden(vmm::Response::Slot(5), "020000000405");
-    golden(vmm::Request::Threads, "0100000007");
+    golden(vmm::Request::Threads, "0100000005");
     let thread = vmm::ThreadTime { name: "vcpu".into(), cpu_ms: 7 };
     golden(vmm::Response::Threads(vec![thread]), "080000000501047663707507");
     golden(vmm::Response::Done, "0100000000");
@@ -321,15 +320,31 @@ fn vmm_messages() {
     golden(vmm::Response::Console(vec![1, 2]), "0400000001020102");
     golden(vmm::Response::Figures(figures), "06000000020105020304");
     golden(vmm::Response::Error("no".into()), "0400000003026e6f");
-    golden(vmm::Request::SetMemory { mib: 300 }, "0300000008ac02");
-    golden(vmm::Request::Memory, "0100000009");
-    golden(vmm::Request::AddVcpus { count: 2 }, "020000000a02");
-    golden(vmm::Request::Position, "010000000b");
+    golden(vmm::Request::SetMemory { mib: 300 }, "0300000006ac02");
+    golden(vmm::Request::Memory, "0100000007");
+    golden(vmm::Request::AddVcpus { count: 2 }, "020000000802");
+    golden(vmm::Request::Position, "0100000009");
     let position = vmm::CpuPosition { instruction: 0x1234, interrupts: true };
     golden(vmm::Response::Position(position), "0400000007b42401");
     golden(Request::SetCpus { count: 2 }, "020000000d02");
     golden(Response::CpusSet, "010000000d");
     golden(vmm::Response::Memory { mib: 300 }, "0300000006ac02");
+    golden(vmm::Request::Failures, "010000000a");
+    let (device, cause) = ("fs".to_owned(), "c".to_owned());
+    let failure = vmm::DeviceFailure { device: device.clone(), cause: cause.clone(), count: 3 };
+    golden(vmm::Response::Failures(vec![failure]), "080000000801026673016303");
+    golden(vmm::Status::DeviceFailed { device, cause }, "06000000030266730163");
+}
+
+#[test]
+fn file_server_messages() {
+    golden(vmm::FilesRequest::AddShare { name: "c1".into() }, "0400000000026331");
+    let names = vec!["rootfs".to_owned(), "m0".to_owned()];
+    let trees = vmm::FilesRequest::AddTrees { share: "c1".into(), names };
+    golden(trees, "0f000000010263310206726f6f746673026d30");
+    golden(vmm::FilesRequest::RemoveShare { name: "c1".into() }, "0400000002026331");
+    golden(vmm::FilesResponse::Done, "0100000000");
+    golden(vmm::FilesResponse::Error("no".into()), "0400000001026e6f");
 }
 
 #[test]
@@ -372,6 +387,8 @@ fn decode_as_everything(bytes: &[u8]) {
     decode::<vmm::Status>(bytes);
     decode::<vmm::Request>(bytes);
     decode::<vmm::Response>(bytes);
+    decode::<vmm::FilesRequest>(bytes);
+    decode::<vmm::FilesResponse>(bytes);
 }
 
 proptest! {

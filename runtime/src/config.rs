@@ -70,8 +70,45 @@ pub struct Config {
     pub core_scheduling: bool,
     /// The annotations of stockade's own that may ask for more than there is without.
     pub allowed_annotations: Vec<String>,
+    /// The users that VMMs run as.
+    pub vmm_users: VmmUsers,
     /// What a bundle may ask of its VM.
     pub vm: AllowedVm,
+}
+
+/// A range of user and group IDs that nobody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct VmmUsers {
+    /// The first.
+    pub first: u32,
+    /// How many, at least one.
+    pub count: u32,
+}
+
+impl Default for VmmUsers {
+    fn default() -> Self {
+        Self { first: 2_000_000_000, count: 65_536 }
+    }
+}
+
+impl VmmUsers {
+    /// The last.
+    pub fn last(self) -> u32 {
+        self.first + (self.count - 1)
+    }
+
+    fn check(self) -> Result<(), String> {
+        // 2^32 - 1 stands for no ID.
+        let end = u64::from(self.first) + u64::from(self.count);
+        if self.first == 0 || self.count == 0 || end > u64::from(u32::MAX) {
+            return Err(format!(
+                "vmm_users: {} IDs from {} on are no range without root",
+                self.count, self.first
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The table `[vm]`: what a bundle's `vm` section may say. Nothing, where it is absent.
@@ -106,11 +143,13 @@ struct File {
     core_scheduling: bool,
     #[serde(default)]
     allowed_annotations: Vec<String>,
+    #[serde(default)]
+    vmm_users: VmmUsers,
     vm: Option<AllowedVm>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "vmm",
     "kernel",
     "initramfs",
@@ -121,8 +160,12 @@ const KEYS: [&str; 11] = [
     "host_sockets",
     "core_scheduling",
     "allowed_annotations",
+    "vmm_users",
     "vm",
 ];
+
+/// The keys of [`VmmUsers`].
+const USER_KEYS: [&str; 2] = ["first", "count"];
 
 /// The keys of [`AllowedVm`].
 const VM_KEYS: [&str; 5] = ["kernels", "initrds", "kernel_parameters", "max_memory_mib", "max_vcpus"];
@@ -180,6 +223,7 @@ impl Config {
             host_sockets: file.host_sockets,
             core_scheduling: file.core_scheduling,
             allowed_annotations: file.allowed_annotations,
+            vmm_users: file.vmm_users,
             vm: file.vm.unwrap_or_default(),
         }
     }
@@ -188,6 +232,9 @@ impl Config {
 fn parse(text: &str) -> Result<File, String> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| on_one_line(&e))?;
     check_keys(&table, "", &KEYS)?;
+    if let Some(users) = table.get("vmm_users").and_then(toml::Value::as_table) {
+        check_keys(users, "vmm_users.", &USER_KEYS)?;
+    }
     if let Some(vm) = table.get("vm").and_then(toml::Value::as_table) {
         check_keys(vm, "vm.", &VM_KEYS)?;
     }
@@ -196,6 +243,7 @@ fn parse(text: &str) -> Result<File, String> {
         return Err(format!("memory_mib must be at least {LEAST_MIB}"));
     }
     check_vcpus("max_vcpus", file.max_vcpus)?;
+    file.vmm_users.check()?;
     if file.debug_shell.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err("debug_shell must be an absolute path".to_owned());
     }

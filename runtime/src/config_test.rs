@@ -61,6 +61,19 @@ fn sockets_are_listed() {
 }
 
 #[test]
+fn users_of_vmms_are_a_range_without_root() {
+    let users = |text: &str| parse(text).map(|file| file.vmm_users);
+    assert_eq!(users("").unwrap(), VmmUsers { first: 2_000_000_000, count: 65_536 });
+    assert_eq!(users("vmm_users = { first = 5 }").unwrap(), VmmUsers { first: 5, count: 65_536 });
+    for text in ["{ first = 0 }", "{ count = 0 }", "{ first = 4294967295, count = 2 }"] {
+        let error = users(&format!("vmm_users = {text}")).unwrap_err();
+        assert!(error.starts_with("vmm_users: "), "{text}: {error}");
+    }
+    let error = users("vmm_users = { frist = 5 }").unwrap_err();
+    assert!(error.contains("`vmm_users.first`"), "{error}");
+}
+
+#[test]
 fn a_checkout_and_an_installation_are_told_apart() {
     let built = Config::resolve(File::default(), Path::new("/src/target/release/stockade"), |path| {
         path == Path::new("/src/target/release/stockade-vmm") || path == Path::new("/src/target/guest")

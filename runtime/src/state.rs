@@ -36,6 +36,9 @@ pub const AGENT_SOCKET: &str = "agent.sock";
 /// The socket to the VMM, in the container's folder.
 pub const CONTROL_SOCKET: &str = "vmm.sock";
 
+/// The socket to the VM's file server, in the container's folder.
+pub const FILES_SOCKET: &str = "files.sock";
+
 /// The socket that metrics are served on, in a sandbox's folder.
 pub const METRICS_SOCKET: &str = "metrics.sock";
 
@@ -46,8 +49,8 @@ const PROCESS: &str = "process.json";
 const CONSOLE_LOG: &str = "console.log";
 
 /// Everything that a container's folder may hold.
-const CONTENT: [&str; 7] =
-    [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
+const CONTENT: [&str; 8] =
+    [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
 
 /// Changes with every boot of the host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -81,6 +84,9 @@ pub struct Record {
     pub relay: Option<ProcessRef>,
     /// Its VM.
     pub vmm: Option<ProcessRef>,
+    /// Its VM's file server.
+    #[serde(default)]
+    pub files: Option<ProcessRef>,
     /// The host's cgroup.
     pub cgroup: Option<Cgroup>,
     /// `hooks`, from the first that is run on: the bundle may be gone when the last are due.
@@ -133,6 +139,7 @@ impl Record {
         Ok(Self {
             relay: None,
             vmm: None,
+            files: None,
             cgroup: None,
             sandbox: None,
             namespaces: Vec::new(),
@@ -287,7 +294,7 @@ impl Folder {
     /// # Errors
     /// symlink(2)'s.
     pub fn join(&self, sandbox: &ContainerId) -> io::Result<()> {
-        [AGENT_SOCKET, CONTROL_SOCKET].into_iter().try_for_each(|name| {
+        [AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET].into_iter().try_for_each(|name| {
             let target = Path::new("..").join(sandbox.as_str()).join(name);
             std::os::unix::fs::symlink(target, self.path.join(name))
         })

@@ -15,6 +15,7 @@ pub fn record(id: &str) -> Record {
         paused: false,
         relay: None,
         vmm: None,
+        files: None,
         demand: Demand::default(),
         vm_size: None,
         cgroup: None,

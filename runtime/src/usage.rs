@@ -55,7 +55,9 @@ impl Usage {
                 ("unreachable", None)
             }
         };
-        let vm = record.vmm.as_ref().and_then(ProcessRef::usage);
+        let usage = |process: Option<ProcessRef>| process.as_ref().and_then(ProcessRef::usage);
+        let files = usage(record.files);
+        let vm = usage(record.vmm).map(|vm| files.map_or(vm, |files| vm.with(files)));
         Some(Self { id: record.id.clone(), status, vm, container })
     }
 

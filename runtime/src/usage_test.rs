@@ -7,7 +7,7 @@ fn usage(age_s: u32, cpu_s: u32, read: u64) -> Usage {
     Usage {
         id: "c".into(),
         status: "running",
-        vm: Some(ProcessUsage { age, cpu, memory: 1, io: [read, 0] }),
+        vm: Some(ProcessUsage { age, cpu, memory: 1, anonymous: 1, io: [read, 0] }),
         container: Some(ContainerUsage { age, cpu: cpu / 2, memory: 1, limit: None, pids: 1 }),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! boot VMM KERNEL INITRAMFS MEMORY_MIB [KERNEL PARAMETERS]
-//! boot … --share NAME=FOLDER        bind FOLDER to /shares/NAME and serve it
+//! boot … --share NAME=FOLDER        serve FOLDER as NAME/rootfs
+//! boot … --user ID                  the VMM's user
 //! boot … --cpus N                   list N CPUs
 //! boot … --most MIB                 let the guest grow to this later
 //! ```
@@ -11,7 +12,7 @@ use std::{
     error::Error,
     ffi::CString,
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, IoSlice, Write},
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::{
@@ -20,12 +21,12 @@ use std::{
         },
     },
     process::{Child, Command},
-    thread,
 };
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use stockade_protocol::{
     agent, frame,
-    vmm::{Config, Request, Response, STATUS_LIMIT, Stage, Status, fd},
+    vmm::{Config, FilesRequest, FilesResponse, Request, Response, STATUS_LIMIT, Stage, Status, fd},
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -33,7 +34,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 fn main() -> Result<()> {
     let mut words = Vec::new();
     let mut shares = Vec::new();
-    let (mut vcpus, mut most) = (1, 0);
+    let (mut vcpus, mut most, mut user) = (1, 0, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -43,6 +44,7 @@ fn main() -> Result<()> {
                 shares.push((name.to_owned(), folder.to_owned()));
             }
             "--most" => most = arguments.next().ok_or("--most MIB")?.parse()?,
+            "--user" => user = Some(arguments.next().ok_or("--user ID")?.parse()?),
             "--cpus" => vcpus = arguments.next().ok_or("--cpus N")?.parse()?,
             _ => words.push(argument),
         }
@@ -56,6 +58,7 @@ fn main() -> Result<()> {
         cid: 3,
         kernel_parameters: parameters.join(" "),
         most_memory_mib: most,
+        user,
     };
 
     let folder = std::env::temp_dir().join(format!("stockade-boot-{}", std::process::id()));
@@ -63,6 +66,8 @@ fn main() -> Result<()> {
     let control_path = folder.join("control");
     let control = UnixListener::bind(&control_path)?;
     let agent = UnixListener::bind(folder.join("agent"))?;
+    let files_path = folder.join("files");
+    let files = UnixListener::bind(&files_path)?;
     let (status, vmm_status) = seqpacket_pair()?;
     let (mut ready, vmm_ready) = UnixStream::pair()?;
     let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm")?;
@@ -77,6 +82,8 @@ fn main() -> Result<()> {
         (control.into(), fd::CONTROL_LISTENER),
         (cgroup.into(), fd::CGROUP_PROCS),
         (kvm.into(), fd::KVM),
+        (files.into(), fd::FILES_LISTENER),
+        (OpenOptions::new().read(true).open("/dev/null")?.into(), fd::USER_LOCK),
     ];
     // SAFETY: every x86_64 CPU has a TSC.
     let start = unsafe { std::arch::x86_64::_rdtsc() };
@@ -96,17 +103,9 @@ fn main() -> Result<()> {
             Status::Reached(stage) => {
                 println!("[{:>9.3}] {stage:?}", now as f64 / 1e6);
                 if stage == Stage::Isolated {
+                    let files = UnixStream::connect(&files_path)?;
                     for (name, folder) in &shares {
-                        attach(child.id(), name, folder)?;
-                    }
-                }
-                if stage == Stage::Running {
-                    let mut control = UnixStream::connect(&control_path)?;
-                    for (name, _) in &shares {
-                        println!(
-                            "add {name}: {:?}",
-                            ask(&mut control, &Request::AddShare { name: name.clone() })?
-                        );
+                        share(&files, name, folder)?;
                     }
                 }
                 if stage == Stage::AgentConnected || stage == Stage::DriverReady {
@@ -134,6 +133,9 @@ fn main() -> Result<()> {
                     println!("agent: {reply:?}");
                     break;
                 }
+            }
+            Status::DeviceFailed { device, cause } => {
+                println!("[{:>9.3}] {device} failed: {cause}", now as f64 / 1e6);
             }
             Status::Failed { after, reason, console } => {
                 println!("[{:>9.3}] failed after {after:?}: {reason}\n{console}", now as f64 / 1e6);
@@ -213,41 +215,29 @@ fn spawn(vmm: &str, descriptors: Vec<(OwnedFd, RawFd)>) -> Result<Child> {
     Ok(command.spawn()?)
 }
 
-/// Binds a folder of the host into the VMM's mount namespace, as the runtime does.
-fn attach(pid: u32, name: &str, folder: &str) -> Result<()> {
+/// Clones a folder of the host and gives it to the file server as the share's one tree, as the runtime does.
+fn share(files: &UnixStream, name: &str, folder: &str) -> Result<()> {
     let source = CString::new(folder)?;
-    let name = name.to_owned();
-    let attach = move || {
-        // SAFETY: plain system calls with C strings; this thread is thrown away with its namespace.
-        unsafe {
-            let tree = libc::syscall(
-                libc::SYS_open_tree,
-                libc::AT_FDCWD,
-                source.as_ptr(),
-                libc::OPEN_TREE_CLONE | libc::AT_RECURSIVE as u32 | libc::OPEN_TREE_CLOEXEC,
-            );
-            if tree < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            let namespace = File::open(format!("/proc/{pid}/ns/mnt"))?;
-            if libc::unshare(libc::CLONE_FS) < 0 || libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS) < 0
-            {
-                return Err(io::Error::last_os_error());
-            }
-            let target = format!("/shares/{name}/rootfs");
-            std::fs::create_dir_all(&target)?;
-            let target = CString::new(target)?;
-            let moved = libc::syscall(
-                libc::SYS_move_mount,
-                tree,
-                c"".as_ptr(),
-                libc::AT_FDCWD,
-                target.as_ptr(),
-                libc::MOVE_MOUNT_F_EMPTY_PATH,
-            );
-            if moved < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-        }
-    };
-    thread::spawn(attach).join().map_err(|_| "attach panicked")??;
+    let flags = libc::OPEN_TREE_CLONE | libc::AT_RECURSIVE as u32 | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the path is a C string.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) };
+    if tree < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    // SAFETY: it has just been made.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree as RawFd) };
+    let names = vec!["rootfs".to_owned()];
+    let requests = [
+        (FilesRequest::AddShare { name: name.to_owned() }, None),
+        (FilesRequest::AddTrees { share: name.to_owned(), names }, Some(tree.as_raw_fd())),
+    ];
+    for (request, tree) in requests {
+        let frame = frame::encode(&request)?;
+        let rights = [ControlMessage::ScmRights(tree.as_slice())];
+        let control = if tree.is_some() { &rights[..] } else { &[] };
+        sendmsg::<()>(files.as_raw_fd(), &[IoSlice::new(&frame)], control, MsgFlags::empty(), None)?;
+        let response: Option<FilesResponse> = frame::read(&mut &*files, frame::HOST_LIMIT)?;
+        println!("{name}: {response:?}");
+    }
     Ok(())
 }

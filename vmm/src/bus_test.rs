@@ -14,6 +14,7 @@ use crate::{
     devices::rng::Rng,
     memory::MMIO_START,
     virtio::{
+        failures::Failures,
         mmio::{MmioTransport, register, status},
         slots,
     },
@@ -22,7 +23,8 @@ use crate::{
 fn transport() -> MmioTransport {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
     let irq = EventFd::new(0).unwrap();
-    MmioTransport::new(Box::new(Rng::default()), memory, irq, Box::new(|| ())).unwrap()
+    let failures = Failures::new().unwrap();
+    MmioTransport::new(Box::new(Rng::default()), memory, irq, Box::new(|| ()), &failures).unwrap()
 }
 
 /// A bus with one device and one empty slot.

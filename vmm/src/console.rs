@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{self, Write},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use vm_superio::{Serial, Trigger, serial::NoEvents};
@@ -28,8 +28,20 @@ pub struct Output(Arc<Mutex<VecDeque<u8>>>);
 impl Output {
     /// All that is kept.
     pub fn bytes(&self) -> Vec<u8> {
-        let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.iter().copied().collect()
+        self.lock().iter().copied().collect()
+    }
+
+    /// Adds a line that is not the guest's, at the start of a line.
+    pub fn add_line(&self, line: &str) {
+        let mut ring = self.clone();
+        let is_within_line = self.lock().back().is_some_and(|byte| *byte != b'\n');
+        let line = format!("{}{line}\n", if is_within_line { "\n" } else { "" });
+        // Writing to memory does not fail.
+        let _ = ring.write(line.as_bytes());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The last whole lines that fit into `limit` bytes, in printable ASCII.
@@ -47,7 +59,7 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = self.lock();
         let over = (ring.len() + bytes.len()).saturating_sub(CAPACITY).min(ring.len());
         ring.drain(..over);
         ring.extend(&bytes[bytes.len().saturating_sub(CAPACITY)..]);

@@ -18,22 +18,23 @@ use nix::{
 };
 use stockade_protocol::{
     frame::{self, FrameBuffer},
-    vmm::{Request, Response},
+    vmm::{DeviceFailure, MOST_QUEUE_PAIRS, Request, Response},
 };
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
     bus::Bus,
     console::Output,
-    devices::{blk::Blk, fs::shares::Shares, net::Nic},
+    devices::{blk::Blk, net::Nic},
     figures::{self, FigureSource},
+    file_server,
     machine::Machine,
     ram::Ram,
     rights,
     spare::SpareSlots,
     status::StatusSocket,
     vcpu::{self, End},
-    virtio::device::VirtioDevice,
+    virtio::{device::VirtioDevice, failures::Failures},
 };
 
 /// Longest request, in bytes.
@@ -49,7 +50,9 @@ const STATUS: u64 = 0;
 const LISTENER: u64 = 1;
 const ENDING: u64 = 2;
 const HANDOVER: u64 = 3;
-const FIRST_CONNECTION: u64 = 4;
+const FAILURES: u64 = 4;
+const FILE_SERVER: u64 = 5;
+const FIRST_CONNECTION: u64 = 6;
 
 /// The loop cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -96,8 +99,10 @@ pub struct Services {
     pub bus: Arc<Bus>,
     /// Where further devices go.
     pub spare: SpareSlots,
-    /// The file systems that the guest sees.
-    pub shares: Shares,
+    /// The file server, where there is one.
+    pub files: Option<file_server::Process>,
+    /// Why devices have failed.
+    pub failures: Failures,
     /// The guest's console.
     pub console: Output,
     /// Figures of this process.
@@ -140,6 +145,10 @@ pub fn serve(
     watch(listener, EpollFlags::EPOLLIN, LISTENER)?;
     watch(&ending.event, EpollFlags::EPOLLIN, ENDING)?;
     watch(services.bus.handover_event(), EpollFlags::EPOLLIN, HANDOVER)?;
+    watch(services.failures.event(), EpollFlags::EPOLLIN, FAILURES)?;
+    if let Some(files) = &services.files {
+        watch(&files.as_fd(), EpollFlags::EPOLLIN, FILE_SERVER)?;
+    }
 
     let mut connections = HashMap::<u64, Connection>::new();
     let mut next = FIRST_CONNECTION;
@@ -158,6 +167,11 @@ pub fn serve(
                     }
                 }
                 HANDOVER => services.bus.start_and_stop_devices(),
+                FAILURES => report_failures(status, services),
+                FILE_SERVER => {
+                    let words = services.files.as_ref().map(file_server::Process::last_words);
+                    return Ok(Some(End::Failed(words.unwrap_or_default())));
+                }
                 LISTENER => {
                     // A caller that has gone away again, or no descriptor left for it: it sees the hang-up.
                     if let Ok((stream, _)) = listener.accept()
@@ -181,6 +195,14 @@ pub fn serve(
     }
 }
 
+/// Tells the runtime, and whoever reads the console.
+fn report_failures(status: &StatusSocket, services: &Services) {
+    for DeviceFailure { device, cause, .. } in services.failures.take_news() {
+        services.console.add_line(&format!("stockade-vmm: the device {device} has failed: {cause}"));
+        status.device_failed(device, cause);
+    }
+}
+
 fn prepare(stream: &UnixStream) -> io::Result<()> {
     // Blocking, for the answers: reading happens only when there is something to read.
     stream.set_nonblocking(false)?;
@@ -191,7 +213,8 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
     let mut bytes = [0; 1024];
     let before = connection.descriptors.len();
-    let length = rights::receive(&connection.stream, &mut bytes, &mut connection.descriptors)?;
+    let length =
+        rights::receive(&connection.stream, &mut bytes, MOST_QUEUE_PAIRS, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -227,17 +250,13 @@ fn respond(
 ) -> Option<Response> {
     let refused = |reason: String| Some(Response::Error(reason));
     let outcome = match request {
-        Request::AddShare { name } => services.shares.add(&name).map_err(|e| e.to_string()),
-        Request::RemoveShare { name } => services.shares.remove(&name).map_err(|e| e.to_string()),
         Request::AddNic(nic) => return Some(add(Nic::new(nic, descriptors), services)),
         Request::AddDisk(disk) => return Some(add(Blk::new(disk, descriptors), services)),
         Request::RemoveDevice { slot } => services.spare.remove(slot).map_err(|e| e.to_string()),
         Request::Threads => {
-            return match figures::threads() {
-                Ok(threads) => Some(Response::Threads(threads)),
-                Err(e) => refused(format!("cannot read the times of the VMM's threads: {e}")),
-            };
+            return Some(Response::Threads(figures::thread_times(services.files.as_ref())));
         }
+        Request::Failures => return Some(Response::Failures(services.failures.all())),
         Request::SetMemory { mib } => return set_memory(mib, stream, services).err().and_then(refused),
         Request::Memory => {
             return Some(match &services.machine {
@@ -261,7 +280,7 @@ fn respond(
         }
         Request::Console => return Some(Response::Console(services.console.bytes())),
         Request::Figures => {
-            return match services.figures.read() {
+            return match services.figures.read(services.files.as_ref()) {
                 Ok(figures) => Some(Response::Figures(figures)),
                 Err(e) => refused(format!("cannot read the VMM's memory map: {e}")),
             };

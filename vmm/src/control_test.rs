@@ -1,4 +1,5 @@
 use std::{
+    fs::File,
     io::{IoSlice, Read, Write},
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
@@ -22,14 +23,13 @@ use super::{Ending, Services, serve};
 use crate::{
     bus::Bus,
     console::{Irq, Output, SerialLine},
-    devices::fs::shares::Shares,
     figures::FigureSource,
     machine::{self, Wiring},
     memory,
     spare::SpareSlots,
     status::StatusSocket,
     vcpu::End,
-    virtio::{mmio::MmioTransport, slots::Slot},
+    virtio::{failures::Failures, mmio::MmioTransport, slots::Slot},
 };
 
 /// Counts what is connected.
@@ -53,6 +53,7 @@ struct Runtime {
     ending: Arc<Ending>,
     connection: UnixStream,
     wires: Arc<AtomicIsize>,
+    failures: Failures,
     main: thread::JoinHandle<Option<End>>,
 }
 
@@ -71,20 +72,34 @@ impl Runtime {
         let memory = memory::reserve(memory::Size { memory_mib: 32, most_mib: 32 }).unwrap();
         let bus = Arc::new(Bus::new(serial, Vec::new(), 2).unwrap());
         let wires = Arc::new(AtomicIsize::new(0));
+        let failures = Failures::new().unwrap();
         let wiring = Arc::new(Wires(Arc::clone(&wires)));
         let services = Services {
-            spare: SpareSlots { wiring, bus: Arc::clone(&bus), memory: memory.clone(), first: 0 },
+            spare: SpareSlots {
+                wiring,
+                bus: Arc::clone(&bus),
+                memory: memory.clone(),
+                failures: failures.clone(),
+                first: 0,
+            },
             bus,
-            shares: Shares::new(),
+            files: None,
+            failures: failures.clone(),
             console,
-            figures: FigureSource { entry_tsc: 1, run_tsc: 2, tsc_offset: 3, memory },
+            figures: FigureSource {
+                entry_tsc: 1,
+                run_tsc: 2,
+                tsc_offset: 3,
+                memory,
+                smaps: File::open("/proc/self/smaps").unwrap(),
+            },
             machine: None,
         };
         let main = thread::spawn({
             let (socket, ending) = (Arc::clone(&socket), Arc::clone(&ending));
             move || serve(&socket, &listener, &ending, &services).unwrap()
         });
-        Self { status, socket, ending, connection, wires, main }
+        Self { status, socket, ending, connection, wires, failures, main }
     }
 
     fn ask(&mut self, request: &Request) -> Response {
@@ -117,10 +132,23 @@ fn requests_are_answered_in_order_on_one_connection() {
     let Response::Figures(figures) = runtime.ask(&Request::Figures) else { panic!("no figures") };
     assert_eq!((figures.entry_tsc, figures.run_tsc, figures.tsc_offset), (1, 2, 3));
     assert!(figures.overhead_kib > 0);
-    let Response::Error(error) = runtime.ask(&Request::AddShare { name: "../etc".into() }) else {
-        panic!("a share outside the folder of shares")
-    };
-    assert!(error.contains("one path component"), "{error}");
+    assert_eq!(runtime.ask(&Request::Failures), Response::Failures(Vec::new()));
+}
+
+#[test]
+fn why_a_device_has_failed_is_reported_and_kept() {
+    let mut runtime = Runtime::new();
+    runtime.failures.add("fs", &"malformed request: too short");
+    let expected = Status::DeviceFailed { device: "fs".into(), cause: "malformed request: too short".into() };
+    assert_eq!(runtime.status(), expected);
+    let Response::Failures(failures) = runtime.ask(&Request::Failures) else { panic!("no failures") };
+    assert_eq!((failures.len(), failures[0].device.as_str(), failures[0].count), (1, "fs", 1));
+    let Response::Console(console) = runtime.ask(&Request::Console) else { panic!("no console") };
+    let console = String::from_utf8(console).unwrap();
+    assert!(
+        console.ends_with("hello\nstockade-vmm: the device fs has failed: malformed request: too short\n"),
+        "{console}"
+    );
 }
 
 /// Reads until the last copy of the other end is closed.

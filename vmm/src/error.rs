@@ -20,6 +20,8 @@ pub enum Error {
     Boot(#[from] boot::Error),
     #[error("device: {0}")]
     Device(io::Error),
+    #[error("the way to the file server: {0}")]
+    Channel(io::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error(transparent)]

@@ -1,13 +1,19 @@
-//! What a running VMM costs.
+//! What a running VMM and its file server cost.
+//!
+//! Neither sees a procfs. What their figures are read from was opened before: two files of it, which tell nothing else.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufRead, BufReader},
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
     ops::Range,
+    os::unix::fs::FileExt,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use stockade_protocol::vmm::{Figures, ThreadTime};
 use vm_memory::{GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
+
+use crate::file_server;
 
 /// The host's time stamp counter.
 pub fn host_tsc() -> u64 {
@@ -16,7 +22,7 @@ pub fn host_tsc() -> u64 {
 }
 
 /// Where the figures come from.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct FigureSource {
     /// Host TSC when `main` began.
     pub entry_tsc: u64,
@@ -26,14 +32,16 @@ pub struct FigureSource {
     pub tsc_offset: u64,
     /// Guest RAM.
     pub memory: GuestMemoryMmap,
+    /// This process's /proc/self/smaps.
+    pub smaps: File,
 }
 
 impl FigureSource {
     /// The figures now.
     ///
     /// # Errors
-    /// /proc/self/smaps cannot be read.
-    pub fn read(&self) -> io::Result<Figures> {
+    /// The kernel does not tell.
+    pub fn read(&self, files: Option<&file_server::Process>) -> io::Result<Figures> {
         let guest: Vec<_> = self
             .memory
             .iter()
@@ -42,38 +50,37 @@ impl FigureSource {
                 start..start + region.len()
             })
             .collect();
-        let (guest_kib, overhead_kib) = resident(BufReader::new(File::open("/proc/self/smaps")?), &guest)?;
+        let (guest_kib, own_kib) = resident(BufReader::new(FromStart::of(&self.smaps)), &guest)?;
+        let files_kib =
+            files.map_or(Ok(0), |files| private(BufReader::new(FromStart::of(files.memory()))))?;
         Ok(Figures {
             entry_tsc: self.entry_tsc,
             run_tsc: self.run_tsc,
             tsc_offset: self.tsc_offset,
-            overhead_kib,
+            overhead_kib: own_kib + files_kib,
             guest_kib,
         })
     }
 }
 
-/// The CPU times of this process's threads.
-///
-/// # Errors
-/// /proc/self/task cannot be read.
-pub fn threads() -> io::Result<Vec<ThreadTime>> {
-    let tasks = fs::read_dir("/proc/self/task")?;
-    // One that has ended meanwhile is left out.
-    let stat = |task: io::Result<fs::DirEntry>| fs::read_to_string(task.ok()?.path().join("stat")).ok();
-    Ok(tasks.filter_map(|task| thread_time(&stat(task)?)).collect())
+/// Reads a file of procfs anew, whose offset is nobody's.
+struct FromStart<'a> {
+    file: &'a File,
+    offset: u64,
 }
 
-/// What a /proc/PID/task/TID/stat says.
-fn thread_time(stat: &str) -> Option<ThreadTime> {
-    /// USER_HZ of x86-64.
-    const TICK_MS: u64 = 1000 / 100;
-    // The name may hold anything, also parentheses.
-    let (head, tail) = stat.rsplit_once(')')?;
-    let (_, name) = head.split_once('(')?;
-    let mut times = tail.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
-    let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
-    Some(ThreadTime { name: name.to_owned(), cpu_ms: user.saturating_add(system).saturating_mul(TICK_MS) })
+impl<'a> FromStart<'a> {
+    fn of(file: &'a File) -> Self {
+        Self { file, offset: 0 }
+    }
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read_at(bytes, self.offset)?;
+        self.offset += length as u64;
+        Ok(length)
+    }
 }
 
 /// KiB resident inside and outside of `guest`, from a /proc/PID/smaps.
@@ -82,8 +89,7 @@ fn resident(smaps: impl BufRead, guest: &[Range<u64>]) -> io::Result<(u64, u64)>
     for line in smaps.lines() {
         let line = line?;
         if let Some(rss) = line.strip_prefix("Rss:") {
-            let kib: u64 = rss.trim().trim_end_matches(" kB").parse().map_err(io::Error::other)?;
-            *(if in_guest { &mut inside } else { &mut outside }) += kib;
+            *(if in_guest { &mut inside } else { &mut outside }) += kib(rss)?;
         } else if let Some((start, _)) = line.split_once('-')
             && let Ok(start) = u64::from_str_radix(start, 16)
         {
@@ -91,6 +97,72 @@ fn resident(smaps: impl BufRead, guest: &[Range<u64>]) -> io::Result<(u64, u64)>
         }
     }
     Ok((inside, outside))
+}
+
+/// KiB that no other process has too, from a /proc/PID/smaps_rollup.
+fn private(smaps: impl BufRead) -> io::Result<u64> {
+    let mut total = 0;
+    for line in smaps.lines() {
+        let line = line?;
+        let size = line.strip_prefix("Private_Clean:").or_else(|| line.strip_prefix("Private_Dirty:"));
+        total += size.map_or(Ok(0), kib)?;
+    }
+    Ok(total)
+}
+
+fn kib(size: &str) -> io::Result<u64> {
+    size.trim().trim_end_matches(" kB").parse().map_err(io::Error::other)
+}
+
+/// The threads of this process that have said that they are there, by their IDs.
+static THREADS: Mutex<Vec<(i32, String)>> = Mutex::new(Vec::new());
+
+fn known_threads() -> MutexGuard<'static, Vec<(i32, String)>> {
+    THREADS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the thread that began in `main` is called: as the process.
+const MAIN: &str = "stockade-vmm";
+
+/// Counts the calling thread in [`thread_times`] until it ends.
+pub fn count_thread() {
+    // SAFETY: it takes nothing and cannot fail.
+    let id = unsafe { libc::gettid() };
+    let thread = std::thread::current();
+    let name = thread.name().filter(|name| *name != "main").unwrap_or(MAIN).to_owned();
+    let mut threads = known_threads();
+    // The ID may have been that of one that has ended.
+    threads.retain(|(known, _)| *known != id);
+    threads.push((id, name));
+}
+
+/// The CPU times of this process's threads, and of all of the file server's together.
+pub fn thread_times(files: Option<&file_server::Process>) -> Vec<ThreadTime> {
+    let mut times = Vec::new();
+    known_threads().retain(|(id, name)| {
+        let time = cpu_time(*id, CPUCLOCK_SCHED | CPUCLOCK_PER_THREAD);
+        times.extend(time.map(|cpu_ms| ThreadTime { name: name.clone(), cpu_ms }));
+        time.is_some()
+    });
+    let files = files.and_then(|files| cpu_time(files.pid(), CPUCLOCK_SCHED));
+    times.extend(files.map(|cpu_ms| ThreadTime { name: "files".to_owned(), cpu_ms }));
+    times
+}
+
+/// Kinds of CPU clocks (linux/posix-timers.h).
+const CPUCLOCK_SCHED: i32 = 2;
+const CPUCLOCK_PER_THREAD: i32 = 4;
+
+/// CPU time in milliseconds; `None` where there is no such thread or process.
+fn cpu_time(id: i32, kind: i32) -> Option<u64> {
+    let clock = !id << 3 | kind;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills the structure in.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } < 0 {
+        return None;
+    }
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec).ok()?, u64::try_from(time.tv_nsec).ok()?);
+    Some(seconds * 1000 + nanoseconds / 1_000_000)
 }
 
 #[cfg(test)]

@@ -1,4 +1,9 @@
-use super::{ThreadTime, resident, thread_time, threads};
+use std::{thread, time::Instant};
+
+use super::{CPUCLOCK_SCHED, count_thread, cpu_time, private, resident, thread_times};
+
+/// PID_MAX_LIMIT of Linux.
+const MOST_PIDS: i32 = 4 << 20;
 
 #[test]
 fn guest_memory_is_counted_apart() {
@@ -16,15 +21,39 @@ Rss:                   7 kB
 }
 
 #[test]
+fn what_only_the_file_server_has_is_its_own() {
+    let rollup = "\
+55d000000000-7ffd00000000 ---p 00000000 00:00 0    [rollup]
+Rss:                 900 kB
+Shared_Clean:        500 kB
+Private_Clean:        30 kB
+Private_Dirty:       370 kB
+";
+    assert_eq!(private(rollup.as_bytes()).unwrap(), 400);
+}
+
+#[test]
 fn a_size_that_is_no_number_is_an_error() {
     assert!(resident("Rss: many kB\n".as_bytes(), &[]).is_err());
 }
 
 #[test]
-fn the_time_of_a_thread_is_that_of_both_modes_whatever_its_name() {
-    let stat = "7 (vcpu) (0) R 1 7 7 0 -1 4194304 1 2 3 4 150 25 0 0 20 0 5 0 100 0 0";
-    let expected = ThreadTime { name: "vcpu) (0".into(), cpu_ms: 1750 };
-    assert_eq!(thread_time(stat), Some(expected));
-    assert_eq!(thread_time("7 (x) R 1"), None);
-    assert!(threads().unwrap().iter().any(|thread| !thread.name.is_empty()));
+fn a_thread_is_counted_until_it_ends() {
+    let name = "counted".to_owned();
+    let is_there = || thread_times(None).into_iter().find(|thread| thread.name == "counted");
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        count_thread();
+        let begin = Instant::now();
+        while begin.elapsed().as_millis() < 20 {}
+        is_there()
+    });
+    let time = thread.unwrap().join().unwrap().unwrap();
+    assert!((10..10_000).contains(&time.cpu_ms), "{time:?}");
+    assert!(is_there().is_none());
+}
+
+#[test]
+fn a_process_that_there_is_not_has_no_time() {
+    assert!(cpu_time(MOST_PIDS + 1, CPUCLOCK_SCHED).is_none());
+    assert!(cpu_time(std::process::id() as i32, CPUCLOCK_SCHED).is_some());
 }

@@ -56,6 +56,10 @@ pub struct Inherited {
     pub cgroup_procs: File,
     /// /dev/kvm.
     pub kvm: OwnedFd,
+    /// Its connections carry trees to the file server.
+    pub files_listener: UnixListener,
+    /// Reserves the VMM's user, where it has one of its own.
+    pub user_lock: Option<OwnedFd>,
 }
 
 /// Takes the status socket; everything that fails afterwards is reported on it.
@@ -81,9 +85,10 @@ pub unsafe fn take() -> Result<Inherited, Error> {
     // SAFETY: the caller vouches for all of these; each number is claimed once.
     unsafe {
         let mut config = File::from(claim(fd::CONFIG, "configuration")?);
-        let config = frame::read(&mut config, frame::HOST_LIMIT)?.ok_or(Error::NoConfig)?;
+        let config = checked(frame::read(&mut config, frame::HOST_LIMIT)?.ok_or(Error::NoConfig)?)?;
+        let user_lock = config.user.map(|_| claim(fd::USER_LOCK, "user lock")).transpose()?;
         Ok(Inherited {
-            config: checked(config)?,
+            config,
             kernel: claim(fd::KERNEL, "kernel")?.into(),
             initramfs: claim(fd::INITRAMFS, "initramfs")?.into(),
             ready: claim(fd::READY, "ready")?.into(),
@@ -91,6 +96,8 @@ pub unsafe fn take() -> Result<Inherited, Error> {
             control_listener: claim(fd::CONTROL_LISTENER, "control listener")?.into(),
             cgroup_procs: claim(fd::CGROUP_PROCS, "cgroup.procs")?.into(),
             kvm: claim(fd::KVM, "KVM")?,
+            files_listener: claim(fd::FILES_LISTENER, "files listener")?.into(),
+            user_lock,
         })
     }
 }
@@ -101,6 +108,9 @@ fn checked(config: Config) -> Result<Config, Error> {
     }
     if config.cid < 3 {
         return Err(Error::Invalid("the guest's context ID must be at least 3"));
+    }
+    if config.user == Some(0) {
+        return Err(Error::Invalid("the VMM's user must not be root"));
     }
     Ok(config)
 }

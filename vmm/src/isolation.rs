@@ -1,54 +1,46 @@
-//! The VMM's own walls: what is left to a guest that has taken over this process.
+//! The walls around the VMM and its file server: what is left to a guest that has taken one of them over.
 //!
-//! The runtime has cloned the process into pid, mount, ipc, uts and network namespaces of its own. Here its root
-//! becomes an empty tmpfs with two folders: `proc`, because the file server reopens its descriptors through
-//! /proc/self/fd, and `shares`, onto which the runtime mounts what the guest may see. Then it gives up every capability
-//! that a file server does not need.
+//! ```text
+//!  cloned by the runtime into pid, mount, ipc, uts and network namespaces of their own
+//!   │ enter: an empty read-only root; whatever is needed of procfs is open
+//!   ├─ forks the file server (crate::file_server), which keeps a few capabilities and is left none of the machine
+//!   └─ confine: a user of its own without capabilities, Landlock, few descriptors; seccomp follows thread by thread
+//! ```
+//!
+//! Whoever runs code in the VMM has its guest's memory, its devices, and the messages to the file server.
 
-use std::{collections::HashSet, fs, io, path::Path};
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
 
-use caps::{CapSet, Capability, errors::CapsError};
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
-        resource::{Resource, getrlimit, setrlimit},
-        stat::Mode,
+        resource::{Resource, setrlimit},
     },
-    unistd::{Pid, chdir, getpid, mkdir, pivot_root},
+    unistd::{Gid, Pid, Uid, chdir, getpid, pivot_root, setgroups, setresgid, setresuid},
 };
 
-/// Where shares are, in the VMM's mount namespace.
-pub const SHARES: &str = "/shares";
+use crate::{capabilities, landlock};
 
-/// What serving files for all users of a guest takes. Never CAP_SYS_ADMIN: mounting is the runtime's.
-const CAPABILITIES: [Capability; 9] = [
-    Capability::CAP_CHOWN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_DAC_READ_SEARCH,
-    Capability::CAP_FOWNER,
-    Capability::CAP_FSETID,
-    Capability::CAP_MKNOD,
-    Capability::CAP_SETFCAP,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETUID,
-];
-
-/// The file server's threads take on the uid of a request's caller to create files as its own; this keeps their
-/// capabilities while they do (capabilities(7), "securebits"). The caller's rights are the guest's to check.
-const SECURE_BITS: libc::c_ulong = SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED;
-const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
-const SECBIT_NO_SETUID_FIXUP_LOCKED: libc::c_ulong = 1 << 3;
-
-/// A folder that every mount namespace has, to mount the new root on before it becomes the root.
+/// A directory that every mount namespace has, to mount the new root on before it becomes the root.
 const STEPPING_STONE: &str = "/proc";
 
-/// A descriptor per inode that the guest knows; the kernel's default for fs.nr_open.
-const MOST_DESCRIPTORS: u64 = 1 << 20;
+/// Most descriptors of the VMM: a thousand connections of vsock, and its devices.
+const MOST_DESCRIPTORS: u64 = 2048;
 
-/// The VMM cannot be walled in.
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const MOUNT_ATTR_RDONLY: libc::c_uint = 1;
+const MOUNT_ATTR_NOSUID: libc::c_uint = 2;
+const MOUNT_ATTR_NODEV: libc::c_uint = 4;
+const MOUNT_ATTR_NOEXEC: libc::c_uint = 8;
+
+/// A process cannot be walled in.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed.
@@ -59,88 +51,177 @@ pub enum Error {
         /// Why it failed.
         source: Errno,
     },
-    /// Capabilities cannot be dropped.
-    #[error("cannot isolate the VMM: capabilities: {0}")]
-    Capabilities(#[from] CapsError),
+    /// Another step failed.
+    #[error("cannot isolate the VMM: {what}: {source}")]
+    Step {
+        /// What it was for.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// The cgroup cannot be joined.
     #[error("cannot join the sandbox's cgroup: {0}")]
     Cgroup(io::Error),
 }
 
-fn failed(what: &'static str) -> impl FnOnce(Errno) -> Error {
+pub(crate) fn failed(what: &'static str) -> impl FnOnce(Errno) -> Error {
     move |source| Error::Call { what, source }
+}
+
+pub(crate) fn step(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Step { what, source }
 }
 
 /// Joins the cgroup whose `cgroup.procs` is open here.
 ///
 /// # Errors
 /// [`Error::Cgroup`].
-pub fn join_cgroup(mut procs: fs::File) -> Result<(), Error> {
-    io::Write::write_all(&mut procs, b"0").map_err(Error::Cgroup)
+pub fn join_cgroup(mut procs: File) -> Result<(), Error> {
+    procs.write_all(b"0").map_err(Error::Cgroup)
 }
 
-/// Pivots into an empty root and drops privileges, for this and all later threads.
+/// A procfs of this PID namespace, mounted nowhere.
+#[derive(Debug)]
+pub struct Procfs(OwnedFd);
+
+impl Procfs {
+    fn new() -> Result<Self, Error> {
+        // SAFETY: the name is a C string.
+        let context =
+            descriptor(unsafe { libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), libc::FSOPEN_CLOEXEC) })
+                .map_err(failed("fsopen(proc)"))?;
+        let null = std::ptr::null::<libc::c_char>();
+        // SAFETY: this command takes no key and no value.
+        Errno::result(unsafe {
+            libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0)
+        })
+        .map_err(failed("fsconfig(proc)"))?;
+        let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        // SAFETY: takes a descriptor and numbers.
+        let mounted = unsafe {
+            libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes)
+        };
+        Ok(Self(descriptor(mounted).map_err(failed("fsmount(proc)"))?))
+    }
+
+    /// Opens one of its files for reading. What is read of it later is not checked again.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    pub fn open(&self, path: &str) -> Result<File, Error> {
+        let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
+        let file = nix::fcntl::openat(&self.0, path, flags, nix::sys::stat::Mode::empty());
+        Ok(file.map_err(failed("open a file of proc"))?.into())
+    }
+
+    /// The number of its descriptor.
+    pub fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// An O_PATH descriptor of this process's `self/fd` whose ".." leads nowhere. The process gets a mount namespace of its own,
+    /// in which nothing is left of procfs.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn into_descriptors(self) -> Result<OwnedFd, Error> {
+        // Only what is attached can be cloned, and nobody else is to see it meanwhile.
+        unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare(CLONE_NEWNS)"))?;
+        // SAFETY: both paths are C strings.
+        Errno::result(unsafe {
+            libc::syscall(
+                libc::SYS_move_mount,
+                self.0.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_FDCWD,
+                c"/".as_ptr(),
+                libc::MOVE_MOUNT_F_EMPTY_PATH,
+            )
+        })
+        .map_err(failed("attach proc"))?;
+        let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+        // SAFETY: the path is a C string.
+        let clone = descriptor(unsafe {
+            libc::syscall(libc::SYS_open_tree, self.0.as_raw_fd(), c"self/fd".as_ptr(), flags)
+        })
+        .map_err(failed("clone proc/self/fd"))?;
+        nix::unistd::fchdir(&self.0)
+            .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+            .and_then(|()| chdir("/"))
+            .map_err(failed("detach proc"))?;
+        Ok(clone)
+    }
+}
+
+fn descriptor(returned: libc::c_long) -> Result<OwnedFd, Errno> {
+    let number = Errno::result(returned)?;
+    // SAFETY: the kernel has just made it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as RawFd) })
+}
+
+/// Pivots into an empty, read-only root, for this process and those that it forks.
 ///
 /// # Errors
-/// [`Error::Call`], [`Error::Capabilities`].
-pub fn enter() -> Result<(), Error> {
+/// [`Error::Call`], [`Error::Step`].
+pub fn enter() -> Result<Procfs, Error> {
     // Whoever is PID 1 was cloned into namespaces by the runtime; a VMM started by a test shares its caller's.
     if getpid() != Pid::from_raw(1) {
         unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare(CLONE_NEWNS)"))?;
     }
-    enter_empty_root()?;
-    raise_descriptor_limit()?;
-    drop_capabilities()?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("private mounts"))?;
+    // In a user namespace only who sees a procfs may make another.
+    let procfs = Procfs::new()?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let options = Some("mode=555,size=4k,nr_inodes=1");
+    mount(Some("stockade"), STEPPING_STONE, Some("tmpfs"), flags, options)
+        .map_err(failed("mount the new root"))?;
+    chdir(STEPPING_STONE).map_err(failed("enter the new root"))?;
+    // The old root is now on top of the new one, and "." is beneath both.
+    pivot_root(".", ".").map_err(failed("pivot_root"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(failed("detach the old root"))?;
+    chdir("/").map_err(failed("chdir"))?;
+    capabilities::clear_bounding_set().map_err(step("PR_CAPBSET_DROP"))?;
+    Ok(procfs)
+}
+
+/// Confines the VMM, for this and all later threads: it becomes `user`, where there is one, and gives up all privileges. All
+/// that takes one has been opened.
+///
+/// # Errors
+/// [`Error::Call`], [`Error::Step`].
+pub fn confine(user: Option<u32>) -> Result<(), Error> {
+    limit_descriptors(MOST_DESCRIPTORS)?;
+    if let Some(user) = user {
+        let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
+        setgroups(&[]).map_err(failed("setgroups"))?;
+        setresgid(gid, gid, gid).map_err(failed("setresgid"))?;
+        setresuid(uid, uid, uid).map_err(failed("setresuid"))?;
+    }
+    capabilities::keep(&[]).map_err(step("capset"))?;
+    make_unreachable()?;
+    landlock::deny_all().map_err(step("Landlock"))
+}
+
+/// No new privileges, and no other process of the same user may look into this one.
+///
+/// # Errors
+/// [`Error::Call`].
+pub(crate) fn make_unreachable() -> Result<(), Error> {
     prctl::set_no_new_privs().map_err(failed("PR_SET_NO_NEW_PRIVS"))?;
     prctl::set_dumpable(false).map_err(failed("PR_SET_DUMPABLE"))
 }
 
-fn enter_empty_root() -> Result<(), Error> {
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("private mounts"))?;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // The guest may create files beside the mounts of its share; that must not cost the host more than this.
-    let options = Some("mode=755,size=1m,nr_inodes=1024");
-    mount(Some("stockade"), STEPPING_STONE, Some("tmpfs"), flags, options)
-        .map_err(failed("mount the new root"))?;
-    chdir(STEPPING_STONE).map_err(failed("enter the new root"))?;
-    for folder in ["proc", &SHARES[1..]] {
-        mkdir(Path::new(folder), Mode::from_bits_truncate(0o755)).map_err(failed("mkdir in the new root"))?;
-    }
-    mount(Some("proc"), "proc", Some("proc"), flags, none).map_err(failed("mount proc"))?;
-    // The old root is now on top of the new one, and "." is beneath both.
-    pivot_root(".", ".").map_err(failed("pivot_root"))?;
-    umount2(".", MntFlags::MNT_DETACH).map_err(failed("detach the old root"))?;
-    chdir("/").map_err(failed("chdir"))
-}
-
-/// As far as it may be raised.
-fn raise_descriptor_limit() -> Result<(), Error> {
+/// As many as `most`, or as it may have if it may not have so many.
+///
+/// # Errors
+/// [`Error::Call`].
+pub(crate) fn limit_descriptors(most: u64) -> Result<(), Error> {
     let resource = Resource::RLIMIT_NOFILE;
-    let (soft, hard) = getrlimit(resource).map_err(failed("RLIMIT_NOFILE"))?;
-    if soft >= MOST_DESCRIPTORS {
-        return Ok(());
-    }
-    setrlimit(resource, MOST_DESCRIPTORS, hard.max(MOST_DESCRIPTORS))
-        .or_else(|_| setrlimit(resource, hard, hard))
+    setrlimit(resource, most, most)
+        .or_else(|_| {
+            let (_, hard) = nix::sys::resource::getrlimit(resource)?;
+            setrlimit(resource, hard.min(most), hard.min(most))
+        })
         .map_err(failed("RLIMIT_NOFILE"))
-}
-
-fn drop_capabilities() -> Result<(), Error> {
-    // SAFETY: no pointers are passed.
-    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECURE_BITS) })
-        .map_err(failed("PR_SET_SECUREBITS"))?;
-    let keep = HashSet::from(CAPABILITIES);
-    for capability in caps::all() {
-        // It fails on those that this kernel does not know yet.
-        if caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
-            caps::drop(None, CapSet::Bounding, capability)?;
-        }
-    }
-    caps::clear(None, CapSet::Ambient)?;
-    caps::clear(None, CapSet::Inheritable)?;
-    // A caller without some of them (a rootless one always has all, in its own user namespace) does without.
-    let keep = &keep & &caps::read(None, CapSet::Permitted)?;
-    caps::set(None, CapSet::Effective, &keep)?;
-    Ok(caps::set(None, CapSet::Permitted, &keep)?)
 }

@@ -4,14 +4,18 @@
 
 pub mod boot;
 pub mod bus;
+mod capabilities;
 pub mod console;
 pub mod control;
 pub mod devices;
 pub mod error;
 pub mod figures;
+pub mod file_server;
+pub mod files;
 pub mod handover;
 pub mod inherited;
 pub mod isolation;
+mod landlock;
 pub mod machine;
 pub mod memory;
 pub mod ram;

@@ -21,6 +21,7 @@ use crate::{
     vcpu::{self, Vcpu},
     virtio::{
         device::VirtioDevice,
+        failures::Failures,
         mmio::{MmioTransport, register},
         slots::{self, Slot},
     },
@@ -151,6 +152,7 @@ impl Machine {
         devices: Vec<Box<dyn VirtioDevice>>,
         memory: &GuestMemoryMmap,
         status: &Arc<StatusSocket>,
+        failures: &Failures,
     ) -> Result<Vec<MmioTransport>, Error> {
         if devices.len() > slots::all().count() {
             return Err(Error::TooManyDevices(slots::all().count()));
@@ -158,7 +160,7 @@ impl Machine {
         devices
             .into_iter()
             .zip(slots::all())
-            .map(|(device, slot)| self.attach_one(device, slot, memory, status))
+            .map(|(device, slot)| self.attach_one(device, slot, memory, status, failures))
             .collect()
     }
 
@@ -168,11 +170,12 @@ impl Machine {
         slot: Slot,
         memory: &GuestMemoryMmap,
         status: &Arc<StatusSocket>,
+        failures: &Failures,
     ) -> Result<MmioTransport, Error> {
         let status = Arc::clone(status);
         let on_driver_ok = Box::new(move || status.reached(Stage::DriverReady));
         let irq = EventFd::new(libc::EFD_NONBLOCK)?;
-        let transport = MmioTransport::new(device, memory.clone(), irq, on_driver_ok)?;
+        let transport = MmioTransport::new(device, memory.clone(), irq, on_driver_ok, failures)?;
         self.connect(slot, &transport)?;
         Ok(transport)
     }

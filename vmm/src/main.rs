@@ -4,7 +4,7 @@
 //! files. Exits with 0 when the guest has ended or nobody needs it any more, with 1 when it failed; the reason is on the
 //! status socket.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{panic, process::ExitCode, sync::Arc};
 
 use stockade_protocol::vmm::{CONSOLE_EXCERPT, Stage};
 use stockade_vmm::{
@@ -12,10 +12,10 @@ use stockade_vmm::{
     bus::Bus,
     console::{self, Output},
     control::{self, Ending, Services},
-    devices::{self, fs::shares::Shares, mem::Growth},
+    devices::{self, fs::channel, mem::Growth},
     error::Error,
     figures::{FigureSource, host_tsc},
-    inherited, isolation,
+    file_server, inherited, isolation,
     machine::Machine,
     memory::{self, Size},
     ram::{Growing, Ram},
@@ -23,7 +23,7 @@ use stockade_vmm::{
     spare::SpareSlots,
     status::StatusSocket,
     vcpu::{self, End},
-    virtio::slots,
+    virtio::{failures::Failures, slots},
 };
 use vm_memory::GuestAddress;
 
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         }
     };
     let console = Output::default();
+    report_panics(&status, &console);
     match run(entry_tsc, &status, &console) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(End::Reset)) => {
@@ -61,6 +62,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// A panic ends the process: whoever waits for it is to know why.
+fn report_panics(status: &Arc<StatusSocket>, console: &Output) {
+    let (status, console) = (Arc::clone(status), console.clone());
+    panic::set_hook(Box::new(move |panic| {
+        status.failed(&format!("the VMM has a fault: {panic}"), console.last_lines(CONSOLE_EXCERPT));
+    }));
+}
+
 fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<Option<End>, Error> {
     // SAFETY: nothing but the status socket has been claimed yet, once.
     let inherited = unsafe { inherited::take() }?;
@@ -69,17 +78,27 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
 
     let machine = Machine::create(inherited.kvm)?;
     isolation::join_cgroup(inherited.cgroup_procs)?;
-    isolation::enter()?;
+    let procfs = isolation::enter()?;
+    let smaps = procfs.open("self/smaps")?;
+    let (files_channel, channel) = channel::new().map_err(Error::Channel)?;
+    let parts = file_server::Parts {
+        channel,
+        listener: inherited.files_listener,
+        procfs,
+        user_lock: inherited.user_lock,
+    };
+    // Before there is anything of the guest that it could have.
+    let (files, _user_lock) = file_server::Process::start(parts)?;
+    isolation::confine(config.user)?;
     status.reached(Stage::Isolated);
 
     let ram = reserve(&machine, Size { memory_mib: config.memory_mib, most_mib: config.most_memory_mib })?;
     let memory = ram.memory.clone();
     machine.set_up()?;
-    let shares = Shares::default();
     let growth = ram.growth.as_ref().map(Growing::device);
     let on_ready = report_when_grown(status, growth.clone());
     let devices = devices::all(devices::Parts {
-        shares: shares.clone(),
+        files: files_channel,
         growth,
         cid: config.cid,
         agent_listener: inherited.agent_listener,
@@ -95,7 +114,9 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         [console::IRQ].into_iter().chain(slots::all().take(slots).map(|slot| slot.irq)).collect();
     let cpus = Cpus { listed: config.vcpus, lines: &lines };
     let entry = boot::load(&memory, &inherited.kernel, &inherited.initramfs, &command_line, cpus)?;
-    let transports = machine.attach(devices, &memory, status)?;
+    drop((inherited.kernel, inherited.initramfs));
+    let failures = Failures::new().map_err(Error::Device)?;
+    let transports = machine.attach(devices, &memory, status, &failures)?;
     let bus =
         Bus::new(machine.serial_line(console.clone())?, transports, slots::SPARE).map_err(Error::Device)?;
     let bus = Arc::new(bus);
@@ -108,6 +129,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         run_tsc: host_tsc(),
         tsc_offset: vcpu.tsc_offset(),
         memory: memory.clone(),
+        smaps,
     };
     let cpus = vcpu::Threads::new(config.vcpus, Arc::clone(&bus), Arc::clone(&ending));
     cpus.start(vcpu).map_err(Error::Thread)?;
@@ -116,9 +138,11 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
 
     let machine = Arc::new(machine);
     let wiring = Arc::<Machine>::clone(&machine);
-    let spare = SpareSlots { wiring, bus: Arc::clone(&bus), memory, first: first_spare };
+    let spare =
+        SpareSlots { wiring, bus: Arc::clone(&bus), memory, failures: failures.clone(), first: first_spare };
     let machine = Some((machine, ram, cpus));
-    let services = Services { bus, spare, shares, console: console.clone(), figures, machine };
+    let console = console.clone();
+    let services = Services { bus, spare, files: Some(files), failures, console, figures, machine };
     Ok(control::serve(status, &inherited.control_listener, &ending, &services)?)
 }
 

@@ -9,17 +9,28 @@ use std::{
     ptr,
 };
 
-/// Most descriptors that may come with the bytes of one read.
-pub const MOST: usize = stockade_protocol::vmm::MOST_QUEUE_PAIRS;
+/// Most descriptors that may come with the bytes of one read, and that Linux lets a message have.
+const MOST: usize = 253;
 
 /// Room for one control message of as many descriptors, and for its header, in words: control messages are aligned to them.
-const CONTROL_WORDS: usize = 2 + MOST.div_ceil(2);
+const CONTROL_WORDS: usize = words(MOST);
 
-/// Reads what the connection has into `bytes` and appends the descriptors that came with it. 0 is the end.
+const fn words(descriptors: usize) -> usize {
+    2 + descriptors.div_ceil(2)
+}
+
+/// Reads what the connection has into `bytes` and appends the descriptors that came with it, `most` or 253 of them at most.
+/// 0 is the end.
 ///
 /// # Errors
-/// Those of recvmsg(2), or `InvalidData` where there were more than [`MOST`] descriptors: none is kept then.
-pub fn receive(stream: &UnixStream, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+/// Those of recvmsg(2), or `InvalidData` where there were more descriptors: none is kept then.
+pub fn receive(
+    stream: &UnixStream,
+    bytes: &mut [u8],
+    most: usize,
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    let most = most.min(MOST);
     let mut control = [0u64; CONTROL_WORDS];
     let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: all-zero is a valid msghdr: no name, no buffers, no control data.
@@ -27,14 +38,14 @@ pub fn receive(stream: &UnixStream, bytes: &mut [u8], descriptors: &mut Vec<Owne
     message.msg_iov = &raw mut buffer;
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = mem::size_of_val(&control);
+    message.msg_controllen = words(most) * mem::size_of::<u64>();
     // SAFETY: the message points to two buffers that are valid for their lengths.
     let length = unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: the kernel has just filled the message in.
     let mut received = unsafe { rights(&message) };
     // What did not fit is not here: the kernel has closed it.
-    if message.msg_flags & libc::MSG_CTRUNC != 0 || received.len() > MOST {
+    if message.msg_flags & libc::MSG_CTRUNC != 0 || received.len() > most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors than any request takes"));
     }
     descriptors.append(&mut received);

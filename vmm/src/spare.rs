@@ -20,6 +20,7 @@ use crate::{
     machine::Wiring,
     virtio::{
         device::VirtioDevice,
+        failures::Failures,
         mmio::MmioTransport,
         slots::{self, Slot},
     },
@@ -58,6 +59,8 @@ pub struct SpareSlots {
     pub bus: Arc<Bus>,
     /// Guest memory, for the devices.
     pub memory: GuestMemoryMmap,
+    /// Keeps why they fail.
+    pub failures: Failures,
     /// The first of them: those before are the devices with which the machine booted.
     pub first: usize,
 }
@@ -71,8 +74,8 @@ impl SpareSlots {
         let index = self.bus.empty_slot().ok_or(Error::Full(slots::SPARE))?;
         let (number, slot) = self.slot(index).ok_or(Error::Full(slots::SPARE))?;
         let irq = EventFd::new(EFD_NONBLOCK).map_err(Error::Event)?;
-        let transport =
-            MmioTransport::new(device, self.memory.clone(), irq, Box::new(|| ())).map_err(Error::Event)?;
+        let transport = MmioTransport::new(device, self.memory.clone(), irq, Box::new(|| ()), &self.failures)
+            .map_err(Error::Event)?;
         self.wiring.connect(slot, &transport)?;
         self.bus.fill(index, transport);
         Ok(number)

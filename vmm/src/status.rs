@@ -50,6 +50,11 @@ impl StatusSocket {
         self.send(&Status::Ended { reason: one_line(reason), console });
     }
 
+    /// Reports that a device has failed.
+    pub fn device_failed(&self, device: String, cause: String) {
+        self.send(&Status::DeviceFailed { device, cause: one_line(&cause) });
+    }
+
     fn send(&self, status: &Status) {
         if let Ok(packet) = postcard::to_stdvec(status) {
             let _ = send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL);

@@ -134,3 +134,25 @@ pub fn descriptors() -> Row {
         None => Row::warning(NAME, "fs.nr_open is not readable", "mount /proc"),
     }
 }
+
+/// What a VMM denies itself besides its other walls.
+pub fn landlock() -> Row {
+    const NAME: &str = "landlock";
+    /// `LANDLOCK_CREATE_RULESET_VERSION`.
+    const VERSION: u32 = 1;
+    /// The first ABI with all that stockade asks for.
+    const COMPLETE: i64 = 6;
+    let remedy =
+        "VMMs have one wall less; use a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in its lsm= list";
+    let none = std::ptr::null::<u8>();
+    // SAFETY: without a ruleset the call only tells the version.
+    match unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION) } {
+        abi if abi >= COMPLETE => Row::ok(NAME, format!("ABI {abi}")),
+        abi if abi > 0 => Row::warning(
+            NAME,
+            format!("ABI {abi}"),
+            format!("abstract UNIX sockets and signals are denied from ABI {COMPLETE} (Linux 6.12) on"),
+        ),
+        _ => Row::warning(NAME, "not in this kernel", remedy),
+    }
+}

@@ -59,12 +59,13 @@ impl Ps {
     }
 }
 
-/// The processes of the container on the host: those of its cgroup there, less the VMM.
+/// The processes of the container on the host: those of its cgroup there, less the VM's.
 fn stand_ins(visit: &Visit) -> anyhow::Result<Vec<i32>> {
     let relay = visit.relay()?.pid;
     let Some(cgroup) = &visit.record.cgroup else { return Ok(vec![relay]) };
     let mut pids = cgroup.processes()?;
-    pids.retain(|pid| visit.record.vmm.is_none_or(|vmm| vmm.pid != *pid));
+    let machine = [visit.record.vmm, visit.record.files];
+    pids.retain(|pid| machine.iter().flatten().all(|process| process.pid != *pid));
     Ok(pids)
 }
 

@@ -14,13 +14,11 @@ use stockade_protocol::container::{Process, Scheduling, User};
 
 use crate::cli::Globals;
 use crate::config::Config;
-use crate::error::ContainerError;
 use crate::life_cycle::{self, Exec, Visit};
 use crate::lower::Tree;
-use crate::machine::Control;
+use crate::machine::Files;
 use crate::preserved::Preserved;
 use crate::shares;
-use crate::sys::process::Pidfd;
 
 /// The shell's name in its share: what kind of shell a binary of several programs is to be.
 const NAME: &str = "sh";
@@ -80,18 +78,16 @@ impl Shell {
 /// The shell in the VM's share, until this is dropped.
 struct Share<'a> {
     visit: &'a Visit,
-    vmm: Pidfd,
     name: String,
 }
 
 impl<'a> Share<'a> {
     fn attach(visit: &'a Visit, shell: &Tree) -> anyhow::Result<Self> {
-        let vmm = visit.vmm().ok_or(ContainerError::NotRunning)?;
         // No container's ID has this character.
-        let share = Self { visit, vmm, name: format!("@shell-{}", std::process::id()) };
+        let share = Self { visit, name: format!("@shell-{}", std::process::id()) };
         let tree = shares::clone_tree(shell)?;
-        shares::attach(share.vmm.as_fd(), &share.name, &[(shell.name.clone(), tree)])?;
-        Control::connect(visit.folder.as_fd())?.add_share(&share.name)?;
+        let trees = [(shell.name.clone(), tree)];
+        Files::connect(visit.folder.as_fd())?.add_share(&share.name, &trees, &mut visit.wait())?;
         Ok(share)
     }
 
@@ -118,13 +114,11 @@ impl<'a> Share<'a> {
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        let removed = Control::connect(self.visit.folder.as_fd())
-            .map_err(anyhow::Error::from)
-            .and_then(|mut control| Ok(control.remove_share(&self.name)?))
-            .and_then(|()| Ok(shares::detach(self.vmm.as_fd(), &self.name)?));
+        let removed =
+            Files::connect(self.visit.folder.as_fd()).and_then(|mut files| files.remove_share(&self.name));
         if let Err(error) = removed {
             // With its VM the share is gone too.
-            tracing::debug!("share {}: {error:#}", self.name);
+            tracing::debug!("share {}: {error}", self.name);
         }
     }
 }

@@ -131,6 +131,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         paused: false,
         relay: None,
         vmm: None,
+        files: None,
         cgroup: None,
         hooks: Hooks::default(),
         demand: Demand::default(),

@@ -8,7 +8,6 @@ use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
 use stockade_protocol::agent::{ProcessId, Purpose, Ready};
 use stockade_protocol::container::{Container, Namespace};
-use stockade_protocol::vmm::Stage;
 
 use super::create::{Created, Place, Request};
 use super::disks;
@@ -286,14 +285,18 @@ impl<'a> Creation<'a> {
             trees.into_iter().map(|(tree, clone)| (tree.name.clone(), clone)).collect()
         };
         let (volumes, trees) = (named(volumes), named(trees));
-        vm.reach(Stage::Isolated)?;
-        shares::attach(vm.vmm(), folder, &trees)?;
+        let mut files = vm.files()?;
+        files.add_share(folder, &trees, vm)?;
         if let (Some(pod), false) = (pod, volumes.is_empty()) {
-            shares::attach_volumes(vm.vmm(), pod, &volumes)?;
+            files.add_trees(pod, &volumes, vm)?;
         }
-        drop((trees, volumes));
-        vm.reach(Stage::Running)?;
-        Ok(vm.control()?.add_share(folder)?)
+        if self.record.sandbox.is_none() {
+            self.record.files = match files.server() {
+                Some(server) => Some(server),
+                None => vm.files()?.server(),
+            };
+        }
+        Ok(())
     }
 
     /// Has the agent build the container, and connects the relay to its init.
@@ -309,7 +312,6 @@ impl<'a> Creation<'a> {
         }
         let terminal = container.process.terminal.is_some();
         let extra = container.process.streams.len();
-        let readonly = container.rootfs.readonly;
         let mut control = Connection::open(folder, Purpose::Control, vm)?;
         // Before the NICs, whose driver looks once how many CPUs there are.
         if let Some(vcpus) = self.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
@@ -337,9 +339,6 @@ impl<'a> Creation<'a> {
         let connections = ProcessConnections::open(folder, &init, terminal, extra, vm)?;
         relay.hand_over(&connections)?;
         tracing::debug!(tsc = tsc::now(), "the container is connected");
-        if readonly {
-            shares::seal_rootfs(vm.vmm(), self.record.share())?;
-        }
         Ok(())
     }
 

@@ -15,8 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::ContainerError;
 use crate::hooks;
 use crate::log;
-use crate::machine::Control;
-use crate::shares;
+use crate::machine::{Control, Files};
 use crate::state::{Folder, Record, Root};
 use crate::sys::process::ProcessRef;
 
@@ -169,23 +168,21 @@ fn leave(folder: &Folder, sandbox: &str, member: &Record, is_mute: bool) -> anyh
         }
     };
     let deadline = Deadline::within(LETS_GO_WITHIN);
-    let unshared =
-        Control::connect_by(folder.as_fd(), deadline).map_err(anyhow::Error::from).and_then(|mut control| {
-            for slot in &member.disks {
-                if let Err(error) = control.remove_device(*slot) {
-                    tracing::warn!("the VM keeps a disk of the container until it ends: {error}");
-                }
+    if !member.disks.is_empty()
+        && let Ok(mut control) = Control::connect_by(folder.as_fd(), deadline)
+    {
+        for slot in &member.disks {
+            if let Err(error) = control.remove_device(*slot) {
+                tracing::warn!("the VM keeps a disk of the container until it ends: {error}");
             }
-            Ok(control.remove_share(member.share())?)
-        });
-    if let Err(error) = unshared {
-        // It had not been shared yet, or the VM is gone meanwhile.
-        tracing::debug!("{error:#}");
+        }
     }
-    match shares::detach(vmm.as_fd(), member.share()) {
-        Err(_) if vmm.wait_end(Duration::ZERO) => Ok(false),
-        result => Ok(result.map(|()| answers)?),
+    let removed = Files::connect(folder.as_fd()).and_then(|mut files| files.remove_share(member.share()));
+    if let Err(error) = removed {
+        // It had not been shared yet, the VM is gone meanwhile, or a file of it hangs and is closed with the VM.
+        tracing::debug!("{error}");
     }
+    Ok(answers && !vmm.wait_end(Duration::ZERO))
 }
 
 /// Kills a process that still lives, and waits for its end.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::AllowedVm;
+use crate::config::{AllowedVm, VmmUsers};
 use serde_json::{Value, json};
 
 /// What the section makes of a configuration that allows `allowed` to exist in `folder`.
@@ -19,6 +19,7 @@ fn applied(folder: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Fix
         host_sockets: Vec::new(),
         allowed_annotations: Vec::new(),
         core_scheduling: false,
+        vmm_users: VmmUsers::default(),
         vm: allowed.clone(),
     };
     let fixed = apply(&bundle, &mut config, Some(256 << 20))?;

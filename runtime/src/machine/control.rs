@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::frame::{self, FrameError};
-use stockade_protocol::vmm::{CpuPosition, Disk, Figures, Nic, Request, Response, ThreadTime};
+use stockade_protocol::vmm::{CpuPosition, DeviceFailure, Disk, Figures, Nic, Request, Response, ThreadTime};
 
 use crate::deadline::Deadline;
 use crate::state::CONTROL_SOCKET;
@@ -82,6 +82,14 @@ impl Control {
         }
     }
 
+    /// Which devices have failed, if a VMM that may hang or not run yet tells it.
+    pub fn glance_at_failures(folder: BorrowedFd<'_>) -> Vec<DeviceFailure> {
+        let failures = Self::connect_by(folder, Deadline::within(GLANCE))
+            .ok()
+            .and_then(|mut control| control.failures().ok());
+        failures.unwrap_or_default()
+    }
+
     /// A connection that is there already; no exchange on it may take longer than `within`.
     ///
     /// # Errors
@@ -131,28 +139,6 @@ impl Control {
         match frame::read(&mut deadline.on(&self.stream), LONGEST)?.ok_or(ControlError::Closed)? {
             Response::Error(reason) => Err(ControlError::Refused(reason)),
             response => Ok(response),
-        }
-    }
-
-    /// Makes `/shares/NAME` of the VMM's mount namespace visible to the guest.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn add_share(&mut self, name: &str) -> Result<(), ControlError> {
-        match self.ask(&Request::AddShare { name: name.to_owned() })? {
-            Response::Done => Ok(()),
-            _ => Err(ControlError::Unexpected),
-        }
-    }
-
-    /// Takes it away again, with all that the guest has open there.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn remove_share(&mut self, name: &str) -> Result<(), ControlError> {
-        match self.ask(&Request::RemoveShare { name: name.to_owned() })? {
-            Response::Done => Ok(()),
-            _ => Err(ControlError::Unexpected),
         }
     }
 
@@ -257,7 +243,18 @@ impl Control {
         }
     }
 
-    /// The CPU times of the VMM's threads.
+    /// The last failure of each device that has failed.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn failures(&mut self) -> Result<Vec<DeviceFailure>, ControlError> {
+        match self.ask(&Request::Failures)? {
+            Response::Failures(failures) => Ok(failures),
+            _ => Err(ControlError::Unexpected),
+        }
+    }
+
+    /// The CPU times of the VMM's threads and of its file server.
     ///
     /// # Errors
     /// [`ControlError`].

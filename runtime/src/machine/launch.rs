@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{Config, Stage, Status, fd};
 
+use super::vmm_user::{self, VmmUser};
 use super::{Machine, core_scheduling};
-use crate::config;
+use crate::config::{self, VmmUsers};
 use crate::container_id::ContainerId;
-use crate::state::{AGENT_SOCKET, CONTROL_SOCKET};
+use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
 use crate::sys::signals;
@@ -81,6 +82,7 @@ pub struct Launch {
     kvm: File,
     core_scheduling: bool,
     config: Config,
+    users: VmmUsers,
 }
 
 impl Launch {
@@ -107,7 +109,9 @@ impl Launch {
                 cid: CID,
                 kernel_parameters: installation.kernel_parameters.clone(),
                 most_memory_mib: 0,
+                user: None,
             },
+            users: installation.vmm_users,
         })
     }
 
@@ -132,7 +136,7 @@ impl Launch {
     /// # Errors
     /// [`LaunchError`], or the one of `remember`.
     pub fn start(
-        self,
+        mut self,
         id: &ContainerId,
         folder: BorrowedFd<'_>,
         cgroup_procs: Option<File>,
@@ -143,6 +147,9 @@ impl Launch {
         let (ready, ready_end) = UnixStream::pair().map_err(system("ready socket"))?;
         let agent = descriptors::listen(folder, AGENT_SOCKET).map_err(system(AGENT_SOCKET))?;
         let control = descriptors::listen(folder, CONTROL_SOCKET).map_err(system(CONTROL_SOCKET))?;
+        let files = descriptors::listen(folder, FILES_SOCKET).map_err(system(FILES_SOCKET))?;
+        let user = vmm_user::reserve(self.users)?;
+        self.config.user = user.as_ref().map(|user| user.id);
         let null =
             OpenOptions::new().read(true).write(true).open("/dev/null").map_err(system("/dev/null"))?;
         let c_string = |text: &[u8]| {
@@ -160,6 +167,11 @@ impl Launch {
             control,
             cgroup_procs: match cgroup_procs {
                 Some(procs) => procs.into(),
+                None => null.try_clone().map_err(system("/dev/null"))?.into(),
+            },
+            files,
+            user_lock: match user {
+                Some(VmmUser { lock, .. }) => lock,
                 None => null.try_clone().map_err(system("/dev/null"))?.into(),
             },
             null: null.into(),
@@ -199,7 +211,7 @@ impl Launch {
 
     /// In the child: puts every descriptor in its place and becomes the VMM. Returns only what went wrong.
     fn execute(&self, path: &CString, arguments: &[CString], inherited: &Inherited) -> io::Error {
-        let places: [(BorrowedFd<'_>, RawFd); 12] = [
+        let places: [(BorrowedFd<'_>, RawFd); 14] = [
             (inherited.null.as_fd(), 0),
             (inherited.null.as_fd(), 1),
             (inherited.null.as_fd(), 2),
@@ -212,6 +224,8 @@ impl Launch {
             (inherited.control.as_fd(), fd::CONTROL_LISTENER),
             (inherited.cgroup_procs.as_fd(), fd::CGROUP_PROCS),
             (self.kvm.as_fd(), fd::KVM),
+            (inherited.files.as_fd(), fd::FILES_LISTENER),
+            (inherited.user_lock.as_fd(), fd::USER_LOCK),
         ];
         match become_program(path, arguments, &places) {
             Ok(never) => match never {},
@@ -228,6 +242,8 @@ struct Inherited {
     agent: UnixListener,
     control: UnixListener,
     cgroup_procs: OwnedFd,
+    files: UnixListener,
+    user_lock: OwnedFd,
     null: OwnedFd,
 }
 

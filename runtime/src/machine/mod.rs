@@ -8,11 +8,14 @@
 
 mod control;
 mod core_scheduling;
+mod files;
 mod launch;
 mod shared;
+mod vmm_user;
 mod watch;
 
 pub use control::Control;
+pub use files::Files;
 pub use launch::Launch;
 pub use shared::{Shared, Vm};
 pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait, shown};

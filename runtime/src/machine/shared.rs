@@ -8,6 +8,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signalfd::SignalFd;
 use stockade_protocol::vmm::Stage;
 
+use super::files::{Files, FilesError};
 use super::watch::{self, MachineError, Wait};
 use super::{Control, Machine};
 use crate::deadline::Deadline;
@@ -106,31 +107,11 @@ impl Wait for Shared {
 }
 
 impl Vm {
-    /// The VMM's process.
-    pub fn vmm(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Own(machine) => machine.vmm.pidfd.as_fd(),
-            Self::Shared(shared) => shared.vmm.as_fd(),
-        }
-    }
-
     /// The VM lives while someone holds this; `None` where that is not this container's business.
     pub fn lease(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Own(machine) => Some(machine.lease()),
             Self::Shared(_) => None,
-        }
-    }
-
-    /// Returns when the VMM has reached `stage`.
-    ///
-    /// # Errors
-    /// [`MachineError`].
-    pub fn reach(&mut self, stage: Stage) -> Result<(), MachineError> {
-        match self {
-            Self::Own(machine) => machine.reach(stage),
-            // Its sandbox would not be complete otherwise.
-            Self::Shared(_) => Ok(()),
         }
     }
 
@@ -142,6 +123,17 @@ impl Vm {
         match self {
             Self::Own(machine) => machine.control(),
             Self::Shared(shared) => Control::connect(shared.folder.as_fd()),
+        }
+    }
+
+    /// A connection to the VM's file server.
+    ///
+    /// # Errors
+    /// [`FilesError::Connect`].
+    pub fn files(&self) -> Result<Files, FilesError> {
+        match self {
+            Self::Own(machine) => machine.files(),
+            Self::Shared(shared) => Files::connect(shared.folder.as_fd()),
         }
     }
 

@@ -11,12 +11,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use stockade_protocol::agent::{MAGIC, OLDEST_VERSION, Ready, VERSION};
 use stockade_protocol::frame::{self, FrameBuffer};
-use stockade_protocol::vmm::{CpuPosition, STATUS_LIMIT, Stage, Status};
+use stockade_protocol::vmm::{CpuPosition, DeviceFailure, STATUS_LIMIT, Stage, Status};
 
 use super::Control;
+use super::files::{Files, FilesError};
 use crate::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::process::Child;
+use crate::table::printable;
 
 /// With no new stage and no console output for this long, a boot has failed. A healthy one says nothing for milliseconds, but
 /// on a host whose processors are all busy those take many times as long.
@@ -51,8 +53,8 @@ pub enum MachineError {
     },
     /// Nothing happened for too long.
     #[error(
-        "the VM does not answer: nothing happened for {} seconds while waiting for {what}; {}{}{}",
-        waited.as_secs(), got_as_far(*stage), at(*cpu), shown(console)
+        "the VM does not answer: nothing happened for {} seconds while waiting for {what}; {}{}{}{}",
+        waited.as_secs(), got_as_far(*stage), at(*cpu), failed(failures), shown(console)
     )]
     Silent {
         /// What was waited for.
@@ -63,6 +65,8 @@ pub enum MachineError {
         stage: Option<Stage>,
         /// Where the guest's first CPU is.
         cpu: Option<CpuPosition>,
+        /// Devices that have failed.
+        failures: Vec<DeviceFailure>,
         /// The console's last lines.
         console: String,
     },
@@ -96,6 +100,7 @@ impl MachineError {
             waited,
             stage,
             cpu: folder.and_then(Control::glance_at_cpu),
+            failures: folder.map(Control::glance_at_failures).unwrap_or_default(),
             console: folder.map(Control::glance_at_console).unwrap_or_default(),
         }
     }
@@ -114,6 +119,14 @@ fn at(cpu: Option<CpuPosition>) -> String {
         let on = if interrupts { "on" } else { "off" };
         format!("; its CPU is at {instruction:#x} with interrupts {on}")
     })
+}
+
+/// Which devices do no more work, and why.
+fn failed(failures: &[DeviceFailure]) -> String {
+    let one = |DeviceFailure { device, cause, .. }: &DeviceFailure| {
+        printable(&format!("; its device {device} has failed: {cause}"))
+    };
+    failures.iter().map(one).collect()
 }
 
 /// Before the kernel is in memory, it may be the culprit.
@@ -227,15 +240,6 @@ impl Machine {
         self.interrupts.take()
     }
 
-    /// Returns when the VMM has reached `stage`.
-    ///
-    /// # Errors
-    /// [`MachineError`].
-    pub fn reach(&mut self, stage: Stage) -> Result<(), MachineError> {
-        self.begin();
-        self.wait(None, "the VMM", |machine, _| machine.stage >= Some(stage))
-    }
-
     /// Returns when the agent listens.
     ///
     /// # Errors
@@ -268,6 +272,17 @@ impl Machine {
         match &self.folder {
             Some(folder) => Control::connect(folder.as_fd()),
             None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// A connection to the VM's file server.
+    ///
+    /// # Errors
+    /// [`FilesError::Connect`].
+    pub fn files(&self) -> Result<Files, FilesError> {
+        match &self.folder {
+            Some(folder) => Files::connect(folder.as_fd()),
+            None => Err(FilesError::Connect(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -336,6 +351,10 @@ impl Machine {
             Ok(Status::Reached(stage)) => {
                 self.stage = self.stage.max(Some(stage));
                 tracing::debug!(tsc = crate::tsc::now(), "{}", stage.describe());
+                Ok(())
+            }
+            Ok(Status::DeviceFailed { device, cause }) => {
+                tracing::warn!("the VM's device {device} has failed: {cause}");
                 Ok(())
             }
             Ok(Status::Failed { reason, console, .. } | Status::Ended { reason, console }) => {

@@ -9,6 +9,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
+use stockade_protocol::vmm::DeviceFailure;
+
 use super::Sandbox;
 use crate::stats::CgroupFiles;
 use crate::table::printable;
@@ -72,6 +74,11 @@ impl Families {
         for thread in &sandbox.threads {
             let labels = with(&labels, "thread", printable(&thread.name));
             self.add(VMM_CPU, &labels, thread.cpu_ms as f64 / 1e3);
+        }
+        for DeviceFailure { device, cause, count } in sandbox.failures.iter().take(MOST_DEVICES) {
+            let labels = with(&labels, "device", printable(device));
+            let labels = with(&labels, "cause", printable(cause));
+            self.add(DEVICE_FAILURES, &labels, f64::from(*count));
         }
         for line in sandbox.interfaces.lines() {
             let Some((name, counters)) = line.split_once(':') else { continue };
@@ -171,9 +178,15 @@ const UP: Kind = gauge("sandbox_up", None, "Whether the sandbox's VMM and agent 
 const START_TIME: Kind = gauge("sandbox_start_time", SECONDS, "When the sandbox was created, since 1970");
 const MEMORY: Kind = gauge("sandbox_memory", BYTES, "RAM of the VM, whether in use or not");
 const GUEST_RESIDENT: Kind = gauge("guest_resident", BYTES, "RAM of the VM that the host has backed");
-const VMM_RESIDENT: Kind = gauge("vmm_resident", BYTES, "Resident memory of the VMM besides the VM's RAM");
-const VMM_CPU: Kind =
-    counter("vmm_cpu", SECONDS, "CPU time of the VMM's threads; a vCPU's includes the guest's");
+const VMM_RESIDENT: Kind =
+    gauge("vmm_resident", BYTES, "Resident memory of the VMM and its file server besides the VM's RAM");
+const VMM_CPU: Kind = counter(
+    "vmm_cpu",
+    SECONDS,
+    "CPU time of the VMM's threads and of its file server; a vCPU's includes the guest's",
+);
+const DEVICE_FAILURES: Kind =
+    counter("device_failures", None, "How often a device of the VM has failed, and why the last time");
 const NETWORK_RECEIVED: Kind = counter(
     "network_receive",
     BYTES,

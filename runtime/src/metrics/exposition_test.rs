@@ -11,6 +11,7 @@ fn sandbox(files: Vec<(String, String)>) -> Sandbox {
         figures: Some(Figures { guest_kib: 3, overhead_kib: 1, ..Figures::default() }),
         memory_mib: Some(2),
         threads: vec![ThreadTime { name: "vcpu\"0\n".into(), cpu_ms: 250 }],
+        failures: vec![DeviceFailure { device: "fs".into(), cause: "no\nsense".into(), count: 2 }],
         interfaces: "Inter-|   Receive\n face |bytes\n  eth0: 10 2 0 1 0 0 0 0 20 3 0 4 0 0 0 0\n".into(),
         containers: Some(vec![("web".parse().unwrap(), CgroupFiles::new(files))]),
     }
@@ -44,6 +45,7 @@ fn every_family_is_described_once_and_has_a_sample_of_each_sandbox() {
         "stockade_sandbox_start_time_seconds{sandbox=\"pod\"} 1.5",
         "stockade_sandbox_memory_bytes{sandbox=\"pod\"} 2097152.0",
         "stockade_guest_resident_bytes{sandbox=\"pod\"} 3072.0",
+        "stockade_device_failures_total{sandbox=\"pod\",device=\"fs\",cause=\"no\\\\nsense\"} 2.0",
         "stockade_network_transmit_bytes_total{sandbox=\"pod\",interface=\"eth0\"} 20.0",
         "stockade_network_receive_drops_total{sandbox=\"pod\",interface=\"eth0\"} 1.0",
         "stockade_container_cpu_seconds_total{sandbox=\"pod\",container=\"web\",mode=\"user\"} 2.0",

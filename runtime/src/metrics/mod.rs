@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::poll::{PollFd, PollFlags};
 use stockade_protocol::agent::Purpose;
-use stockade_protocol::vmm::{Figures, ThreadTime};
+use stockade_protocol::vmm::{DeviceFailure, Figures, ThreadTime};
 
 use crate::agent::{ClientError, Connection};
 use crate::container_id::ContainerId;
@@ -68,6 +68,7 @@ pub struct Sandbox {
     figures: Option<Figures>,
     memory_mib: Option<u32>,
     threads: Vec<ThreadTime>,
+    failures: Vec<DeviceFailure>,
     interfaces: String,
     containers: Option<Vec<(ContainerId, CgroupFiles)>>,
 }
@@ -80,17 +81,19 @@ impl Sandbox {
         let mut figures = None;
         let mut memory_mib = None;
         let mut threads = Vec::new();
+        let mut failures = Vec::new();
         if let Ok(mut control) = vmm {
             figures = control.figures().ok();
             memory_mib = control.memory_mib().ok();
             threads = control.threads().unwrap_or_default();
+            failures = control.failures().unwrap_or_default();
         }
         let containers = containers(reach, &mut Until(deadline));
         if let Err(error) = &containers {
             tracing::debug!("sandbox {}: {error}", subject.id);
         }
         let interfaces = reach.interfaces().unwrap_or_default();
-        Self { subject, figures, memory_mib, threads, interfaces, containers: containers.ok() }
+        Self { subject, figures, memory_mib, threads, failures, interfaces, containers: containers.ok() }
     }
 }
 

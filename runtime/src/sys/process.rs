@@ -60,6 +60,8 @@ pub struct ProcessUsage {
     pub cpu: Duration,
     /// Resident memory, in bytes.
     pub memory: u64,
+    /// Of it, what is in no file or shared memory.
+    pub anonymous: u64,
     /// Bytes read from and written to block devices; 0 where the kernel does not count or tell.
     pub io: [u64; 2],
 }
@@ -72,16 +74,33 @@ impl ProcessRef {
             fs::read_to_string("/proc/uptime").ok()?.split_ascii_whitespace().next()?.parse().ok()?;
         let io = read("io").unwrap_or_default();
         let count = |name: &str| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        let pages: u64 = read("statm").ok()?.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        let statm = read("statm").ok()?;
+        let mut pages = statm.split_ascii_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok());
+        let (resident, shared) = (pages.next()?, pages.next()?);
         // The last, so that the others are of the same process.
         let stat = Stat::read(self.pid).filter(|stat| stat.start_time == self.start_time && !stat.ended())?;
         let age = Duration::try_from_secs_f64(uptime).ok()?.saturating_sub(ticks(self.start_time));
         Some(ProcessUsage {
             age,
             cpu: ticks(stat.cpu_time),
-            memory: pages * PAGE,
+            memory: resident * PAGE,
+            anonymous: resident.saturating_sub(shared) * PAGE,
             io: ["read_bytes:", "write_bytes:"].map(|name| count(name).unwrap_or(0)),
         })
+    }
+}
+
+impl ProcessUsage {
+    /// With that of a process which has forked off this one: both have the same files in memory.
+    #[must_use]
+    pub fn with(self, forked: Self) -> Self {
+        Self {
+            age: self.age,
+            cpu: self.cpu.saturating_add(forked.cpu),
+            memory: self.memory.saturating_add(forked.anonymous),
+            anonymous: self.anonymous.saturating_add(forked.anonymous),
+            io: [0, 1].map(|index| self.io[index].saturating_add(forked.io[index])),
+        }
     }
 }
 

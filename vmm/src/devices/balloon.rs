@@ -4,6 +4,8 @@
 //! The balloon is never inflated, for the memory device sets the guest's size. Nor does it matter what a reported page holds
 //! when the guest uses it again, zeroes or bytes of the kernel's file where that is mapped: a guest that cares does not report.
 
+use std::io;
+
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::DescriptorChain;
 use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryMmap};
@@ -13,7 +15,7 @@ use crate::{
     seccomp::Thread,
     virtio::{
         device::{ActivateError, Activation, VirtioDevice},
-        worker::{Handler, Nonsense, Worker},
+        worker::{Failure, Handler, Worker},
     },
 };
 
@@ -71,7 +73,7 @@ impl Handler for Host {
         queue: usize,
         memory: &GuestMemoryMmap,
         chain: DescriptorChain<&GuestMemoryMmap>,
-    ) -> Result<u32, Nonsense> {
+    ) -> Result<u32, Failure> {
         // A driver that inflates without being asked to keeps its pages.
         if queue == REPORTS {
             // The buffers are the pages. The device may write to them, but leaves them as they come.
@@ -84,15 +86,24 @@ impl Handler for Host {
 }
 
 /// The whole pages of a range of RAM go back to the host.
-fn take(memory: &GuestMemoryMmap, start: GuestAddress, length: u64) -> Result<(), Nonsense> {
-    let end = start.checked_add(length).ok_or(Nonsense)?.raw_value() / PAGE_SIZE * PAGE_SIZE;
-    let start = start.raw_value().checked_next_multiple_of(PAGE_SIZE).ok_or(Nonsense)?;
+fn take(memory: &GuestMemoryMmap, start: GuestAddress, length: u64) -> Result<(), Failure> {
+    let outside = Failure::Malformed("a page outside of guest memory");
+    let (Some(end), Some(start)) =
+        (start.checked_add(length), start.raw_value().checked_next_multiple_of(PAGE_SIZE))
+    else {
+        return Err(outside);
+    };
+    let end = end.raw_value() / PAGE_SIZE * PAGE_SIZE;
     let Some(size) = end.checked_sub(start).filter(|size| *size > 0) else { return Ok(()) };
-    let slice = memory.get_slice(GuestAddress(start), size as usize).map_err(|_| Nonsense)?;
+    let slice = memory.get_slice(GuestAddress(start), size as usize).map_err(|_| outside)?;
     // SAFETY: the range is the guest's own memory, which holds no references.
     let taken =
         unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), size as usize, libc::MADV_DONTNEED) };
-    if taken == 0 { Ok(()) } else { Err(Nonsense) }
+    if taken == 0 {
+        Ok(())
+    } else {
+        Err(Failure::Host { what: "madvise", source: io::Error::last_os_error() })
+    }
 }
 
 #[cfg(test)]

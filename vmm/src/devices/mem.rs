@@ -30,7 +30,7 @@ use crate::{
     virtio::{
         device::{ActivateError, Activation, VirtioDevice, read_space},
         interrupt::Interrupt,
-        worker::{Handler, Nonsense, Worker},
+        worker::{Failure, Handler, Worker},
     },
 };
 
@@ -240,16 +240,18 @@ impl Handler for Growth {
         _queue: usize,
         memory: &GuestMemoryMmap,
         chain: DescriptorChain<&GuestMemoryMmap>,
-    ) -> Result<u32, Nonsense> {
+    ) -> Result<u32, Failure> {
         let mut request = [0; REQUEST_SIZE];
         let mut reader = chain.clone().reader(memory)?;
-        io::Read::read_exact(&mut reader, &mut request).map_err(|_| Nonsense)?;
+        io::Read::read_exact(&mut reader, &mut request)
+            .map_err(|_| Failure::Malformed("too short for a request"))?;
         let (kind, state) = self.carry_out(memory, &request);
         let mut response = [0; 10];
         response[..2].copy_from_slice(&kind.to_le_bytes());
         response[8..].copy_from_slice(&state.to_le_bytes());
         let mut writer = chain.writer(memory)?;
-        io::Write::write_all(&mut writer, &response).map_err(|_| Nonsense)?;
+        io::Write::write_all(&mut writer, &response)
+            .map_err(|_| Failure::Malformed("no room for the response"))?;
         Ok(response.len() as u32)
     }
 }

@@ -17,8 +17,8 @@ use crate::virtio::device::VirtioDevice;
 
 /// What the devices are made of.
 pub struct Parts {
-    /// The file systems that the guest sees.
-    pub shares: fs::shares::Shares,
+    /// The way to the file server.
+    pub files: fs::channel::DeviceEnd,
     /// What the guest's memory grows by once it has booted.
     pub growth: Option<mem::Growth>,
     /// The guest's context ID.
@@ -36,10 +36,10 @@ pub struct Parts {
 /// # Errors
 /// A device cannot be made.
 pub fn all(parts: Parts) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
-    let Parts { shares, growth, cid, agent_listener, ready, on_ready } = parts;
+    let Parts { files, growth, cid, agent_listener, ready, on_ready } = parts;
     let mut devices: Vec<Box<dyn VirtioDevice>> = vec![
         Box::new(rng::Rng::default()),
-        Box::new(fs::Fs::new(shares)),
+        Box::new(fs::Fs::new(files)),
         Box::new(vsock::Vsock::new(cid.into(), agent_listener, ready, on_ready)?),
         Box::new(balloon::Balloon::default()),
     ];

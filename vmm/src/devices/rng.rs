@@ -10,7 +10,7 @@ use crate::{
     seccomp::Thread,
     virtio::{
         device::{ActivateError, Activation, VirtioDevice},
-        worker::{Handler, Nonsense, Worker},
+        worker::{Failure, Handler, Worker},
     },
 };
 
@@ -63,15 +63,17 @@ impl Handler for Source {
         _queue: usize,
         memory: &GuestMemoryMmap,
         chain: DescriptorChain<&GuestMemoryMmap>,
-    ) -> Result<u32, Nonsense> {
+    ) -> Result<u32, Failure> {
         let mut writer = chain.writer(memory)?;
         let length = writer.available_bytes().min(MOST);
         if length == 0 {
-            return Err(Nonsense);
+            return Err(Failure::Malformed("no room for a random byte"));
         }
         let mut bytes = [0; MOST];
-        fill(&mut bytes[..length]).map_err(|_| Nonsense)?;
-        writer.write_all(&bytes[..length]).map_err(|_| Nonsense)?;
+        fill(&mut bytes[..length]).map_err(|source| Failure::Host { what: "getrandom", source })?;
+        writer
+            .write_all(&bytes[..length])
+            .map_err(|_| Failure::Malformed("buffers outside of guest memory"))?;
         Ok(length as u32)
     }
 }

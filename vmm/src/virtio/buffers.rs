@@ -9,9 +9,9 @@ pub const MAX_DESCRIPTORS: usize = 128;
 /// A descriptor chain that no driver makes.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
-    /// Longer than [`MAX_DESCRIPTORS`].
-    #[error("a chain of more than {MAX_DESCRIPTORS} descriptors")]
-    TooManyDescriptors,
+    /// Longer than the device takes.
+    #[error("a chain of more than {0} descriptors")]
+    TooManyDescriptors(usize),
     /// Device-writable where it must be readable, or the other way round.
     #[error("a buffer that is {0}")]
     WrongAccess(&'static str),
@@ -55,7 +55,7 @@ pub fn collect<'m>(
     let mut total = 0;
     for (index, descriptor) in chain.enumerate() {
         if index == MAX_DESCRIPTORS {
-            return Err(ChainError::TooManyDescriptors);
+            return Err(ChainError::TooManyDescriptors(MAX_DESCRIPTORS));
         }
         if let Some(slice) = buffer(memory, &descriptor, access)? {
             // DescriptorChain ends before 2^32 bytes.
@@ -66,21 +66,22 @@ pub fn collect<'m>(
     Ok(total)
 }
 
-/// Appends the buffers of `chain` that the device reads to `readable`, and those that it writes, which come after them, to
-/// `writable`.
+/// Appends the buffers of `chain`, of which there are `most` at most, that the device reads to `readable`, and those that it
+/// writes, which come after them, to `writable`.
 ///
 /// # Errors
 /// [`ChainError`], other than `TooShort`.
 pub fn collect_request<'m>(
     memory: &'m GuestMemoryMmap,
     chain: DescriptorChain<&'m GuestMemoryMmap>,
+    most: usize,
     readable: &mut Vec<VolatileSlice<'m>>,
     writable: &mut Vec<VolatileSlice<'m>>,
 ) -> Result<(), ChainError> {
     let mut access = Access::Readable;
     for (index, descriptor) in chain.enumerate() {
-        if index == MAX_DESCRIPTORS {
-            return Err(ChainError::TooManyDescriptors);
+        if index == most {
+            return Err(ChainError::TooManyDescriptors(most));
         }
         if descriptor.is_write_only() {
             access = Access::Writable;
@@ -165,6 +166,27 @@ pub fn copy_in(slices: &[VolatileSlice<'_>], mut bytes: &[u8]) {
         slice.copy_from(now);
         bytes = later;
     }
+}
+
+/// Copies from the start of `from` to the start of `to` as much as there is and fits, and returns how many bytes that were.
+pub fn copy_between(from: &[VolatileSlice<'_>], to: &[VolatileSlice<'_>]) -> usize {
+    let mut total = 0;
+    let (mut from, mut to) = (from.iter().copied(), to.iter().copied());
+    let (mut source, mut target) = (from.next(), to.next());
+    while let (Some(reads), Some(writes)) = (source, target) {
+        let count = reads.len().min(writes.len());
+        reads.copy_to_volatile_slice(writes);
+        total += count;
+        // An empty rest is followed by the next slice.
+        source = if reads.len() == count { from.next() } else { reads.offset(count).ok() };
+        target = if writes.len() == count { to.next() } else { writes.offset(count).ok() };
+    }
+    total
+}
+
+/// Bytes of all of them.
+pub fn total(slices: &[VolatileSlice<'_>]) -> usize {
+    slices.iter().map(VolatileSlice::len).sum()
 }
 
 /// The slice as system calls take it; whoever makes one with it keeps guest memory mapped meanwhile.

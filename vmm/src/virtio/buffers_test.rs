@@ -59,7 +59,7 @@ fn a_loop_of_descriptors_is_refused() {
         fixture.publish(0);
     })
     .unwrap_err();
-    assert!(matches!(error, ChainError::TooManyDescriptors), "{error}");
+    assert!(matches!(error, ChainError::TooManyDescriptors(_)), "{error}");
 }
 
 #[test]

@@ -14,6 +14,10 @@
 
 use std::sync::Arc;
 
+use virtio_bindings::virtio_ids::{
+    VIRTIO_ID_BALLOON, VIRTIO_ID_BLOCK, VIRTIO_ID_FS, VIRTIO_ID_MEM, VIRTIO_ID_NET, VIRTIO_ID_RNG,
+    VIRTIO_ID_VSOCK,
+};
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
@@ -45,6 +49,20 @@ pub trait VirtioDevice: Send {
 
     /// Stops work and joins the device's threads. May be called in any state.
     fn reset(&mut self);
+}
+
+/// The name of a kind of device, for who is told that one has failed.
+pub fn name(device_type: u32) -> &'static str {
+    match device_type {
+        VIRTIO_ID_NET => "net",
+        VIRTIO_ID_BLOCK => "blk",
+        VIRTIO_ID_RNG => "rng",
+        VIRTIO_ID_BALLOON => "balloon",
+        VIRTIO_ID_VSOCK => "vsock",
+        VIRTIO_ID_MEM => "mem",
+        VIRTIO_ID_FS => "fs",
+        _ => "unknown",
+    }
 }
 
 /// Answers a read of configuration space that holds `space`: bytes beyond its end are left as they are.

@@ -7,6 +7,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{
     device::{Activation, VirtioDevice},
+    failures::Failures,
     interrupt::Interrupt,
     queue_fixture::{Buffer, QueueFixture},
 };
@@ -35,10 +36,19 @@ pub struct DeviceFixture {
 impl DeviceFixture {
     /// Activates `device`.
     pub fn activate(device: &mut dyn VirtioDevice) -> Self {
+        Self::activate_with(device, |interrupt| interrupt)
+    }
+
+    /// The same, where it is kept why the device fails.
+    pub fn activate_reporting(device: &mut dyn VirtioDevice, failures: &Failures) -> Self {
+        Self::activate_with(device, |interrupt| interrupt.reporting("device", failures.clone()))
+    }
+
+    fn activate_with(device: &mut dyn VirtioDevice, with: impl FnOnce(Interrupt) -> Interrupt) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         // Reading it waits for an interrupt.
         let irq = EventFd::new(0).unwrap();
-        let interrupt = Arc::new(Interrupt::new(irq.try_clone().unwrap()));
+        let interrupt = Arc::new(with(Interrupt::new(irq.try_clone().unwrap())));
         let bases = (0..).map(|index| QUEUES + index * QueueFixture::FOOTPRINT);
         let sizes = device.queue_max_sizes().to_vec();
         let queues: Vec<_> =
@@ -58,7 +68,17 @@ impl DeviceFixture {
 
     /// Tells the device of what was made available on a queue and waits for its interrupt.
     pub fn notify(&self, queue: usize) {
+        self.kick(queue);
+        self.wait();
+    }
+
+    /// Tells the device of what was made available on a queue.
+    pub fn kick(&self, queue: usize) {
         self.events[queue].write(1).unwrap();
+    }
+
+    /// Waits for the device's interrupt.
+    pub fn wait(&self) {
         self.irq.read().unwrap();
     }
 

@@ -1,8 +1,13 @@
 //! How a device speaks to its driver: the interrupt status of virtio-mmio and its irqfd.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    fmt::Display,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use vmm_sys_util::eventfd::EventFd;
+
+use super::failures::Failures;
 
 /// Bit 0 of InterruptStatus: a used buffer (virtio 1.3 §4.2.2).
 const USED_BUFFER: u32 = 1;
@@ -17,12 +22,26 @@ pub struct Interrupt {
     failed: AtomicU32,
     generation: AtomicU32,
     irq: EventFd,
+    /// The device's name, and who is told when it fails.
+    reports: Option<(&'static str, Failures)>,
 }
 
 impl Interrupt {
     /// An interrupt that injects through `irq`, an irqfd.
     pub fn new(irq: EventFd) -> Self {
-        Self { status: AtomicU32::new(0), failed: AtomicU32::new(0), generation: AtomicU32::new(0), irq }
+        Self {
+            status: AtomicU32::new(0),
+            failed: AtomicU32::new(0),
+            generation: AtomicU32::new(0),
+            irq,
+            reports: None,
+        }
+    }
+
+    /// The same, of the device of this name, whose failures are kept.
+    #[must_use]
+    pub fn reporting(self, device: &'static str, failures: Failures) -> Self {
+        Self { reports: Some((device, failures)), ..self }
     }
 
     /// What is signalled to inject it.
@@ -48,8 +67,12 @@ impl Interrupt {
 
     /// Marks the device as failed because its driver (or its own resources) broke the rules; it does no more work
     /// until it is reset.
-    pub fn fail(&self) {
-        self.failed.store(1, Ordering::Release);
+    pub fn fail(&self, cause: &dyn Display) {
+        if self.failed.swap(1, Ordering::AcqRel) == 0
+            && let Some((device, failures)) = &self.reports
+        {
+            failures.add(device, cause);
+        }
         self.raise(CONFIGURATION);
     }
 

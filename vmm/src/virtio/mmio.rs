@@ -13,7 +13,8 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{
-    device::{Activation, VirtioDevice},
+    device::{self, Activation, VirtioDevice},
+    failures::Failures,
     interrupt::Interrupt,
 };
 
@@ -103,7 +104,8 @@ pub struct MmioTransport {
 }
 
 impl MmioTransport {
-    /// A freshly reset device that interrupts through `irq`; `on_driver_ok` is called whenever it starts to work.
+    /// A freshly reset device that interrupts through `irq`; `on_driver_ok` is called whenever it starts to work, and
+    /// `failures` keeps why it fails.
     ///
     /// # Errors
     /// No descriptors are left for the queues' events.
@@ -112,18 +114,13 @@ impl MmioTransport {
         memory: GuestMemoryMmap,
         irq: EventFd,
         on_driver_ok: Box<dyn Fn() + Send>,
+        failures: &Failures,
     ) -> io::Result<Self> {
         let queue_events =
             device.queue_max_sizes().iter().map(|_| EventFd::new(EFD_NONBLOCK)).collect::<Result<_, _>>()?;
         let registers = Registers::reset(device.as_ref());
-        Ok(Self {
-            device,
-            memory,
-            interrupt: Arc::new(Interrupt::new(irq)),
-            queue_events,
-            on_driver_ok,
-            registers,
-        })
+        let interrupt = Interrupt::new(irq).reporting(device::name(device.device_type()), failures.clone());
+        Ok(Self { device, memory, interrupt: Arc::new(interrupt), queue_events, on_driver_ok, registers })
     }
 
     /// Signalled by writes of a queue's index to [`register::QUEUE_NOTIFY`]: to be registered as ioeventfds.
@@ -248,7 +245,7 @@ impl MmioTransport {
         let added = value & !self.registers.status;
         if value & self.registers.status != self.registers.status {
             // The driver may only add bits (§2.1.1).
-            self.interrupt.fail();
+            self.interrupt.fail(&"the guest's driver took back a bit of its status");
             return;
         }
         self.registers.status |= added & (status::ACKNOWLEDGE | status::DRIVER | status::FAILED);
@@ -267,43 +264,57 @@ impl MmioTransport {
     }
 
     fn start(&mut self) {
-        let activated = self.registers.status & status::FEATURES_OK != 0
-            && self.activation().is_some_and(|activation| self.device.activate(activation).is_ok());
-        if activated {
-            (self.on_driver_ok)();
+        let started = if self.registers.status & status::FEATURES_OK == 0 {
+            Err("the guest's driver began without agreeing on features".to_owned())
         } else {
-            self.interrupt.fail();
+            self.activation()
+                .and_then(|activation| self.device.activate(activation).map_err(|error| error.reason))
+        };
+        match started {
+            Ok(()) => (self.on_driver_ok)(),
+            Err(reason) => self.interrupt.fail(&reason),
         }
     }
 
-    /// The queues as the device gets them; `None` if one of them is not valid.
-    fn activation(&self) -> Option<Activation> {
+    /// The queues as the device gets them.
+    ///
+    /// # Errors
+    /// What is wrong with one of them, or with the host.
+    fn activation(&self) -> Result<Activation, String> {
         let mut queues = Vec::with_capacity(self.registers.queues.len());
-        for (registers, max_size) in self.registers.queues.iter().zip(self.device.queue_max_sizes()) {
-            let mut queue = Queue::new(*max_size).ok()?;
-            if registers.ready {
-                if !(1..=*max_size).contains(&registers.size) {
-                    return None;
-                }
-                queue.set_size(registers.size);
-                queue.try_set_desc_table_address(GuestAddress(registers.descriptors)).ok()?;
-                queue.try_set_avail_ring_address(GuestAddress(registers.driver)).ok()?;
-                queue.try_set_used_ring_address(GuestAddress(registers.device)).ok()?;
-                queue.set_event_idx(self.registers.driver_features & EVENT_IDX != 0);
-                queue.set_ready(true);
-                if !queue.is_valid(&self.memory) || queue.size() != registers.size {
-                    return None;
-                }
-            }
-            queues.push(queue);
+        let sizes = self.device.queue_max_sizes();
+        for (index, (registers, max_size)) in self.registers.queues.iter().zip(sizes).enumerate() {
+            let queue = self.queue(*registers, *max_size);
+            queues.push(queue.ok_or_else(|| format!("the guest's driver has set up queue {index} wrongly"))?);
         }
-        Some(Activation {
+        let queue_events = self.queue_events.iter().map(EventFd::try_clone).collect::<Result<_, _>>();
+        Ok(Activation {
             memory: self.memory.clone(),
             features: self.registers.driver_features,
             queues,
-            queue_events: self.queue_events.iter().map(EventFd::try_clone).collect::<Result<_, _>>().ok()?,
+            queue_events: queue_events.map_err(|error| format!("its events: {error}"))?,
             interrupt: Arc::clone(&self.interrupt),
         })
+    }
+
+    /// `None` if it is not valid.
+    fn queue(&self, registers: QueueRegisters, max_size: u16) -> Option<Queue> {
+        let mut queue = Queue::new(max_size).ok()?;
+        if registers.ready {
+            if !(1..=max_size).contains(&registers.size) {
+                return None;
+            }
+            queue.set_size(registers.size);
+            queue.try_set_desc_table_address(GuestAddress(registers.descriptors)).ok()?;
+            queue.try_set_avail_ring_address(GuestAddress(registers.driver)).ok()?;
+            queue.try_set_used_ring_address(GuestAddress(registers.device)).ok()?;
+            queue.set_event_idx(self.registers.driver_features & EVENT_IDX != 0);
+            queue.set_ready(true);
+            if !queue.is_valid(&self.memory) || queue.size() != registers.size {
+                return None;
+            }
+        }
+        Some(queue)
     }
 
     fn reset(&mut self) {

@@ -8,7 +8,10 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{EVENT_IDX, MmioTransport, VERSION_1, register as r, status as s};
-use crate::virtio::device::{ActivateError, Activation, VirtioDevice};
+use crate::virtio::{
+    device::{ActivateError, Activation, VirtioDevice},
+    failures::Failures,
+};
 
 const FEATURE: u64 = 1 << 3;
 
@@ -54,6 +57,7 @@ impl VirtioDevice for Device {
 struct Guest {
     transport: MmioTransport,
     log: Arc<Log>,
+    failures: Failures,
 }
 
 impl Guest {
@@ -61,9 +65,11 @@ impl Guest {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         let log = Arc::new(Log::default());
         let irq = EventFd::new(0).unwrap();
+        let failures = Failures::new().unwrap();
         let transport =
-            MmioTransport::new(Box::new(Device(Arc::clone(&log))), memory, irq, Box::new(|| ())).unwrap();
-        Self { transport, log }
+            MmioTransport::new(Box::new(Device(Arc::clone(&log))), memory, irq, Box::new(|| ()), &failures)
+                .unwrap();
+        Self { transport, log, failures }
     }
 
     fn read(&self, offset: u64) -> u32 {
@@ -109,6 +115,11 @@ impl Guest {
         self.log.activations.load(Ordering::Relaxed)
     }
 
+    /// Why the device has failed.
+    fn cause(&self) -> String {
+        self.failures.all()[0].cause.clone()
+    }
+
     fn needs_reset(&self) -> bool {
         self.read(r::STATUS) & s::DEVICE_NEEDS_RESET != 0
     }
@@ -151,6 +162,7 @@ fn features_that_were_not_offered_are_not_accepted() {
         assert_eq!(guest.read(r::STATUS) & s::FEATURES_OK, 0);
         guest.start();
         assert!(guest.needs_reset());
+        assert!(guest.cause().contains("features"), "{}", guest.cause());
         assert_eq!(guest.activations(), 0);
     }
 }
@@ -183,6 +195,7 @@ fn a_queue_that_is_nonsense_fails_the_device() {
         guest.set_up_queue(0, size, base);
         guest.start();
         assert!(guest.needs_reset(), "{size} at {base:#x}");
+        assert!(guest.cause().contains("queue 0"), "{}", guest.cause());
         assert_eq!(guest.activations(), 0);
         guest.write(r::STATUS, 0);
         assert!(!guest.needs_reset());
@@ -195,6 +208,7 @@ fn taking_back_a_status_bit_fails_the_device() {
     guest.negotiate(VERSION_1);
     guest.write(r::STATUS, s::ACKNOWLEDGE);
     assert!(guest.needs_reset());
+    assert!(guest.cause().contains("took back"), "{}", guest.cause());
 }
 
 #[test]

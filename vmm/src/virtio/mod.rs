@@ -3,6 +3,7 @@
 
 pub mod buffers;
 pub mod device;
+pub mod failures;
 pub mod interrupt;
 pub mod mmio;
 pub mod slots;

@@ -37,18 +37,18 @@ pub struct QueueFixture {
 }
 
 impl QueueFixture {
-    /// Bytes of guest memory that a queue of 256 takes at its base.
-    pub const FOOTPRINT: u64 = 0x3000;
+    /// Bytes of guest memory that a queue of 1024 takes at its base.
+    pub const FOOTPRINT: u64 = 0x8000;
 
-    /// An empty queue of `size` (at most 256) at the page-aligned address `base`.
+    /// An empty queue of `size` (at most 1024) at the page-aligned address `base`.
     pub fn new(memory: &GuestMemoryMmap, base: u64, size: u16) -> Self {
-        assert!(size <= 256);
+        assert!(size <= 1024);
         Self {
             memory: memory.clone(),
             size,
             descriptors: base,
-            avail: base + 0x1000,
-            used: base + 0x2000,
+            avail: base + 0x4000,
+            used: base + 0x5000,
             free: (0..size).rev().collect(),
             chains: HashMap::new(),
             next_avail: 0,

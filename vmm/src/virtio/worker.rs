@@ -20,20 +20,32 @@ use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{
+    buffers::ChainError,
     device::{ActivateError, Activation},
     interrupt::Interrupt,
 };
 use crate::seccomp;
 
-/// The driver broke the rules: the device fails.
+/// The device fails: its driver has broken the rules, or the host has let it down.
 #[derive(Debug, thiserror::Error)]
-#[error("the driver broke the rules of its queue")]
-pub struct Nonsense;
-
-impl From<virtio_queue::Error> for Nonsense {
-    fn from(_: virtio_queue::Error) -> Self {
-        Self
-    }
+pub enum Failure {
+    /// The rings.
+    #[error("the guest's driver broke the rules of its rings: {0}")]
+    Rings(#[from] virtio_queue::Error),
+    /// A chain.
+    #[error("the guest's driver made {0}")]
+    Chain(#[from] ChainError),
+    /// What is in it.
+    #[error("malformed request: {0}")]
+    Malformed(&'static str),
+    /// The host.
+    #[error("{what}: {source}")]
+    Host {
+        /// The system call.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
 }
 
 /// What a device does with one chain.
@@ -47,7 +59,7 @@ pub trait Handler: Send + 'static {
         queue: usize,
         memory: &GuestMemoryMmap,
         chain: DescriptorChain<&GuestMemoryMmap>,
-    ) -> Result<u32, Nonsense>;
+    ) -> Result<u32, Failure>;
 }
 
 /// A device's running thread.
@@ -91,7 +103,7 @@ impl Worker {
         let work = Work { epoll, memory, queues, queue_events, interrupt, handler };
         let run = move || match seccomp::restrict(filter) {
             Ok(()) => work.run(),
-            Err(_) => work.interrupt.fail(),
+            Err(error) => work.interrupt.fail(&error),
         };
         let thread = thread::Builder::new().name(name.into()).stack_size(stack).spawn(run)?;
         Ok(Self { thread, stop })
@@ -122,22 +134,24 @@ impl<H: Handler> Work<H> {
             let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => continue,
-                Err(_) => return self.interrupt.fail(),
+                Err(errno) => return self.interrupt.fail(&format_args!("epoll: {errno}")),
             };
             for event in &events[..ready] {
                 let index = event.data() as usize;
                 let Some(queue_event) = self.queue_events.get(index) else { return };
                 // Only this thread reads it; where it has nothing, the queue has nothing.
                 let _ = queue_event.read();
-                if !self.interrupt.has_failed() && self.work(index).is_err() {
-                    self.interrupt.fail();
+                if !self.interrupt.has_failed()
+                    && let Err(failure) = self.work(index)
+                {
+                    self.interrupt.fail(&failure);
                 }
             }
         }
     }
 
     /// Works on at most one ring's worth of chains, then lets the other queues and a stop have their turn.
-    fn work(&mut self, index: usize) -> Result<(), Nonsense> {
+    fn work(&mut self, index: usize) -> Result<(), Failure> {
         let memory = &self.memory;
         let Some(queue) = self.queues.get_mut(index).filter(|queue| queue.ready()) else { return Ok(()) };
         let mut left = queue.size();

@@ -15,8 +15,8 @@ use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
 use super::{MOST_RANGE_SECTORS, SECTOR, SERIAL_SIZE, State, backing::Backing};
 use crate::virtio::{
-    buffers,
-    worker::{Handler, Nonsense},
+    buffers::{self, MAX_DESCRIPTORS},
+    worker::{self, Handler},
 };
 
 /// Bytes of a header: type, 4 unused, sector.
@@ -140,17 +140,18 @@ impl Handler for Requests {
         _queue: usize,
         memory: &GuestMemoryMmap,
         chain: DescriptorChain<&GuestMemoryMmap>,
-    ) -> Result<u32, Nonsense> {
+    ) -> Result<u32, worker::Failure> {
+        let malformed = worker::Failure::Malformed;
         let (mut readable, mut writable) = (Vec::new(), Vec::new());
-        buffers::collect_request(memory, chain, &mut readable, &mut writable).map_err(|_| Nonsense)?;
+        buffers::collect_request(memory, chain, MAX_DESCRIPTORS, &mut readable, &mut writable)?;
         let mut header = [0; HEADER_SIZE];
         if buffers::copy_out(&readable, &mut header) < HEADER_SIZE {
-            return Err(Nonsense);
+            return Err(malformed("too short for a header"));
         }
         let from_guest = buffers::skip(&mut readable, HEADER_SIZE);
         // The last byte of the last slice: there are no empty ones.
-        let last = writable.last().ok_or(Nonsense)?;
-        let status = last.offset(last.len() - 1).map_err(|_| Nonsense)?;
+        let last = writable.last().ok_or(malformed("no room for the status"))?;
+        let status = last.offset(last.len() - 1).map_err(|_| malformed("no room for the status"))?;
         let length = total(&writable) - 1;
         buffers::truncate(&mut writable, length as usize);
         let outcome = self.carry_out(&header, from_guest, &mut writable);

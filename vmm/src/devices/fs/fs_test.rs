@@ -1,12 +1,50 @@
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::Arc,
+};
+
 use proptest::prelude::*;
 
-use super::{Fs, SHARE_TAG, shares::Shares};
-use crate::virtio::{device::VirtioDevice, device_fixture::DeviceFixture};
+use super::{FORGET_QUEUE, Fs, SHARE_TAG, channel, turns::IN_FLIGHT};
+use crate::{
+    file_server::Workers,
+    files::{FileServer, Limits},
+    virtio::{
+        device::VirtioDevice,
+        device_fixture::{BUFFERS, DeviceFixture},
+        failures::Failures,
+        queue_fixture::Buffer,
+    },
+};
+use vm_memory::{Bytes, GuestAddress};
 
 const REQUESTS: usize = 1;
 const FUSE_LOOKUP: u32 = 1;
+const FUSE_FORGET: u32 = 2;
+const FUSE_OPEN: u32 = 14;
+const FUSE_READ: u32 = 15;
 const FUSE_INIT: u32 = 26;
 const ROOT: u64 = 1;
+
+/// A device before a file server on threads of this process.
+struct Served {
+    fs: Fs,
+    server: Arc<FileServer>,
+}
+
+fn served() -> Served {
+    let (device, server_end) = channel::new().unwrap();
+    let proc_fds = path("/proc/self/fd");
+    let server = Arc::new(FileServer::new(proc_fds.into(), Limits::default()));
+    Workers::start(Arc::clone(&server), server_end, || Ok(()), |_| ()).unwrap();
+    Served { fs: Fs::new(device), server }
+}
+
+fn path(path: impl AsRef<Path>) -> File {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).unwrap()
+}
 
 /// A FUSE request: its header (40 bytes) and what follows.
 fn request(opcode: u32, node: u64, body: &[u8]) -> Vec<u8> {
@@ -21,7 +59,8 @@ fn request(opcode: u32, node: u64, body: &[u8]) -> Vec<u8> {
 }
 
 fn init() -> Vec<u8> {
-    let body: Vec<u8> = [7u32, 38, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let mut body: Vec<u8> = [7u32, 38, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    body.resize(64, 0);
     request(FUSE_INIT, 0, &body)
 }
 
@@ -31,9 +70,21 @@ fn error(reply: &[u8]) -> i32 {
     i32::from_le_bytes(reply[4..8].try_into().unwrap())
 }
 
+fn word(reply: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(reply[offset..offset + 8].try_into().unwrap())
+}
+
+/// Looks a name up; the node's number begins the reply's body.
+fn lookup(driver: &mut DeviceFixture, parent: u64, name: &str) -> u64 {
+    let reply =
+        driver.ask(REQUESTS, &request(FUSE_LOOKUP, parent, format!("{name}\0").as_bytes()), 256).unwrap();
+    assert_eq!(error(&reply), 0, "{name}");
+    word(&reply, 16)
+}
+
 #[test]
 fn configuration_has_the_tag_and_one_request_queue() {
-    let fs = Fs::new(Shares::new());
+    let fs = served().fs;
     let mut config = [0xff; 44];
     fs.read_config(0, &mut config[..40]);
     assert_eq!(config[..SHARE_TAG.len()], *SHARE_TAG.as_bytes());
@@ -44,68 +95,176 @@ fn configuration_has_the_tag_and_one_request_queue() {
 }
 
 #[test]
-fn the_guest_finds_an_empty_tree() {
-    let mut fs = Fs::new(Shares::new());
+fn the_guest_finds_what_it_is_given() {
+    let Served { mut fs, server } = served();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "content").unwrap();
+    server.add_share("c").unwrap();
+    server.add_trees("c", vec![("rootfs".into(), path(folder.path()).into())]).unwrap();
     let mut driver = DeviceFixture::activate(&mut fs);
     assert_eq!(error(&driver.ask(REQUESTS, &init(), 256).unwrap()), 0);
-    let lookup = request(FUSE_LOOKUP, ROOT, b"nothing\0");
-    assert_eq!(error(&driver.ask(REQUESTS, &lookup, 256).unwrap()), -libc::ENOENT);
+    let missing = request(FUSE_LOOKUP, ROOT, b"nothing\0");
+    assert_eq!(error(&driver.ask(REQUESTS, &missing, 256).unwrap()), -libc::ENOENT);
+    let share = lookup(&mut driver, ROOT, "c");
+    let tree = lookup(&mut driver, share, "rootfs");
+    let file = lookup(&mut driver, tree, "file");
+    let opened = driver.ask(REQUESTS, &request(FUSE_OPEN, file, &[0; 8]), 256).unwrap();
+    assert_eq!(error(&opened), 0);
+    let mut read = Vec::new();
+    read.extend(word(&opened, 16).to_le_bytes());
+    read.extend([0; 8]); // offset
+    read.extend(4096u32.to_le_bytes());
+    read.extend([0; 20]);
+    let reply = driver.ask(REQUESTS, &request(FUSE_READ, file, &read), 16 + 4096).unwrap();
+    assert_eq!(&reply[16..], b"content");
     fs.reset();
 }
 
 #[test]
 fn a_guest_can_begin_anew_after_a_reset() {
-    let mut fs = Fs::new(Shares::new());
-    for _ in 0..2 {
+    let mut fs = served().fs;
+    for _ in 0..3 {
         let mut driver = DeviceFixture::activate(&mut fs);
         assert_eq!(error(&driver.ask(REQUESTS, &init(), 256).unwrap()), 0);
         fs.reset();
     }
 }
 
-#[test]
-fn a_request_without_a_whole_header_fails_the_device() {
-    let mut fs = Fs::new(Shares::new());
-    assert_eq!(DeviceFixture::activate(&mut fs).ask(REQUESTS, b"short", 256), None);
-    fs.reset();
+/// The device of a file server that never answers, and the number of requests that it has.
+struct Mute {
+    fs: Fs,
+    server: channel::ServerEnd,
 }
 
-/// What an unprivileged process of a container could do: its OPEN or READ has a flag that the host refuses for this file.
+fn mute() -> Mute {
+    let (device, server) = channel::new().unwrap();
+    Mute { fs: Fs::new(device), server }
+}
+
+fn offer(driver: &mut DeviceFixture, node: u64, place: u64) {
+    let request = request(FUSE_LOOKUP, node, b"x\0");
+    let at = BUFFERS + place * 512;
+    driver.memory.write_slice(&request, GuestAddress(at)).unwrap();
+    driver.queues[REQUESTS]
+        .offer(&[
+            Buffer { address: at, length: request.len() as u32, writable: false },
+            Buffer { address: at + 256, length: 256, writable: true },
+        ])
+        .unwrap();
+}
+
+/// The slots and nodes of the next requests that the server gets.
+fn take(server: &channel::ServerEnd, count: usize) -> Vec<(usize, u64)> {
+    (0..count)
+        .map(|_| match server.next().unwrap() {
+            channel::Wanted::Request { slot, .. } => (slot, server.slot(slot).read_obj::<u64>(16).unwrap()),
+            channel::Wanted::Reset => panic!("a reset"),
+        })
+        .collect()
+}
+
 #[test]
-fn a_handle_keeps_its_descriptor_whatever_flags_a_guest_sends() {
-    const FUSE_OPEN: u32 = 14;
-    const FUSE_READ: u32 = 15;
-    let name = format!("flags-{}", std::process::id());
-    let root = std::path::Path::new(crate::isolation::SHARES).join(&name);
-    std::fs::create_dir_all(&root).unwrap();
-    std::fs::write(root.join("file"), b"hello").unwrap();
-    let shares = Shares::new();
-    shares.add(&name).unwrap();
-    let mut fs = Fs::new(shares);
+fn a_share_that_hangs_holds_up_no_other() {
+    let Mute { mut fs, server } = mute();
     let mut driver = DeviceFixture::activate(&mut fs);
-    driver.ask(REQUESTS, &init(), 256).unwrap();
-    let word = |reply: &[u8]| u64::from_le_bytes(reply[16..24].try_into().unwrap());
-    let share = word(
-        &driver.ask(REQUESTS, &request(FUSE_LOOKUP, ROOT, format!("{name}\0").as_bytes()), 256).unwrap(),
-    );
-    let file = word(&driver.ask(REQUESTS, &request(FUSE_LOOKUP, share, b"file\0"), 256).unwrap());
-    let open: Vec<u8> = [libc::O_PATH as u32, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
-    let handle = word(&driver.ask(REQUESTS, &request(FUSE_OPEN, file, &open), 256).unwrap());
-    for flags in [0, libc::O_DIRECT, libc::O_PATH, -1] {
-        let mut body = handle.to_le_bytes().to_vec();
-        body.extend(0u64.to_le_bytes());
-        body.extend([64u32, 0, 0, 0, flags as u32, 0].iter().flat_map(|word| word.to_le_bytes()));
-        let reply = driver.ask(REQUESTS, &request(FUSE_READ, file, &body), 256).unwrap();
-        assert_eq!((error(&reply), &reply[16..]), (0, &b"hello"[..]), "with flags {flags:#x}");
+    let (hanging, other) = (5u64 << 40 | 9, 6u64 << 40 | 9);
+    for place in 0..20 {
+        offer(&mut driver, hanging, place);
     }
+    driver.kick(REQUESTS);
+    let hung = take(&server, IN_FLIGHT);
+    assert!(hung.iter().all(|(_, node)| *node == hanging));
+    for place in 20..30 {
+        offer(&mut driver, other, place);
+        driver.kick(REQUESTS);
+        let [(slot, node)] = take(&server, 1)[..] else { panic!() };
+        assert_eq!(node, other);
+        server.reply(slot, 16).unwrap();
+        driver.wait();
+        assert_eq!(driver.queues[REQUESTS].used().unwrap().1, 16);
+    }
+    // One that comes back makes room for one that waits.
+    server.reply(hung[2].0, 16).unwrap();
+    assert_eq!(take(&server, 1)[0].1, hanging);
     fs.reset();
-    std::fs::remove_dir_all(&root).unwrap();
 }
 
 #[test]
-fn room_for_a_reply_of_two_mebibytes_fails_the_device() {
-    let mut fs = Fs::new(Shares::new());
-    assert_eq!(DeviceFixture::activate(&mut fs).ask(REQUESTS, &init(), 2 << 20), None);
+fn a_reset_does_not_wait_for_a_request_that_hangs() {
+    let Mute { mut fs, server } = mute();
+    let mut driver = DeviceFixture::activate(&mut fs);
+    offer(&mut driver, ROOT, 0);
+    driver.kick(REQUESTS);
+    let [(old, _)] = take(&server, 1)[..] else { panic!() };
+    fs.reset();
+    let mut driver = DeviceFixture::activate(&mut fs);
+    offer(&mut driver, ROOT, 1);
+    driver.kick(REQUESTS);
+    // The new kernel waits until the server has forgotten the old one.
+    assert_eq!(server.next().unwrap(), channel::Wanted::Reset);
+    server.has_reset().unwrap();
+    let [(new, _)] = take(&server, 1)[..] else { panic!() };
+    assert_ne!(old, new);
+    server.slot(old).write_slice(&[0xee; 16], 0).unwrap();
+    server.reply(old, 16).unwrap();
+    server.reply(new, 16).unwrap();
+    driver.wait();
+    assert_eq!(driver.queues[REQUESTS].used().unwrap().1, 16);
+    assert_eq!(driver.queues[REQUESTS].used(), None, "the old request is nobody's");
+    fs.reset();
+}
+
+#[test]
+fn forgetting_does_not_wait_for_a_share() {
+    let Mute { mut fs, server } = mute();
+    let mut driver = DeviceFixture::activate(&mut fs);
+    let hanging = 5u64 << 40 | 9;
+    (0..10).for_each(|place| offer(&mut driver, hanging, place));
+    driver.kick(REQUESTS);
+    take(&server, IN_FLIGHT);
+    let forget = request(FUSE_FORGET, hanging, &[1; 8]);
+    driver.memory.write_slice(&forget, GuestAddress(BUFFERS + 0x8000)).unwrap();
+    let buffer = Buffer { address: BUFFERS + 0x8000, length: forget.len() as u32, writable: false };
+    driver.queues[FORGET_QUEUE].offer(&[buffer]).unwrap();
+    driver.kick(FORGET_QUEUE);
+    let [(slot, _)] = take(&server, 1)[..] else { panic!() };
+    server.reply(slot, 0).unwrap();
+    driver.wait();
+    assert_eq!(driver.queues[FORGET_QUEUE].used().unwrap().1, 0);
+    fs.reset();
+}
+
+/// The cause of the failure that `request` leads to.
+fn cause(request: &[u8], room: u32) -> String {
+    let mut fs = served().fs;
+    let failures = Failures::new().unwrap();
+    let mut driver = DeviceFixture::activate_reporting(&mut fs, &failures);
+    assert_eq!(driver.ask(REQUESTS, request, room), None);
+    fs.reset();
+    failures.all()[0].cause.clone()
+}
+
+#[test]
+fn a_request_that_makes_no_sense_fails_the_device_with_a_cause() {
+    let short = cause(b"short", 256);
+    assert!(short.contains("5 bytes"), "{short}");
+    let large = cause(&init(), 2 << 20);
+    assert!(large.contains("room for a reply of 2097152"), "{large}");
+    let mut lying = init();
+    lying[0] = 0xff;
+    let lying = cause(&lying, 256);
+    assert!(lying.contains("malformed request"), "{lying}");
+}
+
+#[test]
+fn a_hostile_server_fails_the_device_and_no_more() {
+    let Mute { mut fs, server } = mute();
+    let failures = Failures::new().unwrap();
+    let driver = DeviceFixture::activate_reporting(&mut fs, &failures);
+    server.reply(3, 16).unwrap();
+    driver.wait();
+    assert!(driver.interrupt.has_failed());
+    assert!(failures.all()[0].cause.contains("a slot that it does not have"), "{:?}", failures.all());
     fs.reset();
 }
 
@@ -119,7 +278,7 @@ proptest! {
         body in prop::collection::vec(any::<u8>(), 0..200),
         room in 0u32..8192,
     ) {
-        let mut fs = Fs::new(Shares::new());
+        let mut fs = served().fs;
         let mut driver = DeviceFixture::activate(&mut fs);
         prop_assert_eq!(error(&driver.ask(REQUESTS, &init(), 256).unwrap()), 0);
         let _ = driver.ask(REQUESTS, &request(opcode, node, &body), room);

@@ -1,45 +1,45 @@
-//! The file system device (virtio 1.3 §5.11): FUSE requests, answered in process.
+//! The file system device (virtio 1.3 §5.11): carries FUSE requests to the file server, which is a process of its own
+//! ([`crate::file_server`]), and its replies back.
 //!
-//! Cache, locks and rights, as the guest sees them:
+//! | module | is |
+//! |---|---|
+//! | [`forward`] | the device's thread |
+//! | [`turns`] | how many requests of each share the server has at a time |
+//! | [`channel`] | shared memory and pipes between the processes |
 //!
-//! - Names and attributes are believed for one second, file contents until the next open: others (`podman cp`, another
-//!   container) may change files behind the guest's back, and virtio-fs cannot tell it.
-//! - Locks (flock, fcntl) work between processes of one guest, not against the host: the guest's kernel keeps them.
-//! - The guest's kernel checks permissions, this side does what it is told with the rights of the file server, and new
-//!   files belong to the caller's uid and gid. ACLs are stored, but only their mode bits are enforced.
-//! - Device nodes, FIFOs and sockets can be made and seen, never opened here: the guest's kernel does that.
-//! - There is no O_TMPFILE (programs fall back to a name that they unlink), and no trusted.* attribute, which would take
-//!   CAP_SYS_ADMIN.
+//! A reset never waits for the server, in which a request may hang: what it has is nobody's any more, and its slots are free
+//! again when it has replied.
 
-mod allowed_flags;
-pub mod shares;
+pub mod channel;
+mod forward;
+mod turns;
 
-use std::sync::Arc;
-
-use fuse_backend_rs::{
-    api::{Vfs, server::Server},
-    transport::{Reader, VirtioFsWriter, Writer},
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
 };
+
 use stockade_protocol::agent::SHARE_TAG;
-use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use virtio_queue::DescriptorChain;
-use vm_memory::GuestMemoryMmap;
-
-use crate::{
-    seccomp::Thread,
-    virtio::{
-        device::{ActivateError, Activation, VirtioDevice, read_space},
-        worker::{Handler, Nonsense, Worker},
-    },
+use virtio_bindings::{
+    virtio_ids::VIRTIO_ID_FS,
+    virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
 };
-use shares::Shares;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use self::{channel::DeviceEnd, forward::Forwarder};
+use crate::{
+    seccomp,
+    virtio::device::{ActivateError, Activation, VirtioDevice, read_space},
+};
 
 const NAME: &str = "fs";
-const DEVICE_TYPE: u32 = 26;
 
-/// The high-priority queue (forget requests), and one for all other requests. Linux bounds a request's pages by the
-/// size of the queue.
-const QUEUE_SIZES: [u16; 2] = [32, 256];
+/// The high-priority queue (forget requests), and one for all other requests: large, so that a container with many requests
+/// that wait leaves room for others.
+const QUEUE_SIZES: [u16; 2] = [32, 1024];
+
+/// Index of the high-priority queue.
+const FORGET_QUEUE: usize = 0;
 
 /// Request queues, as configuration space tells.
 const REQUEST_QUEUES: u32 = QUEUE_SIZES.len() as u32 - 1;
@@ -47,28 +47,57 @@ const REQUEST_QUEUES: u32 = QUEUE_SIZES.len() as u32 - 1;
 /// Bytes of the tag in configuration space.
 const TAG_SIZE: usize = 36;
 
-const STACK: usize = 256 << 10;
-
-/// Most bytes of a request or a reply: 1 MiB of data with headers and names. What the server allocates follows from it.
-const MOST_BYTES: usize = (1 << 20) + (64 << 10);
+/// Stack of its thread, in bytes.
+const STACK: usize = 64 << 10;
 
 /// A file system device.
 #[derive(Debug)]
 pub struct Fs {
-    shares: Shares,
-    worker: Option<Worker>,
+    /// Here while the device is not active.
+    channel: Option<DeviceEnd>,
+    active: Option<Active>,
+}
+
+#[derive(Debug)]
+struct Active {
+    thread: JoinHandle<DeviceEnd>,
+    stop: EventFd,
 }
 
 impl Fs {
-    /// A device that serves `shares`.
-    pub fn new(shares: Shares) -> Self {
-        Self { shares, worker: None }
+    /// A device before the server at the other end of the channel.
+    pub fn new(channel: DeviceEnd) -> Self {
+        Self { channel: Some(channel), active: None }
+    }
+
+    fn start(&mut self, activation: Activation) -> Result<Active, String> {
+        let Activation { memory, queues, queue_events, interrupt, .. } = activation;
+        let stop = EventFd::new(EFD_NONBLOCK).map_err(|error| format!("eventfd: {error}"))?;
+        let mut channel = self.channel.take().ok_or("its thread has lost the file server")?;
+        let epoll =
+            forward::watch(&queue_events, &channel, &stop).map_err(|error| format!("epoll: {error}"))?;
+        let run = move || {
+            let interrupt = Arc::clone(&interrupt);
+            match seccomp::restrict(seccomp::Thread::Fs) {
+                Ok(()) => {
+                    Forwarder::new(&memory, queues, queue_events, &interrupt, &mut channel).run(&epoll);
+                }
+                Err(error) => interrupt.fail(&error),
+            }
+            channel
+        };
+        let thread = thread::Builder::new()
+            .name(NAME.into())
+            .stack_size(STACK)
+            .spawn(run)
+            .map_err(|error| format!("starting its thread: {error}"))?;
+        Ok(Active { thread, stop })
     }
 }
 
 impl VirtioDevice for Fs {
     fn device_type(&self) -> u32 {
-        DEVICE_TYPE
+        VIRTIO_ID_FS
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
@@ -87,38 +116,28 @@ impl VirtioDevice for Fs {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let requests = Requests { server: Server::new(self.shares.vfs()) };
-        self.worker = Some(Worker::spawn(NAME, Thread::Fs, STACK, activation, requests)?);
+        self.reset();
+        let active = self.start(activation).map_err(|reason| ActivateError { device: NAME, reason })?;
+        self.active = Some(active);
         Ok(())
     }
 
     fn reset(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            worker.stop();
-            self.shares.forget_guest();
+        let Some(Active { thread, stop }) = self.active.take() else { return };
+        // The counter is written once.
+        let _ = stop.write(1);
+        // A thread that panicked has ended the process.
+        self.channel = thread.join().ok();
+        if let Some(channel) = &mut self.channel {
+            // It fails only where the server has ended, and the VMM is about to see that.
+            let _ = channel.reset();
         }
     }
 }
 
-struct Requests {
-    server: Server<Arc<Vfs>>,
-}
-
-impl Handler for Requests {
-    fn handle(
-        &mut self,
-        _queue: usize,
-        memory: &GuestMemoryMmap,
-        chain: DescriptorChain<&GuestMemoryMmap>,
-    ) -> Result<u32, Nonsense> {
-        let reader = Reader::from_descriptor_chain(memory, chain.clone()).map_err(|_| Nonsense)?;
-        let writer = VirtioFsWriter::new(memory, chain).map_err(|_| Nonsense)?;
-        if reader.available_bytes() > MOST_BYTES || writer.available_bytes() > MOST_BYTES {
-            return Err(Nonsense);
-        }
-        let written = self.server.handle_message(reader, Writer::VirtioFs(writer), None, None);
-        // Requests that cannot be understood fail the device; the server answers all others, errors too.
-        Ok(written.map_err(|_| Nonsense)? as u32)
+impl Drop for Fs {
+    fn drop(&mut self) {
+        self.reset();
     }
 }
 

@@ -260,7 +260,7 @@ impl Nic {
                     Pair::new(&memory, features, queues, signals, epoll, (taps, index), link, &interrupt)
                         .run();
                 }
-                Err(_) => interrupt.fail(),
+                Err(error) => interrupt.fail(&error),
             };
             let thread = thread::Builder::new()
                 .name(format!("{DEVICE}{index}"))

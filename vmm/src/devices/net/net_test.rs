@@ -176,7 +176,7 @@ fn the_interface_goes_down_once_its_tap_has_gone() {
 fn a_device_that_has_failed_does_nothing() {
     let machine = Machine::new();
     let mut bench = Bench::new(&machine, MERGEABLE);
-    machine.interrupt.fail();
+    machine.interrupt.fail(&"another pair");
     bench.offer(1500);
     bench.send(&[1; 60]);
     bench.transmit(&[0; 100], &[]);

@@ -165,8 +165,7 @@ impl<'m> Pair<'m> {
         while !self.stopping {
             let timeout = if self.is_idle() { -1 } else { 0 };
             if let Err(error) = self.round(timeout) {
-                eprintln!("stockade-vmm: net: {error}. The device has failed.");
-                self.interrupt.fail();
+                self.interrupt.fail(&error);
                 break;
             }
         }

@@ -163,7 +163,7 @@ impl Vsock {
             .stack_size(STACK_SIZE)
             .spawn(move || match seccomp::restrict(seccomp::Thread::Vsock) {
                 Ok(()) => worker.run(),
-                Err(_) => worker.refuse(),
+                Err(error) => worker.refuse(&error),
             })
             .map_err(|error| format!("starting its thread: {error}"))?;
         Ok(Active { worker, stop })

@@ -1,4 +1,6 @@
-//! Guest memory to and from sockets, without a copy in between.
+//! Guest memory to and from sockets, which do not block, without a copy in between.
+//!
+//! Neither call can carry a descriptor, which is why these and no others are made.
 
 use std::{
     io,
@@ -18,42 +20,39 @@ const MAX_IOVECS: usize = 64;
 /// Writes as much as the socket takes at once, at most [`MAX_IOVECS`] slices.
 ///
 /// # Errors
-/// Those of sendmsg(2); `WouldBlock` when the socket's buffer is full.
+/// Those of writev(2); `WouldBlock` when the socket's buffer is full.
 pub fn send(socket: &UnixStream, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
-    with_iovecs(slices, |message| {
-        // SAFETY: `message` points to iovecs of guest memory that stays mapped while `slices` is borrowed; the kernel
-        // only reads it, and tolerates that the guest writes to it meanwhile.
-        unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }
+    with_iovecs(slices, |iovecs, count| {
+        // SAFETY: the iovecs are of guest memory that stays mapped while `slices` is borrowed; the kernel only reads it, and
+        // tolerates that the guest writes to it meanwhile.
+        unsafe { libc::writev(socket.as_fd().as_raw_fd(), iovecs, count) }
     })
 }
 
 /// Reads what the socket has into at most [`MAX_IOVECS`] slices; 0 is the end of the stream.
 ///
 /// # Errors
-/// Those of recvmsg(2); `WouldBlock` when there is nothing to read.
+/// Those of readv(2); `WouldBlock` when there is nothing to read.
 pub fn receive(socket: &UnixStream, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
-    with_iovecs(slices, |message| {
-        // SAFETY: `message` points to iovecs of guest memory that stays mapped while `slices` is borrowed, and to which
-        // no Rust reference exists.
-        unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), message, libc::MSG_DONTWAIT) }
+    with_iovecs(slices, |iovecs, count| {
+        // SAFETY: the iovecs are of guest memory that stays mapped while `slices` is borrowed, and to which no Rust
+        // reference exists.
+        unsafe { libc::readv(socket.as_fd().as_raw_fd(), iovecs, count) }
     })
 }
 
 fn with_iovecs(
     slices: &[VolatileSlice<'_>],
-    call: impl Fn(*mut libc::msghdr) -> libc::ssize_t,
+    call: impl Fn(*const libc::iovec, libc::c_int) -> libc::ssize_t,
 ) -> io::Result<usize> {
     let mut iovecs = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_IOVECS];
     let count = slices.len().min(MAX_IOVECS);
     for (iovec, slice) in iovecs.iter_mut().zip(slices) {
         *iovec = buffers::iovec(slice);
     }
-    // SAFETY: all-zero is a valid msghdr: no name, no buffers, no control data.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = iovecs.as_mut_ptr();
-    message.msg_iovlen = count;
     loop {
-        match usize::try_from(call(&raw mut message)) {
+        // At most MAX_IOVECS.
+        match usize::try_from(call(iovecs.as_ptr(), count as libc::c_int)) {
             Ok(count) => return Ok(count),
             Err(_) => {
                 let error = io::Error::last_os_error();

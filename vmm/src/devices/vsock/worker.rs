@@ -4,7 +4,7 @@
 //! number of turns to those that have something for the guest, then raises at most one interrupt. It waits only when
 //! there is nothing to do; when the guest has no receive buffers, nothing is read from the sockets.
 
-use std::{io, os::fd::AsRawFd, sync::Arc};
+use std::{fmt::Display, io, os::fd::AsRawFd, sync::Arc};
 
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::{
@@ -132,8 +132,7 @@ impl Worker {
         while !self.stopping {
             let timeout = if self.is_idle() { -1 } else { 0 };
             if let Err(error) = self.round(timeout) {
-                eprintln!("stockade-vmm: vsock: {error}. The device has failed; its connections are closed.");
-                self.interrupt.fail();
+                self.interrupt.fail(&error);
                 break;
             }
         }
@@ -141,8 +140,8 @@ impl Worker {
     }
 
     /// Fails the device without having worked: the thread could not be restricted.
-    pub fn refuse(self) -> Endpoints {
-        self.interrupt.fail();
+    pub fn refuse(self, cause: &dyn Display) -> Endpoints {
+        self.interrupt.fail(cause);
         self.muxer.into_endpoints()
     }
 

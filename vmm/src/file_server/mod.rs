@@ -1,0 +1,243 @@
+//! The file server's process: all that the guest reads and writes of the host's files goes through it, and nothing else.
+//!
+//! The VMM forks it before there is a guest. It has the few capabilities that a file server for all users of a guest takes, and
+//! none of the machine: no KVM, no guest memory, no device. It gets requests through the channel ([`crate::devices::fs::channel`]),
+//! from a VMM that its guest may have taken over, and trees from the runtime ([`requests`]). It ends with the VMM; when it ends
+//! first, the VMM says why and ends too.
+//!
+//! | thread | is reached by | may |
+//! |---|---|---|
+//! | main | the runtime | take trees, start a thread that removes a share |
+//! | worker | the VMM | what a file server does, start workers |
+
+mod requests;
+mod workers;
+
+pub use workers::{WorkerError, Workers};
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+        unix::net::UnixListener,
+    },
+    panic,
+    sync::Arc,
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        prctl,
+        signal::Signal,
+        socket::{Backlog, listen},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+    unistd::{ForkResult, Pid, dup2_stderr, fork, getpid, getppid, setgroups},
+};
+
+use crate::{
+    capabilities::{self, Capability},
+    devices::fs::channel::{ChannelError, ServerEnd},
+    files::{FileServer, Limits},
+    isolation::{self, Procfs, failed, step},
+    seccomp::{self, Thread},
+};
+
+/// Name of the process.
+pub const NAME: &str = "stockade-files";
+
+/// What serving files for all users of a guest takes. Never CAP_SYS_ADMIN: mounting is the runtime's. Never
+/// CAP_DAC_READ_SEARCH, by which files outside of the trees could be opened by their handles.
+const CAPABILITIES: [Capability; 8] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Mknod,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setuid,
+];
+
+/// Threads take on the uid of a request's caller to create files as its own; this keeps their capabilities while they do
+/// (capabilities(7), "securebits"). The caller's rights are the guest's to check.
+const SECURE_BITS: libc::c_ulong = SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED;
+const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+const SECBIT_NO_SETUID_FIXUP_LOCKED: libc::c_ulong = 1 << 3;
+
+/// The kernel's default for fs.nr_open.
+const MOST_DESCRIPTORS: u64 = 1 << 20;
+
+/// How many wait for the main thread to accept them.
+const BACKLOG: i32 = 128;
+
+/// Longest last words, in bytes.
+const LAST_WORDS: usize = 1 << 10;
+
+/// What the file server is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its end of the channel.
+    pub channel: ServerEnd,
+    /// Its connections carry trees.
+    pub listener: UnixListener,
+    /// For its own `self/fd`.
+    pub procfs: Procfs,
+    /// Reserves the VMM's user as long as one of both processes has it.
+    pub user_lock: Option<OwnedFd>,
+}
+
+/// The running process, as the VMM sees it.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// What it writes to its standard error.
+    words: File,
+    /// Its /proc/PID/smaps_rollup.
+    memory: File,
+}
+
+impl Process {
+    /// Forks it. To be called before the process has a second thread.
+    ///
+    /// # Errors
+    /// [`isolation::Error`].
+    pub fn start(parts: Parts) -> Result<(Self, Option<OwnedFd>), isolation::Error> {
+        let (words, stderr) = io::pipe().map_err(step("pipe"))?;
+        let parent = getpid();
+        // SAFETY: there is one thread, so the child may do whatever this process may.
+        match unsafe { fork() }.map_err(failed("fork"))? {
+            ForkResult::Child => {
+                let failure = match run(parts, stderr.into(), parent) {
+                    Ok(never) => match never {},
+                    Err(failure) => failure,
+                };
+                eprintln!("{failure}");
+                exit()
+            }
+            ForkResult::Parent { child } => {
+                // SAFETY: takes two numbers and returns a new descriptor or -1.
+                let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
+                let pidfd = Errno::result(pidfd).map_err(failed("pidfd_open"))?;
+                // SAFETY: the kernel has just made it, and nobody else has it.
+                let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as RawFd) };
+                let memory = parts.procfs.open(&format!("{child}/smaps_rollup"))?;
+                let words = File::from(OwnedFd::from(words));
+                Ok((Self { pid: child, pidfd, words, memory }, parts.user_lock))
+            }
+        }
+    }
+
+    /// Why it has ended; called when it has.
+    pub fn last_words(&self) -> String {
+        let how = match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                format!("was killed by signal {} ({signal})", signal as i32)
+            }
+            Ok(WaitStatus::Exited(_, status)) => format!("exited with status {status}"),
+            _ => "ended".to_owned(),
+        };
+        let mut words = Vec::new();
+        // All its threads are gone, so this ends.
+        let _ = (&self.words).take(LAST_WORDS as u64).read_to_end(&mut words);
+        let printable = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { ' ' };
+        let words: String = words.iter().map(printable).collect();
+        let colon = if words.trim().is_empty() { "" } else { ": " };
+        format!("the file server {how}{colon}{}", words.trim())
+    }
+
+    /// Its process ID.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// Its /proc/PID/smaps_rollup.
+    pub fn memory(&self) -> &File {
+        &self.memory
+    }
+}
+
+impl AsFd for Process {
+    /// Readable when it has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// In the child: confines itself and serves. Returns only what went wrong.
+fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infallible, isolation::Error> {
+    let Parts { channel, listener, procfs, user_lock } = parts;
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed("PR_SET_PDEATHSIG"))?;
+    if getppid() != parent {
+        exit();
+    }
+    rename();
+    // The VMM's reports on a socket that is not this process's.
+    drop(panic::take_hook());
+    dup2_stderr(&stderr).map_err(failed("dup2"))?;
+    // Closed with all others.
+    let _ = stderr.into_raw_fd();
+    let kept = channel.descriptors().into_iter().chain([listener.as_raw_fd(), procfs.number()]);
+    close_all_but(kept.chain(user_lock.as_ref().map(AsRawFd::as_raw_fd))).map_err(failed("close_range"))?;
+    // By its peer's credentials the runtime finds out which process this is.
+    listen(&listener, Backlog::new(BACKLOG).map_err(failed("listen"))?).map_err(failed("listen"))?;
+    let descriptors = procfs.into_descriptors()?;
+    isolation::limit_descriptors(MOST_DESCRIPTORS)?;
+    // Not allowed, and not needed, in a user namespace whose owner may not.
+    let _ = setgroups(&[]);
+    // SAFETY: no pointers are passed.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECURE_BITS) })
+        .map_err(failed("PR_SET_SECUREBITS"))?;
+    capabilities::keep(&CAPABILITIES).map_err(step("capset"))?;
+    isolation::make_unreachable()?;
+
+    let server = Arc::new(FileServer::new(descriptors, Limits::default()));
+    let confine = || seccomp::restrict(Thread::FileWorker).map_err(io::Error::other);
+    Workers::start(Arc::clone(&server), channel, confine, give_up).map_err(step("a thread"))?;
+    seccomp::restrict(Thread::Files).map_err(|error| step("seccomp")(io::Error::other(error)))?;
+    requests::serve(&listener, &server).map_err(failed("epoll"))?;
+    exit()
+}
+
+fn give_up(error: &WorkerError) {
+    // The VMM is gone, and this process is about to be.
+    if !matches!(error, WorkerError::Channel(ChannelError::Gone)) {
+        eprintln!("{error}");
+    }
+    exit()
+}
+
+/// Ends the process without undoing what belongs to the VMM.
+fn exit() -> ! {
+    // SAFETY: it only ends the process.
+    unsafe { libc::_exit(1) }
+}
+
+/// Gives the process a name of its own in `ps`.
+fn rename() {
+    // It fails for no name.
+    let _ = std::ffi::CString::new(NAME).map(|name| prctl::set_name(&name));
+}
+
+/// Closes every descriptor from 3 on but these.
+fn close_all_but(kept: impl Iterator<Item = RawFd>) -> nix::Result<()> {
+    let mut kept: Vec<RawFd> = kept.collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for number in kept.into_iter().chain([RawFd::MAX]) {
+        if first < number {
+            let last = if number == RawFd::MAX { libc::c_uint::MAX } else { number as libc::c_uint - 1 };
+            // SAFETY: what is closed is the VMM's; nothing of it is used, or dropped, in this process.
+            Errno::result(unsafe { libc::close_range(first as libc::c_uint, last, 0) })?;
+        }
+        first = number.saturating_add(1);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "file_server_test.rs"]
+mod tests;

@@ -1,0 +1,142 @@
+//! What the runtime asks for: shares, and the trees in them, on the `files` socket.
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+};
+use stockade_protocol::{
+    frame::{self, FrameBuffer},
+    vmm::{FilesRequest, FilesResponse, MOST_TREES},
+};
+
+use crate::{files::FileServer, rights};
+
+/// Longest request, in bytes: names of trees.
+const REQUEST_LIMIT: usize = 128 << 10;
+
+/// Bytes that are read at a time.
+const PIECE: usize = 4 << 10;
+
+/// How long the runtime may take to read a response before its connection is dropped.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Stack of a thread that removes a share, in bytes.
+const STACK: usize = 128 << 10;
+
+const LISTENER: u64 = 0;
+const FIRST_CONNECTION: u64 = 1;
+
+struct Connection {
+    stream: UnixStream,
+    requests: FrameBuffer,
+    /// Came with the request that is complete next.
+    descriptors: Vec<OwnedFd>,
+}
+
+/// Serves for as long as the process lives.
+///
+/// # Errors
+/// epoll(7) fails.
+pub fn serve(listener: &UnixListener, server: &Arc<FileServer>) -> Result<(), Errno> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let watch = |fd: BorrowedFd<'_>, token| epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token));
+    watch(listener.as_fd(), LISTENER)?;
+    let mut connections = HashMap::<u64, Connection>::new();
+    let mut next = FIRST_CONNECTION;
+    let mut events = [EpollEvent::empty(); 8];
+    loop {
+        let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(Errno::EINTR) => 0,
+            ready => ready?,
+        };
+        for event in &events[..ready] {
+            let token = event.data();
+            if token == LISTENER {
+                // A caller that has gone away again, or no descriptor left for it: it sees the hang-up.
+                if let Ok((stream, _)) = listener.accept()
+                    && prepare(&stream).is_ok()
+                    && watch(stream.as_fd(), next).is_ok()
+                {
+                    let requests = FrameBuffer::new(REQUEST_LIMIT);
+                    connections.insert(next, Connection { stream, requests, descriptors: Vec::new() });
+                    next += 1;
+                }
+            } else if let Some(connection) = connections.get_mut(&token)
+                && answer(connection, server).is_err()
+            {
+                // Dropping a connection closes it, which ends its registration too.
+                connections.remove(&token);
+            }
+        }
+    }
+}
+
+fn prepare(stream: &UnixStream) -> io::Result<()> {
+    // Blocking, for the answers: reading happens only when there is something to read.
+    stream.set_nonblocking(false)?;
+    stream.set_write_timeout(Some(WRITE_TIMEOUT))
+}
+
+/// Reads what has come and answers what is complete; an error drops the connection.
+fn answer(connection: &mut Connection, server: &Arc<FileServer>) -> io::Result<()> {
+    let mut bytes = [0; PIECE];
+    let before = connection.descriptors.len();
+    let length = rights::receive(&connection.stream, &mut bytes, MOST_TREES, &mut connection.descriptors)?;
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if before > 0 && connection.descriptors.len() > before {
+        // Two requests at once: whose descriptors are these?
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors in the middle of a request"));
+    }
+    connection.requests.extend(&bytes[..length]);
+    while let Some(request) = connection.requests.next().map_err(io::Error::other)? {
+        let trees = std::mem::take(&mut connection.descriptors);
+        match request {
+            FilesRequest::RemoveShare { name } => remove(name, &connection.stream, server)?,
+            request => tell(&connection.stream, add(request, trees, server))?,
+        }
+    }
+    Ok(())
+}
+
+fn tell(mut stream: &UnixStream, result: Result<(), String>) -> io::Result<()> {
+    let response = result.map_or_else(FilesResponse::Error, |()| FilesResponse::Done);
+    stream.write_all(&frame::encode(&response).map_err(io::Error::other)?)
+}
+
+/// Removes a share on a thread of its own: closing a file of a file system that hangs may take for ever.
+fn remove(name: String, stream: &UnixStream, server: &Arc<FileServer>) -> io::Result<()> {
+    let (stream, server) = (stream.try_clone()?, Arc::clone(server));
+    let remove = move || {
+        // Who has asked may have gone.
+        let _ = tell(&stream, server.remove_share(&name).map_err(|error| error.to_string()));
+    };
+    thread::Builder::new().name("remove".into()).stack_size(STACK).spawn(remove).map(drop)
+}
+
+fn add(request: FilesRequest, trees: Vec<OwnedFd>, server: &FileServer) -> Result<(), String> {
+    let done = match request {
+        FilesRequest::RemoveShare { .. } => Ok(()),
+        FilesRequest::AddShare { name } => server.add_share(&name),
+        FilesRequest::AddTrees { share, names } => {
+            if names.len() != trees.len() {
+                return Err(format!("{} names of trees came with {} descriptors", names.len(), trees.len()));
+            }
+            server.add_trees(&share, names.into_iter().zip(trees).collect())
+        }
+    };
+    done.map_err(|error| error.to_string())
+}

@@ -1,0 +1,204 @@
+//! The file server: answers the guest's FUSE requests from trees of the host.
+//!
+//! ```text
+//! /                      virtual, read-only: the shares
+//! └── SHARE              virtual, read-only: one container's trees, or its pod's
+//!     └── TREE           a directory or single file of the host, handed over as an O_PATH descriptor
+//! ```
+//!
+//! The guest is hostile, and so may be the VMM that passes its requests on. What holds against both:
+//!
+//! - A request is copied to private memory before anything in it is looked at. Only the data of WRITE go from the buffer to
+//!   the kernel, which takes them as they are.
+//! - Files are reached by one component of a path beneath an O_PATH descriptor, and links are never followed: ".." is not
+//!   looked up, and nothing outside the trees can be named. For I/O, a regular file or directory is opened once more through
+//!   its descriptor in `/proc/self/fd`; device nodes, FIFOs and sockets never are, because the guest's kernel implements them.
+//! - A descriptor belongs to a node or a handle and is closed with it, not before. The flags of an open are an allow-list.
+//! - Every share has a budget, and its end is an error in that share.
+//!
+//! What is here has no thread, no process and no virtio: [`FileServer::handle`] is called with one request at a time by
+//! each of several threads.
+
+mod abi;
+mod attributes;
+mod budget;
+mod data;
+mod directories;
+#[cfg(test)]
+mod fixture;
+mod handles;
+mod init;
+mod locks;
+mod names;
+mod nodes;
+mod open;
+mod proc;
+mod reply;
+mod request;
+mod server;
+mod share;
+mod shares;
+mod sync;
+mod sys;
+mod thread;
+mod xattrs;
+
+use std::{
+    fmt,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use vm_memory::VolatileSlice;
+
+pub use self::shares::{Error, Use};
+pub use self::thread::ThreadState;
+use self::{nodes::NUMBER_BITS, shares::Shares};
+
+/// Most bytes of data in a READ or WRITE.
+const MAX_DATA: usize = 1 << 20;
+
+/// Most bytes of a request or a reply: data and headers.
+pub const MAX_MESSAGE: usize = MAX_DATA + (4 << 10);
+
+/// Of whom a request is, by the node that it names: a share's number, or 0 for the file system's root.
+pub fn share_of(node_id: u64) -> u32 {
+    // A share's number has 24 bits.
+    (node_id >> NUMBER_BITS) as u32
+}
+
+/// What the guest can make the server hold, and what it may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Descriptors of all shares together. The process may open some more: the trees of a new share, one for each
+    /// thread, and its own.
+    pub descriptors: u32,
+    /// Descriptors of one share, for what its container knows and has open. It gets no more than is left for all others,
+    /// either.
+    pub descriptors_per_share: u32,
+    /// Files and directories that one share's container has open.
+    pub handles_per_share: u32,
+    /// Whether flock(2) and POSIX locks hold between guests, and on the host. The server never waits for a lock: a guest
+    /// that waits must ask again until it gets it. Linux 6.12 does not: it would tell programs EAGAIN where they
+    /// wait. So this takes a guest kernel that does; with any other, locks hold within the guest, where its kernel
+    /// waits for them.
+    pub host_locks: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            descriptors: (1 << 20) - (16 << 10),
+            descriptors_per_share: 1 << 19,
+            handles_per_share: 1 << 16,
+            host_locks: false,
+        }
+    }
+}
+
+/// A request that cannot be understood, with what is wrong with it: the guest's driver, or the device that passes
+/// requests on, is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("FUSE request: {0}")]
+pub struct Malformed(&'static str);
+
+/// The server.
+pub struct FileServer {
+    /// `/proc/self/fd`.
+    fds: OwnedFd,
+    limits: Limits,
+    shares: Shares,
+    /// Whether SETXATTR has its extension, as INIT has negotiated.
+    has_setxattr_ext: AtomicBool,
+}
+
+impl FileServer {
+    /// A server without shares. `proc_fds` is an O_PATH descriptor of a directory that is this process's `/proc/self/fd`
+    /// and whose ".." leads nowhere.
+    pub fn new(proc_fds: OwnedFd, limits: Limits) -> Self {
+        Self { fds: proc_fds, limits, shares: Shares::new(limits), has_setxattr_ext: AtomicBool::new(false) }
+    }
+
+    /// Adds an empty share.
+    ///
+    /// # Errors
+    /// [`Error::Name`], [`Error::Exists`], [`Error::TooMany`].
+    pub fn add_share(&self, name: &str) -> Result<(), Error> {
+        self.shares.add(name)
+    }
+
+    /// Shows trees, O_PATH descriptors, in a share. A name that is taken keeps its tree.
+    ///
+    /// # Errors
+    /// [`Error::Name`], [`Error::NotFound`], [`Error::Tree`]. The trees before the one at fault are there.
+    pub fn add_trees(&self, share: &str, trees: Vec<(String, OwnedFd)>) -> Result<(), Error> {
+        self.shares.add_trees(share, trees)
+    }
+
+    /// Removes a share and closes all descriptors below it; a request that is being handled keeps its own until it is done.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn remove_share(&self, name: &str) -> Result<(), Error> {
+        self.shares.remove(name)
+    }
+
+    /// Forgets what the guest knows and closes what it has open: its device was reset, and its next kernel begins anew.
+    /// Shares and trees stay.
+    pub fn reset(&self) {
+        self.shares.all().iter().for_each(|share| share.reset());
+    }
+
+    /// What each share holds at the moment, by name.
+    pub fn uses(&self) -> Vec<(String, Use)> {
+        self.shares.uses()
+    }
+
+    /// Handles one request: the first `request` bytes of `buffer`, which others may change meanwhile. The reply, at most
+    /// `room` bytes, is written from the buffer's start. Returns its length, or 0 where there is none.
+    ///
+    /// # Errors
+    /// The request cannot be understood, or a reply has no room. All others are answered, with an error if need be.
+    pub fn handle(
+        &self,
+        thread: &mut ThreadState,
+        buffer: VolatileSlice<'_>,
+        request: usize,
+        room: usize,
+    ) -> Result<usize, Malformed> {
+        server::handle(self, thread, buffer, request, room)
+    }
+
+    fn fds(&self) -> BorrowedFd<'_> {
+        self.fds.as_fd()
+    }
+
+    /// The share of a node, if it is none of the virtual root's.
+    fn share(&self, node: u64) -> Option<Arc<share::Share>> {
+        self.shares.get(share_of(node))
+    }
+
+    fn has_setxattr_ext(&self) -> bool {
+        self.has_setxattr_ext.load(Relaxed)
+    }
+
+    fn negotiate_setxattr_ext(&self, has: bool) {
+        self.has_setxattr_ext.store(has, Relaxed);
+    }
+}
+
+impl fmt::Debug for FileServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileServer").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "fuzz_test.rs"]
+mod fuzz_tests;
+#[cfg(test)]
+#[path = "mounts_test.rs"]
+mod mounts_tests;

@@ -1,0 +1,249 @@
+//! Opening and closing: regular files and directories, nothing else.
+//!
+//! Device nodes, FIFOs and sockets are the guest's kernel's to open. Opening one here would wait, or reach the host's.
+
+use std::{
+    ffi::c_int,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use super::{
+    abi::{
+        CreateIn, OPEN_DIRECT_IO, OPEN_KILL_SUIDGID, OPEN_NOFLUSH, OpenIn, OpenOut, RELEASE_FLOCK_UNLOCK,
+        ReleaseIn,
+    },
+    budget::Permit,
+    handles::Handle,
+    names,
+    nodes::{Node, Origin},
+    reply::Outcome,
+    request::{Failure, refuse},
+    server::{Call, Place},
+    share::Share,
+    sys::{self, Errno, Result},
+};
+
+/// Flags that the guest's open(2) may have and the host's gets, beside the access mode. O_APPEND goes with each write, and
+/// O_DIRECT and O_NONBLOCK have done all that they do in the guest.
+const PASSED_ON: c_int = libc::O_SYNC | libc::O_DSYNC | libc::O_NOATIME;
+
+/// File systems whose files have contents that their size does not tell.
+const PSEUDO: [i64; 12] = [
+    libc::PROC_SUPER_MAGIC,
+    libc::SYSFS_MAGIC,
+    libc::CGROUP_SUPER_MAGIC,
+    libc::CGROUP2_SUPER_MAGIC,
+    libc::DEBUGFS_MAGIC,
+    libc::TRACEFS_MAGIC,
+    libc::SECURITYFS_MAGIC,
+    0xf97c_ff8c, // selinuxfs
+    0xcafe_4a11, // bpf
+    0x6265_6570, // configfs
+    0x6165_676c, // pstore
+    0xde5e_81e4, // efivarfs
+];
+
+fn access(flags: u32) -> std::result::Result<c_int, Failure> {
+    // The flags are bits; as many as there are in an int.
+    let flags = flags as c_int;
+    match flags & libc::O_ACCMODE {
+        libc::O_ACCMODE => refuse(libc::EINVAL),
+        mode => Ok(mode | libc::O_NOCTTY | flags & PASSED_ON),
+    }
+}
+
+/// OPEN.
+pub fn open(call: &mut Call<'_>) -> Outcome {
+    let OpenIn { flags, open_flags } = call.request.take()?;
+    let Place::Node(share, node) = call.place()? else { return refuse(libc::EISDIR) };
+    let permit = permit(&share)?;
+    let fd = open_node(call, &node, flags, open_flags)?;
+    let answer = hand_out(call, &share, (node, fd, permit), flags)?;
+    Ok(call.reply.put(0, &answer))
+}
+
+/// The right to a handle, which is there before anything is opened or made.
+fn permit(share: &Share) -> Result<Permit> {
+    share.handles.check_room()?;
+    share.take_descriptor()
+}
+
+fn open_node(
+    call: &mut Call<'_>,
+    node: &Node,
+    flags: u32,
+    open_flags: u32,
+) -> std::result::Result<OwnedFd, Failure> {
+    if !node.is_regular() {
+        return refuse(if node.is_directory() { libc::EISDIR } else { libc::ENXIO });
+    }
+    let truncates = flags as c_int & libc::O_TRUNC;
+    call.thread.keep_set_ids(truncates == 0 || open_flags & OPEN_KILL_SUIDGID == 0)?;
+    let wanted = access(flags)? | truncates;
+    let fds = call.server.fds();
+    match sys::reopen(fds, node.as_fd(), wanted) {
+        // Files that may only be appended to are opened in no other way.
+        Err(errno) if errno == Errno::new(libc::EPERM) && flags as c_int & libc::O_APPEND != 0 => {
+            Ok(sys::reopen(fds, node.as_fd(), wanted | libc::O_APPEND)?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// Makes a handle of an open regular file.
+fn hand_out(
+    call: &Call<'_>,
+    share: &Share,
+    (node, fd, permit): (Arc<Node>, OwnedFd, Permit),
+    flags: u32,
+) -> Result<OpenOut> {
+    let is_read_only = flags as c_int & libc::O_ACCMODE == libc::O_RDONLY;
+    let mut open_flags = 0;
+    if size_is_no_help(fd.as_fd(), is_read_only)? {
+        open_flags |= OPEN_DIRECT_IO;
+    }
+    // Nothing was written that could fail late, and where the guest's kernel keeps POSIX locks, none is here.
+    if is_read_only && !call.server.limits.host_locks {
+        open_flags |= OPEN_NOFLUSH;
+    }
+    let fh = share.handles.add(Handle::new(fd, node, permit))?;
+    Ok(OpenOut { fh, open_flags, padding: 0 })
+}
+
+/// Whether a file may have contents beyond its size, so that the guest must not believe it.
+fn size_is_no_help(file: BorrowedFd<'_>, is_read_only: bool) -> Result<bool> {
+    let stat = sys::stat(file)?;
+    if stat.stx_blocks != 0 {
+        return Ok(false);
+    }
+    if stat.stx_size == 0 && is_read_only {
+        return Ok(true);
+    }
+    Ok(PSEUDO.contains(&(sys::stat_fs(file)?.f_type)))
+}
+
+/// CREATE.
+pub fn create(call: &mut Call<'_>) -> Outcome {
+    let CreateIn { flags, mode, umask, open_flags } = call.request.take()?;
+    let name = call.request.take_name()?;
+    let (share, parent) = call.node()?;
+    let wanted = access(flags)?;
+    let permit = permit(&share)?;
+    names::prepare(call, &share, Some(umask))?;
+    let made = sys::open_at(
+        parent.as_fd(),
+        name,
+        wanted | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW,
+        mode & 0o7777,
+    );
+    let (node, stat, fd) = match made {
+        Ok(fd) => node_of_new(call, &share, Origin::Directory(&parent, name), fd)?,
+        // Somebody else has made it since the guest looked.
+        Err(errno) if errno == Errno::new(libc::EEXIST) && flags as c_int & libc::O_EXCL == 0 => {
+            let (node, stat) = names::find(&share, &parent, name)?;
+            let opened = if node.is_regular() {
+                open_node(call, &node, flags, open_flags)
+            } else {
+                // The guest then looks again.
+                refuse(libc::EEXIST)
+            };
+            match opened {
+                Ok(fd) => (node, stat, fd),
+                Err(failure) => {
+                    share.nodes.forget(node.number(), 1);
+                    return Err(failure);
+                }
+            }
+        }
+        Err(errno) => return Err(errno.into()),
+    };
+    reply_made(call, &share, (node, fd, permit), &stat, flags)
+}
+
+/// TMPFILE: a file without a name, which LINK may give it. The name in the request is the guest's own.
+pub fn make_nameless(call: &mut Call<'_>) -> Outcome {
+    let CreateIn { flags, mode, umask, .. } = call.request.take()?;
+    let (share, parent) = call.node()?;
+    let wanted = access(flags)? | flags as c_int & libc::O_EXCL;
+    let permit = permit(&share)?;
+    names::prepare(call, &share, Some(umask))?;
+    let fd = sys::open_at(parent.as_fd(), c".", wanted | libc::O_TMPFILE, mode & 0o7777)?;
+    let (node, stat, fd) = node_of_new(call, &share, Origin::Directory(&parent, c""), fd)?;
+    reply_made(call, &share, (node, fd, permit), &stat, flags)
+}
+
+/// The node of a file that has just been made and opened.
+fn node_of_new(
+    call: &Call<'_>,
+    share: &Share,
+    origin: Origin<'_>,
+    fd: OwnedFd,
+) -> Result<(Arc<Node>, libc::statx, OwnedFd)> {
+    let permit = share.take_descriptor()?;
+    let path = sys::reopen(call.server.fds(), fd.as_fd(), libc::O_PATH)?;
+    let stat = sys::stat(path.as_fd())?;
+    let node = share.nodes.add(path, &stat, origin, permit)?;
+    Ok((node, stat, fd))
+}
+
+fn reply_made(
+    call: &Call<'_>,
+    share: &Share,
+    made: (Arc<Node>, OwnedFd, Permit),
+    stat: &libc::statx,
+    flags: u32,
+) -> Outcome {
+    let entry = names::entry_of(&made.0, stat);
+    match hand_out(call, share, made, flags) {
+        Ok(open) => {
+            let end = call.reply.put(0, &entry);
+            Ok(call.reply.put(end, &open))
+        }
+        Err(errno) => {
+            share.nodes.forget(entry.nodeid, 1);
+            Err(errno.into())
+        }
+    }
+}
+
+/// RELEASE.
+pub fn release(call: &mut Call<'_>) -> Outcome {
+    let ReleaseIn { fh, release_flags, .. } = call.request.take()?;
+    let handle = call.share()?.handles.remove(fh)?;
+    if release_flags & RELEASE_FLOCK_UNLOCK != 0 {
+        // A request that still uses the handle must not keep the lock.
+        sys::lock_file(handle.as_fd(), libc::LOCK_UN)?;
+    }
+    Ok(0)
+}
+
+/// OPENDIR. Virtual directories have no handles.
+pub fn open_directory(call: &mut Call<'_>) -> Outcome {
+    let OpenIn { flags, .. } = call.request.take()?;
+    let Place::Node(share, node) = call.place()? else {
+        return Ok(call.reply.put(0, &OpenOut::default()));
+    };
+    if !node.is_directory() {
+        return refuse(libc::ENOTDIR);
+    }
+    let permit = permit(&share)?;
+    let wanted = libc::O_RDONLY | libc::O_DIRECTORY | flags as c_int & libc::O_NOATIME;
+    let fd = sys::reopen(call.server.fds(), node.as_fd(), wanted)?;
+    let fh = share.handles.add(Handle::new(fd, node, permit))?;
+    Ok(call.reply.put(0, &OpenOut { fh, ..OpenOut::default() }))
+}
+
+/// RELEASEDIR.
+pub fn release_directory(call: &mut Call<'_>) -> Outcome {
+    let ReleaseIn { fh, .. } = call.request.take()?;
+    if let Place::Root | Place::Share(_) = call.place()? {
+        return Ok(0);
+    }
+    call.share()?.handles.remove(fh)?;
+    Ok(0)
+}
+
+#[cfg(test)]
+#[path = "open_test.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+//! One share: the trees of one container, or of its pod, and all that the guest knows and holds of them.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, RwLock},
+};
+
+use super::{
+    budget::{Budget, Permit, Pot},
+    handles::Handles,
+    nodes::{NUMBER_BITS, Node, Nodes, Origin},
+    sync::{read, write},
+    sys::{self, Result},
+};
+
+/// The number, within a share, of its own virtual directory.
+pub const DIRECTORY: u64 = 1;
+
+/// A share.
+#[derive(Debug)]
+pub struct Share {
+    number: u32,
+    name: String,
+    trees: RwLock<Vec<Tree>>,
+    /// What the guest knows.
+    pub nodes: Nodes,
+    /// What the guest has open.
+    pub handles: Handles,
+    budget: Arc<Budget>,
+}
+
+/// A directory or file of the host that the share's virtual directory shows.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// Its name there.
+    pub name: String,
+    /// Its root.
+    pub root: Arc<Node>,
+}
+
+impl Share {
+    /// Without trees.
+    pub fn new(number: u32, name: &str, pot: &Arc<Pot>, descriptors: u32, handles: u32) -> Self {
+        Self {
+            number,
+            name: name.into(),
+            trees: RwLock::default(),
+            nodes: Nodes::new(u64::from(number) << NUMBER_BITS, DIRECTORY),
+            handles: Handles::new(handles as usize),
+            budget: Arc::new(Budget::new(Arc::clone(pot), descriptors)),
+        }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The node of its virtual directory.
+    pub fn directory(&self) -> u64 {
+        u64::from(self.number) << NUMBER_BITS | DIRECTORY
+    }
+
+    /// Shows one more tree. An existing one of that name stays, and the new one's descriptor is closed.
+    pub fn add_tree(&self, name: String, tree: OwnedFd) -> Result<()> {
+        let mut trees = write(&self.trees);
+        if trees.iter().any(|known| known.name == name) {
+            return Ok(());
+        }
+        let stat = sys::stat(tree.as_fd())?;
+        let root = self.nodes.add(tree, &stat, Origin::Tree, self.budget.take_anyway())?;
+        trees.push(Tree { name, root });
+        Ok(())
+    }
+
+    /// The root of a tree.
+    pub fn tree(&self, name: &[u8]) -> Option<Arc<Node>> {
+        read(&self.trees).iter().find(|tree| tree.name.as_bytes() == name).map(|tree| Arc::clone(&tree.root))
+    }
+
+    /// A tree by its place, which it keeps.
+    pub fn tree_at(&self, place: usize) -> Option<Tree> {
+        read(&self.trees).get(place).cloned()
+    }
+
+    /// The right to one descriptor more.
+    pub fn take_descriptor(&self) -> Result<Permit> {
+        self.budget.take()
+    }
+
+    /// Whether descriptors are running out.
+    pub fn is_scarce(&self) -> bool {
+        self.budget.is_scarce()
+    }
+
+    /// How many descriptors it holds, those of requests that are being handled included.
+    pub fn descriptors(&self) -> u32 {
+        self.budget.used()
+    }
+
+    /// Forgets what the guest knows and closes what it has open.
+    pub fn reset(&self) {
+        self.handles.reset();
+        self.nodes.reset();
+    }
+
+    /// Closes everything for good. A request that is being handled keeps what it works with until it is done.
+    pub fn close(&self) {
+        self.handles.close();
+        let trees = std::mem::take(&mut *write(&self.trees));
+        self.nodes.close();
+        drop(trees);
+    }
+}

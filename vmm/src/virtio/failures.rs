@@ -1,0 +1,95 @@
+//! Why devices have failed.
+//!
+//! A device that fails does no more work, which a guest shows as a hang of whatever uses it. So the cause is kept for
+//! whoever asks, and the main thread is told, which reports it.
+
+use std::{
+    fmt::Display,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use stockade_protocol::vmm::DeviceFailure;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Most devices that are told apart; a machine has fewer slots.
+const MOST: usize = 32;
+
+/// Longest cause, in characters.
+const LONGEST_CAUSE: usize = 256;
+
+/// Reports of one machine, in which a guest can make a device fail again and again.
+const MOST_REPORTS: usize = 16;
+
+/// The failures of a machine's devices; clones are the same.
+#[derive(Clone, Debug)]
+pub struct Failures(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    event: EventFd,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Of each device the last.
+    all: Vec<DeviceFailure>,
+    /// What the main thread has not been told yet.
+    news: Vec<DeviceFailure>,
+    told: usize,
+}
+
+impl Failures {
+    /// Nothing has failed yet.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(Shared { event: EventFd::new(EFD_NONBLOCK)?, known: Mutex::default() })))
+    }
+
+    /// Readable while there is something to [`Self::take_news`].
+    pub fn event(&self) -> &EventFd {
+        &self.0.event
+    }
+
+    /// A device has failed.
+    pub fn add(&self, device: &str, cause: &dyn Display) {
+        let cause: String = cause.to_string().chars().take(LONGEST_CAUSE).collect();
+        let mut known = self.lock();
+        let index = known.all.iter().position(|failure| failure.device == device);
+        if let Some(failure) = index.and_then(|index| known.all.get_mut(index)) {
+            failure.cause.clone_from(&cause);
+            failure.count = failure.count.saturating_add(1);
+        } else if known.all.len() < MOST {
+            known.all.push(DeviceFailure { device: device.to_owned(), cause: cause.clone(), count: 1 });
+        }
+        if known.told < MOST_REPORTS {
+            known.told += 1;
+            known.news.push(DeviceFailure { device: device.to_owned(), cause, count: 1 });
+            // The counter is read by the main thread, and cannot be full before that.
+            let _ = self.0.event.write(1);
+        }
+    }
+
+    /// The last failure of each device that has failed.
+    pub fn all(&self) -> Vec<DeviceFailure> {
+        self.lock().all.clone()
+    }
+
+    /// What has failed since the last call.
+    pub fn take_news(&self) -> Vec<DeviceFailure> {
+        // Only the main thread reads it.
+        let _ = self.0.event.read();
+        std::mem::take(&mut self.lock().news)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[path = "failures_test.rs"]
+mod tests;
