@@ -99,8 +99,7 @@ fn a_sandbox_that_is_not_there_or_not_stockades_is_named() {
 /// CRI-O gives every annotation of a pod's author to the runtime, those of another engine and its own included.
 #[test]
 fn a_pods_author_does_not_get_into_another_pods_vm() {
-    let stockade = Stockade::new();
-    let before = host::Snapshot::take();
+    let (stockade, elsewhere) = (Stockade::new(), Stockade::new());
     let pod = |id: &str, netns: &Netns, role: &str, forged: &Value| {
         Bundle::busybox(&["/bin/sleep", "1000"]).edit(|config| {
             for entry in config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
@@ -117,6 +116,7 @@ fn a_pods_author_does_not_get_into_another_pods_vm() {
         })
     };
     let (victims, attackers) = (Netns::new("victim"), Netns::new("attacker"));
+    let before = host::Snapshot::take();
     let victim = pod("victim", &victims, "sandbox", &json!({}));
     sandbox(&stockade, &victim, "victim");
     let member = pod("victim", &victims, "container", &json!({}));
@@ -155,12 +155,10 @@ fn a_pods_author_does_not_get_into_another_pods_vm() {
     let forged = pod("forged", &victims, "sandbox", &json!({}));
     stockade.run_bundle(&forged, "forged").failure(1, &["linux.namespaces", "\"victim"]);
     // Another root's sandbox is not found.
-    let elsewhere = Stockade::new();
     elsewhere.run_bundle(&member, "forged").failure(1, &["\"victim\"", "does not exist"]);
     for id in ["victims-member", "victim"] {
         stockade.run(&["delete", "--force", id]).success();
     }
-    drop((victims, attackers));
     before.assert_same_now();
 }
 
