@@ -3,6 +3,8 @@
 //! Kernel constants (mount flags, resource numbers, capability bits) are sent as numbers: they are Linux's ABI,
 //! and so the agent parses no text that the runtime has parsed already.
 
+use std::path::{Component, Path};
+
 use serde::{Deserialize, Serialize};
 
 use crate::agent::WindowSize;
@@ -360,6 +362,38 @@ pub struct Device {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+}
+
+/// Path, major and minor number of the devices that every container has (runtime-spec config-linux, "Default Devices"), unless
+/// something of the host's is its /dev; all are character devices that everybody may use.
+pub const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// Name and target of the links in /dev that it has likewise.
+pub const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    (PTMX, "pts/ptmx"),
+];
+
+/// The link among them that takes the place of what an image has there: that would be a node of another devpts.
+pub const PTMX: &str = "ptmx";
+
+/// Whether something of the host's is the container's whole /dev, which is then left as it is.
+pub fn share_covers_dev(mounts: &[Mount]) -> bool {
+    mounts.iter().any(|entry| {
+        let names = Path::new(&entry.destination).components().filter(|part| *part != Component::RootDir);
+        matches!(entry.source, MountSource::Share(_) | MountSource::Copy(_))
+            && names.eq(Path::new("dev").components())
+    })
 }
 
 /// Kind of device node.

@@ -1,15 +1,16 @@
 //! The agent in the guest, as the runtime talks to it: one connection per purpose, through the VMM's socket.
 //!
-//! The guest is hostile: what it sends is bounded, and every wait goes through [`Wait`].
+//! The guest is hostile: what it sends is bounded, and every wait goes through [`Wait`], which ends an exchange in time
+//! however slowly its bytes come.
 
 mod events;
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stockade_protocol::agent::{
     AgentError, ContainerState, Exec, Hello, HelloReply, MOST_CONTAINERS, MOST_PROCESSES, ProcessEntry,
@@ -20,14 +21,13 @@ use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::network::NetworkChange;
 use stockade_protocol::vmm::Stage;
 
+use crate::deadline::{self, Deadline};
 use crate::machine::{MachineError, Wait};
 use crate::state::AGENT_SOCKET;
 use crate::sys::descriptors;
+use crate::sys::process::Pidfd;
 
 pub use events::Events;
-
-/// How long the agent may take to accept what is sent to it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the agent did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +71,21 @@ impl Connection {
     /// # Errors
     /// [`ClientError`].
     pub fn greet(stream: UnixStream, purpose: Purpose, wait: &mut impl Wait) -> Result<Self, ClientError> {
-        stream.set_write_timeout(Some(WRITE_TIMEOUT)).map_err(ClientError::Connect)?;
         let mut connection = Self(stream);
-        frame::write(&mut connection.0, &Hello::new(purpose))?;
+        wait.begin();
+        connection.send(&Hello::new(purpose), wait)?;
         match connection.receive(wait)? {
             HelloReply::Welcome => Ok(connection),
             HelloReply::Refused(error) => Err(error.into()),
+        }
+    }
+
+    fn send<T: Serialize>(&mut self, message: &T, wait: &mut impl Wait) -> Result<(), ClientError> {
+        let mut writer = Patient { stream: &self.0, wait, failure: None };
+        let written = frame::write(&mut writer, message);
+        match writer.failure.take() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(written?),
         }
     }
 
@@ -92,7 +101,8 @@ impl Connection {
 
     /// Sends a request and reads its answer; one that the agent could not fulfil is [`ClientError::Agent`].
     fn ask(&mut self, request: &Request, wait: &mut impl Wait) -> Result<Response, ClientError> {
-        frame::write(&mut self.0, request)?;
+        wait.begin();
+        self.send(request, wait)?;
         match self.receive(wait)? {
             Response::Error(error) => Err(error.into()),
             response => Ok(response),
@@ -318,58 +328,94 @@ impl ProcessConnections {
     }
 }
 
-/// A reader that waits with [`Wait`] before it reads.
+/// A connection that waits with [`Wait`] before it reads or writes.
 struct Patient<'a, W> {
     stream: &'a UnixStream,
     wait: &'a mut W,
     failure: Option<MachineError>,
 }
 
-impl<W: Wait> Read for Patient<'_, W> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Err(failure) = self.wait.readable(self.stream.as_fd(), "an answer of the guest's agent") {
+impl<W: Wait> Patient<'_, W> {
+    fn ready(&mut self, flags: PollFlags, what: &'static str) -> io::Result<()> {
+        self.wait.ready(self.stream.as_fd(), flags, what).map_err(|failure| {
             self.failure = Some(failure);
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let mut stream = self.stream;
-        stream.read(buffer)
+            io::ErrorKind::TimedOut.into()
+        })
     }
 }
 
-/// How commands that come after `create` wait: they do not hold the VM's status socket, and so tell a VM that works
-/// from one that hangs by its console alone.
+impl<W: Wait> Read for Patient<'_, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.ready(PollFlags::POLLIN, "an answer of the guest's agent")?;
+            if let Some(length) = deadline::receive(self.stream, buffer)? {
+                return Ok(length);
+            }
+        }
+    }
+}
+
+impl<W: Wait> Write for Patient<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            self.ready(PollFlags::POLLOUT, "the guest's agent to take a request")?;
+            if let Some(length) = deadline::transmit(self.stream, bytes)? {
+                return Ok(length);
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How commands that come after `create` wait, all of whose exchanges share a deadline: they do not hold the VM's status
+/// socket, and so tell a VM that works from one that hangs by its console alone.
 #[derive(Debug)]
 pub struct Visitor<'a> {
-    folder: BorrowedFd<'a>,
-    patience: Duration,
+    /// Where the console of a VM that does not answer is looked at, if anybody wants to know.
+    folder: Option<BorrowedFd<'a>>,
+    deadline: Deadline,
+    relay: Option<Pidfd>,
 }
 
 impl<'a> Visitor<'a> {
     /// Waits for answers from the VM whose sockets are in `folder`.
-    pub fn new(folder: BorrowedFd<'a>, patience: Duration) -> Self {
-        Self { folder, patience }
+    pub fn new(folder: BorrowedFd<'a>, deadline: Deadline) -> Self {
+        Self { folder: Some(folder), deadline, relay: None }
+    }
+
+    /// The same for who goes on without an answer.
+    pub fn without_reason(deadline: Deadline) -> Self {
+        Self { folder: None, deadline, relay: None }
+    }
+
+    /// The same, but no longer than the container's relay lives: who kills that waits for no guest.
+    #[must_use]
+    pub fn while_lives(self, relay: Option<Pidfd>) -> Self {
+        Self { relay, ..self }
     }
 }
 
 impl Wait for Visitor<'_> {
-    fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError> {
-        let deadline = Instant::now() + self.patience;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(MachineError::silent(
-                    what,
-                    self.patience,
-                    Some(Stage::AgentConnected),
-                    Some(self.folder),
-                ));
-            }
-            let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
-                Ok(_) => return Ok(()),
-                Err(errno) => return Err(io::Error::from(errno).into()),
-            }
+    fn begin(&mut self) {}
+
+    fn ready(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        flags: PollFlags,
+        what: &'static str,
+    ) -> Result<(), MachineError> {
+        let mut fds = vec![PollFd::new(fd, flags)];
+        fds.extend(self.relay.as_ref().map(|relay| PollFd::new(relay.as_fd(), PollFlags::POLLIN)));
+        if !self.deadline.wait(&mut fds)? {
+            let stage = Some(Stage::AgentConnected);
+            return Err(MachineError::silent(what, self.deadline.length(), stage, self.folder));
+        }
+        match fds[0].any() {
+            Some(false) => Err(MachineError::ContainerEnded),
+            _ => Ok(()),
         }
     }
 }

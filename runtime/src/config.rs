@@ -11,6 +11,7 @@ use serde::Deserialize;
 use stockade_protocol::vmm::MOST_VCPUS;
 
 use crate::host_sockets::Pattern;
+use crate::lower::TO_BE_ALLOWED as ANNOTATIONS;
 use crate::sizing::LEAST_MIB;
 
 /// The configuration file, unless `STOCKADE_CONFIG` names another.
@@ -65,6 +66,10 @@ pub struct Config {
     pub debug_shell: Option<PathBuf>,
     /// The host's sockets that containers may be connected to.
     pub host_sockets: Vec<Pattern>,
+    /// No two VMs run on the threads of one core at the same time.
+    pub core_scheduling: bool,
+    /// The annotations of stockade's own that may ask for more than there is without.
+    pub allowed_annotations: Vec<String>,
     /// The users that VMMs run as.
     pub vmm_users: VmmUsers,
     /// What a bundle may ask of its VM.
@@ -135,12 +140,16 @@ struct File {
     #[serde(default)]
     host_sockets: Vec<Pattern>,
     #[serde(default)]
+    core_scheduling: bool,
+    #[serde(default)]
+    allowed_annotations: Vec<String>,
+    #[serde(default)]
     vmm_users: VmmUsers,
     vm: Option<AllowedVm>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "vmm",
     "kernel",
     "initramfs",
@@ -149,6 +158,8 @@ const KEYS: [&str; 10] = [
     "max_vcpus",
     "debug_shell",
     "host_sockets",
+    "core_scheduling",
+    "allowed_annotations",
     "vmm_users",
     "vm",
 ];
@@ -210,6 +221,8 @@ impl Config {
             max_vcpus: file.max_vcpus,
             debug_shell: file.debug_shell,
             host_sockets: file.host_sockets,
+            core_scheduling: file.core_scheduling,
+            allowed_annotations: file.allowed_annotations,
             vmm_users: file.vmm_users,
             vm: file.vm.unwrap_or_default(),
         }
@@ -233,6 +246,10 @@ fn parse(text: &str) -> Result<File, String> {
     file.vmm_users.check()?;
     if file.debug_shell.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err("debug_shell must be an absolute path".to_owned());
+    }
+    if let Some(unknown) = file.allowed_annotations.iter().find(|name| !ANNOTATIONS.contains(&&***name)) {
+        let near = nearest(unknown, &ANNOTATIONS).unwrap_or_default();
+        return Err(format!("allowed_annotations: unknown annotation `{unknown}`; did you mean `{near}`?"));
     }
     if let Some(vm) = &file.vm {
         let relative = vm.kernels.iter().chain(&vm.initrds).find(|path| !path.is_absolute());

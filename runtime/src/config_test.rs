@@ -42,6 +42,16 @@ fn wrong_values_are_named() {
 }
 
 #[test]
+fn annotations_are_listed_by_names_that_are_known() {
+    let file = parse("allowed_annotations = [\"io.stockade.network\"]").unwrap();
+    let config = Config::resolve(file, Path::new("/usr/bin/stockade"), |_| false);
+    assert_eq!(config.allowed_annotations, ["io.stockade.network"]);
+    let error = parse("allowed_annotations = [\"io.stockade.networks\"]").map(drop).unwrap_err();
+    assert!(error.contains("`io.stockade.networks`") && error.contains("`io.stockade.network`"), "{error}");
+    assert!(parse("allowed_annotations = \"io.stockade.network\"").is_err());
+}
+
+#[test]
 fn sockets_are_listed() {
     let config = |text| Config::resolve(parse(text).unwrap(), Path::new("/usr/bin/stockade"), |_| false);
     assert!(config("").host_sockets.is_empty());

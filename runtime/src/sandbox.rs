@@ -1,11 +1,15 @@
 //! Which VM a container belongs to: one of its own, or that of its pod's sandbox.
 //!
-//! Callers tell in two ways, and either suffices: by annotations, or by the path of a namespace that belongs to another
-//! container. Every container can be joined later, because podman's infra containers carry no annotation.
+//! Callers tell in two ways: by annotations ([`Role`]), or by the path of a namespace that belongs to another container.
+//! Every container can be joined later, because podman's infra containers carry no annotation.
 //!
-//! A namespace is known by its nsfs inode, under whatever path it is given. A relay's own namespaces stand for those of
-//! its container in the guest; one that a container's config.json named (CRI-O pins them below /var/run) stands for that
-//! container's too.
+//! What annotations say, the network namespace has to confirm where it has a path, as with CRI-O and containerd it always
+//! has: the engine alone chooses it. The author of a pod, who can have CRI-O write any annotation, thus gets into no
+//! VM of another's; nor does a container that is annotated as a sandbox get into any.
+//!
+//! A namespace is known by its nsfs inode, under whatever path it is given, for as long as it lives: the number of one
+//! that is gone is the next one's. A relay's own namespaces stand for those of its container in the guest; one that a
+//! container's config.json named (CRI-O pins them below /var/run) stands for that container's too.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -22,33 +26,23 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::{CONFIG, SpecError};
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
+use crate::role::Role;
 use crate::state::{Record, Root};
-
-/// What marks a member, and what then names its sandbox, for each kind of caller.
-const ANNOTATIONS: [(&str, &str); 3] = [
-    ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
-    ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
-    ("io.kubernetes.docker.type", "io.kubernetes.sandbox.id"),
-];
-
-/// The value that marks a member; everything else is a sandbox or stands alone.
-const MEMBER: &str = "container";
-
-/// The values that mark the sandbox of a Kubernetes pod.
-const POD: [&str; 2] = ["sandbox", "podsandbox"];
+use crate::sys::namespace;
 
 /// The kinds of namespaces by which a container is recognised, with their names in /proc/PID/ns.
 const KINDS: [(Type, &str); 7] = [
     (Type::Pid, "pid"),
     (Type::Ipc, "ipc"),
     (Type::Uts, "uts"),
-    (Type::Network, "net"),
+    (Type::Network, NETWORK),
     (Type::Cgroup, "cgroup"),
     (Type::Time, "time"),
     (Type::User, USER),
 ];
 
 const USER: &str = "user";
+const NETWORK: &str = "net";
 
 /// A namespace of a container as the host sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +51,17 @@ pub struct KnownNamespace {
     kind: String,
     /// Its nsfs inode.
     inode: u64,
+    /// By which config.json named it; `None` for the relay's own.
+    #[serde(default)]
+    path: Option<PathBuf>,
+}
+
+impl KnownNamespace {
+    /// Whether it is still the one that it was, given that its container's relay lives.
+    fn lives(&self, relay: i32) -> bool {
+        let path = self.path.clone().unwrap_or_else(|| of_process(relay, &self.kind));
+        inode(&path).is_ok_and(|inode| inode == self.inode)
+    }
 }
 
 /// The namespaces in which a new container may ask to be, by the containers that have them.
@@ -93,47 +98,43 @@ impl Peers {
     /// Finds the sandbox of a new container, and who is in it.
     ///
     /// # Errors
-    /// When the sandbox that the annotations name is not there, or namespaces belong to different VMs.
+    /// When the annotations name what is no sandbox, or namespaces belong to a VM that the container is not to be in.
     pub fn find(root: &Root, spec: &Spec) -> anyhow::Result<Self> {
-        let named = annotated(spec.annotations().as_ref()).context(CONFIG)?;
+        let role = Role::of(spec.annotations().as_ref()).context(CONFIG)?;
         let paths = namespace_paths(spec);
-        if named.is_none() && paths.is_empty() {
+        if role == Role::Alone && paths.is_empty() {
             return Ok(Self::default());
         }
         let records = root.records();
-        let sandbox_of = |record: &Record| record.sandbox.clone().unwrap_or_else(|| record.id.clone());
-        let mut sandbox = named;
-        if let Some(id) = &mut sandbox {
-            // An ephemeral container may name a member where it means the member's sandbox.
-            let record = records
-                .iter()
-                .find(|record| record.id == *id)
-                .ok_or_else(|| ContainerError::DoesNotExist(id.clone()))
-                .with_context(|| format!("{CONFIG}: annotations: the sandbox of this container"))?;
-            *id = sandbox_of(record);
-        }
-        for (kind, path) in paths {
-            let Ok(inode) = inode(&path) else { continue };
-            let namespace = KnownNamespace { kind: kind.to_owned(), inode };
-            let Some(owner) = records.iter().find(|record| record.namespaces.contains(&namespace)) else {
-                continue;
-            };
-            let its_sandbox = sandbox_of(owner);
-            match &sandbox {
-                None => sandbox = Some(its_sandbox),
-                Some(sandbox) if *sandbox != its_sandbox => anyhow::bail!(
-                    "{CONFIG}: linux.namespaces: {} belongs to container {:?}, which is in another VM than sandbox \
-                     {sandbox:?}",
-                    path.display(),
-                    owner.id
-                ),
-                Some(_) => {}
+        let given: Vec<_> = paths.into_iter().map(|(kind, path)| Given::new(kind, path, &records)).collect();
+        let owned = || given.iter().filter_map(|given| Some((given, given.owner?)));
+        let sandbox = match role {
+            Role::Sandbox => {
+                if let Some((given, owner)) = owned().next() {
+                    anyhow::bail!(
+                        "{CONFIG}: linux.namespaces: {} belongs to container {:?}, but annotations say that this is the \
+                         sandbox of a pod, which joins no other container",
+                        given.path.display(),
+                        owner.id
+                    );
+                }
+                None
             }
-        }
+            Role::Member(id) => Some(named_sandbox(&records, id, &given)?),
+            Role::Alone => owned().next().map(|(_, owner)| owner.vm().to_owned()),
+        };
         let Some(sandbox) = sandbox else { return Ok(Self::default()) };
+        if let Some((given, owner)) = owned().find(|(_, owner)| owner.vm() != sandbox) {
+            anyhow::bail!(
+                "{CONFIG}: linux.namespaces: {} belongs to container {:?}, which is in another VM than sandbox \
+                 {sandbox:?}",
+                given.path.display(),
+                owner.id
+            );
+        }
         let mut known = HashMap::new();
         let mut volumes = None;
-        for record in records.iter().filter(|record| sandbox_of(record) == sandbox) {
+        for record in records.iter().filter(|record| record.vm() == sandbox) {
             let pod: &mut PodVolumes = volumes.get_or_insert_default();
             if record.id == sandbox {
                 pod.folder = record.share().to_owned();
@@ -141,7 +142,7 @@ impl Peers {
             if record.complete {
                 pod.writable.extend(record.volumes.iter().cloned());
             }
-            for namespace in &record.namespaces {
+            for namespace in living(record) {
                 // The sandbox's own name for a shared namespace goes before its members'.
                 let key = (namespace.kind.clone(), namespace.inode);
                 if record.sandbox.is_none() || !known.contains_key(&key) {
@@ -157,16 +158,16 @@ impl Peers {
     /// Whose namespace a path names.
     ///
     /// # Errors
-    /// A [`SpecError`] where there is nothing at the path.
+    /// A [`SpecError`] where there is no namespace of this type at the path.
     pub fn named(&self, kind: Type, path: &Path, property: &str) -> Result<Named, SpecError> {
         let name = name_of(kind);
-        let inode = inode(path).map_err(|cause| {
+        let inode = namespace::inode(path, name).map_err(|cause| {
             SpecError::new(property, format!("cannot look at the namespace {}: {cause}", path.display()))
         })?;
         if let Some(owner) = self.known.get(&(name.to_owned(), inode)) {
             return Ok(Named::Of(owner.clone()));
         }
-        let own = self::inode(&PathBuf::from(format!("/proc/self/ns/{name}")));
+        let own = self::inode(Path::new(&format!("/proc/self/ns/{name}")));
         Ok(if own.is_ok_and(|own| own == inode) { Named::Host } else { Named::Unknown })
     }
 }
@@ -176,47 +177,73 @@ impl Peers {
 pub fn namespaces(spec: &Spec, relay: i32, user: Option<&OwnedFd>) -> Vec<KnownNamespace> {
     let named = namespace_paths(spec);
     let found = KINDS.into_iter().flat_map(|(_, kind)| {
-        let named = named.iter().find(|(name, _)| *name == kind).map(|(_, path)| path.clone());
-        let paths = named.into_iter().chain([PathBuf::from(format!("/proc/{relay}/ns/{kind}"))]);
-        let own = inode(&PathBuf::from(format!("/proc/self/ns/{kind}"))).ok();
-        paths
-            .filter_map(|path| inode(&path).ok())
-            .filter(move |inode| own != Some(*inode))
-            .map(move |inode| KnownNamespace { kind: kind.to_owned(), inode })
+        let path = named.iter().find(|(name, _)| *name == kind).map(|(_, path)| path.clone());
+        let named = path.and_then(|path| Some((inode(&path).ok()?, Some(path))));
+        let relays = inode(&of_process(relay, kind)).ok().map(|inode| (inode, None));
+        let own = inode(Path::new(&format!("/proc/self/ns/{kind}"))).ok();
+        named
+            .into_iter()
+            .chain(relays)
+            .filter(move |(inode, _)| own != Some(*inode))
+            .map(move |(inode, path)| KnownNamespace { kind: kind.to_owned(), inode, path })
     });
-    let user =
-        user.and_then(|user| Some(KnownNamespace { kind: USER.to_owned(), inode: fstat(user).ok()?.st_ino }));
+    let user = user.and_then(|user| {
+        let inode = fstat(user).ok()?.st_ino;
+        Some(KnownNamespace { kind: USER.to_owned(), inode, path: None })
+    });
     found.chain(user).collect()
 }
 
-/// Whether this is the sandbox of a Kubernetes pod, whose caller forwards ports.
-pub fn is_pod(annotations: Option<&HashMap<String, String>>) -> bool {
-    annotations.is_some_and(|annotations| {
-        let roles = ANNOTATIONS.iter().filter_map(|(role, _)| annotations.get(*role));
-        roles.into_iter().any(|role| POD.contains(&&**role))
-    })
+/// A namespace path of the new container.
+struct Given<'a> {
+    kind: &'static str,
+    path: PathBuf,
+    /// Whose namespace it names, if that is anybody's who lives.
+    owner: Option<&'a Record>,
 }
 
-/// Whether a container's annotations say that it belongs to a pod, as its sandbox or as a member.
-pub fn is_in_pod(annotations: Option<&HashMap<String, String>>) -> bool {
-    annotations.is_some_and(|annotations| ANNOTATIONS.iter().any(|(role, _)| annotations.contains_key(*role)))
-}
-
-/// The ID that a member's annotations name.
-fn annotated(annotations: Option<&HashMap<String, String>>) -> Result<Option<String>, SpecError> {
-    let Some(annotations) = annotations else { return Ok(None) };
-    for (role, sandbox) in ANNOTATIONS {
-        if annotations.get(role).is_some_and(|role| role == MEMBER) {
-            return match annotations.get(sandbox) {
-                Some(id) => Ok(Some(id.clone())),
-                None => Err(SpecError::new(
-                    "annotations",
-                    format!("{role} is {MEMBER:?}, but {sandbox} does not say in which sandbox"),
-                )),
-            };
-        }
+impl<'a> Given<'a> {
+    fn new(kind: &'static str, path: PathBuf, records: &'a [Record]) -> Self {
+        let inode = inode(&path).ok();
+        let is_it = |namespace: &KnownNamespace| namespace.kind == kind && Some(namespace.inode) == inode;
+        let owner = records
+            .iter()
+            .find(|record| record.namespaces.iter().any(is_it) && living(record).into_iter().any(is_it));
+        Self { kind, path, owner }
     }
-    Ok(None)
+}
+
+/// The namespaces of a container that exist still.
+fn living(record: &Record) -> Vec<&KnownNamespace> {
+    let Some(relay) = record.relay else { return Vec::new() };
+    let living = record.namespaces.iter().filter(|namespace| namespace.lives(relay.pid)).collect();
+    // Last, because its PID is another's once it is gone.
+    if relay.is_alive() { living } else { Vec::new() }
+}
+
+/// The sandbox that annotations name, if the network namespace does not contradict.
+fn named_sandbox(records: &[Record], id: String, given: &[Given<'_>]) -> anyhow::Result<String> {
+    let record = records
+        .iter()
+        .find(|record| record.id == id)
+        .ok_or_else(|| ContainerError::DoesNotExist(id.clone()))
+        .with_context(|| format!("{CONFIG}: annotations: the sandbox of this container"))?;
+    if let Some(sandbox) = &record.sandbox {
+        anyhow::bail!(
+            "{CONFIG}: annotations: container {id:?} is no sandbox, but a member of sandbox {sandbox:?}"
+        );
+    }
+    let network = given.iter().find(|given| given.kind == NETWORK);
+    if let Some(Given { path, owner: None, .. }) = network
+        && path.exists()
+        && record.relay.is_some_and(|relay| relay.is_alive())
+    {
+        anyhow::bail!(
+            "{CONFIG}: linux.namespaces: {} is not the network namespace of sandbox {id:?}, which the annotations name",
+            path.display()
+        );
+    }
+    Ok(id)
 }
 
 fn namespace_paths(spec: &Spec) -> Vec<(&'static str, PathBuf)> {
@@ -233,6 +260,10 @@ fn namespace_paths(spec: &Spec) -> Vec<(&'static str, PathBuf)> {
 
 fn name_of(kind: Type) -> &'static str {
     KINDS.into_iter().find(|(known, _)| *known == kind).map_or("", |(_, name)| name)
+}
+
+fn of_process(pid: i32, kind: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/{kind}"))
 }
 
 fn inode(path: &Path) -> io::Result<u64> {

@@ -1,7 +1,7 @@
 //! What is remembered of a container: `ROOT/ID/state.json`, beside the VMM's sockets.
 //!
 //! The file is replaced atomically, and tells of a resource before that exists: whoever finds it after a crash can
-//! remove everything. It holds no status: the relay and the agent know. Commands that change a container lock its
+//! remove everything. It holds what commands have brought the container to; whether it lives, the relay tells. Commands that change a container lock its
 //! folder, so two of them take turns.
 
 use std::collections::HashMap;
@@ -74,6 +74,12 @@ pub struct Record {
     pub boot_id: String,
     /// Whether `create` has come to its end.
     pub complete: bool,
+    /// Whether `start` has let its program run. Of an earlier release's container nobody has noted it: most run.
+    #[serde(default = "yes")]
+    pub started: bool,
+    /// Whether its processes are frozen.
+    #[serde(default)]
+    pub paused: bool,
     /// The host's stand-in for its init.
     pub relay: Option<ProcessRef>,
     /// Its VM.
@@ -107,7 +113,16 @@ pub struct Record {
     pub network: Option<Network>,
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl Record {
+    /// The container whose VM it is in.
+    pub fn vm(&self) -> &str {
+        self.sandbox.as_deref().unwrap_or(&self.id)
+    }
+
     /// Its folder in the VM's share. No other creation has it: for a while the guest's kernel takes a name for what it
     /// was last, so a member must not have that of an earlier one, as its ID may be.
     pub fn share(&self) -> &str {
@@ -346,6 +361,16 @@ impl Folder {
         write().with_context(|| format!("cannot write {}", self.path.join(FILE).display()))
     }
 
+    /// Changes what the record says, for who has the folder locked. One that is gone stays so.
+    ///
+    /// # Errors
+    /// Those of [`Folder::read`] and [`Folder::write`].
+    pub fn change(&self, change: impl FnOnce(&mut Record)) -> anyhow::Result<()> {
+        let Some(mut record) = self.read()? else { return Ok(()) };
+        change(&mut record);
+        self.write(&record)
+    }
+
     /// Reads the record; `None` if its creator died before it could write one.
     ///
     /// # Errors
@@ -440,6 +465,9 @@ impl AsRawFd for Folder {
         self.file.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+pub use tests::record as fixture;
 
 #[cfg(test)]
 #[path = "state_test.rs"]

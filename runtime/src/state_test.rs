@@ -1,6 +1,7 @@
 use super::*;
 
-fn record(id: &str) -> Record {
+/// A container that nothing has been made of yet.
+pub fn record(id: &str) -> Record {
     Record {
         id: id.to_owned(),
         bundle: "/b".into(),
@@ -10,6 +11,8 @@ fn record(id: &str) -> Record {
         owner: 0,
         boot_id: boot_id(),
         complete: false,
+        started: false,
+        paused: false,
         relay: None,
         vmm: None,
         files: None,

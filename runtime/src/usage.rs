@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use stockade_protocol::agent::{ContainerState, Purpose};
 
 use crate::agent::{ClientError, Connection, Visitor};
+use crate::deadline::Deadline;
 use crate::state::{Folder, Record};
 use crate::stats::CgroupFiles;
 use crate::sys::process::{ProcessRef, ProcessUsage};
@@ -95,7 +96,7 @@ impl ContainerUsage {
 }
 
 fn ask(folder: &Folder, record: &Record) -> Result<(ContainerState, CgroupFiles), ClientError> {
-    let mut wait = Visitor::new(folder.as_fd(), ANSWERS_WITHIN);
+    let mut wait = Visitor::new(folder.as_fd(), Deadline::within(ANSWERS_WITHIN));
     let mut control = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)?;
     let state = control.state(&record.id, &mut wait)?;
     let files = control.cgroup_files(&record.id, &mut wait)?;

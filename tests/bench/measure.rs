@@ -13,6 +13,8 @@ pub struct Run {
     pub start: u64,
     /// TSC after it had ended and its output was read.
     pub end: u64,
+    /// What was work and what was waiting between the two.
+    pub between: Between,
     /// Its standard output.
     pub stdout: String,
 }
@@ -21,14 +23,16 @@ impl Run {
     /// Runs a command that must succeed.
     pub fn of(command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::null());
+        let before = Mark::set()?;
         let start = tsc();
         let output = command.output()?;
         let end = tsc();
+        let between = Mark::set()?.since(&before);
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             bail!("{command:?}: {}\n{stdout}{}", output.status, String::from_utf8_lossy(&output.stderr));
         }
-        Ok(Self { start, end, stdout })
+        Ok(Self { start, end, between, stdout })
     }
 
     /// TSC ticks that a command takes which leaves processes behind.
@@ -49,8 +53,9 @@ impl Run {
     }
 }
 
-/// Runs a command to its end: TSC ticks until a line of its output has `mark`, and until its end.
-pub fn first_output(command: &mut Command, mark: &str) -> Result<(u64, u64)> {
+/// Runs a command to its end: TSC ticks until a line of its output has `mark`, and what is work and waiting until its end.
+pub fn first_output(command: &mut Command, mark: &str) -> Result<(u64, Between)> {
+    let before = Mark::set()?;
     let start = tsc();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut first = None;
@@ -60,9 +65,9 @@ pub fn first_output(command: &mut Command, mark: &str) -> Result<(u64, u64)> {
         }
     }
     child.wait()?;
-    let end = tsc();
+    let between = Mark::set()?.since(&before);
     let Some(first) = first else { bail!("{command:?}: no {mark:?} in its output") };
-    Ok((first - start, end - start))
+    Ok((first - start, between))
 }
 
 /// Runs a command to its end: how many bytes it wrote, and TSC ticks from the first of them to the last.
@@ -96,6 +101,7 @@ pub struct Mark {
 }
 
 /// What was between two moments.
+#[derive(Clone, Copy)]
 pub struct Between {
     /// TSC ticks of work: instructions.
     pub work: u64,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{built, text};
 
-use crate::measure::{Run, output_rate};
+use crate::measure::{Between, Run, output_rate};
 use crate::network::{Figures, Network};
 use crate::{pod, stage};
 
@@ -43,6 +43,8 @@ pub struct Stockade {
     pub container: u64,
     /// `stockade run` has ended.
     pub end: u64,
+    /// What of all that was work and what waiting.
+    pub between: Between,
     /// The VMM's resident memory without guest RAM, in KiB.
     pub vmm_kib: u64,
 }
@@ -139,6 +141,7 @@ impl Scenario {
             created: since(figure("created_tsc")?),
             container: since(run.first_tsc()?.wrapping_sub(offset)),
             end: since(run.end),
+            between: run.between,
             vmm_kib: figure("vmm_overhead_kib")?,
         })
     }
@@ -159,12 +162,12 @@ impl Scenario {
         self.network.measure(&mut self.runtime(host_runtime))
     }
 
-    /// One run under a runtime of the host's own kernel: the container's first instruction, and the end.
-    pub fn host_runtime(&self, program: &str) -> Result<(u64, u64)> {
+    /// One run under a runtime of the host's own kernel: the container's first instruction, and all of it.
+    pub fn host_runtime(&self, program: &str) -> Result<(u64, Between)> {
         let mut command = Command::new(program);
         command.arg("--root").arg(self.folder.join(program));
         let run = Run::of(command.args(["run", "--bundle", text(self.bundle.path()), "bench"]))?;
-        Ok((run.first_tsc()? - run.start, run.end - run.start))
+        Ok((run.first_tsc()? - run.start, run.between))
     }
 
     /// From exec to end of a `create` under a runtime of the host's own kernel, the container being deleted again.
@@ -194,10 +197,10 @@ impl Scenario {
         Ok((bytes, ticks))
     }
 
-    /// The same kernel and the same program as init under nested QEMU: its first output, and QEMU's end.
+    /// The same kernel and the same program as init under nested QEMU: its first output, and all of it.
     ///
     /// The guest's TSC has an unknown offset there, so the first column is when the line reaches QEMU's console.
-    pub fn qemu(&self) -> Result<(u64, u64)> {
+    pub fn qemu(&self) -> Result<(u64, Between)> {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-M", "microvm,acpi=off,rtc=on", "-accel", "kvm", "-cpu", "host", "-m", "128"]);
         command.args([

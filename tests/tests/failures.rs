@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Outcome, Stockade, text};
@@ -43,6 +44,111 @@ fn run_reports_a_vmm_that_dies() {
     assert_eq!(vmm.len(), 1);
     kill(vmm[0]);
     Outcome::wait(child, "run").failure(137, &["the VM has ended", "died without a word"]);
+}
+
+/// A host that cannot keep what `core_scheduling` promises does not start the VM.
+#[test]
+fn core_scheduling_is_had_or_refused() {
+    // PR_SCHED_CORE, to read one's own cookie: EINVAL without CONFIG_SCHED_CORE, ENODEV without threads of cores.
+    let mut cookie = 0u64;
+    // SAFETY: the kernel writes one u64, which `cookie` is.
+    let read = unsafe { libc::prctl(62, 0, 0, 0, &raw mut cookie) };
+    let is_missing = read != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL);
+    let stockade = Stockade::with_config("memory_mib = 128\ncore_scheduling = true");
+    let bundle = Bundle::busybox(&["true"]);
+    let before = Snapshot::take();
+    let outcome = stockade.run(&["run", "-b", text(bundle.path()), "core"]);
+    if is_missing {
+        outcome.failure(1, &["core_scheduling", "CONFIG_SCHED_CORE"]);
+    } else {
+        outcome.success();
+    }
+    before.assert_same_now();
+}
+
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill takes two integers.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "signal {signal} to {pid}");
+}
+
+/// What no command may take, whatever a guest does.
+const SOON: Duration = Duration::from_secs(15);
+
+#[track_caller]
+fn soon(stockade: &Stockade, args: &[&str]) -> Outcome {
+    let began = Instant::now();
+    let outcome = stockade.run(args);
+    assert!(began.elapsed() < SOON, "{args:?} took {:?}: {outcome:#?}", began.elapsed());
+    outcome
+}
+
+/// A VM that stands still, as to the host one whose guest says nothing or too little does.
+#[test]
+fn nobody_waits_for_a_guest_that_does_not_answer() {
+    let stockade = Stockade::new();
+    let bundle = Bundle::busybox(&["sleep", "1000"]);
+    let before = Snapshot::take();
+    let relay = stockade.create(&bundle, "mute");
+    stockade.run(&["start", "mute"]).success();
+    let vmm = stockade.vmm_pid(relay);
+    signal(vmm, libc::SIGSTOP);
+    let began = Instant::now();
+    assert_eq!(stockade.state("mute")["status"], "running");
+    let listed = stockade.run(&["list", "--format", "json"]).success().stdout;
+    assert!(listed.contains("\"status\":\"running\""), "{listed}");
+    assert!(began.elapsed() < Duration::from_secs(5), "they ask no guest");
+    assert!(soon(&stockade, &["list"]).success().stdout.contains("running (no answer)"));
+    let ps = soon(&stockade, &["ps", "mute"]);
+    ps.failure(1, &["does not answer"]);
+    soon(&stockade, &["exec", "mute", "true"]).failure(255, &["does not answer"]);
+    soon(&stockade, &["kill", "mute", "TERM"]).failure(1, &["does not answer"]);
+    soon(&stockade, &["pause", "mute"]).failure(1, &["does not answer"]);
+    soon(&stockade, &["delete", "mute"]).failure(1, &["running"]);
+    soon(&stockade, &["kill", "mute", "KILL"]).success();
+    host::wait_for_end(relay);
+    host::wait_for_end(vmm);
+    assert_eq!(stockade.status("mute"), "stopped");
+    soon(&stockade, &["delete", "mute"]).success();
+    before.assert_same_now();
+
+    let relay = stockade.create(&bundle, "mute");
+    signal(stockade.vmm_pid(relay), libc::SIGSTOP);
+    // One that waits for the guest does not keep the other from deleting.
+    let starting = stockade.command(&["start", "mute"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let starting = starting.expect("start");
+    soon(&stockade, &["delete", "--force", "mute"]).success();
+    Outcome::wait(starting, "start").failure(1, &[]);
+    before.assert_same_now();
+}
+
+#[test]
+fn a_member_of_a_guest_that_does_not_answer_is_killed_and_deleted() {
+    let stockade = Stockade::new();
+    let pod = Bundle::busybox(&["sleep", "1000"]);
+    let member = Bundle::busybox(&["sleep", "1000"]).edit(|config| {
+        config["annotations"] = serde_json::json!({
+            "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "pod",
+        });
+    });
+    let before = Snapshot::take();
+    let sandbox = stockade.create(&pod, "pod");
+    stockade.run(&["start", "pod"]).success();
+    let vmm = stockade.vmm_pid(sandbox);
+    for id in ["killed", "deleted"] {
+        stockade.create(&member, id);
+        stockade.run(&["start", id]).success();
+    }
+    signal(vmm, libc::SIGSTOP);
+    soon(&stockade, &["kill", "killed", "KILL"]).success();
+    assert_eq!(stockade.status("killed"), "stopped");
+    soon(&stockade, &["delete", "killed"]).success();
+    soon(&stockade, &["delete", "--force", "deleted"]).success();
+    soon(&stockade, &["create", "--bundle", text(member.path()), "late"]).failure(1, &["does not answer"]);
+    let left = stockade.run(&["list", "--quiet"]).success().stdout;
+    assert_eq!(left, "pod\n");
+    soon(&stockade, &["delete", "--force", "pod"]).success();
+    host::wait_for_end(vmm);
+    before.assert_same_now();
 }
 
 /// Kills `create` itself at its n-th system call, for many n: `delete --force` must clean up whatever there is.

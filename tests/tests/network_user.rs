@@ -11,6 +11,9 @@ use stockade_tests::cli::Stockade;
 use stockade_tests::host;
 use stockade_tests::netns::{Netns, serve_name};
 
+/// Without which the annotations have no effect.
+const ALLOWED: &str = "allowed_annotations = [\"io.stockade.network\", \"io.stockade.network.publish\"]\n";
+
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The host's own network: one interface with a default route, to a namespace that stands for the rest of the world.
@@ -34,7 +37,7 @@ fn annotated(script: &str, annotations: serde_json::Value) -> Bundle {
 #[test]
 fn the_container_reaches_the_world_and_is_reached_at_published_ports() {
     let world = world();
-    let stockade = Stockade::new();
+    let stockade = Stockade::with_config(ALLOWED);
     let before = host::Snapshot::take();
     let bundle = annotated(
         "sleep 10000",
@@ -82,7 +85,7 @@ fn the_container_reaches_the_world_and_is_reached_at_published_ports() {
 
 #[test]
 fn what_cannot_be_is_said_and_leaves_nothing() {
-    let stockade = Stockade::new();
+    let stockade = Stockade::with_config(ALLOWED);
     let before = host::Snapshot::take();
     let cases = [
         (json!({ "io.stockade.network": "bridge" }), "\"bridge\""),
@@ -97,4 +100,23 @@ fn what_cannot_be_is_said_and_leaves_nothing() {
     let bundle = annotated("true", json!({ "io.stockade.network": "user" }));
     stockade.run_bundle(&bundle, "alone").failure(1, &["io.stockade.network", "pasta"]);
     before.assert_same_now();
+}
+
+#[test]
+fn what_the_administrator_does_not_allow_has_no_effect_and_is_named() {
+    let annotations = json!({
+        "io.stockade.network": "user", "io.stockade.network.publish": "8080:80/tcp", "io.stockade.other": "1",
+    });
+    let bundle = annotated("busybox ip -o link | grep -v lo: | busybox wc -l", annotations);
+    let path = bundle.path().to_str().expect("path");
+    let log = bundle.path().join("log");
+    let arguments = ["--log", log.to_str().expect("path"), "run", "--bundle", path, "c"];
+    assert_eq!(Stockade::with_config("").run(&arguments).success().stdout, "0\n");
+    let log = std::fs::read_to_string(&log).expect("log");
+    for name in ["io.stockade.network", "io.stockade.network.publish", "io.stockade.other"] {
+        assert!(log.contains(&format!("annotations[\\\"{name}\\\"] has no effect")), "no {name} in {log}");
+    }
+    // One of the two is not both.
+    let stockade = Stockade::with_config("allowed_annotations = [\"io.stockade.network.publish\"]\n");
+    stockade.run_bundle(&bundle, "c").failure(1, &["io.stockade.network.publish", "io.stockade.network is"]);
 }

@@ -1,4 +1,5 @@
 //! Several containers in one VM: by annotations as Kubernetes' callers give them, and by namespace paths as podman does.
+//! And none where the author of a pod only says so.
 
 use std::process::{Command, Stdio};
 
@@ -6,6 +7,7 @@ use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Stockade, text};
 use stockade_tests::host;
+use stockade_tests::netns::Netns;
 
 /// A pause container, created and started; its relay's PID.
 fn sandbox(stockade: &Stockade, bundle: &Bundle, id: &str) -> i32 {
@@ -91,6 +93,74 @@ fn a_sandbox_that_is_not_there_or_not_stockades_is_named() {
     stockade.run_bundle(&member, "m").failure(1, &["\"gone\"", "does not exist", "annotations"]);
     let foreign = Bundle::busybox(&["/bin/true"]).edit(|config| join(config, 1, &["pid"]));
     stockade.run_bundle(&foreign, "m").failure(1, &["linux.namespaces[0].path", "host's pid namespace"]);
+    before.assert_same_now();
+}
+
+/// CRI-O gives every annotation of a pod's author to the runtime, those of another engine and its own included.
+#[test]
+fn a_pods_author_does_not_get_into_another_pods_vm() {
+    let stockade = Stockade::new();
+    let before = host::Snapshot::take();
+    let pod = |id: &str, netns: &Netns, role: &str, forged: &Value| {
+        Bundle::busybox(&["/bin/sleep", "1000"]).edit(|config| {
+            for entry in config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
+                if entry["type"] == "network" {
+                    entry["path"] = text(&netns.path()).into();
+                }
+            }
+            config["annotations"] = json!({
+                "io.kubernetes.cri-o.ContainerType": role, "io.kubernetes.cri-o.SandboxID": id,
+            });
+            for (key, value) in forged.as_object().expect("object") {
+                config["annotations"][key] = value.clone();
+            }
+        })
+    };
+    let (victims, attackers) = (Netns::new("victim"), Netns::new("attacker"));
+    let victim = pod("victim", &victims, "sandbox", &json!({}));
+    sandbox(&stockade, &victim, "victim");
+    let member = pod("victim", &victims, "container", &json!({}));
+    sandbox(&stockade, &member, "victims-member");
+    assert_eq!(host::pids_named("stockade-vmm").len(), 1);
+
+    // The keys of other engines are not looked at: the attacker's containers are where CRI-O says.
+    let others = json!({
+        "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "victim",
+        "io.kubernetes.docker.type": "container", "io.kubernetes.sandbox.id": "victim",
+    });
+    let attacks = ["sandbox", "container"].map(|role| pod("attacker", &attackers, role, &others));
+    sandbox(&stockade, &attacks[0], "attacker");
+    sandbox(&stockade, &attacks[1], "attackers-member");
+    assert_eq!(host::pids_named("stockade-vmm").len(), 2, "a VM for each");
+    let boot =
+        |id: &str| stockade.run(&["exec", id, "cat", "/proc/sys/kernel/random/boot_id"]).success().stdout;
+    assert_eq!(boot("attackers-member"), boot("attacker"));
+    assert_eq!(boot("victims-member"), boot("victim"));
+    assert_ne!(boot("attacker"), boot("victim"));
+    stockade.run(&["delete", "--force", "attackers-member"]).success();
+
+    // CRI-O's own keys, overwritten: the network namespace, which CRI-O chooses, is not the victim's.
+    let own = json!({
+        "io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.cri-o.SandboxID": "victim",
+    });
+    let forged = pod("attacker", &attackers, "sandbox", &own);
+    stockade.run_bundle(&forged, "forged").failure(1, &["linux.namespaces", "\"attacker\"", "\"victim\""]);
+    stockade.run(&["delete", "--force", "attacker"]).success();
+    stockade.run_bundle(&forged, "forged").failure(1, &["linux.namespaces", "\"victim\""]);
+    // A member is no sandbox.
+    let own = json!({ "io.kubernetes.cri-o.SandboxID": "victims-member" });
+    let forged = pod("victim", &victims, "container", &own);
+    stockade.run_bundle(&forged, "forged").failure(1, &["\"victims-member\" is no sandbox"]);
+    // A sandbox joins nobody, whatever it names.
+    let forged = pod("forged", &victims, "sandbox", &json!({}));
+    stockade.run_bundle(&forged, "forged").failure(1, &["linux.namespaces", "\"victim"]);
+    // Another root's sandbox is not found.
+    let elsewhere = Stockade::new();
+    elsewhere.run_bundle(&member, "forged").failure(1, &["\"victim\"", "does not exist"]);
+    for id in ["victims-member", "victim"] {
+        stockade.run(&["delete", "--force", id]).success();
+    }
+    drop((victims, attackers));
     before.assert_same_now();
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
-use stockade_tests::cli::{Stockade, text};
+use stockade_tests::cli::{Outcome, Stockade, text};
 
 fn bind(config: &mut Value, source: &str, destination: &str, options: &[&str]) {
     config["mounts"].as_array_mut().expect("mounts").push(json!({
@@ -131,4 +131,85 @@ fn a_big_tree_survives_a_copy_through_the_guest() {
         .expect("sh");
     assert!(tree.join("big").exists());
     assert_eq!(outcome.stdout, String::from_utf8_lossy(&outside.stdout));
+}
+
+/// The guest's root waits for the container's files with a write; the host's kernel refuses it from the start.
+#[test]
+fn a_read_only_root_is_so_before_its_container_is_built() {
+    let stockade = Stockade::with_config("memory_mib = 128\ndebug_shell = \"/bin/busybox\"\n");
+    let pod = Bundle::busybox(&["sleep", "100000"]);
+    stockade.create(&pod, "pod");
+    stockade.run(&["start", "pod"]).success();
+    let attack = "(while :; do for d in /run/shares/*/rootfs; do echo pwned > $d/PWNED; done; done) > /dev/null 2>&1 & \
+                  echo begun";
+    let outcome = Outcome::of(&mut stockade.command(&["shell", "pod"]), attack.as_bytes());
+    assert_eq!(outcome.stdout, "begun\n", "{outcome:#?}");
+    let member = |readonly: bool| {
+        Bundle::script("echo built; sleep 1").edit(|config| {
+            config["root"]["readonly"] = readonly.into();
+            config["annotations"] = json!({
+                "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "pod",
+            });
+        })
+    };
+    // The attack works where writing is allowed.
+    let (open, closed) = (member(false), member(true));
+    assert_eq!(stockade.run_bundle(&open, "open").success().stdout, "built\n");
+    assert!(open.rootfs().join("PWNED").exists());
+    for _ in 0..3 {
+        assert_eq!(stockade.run_bundle(&closed, "closed").success().stdout, "built\n");
+    }
+    assert!(!closed.rootfs().join("PWNED").exists());
+    stockade.run(&["delete", "--force", "pod"]).success();
+}
+
+/// An image from scratch has none of the folders that a container needs.
+#[test]
+fn what_a_read_only_root_lacks_is_made_by_the_host() {
+    let host = stockade_tests::bundle::folder();
+    fs::write(host.path().join("file"), "mounted\n").expect("write");
+    let outside = host.path().join("outside");
+    fs::create_dir(&outside).expect("folder");
+    let bundle = Bundle::script(
+        "cat /etc/deep/file /data/file; pwd; echo x > /new || echo refused; ls /dev | grep -c 'null\\|console\\|ptmx'; \
+         readlink /dev/ptmx; cd /link/into && echo linked",
+    )
+    .edit(|config| {
+        config["root"]["readonly"] = true.into();
+        config["process"]["cwd"] = "/work/here".into();
+        // /dev is the image's.
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| mount["destination"] != "/dev");
+        bind(config, text(&host.path().join("file")), "/etc/deep/file", &["bind", "ro"]);
+        bind(config, text(host.path()), "/data", &["rbind", "ro"]);
+        bind(config, text(host.path()), "/link/into", &["rbind", "ro"]);
+    });
+    for folder in ["dev", "etc", "proc", "sys", "tmp", "var", "root"] {
+        fs::remove_dir_all(bundle.rootfs().join(folder)).expect("remove");
+    }
+    symlink(&outside, bundle.rootfs().join("link")).expect("link");
+    let outcome = Stockade::new().run_bundle(&bundle, "scratch");
+    assert_eq!(
+        outcome.stdout, "mounted\nmounted\n/work/here\nrefused\n2\npts/ptmx\nlinked\n",
+        "{outcome:#?}"
+    );
+    assert_eq!(
+        fs::read_dir(&outside).expect("folder").count(),
+        0,
+        "the link leads to a place in the container"
+    );
+    // Where the file system itself is read-only, the agent says what is missing.
+    let mounted = stockade_tests::bundle::folder();
+    let tree = mounted.path();
+    let flags = nix::mount::MsFlags::MS_BIND;
+    let none = None::<&str>;
+    let bare = Bundle::script("true").edit(|config| {
+        config["root"] = json!({ "path": text(tree), "readonly": true });
+    });
+    fs::remove_dir_all(bare.rootfs().join("sys")).expect("remove");
+    nix::mount::mount(Some(&bare.rootfs()), tree, none, flags, none).expect("bind");
+    let readonly = flags | nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY;
+    nix::mount::mount(none, tree, none, readonly, none).expect("remount");
+    Stockade::new().run_bundle(&bare, "frozen").failure(1, &["/sys", "Read-only file system"]);
+    nix::mount::umount(tree).expect("unmount");
 }

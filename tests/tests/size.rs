@@ -104,11 +104,18 @@ fn a_memory_limit_is_changed_in_both_directions_and_the_vm_follows() {
 #[test]
 fn annotations_of_both_kinds_size_a_pod() {
     let stockade = Stockade::with_config(SMALL);
-    let annotated = sleeping(json!({ "io.kubernetes.cri.sandbox-memory": "536870912" }));
+    let annotated = sleeping(json!({
+        "io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-memory": "536870912",
+        // A pod's author writes the keys of another engine: they do not count.
+        "io.kubernetes.docker.type": "container", "io.kubernetes.sandbox.id": "elsewhere",
+    }));
     stockade.create(&annotated, "containerd");
     assert_ram(&stockade, "containerd", 512 + 8 + 96);
     stockade.run(&["delete", "--force", "containerd"]).success();
     let annotations = json!({
+        "io.kubernetes.cri-o.ContainerType": "sandbox",
+        "io.kubernetes.cri.container-type": "sandbox",
+        "io.kubernetes.cri.sandbox-memory": "1073741824",
         "io.kubernetes.cri-o.PodLinuxResources": r#"{"memory_limit_in_bytes":536870912}"#,
         "io.kubernetes.cri-o.PodLinuxOverhead": r#"{"memory_limit_in_bytes":335544320}"#,
     });
@@ -116,7 +123,9 @@ fn annotations_of_both_kinds_size_a_pod() {
     stockade.create(&annotated, "crio");
     assert_ram(&stockade, "crio", 512 + 8 + 320 - 128);
     stockade.run(&["delete", "--force", "crio"]).success();
-    let nonsense = sleeping(json!({ "io.kubernetes.cri.sandbox-memory": "much" }));
+    let nonsense = sleeping(json!({
+        "io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-memory": "much",
+    }));
     stockade.run_bundle(&nonsense, "c").failure(1, &["io.kubernetes.cri.sandbox-memory", "\"much\""]);
 }
 
@@ -249,6 +258,7 @@ fn a_bundle_may_ask_for_as_many_cpus_as_it_is_allowed() {
 fn a_pods_quota_is_known_from_its_annotations_and_grows_with_its_members() {
     let stockade = Stockade::with_config("memory_mib = 256\nmax_vcpus = 2\n");
     let pod = sleeping(json!({
+        "io.kubernetes.cri.container-type": "sandbox",
         "io.kubernetes.cri.sandbox-cpu-quota": "50000", "io.kubernetes.cri.sandbox-cpu-period": "100000",
         "io.kubernetes.cri.sandbox-memory": "67108864",
     }));

@@ -12,7 +12,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, open},
+    fcntl::{AtFlags, OFlag, open, readlinkat},
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::{
         stat::{Mode, SFlag, makedev, mknodat},
@@ -20,10 +20,11 @@ use nix::{
     },
     unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat},
 };
-use stockade_protocol::container::{Container, Device, DeviceKind};
+use stockade_protocol::container::{
+    Container, DEFAULT_DEVICES, DEVICE_LINKS, Device, DeviceKind, PTMX, share_covers_dev,
+};
 
 use super::{
-    mounts::share_covers_dev,
     resolve::{Missing, Root},
     rootfs::path_of,
 };
@@ -31,27 +32,6 @@ use crate::{
     error::{Context, ErrorKind, Result, error},
     mount_api,
 };
-
-/// Path, major and minor number of the default devices; all are character devices that everybody may use.
-const DEFAULT: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-
-/// Name and target of the default links in /dev.
-const LINKS: [(&str, &str); 5] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    (PTMX, "pts/ptmx"),
-];
-
-const PTMX: &str = "ptmx";
 
 /// Where nodes are made that are to be bound.
 const STAGE: &str = "/run/devices";
@@ -99,7 +79,7 @@ pub fn prepare(spec: &Container) -> Result<Option<OwnedFd>> {
 
 /// `linux.devices` and the default ones.
 fn nodes(spec: &Container) -> Vec<Device> {
-    let default: &[_] = if share_covers_dev(&spec.mounts) { &[] } else { &DEFAULT };
+    let default: &[_] = if share_covers_dev(&spec.mounts) { &[] } else { &DEFAULT_DEVICES };
     let default = default.iter().map(|(path, major, minor)| default_device(path, *major, *minor));
     spec.devices.iter().cloned().chain(default).collect()
 }
@@ -145,8 +125,12 @@ fn create_links(root: &Root) -> Result<()> {
     let dev = root
         .open_or_create(Path::new("/dev"), Missing::Folder)
         .or_spec(|| "create /dev in the root file system".to_owned())?;
-    for (name, target) in LINKS {
+    for (name, target) in DEVICE_LINKS {
         let mut linked = symlinkat(target, &dev, name);
+        // In a read-only root the host has made it.
+        if linked == Err(Errno::EEXIST) && readlinkat(&dev, name).is_ok_and(|found| found == target) {
+            continue;
+        }
         // An image's own ptmx would be a node of another devpts.
         if linked == Err(Errno::EEXIST) && name == PTMX {
             linked =

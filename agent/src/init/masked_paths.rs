@@ -1,60 +1,111 @@
-//! `linux.maskedPaths` and `linux.readonlyPaths`, inside the container's root.
+//! `linux.maskedPaths` and `linux.readonlyPaths`, before the container's root is the root.
 //!
-//! Paths that do not exist need neither: the lists name files of kernels with other configurations.
+//! The image is hostile, and so may be whoever shares a volume with the container: paths are resolved beneath the root, to
+//! descriptors, and what hides a file is a null device of the guest's own, whatever the container has as /dev/null. Paths
+//! that do not exist need neither: the lists name files of kernels with other configurations. Anything else that keeps a
+//! path from being hidden keeps the container from being created.
 
-use std::ffi::CString;
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use nix::{
     errno::Errno,
-    mount::{MsFlags, mount},
+    fcntl::{OFlag, open},
+    sys::stat::{Mode, SFlag, fstat, makedev, mknod},
 };
 
+use super::resolve::Root;
 use crate::{
-    error::{Context, ErrorKind, Result, error},
-    mount_api::{self, MountAttributes},
+    error::{Context, Result},
+    mount_api::{self, MountAttributes, attr},
 };
 
-const NOTHING: Option<&str> = None;
+/// The guest's own null device, which no container sees.
+const NULL: &str = "/run/null";
+
+/// Makes that device, unless it is there; only the guest's root can.
+pub fn provide_null() -> Result<()> {
+    let mode = Mode::from_bits_truncate(0o666);
+    match mknod(NULL, SFlag::S_IFCHR, mode, null_number()) {
+        Err(Errno::EEXIST) => Ok(()),
+        made => made.or_internal(|| format!("make {NULL}")),
+    }
+}
 
 /// Hides the one and protects the other.
-pub fn apply(masked: &[String], readonly: &[String]) -> Result<()> {
+pub fn apply(root: &Root, masked: &[String], readonly: &[String]) -> Result<()> {
     for path in readonly {
-        match protect(&path_for_kernel(path)?) {
-            Err(Errno::ENOENT) => {}
-            done => done.or_spec(|| format!("make {path} read-only"))?,
-        }
+        find(root, path)
+            .and_then(|found| found.map_or(Ok(()), |found| protect(&found)))
+            .or_spec(|| format!("linux.readonlyPaths: make {path} read-only"))?;
     }
-    let mut empty_folder = None;
+    let mut covers = Covers::default();
     for path in masked {
-        match mask(&path_for_kernel(path)?, &mut empty_folder) {
-            Err(Errno::ENOENT) => {}
-            done => done.or_spec(|| format!("mask {path}"))?,
+        find(root, path)
+            .and_then(|found| found.map_or(Ok(()), |found| covers.hide(&found)))
+            .or_spec(|| format!("linux.maskedPaths: mask {path}"))?;
+    }
+    Ok(())
+}
+
+/// What is at a path; `None` where nothing is.
+fn find(root: &Root, path: &str) -> Result<Option<OwnedFd>, Errno> {
+    match root.open(Path::new(path), OFlag::O_PATH) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+fn protect(found: &OwnedFd) -> Result<(), Errno> {
+    let tree = mount_api::clone_tree(found, true)?;
+    mount_api::set_attributes(&tree, MountAttributes::READONLY, true)?;
+    mount_api::attach(&tree, found)
+}
+
+/// What hides files and folders. All folders share an empty one, because a file system of their own would cost each of
+/// them more than the mount.
+#[derive(Default)]
+struct Covers {
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+}
+
+impl Covers {
+    fn hide(&mut self, found: &OwnedFd) -> Result<(), Errno> {
+        let is_folder = fstat(found)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
+        match (is_folder, &self.empty) {
+            (false, _) => {
+                let null = self.null.take().map_or_else(open_null, Ok)?;
+                let hidden =
+                    mount_api::clone_tree(&null, false).and_then(|tree| mount_api::attach(tree, found));
+                self.null = Some(null);
+                hidden
+            }
+            (true, Some(empty)) => {
+                let tree = mount_api::clone_tree(empty.as_fd(), false)?;
+                mount_api::attach(&tree, found)
+            }
+            (true, None) => {
+                let options = "ro,size=0k,nr_inodes=1";
+                let empty = mount_api::new_file_system("tmpfs", "tmpfs", options, attr::RDONLY)?;
+                mount_api::attach(&empty, found)?;
+                self.empty = Some(empty);
+                Ok(())
+            }
         }
     }
-    Ok(())
 }
 
-fn path_for_kernel(path: &str) -> Result<CString> {
-    CString::new(path).map_err(|_| error(ErrorKind::Spec, format!("path {path:?} contains a NUL byte")))
+/// The null device, which is what it should be.
+fn open_null() -> Result<OwnedFd, Errno> {
+    let null = open(NULL, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    let found = fstat(&null)?;
+    let is_device = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
+    if is_device && found.st_rdev == null_number() { Ok(null) } else { Err(Errno::ENODEV) }
 }
 
-fn protect(path: &CString) -> Result<(), Errno> {
-    mount(Some(path.as_c_str()), path.as_c_str(), NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?;
-    mount_api::set_attributes_at(path, MountAttributes::READONLY, true)
-}
-
-/// A file is covered with /dev/null, a folder with an empty one; all share the first, because a file system
-/// of their own would cost each of them more than the mount.
-fn mask(path: &CString, empty_folder: &mut Option<CString>) -> Result<(), Errno> {
-    match mount(Some(c"/dev/null"), path.as_c_str(), NOTHING, MsFlags::MS_BIND, NOTHING) {
-        Err(Errno::ENOTDIR) => {}
-        done => return done,
-    }
-    if let Some(empty) = empty_folder {
-        return mount(Some(empty.as_c_str()), path.as_c_str(), NOTHING, MsFlags::MS_BIND, NOTHING);
-    }
-    let options = Some("size=0k,nr_inodes=1");
-    mount(Some("tmpfs"), path.as_c_str(), Some("tmpfs"), MsFlags::MS_RDONLY, options)?;
-    *empty_folder = Some(path.clone());
-    Ok(())
+fn null_number() -> libc::dev_t {
+    makedev(1, 3)
 }

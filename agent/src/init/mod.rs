@@ -36,6 +36,7 @@ mod namespaces;
 mod notify;
 mod oom_score;
 mod personality;
+mod proc_files;
 mod program;
 mod report;
 mod resolve;
@@ -75,6 +76,9 @@ pub struct ForAll<'a> {
 
 /// Clones a container's init, which builds the container.
 pub fn spawn_init(spec: &Container, joined: &Joined, cgroup: &File) -> Result<Spawned> {
+    if !spec.masked_paths.is_empty() {
+        masked_paths::provide_null()?;
+    }
     let job = Job {
         process: &spec.process,
         for_all: ForAll {
@@ -184,9 +188,9 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Surrou
             notify = Some(notify::open(&root)?);
         }
         rootfs::create_folder(&root, &process.cwd)?;
-        rootfs::pivot(root)?;
         mounted.finish()?;
-        masked_paths::apply(&spec.masked_paths, &spec.readonly_paths)?;
+        masked_paths::apply(&root, &spec.masked_paths, &spec.readonly_paths)?;
+        rootfs::pivot(root)?;
         rootfs::finish(&spec.rootfs)?;
     } else {
         terminal = open(&rootfs::current()?)?;

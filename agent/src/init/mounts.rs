@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -108,15 +108,6 @@ fn is_of_other_owner(fstype: &str, namespaces: &Namespaces) -> bool {
 /// In the guest there is only the second version, whatever the host has.
 fn guests_name(fstype: &str) -> &str {
     if fstype == "cgroup" { "cgroup2" } else { fstype }
-}
-
-/// Whether something of the host's is the container's whole /dev, which is then left as it is.
-pub fn share_covers_dev(mounts: &[Mount]) -> bool {
-    mounts.iter().any(|entry| {
-        let names = Path::new(&entry.destination).components().filter(|part| *part != Component::RootDir);
-        matches!(entry.source, MountSource::Share(_) | MountSource::Copy(_))
-            && names.eq(Path::new("dev").components())
-    })
 }
 
 fn mount_share(root: &Root, entry: &Mount, id: &str, prepared: Option<OwnedFd>) -> Result<()> {

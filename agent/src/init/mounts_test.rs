@@ -1,4 +1,5 @@
 use super::*;
+use stockade_protocol::container::share_covers_dev;
 
 fn share(destination: &str) -> Mount {
     Mount {

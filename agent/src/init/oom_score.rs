@@ -1,10 +1,11 @@
 //! `process.oomScoreAdj`.
 
+use super::proc_files;
 use crate::error::{Context, Result};
 
 /// Sets how readily the kernel kills the process for want of memory.
 pub fn apply(adjustment: Option<i32>) -> Result<()> {
     let Some(adjustment) = adjustment else { return Ok(()) };
-    std::fs::write("/proc/self/oom_score_adj", adjustment.to_string())
+    proc_files::write("self/oom_score_adj", &adjustment.to_string())
         .or_spec(|| format!("set process.oomScoreAdj to {adjustment}"))
 }

@@ -6,6 +6,7 @@ use nix::{
 };
 use stockade_protocol::container::Rlimit;
 
+use super::proc_files;
 use crate::error::{Context, Result};
 
 /// Open files that a container may raise its limit to, where config.json does not say.
@@ -46,7 +47,7 @@ pub fn make_room(rlimits: &[Rlimit]) -> Result<()> {
     if room.trim().parse().is_ok_and(|room: u64| room >= most) {
         return Ok(());
     }
-    std::fs::write(NR_OPEN, most.to_string())
+    proc_files::write("sys/fs/nr_open", &most.to_string())
         .or_spec(|| format!("process.rlimits: RLIMIT_NOFILE: make room for {most} open files"))
 }
 

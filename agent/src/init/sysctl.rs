@@ -1,11 +1,11 @@
 //! `linux.sysctl`, through the guest's /proc: the kernel takes the namespaces of the process that writes.
 
 use std::{
-    fs::OpenOptions,
-    io::{self, Write},
+    io,
     path::{Component, Path, PathBuf},
 };
 
+use super::proc_files;
 use crate::error::{Context, ErrorKind, Result, error};
 
 /// Sets them in order.
@@ -35,14 +35,14 @@ fn is_of_network(name: &str) -> bool {
 }
 
 fn set(path: &Path, value: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+    proc_files::write(path, value)
 }
 
 fn step(name: &str, value: &str) -> String {
     format!("set linux.sysctl {name} to {value:?}")
 }
 
-/// The file of a name like `net.ipv4.ip_forward`. As in sysctl(8), a name with a slash before its first dot
+/// The file below /proc of a name like `net.ipv4.ip_forward`. As in sysctl(8), a name with a slash before its first dot
 /// has slashes for separators, and dots then belong to the names (`net/ipv4/conf/eth0.1/forwarding`).
 fn path(name: &str) -> Result<PathBuf> {
     let slashes_separate = name.find(['/', '.']).is_some_and(|first| name.as_bytes()[first] == b'/');
@@ -61,7 +61,7 @@ fn path(name: &str) -> Result<PathBuf> {
     if relative.as_os_str().is_empty() || !relative.components().all(is_name) {
         return Err(error(ErrorKind::Spec, format!("linux.sysctl {name:?} is not a name")));
     }
-    Ok(Path::new("/proc/sys").join(relative))
+    Ok(Path::new("sys").join(relative))
 }
 
 #[cfg(test)]

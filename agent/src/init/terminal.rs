@@ -9,17 +9,15 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::OFlag,
-    mount::{MsFlags, mount},
+    sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs},
     unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown},
 };
 use stockade_protocol::agent::WindowSize;
 
-use super::{
-    resolve::{Missing, Root},
-    rootfs::path_of,
-};
+use super::resolve::{Missing, Root};
 use crate::{
     error::{Context, Result},
+    mount_api,
     stdio::set_window_size,
 };
 
@@ -36,19 +34,17 @@ pub fn be_console(root: &Root) -> Result<()> {
     let console = root
         .open_or_create(Path::new("/dev/console"), Missing::File)
         .or_spec(|| "create /dev/console".to_owned())?;
-    mount(
-        Some(path_of(&std::io::stdin()).as_str()),
-        path_of(&console).as_str(),
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .or_spec(|| "mount the terminal on /dev/console".to_owned())
+    // By descriptors: no name leads to another file in between.
+    mount_api::clone_tree(std::io::stdin(), false)
+        .and_then(|terminal| mount_api::attach(&terminal, &console))
+        .or_spec(|| "mount the terminal on /dev/console".to_owned())
 }
 
 fn open_pair(root: &Root) -> nix::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
     let master = root.open(Path::new("/dev/pts/ptmx"), flags)?;
+    // What the image, or a container that runs, has there instead is no terminal.
+    is_of_devpts(&master)?;
     let unlocked: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int, which `unlocked` is.
     Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })?;
@@ -57,7 +53,13 @@ fn open_pair(root: &Root) -> nix::Result<(OwnedFd, OwnedFd)> {
     // SAFETY: TIOCGPTPEER takes flags by value.
     let slave = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
     // SAFETY: TIOCGPTPEER has just made this descriptor, and nobody else knows it.
-    Ok((master, unsafe { OwnedFd::from_raw_fd(slave) }))
+    let slave = unsafe { OwnedFd::from_raw_fd(slave) };
+    is_of_devpts(&slave)?;
+    Ok((master, slave))
+}
+
+fn is_of_devpts(file: &OwnedFd) -> nix::Result<()> {
+    if fstatfs(file)?.filesystem_type() == DEVPTS_SUPER_MAGIC { Ok(()) } else { Err(Errno::ENOTTY) }
 }
 
 fn take(slave: &OwnedFd, size: WindowSize, owner: u32) -> nix::Result<()> {

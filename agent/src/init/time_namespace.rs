@@ -3,12 +3,10 @@
 //! Clocks are set before a process is in the namespace: the init makes it for its children, and execve moves the init
 //! itself there.
 
-use std::fs;
-
 use nix::sched::unshare;
 use stockade_protocol::container::{Container, Namespace};
 
-use super::namespaces::NEW_TIME;
+use super::{namespaces::NEW_TIME, proc_files};
 use crate::error::{Context, Result};
 
 /// Makes it, where it is new. The process must still own its files in /proc.
@@ -19,7 +17,7 @@ pub fn make(spec: &Container) -> Result<()> {
     unshare(NEW_TIME).or_internal(|| "make a time namespace".to_owned())?;
     spec.time_offsets.iter().try_for_each(|offset| {
         let line = format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds);
-        fs::write("/proc/self/timens_offsets", &line)
+        proc_files::write("self/timens_offsets", &line)
             .or_spec(|| format!("set linux.timeOffsets (clock, seconds, nanoseconds) to {line:?}"))
     })
 }

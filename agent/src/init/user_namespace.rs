@@ -18,7 +18,6 @@
 //! the same reason its root could make none of the mounts that need rights in the guest's own namespaces.
 
 use std::{
-    fs,
     io::{Read, Write, pipe},
     os::fd::{AsRawFd, OwnedFd},
 };
@@ -34,7 +33,7 @@ use stockade_protocol::{
     frame,
 };
 
-use super::{Joined, devices, mounts, namespaces, rlimits, rootfs, sysctl};
+use super::{Joined, devices, mounts, namespaces, proc_files, rlimits, rootfs, sysctl};
 use crate::{
     cgroup::Cgroup,
     clone::{self, Fork},
@@ -108,7 +107,7 @@ fn map(pid: Pid, spec: &Container) -> Result<()> {
     [("uid", &mappings.users), ("gid", &mappings.groups)].into_iter().try_for_each(|(kind, list)| {
         let line = |mapping: &IdMapping| format!("{} {} {}\n", mapping.inside, mapping.outside, mapping.size);
         let text: String = list.iter().map(line).collect();
-        fs::write(format!("/proc/{pid}/{kind}_map"), &text)
+        proc_files::write(format!("{pid}/{kind}_map"), &text)
             .or_spec(|| format!("set linux.{kind}Mappings to {:?}", text.trim_end()))
     })
 }

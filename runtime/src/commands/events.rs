@@ -11,8 +11,9 @@ use stockade_protocol::agent::ContainerEvent;
 
 use crate::agent::{ClientError, Events as Listener};
 use crate::cli::{self, Globals};
+use crate::deadline::Deadline;
 use crate::error::ContainerError;
-use crate::life_cycle::{Visit, explain};
+use crate::life_cycle::{ANSWERS_WITHIN, Visit, explain};
 use crate::stats::{CgroupFiles, Stats};
 use crate::sys::process::Pidfd;
 
@@ -133,7 +134,9 @@ fn hear(visit: &Visit, listener: &mut Option<Listener>, times: usize) -> anyhow:
 }
 
 fn print_stats(visit: &Visit) -> anyhow::Result<()> {
-    let files = visit.ask(|control, id, wait| control.cgroup_files(id, wait)).map_err(explain)?;
+    let deadline = Deadline::within(ANSWERS_WITHIN);
+    let files =
+        visit.ask_by(deadline, |control, id, wait| control.cgroup_files(id, wait)).map_err(explain)?;
     let data = Some(Stats::new(&CgroupFiles::new(files)));
     print(&Line { r#type: "stats", id: visit.id.as_str(), data })
 }

@@ -250,15 +250,20 @@ fn capability(name: &str) -> anyhow::Result<Capability> {
     serde_json::from_value(full.into()).map_err(|_| anyhow::anyhow!("--cap: {name:?} is not a capability"))
 }
 
-/// In every set, so that a process has them whoever its user is.
+/// In the sets that a process of user 0 has. The inheritable set stays as it is: a program with inheritable capabilities in
+/// its file would get more than the container was given. So they are ambient, for other users, only where config.json has
+/// made them inheritable.
 fn with_capabilities(sets: Option<&LinuxCapabilities>, added: &Capabilities) -> LinuxCapabilities {
     let mut sets = sets.cloned().unwrap_or_default();
     let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(added).copied().collect());
+    let is_inheritable =
+        |capability: &&Capability| sets.inheritable().as_ref().is_some_and(|set| set.contains(*capability));
+    let ambient =
+        sets.ambient().iter().flatten().chain(added.iter().filter(is_inheritable)).copied().collect();
     sets.set_bounding(with(sets.bounding()));
     sets.set_effective(with(sets.effective()));
-    sets.set_inheritable(with(sets.inheritable()));
     sets.set_permitted(with(sets.permitted()));
-    sets.set_ambient(with(sets.ambient()));
+    sets.set_ambient(Some(ambient));
     sets
 }
 

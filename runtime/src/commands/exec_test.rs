@@ -22,11 +22,18 @@ fn a_capability_may_be_written_in_any_way() {
 }
 
 #[test]
-fn an_added_capability_is_in_every_set() {
+fn an_added_capability_is_not_inheritable() {
     let mut sets = LinuxCapabilities::default();
     sets.set_bounding(Some([Capability::Chown].into()));
-    sets.set_ambient(None);
-    let sets = with_capabilities(Some(&sets), &[Capability::Kill].into());
-    assert_eq!(*sets.bounding(), Some([Capability::Chown, Capability::Kill].into()));
-    assert_eq!(*sets.ambient(), Some([Capability::Kill].into()));
+    sets.set_inheritable(None).set_ambient(None);
+    let added = with_capabilities(Some(&sets), &[Capability::Kill].into());
+    for set in [added.bounding(), added.effective(), added.permitted()] {
+        assert!(set.as_ref().unwrap().contains(&Capability::Kill));
+    }
+    assert_eq!((added.inheritable(), added.ambient()), (&None, &Some([].into())));
+    // config.json's own is as it was, and what is in it becomes ambient.
+    sets.set_inheritable(Some([Capability::Kill].into()));
+    let added = with_capabilities(Some(&sets), &[Capability::Kill, Capability::Chown].into());
+    assert_eq!(*added.inheritable(), Some([Capability::Kill].into()));
+    assert_eq!(*added.ambient(), Some([Capability::Kill].into()));
 }

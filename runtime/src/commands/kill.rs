@@ -1,16 +1,25 @@
 //! `stockade kill`.
 
+use std::time::Duration;
+
 use clap::Args;
-use stockade_protocol::agent::ErrorKind;
+use stockade_protocol::agent::{AgentError, ErrorKind};
 
 use crate::agent::ClientError;
 use crate::cli::Globals;
 use crate::container_id::ContainerId;
+use crate::deadline::Deadline;
 use crate::error::ContainerError;
-use crate::life_cycle::{Visit, explain, no_longer_runs};
-use crate::state::{Record, Root};
-use crate::sys::process::ProcessRef;
+use crate::life_cycle::{self, Visit, explain, no_longer_runs};
+use crate::machine::MachineError;
+use crate::state::Root;
 use crate::sys::signals;
+
+/// How long a guest may take to kill a container.
+const OBEYS_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long the relay of one may take to end that was killed on the host.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Send a signal to a container.
 #[derive(Debug, Args)]
@@ -54,32 +63,42 @@ impl Kill {
     }
 
     fn deliver(&self, signal: i32, visit: &Visit) -> anyhow::Result<()> {
-        visit.relay()?;
-        match visit.ask(|control, id, wait| control.signal(id, signal, self.all, wait)) {
-            Ok(()) => Ok(()),
-            Err(ClientError::Agent(error)) if error.kind == ErrorKind::WrongState => {
-                Err(ContainerError::NotRunning.into())
-            }
-            Err(error) if signal == libc::SIGKILL && !no_longer_runs(&error) => {
-                tracing::warn!("{error}; the VM is killed instead");
-                kill_vm(&visit.record);
+        let relay = visit.relay()?.open().ok_or(ContainerError::NotRunning)?;
+        if signal != libc::SIGKILL {
+            return outcome(visit.ask(|control, id, wait| control.signal(id, signal, self.all, wait)));
+        }
+        // The guest may do it, so that the container's last output is delivered. If it does not, the host does.
+        let deadline = Deadline::within(OBEYS_WITHIN);
+        let asked = visit.ask_by(deadline, |control, id, wait| control.signal(id, signal, self.all, wait));
+        let delivered = match asked {
+            Ok(()) | Err(ClientError::Machine(MachineError::ContainerEnded)) => Ok(()),
+            Err(error) if is_refusal(&error) => outcome(Err(error)),
+            Err(error) => {
+                tracing::warn!("{error}; the container is killed on the host instead");
                 Ok(())
             }
-            Err(error) => Err(explain(error)),
+        };
+        if !relay.wait_end(deadline.left()) {
+            tracing::debug!("the container has not ended by itself");
+            life_cycle::kill(&visit.record);
+            relay.wait_end(ENDS_WITHIN);
         }
+        delivered
     }
+}
+
+/// What a signal's fate means to the caller.
+fn outcome(delivered: Result<(), ClientError>) -> anyhow::Result<()> {
+    delivered
+        .map_err(|error| if is_refusal(&error) { ContainerError::NotRunning.into() } else { explain(error) })
+}
+
+/// Whether the agent says that there is nothing to send a signal to.
+fn is_refusal(error: &ClientError) -> bool {
+    let is_wrong_state = |error: &AgentError| error.kind == ErrorKind::WrongState;
+    no_longer_runs(error) || matches!(error, ClientError::Agent(error) if is_wrong_state(error))
 }
 
 fn is_not_running(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(ContainerError::NotRunning))
-}
-
-/// What SIGKILL means to a guest that does not answer.
-fn kill_vm(record: &Record) {
-    for process in
-        [record.vmm, record.relay].into_iter().flatten().filter_map(|process: ProcessRef| process.open())
-    {
-        // It fails only where the process has ended in the meantime.
-        let _ = process.signal(libc::SIGKILL);
-    }
 }

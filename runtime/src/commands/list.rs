@@ -7,12 +7,13 @@ use clap::{Args, ValueEnum};
 
 use super::state::Json;
 use crate::cli::Globals;
-use crate::life_cycle;
+use crate::deadline::Deadline;
+use crate::life_cycle::{self, Status};
 use crate::state::Root;
 use crate::table;
 
-/// How long one container's agent may take to say how it is: a VM that hangs must not hide the others.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// How long the table may wait for guests in all, to say which do not answer. Their states do not depend on it.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// List the containers.
 #[derive(Debug, Args)]
@@ -46,29 +47,37 @@ impl List {
     /// about, and the others are listed.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let root = Root::new(globals.root.as_deref());
+        let deadline = Deadline::within(GLANCE);
+        let is_table = !self.quiet && self.format == Format::Table;
         let survey = life_cycle::survey(&root, |folder, record| {
-            let status = life_cycle::status_within(folder, &record, ANSWERS_WITHIN);
-            (record, status)
+            let status = life_cycle::status(folder, &record);
+            let is_mute = is_table
+                && status == Status::Running
+                && !deadline.left().is_zero()
+                && !life_cycle::answers(folder, &record, deadline);
+            (record, status, is_mute)
         })?;
         survey.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
         let found = &survey.found;
-        let states: Vec<Json<'_>> = found.iter().map(|(record, status)| Json::new(record, *status)).collect();
+        let states: Vec<Json<'_>> =
+            found.iter().map(|(record, status, _)| Json::new(record, *status)).collect();
+        let mute = found.iter().map(|(.., is_mute)| *is_mute);
         let text = match (self.quiet, self.format) {
             (true, _) => states.iter().map(|state| format!("{}\n", state.id)).collect(),
-            (false, Format::Table) => table(&states),
+            (false, Format::Table) => table(states.iter().zip(mute)),
             (false, Format::Json) => format!("{}\n", serde_json::to_string(&states)?),
         };
         Ok(io::stdout().write_all(text.as_bytes())?)
     }
 }
 
-fn table(states: &[Json<'_>]) -> String {
+fn table<'a>(states: impl Iterator<Item = (&'a Json<'a>, bool)>) -> String {
     let heading = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
-    let rows = states.iter().map(|state| {
+    let rows = states.map(|(state, is_mute)| {
         [
             state.id.to_owned(),
             state.pid.to_string(),
-            state.status.to_owned(),
+            format!("{}{}", state.status, if is_mute { " (no answer)" } else { "" }),
             state.bundle.display().to_string(),
             state.created.to_owned(),
             state.owner.clone(),

@@ -31,6 +31,7 @@ impl Pause {
                 ContainerError::CannotPause(visit.status().name()).into()
             }
             error => explain(error),
-        })
+        })?;
+        visit.folder.change(|record| record.paused = true)
     }
 }

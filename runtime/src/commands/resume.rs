@@ -27,11 +27,12 @@ impl Resume {
         let visit = Visit::lock(globals, &self.id)?;
         visit.relay().map_err(|_| ContainerError::NotPaused)?;
         visit.ask(|control, id, wait| control.resume(id, wait)).map_err(|error| match error {
-            error if no_longer_runs(&error) => ContainerError::NotPaused.into(),
+            error if no_longer_runs(&error) => anyhow::Error::from(ContainerError::NotPaused),
             ClientError::Agent(error) if error.kind == ErrorKind::WrongState => {
                 ContainerError::NotPaused.into()
             }
-            error => error.into(),
-        })
+            error => anyhow::Error::from(error),
+        })?;
+        visit.folder.change(|record| record.paused = false)
     }
 }

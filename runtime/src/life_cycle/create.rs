@@ -73,8 +73,9 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     // Before the namespaces are looked at, which a sandbox that has ended has no more.
     let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;
     let record = record(&bundle, request.id);
-    let mut lowered =
-        lower::lower(&bundle, request.id, record.share(), &peers).context(crate::bundle::CONFIG)?;
+    let mut config = Config::load()?;
+    let mut lowered = lower::lower(&bundle, request.id, record.share(), &peers, &config.allowed_annotations)
+        .context(crate::bundle::CONFIG)?;
     lower::sockets::connect(&mut lowered, record.share())?;
     let terminal = lowered.container.process.terminal.is_some();
     terminal::check(terminal, request.console_socket, request.detached)?;
@@ -85,7 +86,6 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
             Place::Sandbox(sandbox)
         }
         None => {
-            let mut config = Config::load()?;
             lowered.vm = lower::vm::apply(&bundle, &mut config, lowered.demand.memory)
                 .context(crate::bundle::CONFIG)?;
             Place::Own(Launch::prepare(&config)?, default_size(&config, &lowered))
@@ -127,6 +127,8 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         owner: nix::unistd::getuid().as_raw(),
         boot_id: state::boot_id(),
         complete: false,
+        started: false,
+        paused: false,
         relay: None,
         vmm: None,
         files: None,

@@ -14,7 +14,7 @@ use super::disks;
 use super::network;
 use super::passed::Passed;
 use super::{remove, resize};
-use crate::agent::{Connection, ProcessConnections};
+use crate::agent::{ClientError, Connection, ProcessConnections};
 use crate::bundle::{Bundle, CONFIG};
 use crate::cli::CgroupDriver;
 use crate::hooks;
@@ -24,12 +24,13 @@ use crate::host_sockets::HostSockets;
 use crate::log;
 use crate::lower::disks::Disk;
 use crate::lower::{Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
-use crate::machine::{Machine, Shared, Vm};
+use crate::machine::{Machine, MachineError, Shared, Vm};
 use crate::metrics::{Metrics, Subject};
 use crate::network::{Pending, user_mode};
 use crate::pid_file;
 use crate::port_forward::PortForward;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
+use crate::role::Role;
 use crate::sandbox;
 use crate::shares;
 use crate::sizing::{self, VmSize};
@@ -52,6 +53,8 @@ pub(super) struct Creation<'a> {
     vm: Option<Vm>,
     passed: Passed,
     network: Option<Pending>,
+    /// It has failed because its sandbox's guest does not answer.
+    is_mute: bool,
 }
 
 impl<'a> Creation<'a> {
@@ -63,7 +66,17 @@ impl<'a> Creation<'a> {
         record: Record,
         passed: Passed,
     ) -> Self {
-        Self { request, bundle, folder: Some(folder), record, relay: None, vm: None, passed, network: None }
+        Self {
+            request,
+            bundle,
+            folder: Some(folder),
+            record,
+            relay: None,
+            vm: None,
+            passed,
+            network: None,
+            is_mute: false,
+        }
     }
 
     /// Takes all the steps.
@@ -100,7 +113,14 @@ impl<'a> Creation<'a> {
     }
 
     /// What has failed, in the light of what has become of the sandbox meanwhile: a member depends on it at every step.
-    pub(super) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+    pub(super) fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        self.is_mute = error.chain().any(|cause| {
+            let failure = cause.downcast_ref().and_then(|failure| match failure {
+                ClientError::Machine(failure) => Some(failure),
+                _ => None,
+            });
+            matches!(failure.or_else(|| cause.downcast_ref()), Some(MachineError::Silent { .. }))
+        });
         let (Some(sandbox), Some(folder)) = (&self.record.sandbox, &self.folder) else { return error };
         let processes = folder.neighbour(sandbox).map(|record| [record.relay, record.vmm]);
         let lives = processes.is_some_and(|all| all.iter().flatten().all(ProcessRef::is_alive));
@@ -174,7 +194,9 @@ impl<'a> Creation<'a> {
         let namespaces = &container.namespaces;
         let user = lowered.user.as_ref().map(open_user_namespace).transpose()?;
         let port_forward = match &lowered.network {
-            NetworkNamespace::Path(path) if sandbox::is_pod(self.bundle.spec.annotations().as_ref()) => {
+            NetworkNamespace::Path(path)
+                if matches!(Role::of(self.bundle.spec.annotations().as_ref()), Ok(Role::Sandbox)) =>
+            {
                 let prepared = PortForward::prepare(path, folder.as_fd());
                 prepared.inspect_err(|error| tracing::warn!("{error:#}")).ok()
             }
@@ -191,6 +213,7 @@ impl<'a> Creation<'a> {
             surroundings: Surroundings::Own(Own {
                 rootfs: &self.bundle.rootfs,
                 proc: container.mounts.iter().any(|mount| mount.destination == "/proc"),
+                readonly: Some(container).filter(|container| container.rootfs.readonly),
                 trees: &lowered.trees,
                 hooks: lowered.hooks.has_create().then(|| CreateHooks {
                     hooks: &lowered.hooks.create_container,
@@ -352,7 +375,7 @@ impl Drop for Creation<'_> {
             vmm.kill();
         }
         if let Some(folder) = self.folder.take()
-            && let Err(error) = remove::release(folder, &self.record)
+            && let Err(error) = remove::release(folder, &self.record, self.is_mute)
         {
             tracing::warn!("while undoing what was begun: {error:#}");
         }

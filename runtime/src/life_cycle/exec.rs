@@ -9,7 +9,7 @@ use nix::sys::signalfd::SignalFd;
 use stockade_protocol::agent::{self, ErrorKind, ProcessId, Purpose};
 use stockade_protocol::container::Process;
 
-use super::{Status, Visit};
+use super::{Status, Visit, no_longer_runs};
 use crate::agent::{ClientError, Connection, ProcessConnections};
 use crate::error::ContainerError;
 use crate::host::cgroup::Cgroup;
@@ -78,7 +78,8 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     let interrupts = signals::block_all().context("cannot block signals")?;
     let folder = exec.visit.folder.as_fd();
     let mut vm = Shared::new(vmm, folder, interrupts)?;
-    if exec.ignore_paused {
+    // What is not paused answers at once.
+    if exec.ignore_paused && exec.visit.status() == Status::Paused {
         vm = vm.with_patience(UNTIL_RESUMED);
     }
 
@@ -167,9 +168,15 @@ fn explain(visit: &Visit, error: ClientError) -> anyhow::Error {
         {
             error.into()
         }
-        error => match visit.status() {
-            Status::Stopped => ContainerError::ExecStopped.into(),
-            Status::Paused => ContainerError::ExecPaused.into(),
+        error => match (visit.status(), &error) {
+            (Status::Stopped, _) => ContainerError::ExecStopped.into(),
+            (Status::Paused, _) => ContainerError::ExecPaused.into(),
+            // It has ended, and its relay is about to hear of it.
+            (_, ClientError::Agent(refusal))
+                if refusal.kind == ErrorKind::WrongState || no_longer_runs(&error) =>
+            {
+                ContainerError::ExecStopped.into()
+            }
             _ => error.into(),
         },
     }

@@ -16,6 +16,7 @@ use nix::sys::wait::WaitStatus;
 
 use super::{network, visit};
 use crate::agent::Visitor;
+use crate::deadline::Deadline;
 use crate::host::cgroup::Cgroup;
 use crate::log;
 use crate::network::{Events, Namespace};
@@ -106,7 +107,7 @@ fn serve(folder: &Folder, record: &Record, events: &Events) -> anyhow::Result<()
         let Some(current) = locked.read()?.filter(|current| current.created == record.created) else {
             return Ok(());
         };
-        let mut wait = Visitor::new(locked.as_fd(), visit::ANSWERS_WITHIN);
+        let mut wait = Visitor::new(locked.as_fd(), Deadline::within(visit::ANSWERS_WITHIN));
         if let Err(error) = network::refresh(&locked, &current, &mut wait) {
             tracing::warn!("a change of the network namespace: {error:#}");
         }

@@ -7,15 +7,23 @@ use anyhow::Context;
 
 use stockade_protocol::agent::{ErrorKind, Purpose};
 
+use super::status::has_ended_in_guest;
 use super::{Status, network, resize, status};
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::container_id::ContainerId;
+use crate::deadline::Deadline;
 use crate::error::ContainerError;
 use crate::hooks;
 use crate::log;
 use crate::machine::{Control, Files};
 use crate::state::{Folder, Record, Root};
 use crate::sys::process::ProcessRef;
+
+/// How long an agent may take to forget a container before the host goes on without it.
+const FORGETS_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long a VMM may take to let go of what a container had.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a killed process may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
@@ -32,24 +40,44 @@ const DELIVERS_WITHIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`ContainerError`], or what could not be removed.
 pub fn remove(root: &Root, id: &ContainerId, force: bool) -> anyhow::Result<()> {
-    let folder = root.open(id)?;
     if force {
-        return force_remove(folder, id);
+        kill_complete(root, id);
+        return force_remove(root.open(id)?, id);
     }
+    let folder = root.open(id)?;
     let Some(record) = folder.read()? else {
         folder.remove()?;
         return Err(ContainerError::DoesNotExist(id.to_string()).into());
     };
     match status(&folder, &record) {
-        Status::Stopped => {
+        Status::Created => {}
+        other if other == Status::Stopped || has_ended_in_guest(&folder, &record) => {
             if let Some(relay) = record.relay.and_then(|relay| relay.open()) {
                 relay.wait_end(DELIVERS_WITHIN);
             }
         }
-        Status::Created => {}
         other => return Err(ContainerError::NotStopped { id: id.to_string(), status: other.name() }.into()),
     }
-    release(folder, &record)
+    release(folder, &record, false)
+}
+
+/// Kills what stands for a container that has been created, before its folder is waited for: a command that has it and
+/// waits for the guest waits no more.
+fn kill_complete(root: &Root, id: &ContainerId) {
+    let record = root.peek(id).and_then(|folder| folder.read());
+    let Ok(Some(record)) = record else { return };
+    if record.complete {
+        kill(&record);
+    }
+}
+
+/// Kills what stands for a container on the host: its relay and, if that is its own, its VM. The agent kills what is
+/// left of a member in the guest.
+pub fn kill(record: &Record) {
+    for process in [record.vmm, record.relay].into_iter().flatten().filter_map(|process| process.open()) {
+        // It fails only where the process has ended in the meantime.
+        let _ = process.signal(libc::SIGKILL);
+    }
 }
 
 /// Removes a container whatever it is doing.
@@ -58,7 +86,7 @@ pub fn remove(root: &Root, id: &ContainerId, force: bool) -> anyhow::Result<()> 
 /// What could not be removed.
 pub fn force_remove(folder: Folder, id: &ContainerId) -> anyhow::Result<()> {
     match folder.read() {
-        Ok(Some(record)) => release(folder, &record),
+        Ok(Some(record)) => release(folder, &record, false),
         Ok(None) => folder.remove(),
         Err(error) => {
             tracing::warn!("{error:#}; its cgroup may be left");
@@ -71,7 +99,7 @@ pub fn force_remove(folder: Folder, id: &ContainerId) -> anyhow::Result<()> {
 /// Ends a container that no record leads to any more: the agent forgets it, then its relay ends, and with that its VM.
 fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
     let Ok(vmm) = Control::connect(folder.as_fd()) else { return Ok(()) };
-    let mut wait = Visitor::new(folder.as_fd(), ENDS_WITHIN);
+    let mut wait = Visitor::without_reason(Deadline::within(FORGETS_WITHIN));
     match Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
         .and_then(|mut control| control.delete(id.as_str(), &mut wait))
     {
@@ -84,16 +112,18 @@ fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends what a record tells of, removes it and its folder, and runs the `poststop` hooks.
+/// Ends what a record tells of, removes it and its folder, and runs the `poststop` hooks. A guest of which it is known that
+/// it does not answer is not asked again.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
+pub fn release(folder: Folder, record: &Record, is_mute: bool) -> anyhow::Result<()> {
     log::about(&record.id, record.sandbox.as_deref());
     let namespace = network::namespace_to_leave(record);
     end(record.relay).context("the container's stand-in on the host")?;
-    if let Some(sandbox) = &record.sandbox {
-        leave(&folder, sandbox, record)?;
+    if let Some(sandbox) = &record.sandbox
+        && leave(&folder, sandbox, record, is_mute)?
+    {
         resize::give_back(&folder, record);
     }
     end(record.vmm).context("the container's VM")?;
@@ -112,26 +142,34 @@ pub fn release(folder: Folder, record: &Record) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes a member out of its sandbox's VM, if there still is one.
-fn leave(folder: &Folder, sandbox: &str, member: &Record) -> anyhow::Result<()> {
+/// Takes a member out of its sandbox's VM; false where there is no VM any more, or where its guest does not answer: that
+/// keeps nobody, because the VMM takes the container's files away from it.
+fn leave(folder: &Folder, sandbox: &str, member: &Record, is_mute: bool) -> anyhow::Result<bool> {
     let vmm = folder.neighbour(sandbox).and_then(|record| record.vmm).and_then(|vmm| vmm.open());
-    let Some(vmm) = vmm else { return Ok(()) };
+    let Some(vmm) = vmm else { return Ok(false) };
     if !folder.is_in_a_sandbox() {
         // Its creator has come to an end before it had a way to the VM.
-        return Ok(());
+        return Ok(false);
     }
-    let mut wait = Visitor::new(folder.as_fd(), ENDS_WITHIN);
+    let within = if is_mute { Duration::ZERO } else { FORGETS_WITHIN };
+    let mut wait = Visitor::without_reason(Deadline::within(within));
     let forgotten = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
         .and_then(|mut control| control.delete(&member.id, &mut wait));
-    match forgotten {
-        Ok(()) => {}
-        Err(ClientError::Agent(error)) if error.kind == ErrorKind::NotFound => {}
+    let answers = match forgotten {
+        Ok(()) => true,
+        Err(ClientError::Agent(error)) if error.kind == ErrorKind::NotFound => true,
         // A VM that ends takes its members along.
-        Err(_) if vmm.wait_end(Duration::ZERO) => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("in the VM of sandbox {sandbox:?}")),
-    }
+        Err(_) if vmm.wait_end(Duration::ZERO) => return Ok(false),
+        Err(error) => {
+            tracing::warn!(
+                "the guest of sandbox {sandbox:?} may keep the container's processes, without its files: {error}"
+            );
+            false
+        }
+    };
+    let deadline = Deadline::within(LETS_GO_WITHIN);
     if !member.disks.is_empty()
-        && let Ok(mut control) = Control::connect(folder.as_fd())
+        && let Ok(mut control) = Control::connect_by(folder.as_fd(), deadline)
     {
         for slot in &member.disks {
             if let Err(error) = control.remove_device(*slot) {
@@ -144,7 +182,7 @@ fn leave(folder: &Folder, sandbox: &str, member: &Record) -> anyhow::Result<()> 
         // It had not been shared yet, the VM is gone meanwhile, or a file of it hangs and is closed with the VM.
         tracing::debug!("{error}");
     }
-    Ok(())
+    Ok(answers && !vmm.wait_end(Duration::ZERO))
 }
 
 /// Kills a process that still lives, and waits for its end.

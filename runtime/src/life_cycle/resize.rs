@@ -14,18 +14,21 @@ use std::time::Duration;
 use anyhow::Context;
 use stockade_protocol::agent::Purpose;
 
-use super::visit::ANSWERS_WITHIN;
 use crate::agent::{Connection, Visitor};
+use crate::deadline::Deadline;
 use crate::host::cgroup::{self, Cgroup};
 use crate::machine::Control;
 use crate::sizing::{self, Demand};
 use crate::state::{Folder, Record};
 
-/// How long a guest that takes memory into use may do nothing.
-const GROWS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a guest that is to change the size of its VM may take in all.
+const CHANGES_WITHIN: Duration = Duration::from_secs(10);
 
-/// The same for one that gives memory back: it often cannot, and does not say so.
-const SHRINKS_WITHIN: Duration = Duration::from_secs(2);
+/// How long one that gives memory back may do nothing: it often cannot, and does not say so.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+
+/// How long one may take to give back what a member had of it that is gone.
+const GIVES_BACK_WITHIN: Duration = Duration::from_secs(3);
 
 /// The file that bounds VMM and guest on the host.
 const MEMORY_MAX: &str = "memory.max";
@@ -76,6 +79,8 @@ pub struct Sizing<'a> {
     record: Record,
     folder: Held<'a>,
     others: Vec<Demand>,
+    /// When all changes have to be over.
+    deadline: Deadline,
 }
 
 /// That container's folder, which is locked.
@@ -106,7 +111,8 @@ impl<'a> Sizing<'a> {
         };
         let records = folder.records();
         let others = records.iter().filter(|other| is_counted(other)).map(|other| other.demand).collect();
-        Ok(Some(Self { others, record: vm, folder: held }))
+        let deadline = Deadline::within(CHANGES_WITHIN);
+        Ok(Some(Self { others, record: vm, folder: held, deadline }))
     }
 
     /// RAM, in MiB, and CPUs, if the container `id` asks for this.
@@ -124,8 +130,8 @@ impl<'a> Sizing<'a> {
 
     fn set_vcpus(&mut self, count: u8) -> anyhow::Result<()> {
         let folder = self.folder().as_fd();
-        Control::connect(folder).context("cannot reach the VM")?.add_vcpus(count)?;
-        let mut wait = Visitor::new(folder, ANSWERS_WITHIN);
+        Control::connect_by(folder, self.deadline).context("cannot reach the VM")?.add_vcpus(count)?;
+        let mut wait = Visitor::new(folder, self.deadline);
         Connection::open(folder, Purpose::Control, &mut wait)?.set_cpus(count, &mut wait)?;
         tracing::debug!(vcpus = count, "the VM's new size");
         if let Some(size) = &mut self.record.vm_size {
@@ -163,7 +169,7 @@ impl<'a> Sizing<'a> {
     /// Has the guest change; what it has then, in MiB.
     fn ask(&self, mib: u32, patience: Duration) -> anyhow::Result<u32> {
         let mut control = Control::connect(self.folder().as_fd()).context("cannot reach the VM")?;
-        if control.set_memory(mib, patience)? {
+        if control.set_memory(mib, patience, self.deadline)? {
             return Ok(mib);
         }
         // The connection may still get the answer to what has been given up.
@@ -172,7 +178,7 @@ impl<'a> Sizing<'a> {
 
     fn grow(&mut self, wanted: u32) -> anyhow::Result<()> {
         let former = self.mib();
-        let grown = self.limit(wanted).and_then(|()| match self.ask(wanted, GROWS_WITHIN)? {
+        let grown = self.limit(wanted).and_then(|()| match self.ask(wanted, CHANGES_WITHIN)? {
             reached if reached < wanted => Err(ResizeError::Stuck { reached, wanted }.into()),
             _ => Ok(()),
         });
@@ -190,7 +196,7 @@ impl<'a> Sizing<'a> {
 
     /// As far as it goes; what the VM has then, in MiB.
     fn shrink(&mut self, wanted: u32) -> anyhow::Result<u32> {
-        let reached = self.ask(wanted, SHRINKS_WITHIN)?.max(wanted);
+        let reached = self.ask(wanted, STUCK_AFTER)?.max(wanted);
         self.limit(reached)?;
         self.remember(reached)?;
         Ok(reached)
@@ -302,6 +308,7 @@ pub fn give_back(folder: &Folder, member: &Record) {
             return Ok(());
         }
         let Some(mut sizing) = Sizing::begin(folder, member)? else { return Ok(()) };
+        sizing.deadline = Deadline::within(GIVES_BACK_WITHIN);
         let (mib, vcpus) = sizing.wanted(&member.id, None);
         sizing.try_to_lower_vcpus(vcpus);
         sizing.try_to_shrink(mib);

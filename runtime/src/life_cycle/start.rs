@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
-use super::{Status, network, network_watch, status};
+use super::{network, network_watch};
 use crate::agent::{ClientError, Connection, Visitor};
+use crate::deadline::Deadline;
 use crate::error::ContainerError;
 use crate::hooks;
 use crate::machine::Wait;
@@ -28,18 +29,24 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
     };
     let has_network = network::refresh(folder, record, wait)?;
     let hooks_within = record.hooks.start_within();
+    // Noted before: whoever dies here leaves what may run, and not what seems to wait.
+    folder.change(|record| record.started = true)?;
     let started = if hooks_within.is_zero() {
         execute(folder, record, wait)
     } else {
-        execute(folder, record, &mut Visitor::new(folder.as_fd(), hooks_within + MARGIN))
+        let deadline = Deadline::within(hooks_within + MARGIN);
+        execute(folder, record, &mut Visitor::new(folder.as_fd(), deadline).while_lives(relay.open()))
     };
+    if let Err(ClientError::Agent(_)) = started {
+        folder.change(|now| now.started = record.started)?;
+    }
     match started {
         Err(ClientError::Agent(error)) if error.kind == ErrorKind::WrongState => {
-            return Err(match status(folder, record) {
+            return Err(match (record.paused, record.started) {
+                (true, _) => ContainerError::StartPaused,
+                (false, true) => ContainerError::AlreadyRunning,
                 // Its init has been killed, and nobody has heard of it yet.
-                Status::Stopped | Status::Created => ContainerError::HasStopped,
-                Status::Paused => ContainerError::StartPaused,
-                _ => ContainerError::AlreadyRunning,
+                (false, false) => ContainerError::HasStopped,
             }
             .into());
         }

@@ -1,15 +1,16 @@
-//! How a container is: derived from who is alive, never stored.
+//! How a container is, for the host: by who is alive, and by what commands have brought it to. No guest is asked.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use stockade_protocol::agent::{ContainerState, Purpose};
 
-use super::visit::ANSWERS_WITHIN;
 use crate::agent::{ClientError, Connection, Visitor};
-use crate::machine::MachineError;
+use crate::deadline::Deadline;
 use crate::state::{Folder, Record};
+
+/// How long the agent may take to say that a container has ended whose relay has not.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// The states of the runtime specification, and `paused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,30 +42,42 @@ impl Status {
 
 /// How the container is now.
 pub fn status(folder: &Folder, record: &Record) -> Status {
-    status_within(folder, record, ANSWERS_WITHIN)
-}
-
-/// How the container is now, as far as its agent says so in time.
-pub fn status_within(folder: &Folder, record: &Record, patience: Duration) -> Status {
     if !record.complete {
         // A creator holds the folder. Where it has died, its relay may just be about to notice.
         return if folder.is_busy() { Status::Creating } else { Status::Stopped };
     }
-    if !record.relay.is_some_and(|relay| relay.is_alive()) {
+    let relay_lives = record.relay.is_some_and(|relay| relay.is_alive());
+    // With its VM it has ended, and its relay is about to notice.
+    if !relay_lives || !vm_lives(folder, record) {
         return Status::Stopped;
     }
-    let mut wait = Visitor::new(folder.as_fd(), patience);
-    let state = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
-        .and_then(|mut control| control.state(&record.id, &mut wait));
-    match state {
-        Ok(ContainerState::Created) => Status::Created,
-        Ok(ContainerState::Running) => Status::Running,
-        Ok(ContainerState::Paused) => Status::Paused,
-        Ok(ContainerState::Stopped(_)) => Status::Stopped,
-        // Its VM hangs: for the host it has not ended.
-        Err(ClientError::Machine(MachineError::Silent { .. })) => Status::Running,
-        Err(ClientError::Connect(cause)) if cause.kind() == io::ErrorKind::TimedOut => Status::Running,
-        // Its VM is gone, and its relay is about to notice.
-        Err(_) => Status::Stopped,
+    match (record.paused, record.started) {
+        (true, _) => Status::Paused,
+        (false, true) => Status::Running,
+        (false, false) => Status::Created,
     }
+}
+
+fn vm_lives(folder: &Folder, record: &Record) -> bool {
+    let vmm = match &record.sandbox {
+        Some(sandbox) => folder.neighbour(sandbox).and_then(|sandbox| sandbox.vmm),
+        None => record.vmm,
+    };
+    vmm.is_some_and(|vmm| vmm.is_alive())
+}
+
+/// Whether a container has ended in the guest whose relay still delivers what it has said.
+pub fn has_ended_in_guest(folder: &Folder, record: &Record) -> bool {
+    matches!(ask(folder, record, Deadline::within(ANSWERS_WITHIN)), Ok(ContainerState::Stopped(_)))
+}
+
+/// Whether the guest of a container answers by then.
+pub fn answers(folder: &Folder, record: &Record, deadline: Deadline) -> bool {
+    matches!(ask(folder, record, deadline), Ok(_) | Err(ClientError::Agent(_)))
+}
+
+fn ask(folder: &Folder, record: &Record, deadline: Deadline) -> Result<ContainerState, ClientError> {
+    let mut wait = Visitor::without_reason(deadline);
+    let mut control = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)?;
+    control.state(&record.id, &mut wait)
 }

@@ -9,12 +9,14 @@ use super::{Status, status};
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::cli::Globals;
 use crate::container_id::ContainerId;
+use crate::deadline::Deadline;
 use crate::error::ContainerError;
 use crate::log;
+use crate::machine::MachineError;
 use crate::state::{Folder, Record, Root};
 use crate::sys::process::{Pidfd, ProcessRef};
 
-/// How long the agent may take to answer.
+/// How long the agent may take for all that a command asks of it.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A container that a command looks at.
@@ -26,6 +28,7 @@ pub struct Visit {
     pub folder: Folder,
     /// What the host remembers.
     pub record: Record,
+    deadline: Deadline,
 }
 
 impl Visit {
@@ -53,7 +56,7 @@ impl Visit {
         match folder.read()? {
             Some(record) => {
                 log::about(id.as_str(), record.sandbox.as_deref());
-                Ok(Self { id, folder, record })
+                Ok(Self { id, folder, record, deadline: Deadline::within(ANSWERS_WITHIN) })
             }
             // Its creator died before it had made anything.
             None => Err(ContainerError::DoesNotExist(id.to_string()).into()),
@@ -85,7 +88,13 @@ impl Visit {
 
     /// How this command waits for the container's agent.
     pub fn wait(&self) -> Visitor<'_> {
-        Visitor::new(self.folder.as_fd(), ANSWERS_WITHIN)
+        self.wait_until(self.deadline)
+    }
+
+    /// The same for one of many things that the command asks, as long as it goes on.
+    pub fn wait_until(&self, deadline: Deadline) -> Visitor<'_> {
+        let relay = self.record.relay.and_then(|relay| relay.open());
+        Visitor::new(self.folder.as_fd(), deadline).while_lives(relay)
     }
 
     /// Asks the container's agent for one thing.
@@ -96,7 +105,19 @@ impl Visit {
         &self,
         question: impl FnOnce(&mut Connection, &str, &mut Visitor<'_>) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
-        let mut wait = self.wait();
+        self.ask_by(self.deadline, question)
+    }
+
+    /// The same by another deadline than the command's.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask_by<T>(
+        &self,
+        deadline: Deadline,
+        question: impl FnOnce(&mut Connection, &str, &mut Visitor<'_>) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let mut wait = self.wait_until(deadline);
         let mut control = Connection::open(self.folder.as_fd(), Purpose::Control, &mut wait)?;
         question(&mut control, self.id.as_str(), &mut wait)
     }
@@ -104,8 +125,11 @@ impl Visit {
 
 /// Whether the agent could not do something because the container has ended.
 pub fn no_longer_runs(error: &ClientError) -> bool {
-    let ClientError::Agent(error) = error else { return false };
-    matches!(error.kind, ErrorKind::NoProcess | ErrorKind::NotFound)
+    match error {
+        ClientError::Agent(error) => matches!(error.kind, ErrorKind::NoProcess | ErrorKind::NotFound),
+        ClientError::Machine(MachineError::ContainerEnded) => true,
+        _ => false,
+    }
 }
 
 /// The agent's error as the command's: a container that has ended is not running.

@@ -6,7 +6,7 @@
 use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 
 use crate::bundle::SpecError;
-use crate::sandbox;
+use crate::role::Role;
 
 /// What callers let people ask for it with.
 const ASKED: [(Type, &str, &str); 2] = [
@@ -19,7 +19,7 @@ const ASKED: [(Type, &str, &str); 2] = [
 /// # Errors
 /// The first that is asked for.
 pub fn refuse(spec: &Spec) -> Result<(), SpecError> {
-    if !sandbox::is_in_pod(spec.annotations().as_ref()) {
+    if Role::of(spec.annotations().as_ref())? == Role::Alone {
         return Ok(());
     }
     let entries = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();

@@ -17,7 +17,7 @@ fn bundle(change: impl FnOnce(&mut serde_json::Value)) -> (tempfile::TempDir, Bu
 
 pub(super) fn lowered(change: impl FnOnce(&mut serde_json::Value)) -> Result<Lowered, SpecError> {
     let (_folder, bundle) = bundle(change);
-    lower(&bundle, &"c1".parse().unwrap(), "c1", &Peers::default())
+    lower(&bundle, &"c1".parse().unwrap(), "c1", &Peers::default(), &[])
 }
 
 #[test]

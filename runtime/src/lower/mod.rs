@@ -16,6 +16,7 @@ mod mount_options;
 mod mounts;
 mod namespaces;
 mod number_list;
+mod own_annotations;
 mod personality;
 mod pod_size;
 mod process;
@@ -56,6 +57,7 @@ pub use hooks::STAGES as HOOKS;
 pub use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub use mount_options::options as mount_option_names;
 pub use namespaces::{APPLIED as NAMESPACES, NetworkNamespace};
+pub use own_annotations::TO_BE_ALLOWED;
 pub use user_namespace::{UserNamespace, text as id_map};
 pub use user_network::UserNetwork;
 
@@ -137,15 +139,23 @@ pub struct Tree {
 /// The rootfs's name in the container's folder of the share.
 pub const ROOTFS_SHARE: &str = "rootfs";
 
-/// Translates a bundle, whose trees are to be in this folder of the VM's share.
+/// Translates a bundle, whose trees are to be in this folder of the VM's share. Of stockade's own annotations, those that
+/// have to be allowed count where `allowed` names them.
 ///
 /// # Errors
 /// A [`SpecError`] that names the property.
-pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> Result<Lowered, SpecError> {
+pub fn lower(
+    bundle: &Bundle,
+    id: &ContainerId,
+    folder: &str,
+    peers: &Peers,
+    allowed: &[String],
+) -> Result<Lowered, SpecError> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
     let mut warnings = bundle.warnings.clone();
     warnings.extend(unapplied::warnings(spec));
+    let own_annotations = own_annotations::counting(spec.annotations().as_ref(), allowed, &mut warnings);
     security_labels::check(spec, &mut warnings)?;
     host_only::refuse(linux)?;
     host_namespaces::refuse(spec)?;
@@ -184,6 +194,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
         name: ROOTFS_SHARE.to_owned(),
         property: "root.path".to_owned(),
         recursive: true,
+        // From the first moment: the host makes what the agent needs in it.
         readonly,
         ..Tree::default()
     }];
@@ -228,7 +239,7 @@ pub fn lower(bundle: &Bundle, id: &ContainerId, folder: &str, peers: &Peers) -> 
             path: linux.and_then(|linux| linux.cgroups_path().clone()).unwrap_or_default(),
             ..limits.host
         },
-        user_network: user_network::lower(spec.annotations().as_ref(), &network, peers.sandbox.is_some())?,
+        user_network: user_network::lower(&own_annotations, &network, peers.sandbox.is_some())?,
         network,
         user,
         demand: limits.demand,

@@ -1,14 +1,14 @@
 //! What annotations say that a whole pod needs: the sum of its containers' limits, known when its sandbox is created.
 //!
 //! containerd gives numbers, CRI-O its JSON of the CRI's `LinuxContainerResources`. 0, and in a quota everything below,
-//! says that there is no limit.
-
-use std::collections::HashMap;
+//! says that there is no limit. Only the engine's own keys count that has written the role. A pod's author can have CRI-O
+//! write another size all the same: the host's cgroups above the pod's bound it.
 
 use serde::Deserialize;
 
 use super::cgroup::DEFAULT_PERIOD;
 use crate::bundle::SpecError;
+use crate::role::{Annotations, Engine};
 use crate::sizing::{self, Demand, Pod};
 
 const CONTAINERD_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
@@ -43,12 +43,28 @@ impl Resources {
 ///
 /// # Errors
 /// One that is not what its writer writes.
-pub fn lower(annotations: Option<&HashMap<String, String>>) -> Result<Pod, SpecError> {
-    let Some(annotations) = annotations else { return Ok(Pod::default()) };
+pub fn lower(annotations: Option<&Annotations>) -> Result<Pod, SpecError> {
+    match (Engine::of(annotations), annotations) {
+        (Some(Engine::Containerd), Some(annotations)) => containerd(annotations),
+        (Some(Engine::Crio), Some(annotations)) => crio(annotations),
+        _ => Ok(Pod::default()),
+    }
+}
+
+fn containerd(annotations: &Annotations) -> Result<Pod, SpecError> {
     let number = |name: &str| match annotations.get(name) {
         None => Ok(0),
         Some(text) => text.parse().map_err(|_| wrong(name, text, "a number")),
     };
+    let resources = Resources {
+        cpu_period: number(CONTAINERD_PERIOD)?,
+        cpu_quota: number(CONTAINERD_QUOTA)?,
+        memory_limit_in_bytes: number(CONTAINERD_MEMORY)?,
+    };
+    Ok(Pod { demand: resources.demand(), overhead: None })
+}
+
+fn crio(annotations: &Annotations) -> Result<Pod, SpecError> {
     let json = |names: [&str; 2]| {
         let found = names.into_iter().find_map(|name| Some((name, annotations.get(name)?)));
         found.map_or(Ok(None), |(name, text)| {
@@ -56,16 +72,9 @@ pub fn lower(annotations: Option<&HashMap<String, String>>) -> Result<Pod, SpecE
                 .map_err(|_| wrong(name, text, "JSON of the CRI's LinuxContainerResources"))
         })
     };
-    let resources = match json(CRIO_RESOURCES)? {
-        Some(resources) => resources,
-        None => Resources {
-            cpu_period: number(CONTAINERD_PERIOD)?,
-            cpu_quota: number(CONTAINERD_QUOTA)?,
-            memory_limit_in_bytes: number(CONTAINERD_MEMORY)?,
-        },
-    };
+    let demand = json(CRIO_RESOURCES)?.unwrap_or_default().demand();
     let overhead = json(CRIO_OVERHEAD)?.and_then(|overhead| overhead.demand().memory);
-    Ok(Pod { demand: resources.demand(), overhead })
+    Ok(Pod { demand, overhead })
 }
 
 fn wrong(name: &str, text: &str, expected: &str) -> SpecError {

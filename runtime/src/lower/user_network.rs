@@ -1,9 +1,8 @@
 //! Annotations that ask for user-mode networking, where no engine makes a network.
 
-use std::collections::HashMap;
-
 use super::NetworkNamespace;
 use crate::bundle::SpecError;
+use crate::role::Annotations;
 
 /// `user` asks for it; `none`, the default, leaves the network namespace as it is.
 pub const NETWORK: &str = "io.stockade.network";
@@ -25,11 +24,11 @@ pub struct UserNetwork {
 /// # Errors
 /// Values that are not understood; a network namespace that is somebody else's.
 pub fn lower(
-    annotations: Option<&HashMap<String, String>>,
+    annotations: &Annotations,
     network: &NetworkNamespace,
     is_member: bool,
 ) -> Result<Option<UserNetwork>, SpecError> {
-    let get = |name: &str| annotations.and_then(|annotations| annotations.get(name)).map(String::as_str);
+    let get = |name: &str| annotations.get(name).map(String::as_str);
     let refuse = |name: &str, problem: String| Err(SpecError::new(format!("annotations[{name:?}]"), problem));
     let is_wanted = match get(NETWORK) {
         None | Some("none") => false,

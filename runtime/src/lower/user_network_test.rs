@@ -2,7 +2,7 @@ use super::*;
 
 fn lowered(annotations: &[(&str, &str)], network: &NetworkNamespace) -> Result<Option<UserNetwork>, String> {
     let annotations = annotations.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    lower(Some(&annotations), network, false).map_err(|error| error.to_string())
+    lower(&annotations, network, false).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -12,7 +12,7 @@ fn ports_are_published_as_they_are_written() {
     assert_eq!(asked, Some(UserNetwork { tcp: vec![(8080, 80), (9000, 9000)], udp: vec![(53, 5353)] }));
     assert_eq!(lowered(&[(NETWORK, "user")], &new).unwrap(), Some(UserNetwork::default()));
     assert_eq!(lowered(&[(NETWORK, "none")], &new).unwrap(), None);
-    assert_eq!(lower(None, &new, false).unwrap(), None);
+    assert_eq!(lower(&Annotations::new(), &new, false).unwrap(), None);
 }
 
 #[test]

@@ -17,6 +17,8 @@ fn applied(folder: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Fix
         max_vcpus: None,
         debug_shell: None,
         host_sockets: Vec::new(),
+        allowed_annotations: Vec::new(),
+        core_scheduling: false,
         vmm_users: VmmUsers::default(),
         vm: allowed.clone(),
     };

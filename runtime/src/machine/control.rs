@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{CpuPosition, DeviceFailure, Disk, Figures, Nic, Request, Response, ThreadTime};
 
+use crate::deadline::Deadline;
 use crate::state::CONTROL_SOCKET;
 use crate::sys::descriptors;
 
@@ -40,7 +41,13 @@ pub enum ControlError {
 
 /// A control connection.
 #[derive(Debug)]
-pub struct Control(UnixStream);
+pub struct Control {
+    stream: UnixStream,
+    /// How long an exchange may take.
+    within: Duration,
+    /// When all of them have to be over.
+    by: Option<Deadline>,
+}
 
 impl Control {
     /// Connects to the VMM whose sockets are in `folder`. It answers once it is running.
@@ -48,18 +55,28 @@ impl Control {
     /// # Errors
     /// connect(2)'s.
     pub fn connect(folder: BorrowedFd<'_>) -> io::Result<Self> {
-        Self::connect_for(folder, TIMEOUT)
+        Self::over(descriptors::connect(folder, CONTROL_SOCKET)?, TIMEOUT)
+    }
+
+    /// The same for what has to be over by then.
+    ///
+    /// # Errors
+    /// connect(2)'s.
+    pub fn connect_by(folder: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Self> {
+        Ok(Self { by: Some(deadline), ..Self::connect(folder)? })
     }
 
     /// The guest's console, as far as a VMM that may hang or not run yet gives it.
     pub fn glance_at_console(folder: BorrowedFd<'_>) -> String {
-        let console = Self::connect_for(folder, GLANCE).ok().and_then(|mut control| control.console().ok());
+        let console = Self::connect_by(folder, Deadline::within(GLANCE))
+            .ok()
+            .and_then(|mut control| control.console().ok());
         String::from_utf8_lossy(&console.unwrap_or_default()).into_owned()
     }
 
     /// Where the guest's first CPU is, if a VMM that may hang or not run yet tells it.
     pub fn glance_at_cpu(folder: BorrowedFd<'_>) -> Option<CpuPosition> {
-        match Self::connect_for(folder, GLANCE).ok()?.ask(&Request::Position) {
+        match Self::connect_by(folder, Deadline::within(GLANCE)).ok()?.ask(&Request::Position) {
             Ok(Response::Position(position)) => Some(position),
             _ => None,
         }
@@ -67,45 +84,59 @@ impl Control {
 
     /// Which devices have failed, if a VMM that may hang or not run yet tells it.
     pub fn glance_at_failures(folder: BorrowedFd<'_>) -> Vec<DeviceFailure> {
-        let failures = Self::connect_for(folder, GLANCE).ok().and_then(|mut control| control.failures().ok());
+        let failures = Self::connect_by(folder, Deadline::within(GLANCE))
+            .ok()
+            .and_then(|mut control| control.failures().ok());
         failures.unwrap_or_default()
     }
 
-    fn connect_for(folder: BorrowedFd<'_>, timeout: Duration) -> io::Result<Self> {
-        Self::over(descriptors::connect(folder, CONTROL_SOCKET)?, timeout)
-    }
-
-    /// A connection that is there already; nothing on it may take longer than `timeout`.
+    /// A connection that is there already; no exchange on it may take longer than `within`.
     ///
     /// # Errors
     /// setsockopt(2)'s.
-    pub fn over(stream: UnixStream, timeout: Duration) -> io::Result<Self> {
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
-        Ok(Self(stream))
+    pub fn over(stream: UnixStream, within: Duration) -> io::Result<Self> {
+        // For what is sent with descriptors, in one piece.
+        stream.set_write_timeout(Some(within))?;
+        Ok(Self { stream, within, by: None })
+    }
+
+    /// The same for what has to be over by then.
+    ///
+    /// # Errors
+    /// setsockopt(2)'s.
+    pub fn over_by(stream: UnixStream, deadline: Deadline) -> io::Result<Self> {
+        Ok(Self { by: Some(deadline), ..Self::over(stream, deadline.length())? })
+    }
+
+    /// When an exchange that begins now has to be over.
+    fn deadline(&self) -> Deadline {
+        let deadline = Deadline::within(self.within);
+        self.by.map_or(deadline, |by| by.or(deadline))
     }
 
     /// Waits for the VMM's end; false if it has not come after `timeout`.
     pub fn wait_end(&self, timeout: Duration) -> bool {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
     }
 
     fn ask(&mut self, request: &Request) -> Result<Response, ControlError> {
-        frame::write(&mut self.0, request)?;
-        self.answer()
+        let deadline = self.deadline();
+        frame::write(&mut deadline.on(&self.stream), request)?;
+        self.answer(deadline)
     }
 
     /// As [`Control::ask`], with descriptors that the request is about.
     fn ask_with(&mut self, request: &Request, descriptors: &[OwnedFd]) -> Result<Response, ControlError> {
         let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-        descriptors::send(self.0.as_fd(), &frame::encode(request)?, &raw).map_err(FrameError::from)?;
-        self.answer()
+        let deadline = self.deadline();
+        descriptors::send(self.stream.as_fd(), &frame::encode(request)?, &raw).map_err(FrameError::from)?;
+        self.answer(deadline)
     }
 
-    fn answer(&mut self) -> Result<Response, ControlError> {
-        match frame::read(&mut self.0, LONGEST)?.ok_or(ControlError::Closed)? {
+    fn answer(&mut self, deadline: Deadline) -> Result<Response, ControlError> {
+        match frame::read(&mut deadline.on(&self.stream), LONGEST)?.ok_or(ControlError::Closed)? {
             Response::Error(reason) => Err(ControlError::Refused(reason)),
             response => Ok(response),
         }
@@ -145,32 +176,38 @@ impl Control {
     }
 
     /// Has the guest take memory into use or give it back until it has `mib` MiB; false if it has come to a halt before,
-    /// which is to say that nothing has happened for `patience`.
+    /// which is to say that nothing has happened for `patience`, or is not done by the deadline.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn set_memory(&mut self, mib: u32, patience: Duration) -> Result<bool, ControlError> {
-        frame::write(&mut self.0, &Request::SetMemory { mib })?;
+    pub fn set_memory(
+        &mut self,
+        mib: u32,
+        patience: Duration,
+        deadline: Deadline,
+    ) -> Result<bool, ControlError> {
+        frame::write(&mut self.deadline().on(&self.stream), &Request::SetMemory { mib })?;
         let mut before = None;
         loop {
-            let is_answer = self.is_readable_within(patience);
+            let is_answer = deadline
+                .or(Deadline::within(patience))
+                .wait(&mut [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)])
+                .map_err(FrameError::from)?;
             if !is_answer {
-                frame::write(&mut self.0, &Request::Memory)?;
+                frame::write(&mut self.deadline().on(&self.stream), &Request::Memory)?;
             }
-            match frame::read(&mut self.0, LONGEST)?.ok_or(ControlError::Closed)? {
+            match frame::read(&mut self.deadline().on(&self.stream), LONGEST)?.ok_or(ControlError::Closed)? {
                 Response::Done => return Ok(true),
-                Response::Memory { mib } if !is_answer && before == Some(mib) => return Ok(false),
+                Response::Memory { mib }
+                    if !is_answer && (before == Some(mib) || deadline.left().is_zero()) =>
+                {
+                    return Ok(false);
+                }
                 Response::Memory { mib } if !is_answer => before = Some(mib),
                 Response::Error(reason) => return Err(ControlError::Refused(reason)),
                 _ => return Err(ControlError::Unexpected),
             }
         }
-    }
-
-    fn is_readable_within(&self, timeout: Duration) -> bool {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
     }
 
     /// Gives the machine at least this many vCPUs.

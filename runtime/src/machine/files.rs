@@ -8,11 +8,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{FilesRequest, FilesResponse};
 
 use super::{MachineError, Wait};
+use crate::deadline::Deadline;
 use crate::state::FILES_SOCKET;
 use crate::sys::descriptors;
 use crate::sys::process::ProcessRef;
@@ -57,11 +59,8 @@ impl Files {
     /// [`FilesError::Connect`].
     pub fn connect(folder: BorrowedFd<'_>) -> Result<Self, FilesError> {
         let stream = descriptors::connect(folder, FILES_SOCKET).map_err(FilesError::Connect)?;
-        let prepare = || {
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            stream.set_write_timeout(Some(TIMEOUT))
-        };
-        prepare().map_err(FilesError::Connect)?;
+        // For what is sent with descriptors, in one piece.
+        stream.set_write_timeout(Some(TIMEOUT)).map_err(FilesError::Connect)?;
         Ok(Self(stream))
     }
 
@@ -109,9 +108,8 @@ impl Files {
     /// # Errors
     /// [`FilesError`]; that it takes too long is one.
     pub fn remove_share(&mut self, name: &str) -> Result<(), FilesError> {
-        self.0.set_read_timeout(Some(REMOVED_WITHIN)).map_err(FilesError::Connect)?;
         self.send(&FilesRequest::RemoveShare { name: name.to_owned() }, &[])?;
-        self.answer()
+        self.answer(Deadline::within(REMOVED_WITHIN))
     }
 
     fn ask(
@@ -121,8 +119,9 @@ impl Files {
         wait: &mut impl Wait,
     ) -> Result<(), FilesError> {
         self.send(request, descriptors)?;
-        wait.readable(self.0.as_fd(), "the VM's file server")?;
-        self.answer()
+        wait.begin();
+        wait.ready(self.0.as_fd(), PollFlags::POLLIN, "the VM's file server")?;
+        self.answer(Deadline::within(TIMEOUT))
     }
 
     fn send(&self, request: &FilesRequest, descriptors: &[RawFd]) -> Result<(), FilesError> {
@@ -130,8 +129,8 @@ impl Files {
         Ok(descriptors::send(self.0.as_fd(), &frame, descriptors).map_err(FrameError::from)?)
     }
 
-    fn answer(&mut self) -> Result<(), FilesError> {
-        match frame::read(&mut self.0, LONGEST)?.ok_or(FilesError::Closed)? {
+    fn answer(&self, deadline: Deadline) -> Result<(), FilesError> {
+        match frame::read(&mut deadline.on(&self.0), LONGEST)?.ok_or(FilesError::Closed)? {
             FilesResponse::Done => Ok(()),
             FilesResponse::Error(reason) => Err(FilesError::Refused(reason)),
         }

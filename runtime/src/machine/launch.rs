@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{Config, Stage, Status, fd};
 
-use super::Machine;
 use super::vmm_user::{self, VmmUser};
+use super::{Machine, core_scheduling};
 use crate::config::{self, VmmUsers};
 use crate::container_id::ContainerId;
 use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
@@ -80,6 +80,7 @@ pub struct Launch {
     kernel: File,
     initramfs: File,
     kvm: File,
+    core_scheduling: bool,
     config: Config,
     users: VmmUsers,
 }
@@ -101,6 +102,7 @@ impl Launch {
             kvm: open_kvm()?,
             vmm: installation.vmm.clone(),
             kernel_path: installation.kernel.clone(),
+            core_scheduling: installation.core_scheduling,
             config: Config {
                 memory_mib: installation.memory_mib,
                 vcpus: 1,
@@ -177,9 +179,15 @@ impl Launch {
         let flags = NAMESPACES as u64;
         tracing::debug!(vmm_start_tsc = crate::tsc::now(), "starting {}", self.vmm.display());
         let child: Child = process::clone(flags, None, || {
-            let cause = self.execute(&path, &arguments, &inherited);
+            let isolated = if self.core_scheduling { core_scheduling::isolate() } else { Ok(()) };
             // The status socket is the VMM's own way to say this, so the waiting side needs no second one.
-            let reason = format!("cannot execute {}: {cause}", self.vmm.display());
+            let reason = match isolated {
+                Ok(()) => {
+                    let cause = self.execute(&path, &arguments, &inherited);
+                    format!("cannot execute {}: {cause}", self.vmm.display())
+                }
+                Err(cause) => cause.to_string(),
+            };
             let status = Status::Failed { after: Stage::Started, reason, console: String::new() };
             let packet = postcard::to_stdvec(&status).unwrap_or_default();
             // Nobody is left to tell if even this fails.

@@ -7,6 +7,7 @@
 //! ```
 
 mod control;
+mod core_scheduling;
 mod files;
 mod launch;
 mod shared;

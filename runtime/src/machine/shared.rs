@@ -4,14 +4,19 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signalfd::SignalFd;
 use stockade_protocol::vmm::Stage;
 
 use super::files::{Files, FilesError};
-use super::watch::{self, MachineError, PATIENCE, Wait};
+use super::watch::{self, MachineError, Wait};
 use super::{Control, Machine};
+use crate::deadline::Deadline;
 use crate::sys::process::{Child, Pidfd};
+
+/// How long a command may wait in all for a guest that runs, whatever it asks of it. It answers at once, but on a host
+/// whose processors are all busy that takes many times as long.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The VM that a container is created in.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub struct Shared {
     folder: OwnedFd,
     interrupts: Option<SignalFd>,
     patience: Duration,
+    /// What is left of it.
+    left: Duration,
 }
 
 impl Shared {
@@ -40,45 +47,60 @@ impl Shared {
     /// When no descriptors are left.
     pub fn new(vmm: Pidfd, folder: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<Self> {
         let folder = folder.try_clone_to_owned()?;
-        Ok(Self { vmm, folder, interrupts: Some(interrupts), patience: PATIENCE })
+        Ok(Self { vmm, folder, interrupts: Some(interrupts), patience: PATIENCE, left: PATIENCE })
     }
 
-    /// The same, but its agent may take this long to answer.
+    /// The same, but it may be waited for this long.
     pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+        Self { patience, left: patience, ..self }
     }
 
     /// Gives the signals back to the caller, who waits for other things now.
     pub fn take_interrupts(&mut self) -> Option<SignalFd> {
         self.interrupts.take()
     }
-}
 
-impl Wait for Shared {
-    fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError> {
-        let deadline = Instant::now() + self.patience;
-        let stage = Some(Stage::AgentConnected);
+    /// Waits until `fd` is ready; false if it is not by then.
+    fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags, deadline: Deadline) -> Result<bool, MachineError> {
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(MachineError::silent(what, self.patience, stage, Some(self.folder.as_fd())));
-            }
             let input = PollFlags::POLLIN;
-            let mut fds = vec![PollFd::new(fd, input), PollFd::new(self.vmm.as_fd(), input)];
+            let mut fds = vec![PollFd::new(fd, flags), PollFd::new(self.vmm.as_fd(), input)];
             fds.extend(self.interrupts.as_ref().map(|signals| PollFd::new(signals.as_fd(), input)));
-            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-                Err(nix::errno::Errno::EINTR) => continue,
-                result => result.map_err(io::Error::from)?,
-            };
+            if !deadline.wait(&mut fds)? {
+                return Ok(false);
+            }
             let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
             if let Some(signal) = watch::interruption(self.interrupts.as_ref())? {
                 return Err(MachineError::Interrupted(signal));
             }
             if ready[0] {
-                return Ok(());
+                return Ok(true);
             }
             if ready[1] {
                 return Err(MachineError::SandboxEnded);
+            }
+        }
+    }
+}
+
+impl Wait for Shared {
+    fn begin(&mut self) {}
+
+    fn ready(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        flags: PollFlags,
+        what: &'static str,
+    ) -> Result<(), MachineError> {
+        let began = Instant::now();
+        let waited = self.wait(fd, flags, Deadline::within(self.left));
+        // Only the waits count, and not what the command does in between.
+        self.left = self.left.saturating_sub(began.elapsed());
+        match waited? {
+            true => Ok(()),
+            false => {
+                let stage = Some(Stage::AgentConnected);
+                Err(MachineError::silent(what, self.patience, stage, Some(self.folder.as_fd())))
             }
         }
     }
@@ -144,10 +166,22 @@ impl Vm {
 }
 
 impl Wait for Vm {
-    fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError> {
+    fn begin(&mut self) {
         match self {
-            Self::Own(machine) => machine.readable(fd, what),
-            Self::Shared(shared) => shared.readable(fd, what),
+            Self::Own(machine) => machine.begin(),
+            Self::Shared(shared) => shared.begin(),
+        }
+    }
+
+    fn ready(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        flags: PollFlags,
+        what: &'static str,
+    ) -> Result<(), MachineError> {
+        match self {
+            Self::Own(machine) => machine.ready(fd, flags, what),
+            Self::Shared(shared) => shared.ready(fd, flags, what),
         }
     }
 }

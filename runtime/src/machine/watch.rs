@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
@@ -15,6 +15,7 @@ use stockade_protocol::vmm::{CpuPosition, DeviceFailure, STATUS_LIMIT, Stage, St
 
 use super::Control;
 use super::files::{Files, FilesError};
+use crate::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::process::Child;
 use crate::table::printable;
@@ -22,6 +23,9 @@ use crate::table::printable;
 /// With no new stage and no console output for this long, a boot has failed. A healthy one says nothing for milliseconds, but
 /// on a host whose processors are all busy those take many times as long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same with new stages or console output: a guest that talks for ever does not boot.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(240);
 
 /// How often the console is asked for while nothing else happens.
 const GLANCE: Duration = Duration::from_millis(2500);
@@ -75,6 +79,9 @@ pub enum MachineError {
     /// The VM of a sandbox is gone.
     #[error("the VM of the sandbox ended meanwhile")]
     SandboxEnded,
+    /// The container is gone that something was to be done with.
+    #[error("the container ended meanwhile")]
+    ContainerEnded,
     /// What came is not what the protocol says.
     #[error("the guest's agent is not one that this stockade understands: {0}")]
     Agent(String),
@@ -158,11 +165,15 @@ pub(super) fn interruption(signals: Option<&SignalFd>) -> Result<Option<u32>, Ma
 
 /// Something that can wait for a descriptor without waiting for ever.
 pub trait Wait {
-    /// Returns when `fd` is readable.
+    /// An exchange begins: from now until the next one begins, all that is waited for has to come in time together.
+    fn begin(&mut self);
+
+    /// Returns when `fd` is ready for what `flags` say.
     ///
     /// # Errors
     /// [`MachineError`] when that is not going to happen.
-    fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError>;
+    fn ready(&mut self, fd: BorrowedFd<'_>, flags: PollFlags, what: &'static str)
+    -> Result<(), MachineError>;
 }
 
 /// A VM that boots or runs, while the command that has started it lives.
@@ -177,6 +188,10 @@ pub struct Machine {
     folder: Option<OwnedFd>,
     interrupts: Option<SignalFd>,
     console_length: usize,
+    /// When the exchange that is going on has failed, if nothing happens until then.
+    deadline: Deadline,
+    /// When it has failed whatever happens.
+    last: Deadline,
 }
 
 /// What a poll has found.
@@ -189,7 +204,18 @@ struct Found {
 
 impl Machine {
     pub(super) fn new(vmm: Child, status: OwnedFd, ready: UnixStream, kernel: PathBuf) -> Self {
-        Self { vmm, status, ready, kernel, stage: None, folder: None, interrupts: None, console_length: 0 }
+        Self {
+            vmm,
+            status,
+            ready,
+            kernel,
+            stage: None,
+            folder: None,
+            interrupts: None,
+            console_length: 0,
+            deadline: Deadline::within(PATIENCE),
+            last: Deadline::within(LONGEST_PATIENCE),
+        }
     }
 
     /// Where the VMM's sockets are, for a look at the console, and the signals that end every wait.
@@ -224,8 +250,9 @@ impl Machine {
     pub fn agent_ready(&mut self) -> Result<Ready, MachineError> {
         let stream = self.ready.try_clone()?;
         let mut buffer = FrameBuffer::new(frame::GUEST_LIMIT);
+        self.begin();
         loop {
-            self.readable(stream.as_fd(), "the guest's agent")?;
+            self.ready(stream.as_fd(), PollFlags::POLLIN, "the guest's agent")?;
             let mut bytes = [0; 4096];
             let length = io::Read::read(&mut &stream, &mut bytes)?;
             if length == 0 {
@@ -278,21 +305,20 @@ impl Machine {
 
     fn wait(
         &mut self,
-        wanted: Option<BorrowedFd<'_>>,
+        wanted: Option<(BorrowedFd<'_>, PollFlags)>,
         what: &'static str,
         done: impl Fn(&Self, bool) -> bool,
     ) -> Result<(), MachineError> {
-        let mut deadline = Instant::now() + PATIENCE;
-        let mut readable = false;
+        let mut is_ready = false;
         loop {
-            if done(self, readable) {
+            if done(self, is_ready) {
                 return Ok(());
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = self.deadline.or(self.last).left();
             if left.is_zero() {
                 return Err(MachineError::silent(
                     what,
-                    PATIENCE,
+                    self.deadline.or(self.last).length(),
                     self.stage,
                     self.folder.as_ref().map(AsFd::as_fd),
                 ));
@@ -303,21 +329,21 @@ impl Machine {
             {
                 return Err(MachineError::Interrupted(signal));
             }
-            readable = found.wanted;
+            is_ready = found.wanted;
             if found.status && !found.wanted {
                 self.read_status()?;
-                deadline = Instant::now() + PATIENCE;
+                self.deadline = Deadline::within(PATIENCE);
             } else if !found.wanted && self.console_has_grown() {
-                deadline = Instant::now() + PATIENCE;
+                self.deadline = Deadline::within(PATIENCE);
             }
         }
     }
 
-    fn poll(&self, wanted: Option<BorrowedFd<'_>>, timeout: Duration) -> io::Result<Found> {
+    fn poll(&self, wanted: Option<(BorrowedFd<'_>, PollFlags)>, timeout: Duration) -> io::Result<Found> {
         let input = PollFlags::POLLIN;
         let signals = self.interrupts.as_ref().map(AsFd::as_fd);
         let mut fds = vec![PollFd::new(self.status.as_fd(), input)];
-        fds.extend(wanted.map(|fd| PollFd::new(fd, input)));
+        fds.extend(wanted.map(|(fd, flags)| PollFd::new(fd, flags)));
         fds.extend(signals.map(|fd| PollFd::new(fd, input)));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
@@ -378,8 +404,18 @@ impl Machine {
 }
 
 impl Wait for Machine {
-    fn readable(&mut self, fd: BorrowedFd<'_>, what: &'static str) -> Result<(), MachineError> {
-        self.wait(Some(fd), what, |_, readable| readable)
+    fn begin(&mut self) {
+        self.deadline = Deadline::within(PATIENCE);
+        self.last = Deadline::within(LONGEST_PATIENCE);
+    }
+
+    fn ready(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        flags: PollFlags,
+        what: &'static str,
+    ) -> Result<(), MachineError> {
+        self.wait(Some((fd, flags)), what, |_, is_ready| is_ready)
     }
 }
 

@@ -15,11 +15,12 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Reach, Sandbox, Subject, exposition};
+use crate::deadline::Deadline;
 use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, METRICS_SOCKET};
 use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
 
-/// How long VMM and agent may take to answer, and a client to send its request or to take what it gets at a time.
+/// How long VMM and agent may take to answer, and a client to send its request, or to take what it gets.
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Longest request, in bytes.
@@ -137,9 +138,6 @@ impl Drop for Scrape {
 
 impl Shared {
     fn serve(&self, client: &UnixStream) -> io::Result<()> {
-        client.set_nonblocking(false)?;
-        client.set_read_timeout(Some(WITHIN))?;
-        client.set_write_timeout(Some(WITHIN))?;
         self.proc.enter()?;
         answer(client, || exposition::text(&[Sandbox::measure(self.subject.clone(), self, WITHIN)]))
     }
@@ -161,11 +159,11 @@ impl Reach for Shared {
 
 /// Reads a request and answers it.
 fn answer(client: &UnixStream, metrics: impl FnOnce() -> String) -> io::Result<()> {
-    let mut client = client;
     let mut request = Vec::new();
     let mut bytes = [0; 1024];
+    let mut requester = Deadline::within(WITHIN).on(client);
     while !ends(&request) {
-        let length = client.read(&mut bytes)?;
+        let length = requester.read(&mut bytes)?;
         if length == 0 || request.len() + length > MOST_REQUEST {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -186,8 +184,9 @@ fn answer(client: &UnixStream, metrics: impl FnOnce() -> String) -> io::Result<(
         "HTTP/1.0 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    client.write_all(head.as_bytes())?;
-    client.write_all(body.as_bytes())
+    let mut reader = Deadline::within(WITHIN).on(client);
+    reader.write_all(head.as_bytes())?;
+    reader.write_all(body.as_bytes())
 }
 
 const PLAIN: &str = "text/plain; charset=utf-8";

@@ -8,16 +8,17 @@ mod endpoint;
 mod exposition;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use stockade_protocol::agent::Purpose;
 use stockade_protocol::vmm::{DeviceFailure, Figures, ThreadTime};
 
 use crate::agent::{ClientError, Connection};
 use crate::container_id::ContainerId;
+use crate::deadline::Deadline;
 use crate::machine::{Control, MachineError, Wait};
 use crate::state::Record;
 use crate::stats::CgroupFiles;
@@ -75,8 +76,8 @@ pub struct Sandbox {
 impl Sandbox {
     /// Measures one, as far as VMM and agent answer in time.
     pub fn measure(subject: Subject, reach: &impl Reach, within: Duration) -> Self {
-        let mut wait = Deadline(Instant::now() + within);
-        let vmm = reach.vmm().and_then(|stream| Control::over(stream, within));
+        let deadline = Deadline::within(within);
+        let vmm = reach.vmm().and_then(|stream| Control::over_by(stream, deadline));
         let mut figures = None;
         let mut memory_mib = None;
         let mut threads = Vec::new();
@@ -87,7 +88,7 @@ impl Sandbox {
             threads = control.threads().unwrap_or_default();
             failures = control.failures().unwrap_or_default();
         }
-        let containers = containers(reach, &mut wait);
+        let containers = containers(reach, &mut Until(deadline));
         if let Err(error) = &containers {
             tracing::debug!("sandbox {}: {error}", subject.id);
         }
@@ -96,10 +97,7 @@ impl Sandbox {
     }
 }
 
-fn containers(
-    reach: &impl Reach,
-    wait: &mut Deadline,
-) -> Result<Vec<(ContainerId, CgroupFiles)>, ClientError> {
+fn containers(reach: &impl Reach, wait: &mut Until) -> Result<Vec<(ContainerId, CgroupFiles)>, ClientError> {
     let stream = reach.agent().map_err(ClientError::Connect)?;
     let mut control = Connection::greet(stream, Purpose::Control, wait)?;
     let mut found = Vec::new();
@@ -117,21 +115,15 @@ fn containers(
 }
 
 /// Waits for all answers together until then.
-struct Deadline(Instant);
+struct Until(Deadline);
 
-impl Wait for Deadline {
-    fn readable(&mut self, fd: BorrowedFd<'_>, _: &'static str) -> Result<(), MachineError> {
-        loop {
-            let left = self.0.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-            }
-            let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
-                Ok(_) => return Ok(()),
-                Err(errno) => return Err(io::Error::from(errno).into()),
-            }
+impl Wait for Until {
+    fn begin(&mut self) {}
+
+    fn ready(&mut self, fd: BorrowedFd<'_>, flags: PollFlags, _: &'static str) -> Result<(), MachineError> {
+        match self.0.wait(&mut [PollFd::new(fd, flags)])? {
+            true => Ok(()),
+            false => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         }
     }
 }

@@ -12,6 +12,7 @@ use stockade_protocol::agent::{Hello, HelloReply, Purpose};
 use stockade_protocol::frame;
 
 use super::PortForward;
+use crate::deadline::Deadline;
 use crate::relay::carry::{self, Places};
 use crate::sys::own_proc::OwnProc;
 
@@ -74,11 +75,10 @@ fn forward(client: TcpStream, agent: &OwnedFd, proc: &OwnProc) -> io::Result<()>
 /// A connection to a port of the guest's loopback interface; `None` if nobody listens there.
 fn connect(port: u16, agent: &OwnedFd, proc: &OwnProc) -> io::Result<Option<UnixStream>> {
     proc.enter()?;
-    let mut guest = proc.connect(agent)?;
-    guest.set_read_timeout(Some(ANSWERS_WITHIN))?;
-    guest.set_write_timeout(Some(ANSWERS_WITHIN))?;
-    frame::write(&mut guest, &Hello::new(Purpose::Forward(port))).map_err(io::Error::other)?;
-    match frame::read(&mut guest, frame::GUEST_LIMIT).map_err(io::Error::other)? {
+    let guest = proc.connect(agent)?;
+    let mut bounded = Deadline::within(ANSWERS_WITHIN).on(&guest);
+    frame::write(&mut bounded, &Hello::new(Purpose::Forward(port))).map_err(io::Error::other)?;
+    match frame::read(&mut bounded, frame::GUEST_LIMIT).map_err(io::Error::other)? {
         Some(HelloReply::Welcome) => Ok(Some(guest)),
         Some(HelloReply::Refused(_)) | None => Ok(None),
     }

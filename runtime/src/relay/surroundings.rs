@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, pivot_root, sethostname};
+use stockade_protocol::container::Container;
 
 use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
@@ -22,6 +23,7 @@ use super::watch::watch;
 use crate::host_sockets::HostSockets;
 use crate::lower::{NetworkNamespace, Tree};
 use crate::metrics::Metrics;
+use crate::mount_points;
 use crate::port_forward::PortForward;
 use crate::shares;
 use crate::sys::descriptors;
@@ -43,6 +45,8 @@ pub struct Own<'a> {
     pub rootfs: &'a Path,
     /// The container has a `/proc`.
     pub proc: bool,
+    /// The container, if its root is read-only: what it needs there is made before that is cloned.
+    pub readonly: Option<&'a Container>,
     /// Trees to clone for the guest.
     pub trees: &'a [Tree],
     /// What is done before that.
@@ -168,6 +172,9 @@ impl Own<'_> {
             .map_err(|e| system("private mounts")(e.into()))?;
         if let Some(hooks) = &self.hooks {
             hooks.run(socket)?;
+        }
+        if let Some(container) = self.readonly {
+            mount_points::make(self.rootfs, container, self.trees);
         }
         let watches = send_trees(self.trees, socket)?;
         let proc = enter_rootfs(self.rootfs, self.proc, self.host_sockets.is_some())?;

@@ -2,6 +2,7 @@
 
 pub mod descriptors;
 pub mod mount;
+pub mod namespace;
 pub mod own_proc;
 pub mod process;
 pub mod signals;

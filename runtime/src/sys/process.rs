@@ -111,9 +111,13 @@ fn ticks(count: u64) -> Duration {
     Duration::from_millis(count.saturating_mul(1000 / PER_S))
 }
 
+/// `PF_EXITING` of the flags in /proc/PID/stat: it has closed its files, or is about to, and is no zombie yet.
+const EXITING: u64 = 0x4;
+
 /// What matters of /proc/PID/stat; times in clock ticks.
 struct Stat {
     state: u8,
+    flags: u64,
     cpu_time: u64,
     start_time: u64,
 }
@@ -127,15 +131,16 @@ impl Stat {
     fn parse(text: &str) -> Option<Self> {
         let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
-        // Field 3 (state) is taken; user and system time are fields 14 and 15, start time is field 22.
-        let user: u64 = fields.nth(10)?.parse().ok()?;
+        // Field 3 (state) is taken; flags are field 9, user and system time 14 and 15, and start time is field 22.
+        let flags = fields.nth(5)?.parse().ok()?;
+        let user: u64 = fields.nth(4)?.parse().ok()?;
         let system = fields.next()?.parse().ok()?;
         let start_time = fields.nth(6)?.parse().ok()?;
-        Some(Self { state, cpu_time: user.saturating_add(system), start_time })
+        Some(Self { state, flags, cpu_time: user.saturating_add(system), start_time })
     }
 
     fn ended(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
+        matches!(self.state, b'Z' | b'X' | b'x') || self.flags & EXITING != 0
     }
 }
 

@@ -1,0 +1,76 @@
+//! Files of the guest's procfs that settings are written to.
+//!
+//! A write that lands in another file than it is meant for changes nothing, or something else. So what is opened is known to
+//! be a file of a procfs, by its name beneath that file system's root and by nothing that is mounted over it.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
+    sys::{
+        stat::{Mode, fstat},
+        statfs::{PROC_SUPER_MAGIC, fstatfs},
+    },
+};
+
+/// Where it is.
+const PROC: &str = "/proc";
+
+/// `PROC_ROOT_INO` of linux/proc_fs.h.
+const ROOT_INODE: u64 = 1;
+
+/// Writes to a file, which is named by its path below /proc.
+pub fn write(path: impl AsRef<Path>, content: &str) -> io::Result<()> {
+    write_below(PROC, path.as_ref(), content)
+}
+
+fn write_below(proc: &str, path: &Path, content: &str) -> io::Result<()> {
+    let proc = open(proc, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    if fstatfs(&proc)?.filesystem_type() != PROC_SUPER_MAGIC || fstat(&proc)?.st_ino != ROOT_INODE {
+        return Err(io::Error::other("/proc is no procfs"));
+    }
+    let how = OpenHow::new().flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV,
+    );
+    let file = loop {
+        match openat2(&proc, path, how) {
+            // Something was renamed meanwhile, and the kernel could not be sure.
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            opened => break opened?,
+        }
+    };
+    File::from(file).write_all(content.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_procfs_is_written_to() {
+        let score = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        write("self/oom_score_adj", score.trim()).unwrap();
+        assert_eq!(write("self/nowhere", "").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "as it was").unwrap();
+        let error = write_below(folder.path().to_str().unwrap(), Path::new("file"), "x").unwrap_err();
+        assert!(error.to_string().contains("no procfs"), "{error}");
+        // A folder of a procfs is not its root.
+        assert!(write_below("/proc/self", Path::new("oom_score_adj"), "0").is_err());
+        // Links of processes lead anywhere.
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("link")).unwrap();
+        let through = format!("self/cwd/{}", folder.path().join("file").display());
+        assert!(write(through, "x").is_err());
+        assert!(write("../proc/self/oom_score_adj", "0").is_err());
+        assert_eq!(std::fs::read_to_string(folder.path().join("file")).unwrap(), "as it was");
+    }
+}

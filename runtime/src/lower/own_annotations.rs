@@ -1,0 +1,64 @@
+//! stockade's own annotations, `io.stockade.*`, which the author of a pod may write.
+//!
+//! One that asks for more than a container has without it counts only where the administrator lists it
+//! (`allowed_annotations` in /etc/stockade/config.toml); otherwise it is named in the log, and nothing else happens. One
+//! that can only ask for more strictness always counts.
+
+use super::{security_labels, user_network};
+use crate::role::Annotations;
+
+/// Those that have to be allowed.
+pub const TO_BE_ALLOWED: [&str; 2] = [user_network::NETWORK, user_network::PUBLISH];
+
+/// Those that count for everybody.
+const STRICT: [&str; 1] = [security_labels::ANNOTATION];
+
+/// What all of them begin with.
+const PREFIX: &str = "io.stockade.";
+
+/// The annotations that count, of stockade's own. Each of the others is added to `warnings`.
+pub fn counting(
+    annotations: Option<&Annotations>,
+    allowed: &[String],
+    warnings: &mut Vec<String>,
+) -> Annotations {
+    let own = annotations.into_iter().flatten().filter(|(name, _)| name.starts_with(PREFIX));
+    let (counting, other): (Vec<_>, Vec<_>) =
+        own.partition(|(name, _)| STRICT.contains(&&***name) || allowed.contains(name));
+    let mut other: Vec<_> = other.into_iter().map(|(name, _)| name).collect();
+    other.sort();
+    warnings.extend(other.into_iter().map(|name| match TO_BE_ALLOWED.contains(&&**name) {
+        true => format!(
+            "annotations[{name:?}] has no effect: /etc/stockade/config.toml does not list it in allowed_annotations"
+        ),
+        false => format!("annotations[{name:?}] has no effect: there is no such annotation"),
+    }));
+    counting.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_listed_is_named_and_does_not_count() {
+        let given: Annotations = [
+            (user_network::NETWORK, "user"),
+            (user_network::PUBLISH, "80"),
+            (security_labels::ANNOTATION, "require"),
+            ("io.stockade.privileged", "true"),
+            ("io.kubernetes.cri.container-type", "sandbox"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        let mut warnings = Vec::new();
+        let counted = counting(Some(&given), &[user_network::NETWORK.to_owned()], &mut warnings);
+        let mut names: Vec<_> = counted.keys().map(String::as_str).collect();
+        names.sort();
+        assert_eq!(names, [user_network::NETWORK, security_labels::ANNOTATION]);
+        assert!(warnings[0].contains(user_network::PUBLISH) && warnings[0].contains("allowed_annotations"));
+        assert!(warnings[1].contains("io.stockade.privileged") && warnings[1].contains("no such annotation"));
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(counting(None, &[], &mut warnings).is_empty());
+    }
+}
