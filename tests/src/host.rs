@@ -11,6 +11,9 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 /// Longest that an awaited event may take before its test fails, in milliseconds.
 const LIMIT_MS: u16 = 60_000;
 
+/// Tells which users VMMs have.
+const LOCKS: &str = "/run/stockade-vmm-users";
+
 /// What the host has at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
@@ -40,8 +43,8 @@ impl Snapshot {
         let mut files = BTreeSet::new();
         for folder in ["/run", "/tmp", "/var/tmp", "/dev/shm", "/etc/stockade", "/var/lib/stockade"] {
             walk(Path::new(folder), &mut |path, _| {
-                // Bundles are the caller's: what containers write there stays.
-                if !path.starts_with(crate::bundle::FOLDER) {
+                // Bundles are the caller's: what containers write there stays. The file of locks is the host's, and empty.
+                if !path.starts_with(crate::bundle::FOLDER) && path != Path::new(LOCKS) {
                     files.insert(path.display().to_string());
                 }
             });

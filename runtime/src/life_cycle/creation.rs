@@ -285,11 +285,12 @@ impl<'a> Creation<'a> {
             trees.into_iter().map(|(tree, clone)| (tree.name.clone(), clone)).collect()
         };
         let (volumes, trees) = (named(volumes), named(trees));
-        let mut files = vm.files()?;
-        files.add_share(folder, &trees, vm)?;
-        if let (Some(pod), false) = (pod, volumes.is_empty()) {
-            files.add_trees(pod, &volumes, vm)?;
-        }
+        let mut files = vm.files().map_err(|error| vm.explain(error))?;
+        let shared = files.add_share(folder, &trees, vm).and_then(|()| match pod {
+            Some(pod) if !volumes.is_empty() => files.add_trees(pod, &volumes, vm),
+            _ => Ok(()),
+        });
+        shared.map_err(|error| vm.explain(error))?;
         if self.record.sandbox.is_none() {
             self.record.files = match files.server() {
                 Some(server) => Some(server),

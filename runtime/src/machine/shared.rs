@@ -137,6 +137,17 @@ impl Vm {
         }
     }
 
+    /// What has failed with the file server, in the light of what has become of the VM.
+    pub fn explain(&mut self, error: FilesError) -> anyhow::Error {
+        match (self, error) {
+            (
+                Self::Own(machine),
+                error @ (FilesError::Connect(_) | FilesError::Closed | FilesError::Frame(_)),
+            ) => machine.failure().map_or_else(|| error.into(), Into::into),
+            (_, error) => error.into(),
+        }
+    }
+
     /// Gives the signals back to the caller, who waits for other things now.
     pub fn take_interrupts(&mut self) -> Option<SignalFd> {
         match self {

@@ -30,6 +30,9 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(240);
 /// How often the console is asked for while nothing else happens.
 const GLANCE: Duration = Duration::from_millis(2500);
 
+/// How long a VM whose file server has gone may take to say why.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
 /// Lines of the console that an error carries.
 const CONSOLE_LINES: usize = 8;
 
@@ -283,6 +286,20 @@ impl Machine {
         match &self.folder {
             Some(folder) => Files::connect(folder.as_fd()),
             None => Err(FilesError::Connect(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Why the VM has failed, if it says so within [`ENDS_WITHIN`]: what was lost may be no more than a sign of it.
+    pub fn failure(&mut self) -> Option<MachineError> {
+        let deadline = Instant::now() + ENDS_WITHIN;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.poll(None, left).ok()?.status {
+                return None;
+            }
+            if let Err(failure) = self.read_status() {
+                return Some(failure);
+            }
         }
     }
 

@@ -194,9 +194,18 @@ const MAIN: &List = &[
 const FILES: &List = &[
     (libc::SYS_epoll_create1, Any),
     (libc::SYS_fcntl, OneOf(1, &[libc::F_GETFD as u32, libc::F_DUPFD_CLOEXEC as u32])),
+    (libc::SYS_fstatfs, Any),
     (libc::SYS_ioctl, OneOf(1, &[FIONBIO])),
     (libc::SYS_recvmsg, Any),
     (libc::SYS_statx, Any),
+];
+
+/// Copies of a directory's descriptor, and locks of a file that the guest has open.
+const OF_FILES: &[u32] = &[
+    libc::F_GETFD as u32,
+    libc::F_DUPFD_CLOEXEC as u32,
+    libc::F_OFD_GETLK as u32,
+    libc::F_OFD_SETLK as u32,
 ];
 
 /// What is done on behalf of the guest, beneath descriptors that are there.
@@ -208,7 +217,7 @@ const FILE_WORKER: &List = &[
     (libc::SYS_fchdir, Any),
     (libc::SYS_fchmodat, Any),
     (libc::SYS_fchownat, Any),
-    (libc::SYS_fcntl, OneOf(1, &[libc::F_GETFD as u32, libc::F_OFD_GETLK as u32, libc::F_OFD_SETLK as u32])),
+    (libc::SYS_fcntl, OneOf(1, OF_FILES)),
     (libc::SYS_fdatasync, Any),
     (libc::SYS_flock, Any),
     (libc::SYS_fstatfs, Any),
@@ -226,6 +235,8 @@ const FILE_WORKER: &List = &[
     (libc::SYS_pwritev2, Any),
     (libc::SYS_readlinkat, Any),
     (libc::SYS_removexattr, Any),
+    // For renameat2(2) without flags the C library makes the older call.
+    (libc::SYS_renameat, Any),
     (libc::SYS_renameat2, Any),
     (libc::SYS_setfsgid, Any),
     (libc::SYS_setfsuid, Any),

@@ -1,5 +1,6 @@
 use std::{
     fs::{self, File, OpenOptions},
+    io,
     os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::Arc,
@@ -11,6 +12,7 @@ use super::{FORGET_QUEUE, Fs, SHARE_TAG, channel, turns::IN_FLIGHT};
 use crate::{
     file_server::Workers,
     files::{FileServer, Limits},
+    seccomp,
     virtio::{
         device::VirtioDevice,
         device_fixture::{BUFFERS, DeviceFixture},
@@ -38,8 +40,14 @@ fn served() -> Served {
     let (device, server_end) = channel::new().unwrap();
     let proc_fds = path("/proc/self/fd");
     let server = Arc::new(FileServer::new(proc_fds.into(), Limits::default()));
-    Workers::start(Arc::clone(&server), server_end, || Ok(()), |_| ()).unwrap();
+    Workers::start(Arc::clone(&server), server_end, confine, |_| ()).unwrap();
     Served { fs: Fs::new(device), server }
+}
+
+/// As the file server's process does: a call that is missing in the list ends the test.
+fn confine() -> io::Result<()> {
+    nix::sys::prctl::set_no_new_privs()?;
+    seccomp::restrict(seccomp::Thread::FileWorker).map_err(io::Error::other)
 }
 
 fn path(path: impl AsRef<Path>) -> File {
