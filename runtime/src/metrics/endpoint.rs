@@ -4,8 +4,10 @@
 //! nor a guest that does not answer keeps the relay from its work; who comes meanwhile waits in the socket's queue. The
 //! relay has nothing of the sandbox's folder but the sockets in it.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::cut_off::CutOff;
 use super::{Reach, Sandbox, Subject, exposition};
 use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, METRICS_SOCKET};
 use crate::sys::descriptors;
@@ -22,8 +25,14 @@ use crate::sys::own_proc::OwnProc;
 /// How long VMM and agent may take to answer, and a client to send its request or to take what it gets at a time.
 const WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a scrape may take altogether.
+const OVER_WITHIN: Duration = Duration::from_secs(20);
+
 /// Longest request, in bytes.
 const MOST_REQUEST: usize = 8 << 10;
+
+/// Most that is read of `/proc/net/dev`, in bytes: a line of it has some 130.
+const MOST_INTERFACES: usize = 64 << 10;
 
 /// Stack of a scrape's thread, in bytes.
 const STACK: usize = 256 << 10;
@@ -79,13 +88,15 @@ struct Shared {
     agent: OwnedFd,
     vmm: OwnedFd,
     proc: OwnProc,
+    /// `/proc/net/dev`: a relay opens no file once it serves.
+    interfaces: Option<File>,
     busy: AtomicBool,
     /// Becomes readable when the scrape is over.
     over: EventFd,
 }
 
 impl Endpoint {
-    /// Takes over what was prepared, in a process with this procfs.
+    /// Takes over what was prepared.
     ///
     /// # Errors
     /// eventfd(2)'s.
@@ -93,7 +104,9 @@ impl Endpoint {
         let Metrics { subject, listener, agent, vmm } = metrics;
         let over = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let busy = AtomicBool::new(false);
-        Ok(Self { listener, shared: Arc::new(Shared { subject, agent, vmm, proc, busy, over }) })
+        let interfaces = File::open("self/net/dev").ok();
+        let shared = Shared { subject, agent, vmm, proc, interfaces, busy, over };
+        Ok(Self { listener, shared: Arc::new(shared) })
     }
 
     /// What becomes readable when somebody comes or, while one is served, when that is over.
@@ -140,22 +153,45 @@ impl Shared {
         client.set_nonblocking(false)?;
         client.set_read_timeout(Some(WITHIN))?;
         client.set_write_timeout(Some(WITHIN))?;
-        self.proc.enter()?;
-        answer(client, || exposition::text(&[Sandbox::measure(self.subject.clone(), self, WITHIN)]))
+        let cut_off = CutOff::after(OVER_WITHIN)?;
+        cut_off.cover(client)?;
+        let peers = Peers { shared: self, cut_off };
+        answer(client, || exposition::text(&[Sandbox::measure(self.subject.clone(), &peers, WITHIN)]))
     }
 }
 
-impl Reach for Shared {
+/// Who is asked for a scrape, for as long as it may take.
+struct Peers<'a> {
+    shared: &'a Shared,
+    cut_off: CutOff,
+}
+
+impl Peers<'_> {
+    fn connect(&self, socket: &OwnedFd) -> io::Result<UnixStream> {
+        let stream = self.shared.proc.connect(socket)?;
+        self.cut_off.cover(&stream)?;
+        Ok(stream)
+    }
+}
+
+impl Reach for Peers<'_> {
     fn vmm(&self) -> io::Result<UnixStream> {
-        self.proc.connect(&self.vmm)
+        self.connect(&self.shared.vmm)
     }
 
     fn agent(&self) -> io::Result<UnixStream> {
-        self.proc.connect(&self.agent)
+        self.connect(&self.shared.agent)
     }
 
     fn interfaces(&self) -> Option<String> {
-        std::fs::read_to_string("self/net/dev").ok()
+        let file = self.shared.interfaces.as_ref()?;
+        let mut text = vec![0; MOST_INTERFACES];
+        let mut length = 0;
+        while let Ok(more @ 1..) = file.read_at(&mut text[length..], length as u64) {
+            length += more;
+        }
+        text.truncate(length);
+        String::from_utf8(text).ok()
     }
 }
 

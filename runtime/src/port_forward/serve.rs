@@ -5,14 +5,15 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use stockade_protocol::agent::{Hello, HelloReply, Purpose};
 use stockade_protocol::frame;
 
 use super::PortForward;
-use crate::relay::carry::{self, Places};
+use crate::relay::carry::{self, LONGEST_REPLY, Places};
+use crate::sys::deadline::ReadUntil;
 use crate::sys::own_proc::OwnProc;
 
 /// Connections that are carried at a time; further ones are closed.
@@ -33,7 +34,7 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Takes over what was prepared, in a process with this procfs.
+    /// Takes over what was prepared.
     pub fn new(PortForward { listeners, steering, agent }: PortForward, proc: OwnProc) -> Self {
         Self {
             listeners,
@@ -53,16 +54,16 @@ impl Forwarder {
     pub fn accept(&self, index: usize) {
         let Some(Ok((client, _))) = self.listeners.get(index).map(TcpListener::accept) else { return };
         let Some(place) = self.places.take() else { return };
-        let (agent, proc) = (Arc::clone(&self.agent), self.proc.clone());
+        let (agent, proc) = (Arc::clone(&self.agent), self.proc);
         carry::spawn("port-forward", place, move || {
             // The client sees its connection end.
-            let _ = forward(client, &agent, &proc);
+            let _ = forward(client, &agent, proc);
         });
     }
 }
 
 /// Carries one connection to its end.
-fn forward(client: TcpStream, agent: &OwnedFd, proc: &OwnProc) -> io::Result<()> {
+fn forward(client: TcpStream, agent: &OwnedFd, proc: OwnProc) -> io::Result<()> {
     let Some(guest) = connect(client.local_addr()?.port(), agent, proc)? else {
         // The nearest thing to the refusal that the client would have met in the guest.
         let reset = libc::linger { l_onoff: 1, l_linger: 0 };
@@ -72,14 +73,23 @@ fn forward(client: TcpStream, agent: &OwnedFd, proc: &OwnProc) -> io::Result<()>
 }
 
 /// A connection to a port of the guest's loopback interface; `None` if nobody listens there.
-fn connect(port: u16, agent: &OwnedFd, proc: &OwnProc) -> io::Result<Option<UnixStream>> {
-    proc.enter()?;
+fn connect(port: u16, agent: &OwnedFd, proc: OwnProc) -> io::Result<Option<UnixStream>> {
+    let end = Instant::now() + ANSWERS_WITHIN;
     let mut guest = proc.connect(agent)?;
-    guest.set_read_timeout(Some(ANSWERS_WITHIN))?;
     guest.set_write_timeout(Some(ANSWERS_WITHIN))?;
     frame::write(&mut guest, &Hello::new(Purpose::Forward(port))).map_err(io::Error::other)?;
-    match frame::read(&mut guest, frame::GUEST_LIMIT).map_err(io::Error::other)? {
-        Some(HelloReply::Welcome) => Ok(Some(guest)),
-        Some(HelloReply::Refused(_)) | None => Ok(None),
+    answer(&guest, end).map(|is_welcome| is_welcome.then_some(guest))
+}
+
+/// Whether the agent has connected.
+fn answer(guest: &UnixStream, end: Instant) -> io::Result<bool> {
+    let mut guest = ReadUntil::new(guest, end);
+    match frame::read(&mut guest, LONGEST_REPLY).map_err(io::Error::other)? {
+        Some(HelloReply::Welcome) => Ok(true),
+        Some(HelloReply::Refused(_)) | None => Ok(false),
     }
 }
+
+#[cfg(test)]
+#[path = "serve_test.rs"]
+mod tests;

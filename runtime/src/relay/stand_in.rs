@@ -11,6 +11,7 @@ use super::launch::{FAILED, MESSAGE, PREPARED, Plan, RelayError, system};
 use super::notify::Notifier;
 use super::serve::{self, Ends};
 use super::surroundings::{self, Surroundings};
+use crate::log;
 use crate::metrics::Endpoint;
 use crate::port_forward::Forwarder;
 use crate::sys::own_proc::OwnProc;
@@ -46,6 +47,7 @@ fn prepare(
     keep.extend(lent.map(|fd| fd.as_raw_fd()));
     let streams = plan.preserved.open_ends().map_err(system("preserved descriptors"))?;
     keep.extend(streams.iter().flat_map(|ends| ends.source.iter().chain(&ends.sink)).map(AsRawFd::as_raw_fd));
+    log::end();
     descriptors::close_all_but(&keep).map_err(system("close_range"))?;
     setsid().map_err(|e| system("setsid")(e.into()))?;
     take_stdio(plan.slave).map_err(system("stdio"))?;
@@ -74,9 +76,9 @@ fn prepare(
     }
     give_up_privileges().map_err(system("giving up capabilities"))?;
     // Without a procfs there is no way to VMM and agent: who connects sees that nobody listens.
-    let proc = proc.map(OwnProc::from);
+    let proc = proc.map(OwnProc::enter).transpose().map_err(system("enter proc"))?;
     let metrics = own.and_then(|own| own.metrics).map(|metrics| metrics.adopt(adopt));
-    let endpoint = metrics.zip(proc.clone()).map(|(metrics, proc)| Endpoint::new(metrics, proc)).transpose();
+    let endpoint = metrics.zip(proc).map(|(metrics, proc)| Endpoint::new(metrics, proc)).transpose();
     let port_forward = own.and_then(|own| own.port_forward).map(|forward| forward.adopt(adopt));
     let host_sockets = own.and_then(|own| own.host_sockets).map(|sockets| sockets.adopt(adopt));
     let endpoint = endpoint.map_err(system("metrics"))?;
@@ -91,7 +93,7 @@ fn prepare(
         hangs_up: plan.slave.is_some(),
         streams,
         notifier,
-        host_sockets: host_sockets.zip(proc.clone()),
+        host_sockets: host_sockets.zip(proc),
         forwarder: port_forward.zip(proc).map(|(forward, proc)| Forwarder::new(forward, proc)),
         endpoint,
         watches,
