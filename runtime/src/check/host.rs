@@ -8,6 +8,7 @@ use nix::sys::utsname::uname;
 use super::Row;
 use crate::host::cgroup::{self, ROOT};
 use crate::sizing;
+use crate::sys::landlock;
 
 /// The first kernel with everything that stockade uses: mount_setattr(2) is the newest.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
@@ -132,5 +133,19 @@ pub fn descriptors() -> Row {
         }
         Some(most) => Row::ok(NAME, format!("up to {most} a process")),
         None => Row::warning(NAME, "fs.nr_open is not readable", "mount /proc"),
+    }
+}
+
+/// A layer of the confinement of what talks to guests.
+pub fn landlock() -> Row {
+    const NAME: &str = "Landlock";
+    match landlock::version() {
+        Ok(version) => Row::ok(NAME, format!("version {version}")),
+        Err(cause) => Row::warning(
+            NAME,
+            format!("not available: {cause}"),
+            "use a kernel with CONFIG_SECURITY_LANDLOCK and have landlock in its parameter lsm=; without it, seccomp \
+             filters alone keep relays from files",
+        ),
     }
 }

@@ -83,7 +83,13 @@ pub fn report() -> Report {
         ]),
         Err(error) => rows.push(Row::failed("configuration", error.to_string(), "correct the file")),
     }
-    rows.extend([host::cgroups(), host::taps(), host::user_namespaces(), host::descriptors()]);
+    rows.extend([
+        host::cgroups(),
+        host::taps(),
+        host::user_namespaces(),
+        host::descriptors(),
+        host::landlock(),
+    ]);
     Report { ok: rows.iter().all(|row| row.ok), checks: rows }
 }
 

@@ -2,8 +2,11 @@
 
 pub mod deadline;
 pub mod descriptors;
+pub mod landlock;
 pub mod mount;
 pub mod own_proc;
+pub mod privileges;
 pub mod process;
+pub mod seccomp;
 pub mod signals;
 pub mod user_namespace;
