@@ -1,6 +1,6 @@
 use super::*;
 
-fn record(id: &str) -> Record {
+pub(super) fn record(id: &str) -> Record {
     Record {
         id: id.to_owned(),
         bundle: "/b".into(),
@@ -8,7 +8,7 @@ fn record(id: &str) -> Record {
         created: "2026-01-01T00:00:00.000000000Z".to_owned(),
         annotations: HashMap::new(),
         owner: 0,
-        boot_id: boot_id(),
+        boot_id: boot_id().to_owned(),
         complete: false,
         relay: None,
         vmm: None,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use stockade_tests::bundle::{self, Bundle};
 use stockade_tests::cli::{Stockade, text};
 use stockade_tests::host;
-use stockade_tests::netns::Netns;
+use stockade_tests::netns::{Netns, connect};
 use stockade_tests::shell::Shell;
 
 /// The fields of `status` that tell what each thread of a process may do.
@@ -141,5 +141,54 @@ fn a_pods_relay_is_powerless_while_it_forwards_ports_and_serves_metrics() {
     assert!(metrics.contains("stockade_network_receive_bytes_total{sandbox=\"pod\",interface=\"lo\"}"));
 
     pod.end();
+    before.assert_same_now();
+}
+
+#[test]
+fn who_watches_a_network_has_but_one_capability_and_one_containers_state() {
+    const NET_ADMIN: u64 = 1 << 12;
+    let stockade = Stockade::new();
+    let (pod, outside) = (Netns::new("pod"), Netns::new("outside"));
+    connect(&pod, &outside, 0);
+    let before = host::Snapshot::take();
+    let bundle = Bundle::busybox(&["sleep", "10000"]).edit(|config| pod.join_as_administrator(config));
+    stockade.create(&bundle, "watched");
+    stockade.run(&["start", "watched"]).success();
+    let is_watcher = |pid: &i32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"stockade: network\0"))
+    };
+    let watchers: Vec<i32> = host::pids_named("stockade").into_iter().filter(is_watcher).collect();
+    let [watcher] = watchers[..] else { panic!("{watchers:?}") };
+    // It begins to listen when it is confined, and hears of this.
+    connect(&pod, &outside, 1);
+    let until = "until ip link show net1; do true; done > /dev/null 2>&1";
+    stockade.run(&["exec", "watched", "/bin/busybox", "sh", "-c", until]).success();
+    assert_powerless(watcher, NET_ADMIN);
+    assert_no_way_to_the_kernel(watcher);
+    let root = Path::new("/proc").join(watcher.to_string()).join("root");
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("directory").flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().expect("name")).collect();
+        names.sort();
+        names
+    };
+    let state = stockade.root().join("watched");
+    let first = state.components().nth(1).expect("an absolute path").as_os_str().to_str().expect("name");
+    let mut expected = ["dev", "proc", first].map(str::to_owned);
+    expected.sort();
+    assert_eq!(names(&root), expected);
+    assert_eq!(names(&root.join("dev")), ["net"]);
+    assert_eq!(names(&root.join("dev/net")), ["tun"]);
+    assert!(!root.join("proc/sys").exists() && !root.join("proc/stat").exists());
+    let inside = root.join(state.strip_prefix("/").expect("an absolute path"));
+    assert!(inside.join("state.json").exists());
+    assert_eq!(names(inside.parent().expect("parent")), ["watched"]);
+    // The record tells what runs as root when the container is deleted.
+    for file in [root.join("file"), inside.join("state.json"), inside.join("more")] {
+        let refused = fs::write(&file, "").expect_err("a read-only root");
+        assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem, "{}", file.display());
+    }
+    assert!(inside.join("network/state.json").exists(), "it has remembered the interface");
+    stockade.run(&["delete", "--force", "watched"]).success();
     before.assert_same_now();
 }

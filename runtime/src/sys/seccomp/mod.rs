@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | relay of an exec or of a member | its streams and its process connection | read and write what it has open, receive connections from its creator |
 //! | relay of a sandbox, or with sockets of the host | that, and what VMM and agent answer | also start threads and connect to UNIX sockets: those that it has open, and the container's own |
+//! | watcher of a network namespace | what VMM and agent answer | open the files that its root has, ask the kernel by netlink, make taps and pass them to the VMM |
 //!
 //! No relay opens a file or passes a descriptor on. None of them executes anything: there is no execve(2), no executable memory
 //! that was not there before, no ptrace(2), no mount, no namespace, no signal to another. Anything that is not listed kills the process: either it is taken over, or the list is
@@ -22,6 +23,8 @@ pub enum Kind {
     Relay,
     /// A relay that connects to the VMM, to the agent or to sockets of the host.
     ConnectingRelay,
+    /// The process that keeps a VM's network in step.
+    NetworkWatch,
 }
 
 /// Restricts the calling process, which has one thread and no_new_privs, and all threads that it starts, for good.
@@ -41,9 +44,11 @@ pub fn restrict(kind: Kind) -> io::Result<()> {
 fn program(kind: Kind) -> &'static Program {
     static RELAY: Program = Program::new(&[MEMORY, STREAMS, RELAY_ONLY]);
     static CONNECTING_RELAY: Program = Program::new(&[MEMORY, STREAMS, RELAY_ONLY, THREADS, CONNECTIONS]);
+    static NETWORK_WATCH: Program = Program::new(&[MEMORY, STREAMS, NETWORK_WATCH_ONLY]);
     match kind {
         Kind::Relay => &RELAY,
         Kind::ConnectingRelay => &CONNECTING_RELAY,
+        Kind::NetworkWatch => &NETWORK_WATCH,
     }
 }
 
@@ -145,6 +150,44 @@ const CONNECTIONS: &[Rule] = &[
         &[one_of(0, &[libc::AF_UNIX as u32]), one_of(1, &[(libc::SOCK_STREAM | libc::SOCK_CLOEXEC) as u32])],
     ),
 ];
+
+/// The state of one container, which its root has alone; rtnetlink; requests to VMM and agent, and taps for the VMM.
+const NETWORK_WATCH_ONLY: &[Rule] = &[
+    any(libc::SYS_bind),
+    any(libc::SYS_clock_nanosleep),
+    any(libc::SYS_connect),
+    when(libc::SYS_ioctl, &[one_of(1, &[TUNSETIFF, libc::SIOCGIFINDEX as u32, libc::FIONBIO as u32])]),
+    any(libc::SYS_lseek),
+    any(libc::SYS_openat),
+    any(libc::SYS_rename),
+    any(libc::SYS_sendmsg),
+    when(
+        libc::SYS_setsockopt,
+        &[
+            one_of(1, &[libc::SOL_SOCKET as u32]),
+            one_of(2, &[libc::SO_RCVTIMEO as u32, libc::SO_SNDTIMEO as u32]),
+        ],
+    ),
+    when(
+        libc::SYS_socket,
+        &[
+            one_of(0, &[libc::AF_UNIX as u32, libc::AF_NETLINK as u32]),
+            one_of(
+                1,
+                &[
+                    (libc::SOCK_STREAM | libc::SOCK_CLOEXEC) as u32,
+                    (libc::SOCK_RAW | libc::SOCK_CLOEXEC) as u32,
+                ],
+            ),
+            one_of(2, &[libc::NETLINK_ROUTE as u32]),
+        ],
+    ),
+    any(libc::SYS_statx),
+    any(libc::SYS_unlink),
+];
+
+/// `_IOW('T', 202, int)` of linux/if_tun.h.
+const TUNSETIFF: u32 = 0x4004_54ca;
 
 #[cfg(test)]
 #[path = "seccomp_test.rs"]

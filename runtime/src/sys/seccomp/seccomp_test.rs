@@ -14,7 +14,7 @@ use crate::sys::{descriptors, landlock, privileges, process};
 
 const X86_64: u32 = 0xc000_003e;
 const RELAYS: [Kind; 2] = [Kind::Relay, Kind::ConnectingRelay];
-const EVERY: [Kind; 2] = RELAYS;
+const EVERY: [Kind; 3] = [Kind::Relay, Kind::ConnectingRelay, Kind::NetworkWatch];
 
 /// Runs the few instructions that the programs are made of; returns the answer.
 fn run(kind: Kind, architecture: u32, call: u32, arguments: [u64; 3]) -> u32 {
@@ -109,6 +109,19 @@ fn a_relay_touches_no_file_and_hands_nothing_on() {
             assert!(!allows(kind, call, [0; 3]), "{kind:?} {call}");
         }
     }
+}
+
+#[test]
+fn who_watches_a_network_has_no_other_sockets_than_it_needs() {
+    let kind = Kind::NetworkWatch;
+    let netlink = libc::AF_NETLINK as u64;
+    assert!(allows(kind, libc::SYS_socket, [netlink, 0x80003, 0]));
+    assert!(!allows(kind, libc::SYS_socket, [netlink, 0x80003, libc::NETLINK_NETFILTER as u64]));
+    for family in [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK] {
+        assert!(!allows(kind, libc::SYS_socket, [family as u64, 0x80003, 0]));
+    }
+    assert!(!allows(kind, libc::SYS_clone, [u64::from(THREAD), 0, 0]));
+    assert!(!allows(kind, libc::SYS_ioctl, [0, libc::SIOCSIFFLAGS, 0]));
 }
 
 #[test]
