@@ -9,6 +9,7 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write as _};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -25,6 +26,9 @@ static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Which container and sandbox the lines are about: several pods may share a log file.
 static SUBJECT: Mutex<Option<(String, String)>> = Mutex::new(None);
+
+/// Nothing is written any more.
+static IS_OVER: AtomicBool = AtomicBool::new(false);
 
 /// Where lines go, and which.
 struct Log {
@@ -62,6 +66,11 @@ pub fn start(globals: &Globals) -> anyhow::Result<()> {
 /// The log file's descriptor, for a process that closes all others.
 pub fn descriptor() -> Option<RawFd> {
     LOG.get()?.file.as_ref().map(AsRawFd::as_raw_fd)
+}
+
+/// Ends the log, in a process that closes the log's file: its number will be that of something else.
+pub fn end() {
+    IS_OVER.store(true, Ordering::Relaxed);
 }
 
 /// From here on, lines in a log file are about this container.
@@ -148,7 +157,7 @@ struct Lines(&'static Log);
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.0.most_verbose
+        metadata.is_event() && *metadata.level() <= self.0.most_verbose && !IS_OVER.load(Ordering::Relaxed)
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {

@@ -4,12 +4,15 @@
 //! remove everything. It holds what commands have brought the container to; whether it lives, the relay tells. Commands that change a container lock its
 //! folder, so two of them take turns.
 
+mod network_file;
+
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use oci_spec::runtime::Process;
@@ -150,8 +153,9 @@ impl Record {
 }
 
 /// The host's current boot; empty where the kernel does not tell, and then always the same.
-pub fn boot_id() -> String {
-    fs::read_to_string(BOOT_ID).unwrap_or_default().trim_end().to_owned()
+pub fn boot_id() -> &'static str {
+    static CURRENT: OnceLock<String> = OnceLock::new();
+    CURRENT.get_or_init(|| fs::read_to_string(BOOT_ID).unwrap_or_default().trim_end().to_owned())
 }
 
 /// The folder that holds the containers' folders.
@@ -381,9 +385,10 @@ impl Folder {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
             result => {
                 let text = result.with_context(|| format!("cannot read {}", path.display()))?;
-                Record::parse(&text).map(Some).with_context(|| {
+                let record = Record::parse(&text).with_context(|| {
                     format!("{} is damaged; delete --force removes the container", path.display())
-                })
+                })?;
+                Ok(Some(self.follow_network(record)))
             }
         }
     }
@@ -449,6 +454,7 @@ impl Folder {
         CONTENT
             .iter()
             .try_for_each(|name| gone(fs::remove_file(self.path.join(name))))
+            .and_then(|()| self.remove_network())
             .and_then(|()| gone(fs::remove_dir(&self.path)))
             .with_context(|| format!("cannot remove {}", self.path.display()))
     }

@@ -9,7 +9,7 @@ pub fn record(id: &str) -> Record {
         created: "2026-01-01T00:00:00.000000000Z".to_owned(),
         annotations: HashMap::new(),
         owner: 0,
-        boot_id: boot_id(),
+        boot_id: boot_id().to_owned(),
         complete: false,
         started: false,
         paused: false,

@@ -8,6 +8,7 @@ use nix::sys::utsname::uname;
 use super::Row;
 use crate::host::cgroup::{self, ROOT};
 use crate::sizing;
+use crate::sys::landlock;
 
 /// The first kernel with everything that stockade uses: mount_setattr(2) is the newest.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
@@ -135,24 +136,23 @@ pub fn descriptors() -> Row {
     }
 }
 
-/// What a VMM denies itself besides its other walls.
+/// A layer of the confinement of what talks to guests.
 pub fn landlock() -> Row {
-    const NAME: &str = "landlock";
-    /// `LANDLOCK_CREATE_RULESET_VERSION`.
-    const VERSION: u32 = 1;
-    /// The first ABI with all that stockade asks for.
-    const COMPLETE: i64 = 6;
-    let remedy =
-        "VMMs have one wall less; use a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in its lsm= list";
-    let none = std::ptr::null::<u8>();
-    // SAFETY: without a ruleset the call only tells the version.
-    match unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION) } {
-        abi if abi >= COMPLETE => Row::ok(NAME, format!("ABI {abi}")),
-        abi if abi > 0 => Row::warning(
+    const NAME: &str = "Landlock";
+    /// The first version with all that stockade asks for.
+    const COMPLETE: u32 = 6;
+    match landlock::version() {
+        Ok(version) if version >= COMPLETE => Row::ok(NAME, format!("version {version}")),
+        Ok(version) => Row::warning(
             NAME,
-            format!("ABI {abi}"),
-            format!("abstract UNIX sockets and signals are denied from ABI {COMPLETE} (Linux 6.12) on"),
+            format!("version {version}"),
+            format!("abstract UNIX sockets and signals are denied from version {COMPLETE} (Linux 6.12) on"),
         ),
-        _ => Row::warning(NAME, "not in this kernel", remedy),
+        Err(cause) => Row::warning(
+            NAME,
+            format!("not available: {cause}"),
+            "use a kernel with CONFIG_SECURITY_LANDLOCK and have landlock in its parameter lsm=; without it, seccomp \
+             filters alone keep relays and VMMs from files",
+        ),
     }
 }

@@ -15,23 +15,23 @@ use stockade_protocol::frame;
 
 use super::HostSockets;
 use super::pace::Pace;
-use crate::relay::carry::{self, Places, STACK};
+use crate::relay::carry::{self, LONGEST_REPLY, Places, STACK};
 use crate::sys::own_proc::OwnProc;
 
 /// Connections of one container that are carried at a time; further ones wait.
 const MOST_CONNECTIONS: usize = 64;
 
 impl HostSockets {
-    /// Serves them from now on until the process ends, which has this procfs.
-    pub fn serve(self, proc: &OwnProc) {
+    /// Serves them from now on until the process ends.
+    pub fn serve(self, proc: OwnProc) {
         let Self { container, agent, sockets } = self;
         let (agent, places) = (Arc::new(agent), Places::new(MOST_CONNECTIONS));
         for (number, socket) in (0..).zip(sockets) {
-            let (agent, places, proc) = (Arc::clone(&agent), places.clone(), proc.clone());
+            let (agent, places) = (Arc::clone(&agent), places.clone());
             let hello = Hello::new(Purpose::Socket(container.clone(), number));
             let serve = move || {
                 // Without a VM there is nobody to serve.
-                let _ = serve(&hello, &agent, &socket, &places, &proc);
+                let _ = serve(&hello, &agent, &socket, &places, proc);
             };
             // Without a thread nobody is served, as where nobody listens.
             let _ = thread::Builder::new().name("host-socket".into()).stack_size(STACK).spawn(serve);
@@ -40,14 +40,7 @@ impl HostSockets {
 }
 
 /// Serves one socket for as long as there is a VM.
-fn serve(
-    hello: &Hello,
-    agent: &OwnedFd,
-    socket: &OwnedFd,
-    places: &Places,
-    proc: &OwnProc,
-) -> io::Result<()> {
-    proc.enter()?;
+fn serve(hello: &Hello, agent: &OwnedFd, socket: &OwnedFd, places: &Places, proc: OwnProc) -> io::Result<()> {
     let mut pace = Pace::new(Instant::now());
     loop {
         let wait = pace.turn(Instant::now());
@@ -75,7 +68,7 @@ fn serve(
 /// Waits for a client in the guest.
 fn client(mut guest: UnixStream, hello: &Hello) -> io::Result<UnixStream> {
     frame::write(&mut guest, hello).map_err(io::Error::other)?;
-    match frame::read(&mut guest, frame::GUEST_LIMIT).map_err(io::Error::other)? {
+    match frame::read(&mut guest, LONGEST_REPLY).map_err(io::Error::other)? {
         Some(HelloReply::Welcome) => Ok(guest),
         Some(HelloReply::Refused(_)) | None => Err(io::ErrorKind::ConnectionRefused.into()),
     }

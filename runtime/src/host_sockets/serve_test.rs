@@ -33,8 +33,9 @@ impl Between {
         let [agent, service] = [0, 1].map(|index| UnixListener::bind(&paths[index]).unwrap());
         let open = |path| OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).unwrap();
         let [agents, services] = [0, 1].map(|index| OwnedFd::from(open(&paths[index])));
-        let (places, proc) = (places.clone(), OwnProc::from(OwnedFd::from(File::open("/proc").unwrap())));
-        let thread = thread::spawn(move || serve(&hello(), &agents, &services, &places, &proc));
+        let places = places.clone();
+        let proc = OwnProc::enter(File::open("/proc").unwrap().into()).unwrap();
+        let thread = thread::spawn(move || serve(&hello(), &agents, &services, &places, proc));
         Self { agent, service: Some(service), thread, _folder: folder }
     }
 

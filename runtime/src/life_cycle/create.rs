@@ -125,7 +125,7 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
         annotations: bundle.spec.annotations().clone().unwrap_or_default(),
         owner: nix::unistd::getuid().as_raw(),
-        boot_id: state::boot_id(),
+        boot_id: state::boot_id().to_owned(),
         complete: false,
         started: false,
         paused: false,

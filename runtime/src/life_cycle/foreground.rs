@@ -5,9 +5,11 @@ use std::os::fd::AsFd;
 
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::WaitStatus;
 
+use crate::relay::RelayError;
 use crate::sys::process::{Child, Pidfd};
 
 /// Passes signals on until the relay has ended; returns its process's status, 128+n after signal n.
@@ -43,6 +45,10 @@ fn pass_on(signals: &SignalFd, relay: &Pidfd) -> io::Result<()> {
 fn status(relay: &Child) -> anyhow::Result<u8> {
     match relay.reap().context("cannot wait for the process")? {
         WaitStatus::Exited(_, status) => Ok(status as u8),
+        WaitStatus::Signaled(_, Signal::SIGSYS, _) => {
+            tracing::error!("{}", RelayError::Forbidden);
+            Ok(128 + libc::SIGSYS as u8)
+        }
         WaitStatus::Signaled(_, signal, _) => Ok(128u8.wrapping_add(signal as u8)),
         other => anyhow::bail!("the process's stand-in ended with {other:?}"),
     }

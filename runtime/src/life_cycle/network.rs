@@ -79,16 +79,30 @@ pub(super) fn refresh(folder: &Folder, record: &Record, wait: &mut impl Wait) ->
     if record.network.is_none() && has_only_loopback(relay.pid) {
         return Ok(false);
     }
-    let mut record = record.clone();
     let namespace = Namespace::open(&of_process(relay.pid))?;
+    refresh_in(&namespace, folder, record, wait, |record| folder.write(record))
+}
+
+/// The same, in the relay's network namespace; `remember` keeps what becomes of it.
+///
+/// # Errors
+/// As there.
+pub(super) fn refresh_in(
+    namespace: &Namespace,
+    folder: &Folder,
+    record: &Record,
+    wait: &mut impl Wait,
+    remember: impl Fn(&Record) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<bool> {
+    let mut record = record.clone();
     let mut network = match record.network.clone() {
         Some(network) => network,
-        None => Network::new(&namespace, None)?,
+        None => Network::new(namespace, None)?,
     };
     let queue_pairs = queue_pairs(&record);
-    let pending = network.connect(&namespace, queue_pairs, |network| {
+    let pending = network.connect(namespace, queue_pairs, |network| {
         record.network = Some(network.clone());
-        folder.write(&record)
+        remember(&record)
     })?;
     if !pending.has_taps() && network.change(&pending).is_none() {
         return Ok(!network.interfaces.is_empty());
@@ -98,7 +112,7 @@ pub(super) fn refresh(folder: &Folder, record: &Record, wait: &mut impl Wait) ->
     let mut agent = Connection::open(folder.as_fd(), Purpose::Control, wait)?;
     let handed_over = hand_over(&mut record, pending, vmm, &mut agent, wait);
     // Also where that has failed: some NICs may be in their slots.
-    folder.write(&record)?;
+    remember(&record)?;
     handed_over.map(|()| true)
 }
 

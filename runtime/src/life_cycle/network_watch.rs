@@ -2,8 +2,11 @@
 //!
 //! Somebody has to hear of them who may make taps, and the relay has given up its capabilities, as it copies what a hostile
 //! guest sends. So a container that has a network has a process of the runtime that waits for the kernel's word and does
-//! then what `start` does. It is in the VMM's PID namespace: it ends with the VM, nobody has to remember it, and `podman
-//! top`, which lists the relay's, does not show it.
+//! then what `start` does. It talks to agent and VMM too: it keeps CAP_NET_ADMIN alone, in the container's network namespace,
+//! has of the host's files only the container's state, to read, and /dev/net/tun, and a seccomp filter of its own. What it
+//! remembers is in a directory apart, because the record tells what runs as root when the container is deleted; and it
+//! locks nothing, because commands would wait for it. It is in the VMM's PID namespace: it ends with the VM, nobody has to
+//! remember it, and `podman top`, which lists the relay's, does not show it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -19,10 +22,10 @@ use crate::agent::Visitor;
 use crate::deadline::Deadline;
 use crate::host::cgroup::Cgroup;
 use crate::log;
-use crate::network::{Events, Namespace};
-use crate::state::{Folder, Record};
-use crate::sys::process;
-use crate::sys::{descriptors, signals};
+use crate::network::{Events, Namespace, own_root};
+use crate::state::{self, Folder, Record};
+use crate::sys::seccomp::{self, Kind};
+use crate::sys::{descriptors, privileges, process, signals};
 
 /// How long a change may take that consists of several: interfaces get their names, addresses and routes one by one.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);
@@ -37,9 +40,11 @@ pub(super) fn begin(folder: &Folder, record: &Record) -> anyhow::Result<()> {
             return Ok(());
         };
         let cgroup = record.cgroup.as_ref().map(Cgroup::open).transpose()?;
+        folder.make_network_directory()?;
         let launch = || {
             let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-            status(process::clone(0, cgroup, || watch(folder, record, relay.pid)).map(drop))
+            let flags = libc::CLONE_NEWNS as u64;
+            status(process::clone(flags, cgroup, || watch(folder, record, relay.pid)).map(drop))
         };
         // Who has entered another PID namespace may not be let back into its own, so a process in between does; and one
         // more in there, because an orphan goes to the init of its parent's namespace, and engines wait for theirs.
@@ -72,7 +77,7 @@ fn exited(status: WaitStatus) -> i32 {
 
 /// The watcher's whole life; returns its exit status.
 fn watch(folder: &Folder, record: &Record, relay: i32) -> i32 {
-    match prepare(relay).and_then(|events| serve(folder, record, &events)) {
+    match prepare(folder, relay).and_then(|watched| serve(folder, record, &watched)) {
         Ok(()) => 0,
         Err(error) => {
             tracing::warn!("the network namespace is not watched any more: {error:#}");
@@ -81,8 +86,14 @@ fn watch(folder: &Folder, record: &Record, relay: i32) -> i32 {
     }
 }
 
-/// Leaves alone what is the command's: its lock on the container, its lease of the VM, its output.
-fn prepare(relay: i32) -> anyhow::Result<Events> {
+/// A network namespace that this process is in, and what the kernel tells of it.
+struct Watched {
+    namespace: Namespace,
+    events: Events,
+}
+
+/// Leaves alone what is the command's, its lock on the container, its lease of the VM, its output, and the host.
+fn prepare(folder: &Folder, relay: i32) -> anyhow::Result<Watched> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     for stdio in 0..=2 {
         descriptors::duplicate_to(null.as_raw_fd(), stdio)?;
@@ -96,22 +107,30 @@ fn prepare(relay: i32) -> anyhow::Result<Events> {
     nix::unistd::chdir("/")?;
     // `ps` would show the arguments of the command that has made it.
     let _ = process::set_command_line("stockade", &["stockade: network".to_owned()]);
-    let namespace = Namespace::open(Path::new(&format!("/proc/{relay}/ns/net")))?;
-    namespace.within(|| Ok(Events::open()?))
+    let mut namespace = Namespace::open(Path::new(&format!("/proc/{relay}/ns/net")))?;
+    // Read once, as long as it can be.
+    state::boot_id();
+    privileges::forbid_new().context("no_new_privs")?;
+    own_root::enter(folder.path(), &folder.network_directory()).context("a root of its own")?;
+    namespace.enter()?;
+    privileges::keep_only(privileges::NET_ADMIN).context("give up capabilities")?;
+    seccomp::restrict(Kind::NetworkWatch).context("seccomp")?;
+    Ok(Watched { namespace, events: Events::open()? })
 }
 
-fn serve(folder: &Folder, record: &Record, events: &Events) -> anyhow::Result<()> {
+fn serve(folder: &Folder, record: &Record, Watched { namespace, events }: &Watched) -> anyhow::Result<()> {
     // What has changed since `start` has looked goes first.
     loop {
-        let locked = folder.lock_neighbour(&record.id)?;
-        let Some(current) = locked.read()?.filter(|current| current.created == record.created) else {
+        let folder = folder.peek_neighbour(&record.id)?;
+        let Some(current) = folder.read()?.filter(|current| current.created == record.created) else {
             return Ok(());
         };
-        let mut wait = Visitor::new(locked.as_fd(), Deadline::within(visit::ANSWERS_WITHIN));
-        if let Err(error) = network::refresh(&locked, &current, &mut wait) {
+        let mut wait = Visitor::new(folder.as_fd(), Deadline::within(visit::ANSWERS_WITHIN));
+        let remember =
+            |record: &Record| record.network.as_ref().map_or(Ok(()), |now| folder.write_network(now));
+        if let Err(error) = network::refresh_in(namespace, &folder, &current, &mut wait, remember) {
             tracing::warn!("a change of the network namespace: {error:#}");
         }
-        drop(locked);
         events.wait()?;
         std::thread::sleep(SETTLES_WITHIN);
         events.forget()?;

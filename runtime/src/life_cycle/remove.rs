@@ -127,7 +127,8 @@ pub fn release(folder: Folder, record: &Record, is_mute: bool) -> anyhow::Result
         resize::give_back(&folder, record);
     }
     end(record.vmm).context("the container's VM")?;
-    network::leave(record, namespace.as_ref())?;
+    // Nobody watches the namespace any more, so what is remembered stays so.
+    network::leave(&folder.follow_network(record.clone()), namespace.as_ref())?;
     if let Some(cgroup) = &record.cgroup {
         cgroup.remove()?;
     }

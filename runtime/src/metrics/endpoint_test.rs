@@ -47,10 +47,9 @@ fn a_client_that_says_nothing_keeps_only_the_others_waiting() {
     let listener = UnixListener::bind(&path).unwrap();
     listener.set_nonblocking(true).unwrap();
     let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-    let proc = OwnedFd::from(std::fs::File::open("/proc").unwrap());
+    let proc = OwnProc::enter(std::fs::File::open("/proc").unwrap().into()).unwrap();
     let subject = Subject { id: "s".into(), created: std::time::SystemTime::UNIX_EPOCH };
-    let endpoint =
-        Endpoint::new(Metrics { subject, listener, agent: null(), vmm: null() }, proc.into()).unwrap();
+    let endpoint = Endpoint::new(Metrics { subject, listener, agent: null(), vmm: null() }, proc).unwrap();
     let wait = || {
         let mut fds = [nix::poll::PollFd::new(endpoint.waits(), nix::poll::PollFlags::POLLIN)];
         assert_eq!(nix::poll::poll(&mut fds, 10_000u16).unwrap(), 1);

@@ -26,6 +26,9 @@ use crate::stats::CgroupFiles;
 pub use endpoint::{Endpoint, Metrics};
 pub use exposition::text;
 
+/// Most text of all containers' cgroups together, in bytes. One's is some 15 KiB.
+const MOST_TEXT: usize = 8 << 20;
+
 /// Whose metrics they are.
 #[derive(Clone, Debug)]
 pub struct Subject {
@@ -100,12 +103,16 @@ impl Sandbox {
 fn containers(reach: &impl Reach, wait: &mut Until) -> Result<Vec<(ContainerId, CgroupFiles)>, ClientError> {
     let stream = reach.agent().map_err(ClientError::Connect)?;
     let mut control = Connection::greet(stream, Purpose::Control, wait)?;
-    let mut found = Vec::new();
+    let (mut found, mut room) = (Vec::new(), MOST_TEXT);
     for name in control.containers(wait)? {
         // A guest's container has a name that one can have.
         let Ok(id) = name.parse::<ContainerId>() else { continue };
         match control.cgroup_files(&name, wait) {
-            Ok(files) => found.push((id, CgroupFiles::new(files))),
+            Ok(files) => {
+                let length = files.iter().map(|(name, text)| name.len() + text.len()).sum();
+                room = room.checked_sub(length).ok_or(ClientError::Unexpected)?;
+                found.push((id, CgroupFiles::new(files)));
+            }
             // It has gone meanwhile.
             Err(ClientError::Agent(_)) => {}
             Err(error) => return Err(error),
@@ -127,3 +134,7 @@ impl Wait for Until {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "metrics_test.rs"]
+mod tests;

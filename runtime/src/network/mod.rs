@@ -13,6 +13,7 @@ mod connection;
 mod events;
 mod namespace;
 mod netlink;
+pub mod own_root;
 mod redirect;
 mod routes;
 mod steps;
@@ -23,9 +24,10 @@ pub mod user_mode;
 use std::io;
 use std::path::PathBuf;
 
-pub use connection::{Network, Pending, disconnect};
+pub use connection::{Connected, Network, Pending, disconnect};
 pub use events::Events;
 pub use namespace::Namespace;
+pub use survey::{MOST_INTERFACES, Picture};
 
 /// Why a network is not connected.
 #[derive(Debug, thiserror::Error)]

@@ -15,6 +15,8 @@ use super::NetworkError;
 pub struct Namespace {
     path: PathBuf,
     file: File,
+    /// This process is in it.
+    is_entered: bool,
 }
 
 impl Namespace {
@@ -24,7 +26,18 @@ impl Namespace {
     /// [`NetworkError::Namespace`].
     pub fn open(path: &Path) -> Result<Self, NetworkError> {
         let file = File::open(path).map_err(|cause| namespace(path, cause))?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file, is_entered: false })
+    }
+
+    /// Enters it for good, in a process that has one thread.
+    ///
+    /// # Errors
+    /// [`NetworkError::Namespace`].
+    pub fn enter(&mut self) -> Result<(), NetworkError> {
+        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| namespace(&self.path, errno.into()))?;
+        self.is_entered = true;
+        Ok(())
     }
 
     /// Its nsfs inode, by which it is known under whatever path.
@@ -36,11 +49,15 @@ impl Namespace {
         Ok(stat.st_ino)
     }
 
-    /// Does something in it, in a thread of its own: this one never leaves its namespace, whatever happens.
+    /// Does something in it; where the process has not entered it, in a thread of its own: this one never leaves its
+    /// namespace, whatever happens.
     ///
     /// # Errors
     /// [`NetworkError::Namespace`], or those of `work`.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        if self.is_entered {
+            return work();
+        }
         let enter = || setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET);
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().spawn_scoped(scope, || {

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use netlink_packet_core::{DefaultNla, Emitable, ErrorBuffer, NetlinkBuffer, NlaBuffer, NlasIterator};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use stockade_protocol::network::INTERFACE_NAME;
 
 /// Room for the largest part of an answer that the kernel makes, in bytes.
 const PART: usize = 64 << 10;
@@ -42,6 +43,15 @@ pub struct Request<'a> {
     pub attributes: Vec<DefaultNla>,
 }
 
+/// What ioctl(2) is told about the interface with this name.
+pub fn named(name: &str, value: libc::__c_anonymous_ifr_ifru) -> libc::ifreq {
+    let mut request = libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: value };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes().take(INTERFACE_NAME)) {
+        *slot = byte as libc::c_char;
+    }
+    request
+}
+
 /// A socket of the network namespace in which it was opened, whoever uses it later.
 #[derive(Debug)]
 pub struct Netlink {
@@ -58,6 +68,20 @@ impl Netlink {
         let protocol = SockProtocol::NetlinkRoute;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         Ok(Self { socket, sequence: 0 })
+    }
+
+    /// The number of the interface with this name.
+    ///
+    /// # Errors
+    /// ENODEV where there is none.
+    pub fn index(&self, name: &str) -> io::Result<u32> {
+        let mut request = named(name, libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 });
+        // SAFETY: SIOCGIFINDEX reads and writes one ifreq, which `request` is.
+        match unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) } {
+            // SAFETY: the kernel has written this member.
+            0 => Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     fn send(&mut self, request: &Request<'_>, flags: i32) -> io::Result<()> {

@@ -11,7 +11,7 @@ use super::netlink::{Attributes, Netlink, number};
 use super::{routes, tap};
 
 /// Most interfaces that are connected to a VM.
-const MOST_INTERFACES: usize = 64;
+pub const MOST_INTERFACES: usize = 64;
 
 /// Length of `struct ifinfomsg`.
 const LINK_BODY: usize = 16;

@@ -1,16 +1,15 @@
 //! Taps: what the VMM holds of an interface. One is gone with the last descriptor of it.
 
-use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use netlink_packet_core::DefaultNla;
-use stockade_protocol::network::{INTERFACE_NAME, Link};
+use stockade_protocol::network::Link;
 
 use super::NetworkError;
-use super::netlink::{Netlink, Request, nested};
+use super::netlink::{Netlink, Request, named, nested};
 
 /// What the names of taps begin with, before the number of their interface.
 const PREFIX: &str = "stkd";
@@ -18,7 +17,8 @@ const PREFIX: &str = "stkd";
 /// Its IFLA_INFO_KIND.
 const KIND: &str = "tun";
 
-const DEVICE: &str = "/dev/net/tun";
+/// What taps are made by.
+pub const DEVICE: &str = "/dev/net/tun";
 
 /// `_IOW('T', 202, int)` of linux/if_tun.h.
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
@@ -60,7 +60,7 @@ pub fn make(link: &Link, pairs: usize, netlink: &mut Netlink) -> Result<Tap, Net
     };
     let queues = (0..pairs.max(1)).map(|_| open(&name, pairs > 1)).collect::<io::Result<Vec<_>>>();
     let queues = queues.map_err(failed)?;
-    let index = index(&name).map_err(failed)?;
+    let index = netlink.index(&name).map_err(failed)?;
     set_up(index, link.mtu, netlink).map_err(failed)?;
     Ok(Tap { index, queues })
 }
@@ -69,26 +69,11 @@ fn open(name: &str, is_one_of_several: bool) -> io::Result<OwnedFd> {
     let file: File = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE)?;
     let several = if is_one_of_several { libc::IFF_MULTI_QUEUE } else { 0 };
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several;
-    let mut request = libc::ifreq {
-        ifr_name: [0; libc::IFNAMSIZ],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags as i16 },
-    };
-    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes().take(INTERFACE_NAME)) {
-        *slot = byte as libc::c_char;
-    }
+    let mut request = named(name, libc::__c_anonymous_ifr_ifru { ifru_flags: flags as i16 });
     // SAFETY: TUNSETIFF reads and writes one ifreq, which `request` is.
     match unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) } {
         0 => Ok(file.into()),
         _ => Err(io::Error::last_os_error()),
-    }
-}
-
-fn index(name: &str) -> io::Result<u32> {
-    let name = CString::new(name)?;
-    // SAFETY: the name is a NUL-terminated string that outlives the call.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => Err(io::Error::last_os_error()),
-        index => Ok(index),
     }
 }
 

@@ -13,7 +13,7 @@ use stockade_protocol::frame;
 
 use super::PortForward;
 use crate::deadline::Deadline;
-use crate::relay::carry::{self, Places};
+use crate::relay::carry::{self, LONGEST_REPLY, Places};
 use crate::sys::own_proc::OwnProc;
 
 /// Connections that are carried at a time; further ones are closed.
@@ -34,7 +34,7 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Takes over what was prepared, in a process with this procfs.
+    /// Takes over what was prepared.
     pub fn new(PortForward { listeners, steering, agent }: PortForward, proc: OwnProc) -> Self {
         Self {
             listeners,
@@ -54,16 +54,16 @@ impl Forwarder {
     pub fn accept(&self, index: usize) {
         let Some(Ok((client, _))) = self.listeners.get(index).map(TcpListener::accept) else { return };
         let Some(place) = self.places.take() else { return };
-        let (agent, proc) = (Arc::clone(&self.agent), self.proc.clone());
+        let (agent, proc) = (Arc::clone(&self.agent), self.proc);
         carry::spawn("port-forward", place, move || {
             // The client sees its connection end.
-            let _ = forward(client, &agent, &proc);
+            let _ = forward(client, &agent, proc);
         });
     }
 }
 
 /// Carries one connection to its end.
-fn forward(client: TcpStream, agent: &OwnedFd, proc: &OwnProc) -> io::Result<()> {
+fn forward(client: TcpStream, agent: &OwnedFd, proc: OwnProc) -> io::Result<()> {
     let Some(guest) = connect(client.local_addr()?.port(), agent, proc)? else {
         // The nearest thing to the refusal that the client would have met in the guest.
         let reset = libc::linger { l_onoff: 1, l_linger: 0 };
@@ -73,13 +73,21 @@ fn forward(client: TcpStream, agent: &OwnedFd, proc: &OwnProc) -> io::Result<()>
 }
 
 /// A connection to a port of the guest's loopback interface; `None` if nobody listens there.
-fn connect(port: u16, agent: &OwnedFd, proc: &OwnProc) -> io::Result<Option<UnixStream>> {
-    proc.enter()?;
+fn connect(port: u16, agent: &OwnedFd, proc: OwnProc) -> io::Result<Option<UnixStream>> {
+    let deadline = Deadline::within(ANSWERS_WITHIN);
     let guest = proc.connect(agent)?;
-    let mut bounded = Deadline::within(ANSWERS_WITHIN).on(&guest);
-    frame::write(&mut bounded, &Hello::new(Purpose::Forward(port))).map_err(io::Error::other)?;
-    match frame::read(&mut bounded, frame::GUEST_LIMIT).map_err(io::Error::other)? {
-        Some(HelloReply::Welcome) => Ok(Some(guest)),
-        Some(HelloReply::Refused(_)) | None => Ok(None),
+    frame::write(&mut deadline.on(&guest), &Hello::new(Purpose::Forward(port))).map_err(io::Error::other)?;
+    answer(&guest, deadline).map(|is_welcome| is_welcome.then_some(guest))
+}
+
+/// Whether the agent has connected.
+fn answer(guest: &UnixStream, deadline: Deadline) -> io::Result<bool> {
+    match frame::read(&mut deadline.on(guest), LONGEST_REPLY).map_err(io::Error::other)? {
+        Some(HelloReply::Welcome) => Ok(true),
+        Some(HelloReply::Refused(_)) | None => Ok(false),
     }
 }
+
+#[cfg(test)]
+#[path = "serve_test.rs"]
+mod tests;

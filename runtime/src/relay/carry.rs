@@ -13,6 +13,9 @@ use super::copy::{Copy, Waits};
 /// Stack of a thread, in bytes; buffers are not on it.
 pub const STACK: usize = 64 << 10;
 
+/// Longest answer of the agent to a greeting, in bytes: a welcome, or why there is none.
+pub const LONGEST_REPLY: usize = 8 << 10;
+
 /// Room for so many connections at a time.
 #[derive(Clone, Debug)]
 pub struct Places(Arc<Free>);

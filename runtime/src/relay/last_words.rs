@@ -24,7 +24,7 @@ pub(super) fn keep(lease: BorrowedFd<'_>, mut file: File) {
     }
     let mut words = (DIED_SILENTLY.to_owned(), String::new());
     let mut packet = vec![0; STATUS_LIMIT];
-    while let Ok((length @ 1.., _)) = descriptors::receive(lease, &mut packet) {
+    while let Ok(length @ 1..) = descriptors::receive_bytes(lease, &mut packet) {
         if let Ok(Status::Failed { reason, console, .. } | Status::Ended { reason, console }) =
             postcard::from_bytes(&packet[..length])
         {

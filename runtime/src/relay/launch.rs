@@ -3,14 +3,16 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::notify::NotifySocket;
 use super::stand_in;
 use super::surroundings::Surroundings;
 use crate::agent::{ProcessConnections, Stdio};
+use crate::log;
 use crate::preserved::Preserved;
-use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
+use crate::sys::{descriptors, landlock};
 
 /// First byte of a message from the relay: some of the trees, as descriptors.
 pub(super) const TREES: u8 = 1;
@@ -30,6 +32,9 @@ pub(super) const GO_ON: u8 = 7;
 
 /// Longest message, in bytes.
 pub(super) const MESSAGE: usize = 4096;
+
+/// How long a relay that has closed its socket may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why there is no relay.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +58,12 @@ pub enum RelayError {
     /// The relay's own explanation.
     #[error("{0}")]
     Failed(String),
+    /// It made a system call that it may not make.
+    #[error(
+        "the relay of the container was killed by SIGSYS: it made a system call that its seccomp filter does not allow; \
+         the kernel's log has its number (audit, type 1326)"
+    )]
+    Forbidden,
     /// It died without one.
     #[error(
         "the container's stand-in on the host died while it was being set up (killed, or out of memory?)"
@@ -97,6 +108,13 @@ impl Relay {
     /// # Errors
     /// [`RelayError`].
     pub fn start(plan: &Plan<'_>) -> Result<Self, RelayError> {
+        if log::is_debug()
+            && let Err(cause) = landlock::version()
+        {
+            tracing::debug!(
+                "the host's kernel has no Landlock ({cause}): seccomp alone keeps the relay from files"
+            );
+        }
         let (socket, its_end) = descriptors::packet_pair().map_err(system("socket"))?;
         let namespaces = plan.surroundings.namespaces()?;
         let process = namespaces
@@ -118,7 +136,7 @@ impl Relay {
         let (length, _) = descriptors::receive(self.socket.as_fd(), &mut buffer).map_err(system("socket"))?;
         match buffer[..length].split_first() {
             Some((&ENTERED, _)) => Ok(()),
-            other => Err(failure(other)),
+            other => Err(self.failure(other)),
         }
     }
 
@@ -143,7 +161,7 @@ impl Relay {
             match buffer[..length].split_first() {
                 Some((&TREES, _)) => trees.extend(descriptors),
                 Some((&PREPARED, _)) => return Ok(trees),
-                other => return Err(failure(other)),
+                other => return Err(self.failure(other)),
             }
         }
     }
@@ -162,19 +180,23 @@ impl Relay {
         descriptors::send(self.socket.as_fd(), &[CONNECTIONS], &raw).map_err(system("socket"))
     }
 
+    /// What a message that is not the expected one tells.
+    fn failure(&self, message: Option<(&u8, &[u8])>) -> RelayError {
+        match message {
+            Some((&FAILED, text)) => RelayError::Failed(String::from_utf8_lossy(text).into_owned()),
+            // Its end of the socket is closed, so it ends.
+            _ if self.process.pidfd.wait_end(ENDS_WITHIN) && self.process.broke_its_filter() => {
+                RelayError::Forbidden
+            }
+            _ => RelayError::Died,
+        }
+    }
+
     /// Lets it live on without its creator.
     ///
     /// # Errors
     /// [`RelayError::System`].
     pub fn commit(&self) -> Result<(), RelayError> {
         descriptors::send(self.socket.as_fd(), &[COMMIT], &[]).map_err(system("socket"))
-    }
-}
-
-/// What a message that is not the expected one tells.
-fn failure(message: Option<(&u8, &[u8])>) -> RelayError {
-    match message {
-        Some((&FAILED, text)) => RelayError::Failed(String::from_utf8_lossy(text).into_owned()),
-        _ => RelayError::Died,
     }
 }

@@ -33,6 +33,6 @@ mod surroundings;
 mod watch;
 
 pub use create_hooks::CreateHooks;
-pub use launch::{Plan, Relay};
+pub use launch::{Plan, Relay, RelayError};
 pub use notify::NotifySocket;
 pub use surroundings::{Own, Surroundings};

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::{SignalFd, siginfo};
-use stockade_protocol::agent::{ProcessCommand, ProcessEvent};
+use stockade_protocol::agent::{NOTIFY_LIMIT, ProcessCommand, ProcessEvent};
 use stockade_protocol::frame::{self, FrameBuffer};
 
 use super::copy::{Copy, Waits};
@@ -28,6 +28,9 @@ const KILLED: u8 = 128 + libc::SIGKILL as u8;
 
 /// Commands that wait for a guest that does not read them, in bytes; more signals than this are lost.
 const MOST_COMMANDS: usize = 16 << 10;
+
+/// Longest event of the agent, in bytes: a datagram for the service manager, and what is around it.
+const MOST_EVENT: usize = NOTIFY_LIMIT + 16;
 
 /// What is watched for on the lease: only POLLHUP, which poll(2) always reports. Status packets are for the creator,
 /// which shares the socket.
@@ -174,7 +177,7 @@ impl Relay {
             lease: ends.lease,
             console_log: ends.console_log,
             process: Some(process),
-            events: FrameBuffer::new(frame::GUEST_LIMIT),
+            events: FrameBuffer::new(MOST_EVENT),
             commands: Vec::new(),
             inputs,
             outputs,
@@ -188,7 +191,7 @@ impl Relay {
         relay.resize();
         // The agent knows the container now.
         if let Some((sockets, proc)) = ends.host_sockets {
-            sockets.serve(&proc);
+            sockets.serve(proc);
         }
         Ok(relay)
     }
@@ -284,11 +287,7 @@ impl Relay {
     }
 
     fn command(&mut self, command: ProcessCommand) {
-        if let Ok(frame) = frame::encode(&command)
-            && self.commands.len() + frame.len() <= MOST_COMMANDS
-        {
-            self.commands.extend_from_slice(&frame);
-        }
+        queue(&mut self.commands, &command);
     }
 
     /// Reads COMMIT; true after the death of a creator that has not committed.
@@ -355,6 +354,15 @@ impl Relay {
             }
         }
         Ok(())
+    }
+}
+
+/// Adds a command to those that wait, if there is room.
+fn queue(commands: &mut Vec<u8>, command: &ProcessCommand) {
+    if let Ok(frame) = frame::encode(command)
+        && commands.len() + frame.len() <= MOST_COMMANDS
+    {
+        commands.extend_from_slice(&frame);
     }
 }
 

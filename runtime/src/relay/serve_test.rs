@@ -1,11 +1,12 @@
 use super::*;
 use std::io::Seek;
+use std::os::fd::AsRawFd;
 use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{SigSet, Signal};
 use proptest::prelude::*;
 use stockade_protocol::agent::ExitStatus;
-use stockade_protocol::vmm::{Stage, Status};
+use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
 
 /// A relay in a thread, and the other ends of all that it holds.
 struct Fixture {
@@ -147,6 +148,50 @@ fn a_vmm_that_dies_leaves_its_last_words() {
     let log = dies_after(&[Status::Reached(Stage::AgentConnected), ended]);
     assert_eq!(log, "panic\nstockade-vmm: the guest reset its machine\n");
     assert!(dies_after(&[]).contains("without a word"));
+}
+
+#[test]
+fn a_vmm_that_has_been_taken_over_writes_little_and_leaves_no_descriptors() {
+    let mut fixture = Fixture::new();
+    let vmm = fixture.vmm.take().unwrap();
+    let (reader, writer) = io::pipe().unwrap();
+    let nonsense = [vec![0xff; 100], vec![1; STATUS_LIMIT + 1], vec![0]];
+    for packet in nonsense {
+        descriptors::send(vmm.as_fd(), &packet, &[writer.as_raw_fd()]).unwrap();
+    }
+    drop((vmm, writer, fixture.stdout.take()));
+    assert!(fixture.console_log().len() <= STATUS_LIMIT + 100);
+    // The other end is nowhere open.
+    let mut rest = Vec::new();
+    (&reader).read_to_end(&mut rest).unwrap();
+}
+
+#[test]
+fn an_agent_that_announces_more_than_an_event_is_at_its_end() {
+    let mut fixture = Fixture::new();
+    fixture.process.write_all(&(MOST_EVENT as u32 + 1).to_le_bytes()).unwrap();
+    fixture.stdout = None;
+    assert_eq!(fixture.status(), KILLED);
+}
+
+#[test]
+fn any_notification_that_may_be_is_taken() {
+    let mut fixture = Fixture::new();
+    for length in [0, NOTIFY_LIMIT] {
+        frame::write(&mut fixture.process, &ProcessEvent::Notify(vec![b'x'; length])).unwrap();
+    }
+    fixture.stdout = None;
+    fixture.end(ExitStatus::Exited(4));
+    assert_eq!(fixture.status(), 4);
+}
+
+#[test]
+fn an_agent_that_reads_no_signals_costs_no_memory() {
+    let mut commands = Vec::new();
+    for _ in 0..100_000 {
+        queue(&mut commands, &ProcessCommand::Signal(15));
+    }
+    assert!(commands.len() <= MOST_COMMANDS);
 }
 
 #[test]

@@ -11,10 +11,12 @@ use super::launch::{FAILED, MESSAGE, PREPARED, Plan, RelayError, system};
 use super::notify::Notifier;
 use super::serve::{self, Ends};
 use super::surroundings::{self, Surroundings};
+use crate::log;
 use crate::metrics::Endpoint;
 use crate::port_forward::Forwarder;
 use crate::sys::own_proc::OwnProc;
-use crate::sys::{descriptors, process, signals};
+use crate::sys::seccomp::{self, Kind};
+use crate::sys::{descriptors, landlock, privileges, process, signals};
 use crate::terminal::{self, Window};
 
 /// The relay's whole life; returns its exit status.
@@ -46,6 +48,7 @@ fn prepare(
     keep.extend(lent.map(|fd| fd.as_raw_fd()));
     let streams = plan.preserved.open_ends().map_err(system("preserved descriptors"))?;
     keep.extend(streams.iter().flat_map(|ends| ends.source.iter().chain(&ends.sink)).map(AsRawFd::as_raw_fd));
+    log::end();
     descriptors::close_all_but(&keep).map_err(system("close_range"))?;
     setsid().map_err(|e| system("setsid")(e.into()))?;
     take_stdio(plan.slave).map_err(system("stdio"))?;
@@ -72,17 +75,14 @@ fn prepare(
     if let Some(user) = own.and_then(|own| own.user).map(adopt) {
         setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| system("user namespace")(e.into()))?;
     }
-    give_up_privileges().map_err(system("giving up capabilities"))?;
     // Without a procfs there is no way to VMM and agent: who connects sees that nobody listens.
-    let proc = proc.map(OwnProc::from);
+    let proc = proc.map(OwnProc::enter).transpose().map_err(system("enter proc"))?;
     let metrics = own.and_then(|own| own.metrics).map(|metrics| metrics.adopt(adopt));
-    let endpoint = metrics.zip(proc.clone()).map(|(metrics, proc)| Endpoint::new(metrics, proc)).transpose();
+    let endpoint = metrics.zip(proc).map(|(metrics, proc)| Endpoint::new(metrics, proc)).transpose();
     let port_forward = own.and_then(|own| own.port_forward).map(|forward| forward.adopt(adopt));
     let host_sockets = own.and_then(|own| own.host_sockets).map(|sockets| sockets.adopt(adopt));
     let endpoint = endpoint.map_err(system("metrics"))?;
-    descriptors::send(socket, &[PREPARED], &[]).map_err(system("socket"))?;
-
-    Ok(Ends {
+    let ends = Ends {
         signals,
         creator: adopt(socket),
         lease: own.and_then(|own| own.lease).map(adopt),
@@ -91,11 +91,26 @@ fn prepare(
         hangs_up: plan.slave.is_some(),
         streams,
         notifier,
-        host_sockets: host_sockets.zip(proc.clone()),
+        host_sockets: host_sockets.zip(proc),
         forwarder: port_forward.zip(proc).map(|(forward, proc)| Forwarder::new(forward, proc)),
         endpoint,
         watches,
-    })
+    };
+    confine(&ends)?;
+    descriptors::send_bytes(socket, &[PREPARED]).map_err(system("socket"))?;
+    Ok(ends)
+}
+
+/// From here on the relay only copies bytes.
+fn confine(ends: &Ends) -> Result<(), RelayError> {
+    let connects = ends.endpoint.is_some() || ends.forwarder.is_some() || ends.host_sockets.is_some();
+    let kind = if connects { Kind::ConnectingRelay } else { Kind::Relay };
+    privileges::keep_only(0).map_err(system("giving up capabilities"))?;
+    landlock::restrict(&[]).map_err(system("Landlock"))?;
+    if connects {
+        process::one_arena();
+    }
+    seccomp::restrict(kind).map_err(system("seccomp"))
 }
 
 /// Takes over a descriptor of the creator's: this process has its own copy of it.
@@ -122,28 +137,6 @@ fn take_stdio(slave: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let inherited = unsafe { BorrowedFd::borrow_raw(stdio) };
         let own = descriptors::reopen_nonblocking(inherited, write)?;
         descriptors::duplicate_to(own.as_raw_fd(), stdio)?;
-    }
-    Ok(())
-}
-
-/// From here on the relay only copies bytes.
-fn give_up_privileges() -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    /// `_LINUX_CAPABILITY_VERSION_3`, which takes two 32-bit halves of the three sets.
-    const VERSION: u32 = 0x2008_0522;
-    let header = Header { version: VERSION, pid: 0 };
-    let none = [0u32; 6];
-    // SAFETY: header and data have the layout of this version.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: this option takes integers.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
@@ -27,7 +28,7 @@ use crate::mount_points;
 use crate::port_forward::PortForward;
 use crate::shares;
 use crate::sys::descriptors;
-use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, restrict};
+use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, own_processes, restrict};
 
 /// Where a relay's namespaces and root come from.
 #[derive(Debug)]
@@ -225,19 +226,25 @@ fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Opti
         .open("proc");
     let proc = match folder.ok() {
         None if !needs_proc => None,
-        folder => {
-            let mount = || {
-                let proc = new_file_system(c"proc", attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-                folder.map_or(Ok(()), |folder| attach_at(proc.as_fd(), folder.as_fd()))?;
-                Ok(proc)
-            };
-            Some(mount().map_err(system("mount proc"))?)
-        }
+        folder => Some(mount_proc(folder.as_ref().map(AsFd::as_fd)).map_err(system("mount proc"))?),
     };
     // The old root is now on top of the new one, and "." is beneath both.
     pivot_root(".", ".")
         .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
         .and_then(|()| chdir("/"))
         .map_err(|e| system("pivot_root")(e.into()))?;
+    Ok(proc)
+}
+
+/// A procfs, mounted on `folder` if there is one. Nothing in it can be written to, so that nobody who gets into the relay
+/// reaches the host by it: every file of a procfs is the host's root's, who needs no capability for it. Engines read more
+/// there than processes (`podman top` the time of the boot, in /proc/stat), but no sysctl.
+fn mount_proc(folder: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    const HARMLESS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    let Some(folder) = folder else { return own_processes() };
+    let proc = new_file_system(c"proc", &[], HARMLESS)?;
+    attach_at(proc.as_fd(), folder)?;
+    let sysctls = openat(&proc, "sys", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    attach_at(new_file_system(c"tmpfs", &[], HARMLESS)?.as_fd(), sysctls.as_fd())?;
     Ok(proc)
 }

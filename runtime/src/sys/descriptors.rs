@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::cmsg_space;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg,
-    sendmsg, setsockopt, socket, socketpair, sockopt::SendTimeout,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recv,
+    recvmsg, sendmsg, setsockopt, socket, socketpair, sockopt::SendTimeout,
 };
 use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -42,6 +42,15 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[RawFd]) -> io::
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
+/// Sends one message without descriptors.
+///
+/// # Errors
+/// send(2)'s.
+pub fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    let sent = nix::sys::socket::send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?;
+    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
 /// Receives one message and its descriptors; no bytes means that the peer has closed.
 ///
 /// # Errors
@@ -64,6 +73,19 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
         }
     }
     Ok((message.bytes, descriptors))
+}
+
+/// Receives one message without the descriptors that may come with it; no bytes means that the peer has closed.
+///
+/// # Errors
+/// recv(2)'s.
+pub fn receive_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// Closes every descriptor but those in `keep`.
@@ -114,8 +136,16 @@ pub fn open_socket(folder: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
 /// # Errors
 /// connect(2)'s; `TimedOut` where the listener has accepted nobody for so long that its queue is full.
 pub fn connect(folder: BorrowedFd<'_>, name: &str) -> io::Result<UnixStream> {
+    connect_in_time(&socket_path(folder, name))
+}
+
+/// Connects to the socket at a path that fits in a socket address.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_in_time(path: &Path) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let address = UnixAddr::new(&socket_path(folder, name))?;
+    let address = UnixAddr::new(path)?;
     // connect(2) waits for room in the queue as long as a write may.
     setsockopt(&socket, SendTimeout, &TimeVal::seconds(CONNECTS_WITHIN_S))?;
     nix::sys::socket::connect(socket.as_raw_fd(), &address).map_err(|errno| match errno {

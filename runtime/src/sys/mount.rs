@@ -26,6 +26,7 @@ const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 
 #[repr(C)]
@@ -147,14 +148,53 @@ pub fn attach_at(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()>
     })
 }
 
-/// A detached mount of a new instance of a file system that needs no source, such as `proc`.
+/// Makes one mount read-only, and not what is mounted below it.
+///
+/// # Errors
+/// mount_setattr(2)'s.
+pub fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = MountAttr { attr_set: attr::RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(mount, &attr, false)
+}
+
+/// A detached procfs, read-only, that shows processes alone; before Linux 5.8, one that shows all the rest too.
+///
+/// # Errors
+/// Those of [`new_file_system`].
+pub fn own_processes() -> io::Result<OwnedFd> {
+    const HARMLESS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    match new_file_system(c"proc", &[(c"subset", c"pid")], HARMLESS) {
+        Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => {
+            tracing::debug!(
+                "the host's kernel has no procfs of processes alone: it is read-only all the same"
+            );
+            new_file_system(c"proc", &[], HARMLESS)
+        }
+        mounted => mounted,
+    }
+}
+
+/// A detached mount of a new instance of a file system that needs no source, such as `proc`, with these options.
 ///
 /// # Errors
 /// fsopen(2)'s, fsconfig(2)'s or fsmount(2)'s.
-pub fn new_file_system(fstype: &CStr, attributes: u64) -> io::Result<OwnedFd> {
+pub fn new_file_system(fstype: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> io::Result<OwnedFd> {
     let null = std::ptr::null::<libc::c_char>();
     // SAFETY: `fstype` is a C string.
     let context = descriptor(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) })?;
+    for (key, value) in options {
+        // SAFETY: this command takes two C strings.
+        done(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                context.as_raw_fd(),
+                FSCONFIG_SET_STRING,
+                key.as_ptr(),
+                value.as_ptr(),
+                0,
+            )
+        })?;
+    }
     // SAFETY: this command takes no key and no value.
     done(unsafe {
         libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0)

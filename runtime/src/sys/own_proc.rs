@@ -4,37 +4,30 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 
-use nix::sched::{CloneFlags, unshare};
 use nix::unistd::fchdir;
 
-/// The procfs of this process's PID namespace.
-#[derive(Clone, Debug)]
-pub struct OwnProc(Arc<OwnedFd>);
+use super::descriptors;
 
-impl From<OwnedFd> for OwnProc {
-    fn from(folder: OwnedFd) -> Self {
-        Self(Arc::new(folder))
-    }
-}
+/// This process's current directory is the procfs of its PID namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnProc(());
 
 impl OwnProc {
-    /// Makes it the calling thread's current folder, and no other's.
+    /// Makes it that, for all threads.
     ///
     /// # Errors
-    /// unshare(2)'s and fchdir(2)'s.
-    pub fn enter(&self) -> io::Result<()> {
-        unshare(CloneFlags::CLONE_FS)?;
-        Ok(fchdir(&*self.0)?)
+    /// fchdir(2)'s.
+    pub fn enter(proc: OwnedFd) -> io::Result<Self> {
+        fchdir(&proc)?;
+        Ok(Self(()))
     }
 
-    /// Connects to a socket that is open with O_PATH, in a thread that has entered. What it is in has no path in this root, and
-    /// cannot be reached from it.
+    /// Connects to a socket that is open with O_PATH. What it is in has no path in this root, and cannot be reached from it.
     ///
     /// # Errors
-    /// connect(2)'s.
-    pub fn connect(&self, socket: &OwnedFd) -> io::Result<UnixStream> {
-        UnixStream::connect(Path::new("self/fd").join(socket.as_raw_fd().to_string()))
+    /// connect(2)'s; `TimedOut` where the listener has accepted nobody for so long that its queue is full.
+    pub fn connect(self, socket: &OwnedFd) -> io::Result<UnixStream> {
+        descriptors::connect_in_time(&Path::new("self/fd").join(socket.as_raw_fd().to_string()))
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use serde::{Deserialize, Serialize};
 
@@ -232,6 +233,13 @@ impl Child {
         }
     }
 
+    /// Whether it has been killed by a system call that its seccomp filter does not allow. It stays to be reaped.
+    pub fn broke_its_filter(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let status = waitid(Id::PIDFd(self.pidfd.as_fd()), flags);
+        matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)))
+    }
+
     /// Kills and reaps it.
     pub fn kill(&self) {
         // Both fail only where the child is gone already, which is what is wanted.
@@ -288,6 +296,13 @@ impl Drop for ExitOnUnwind {
     fn drop(&mut self) {
         exit(PANICKED);
     }
+}
+
+/// Has all threads take memory from one heap. Others of the C library's cost each thread one, and when it gives memory of
+/// them back it looks at a sysctl, which a process that may open no file cannot.
+pub fn one_arena() {
+    // SAFETY: mallopt takes integers, and this process has one thread.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
 /// Makes `ps` show `arguments` as this process's command line and `name` as its name.

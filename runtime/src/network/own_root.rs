@@ -1,0 +1,85 @@
+//! A root directory for a process that keeps a VM's network in step: of the host it has one container's state and the device
+//! that taps are made by.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{chdir, fchdir, pivot_root};
+
+use super::tap;
+use crate::sys::landlock::{self, Beneath, access};
+use crate::sys::mount::{self, attach, attach_at, attr, clone_tree, restrict};
+
+/// What it may do with the container's state.
+const READ_RIGHTS: u64 = access::READ_FILE | access::READ_DIR;
+
+/// What it may do where it remembers something: replace a file as a whole.
+const WRITE_RIGHTS: u64 = access::READ_FILE
+    | access::WRITE_FILE
+    | access::READ_DIR
+    | access::REMOVE_FILE
+    | access::MAKE_REG
+    | access::TRUNCATE;
+
+/// What it may do with the device.
+const TUN_RIGHTS: u64 = access::READ_FILE | access::WRITE_FILE | access::IOCTL_DEV;
+
+/// Makes it the root of the calling process, which has a mount namespace of its own, and forbids all else by Landlock where
+/// the kernel has that. The directory `state` keeps its path and can be read; `own`, a directory in it, can be written to.
+///
+/// # Errors
+/// Those of the system calls.
+pub fn enter(state: &Path, own: &Path) -> io::Result<()> {
+    let none = None::<&Path>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let (tree, own_tree) = (clone_tree(state, false)?, clone_tree(own, false)?);
+    restrict(tree.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    restrict(own_tree.as_fd(), attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    // Without it there are no taps, which making one tells.
+    let tun = clone_tree(Path::new(tap::DEVICE), false).ok();
+    let proc = mount::own_processes()?;
+    let root = mount::new_file_system(c"tmpfs", &[], attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    attach(root.as_fd(), state)?;
+    fchdir(&root)?;
+
+    let state = inside(state);
+    fs::create_dir_all(&state)?;
+    attach_at(tree.as_fd(), open(&state)?.as_fd())?;
+    attach_at(own_tree.as_fd(), open(&inside(own))?.as_fd())?;
+    fs::create_dir_all("proc")?;
+    attach_at(proc.as_fd(), open(Path::new("proc"))?.as_fd())?;
+    if let Some(tun) = &tun {
+        restrict(tun.as_fd(), attr::NOSUID | attr::NOEXEC)?;
+        let device = inside(Path::new(tap::DEVICE));
+        device.parent().map(fs::create_dir_all).transpose()?;
+        File::create(&device)?;
+        attach_at(tun.as_fd(), open(&device)?.as_fd())?;
+    }
+    // The old root is now on top of the new one, and "." is beneath both.
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    chdir("/")?;
+    mount::make_read_only(root.as_fd())?;
+
+    let beneath = |file, rights| Beneath { file, rights };
+    let allowed = [
+        Some(beneath(tree.as_fd(), READ_RIGHTS)),
+        Some(beneath(own_tree.as_fd(), WRITE_RIGHTS)),
+        tun.as_ref().map(|tun| beneath(tun.as_fd(), TUN_RIGHTS)),
+    ];
+    let allowed: Vec<_> = allowed.into_iter().flatten().collect();
+    landlock::restrict(&allowed)
+}
+
+/// Where an absolute path is below the current directory.
+fn inside(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?.into())
+}

@@ -1,0 +1,123 @@
+//! What the watcher of a network namespace remembers of a VM's network: `ROOT/ID/network/state.json`.
+//!
+//! A guest that has taken the watcher over writes there what it likes, and nowhere else. So nothing that is done as root
+//! follows from it but to which interfaces of the namespace that the record names redirects are undone, and nothing that
+//! lies there is followed or read without end.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::{Folder, Record};
+use crate::network::{Connected, MOST_INTERFACES, Network, Picture};
+use crate::replacement::Replacement;
+
+/// The directory, which is all that the watcher may write to.
+const DIRECTORY: &str = "network";
+
+const FILE: &str = "state.json";
+
+/// Longest file that is read, in bytes.
+const LONGEST: u64 = 4 << 20;
+
+/// The part of [`Network`] that changes while the container runs.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Progress {
+    interfaces: Vec<Connected>,
+    told: Picture,
+}
+
+impl Folder {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens that of a container in the same root, without waiting for a command that has it.
+    ///
+    /// # Errors
+    /// As [`super::Root::open`].
+    pub fn peek_neighbour(&self, id: &str) -> anyhow::Result<Self> {
+        self.root().peek(&id.parse()?)
+    }
+
+    /// Where the watcher may write.
+    pub fn network_directory(&self) -> PathBuf {
+        self.path.join(DIRECTORY)
+    }
+
+    /// Makes that.
+    ///
+    /// # Errors
+    /// mkdir(2)'s.
+    pub fn make_network_directory(&self) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(self.network_directory()) {
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        }
+    }
+
+    /// Remembers, for the watcher, what has become of the network. It goes before what the record says.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_network(&self, network: &Network) -> anyhow::Result<()> {
+        let path = self.network_directory().join(FILE);
+        let progress = Progress { interfaces: network.interfaces.clone(), told: network.told.clone() };
+        let write = || -> io::Result<()> {
+            let mut new = Replacement::begin(&path, 0o600)?;
+            new.file.write_all(&serde_json::to_vec(&progress)?)?;
+            new.put()
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The record with what the watcher has remembered. What it cannot have written is left aside.
+    pub fn follow_network(&self, record: Record) -> Record {
+        let Some(network) = record.network else { return record };
+        let network = match self.read_progress() {
+            Ok(Some(Progress { interfaces, told })) => Network { interfaces, told, ..network },
+            Ok(None) => network,
+            Err(cause) => {
+                tracing::warn!("{}: {cause}", self.network_directory().join(FILE).display());
+                network
+            }
+        };
+        Record { network: Some(network), ..record }
+    }
+
+    /// `None` where nothing has changed since the container was started.
+    fn read_progress(&self) -> io::Result<Option<Progress>> {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let path = self.network_directory().join(FILE);
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut text = Vec::new();
+        file.take(LONGEST).read_to_end(&mut text)?;
+        let progress: Progress = serde_json::from_slice(&text)?;
+        // Those that are there, and those that have just gone.
+        let is_possible = progress.interfaces.len() <= 2 * MOST_INTERFACES;
+        if is_possible { Ok(Some(progress)) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    /// Removes all of it.
+    pub(super) fn remove_network(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.network_directory()) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "network_file_test.rs"]
+mod tests;

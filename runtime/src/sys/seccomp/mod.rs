@@ -1,0 +1,194 @@
+//! What system calls a process of the runtime may still make that outlives its command, and that a guest talks to.
+//!
+//! | process | is reached by | may |
+//! |---|---|---|
+//! | relay of an exec or of a member | its streams and its process connection | read and write what it has open, receive connections from its creator |
+//! | relay of a sandbox, or with sockets of the host | that, and what VMM and agent answer | also start threads and connect to UNIX sockets: those that it has open, and the container's own |
+//! | watcher of a network namespace | what VMM and agent answer | open the files that its root has, ask the kernel by netlink, make taps and pass them to the VMM |
+//!
+//! No relay opens a file or passes a descriptor on. None of them executes anything: there is no execve(2), no executable memory
+//! that was not there before, no ptrace(2), no mount, no namespace, no signal to another. Anything that is not listed kills the process: either it is taken over, or the list is
+//! wrong and a test must find out. [`restrict`] is the one place where a filter is applied.
+
+mod program;
+
+use std::io;
+
+use program::{Program, Rule, any, fails, one_of, when, without};
+
+/// Whose filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A relay that only copies.
+    Relay,
+    /// A relay that connects to the VMM, to the agent or to sockets of the host.
+    ConnectingRelay,
+    /// The process that keeps a VM's network in step.
+    NetworkWatch,
+}
+
+/// Restricts the calling process, which has one thread and no_new_privs, and all threads that it starts, for good.
+///
+/// # Errors
+/// The kernel has no seccomp filters.
+pub fn restrict(kind: Kind) -> io::Result<()> {
+    let instructions = program(kind).instructions();
+    let filter =
+        libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_ptr().cast_mut() };
+    // SAFETY: `filter` is a program of that many instructions, which the kernel copies.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn program(kind: Kind) -> &'static Program {
+    static RELAY: Program = Program::new(&[MEMORY, STREAMS, RELAY_ONLY]);
+    static CONNECTING_RELAY: Program = Program::new(&[MEMORY, STREAMS, RELAY_ONLY, THREADS, CONNECTIONS]);
+    static NETWORK_WATCH: Program = Program::new(&[MEMORY, STREAMS, NETWORK_WATCH_ONLY]);
+    match kind {
+        Kind::Relay => &RELAY,
+        Kind::ConnectingRelay => &CONNECTING_RELAY,
+        Kind::NetworkWatch => &NETWORK_WATCH,
+    }
+}
+
+const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
+
+/// Memory, none of it executable, locks, clocks, and the end.
+const MEMORY: &[Rule] = &[
+    any(libc::SYS_brk),
+    // Where the host has no clock in its vDSO.
+    any(libc::SYS_clock_gettime),
+    any(libc::SYS_close),
+    any(libc::SYS_exit_group),
+    any(libc::SYS_futex),
+    // Hash tables have seeds.
+    any(libc::SYS_getrandom),
+    any(libc::SYS_madvise),
+    when(libc::SYS_mmap, &[without(2, PROT_EXEC)]),
+    when(libc::SYS_mprotect, &[without(2, PROT_EXEC)]),
+    any(libc::SYS_mremap),
+    any(libc::SYS_munmap),
+    any(libc::SYS_restart_syscall),
+    any(libc::SYS_rt_sigprocmask),
+];
+
+/// Streams that are open.
+const STREAMS: &[Rule] = &[
+    // A debug build looks at a descriptor's flags before it closes it.
+    when(
+        libc::SYS_fcntl,
+        &[one_of(1, &[libc::F_GETFL as u32, libc::F_GETFD as u32, libc::F_DUPFD_CLOEXEC as u32])],
+    ),
+    any(libc::SYS_fstat),
+    any(libc::SYS_poll),
+    any(libc::SYS_read),
+    any(libc::SYS_recvfrom),
+    any(libc::SYS_recvmsg),
+    any(libc::SYS_sendto),
+    any(libc::SYS_shutdown),
+    any(libc::SYS_splice),
+    any(libc::SYS_write),
+];
+
+/// A terminal's size and settings, and the end of orphans.
+const RELAY_ONLY: &[Rule] = &[
+    when(
+        libc::SYS_ioctl,
+        &[one_of(
+            1,
+            &[libc::FIONBIO as u32, libc::TIOCGWINSZ as u32, libc::TCSETS as u32, libc::TCGETS as u32],
+        )],
+    ),
+    any(libc::SYS_wait4),
+];
+
+/// What the C library passes to clone(2) for a thread.
+const THREAD: u32 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID) as u32;
+
+/// Threads of this process, and no other.
+const THREADS: &[Rule] = &[
+    any(libc::SYS_clock_nanosleep),
+    when(libc::SYS_clone, &[one_of(0, &[THREAD])]),
+    // Its flags are in memory, which no filter sees: the C library uses clone(2) then.
+    fails(libc::SYS_clone3, libc::ENOSYS),
+    any(libc::SYS_exit),
+    any(libc::SYS_gettid),
+    when(libc::SYS_prctl, &[one_of(0, &[libc::PR_SET_NAME as u32])]),
+    // The C library's own two, before the first thread.
+    when(libc::SYS_rt_sigaction, &[one_of(0, &[32, 33])]),
+    any(libc::SYS_rseq),
+    any(libc::SYS_sched_getaffinity),
+    any(libc::SYS_sched_yield),
+    any(libc::SYS_set_robust_list),
+    any(libc::SYS_sigaltstack),
+];
+
+/// Connections to UNIX sockets, and those that listeners get which are there.
+const CONNECTIONS: &[Rule] = &[
+    any(libc::SYS_accept4),
+    any(libc::SYS_connect),
+    any(libc::SYS_getsockname),
+    any(libc::SYS_pread64),
+    when(
+        libc::SYS_setsockopt,
+        &[
+            one_of(1, &[libc::SOL_SOCKET as u32]),
+            one_of(2, &[libc::SO_RCVTIMEO as u32, libc::SO_SNDTIMEO as u32, libc::SO_LINGER as u32]),
+        ],
+    ),
+    when(
+        libc::SYS_socket,
+        &[one_of(0, &[libc::AF_UNIX as u32]), one_of(1, &[(libc::SOCK_STREAM | libc::SOCK_CLOEXEC) as u32])],
+    ),
+];
+
+/// The state of one container, which its root has alone; rtnetlink; requests to VMM and agent, and taps for the VMM.
+const NETWORK_WATCH_ONLY: &[Rule] = &[
+    any(libc::SYS_bind),
+    any(libc::SYS_clock_nanosleep),
+    any(libc::SYS_connect),
+    when(libc::SYS_ioctl, &[one_of(1, &[TUNSETIFF, libc::SIOCGIFINDEX as u32, libc::FIONBIO as u32])]),
+    any(libc::SYS_lseek),
+    any(libc::SYS_openat),
+    any(libc::SYS_rename),
+    any(libc::SYS_sendmsg),
+    when(
+        libc::SYS_setsockopt,
+        &[
+            one_of(1, &[libc::SOL_SOCKET as u32]),
+            one_of(2, &[libc::SO_RCVTIMEO as u32, libc::SO_SNDTIMEO as u32]),
+        ],
+    ),
+    when(
+        libc::SYS_socket,
+        &[
+            one_of(0, &[libc::AF_UNIX as u32, libc::AF_NETLINK as u32]),
+            one_of(
+                1,
+                &[
+                    (libc::SOCK_STREAM | libc::SOCK_CLOEXEC) as u32,
+                    (libc::SOCK_RAW | libc::SOCK_CLOEXEC) as u32,
+                ],
+            ),
+            one_of(2, &[libc::NETLINK_ROUTE as u32]),
+        ],
+    ),
+    any(libc::SYS_statx),
+    any(libc::SYS_unlink),
+];
+
+/// `_IOW('T', 202, int)` of linux/if_tun.h.
+const TUNSETIFF: u32 = 0x4004_54ca;
+
+#[cfg(test)]
+#[path = "seccomp_test.rs"]
+mod tests;
