@@ -6,7 +6,6 @@ use std::{
 };
 
 use nix::{
-    errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, open as open_path, openat2},
     mount::{MntFlags, umount2},
     sys::stat::Mode,
@@ -32,18 +31,10 @@ pub fn open_shared(path: &str) -> nix::Result<OwnedFd> {
 /// Opens something below a folder of the agent's, likewise.
 pub fn open_below(folder: &str, path: &str) -> nix::Result<OwnedFd> {
     let folder = open_folder(folder)?;
-    let open = |flags| {
-        let how = OpenHow::new()
-            .flags(flags | OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-        openat2(&folder, path, how)
-    };
-    // A shared directory is a file system of its own. Linux mounts it when it is opened as a directory; otherwise it would
-    // do so when a process in the container comes back to it by "..".
-    match open(OFlag::O_DIRECTORY) {
-        Err(Errno::ENOTDIR) => open(OFlag::empty()),
-        opened => opened,
-    }
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(&folder, path, how)
 }
 
 /// The shared tree as a mount of its own, attached nowhere.

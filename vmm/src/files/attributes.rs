@@ -28,7 +28,7 @@ const BLOCK: u32 = 4096;
 /// The attributes of a host's file.
 pub fn of_node(node: &Node, stat: &libc::statx) -> Attr {
     Attr {
-        ino: stat.stx_ino,
+        ino: node.inode_beside(stat.stx_ino),
         size: stat.stx_size,
         blocks: stat.stx_blocks,
         // Times before 1970 keep their bits.

@@ -9,9 +9,11 @@ use super::{
         WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut,
     },
     handles::Handle,
+    nodes::Node,
     reply::Outcome,
     request::{Failure, refuse},
     server::{Call, Place},
+    share::Share,
     sys::{self, Errno},
 };
 
@@ -84,16 +86,31 @@ pub fn sync_directory(call: &mut Call<'_>) -> Outcome {
     Ok(0)
 }
 
-/// SYNCFS of the file system that begins at the node. Each tree that is a directory is one for the guest.
+/// SYNCFS of the guest's file system that begins at the node: at the root, all trees.
 pub fn sync_fs(call: &mut Call<'_>) -> Outcome {
-    let Place::Node(share, node) = call.place()? else { return Ok(0) };
+    match call.place()? {
+        Place::Root => {
+            for share in call.server.shares.all() {
+                for tree in (0..).map_while(|place| share.tree_at(place)) {
+                    if tree.root.is_directory() {
+                        sync_fs_of(call, &share, &tree.root)?;
+                    }
+                }
+            }
+        }
+        Place::Share(_) => {}
+        Place::Node(share, node) => sync_fs_of(call, &share, &node)?,
+    }
+    Ok(0)
+}
+
+fn sync_fs_of(call: &Call<'_>, share: &Share, node: &Node) -> Result<(), Failure> {
     if !node.is_directory() {
         return refuse(libc::ENOTDIR);
     }
     let _permit = share.take_descriptor()?;
     let directory = sys::reopen(call.server.fds(), node.as_fd(), libc::O_RDONLY | libc::O_DIRECTORY)?;
-    sys::sync_fs(directory.as_fd())?;
-    Ok(0)
+    Ok(sys::sync_fs(directory.as_fd())?)
 }
 
 /// FALLOCATE.

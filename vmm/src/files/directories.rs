@@ -122,10 +122,11 @@ fn list(call: &mut Call<'_>, share: &Share, fh: u64, size: u32, kind: Kind, from
     let mut rest = &records[..length];
     let mut read_to = from;
     while let Some((mut entry, more)) = parse(rest) {
-        if entry.name == b".." && node.is_tree() {
+        entry.inode = match entry.name {
             // The host's directory above is nobody's business.
-            entry.inode = node.key().inode();
-        }
+            b".." if node.is_tree() => node.inode(),
+            _ => node.inode_beside(entry.inode),
+        };
         let look_up = || if entry.is_dot() { None } else { look_up(share, node, entry.name) };
         if !listing.add(&entry, look_up) {
             // The descriptor is further than the guest.
@@ -212,7 +213,7 @@ fn list_trees(call: &Call<'_>, share: &Share, size: u32, kind: Kind, from: i64) 
         while let Some(tree) = usize::try_from(next - 2).ok().and_then(|place| share.tree_at(place)) {
             next += 1;
             let entry = Entry {
-                inode: tree.root.key().inode(),
+                inode: tree.root.inode(),
                 next,
                 kind: tree.root.kind() >> 12,
                 name: tree.name.as_bytes(),

@@ -28,6 +28,7 @@ mod directories;
 mod fixture;
 mod handles;
 mod init;
+mod inodes;
 mod locks;
 mod names;
 mod nodes;

@@ -17,6 +17,7 @@ use std::{
 
 use super::{
     budget::Permit,
+    inodes::{Device, Devices, Shift},
     locks::RangeLocks,
     proc::Proc,
     sync::{read, write},
@@ -30,7 +31,7 @@ pub const NUMBER_BITS: u32 = 40;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     mount: u64,
-    device: (u32, u32),
+    device: Device,
     inode: u64,
 }
 
@@ -38,11 +39,6 @@ impl Key {
     /// Of the file with these attributes.
     pub fn of(stat: &libc::statx) -> Self {
         Self { mount: stat.stx_mnt_id, device: (stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino }
-    }
-
-    /// The file's inode number.
-    pub fn inode(&self) -> u64 {
-        self.inode
     }
 
     /// Whether another file system, or another mount of it, begins between the two.
@@ -63,6 +59,7 @@ pub struct Node {
     /// It is a directory in which another file system begins.
     is_border: bool,
     proc: Proc,
+    inodes: Shift,
     lookups: AtomicU64,
     /// Locks of ranges that the guest holds in it.
     pub locks: RangeLocks,
@@ -73,11 +70,6 @@ impl Node {
     /// Its number, the share's included.
     pub fn number(&self) -> u64 {
         self.number
-    }
-
-    /// What tells it from others.
-    pub fn key(&self) -> &Key {
-        &self.key
     }
 
     /// Its type, as in a mode.
@@ -105,6 +97,16 @@ impl Node {
         self.is_border
     }
 
+    /// Its inode number for the guest.
+    pub fn inode(&self) -> u64 {
+        self.inode_beside(self.key.inode)
+    }
+
+    /// The guest's inode number for one of the same file system.
+    pub fn inode_beside(&self, inode: u64) -> u64 {
+        self.inodes.apply(inode)
+    }
+
     /// Where in a proc file system it is.
     pub fn proc(&self) -> Proc {
         self.proc
@@ -128,10 +130,11 @@ pub enum Origin<'a> {
 }
 
 impl Origin<'_> {
-    /// Whether another file system begins with what has this key.
+    /// Whether another file system begins with what has this key. Trees are no such border: Linux 6.12 has no ACLs in a
+    /// file system that begins at one.
     fn is_border(&self, key: &Key) -> bool {
         match self {
-            Self::Tree => true,
+            Self::Tree => false,
             Self::Directory(parent, _) => key.is_beyond(&parent.key),
         }
     }
@@ -150,6 +153,7 @@ pub struct Nodes {
     /// The share's number in its place.
     base: u64,
     next: AtomicU64,
+    devices: Arc<Devices>,
     tables: RwLock<Tables>,
 }
 
@@ -162,8 +166,8 @@ struct Tables {
 
 impl Nodes {
     /// None yet; numbers begin after `first` in the share of `base`.
-    pub fn new(base: u64, first: u64) -> Self {
-        Self { base, next: AtomicU64::new(first + 1), tables: RwLock::default() }
+    pub fn new(base: u64, first: u64, devices: Arc<Devices>) -> Self {
+        Self { base, next: AtomicU64::new(first + 1), devices, tables: RwLock::default() }
     }
 
     /// The node of this number.
@@ -220,6 +224,7 @@ impl Nodes {
             is_tree,
             is_border: kind == libc::S_IFDIR && origin.is_border(&key),
             proc,
+            inodes: self.devices.shift_of(key.device),
             lookups: AtomicU64::new(1),
             locks: RangeLocks::default(),
             _permit: permit,

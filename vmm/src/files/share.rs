@@ -6,8 +6,10 @@ use std::{
 };
 
 use super::{
+    Limits,
     budget::{Budget, Permit, Pot},
     handles::Handles,
+    inodes::Devices,
     nodes::{NUMBER_BITS, Node, Nodes, Origin},
     sync::{read, write},
     sys::{self, Result},
@@ -39,15 +41,16 @@ pub struct Tree {
 }
 
 impl Share {
-    /// Without trees.
-    pub fn new(number: u32, name: &str, pot: &Arc<Pot>, descriptors: u32, handles: u32) -> Self {
+    /// Without trees, out of what is of all shares.
+    pub fn new(number: u32, name: &str, of_all: (&Arc<Pot>, &Arc<Devices>), limits: Limits) -> Self {
+        let (pot, devices) = of_all;
         Self {
             number,
             name: name.into(),
             trees: RwLock::default(),
-            nodes: Nodes::new(u64::from(number) << NUMBER_BITS, DIRECTORY),
-            handles: Handles::new(handles as usize),
-            budget: Arc::new(Budget::new(Arc::clone(pot), descriptors)),
+            nodes: Nodes::new(u64::from(number) << NUMBER_BITS, DIRECTORY, Arc::clone(devices)),
+            handles: Handles::new(limits.handles_per_share as usize),
+            budget: Arc::new(Budget::new(Arc::clone(pot), limits.descriptors_per_share)),
         }
     }
 

@@ -11,6 +11,7 @@ use std::{
 use super::{
     Limits,
     budget::Pot,
+    inodes::Devices,
     share::Share,
     sync::{read, write},
 };
@@ -59,6 +60,7 @@ pub struct Use {
 pub struct Shares {
     limits: Limits,
     pot: Arc<Pot>,
+    devices: Arc<Devices>,
     table: RwLock<Table>,
 }
 
@@ -72,7 +74,12 @@ impl Shares {
     /// None yet.
     pub fn new(limits: Limits) -> Self {
         let table = Table { by_number: BTreeMap::new(), next: 1 };
-        Self { limits, pot: Arc::new(Pot::new(limits.descriptors)), table: RwLock::new(table) }
+        Self {
+            limits,
+            pot: Arc::new(Pot::new(limits.descriptors)),
+            devices: Arc::default(),
+            table: RwLock::new(table),
+        }
     }
 
     /// Adds an empty one.
@@ -87,8 +94,7 @@ impl Shares {
             return Err(Error::TooMany(name.into()));
         }
         table.next += 1;
-        let Limits { descriptors_per_share, handles_per_share, .. } = self.limits;
-        let share = Share::new(number, name, &self.pot, descriptors_per_share, handles_per_share);
+        let share = Share::new(number, name, (&self.pot, &self.devices), self.limits);
         table.by_number.insert(number, Arc::new(share));
         Ok(())
     }
