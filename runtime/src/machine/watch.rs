@@ -291,9 +291,9 @@ impl Machine {
 
     /// Why the VM has failed, if it says so within [`ENDS_WITHIN`]: what was lost may be no more than a sign of it.
     pub fn failure(&mut self) -> Option<MachineError> {
-        let deadline = Instant::now() + ENDS_WITHIN;
+        let deadline = Deadline::within(ENDS_WITHIN);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.left();
             if left.is_zero() || !self.poll(None, left).ok()?.status {
                 return None;
             }
