@@ -113,3 +113,7 @@ pub fn restrict(allowed: &[Beneath<'_>]) -> io::Result<()> {
 fn done(result: libc::c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+#[path = "landlock_test.rs"]
+mod tests;
