@@ -26,6 +26,8 @@ pub fn built(path: &str) -> PathBuf {
 /// `stockade` with a state folder of its own.
 pub struct Stockade {
     root: TempDir,
+    /// Which build it is: a folder below `target`.
+    build: &'static str,
     /// Environment variables of every command.
     pub env: Vec<(String, String)>,
 }
@@ -41,7 +43,7 @@ impl Stockade {
     pub fn new() -> Self {
         let root = tempfile::Builder::new().prefix("state-").tempdir().expect("temporary folder");
         std::fs::create_dir(root.path().join("run")).expect("state folder");
-        Self { root, env: Vec::new() }
+        Self { root, build: "release", env: Vec::new() }
     }
 
     /// With a configuration file of this text instead of the system's.
@@ -53,6 +55,12 @@ impl Stockade {
         stockade
     }
 
+    /// The same of another build than the release.
+    #[must_use]
+    pub fn of_build(self, build: &'static str) -> Self {
+        Self { build, ..self }
+    }
+
     /// The state folder: `--root`.
     pub fn root(&self) -> PathBuf {
         self.root.path().join("run")
@@ -60,7 +68,7 @@ impl Stockade {
 
     /// A command, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(built("release/stockade"));
+        let mut command = Command::new(built(&format!("{}/stockade", self.build)));
         command.arg("--root").arg(self.root()).args(args).envs(self.env.iter().cloned());
         command
     }

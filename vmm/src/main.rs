@@ -33,6 +33,8 @@ const ARENAS: libc::c_int = 1;
 
 fn main() -> ExitCode {
     let entry_tsc = host_tsc();
+    #[cfg(feature = "takeover")]
+    stockade_takeover::open_report();
     // SAFETY: only sets a parameter of the allocator, which no other thread uses yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
     // SAFETY: nothing has opened or closed a descriptor yet.

@@ -181,6 +181,8 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
     // Closed with all others.
     let _ = stderr.into_raw_fd();
     let kept = channel.descriptors().into_iter().chain([listener.as_raw_fd(), procfs.number()]);
+    #[cfg(feature = "takeover")]
+    let kept = kept.chain([stockade_takeover::REPORT]);
     close_all_but(kept.chain(user_lock.as_ref().map(AsRawFd::as_raw_fd))).map_err(failed("close_range"))?;
     // By its peer's credentials the runtime finds out which process this is.
     listen(&listener, Backlog::new(BACKLOG).map_err(failed("listen"))?).map_err(failed("listen"))?;

@@ -20,7 +20,11 @@ use std::io;
 use program::{Instruction, Rule};
 
 /// What happens to a call that is not listed.
+#[cfg(not(feature = "takeover"))]
 pub const MISMATCH: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+/// What happens to a call that is not listed, in a build that tries all of them.
+#[cfg(feature = "takeover")]
+pub const MISMATCH: u32 = stockade_takeover::MISMATCH;
 
 /// A thread cannot be restricted.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +64,10 @@ pub enum Thread {
 /// The kernel has no seccomp filters.
 pub fn restrict(thread: Thread) -> Result<(), Error> {
     crate::figures::count_thread();
-    Ok(install(&program::build(&rules(thread), MISMATCH))?)
+    install(&program::build(&rules(thread), MISMATCH))?;
+    #[cfg(feature = "takeover")]
+    stockade_takeover::attempt_everything(&format!("vmm {thread:?}"));
+    Ok(())
 }
 
 /// The thread's rules, sorted by the number of the call.
