@@ -201,12 +201,8 @@ const FILES: &List = &[
 ];
 
 /// Copies of a directory's descriptor, and locks of a file that the guest has open.
-const OF_FILES: &[u32] = &[
-    libc::F_GETFD as u32,
-    libc::F_DUPFD_CLOEXEC as u32,
-    libc::F_OFD_GETLK as u32,
-    libc::F_OFD_SETLK as u32,
-];
+const OF_FILES: &[u32] =
+    &[libc::F_GETFD as u32, libc::F_DUPFD_CLOEXEC as u32, libc::F_OFD_GETLK as u32, libc::F_OFD_SETLK as u32];
 
 /// What is done on behalf of the guest, beneath descriptors that are there.
 const FILE_WORKER: &List = &[
