@@ -93,8 +93,9 @@ fn either_process_of_a_vm_takes_the_other_along() {
     let stockade = Stockade::new();
     for victim in ["stockade-vmm", "stockade-files"] {
         let before = host::Snapshot::take();
-        let shell = Shell::start(&stockade, "c", |_| {});
-        let vmm = host::pids_named("stockade-vmm")[0];
+        let bundle = Bundle::busybox(&["sleep", "1000"]);
+        let relay = stockade.create(&bundle, "c");
+        let vmm = stockade.vmm_pid(relay);
         let files = file_server(vmm);
         let killed = if victim == "stockade-vmm" { vmm } else { files };
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(killed), nix::sys::signal::Signal::SIGKILL)
@@ -102,14 +103,16 @@ fn either_process_of_a_vm_takes_the_other_along() {
         host::wait_for_end(vmm);
         host::wait_for_end(files);
         if victim == "stockade-files" {
-            let logs = shell.run(&["logs"]).success().stdout;
+            host::wait_for_end(relay);
+            let logs = stockade.run(&["logs", "c"]).success().stdout;
             assert!(
                 logs.contains("stockade-vmm: the file server was killed by signal 9 (SIGKILL)"),
                 "{logs}"
             );
         }
-        assert_eq!(shell.end(), 137);
-        stockade.run(&["delete", "--force", "c"]);
+        assert_eq!(stockade.status("c"), "stopped");
+        stockade.run(&["delete", "c"]).success();
+        drop(bundle);
         before.assert_same_now();
     }
 }

@@ -126,8 +126,10 @@ const MAIN: &str = "stockade-vmm";
 
 /// Counts the calling thread in [`thread_times`] until it ends.
 pub fn count_thread() {
+    // The C library's function would be missing in a static program: the standard library refers to it weakly, and with
+    // link-time optimisation that is the only reference.
     // SAFETY: it takes nothing and cannot fail.
-    let id = unsafe { libc::gettid() };
+    let id = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
     let thread = std::thread::current();
     let name = thread.name().filter(|name| *name != "main").unwrap_or(MAIN).to_owned();
     let mut threads = known_threads();

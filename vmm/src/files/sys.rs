@@ -1,5 +1,8 @@
 //! The system calls of the file server, each once, behind a safe signature.
 //!
+//! Calls to which the standard library refers weakly (statx, copy_file_range) are made without the C library: a static program
+//! with link-time optimisation may be without its functions.
+//!
 //! Files are named by a descriptor and at most one component of a path. Where the kernel has no call that takes an O_PATH
 //! descriptor, the file is named by that descriptor's number in `/proc/self/fd`, which is each thread's working directory
 //! ([`super::thread`]).
@@ -110,7 +113,11 @@ fn statx(directory: RawFd, name: &CStr, flags: c_int) -> Result<libc::statx> {
     let mut buffer = MaybeUninit::<libc::statx>::uninit();
     let flags = flags | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
     // SAFETY: the name is a string, and the kernel fills the structure.
-    done(unsafe { libc::statx(directory, name.as_ptr(), flags, ATTRIBUTES, buffer.as_mut_ptr()) })?;
+    let returned = unsafe {
+        libc::syscall(libc::SYS_statx, directory, name.as_ptr(), flags, ATTRIBUTES, buffer.as_mut_ptr())
+    };
+    // 0 or -1.
+    done(returned as c_int)?;
     // SAFETY: it succeeded, so all of it is filled.
     Ok(unsafe { buffer.assume_init() })
 }
@@ -280,14 +287,15 @@ pub fn copy(from: (BorrowedFd<'_>, i64), to: (BorrowedFd<'_>, i64), length: usiz
     let (mut from_offset, mut to_offset) = (from.1, to.1);
     // SAFETY: both offsets outlive the call.
     size(unsafe {
-        libc::copy_file_range(
+        libc::syscall(
+            libc::SYS_copy_file_range,
             from.0.as_raw_fd(),
             &raw mut from_offset,
             to.0.as_raw_fd(),
             &raw mut to_offset,
             length,
             0,
-        )
+        ) as isize
     })
 }
 
