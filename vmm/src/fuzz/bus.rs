@@ -1,0 +1,54 @@
+//! Everything that a vCPU's exits reach: the serial line, ports that nobody has, devices, empty slots.
+
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_superio::Serial;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{input::Input, recorder};
+use crate::{
+    bus::{Bus, Outcome},
+    console::{self, Irq, Output},
+    memory::MMIO_START,
+    virtio::slots,
+};
+
+/// Exits of any kind, and devices that come and go meanwhile.
+pub fn run(input: &[u8]) {
+    let mut input = Input::new(input);
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+    let output = Output::default();
+    let event = || EventFd::new(EFD_NONBLOCK).unwrap();
+    let device = || recorder::transport(&memory);
+    let bus = Bus::new(Serial::new(Irq(event()), output.clone()), vec![device()], 2).unwrap();
+    while !input.is_empty() {
+        let step = input.u8();
+        let port = match step & 0x10 {
+            0 => console::PORT + u16::from(step & 0xf),
+            _ => input.u16(),
+        };
+        let address = MMIO_START.0 + u64::from(step & 3) * slots::SIZE + u64::from(port) % slots::SIZE;
+        let mut data = [0xa5; 8];
+        let length = usize::from(input.u8() % 9);
+        match step >> 5 {
+            0 | 1 => {
+                if bus.write_port(port, input.bytes(length)) == Outcome::Reset {
+                    return;
+                }
+            }
+            2 => bus.read_port(port, &mut data[..length]),
+            3 => bus.write_mmio(address, input.bytes(length)),
+            4 => bus.read_mmio(address, &mut data[..length]),
+            5 => bus.write_mmio(input.u64(), input.bytes(length)),
+            6 => bus.start_and_stop_devices(),
+            _ => match bus.empty_slot() {
+                Some(slot) if step & 4 == 0 => bus.fill(slot, device()),
+                _ => _ = bus.empty(usize::from(step & 3)),
+            },
+        }
+        assert!(data[length..].iter().all(|byte| *byte == 0xa5));
+    }
+    bus.start_and_stop_devices();
+    // It ends on somebody's terminal.
+    let excerpt = output.last_lines(100);
+    assert!(excerpt.len() <= 100 && excerpt.bytes().all(|byte| matches!(byte, b'\n' | b'\t' | b' '..=b'~')));
+}
