@@ -8,6 +8,7 @@ pub mod cli;
 pub mod compared;
 pub mod crio;
 pub mod engine;
+pub mod hanging;
 pub mod host;
 pub mod hostile;
 pub mod killer;

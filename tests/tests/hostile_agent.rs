@@ -397,7 +397,9 @@ fn answers_that_are_absurd() {
         let list = list.iter().map(|(name, content)| ((*name).to_owned(), content.clone())).collect();
         vec![Action::answer(&Response::CgroupFiles(list))]
     };
-    let cases: Vec<(String, (Moment, Vec<Action>, Vec<&str>))> = vec![
+    /// What the agent answers to what, and the command that asks it.
+    type Lie = (Moment, Vec<Action>, Vec<&'static str>);
+    let cases: Vec<(String, Lie)> = vec![
         (
             "ps-absurd".into(),
             (

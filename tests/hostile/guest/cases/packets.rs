@@ -125,7 +125,7 @@ fn break_ring(ring: &mut Ring, round: u64) {
         3 => (pages(4096), 43),
         _ => (ring.used, 64),
     };
-    ring.describe(0, address, length, if round % 2 == 0 { 0 } else { WRITE }, 0);
+    ring.describe(0, address, length, if round.is_multiple_of(2) { 0 } else { WRITE }, 0);
     ring.offer(0);
-    ring.set_available(if round % 3 == 0 { 0x8000 } else { 1 });
+    ring.set_available(if round.is_multiple_of(3) { 0x8000 } else { 1 });
 }

@@ -70,7 +70,7 @@ const ATTACKS: [(&str, Attack); 32] = [
         ring.offer(0);
     }),
     ("an indirect table of 4 GiB", |ring| {
-        ring.describe(0, pages(64), u32::MAX & !15, INDIRECT_FLAG, 0);
+        ring.describe(0, pages(64), !15u32, INDIRECT_FLAG, 0);
         ring.offer(0);
     }),
     ("an indirect table in an indirect table", |ring| {
