@@ -49,6 +49,8 @@ use std::process::ExitCode;
 /// The command, from its arguments to its exit status: parse, set up the log, do the one command, say what failed.
 pub fn main() -> ExitCode {
     let started = tsc::now();
+    #[cfg(feature = "takeover")]
+    stockade_takeover::open_report();
     let outcome = cli::parse().and_then(|parsed| match parsed {
         cli::Parsed::Text(text) => {
             std::io::stdout().write_all(text.as_bytes())?;

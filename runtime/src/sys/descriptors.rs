@@ -94,6 +94,8 @@ pub fn receive_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<us
 /// close_range(2)'s.
 pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     let mut keep = keep.to_vec();
+    #[cfg(feature = "takeover")]
+    keep.push(stockade_takeover::REPORT);
     keep.sort_unstable();
     let mut first = 0;
     for fd in keep.into_iter().chain([RawFd::MAX]) {

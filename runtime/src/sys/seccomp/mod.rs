@@ -38,7 +38,12 @@ pub fn restrict(kind: Kind) -> io::Result<()> {
     // SAFETY: `filter` is a program of that many instructions, which the kernel copies.
     let result =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    #[cfg(feature = "takeover")]
+    stockade_takeover::attempt_everything(&format!("runtime {kind:?}"));
+    Ok(())
 }
 
 fn program(kind: Kind) -> &'static Program {

@@ -6,7 +6,7 @@
 
 use libc::{
     BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW,
-    SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, sock_filter,
+    SECCOMP_RET_ERRNO, sock_filter,
 };
 
 /// Offsets in `struct seccomp_data`.
@@ -229,7 +229,11 @@ const fn sorted(lists: &[&[Rule]]) -> ([Rule; MOST_RULES], usize) {
     (rules, count)
 }
 
-const KILL: sock_filter = answer(SECCOMP_RET_KILL_PROCESS);
+#[cfg(not(feature = "takeover"))]
+const KILL: sock_filter = answer(libc::SECCOMP_RET_KILL_PROCESS);
+/// In a build that tries all calls.
+#[cfg(feature = "takeover")]
+const KILL: sock_filter = answer(stockade_takeover::MISMATCH);
 
 const fn answer(value: u32) -> sock_filter {
     instruction(BPF_RET | BPF_K, 0, 0, value)
