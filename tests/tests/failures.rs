@@ -96,7 +96,7 @@ fn nobody_waits_for_a_guest_that_does_not_answer() {
     assert_eq!(stockade.state("mute")["status"], "running");
     let listed = stockade.run(&["list", "--format", "json"]).success().stdout;
     assert!(listed.contains("\"status\":\"running\""), "{listed}");
-    assert!(began.elapsed() < Duration::from_secs(5), "they ask no guest");
+    assert!(began.elapsed() < Duration::from_secs(10), "they ask no guest: {:?}", began.elapsed());
     assert!(soon(&stockade, &["list"]).success().stdout.contains("running (no answer)"));
     let ps = soon(&stockade, &["ps", "mute"]);
     ps.failure(1, &["does not answer"]);

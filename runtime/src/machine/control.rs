@@ -39,6 +39,17 @@ pub enum ControlError {
     Unexpected,
 }
 
+/// What can be seen of a VM from outside.
+#[derive(Debug, Default)]
+pub struct Glance {
+    /// The guest's console.
+    pub console: String,
+    /// Where the guest's first CPU is.
+    pub cpu: Option<CpuPosition>,
+    /// Which devices have failed.
+    pub failures: Vec<DeviceFailure>,
+}
+
 /// A control connection.
 #[derive(Debug)]
 pub struct Control {
@@ -68,26 +79,37 @@ impl Control {
 
     /// The guest's console, as far as a VMM that may hang or not run yet gives it.
     pub fn glance_at_console(folder: BorrowedFd<'_>) -> String {
-        let console = Self::connect_by(folder, Deadline::within(GLANCE))
-            .ok()
-            .and_then(|mut control| control.console().ok());
-        String::from_utf8_lossy(&console.unwrap_or_default()).into_owned()
+        Self::glance(folder, Deadline::within(GLANCE), Self::console)
+            .map(|console| String::from_utf8_lossy(&console).into_owned())
+            .unwrap_or_default()
     }
 
-    /// Where the guest's first CPU is, if a VMM that may hang or not run yet tells it.
-    pub fn glance_at_cpu(folder: BorrowedFd<'_>) -> Option<CpuPosition> {
-        match Self::connect_by(folder, Deadline::within(GLANCE)).ok()?.ask(&Request::Position) {
-            Ok(Response::Position(position)) => Some(position),
-            _ => None,
+    /// What a VMM that may hang or not run yet tells of why its guest does not answer.
+    pub fn glance_at_all(folder: BorrowedFd<'_>) -> Glance {
+        let deadline = Deadline::within(GLANCE);
+        let console = Self::glance(folder, deadline, Self::console).unwrap_or_default();
+        Glance {
+            console: String::from_utf8_lossy(&console).into_owned(),
+            cpu: Self::glance(folder, deadline, Self::position),
+            failures: Self::glance(folder, deadline, Self::failures).unwrap_or_default(),
         }
     }
 
-    /// Which devices have failed, if a VMM that may hang or not run yet tells it.
-    pub fn glance_at_failures(folder: BorrowedFd<'_>) -> Vec<DeviceFailure> {
-        let failures = Self::connect_by(folder, Deadline::within(GLANCE))
-            .ok()
-            .and_then(|mut control| control.failures().ok());
-        failures.unwrap_or_default()
+    fn glance<T>(
+        folder: BorrowedFd<'_>,
+        deadline: Deadline,
+        look: impl FnOnce(&mut Self) -> Result<T, ControlError>,
+    ) -> Option<T> {
+        (!deadline.left().is_zero())
+            .then(|| Self::connect_by(folder, deadline).ok())?
+            .and_then(|mut control| look(&mut control).ok())
+    }
+
+    fn position(&mut self) -> Result<CpuPosition, ControlError> {
+        match self.ask(&Request::Position)? {
+            Response::Position(position) => Ok(position),
+            _ => Err(ControlError::Unexpected),
+        }
     }
 
     /// A connection that is there already; no exchange on it may take longer than `within`.

@@ -16,7 +16,7 @@ use crate::sys::process::{Child, Pidfd};
 
 /// How long a command may wait in all for a guest that runs, whatever it asks of it. It answers at once, but on a host
 /// whose processors are all busy that takes many times as long.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The VM that a container is created in.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use stockade_protocol::frame::{self, FrameBuffer};
 use stockade_protocol::vmm::{CpuPosition, DeviceFailure, STATUS_LIMIT, Stage, Status};
 
 use super::Control;
+use super::control::Glance;
 use super::files::{Files, FilesError};
 use crate::deadline::Deadline;
 use crate::sys::descriptors;
@@ -98,14 +99,8 @@ impl MachineError {
         stage: Option<Stage>,
         folder: Option<BorrowedFd<'_>>,
     ) -> Self {
-        Self::Silent {
-            what,
-            waited,
-            stage,
-            cpu: folder.and_then(Control::glance_at_cpu),
-            failures: folder.map(Control::glance_at_failures).unwrap_or_default(),
-            console: folder.map(Control::glance_at_console).unwrap_or_default(),
-        }
+        let Glance { console, cpu, failures } = folder.map(Control::glance_at_all).unwrap_or_default();
+        Self::Silent { what, waited, stage, cpu, failures, console }
     }
 }
 
