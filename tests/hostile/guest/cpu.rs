@@ -121,9 +121,14 @@ pub fn start_timer() {
 
 /// Lets the host work for a millisecond.
 pub fn nap() {
+    nap_for(1000);
+}
+
+/// Lets the host work for so many microseconds.
+pub fn nap_for(microseconds: u32) {
     const INITIAL_COUNT: u64 = 0x380;
     // KVM's local APIC counts nanoseconds.
-    write32(LOCAL_APIC + INITIAL_COUNT, 1_000_000);
+    write32(LOCAL_APIC + INITIAL_COUNT, microseconds * 1000);
     entry::halt();
 }
 

@@ -219,7 +219,7 @@ impl Ring {
             if cpu::now() > end || slot.has_failed() {
                 return self.take();
             }
-            cpu::nap();
+            cpu::nap_for(200);
         }
     }
 }
