@@ -12,11 +12,10 @@ use std::{
 };
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
-use vm_memory::ByteValued;
 
 use super::{
     Limits,
-    abi::{EntryOut, InHeader, OpenOut, ROOT_NODE, opcode},
+    abi::{EntryOut, OpenOut, ROOT_NODE, opcode},
     fixture::{Guest, open_path, parse},
 };
 use crate::fuzz::input::Input;
@@ -193,7 +192,7 @@ impl Wild<'_> {
             }
             opcode::MKNOD => {
                 let mode = self
-                    .random
+                    .choices
                     .pick(&[0o100644, 0o020666, 0o060666, 0o010666, 0o140666, 0o040755, 0o104755, odd]);
                 words(&mut bytes, &[pair(mode, odd), 0]);
                 bytes.extend(self.name());
@@ -276,7 +275,7 @@ impl Wild<'_> {
                 let (from, to, length) = (
                     self.choices.below(9000) as u64,
                     self.choices.below(9000) as u64,
-                    small(&mut self.choices),
+                    self.choices.below(9000) as u64,
                 );
                 words(&mut bytes, &[fh, from, node, fh_out, to, length, self.choices.below(2) as u64 / 2]);
             }
