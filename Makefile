@@ -9,7 +9,7 @@ BINARIES := stockade stockade-vmm stockade-agent
 GUEST    := target/guest
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
-.PHONY: all binaries kernel lab-kernel kernel-reproducible initramfs setup demo test bench lab fuzz install dist clean
+.PHONY: all binaries kernel lab-kernel kernel-reproducible initramfs setup demo test bench lab install dist clean
 
 all: binaries kernel initramfs
 
@@ -53,12 +53,6 @@ bench: setup all lab-kernel
 # make lab CMD='uname -a'
 lab: setup all lab-kernel
 	@tests/lab/run -- sh -c '$(CMD)'
-
-# make fuzz TARGET=blk SECONDS=60
-TARGET  ?= all
-SECONDS ?= 60
-fuzz:
-	@fuzz/run $(TARGET) $(SECONDS)
 
 install: all
 	install -D -m 755 target/release/stockade $(DESTDIR)$(PREFIX)/bin/stockade

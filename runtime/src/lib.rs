@@ -1,7 +1,10 @@
-//! The runtime as a library: what the `stockade` command does, for the command itself and for the fuzz targets.
+//! The runtime as a library: what the `stockade` command does, for the command itself and for what calls single parts of it
+//! (the fuzz targets).
+//!
+//! Public are [`main`] and the modules that read what a guest, an image or a pod's author wrote.
 
-mod agent;
-mod bundle;
+pub mod agent;
+pub mod bundle;
 mod bytes;
 mod check;
 mod cli;
@@ -10,8 +13,6 @@ mod config;
 mod container_id;
 mod deadline;
 mod error;
-#[cfg(any(test, feature = "fuzz"))]
-pub mod fuzz;
 mod hooks;
 mod host;
 mod host_sockets;
@@ -19,13 +20,13 @@ mod install;
 mod life_cycle;
 mod local_time;
 mod log;
-mod lower;
+pub mod lower;
 mod machine;
-mod metrics;
+pub mod metrics;
 mod mount_points;
 mod network;
 mod pid_file;
-mod port_forward;
+pub mod port_forward;
 mod preserved;
 mod relay;
 mod replacement;

@@ -111,8 +111,7 @@ pub struct Services {
     pub machine: Option<(Arc<Machine>, Ram, vcpu::Threads)>,
 }
 
-/// One of the runtime.
-pub(crate) struct Connection {
+struct Connection {
     stream: UnixStream,
     requests: FrameBuffer,
     /// Came with the request that is complete next.
@@ -120,8 +119,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// No request has come yet.
-    pub(crate) fn new(stream: UnixStream) -> Self {
+    fn new(stream: UnixStream) -> Self {
         Self { stream, requests: FrameBuffer::new(REQUEST_LIMIT), descriptors: Vec::new() }
     }
 }
@@ -212,10 +210,7 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 }
 
 /// Reads what has come and answers what is complete; an error drops the connection.
-///
-/// # Errors
-/// What came is no request, or nobody takes the answer.
-pub(crate) fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
+fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
     let mut bytes = [0; 1024];
     let before = connection.descriptors.len();
     let length =

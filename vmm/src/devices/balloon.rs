@@ -65,7 +65,7 @@ impl VirtioDevice for Balloon {
 }
 
 /// Takes pages back.
-pub(crate) struct Host;
+struct Host;
 
 impl Handler for Host {
     fn handle(

@@ -55,8 +55,7 @@ impl VirtioDevice for Rng {
     }
 }
 
-/// Answers requests.
-pub(crate) struct Source;
+struct Source;
 
 impl Handler for Source {
     fn handle(

@@ -24,7 +24,7 @@ mod attributes;
 mod budget;
 mod data;
 mod directories;
-#[cfg(any(test, feature = "fuzz"))]
+#[cfg(test)]
 mod fixture;
 mod handles;
 mod init;
@@ -42,8 +42,6 @@ mod shares;
 mod sync;
 mod sys;
 mod thread;
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) mod wild;
 mod xattrs;
 
 use std::{
@@ -199,6 +197,9 @@ impl fmt::Debug for FileServer {
     }
 }
 
+#[cfg(test)]
+#[path = "fuzz_test.rs"]
+mod fuzz_tests;
 #[cfg(test)]
 #[path = "mounts_test.rs"]
 mod mounts_tests;

@@ -9,7 +9,7 @@ pub mod mmio;
 pub mod slots;
 pub mod worker;
 
-#[cfg(any(test, feature = "fuzz"))]
+#[cfg(test)]
 pub mod device_fixture;
-#[cfg(any(test, feature = "fuzz"))]
+#[cfg(test)]
 pub mod queue_fixture;

@@ -111,11 +111,6 @@ impl Blk {
     pub fn state(&self) -> &State {
         &self.state
     }
-
-    /// What carries its requests out.
-    pub(crate) fn requests(&self) -> Requests {
-        Requests::new(Arc::clone(&self.state), Arc::clone(&self.backing))
-    }
 }
 
 impl VirtioDevice for Blk {
@@ -154,7 +149,8 @@ impl VirtioDevice for Blk {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        self.worker = Some(Worker::spawn(NAME, Thread::Blk, STACK, activation, self.requests())?);
+        let requests = Requests::new(Arc::clone(&self.state), Arc::clone(&self.backing));
+        self.worker = Some(Worker::spawn(NAME, Thread::Blk, STACK, activation, requests)?);
         Ok(())
     }
 

@@ -145,7 +145,7 @@ pub struct State {
 
 /// Whether the interface in the host is there; clones are the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Link(Arc<AtomicBool>);
+struct Link(Arc<AtomicBool>);
 
 impl Link {
     fn is_up(&self) -> bool {
@@ -325,8 +325,8 @@ impl Drop for Nic {
     }
 }
 
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) mod fixture;
+#[cfg(test)]
+mod fixture;
 #[cfg(test)]
 mod hostile_test;
 #[cfg(test)]

@@ -27,7 +27,7 @@
 mod connection;
 mod credit;
 mod muxer;
-pub(crate) mod packet;
+mod packet;
 mod queues;
 mod socket;
 mod worker;
@@ -65,7 +65,7 @@ const QUEUE_SIZES: [u16; 3] = [128, 128, 8];
 const STACK_SIZE: usize = 128 << 10;
 
 /// The host's sockets that the device serves.
-pub(crate) struct Endpoints {
+struct Endpoints {
     /// Each connection to it becomes one to the agent.
     listener: UnixListener,
     /// Taken by the guest's first connection to the ready port.
@@ -73,7 +73,7 @@ pub(crate) struct Endpoints {
 }
 
 /// Where the guest's one connection goes.
-pub(crate) struct Ready {
+struct Ready {
     socket: UnixStream,
     on_connect: Box<dyn FnOnce() + Send>,
 }
@@ -209,8 +209,8 @@ impl Drop for Vsock {
     }
 }
 
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) mod fixture;
+#[cfg(test)]
+mod fixture;
 #[cfg(test)]
 mod hostile_test;
 #[cfg(test)]
