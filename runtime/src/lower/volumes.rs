@@ -28,9 +28,11 @@ fn identity(path: &Path, recursive: bool) -> Option<String> {
     const WANTED: libc::c_uint = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_MNT_ID;
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut found = MaybeUninit::<libc::statx>::zeroed();
+    // Not by the C library's function: a static program with link-time optimisation may be without it, because the
+    // standard library refers to it weakly.
     // SAFETY: the path is NUL-terminated, and the kernel fills in one structure, for which all zeros is a value.
     let found = unsafe {
-        if libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, WANTED, found.as_mut_ptr()) != 0 {
+        if libc::syscall(libc::SYS_statx, libc::AT_FDCWD, path.as_ptr(), 0, WANTED, found.as_mut_ptr()) != 0 {
             return None;
         }
         found.assume_init()
