@@ -239,7 +239,7 @@ fn cve_2025_52565_the_console_is_another_file() {
     }
     symlink("/etc/console-target", dev.path().join("console")).expect("link");
     let bundle = |has_devpts: bool| {
-        Bundle::script("stat -c '%t' /dev/console; tty; cat /proc/sys/kernel/core_pattern").edit(|config| {
+        Bundle::script("stat -L -c '%t' /dev/console; tty; cat /proc/sys/kernel/core_pattern").edit(|config| {
             config["process"]["terminal"] = true.into();
             let mounts = config["mounts"].as_array_mut().expect("mounts");
             let devpts = mounts.iter().find(|mount| mount["type"] == "devpts").cloned();
