@@ -239,15 +239,17 @@ fn cve_2025_52565_the_console_is_another_file() {
     }
     symlink("/etc/console-target", dev.path().join("console")).expect("link");
     let bundle = |has_devpts: bool| {
-        Bundle::script("stat -L -c '%t' /dev/console; tty; cat /proc/sys/kernel/core_pattern").edit(|config| {
-            config["process"]["terminal"] = true.into();
-            let mounts = config["mounts"].as_array_mut().expect("mounts");
-            let devpts = mounts.iter().find(|mount| mount["type"] == "devpts").cloned();
-            mounts.retain(|mount| !mount["destination"].as_str().expect("path").starts_with("/dev"));
-            bind(config, dev.path(), "/dev");
-            let mounts = config["mounts"].as_array_mut().expect("mounts");
-            mounts.extend(devpts.filter(|_| has_devpts));
-        })
+        Bundle::script("stat -L -c '%t' /dev/console; tty; cat /proc/sys/kernel/core_pattern").edit(
+            |config| {
+                config["process"]["terminal"] = true.into();
+                let mounts = config["mounts"].as_array_mut().expect("mounts");
+                let devpts = mounts.iter().find(|mount| mount["type"] == "devpts").cloned();
+                mounts.retain(|mount| !mount["destination"].as_str().expect("path").starts_with("/dev"));
+                bind(config, dev.path(), "/dev");
+                let mounts = config["mounts"].as_array_mut().expect("mounts");
+                mounts.extend(devpts.filter(|_| has_devpts));
+            },
+        )
     };
     let run = |bundle: &Bundle| {
         let mut terminal = Terminal::open(24, 80);

@@ -210,6 +210,6 @@ fn what_a_read_only_root_lacks_is_made_by_the_host() {
     nix::mount::mount(Some(&bare.rootfs()), tree, none, flags, none).expect("bind");
     let readonly = flags | nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY;
     nix::mount::mount(none, tree, none, readonly, none).expect("remount");
-    Stockade::new().run_bundle(&bare, "frozen").failure(1, &["/sys", "Read-only file system"]);
+    Stockade::new().run_bundle(&bare, "frozen").failure(1, &["/sys", "read-only file system"]);
     nix::mount::umount(tree).expect("unmount");
 }
