@@ -127,6 +127,8 @@ const THREADS: &[Rule] = &[
     fails(libc::SYS_clone3, libc::ENOSYS),
     any(libc::SYS_exit),
     any(libc::SYS_gettid),
+    // The C library's allocator looks at how the host overcommits when a thread's memory shrinks, and does without.
+    fails(libc::SYS_openat, libc::EACCES),
     when(libc::SYS_prctl, &[one_of(0, &[libc::PR_SET_NAME as u32])]),
     // The C library's own two, before the first thread.
     when(libc::SYS_rt_sigaction, &[one_of(0, &[32, 33])]),
