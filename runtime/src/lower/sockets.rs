@@ -2,33 +2,31 @@
 //! place, whose connections the relay takes to the host's.
 
 use std::fs::{File, Metadata};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use nix::unistd::{getegid, geteuid};
 use stockade_protocol::container::{IdMappings, MountSource};
 
-use super::{Lowered, Tree, share_path};
-use crate::config::{self, Config, ConfigError};
+use super::plan::{PlannedMount, PlannedSource};
+use super::{Tree, share_path};
+use crate::config;
 use crate::host_sockets::{MOST, Pattern, open};
 
 /// The owner of files whose own is not mapped, as Linux has it.
 const NOBODY: u32 = 65534;
 
-/// Connects the sockets that the configuration lists, of a container whose trees are in this folder of the share, and warns
-/// of the others.
-///
-/// # Errors
-/// When there are sockets, and the configuration cannot be read.
-pub fn connect(lowered: &mut Lowered, folder: &str) -> Result<(), ConfigError> {
-    if lowered.trees.iter().any(|tree| tree.is_socket) {
-        connect_listed(lowered, folder, &Config::load()?.host_sockets);
-    }
-    Ok(())
-}
-
-fn connect_listed(lowered: &mut Lowered, folder: &str, listed: &[Pattern]) {
-    let Lowered { trees, container, sockets, warnings, .. } = lowered;
+/// Connects the sockets that are listed, of a container whose trees are in this folder of the share, and warns of the others.
+/// What is returned are those of the host, by their numbers.
+pub fn connect(
+    trees: &mut Vec<Tree>,
+    mounts: &mut [PlannedMount],
+    folder: &str,
+    listed: &[Pattern],
+    warnings: &mut Vec<String>,
+) -> Vec<OwnedFd> {
+    let mut sockets: Vec<OwnedFd> = Vec::new();
     trees.retain(|tree| {
         if !tree.is_socket {
             return true;
@@ -39,10 +37,10 @@ fn connect_listed(lowered: &mut Lowered, folder: &str, listed: &[Pattern]) {
                 if !may_connect(&found) {
                     warn(forbidden(&tree.source, &found));
                 }
-                let share = MountSource::Share(share_path(folder, &tree.name));
+                let share = PlannedSource::Guest(MountSource::Share(share_path(folder, &tree.name)));
                 let number = sockets.len() as u16;
-                for mount in container.mounts.iter_mut().filter(|mount| mount.source == share) {
-                    mount.source = source(number, &found, tree);
+                for mount in mounts.iter_mut().filter(|mount| mount.source == share) {
+                    mount.source = source(number, &found, tree).into();
                 }
                 sockets.push(file.into());
                 false
@@ -60,6 +58,7 @@ fn connect_listed(lowered: &mut Lowered, folder: &str, listed: &[Pattern]) {
             }
         }
     });
+    sockets
 }
 
 /// A socket that is listed, or why it is not used.

@@ -16,12 +16,12 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, pivot_root, sethostname};
-use stockade_protocol::container::Container;
 
 use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
 use super::watch::watch;
 use crate::host_sockets::HostSockets;
+use crate::lower::plan::GuestPlan;
 use crate::lower::{NetworkNamespace, Tree};
 use crate::metrics::Metrics;
 use crate::mount_points;
@@ -47,7 +47,7 @@ pub struct Own<'a> {
     /// The container has a `/proc`.
     pub proc: bool,
     /// The container, if its root is read-only: what it needs there is made before that is cloned.
-    pub readonly: Option<&'a Container>,
+    pub readonly: Option<&'a GuestPlan>,
     /// Trees to clone for the guest.
     pub trees: &'a [Tree],
     /// What is done before that.
