@@ -20,6 +20,7 @@ use stockade_protocol::{
     frame::{self, FrameBuffer},
     vmm::{DeviceFailure, MOST_QUEUE_PAIRS, Request, Response},
 };
+use stockade_sys::fd_passing;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
@@ -30,7 +31,6 @@ use crate::{
     file_server,
     machine::Machine,
     ram::Ram,
-    rights,
     spare::SpareSlots,
     status::StatusSocket,
     vcpu::{self, End},
@@ -214,7 +214,7 @@ fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
     let mut bytes = [0; 1024];
     let before = connection.descriptors.len();
     let length =
-        rights::receive(&connection.stream, &mut bytes, MOST_QUEUE_PAIRS, &mut connection.descriptors)?;
+        fd_passing::receive(&connection.stream, &mut bytes, MOST_QUEUE_PAIRS, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

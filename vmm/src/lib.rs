@@ -4,7 +4,6 @@
 
 pub mod boot;
 pub mod bus;
-mod capabilities;
 pub mod console;
 pub mod control;
 pub mod devices;
@@ -15,11 +14,9 @@ pub mod files;
 pub mod handover;
 pub mod inherited;
 pub mod isolation;
-mod landlock;
 pub mod machine;
 pub mod memory;
 pub mod ram;
-pub mod rights;
 pub mod seccomp;
 pub mod spare;
 pub mod status;

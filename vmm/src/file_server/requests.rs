@@ -20,8 +20,9 @@ use stockade_protocol::{
     frame::{self, FrameBuffer},
     vmm::{FilesRequest, FilesResponse, MOST_TREES},
 };
+use stockade_sys::fd_passing;
 
-use crate::{files::FileServer, rights};
+use crate::files::FileServer;
 
 /// Longest request, in bytes: names of trees.
 const REQUEST_LIMIT: usize = 128 << 10;
@@ -93,7 +94,8 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 fn answer(connection: &mut Connection, server: &Arc<FileServer>) -> io::Result<()> {
     let mut bytes = [0; PIECE];
     let before = connection.descriptors.len();
-    let length = rights::receive(&connection.stream, &mut bytes, MOST_TREES, &mut connection.descriptors)?;
+    let length =
+        fd_passing::receive(&connection.stream, &mut bytes, MOST_TREES, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

@@ -1,4 +1,4 @@
-//! A netlink request as bytes: netlink(7) and rtnetlink(7). The agent sends few kinds, so it needs no library for them.
+//! Netlink messages as bytes: netlink(7) and rtnetlink(7).
 
 /// Alignment of headers and attributes.
 const ALIGNMENT: usize = 4;
@@ -11,9 +11,9 @@ pub const HEADER: usize = 16;
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// `RTM_*` with `NLM_F_*` besides those of any request, and the fixed part of its body.
+    /// `RTM_*` with `NLM_F_*` besides `NLM_F_REQUEST`, and the fixed part of its body.
     pub fn new(kind: u16, flags: i32, body: &[u8]) -> Self {
-        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK | flags) as u16;
+        let flags = (libc::NLM_F_REQUEST | flags) as u16;
         let mut bytes = vec![0; HEADER];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
@@ -26,6 +26,14 @@ impl Message {
     /// Appends an attribute.
     pub fn attribute(&mut self, kind: u16, value: &[u8]) {
         self.nested(kind, |message| message.raw(value));
+    }
+
+    /// Appends an attribute that is a string.
+    pub fn string(&mut self, kind: u16, text: &str) {
+        self.nested(kind, |message| {
+            message.raw(text.as_bytes());
+            message.raw(&[0]);
+        });
     }
 
     /// Appends an attribute that holds attributes.
@@ -50,7 +58,7 @@ impl Message {
     }
 
     fn close(&mut self, start: usize) {
-        // No attribute of the agent's is anywhere near 64 KiB: routes have few hops, and names are short.
+        // No attribute of stockade's is anywhere near 64 KiB: routes have few hops, and names are short.
         let length = (self.0.len() - start) as u16;
         self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         self.pad();
@@ -60,10 +68,28 @@ impl Message {
         self.0.resize(self.0.len().next_multiple_of(ALIGNMENT), 0);
     }
 
-    /// The bytes, with the length of the whole.
-    pub fn finish(mut self) -> Vec<u8> {
+    /// The bytes, with this sequence number and the length of the whole.
+    pub fn finish(mut self, sequence: u32) -> Vec<u8> {
         let length = self.0.len() as u32;
         self.0[..4].copy_from_slice(&length.to_ne_bytes());
+        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_aligned_and_lengths_are_without_padding() {
+        let mut message = Message::new(16, libc::NLM_F_ACK, &[1; 5]);
+        message.nested(2, |message| message.string(3, "lo"));
+        let bytes = message.finish(7);
+        assert_eq!(bytes[..4], 36u32.to_ne_bytes());
+        assert_eq!(bytes[6..8], 5u16.to_ne_bytes());
+        assert_eq!(bytes[8..12], 7u32.to_ne_bytes());
+        assert_eq!(bytes[HEADER..HEADER + 8], [1, 1, 1, 1, 1, 0, 0, 0]);
+        assert_eq!(bytes[HEADER + 8..], [12, 0, 2, 0, 7, 0, 3, 0, b'l', b'o', 0, 0]);
     }
 }

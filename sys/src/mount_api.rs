@@ -1,12 +1,14 @@
-//! The mount system calls that take descriptors instead of paths, and so cannot be led astray by a symbolic
-//! link.
+//! The mount system calls that take descriptors instead of paths, and so cannot be led astray by a symbolic link: open_tree(2),
+//! mount_setattr(2), fsopen(2), fsconfig(2), fsmount(2), fspick(2), move_mount(2).
 
-use std::{
-    ffi::{CStr, CString},
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
-};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use nix::NixPath;
 use nix::errno::Errno;
+
+use crate::{done, made};
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
@@ -36,13 +38,15 @@ pub mod attr {
     pub const NOATIME: u64 = 0x10;
     /// Access times are always kept.
     pub const STRICTATIME: u64 = 0x20;
-    /// Access times of folders are not kept.
+    /// Access times of directories are not kept.
     pub const NODIRATIME: u64 = 0x80;
+    /// IDs are mapped.
+    pub const IDMAP: u64 = 0x10_0000;
     /// Symbolic links are not followed.
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
 }
 
-/// A change to a mount, as mount_setattr(2) takes it.
+/// A change to a mount: `struct mount_attr` of mount_setattr(2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MountAttributes {
@@ -57,7 +61,7 @@ pub struct MountAttributes {
 
 impl MountAttributes {
     /// Makes read-only.
-    pub const READONLY: Self = Self { set: attr::RDONLY, clear: 0, propagation: 0, userns_fd: 0 };
+    pub const READONLY: Self = Self::new(attr::RDONLY, 0);
 
     /// Changes the propagation only.
     pub const fn propagation(propagation: u64) -> Self {
@@ -70,25 +74,40 @@ impl MountAttributes {
     }
 }
 
-/// A detached copy of the mount at `folder`, with the mounts below it if `recursive`.
+/// A detached copy of the mount at what `at` is open on, with the mounts below it if `recursive`.
+///
+/// # Errors
+/// Those of open_tree(2).
 pub fn clone_tree(at: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
-    let recursive = if recursive { libc::AT_RECURSIVE as libc::c_uint } else { 0 };
-    let flags =
-        OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_EMPTY_PATH as libc::c_uint | recursive;
-    // SAFETY: the path is a NUL-terminated string that outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_open_tree, at.as_fd().as_raw_fd(), c"".as_ptr(), flags) };
-    // SAFETY: open_tree has just made this descriptor, and nobody else knows it.
-    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    open_tree(at.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH, recursive)
+}
+
+/// A detached copy of the mount at `path`, with the mounts below it if `recursive`: of a symbolic link itself if `no_follow`,
+/// and otherwise of what it leads to.
+///
+/// # Errors
+/// Those of open_tree(2).
+pub fn clone_tree_at(path: &Path, recursive: bool, no_follow: bool) -> Result<OwnedFd, Errno> {
+    let flags = if no_follow { libc::AT_SYMLINK_NOFOLLOW } else { 0 };
+    path.with_nix_path(|path| open_tree(libc::AT_FDCWD, path, flags, recursive))?
+}
+
+fn open_tree(at: i32, path: &CStr, flags: i32, recursive: bool) -> Result<OwnedFd, Errno> {
+    let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
+    let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | flags | recursive) as libc::c_uint;
+    // SAFETY: the path is NUL-terminated and outlives the call, which makes a descriptor.
+    unsafe { made(libc::syscall(libc::SYS_open_tree, at, path.as_ptr(), flags)) }
 }
 
 /// A new file system with `options` as mount(2) takes them, mounted nowhere, with `MOUNT_ATTR_*`.
+///
+/// # Errors
+/// Those of fsopen(2), fsconfig(2) and fsmount(2).
 pub fn new_file_system(fstype: &str, source: &str, options: &str, attributes: u64) -> Result<OwnedFd, Errno> {
     let c_string = |text: &str| CString::new(text).map_err(|_| Errno::EINVAL);
     let fstype = c_string(fstype)?;
-    // SAFETY: the type is a NUL-terminated string that outlives the call.
-    let context = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) };
-    // SAFETY: fsopen has just made this descriptor, and nobody else knows it.
-    let context = Errno::result(context).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })?;
+    // SAFETY: the type is NUL-terminated and outlives the call, which makes a descriptor.
+    let context = unsafe { made(libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC)) }?;
     let configure =
         |command, key: Option<&CStr>, value: Option<&CStr>| configure(&context, command, key, value);
     configure(FSCONFIG_SET_STRING, Some(c"source"), Some(&c_string(source)?))?;
@@ -101,24 +120,23 @@ pub fn new_file_system(fstype: &str, source: &str, options: &str, attributes: u6
         }
     }
     configure(FSCONFIG_CMD_CREATE, None, None)?;
-    // SAFETY: fsmount takes a descriptor and integers.
-    let mount = unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) };
-    // SAFETY: fsmount has just made this descriptor, and nobody else knows it.
-    Errno::result(mount).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    // SAFETY: the call takes a descriptor and integers, and makes a descriptor.
+    unsafe { made(libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes)) }
 }
 
 /// Makes the file system of a mount writable where another mount of it was read-only from the start; that one stays so.
+///
+/// # Errors
+/// Those of fspick(2) and fsconfig(2).
 pub fn make_writable(mount: impl AsFd) -> Result<(), Errno> {
     let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
-    // SAFETY: the path is a NUL-terminated string that outlives the call.
-    let context = unsafe { libc::syscall(libc::SYS_fspick, mount.as_fd().as_raw_fd(), c"".as_ptr(), flags) };
-    // SAFETY: fspick has just made this descriptor, and nobody else knows it.
-    let context = Errno::result(context).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })?;
+    let mount = mount.as_fd().as_raw_fd();
+    // SAFETY: the path is NUL-terminated, and the call makes a descriptor.
+    let context = unsafe { made(libc::syscall(libc::SYS_fspick, mount, c"".as_ptr(), flags)) }?;
     configure(&context, FSCONFIG_SET_FLAG, Some(c"rw"), None)?;
     configure(&context, FSCONFIG_CMD_RECONFIGURE, None, None)
 }
 
-/// fsconfig(2).
 fn configure(
     context: &OwnedFd,
     command: libc::c_uint,
@@ -127,36 +145,65 @@ fn configure(
 ) -> Result<(), Errno> {
     let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
     // SAFETY: both are NUL-terminated strings that outlive the call, or null where the command takes none.
-    let result = unsafe {
+    done(unsafe {
         libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(key), pointer(value), 0)
-    };
-    Errno::result(result).map(drop)
+    })
 }
 
-/// Mounts the detached `tree` on `target`.
+/// Mounts the detached `tree` on what `target` is open on.
+///
+/// # Errors
+/// Those of move_mount(2).
 pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
+    move_mount(tree.as_fd(), target.as_fd().as_raw_fd(), c"", MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+/// Mounts the detached `tree` on `target`, a path.
+///
+/// # Errors
+/// Those of move_mount(2).
+pub fn attach_at(tree: impl AsFd, target: &Path) -> Result<(), Errno> {
+    target.with_nix_path(|target| move_mount(tree.as_fd(), libc::AT_FDCWD, target, 0))?
+}
+
+fn move_mount(tree: BorrowedFd<'_>, at: i32, path: &CStr, flags: libc::c_uint) -> Result<(), Errno> {
     // SAFETY: both paths are NUL-terminated strings that outlive the call.
-    let result = unsafe {
+    done(unsafe {
         libc::syscall(
             libc::SYS_move_mount,
-            tree.as_fd().as_raw_fd(),
+            tree.as_raw_fd(),
             c"".as_ptr(),
-            target.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+            at,
+            path.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | flags,
         )
-    };
-    Errno::result(result).map(drop)
+    })
 }
 
 /// Changes the mount that `mount` is the root of, with all below it if `recursive`.
+///
+/// # Errors
+/// Those of mount_setattr(2).
 pub fn set_attributes(mount: impl AsFd, attributes: MountAttributes, recursive: bool) -> Result<(), Errno> {
     setattr(mount.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH, attributes, recursive)
 }
 
 /// As [`set_attributes`], for the topmost mount at an absolute path.
+///
+/// # Errors
+/// Those of mount_setattr(2).
 pub fn set_attributes_at(path: &CStr, attributes: MountAttributes, recursive: bool) -> Result<(), Errno> {
     setattr(libc::AT_FDCWD, path, 0, attributes, recursive)
+}
+
+/// Maps the IDs of a detached mount as a user namespace does, with what is mounted below it if `recursive`.
+///
+/// # Errors
+/// Those of mount_setattr(2): EINVAL where a file system does not support it.
+pub fn map_ids(tree: impl AsFd, user_namespace: impl AsFd, recursive: bool) -> Result<(), Errno> {
+    let userns_fd = user_namespace.as_fd().as_raw_fd() as u64;
+    let attributes = MountAttributes { userns_fd, ..MountAttributes::new(attr::IDMAP, 0) };
+    set_attributes(tree, attributes, recursive)
 }
 
 fn setattr(
@@ -168,7 +215,7 @@ fn setattr(
 ) -> Result<(), Errno> {
     let flags = flags | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is NUL-terminated, and the size is that of the structure, which the kernel only reads.
-    let result = unsafe {
+    done(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             at,
@@ -177,6 +224,5 @@ fn setattr(
             &raw const attributes,
             size_of::<MountAttributes>(),
         )
-    };
-    Errno::result(result).map(drop)
+    })
 }
