@@ -21,9 +21,9 @@ use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::network::NetworkChange;
 use stockade_protocol::vmm::Stage;
 
-use crate::deadline::{self, Deadline};
 use crate::machine::{MachineError, Wait};
 use crate::state::AGENT_SOCKET;
+use crate::sys::deadline::{self, Deadline};
 use crate::sys::descriptors;
 use crate::sys::process::Pidfd;
 

@@ -71,7 +71,7 @@ fn an_agent_that_drips_its_answer_is_given_up_as_one_that_is_silent() {
         stream.write_all(&frame::encode(&HelloReply::Welcome).unwrap()).unwrap();
         let mut answer = (200u32 << 10).to_le_bytes().to_vec();
         answer.resize(200 << 10, 0);
-        crate::deadline::tests::drip(stream, answer);
+        crate::sys::deadline::tests::drip(stream, answer);
     });
     let opened = std::fs::File::open(folder.path()).unwrap();
     let began = std::time::Instant::now();

@@ -11,7 +11,6 @@ mod cli;
 mod commands;
 mod config;
 mod container_id;
-mod deadline;
 mod error;
 mod hooks;
 mod host;
@@ -29,7 +28,6 @@ mod pid_file;
 pub mod port_forward;
 mod preserved;
 mod relay;
-mod replacement;
 mod role;
 mod sandbox;
 mod shares;
@@ -38,8 +36,6 @@ mod state;
 mod stats;
 mod sys;
 mod table;
-mod terminal;
-mod tsc;
 mod usage;
 mod users;
 mod version;
@@ -49,7 +45,7 @@ use std::process::ExitCode;
 
 /// The command, from its arguments to its exit status: parse, set up the log, do the one command, say what failed.
 pub fn main() -> ExitCode {
-    let started = tsc::now();
+    let started = sys::tsc::now();
     #[cfg(feature = "takeover")]
     stockade_takeover::open_report();
     let outcome = cli::parse().and_then(|parsed| match parsed {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::replacement::Replacement;
+use crate::sys::replacement::Replacement;
 
 /// Writes it; callers read the file as soon as it is there, so it appears whole.
 ///

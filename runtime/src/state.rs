@@ -24,10 +24,10 @@ use crate::error::ContainerError;
 use crate::hooks::Hooks;
 use crate::host::cgroup::Cgroup;
 use crate::network::Network;
-use crate::replacement::Replacement;
 use crate::sandbox::KnownNamespace;
 use crate::sizing::{Demand, VmSize};
 use crate::sys::process::ProcessRef;
+use crate::sys::replacement::Replacement;
 use crate::sys::user_namespace;
 
 const FILE: &str = "state.json";

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use stockade_protocol::agent::{ContainerState, Purpose};
 
 use crate::agent::{ClientError, Connection, Visitor};
-use crate::deadline::Deadline;
 use crate::state::{Folder, Record};
 use crate::stats::CgroupFiles;
+use crate::sys::deadline::Deadline;
 use crate::sys::process::{ProcessRef, ProcessUsage};
 
 /// How long an agent may take to answer before its container's columns stay empty.

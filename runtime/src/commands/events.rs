@@ -11,10 +11,10 @@ use stockade_protocol::agent::ContainerEvent;
 
 use crate::agent::{ClientError, Events as Listener};
 use crate::cli::{self, Globals};
-use crate::deadline::Deadline;
 use crate::error::ContainerError;
 use crate::life_cycle::{ANSWERS_WITHIN, Visit, explain};
 use crate::stats::{CgroupFiles, Stats};
+use crate::sys::deadline::Deadline;
 use crate::sys::process::Pidfd;
 
 /// How often a guest is listened to after its container has ended: it may have more to say than anybody needs.

@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 
 use super::state::Json;
 use crate::cli::Globals;
-use crate::deadline::Deadline;
 use crate::life_cycle::{self, Status};
 use crate::state::Root;
+use crate::sys::deadline::Deadline;
 use crate::table;
 
 /// How long the table may wait for guests in all, to say which do not answer. Their states do not depend on it.

@@ -13,8 +13,8 @@ use crate::life_cycle::{self, Created};
 use crate::machine;
 use crate::state::Root;
 use crate::sys::process::Child;
-use crate::terminal::RawMode;
-use crate::tsc;
+use crate::sys::terminal::RawMode;
+use crate::sys::tsc;
 
 /// Create a container, start it, and wait for its end.
 #[derive(Debug, Args)]

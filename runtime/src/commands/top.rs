@@ -15,8 +15,8 @@ use crate::cli::{self, Globals};
 use crate::life_cycle;
 use crate::state::Root;
 use crate::sys::signals;
+use crate::sys::terminal::{self, FullScreen};
 use crate::table;
-use crate::terminal::{self, FullScreen};
 use crate::usage::Usage;
 
 /// Keys that leave: q, and Ctrl-C and Ctrl-D, which a raw terminal delivers as characters.

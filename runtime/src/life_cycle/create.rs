@@ -21,7 +21,7 @@ use crate::sizing::{self, Demand, VmSize};
 use crate::state::{self, Folder, Record, Root};
 use crate::sys::process::{Pidfd, ProcessRef};
 use crate::sys::signals;
-use crate::terminal;
+use crate::sys::terminal;
 
 /// What is to be created.
 #[derive(Debug)]

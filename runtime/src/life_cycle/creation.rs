@@ -36,9 +36,9 @@ use crate::shares;
 use crate::sizing::{self, VmSize};
 use crate::state::{Folder, METRICS_SOCKET, Record};
 use crate::sys::process::ProcessRef;
+use crate::sys::terminal::{self, Pty};
+use crate::sys::tsc;
 use crate::sys::user_namespace;
-use crate::terminal::{self, Pty};
-use crate::tsc;
 
 /// What a step says that comes before the one which makes what it needs.
 const NOT_MADE: &str = "a step of the creation was left out";

@@ -19,7 +19,7 @@ use crate::preserved::Preserved;
 use crate::relay::{Plan, Relay, Surroundings};
 use crate::sys::process::ProcessRef;
 use crate::sys::signals;
-use crate::terminal::{self, Pty, RawMode};
+use crate::sys::terminal::{self, Pty, RawMode};
 
 /// How long a paused container may take to be resumed: for ever, as far as a clock can tell.
 const UNTIL_RESUMED: Duration = Duration::from_secs(u32::MAX as u64);

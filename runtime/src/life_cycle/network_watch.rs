@@ -19,11 +19,11 @@ use nix::sys::wait::WaitStatus;
 
 use super::{network, visit};
 use crate::agent::Visitor;
-use crate::deadline::Deadline;
 use crate::host::cgroup::Cgroup;
 use crate::log;
 use crate::network::{Events, Namespace, own_root};
 use crate::state::{self, Folder, Record};
+use crate::sys::deadline::Deadline;
 use crate::sys::seccomp::{self, Kind};
 use crate::sys::{descriptors, privileges, process, signals};
 

@@ -7,7 +7,7 @@ use super::Request;
 use crate::lower::Lowered;
 use crate::preserved::Preserved;
 use crate::relay::NotifySocket;
-use crate::terminal;
+use crate::sys::terminal;
 
 /// What the relay passes on.
 #[derive(Debug)]

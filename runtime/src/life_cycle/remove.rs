@@ -11,12 +11,12 @@ use super::status::has_ended_in_guest;
 use super::{Status, network, resize, status};
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
 use crate::error::ContainerError;
 use crate::hooks;
 use crate::log;
 use crate::machine::{Control, Files};
 use crate::state::{Folder, Record, Root};
+use crate::sys::deadline::Deadline;
 use crate::sys::process::ProcessRef;
 
 /// How long an agent may take to forget a container before the host goes on without it.

@@ -7,11 +7,11 @@ use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
 use super::{network, network_watch};
 use crate::agent::{ClientError, Connection, Visitor};
-use crate::deadline::Deadline;
 use crate::error::ContainerError;
 use crate::hooks;
 use crate::machine::Wait;
 use crate::state::{Folder, Record};
+use crate::sys::deadline::Deadline;
 
 /// How long the agent may take beyond the time that `startContainer` hooks have.
 const MARGIN: Duration = Duration::from_secs(10);

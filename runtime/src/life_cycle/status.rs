@@ -6,8 +6,8 @@ use std::time::Duration;
 use stockade_protocol::agent::{ContainerState, Purpose};
 
 use crate::agent::{ClientError, Connection, Visitor};
-use crate::deadline::Deadline;
 use crate::state::{Folder, Record};
+use crate::sys::deadline::Deadline;
 
 /// How long the agent may take to say that a container has ended whose relay has not.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);

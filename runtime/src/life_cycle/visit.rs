@@ -9,11 +9,11 @@ use super::{Status, status};
 use crate::agent::{ClientError, Connection, Visitor};
 use crate::cli::Globals;
 use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
 use crate::error::ContainerError;
 use crate::log;
 use crate::machine::MachineError;
 use crate::state::{Folder, Record, Root};
+use crate::sys::deadline::Deadline;
 use crate::sys::process::{Pidfd, ProcessRef};
 
 /// How long the agent may take for all that a command asks of it.

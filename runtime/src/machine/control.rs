@@ -9,8 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{CpuPosition, DeviceFailure, Disk, Figures, Nic, Request, Response, ThreadTime};
 
-use crate::deadline::Deadline;
 use crate::state::CONTROL_SOCKET;
+use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 
 /// The VMM answers at once, but only when its machine is complete, which on a busy host takes its time.

@@ -14,8 +14,8 @@ use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{FilesRequest, FilesResponse};
 
 use super::{MachineError, Wait};
-use crate::deadline::Deadline;
 use crate::state::FILES_SOCKET;
+use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::process::ProcessRef;
 

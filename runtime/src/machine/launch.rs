@@ -177,7 +177,7 @@ impl Launch {
             null: null.into(),
         };
         let flags = NAMESPACES as u64;
-        tracing::debug!(vmm_start_tsc = crate::tsc::now(), "starting {}", self.vmm.display());
+        tracing::debug!(vmm_start_tsc = crate::sys::tsc::now(), "starting {}", self.vmm.display());
         let child: Child = process::clone(flags, None, || {
             let isolated = if self.core_scheduling { core_scheduling::isolate() } else { Ok(()) };
             // The status socket is the VMM's own way to say this, so the waiting side needs no second one.

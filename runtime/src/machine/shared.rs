@@ -11,7 +11,7 @@ use stockade_protocol::vmm::Stage;
 use super::files::{Files, FilesError};
 use super::watch::{self, MachineError, Wait};
 use super::{Control, Machine};
-use crate::deadline::Deadline;
+use crate::sys::deadline::Deadline;
 use crate::sys::process::{Child, Pidfd};
 
 /// How long a command may wait in all for a guest that runs, whatever it asks of it. It answers at once, but on a host

@@ -16,7 +16,7 @@ use stockade_protocol::vmm::{CpuPosition, DeviceFailure, STATUS_LIMIT, Stage, St
 use super::Control;
 use super::control::Glance;
 use super::files::{Files, FilesError};
-use crate::deadline::Deadline;
+use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::process::Child;
 use crate::table::printable;
@@ -362,7 +362,7 @@ impl Machine {
         match postcard::from_bytes(&packet[..length]) {
             Ok(Status::Reached(stage)) => {
                 self.stage = self.stage.max(Some(stage));
-                tracing::debug!(tsc = crate::tsc::now(), "{}", stage.describe());
+                tracing::debug!(tsc = crate::sys::tsc::now(), "{}", stage.describe());
                 Ok(())
             }
             Ok(Status::DeviceFailed { device, cause }) => {

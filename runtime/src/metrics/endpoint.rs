@@ -17,8 +17,8 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Reach, Sandbox, Subject, exposition};
-use crate::deadline::Deadline;
 use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, METRICS_SOCKET};
+use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
 

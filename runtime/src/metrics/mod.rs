@@ -18,10 +18,10 @@ use stockade_protocol::vmm::{DeviceFailure, Figures, ThreadTime};
 
 use crate::agent::{ClientError, Connection};
 use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
 use crate::machine::{Control, MachineError, Wait};
 use crate::state::Record;
 use crate::stats::CgroupFiles;
+use crate::sys::deadline::Deadline;
 
 pub use endpoint::{Endpoint, Metrics};
 pub use exposition::text;

@@ -12,8 +12,8 @@ use stockade_protocol::agent::{Hello, HelloReply, Purpose};
 use stockade_protocol::frame;
 
 use super::PortForward;
-use crate::deadline::Deadline;
 use crate::relay::carry::{self, LONGEST_REPLY, Places};
+use crate::sys::deadline::Deadline;
 use crate::sys::own_proc::OwnProc;
 
 /// Connections that are carried at a time; further ones are closed.

@@ -21,7 +21,7 @@ use crate::port_forward::Forwarder;
 use crate::preserved::StreamEnds;
 use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
-use crate::terminal::Window;
+use crate::sys::terminal::Window;
 
 /// Exit status when the VM is gone: as after SIGKILL.
 const KILLED: u8 = 128 + libc::SIGKILL as u8;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Folder, Record};
 use crate::network::{Connected, MOST_INTERFACES, Network, Picture};
-use crate::replacement::Replacement;
+use crate::sys::replacement::Replacement;
 
 /// The directory, which is all that the watcher may write to.
 const DIRECTORY: &str = "network";

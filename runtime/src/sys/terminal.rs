@@ -10,7 +10,7 @@ use nix::pty::{grantpt, posix_openpt, unlockpt};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use stockade_protocol::agent::WindowSize;
 
-use crate::sys::descriptors;
+use super::descriptors;
 
 /// A pseudo-terminal: the master goes to the engine, the relay keeps the slave.
 #[derive(Debug)]
