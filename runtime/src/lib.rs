@@ -5,7 +5,6 @@
 
 pub mod agent;
 pub mod bundle;
-mod bytes;
 mod check;
 mod cli;
 mod commands;
@@ -17,7 +16,6 @@ mod host;
 mod host_sockets;
 mod install;
 mod life_cycle;
-mod local_time;
 mod log;
 pub mod lower;
 mod machine;
@@ -35,7 +33,7 @@ mod sizing;
 mod state;
 mod stats;
 mod sys;
-mod table;
+mod text;
 mod usage;
 mod users;
 mod version;

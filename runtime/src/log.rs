@@ -20,7 +20,7 @@ use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::cli::{Globals, LogFormat, LogLevel};
-use crate::table::printable;
+use crate::text::table::printable;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 

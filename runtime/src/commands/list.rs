@@ -10,7 +10,7 @@ use crate::cli::Globals;
 use crate::life_cycle::{self, Status};
 use crate::state::Root;
 use crate::sys::deadline::Deadline;
-use crate::table;
+use crate::text::table;
 
 /// How long the table may wait for guests in all, to say which do not answer. Their states do not depend on it.
 const GLANCE: Duration = Duration::from_millis(500);

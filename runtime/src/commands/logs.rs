@@ -10,7 +10,7 @@ use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::machine::Control;
 use crate::state::Root;
-use crate::table;
+use crate::text::table;
 
 /// Print the console of a container's guest.
 #[derive(Debug, Args)]

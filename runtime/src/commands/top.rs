@@ -10,13 +10,13 @@ use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
-use crate::bytes;
 use crate::cli::{self, Globals};
 use crate::life_cycle;
 use crate::state::Root;
 use crate::sys::signals;
 use crate::sys::terminal::{self, FullScreen};
-use crate::table;
+use crate::text::bytes;
+use crate::text::table;
 use crate::usage::Usage;
 
 /// Keys that leave: q, and Ctrl-C and Ctrl-D, which a raw terminal delivers as characters.

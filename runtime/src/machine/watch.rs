@@ -19,7 +19,7 @@ use super::files::{Files, FilesError};
 use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::process::Child;
-use crate::table::printable;
+use crate::text::table::printable;
 
 /// With no new stage and no console output for this long, a boot has failed. A healthy one says nothing for milliseconds, but
 /// on a host whose processors are all busy those take many times as long.
