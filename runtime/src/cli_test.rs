@@ -73,7 +73,7 @@ fn version_is_in_runcs_form() {
     let Parsed::Text(text) = parse_from(["stockade", "--version"]).unwrap() else { panic!() };
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some(format!("stockade version {}", version::RUNTIME).as_str()));
-    assert_eq!(lines.next(), Some(format!("spec: {}", version::SPEC).as_str()));
+    assert_eq!(lines.next(), Some(format!("spec: {}", crate::oci::SPEC_VERSION).as_str()));
 }
 
 #[test]

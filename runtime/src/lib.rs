@@ -1,29 +1,24 @@
-//! The runtime as a library: what the `stockade` command does, for the command itself and for what calls single parts of it
-//! (the fuzz targets).
-//!
-//! Public are [`main`] and the modules that read what a guest, an image or a pod's author wrote.
+//! The runtime as a library: what the `stockade` command does, for the command itself and for the fuzz targets.
 
-pub mod agent;
-pub mod bundle;
+mod agent;
 mod check;
 mod cli;
 mod commands;
 mod config;
-mod container_id;
 mod error;
-mod hooks;
 mod host;
 mod host_sockets;
 mod install;
 mod life_cycle;
 mod log;
-pub mod lower;
+mod lower;
 mod machine;
-pub mod metrics;
+mod metrics;
 mod mount_points;
 mod network;
+mod oci;
 mod pid_file;
-pub mod port_forward;
+mod port_forward;
 mod preserved;
 mod relay;
 mod role;
@@ -35,7 +30,6 @@ mod stats;
 mod sys;
 mod text;
 mod usage;
-mod users;
 mod version;
 
 use std::io::Write;

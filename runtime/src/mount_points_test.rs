@@ -31,7 +31,7 @@ impl Fixture {
         config["mounts"] = mounts.iter().map(mount).collect();
         config["process"]["cwd"] = "/work/here".into();
         fs::write(self.0.path().join("config.json"), config.to_string()).unwrap();
-        let bundle = crate::bundle::Bundle::load(self.0.path(), None).unwrap();
+        let bundle = crate::oci::bundle::Bundle::load(self.0.path(), None).unwrap();
         let id = "c".parse().unwrap();
         let lowered = crate::lower::lower(&bundle, &id, "c", &Default::default(), &[]).unwrap();
         make(&bundle.rootfs, &lowered.container, &lowered.trees);

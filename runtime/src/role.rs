@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// The value that marks a member.
 const MEMBER: &str = "container";

@@ -23,9 +23,9 @@ use nix::sys::stat::fstat;
 use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{CONFIG, SpecError};
-use crate::container_id::ContainerId;
 use crate::error::ContainerError;
+use crate::oci::bundle::{CONFIG, SpecError};
+use crate::oci::container_id::ContainerId;
 use crate::role::Role;
 use crate::state::{Record, Root};
 use crate::sys::namespace;

@@ -4,6 +4,7 @@
 //! remove everything. It holds what commands have brought the container to; whether it lives, the relay tells. Commands that change a container lock its
 //! folder, so two of them take turns.
 
+mod json;
 mod network_file;
 
 use std::collections::HashMap;
@@ -19,11 +20,11 @@ use oci_spec::runtime::Process;
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::container_id::ContainerId;
 use crate::error::ContainerError;
-use crate::hooks::Hooks;
 use crate::host::cgroup::Cgroup;
 use crate::network::Network;
+use crate::oci::container_id::ContainerId;
+use crate::oci::hooks::Hooks;
 use crate::sandbox::KnownNamespace;
 use crate::sizing::{Demand, VmSize};
 use crate::sys::process::ProcessRef;

@@ -6,8 +6,8 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::cli::Globals;
-use crate::container_id::ContainerId;
 use crate::life_cycle::{self, Request};
+use crate::oci::container_id::ContainerId;
 
 /// Create a container; its process waits for `start`.
 #[derive(Debug, Args)]

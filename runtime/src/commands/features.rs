@@ -10,6 +10,7 @@ use oci_spec::runtime::LinuxSeccompFilterFlag;
 use serde_json::{Value, json};
 
 use crate::lower::{self, seccomp};
+use crate::oci::SPEC_VERSION;
 use crate::version;
 
 /// Print what this runtime can apply of config.json, as JSON.
@@ -33,7 +34,7 @@ fn features() -> Value {
     let off = json!({ "enabled": false });
     json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": version::SPEC,
+        "ociVersionMax": SPEC_VERSION,
         "hooks": lower::HOOKS,
         "mountOptions": lower::mount_option_names(),
         "linux": {

@@ -7,10 +7,10 @@ use stockade_protocol::agent::{AgentError, ErrorKind};
 
 use crate::agent::ClientError;
 use crate::cli::Globals;
-use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::life_cycle::{self, Visit, explain, no_longer_runs};
 use crate::machine::MachineError;
+use crate::oci::container_id::ContainerId;
 use crate::state::Root;
 use crate::sys::deadline::Deadline;
 use crate::sys::signals;

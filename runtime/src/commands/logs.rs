@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use clap::Args;
 
 use crate::cli::Globals;
-use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::machine::Control;
+use crate::oci::container_id::ContainerId;
 use crate::state::Root;
 use crate::text::table;
 

@@ -7,10 +7,10 @@ use clap::Args;
 
 use super::create::CreateOptions;
 use crate::cli::Globals;
-use crate::container_id::ContainerId;
 use crate::error::ContainerError;
 use crate::life_cycle::{self, Created};
 use crate::machine;
+use crate::oci::container_id::ContainerId;
 use crate::state::Root;
 use crate::sys::process::Child;
 use crate::sys::terminal::RawMode;

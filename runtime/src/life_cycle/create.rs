@@ -7,14 +7,14 @@ use anyhow::Context;
 
 use super::creation::Creation;
 use super::passed::Passed;
-use crate::bundle::Bundle;
 use crate::cli::Globals;
 use crate::config::Config;
-use crate::container_id::ContainerId;
-use crate::hooks::Hooks;
 use crate::log;
 use crate::lower::{self, Lowered};
 use crate::machine::{Launch, Vm};
+use crate::oci::bundle::Bundle;
+use crate::oci::container_id::ContainerId;
+use crate::oci::hooks::Hooks;
 use crate::relay::Relay;
 use crate::sandbox::Peers;
 use crate::sizing::{self, Demand, VmSize};
@@ -75,19 +75,19 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let record = record(&bundle, request.id);
     let mut config = Config::load()?;
     let mut lowered = lower::lower(&bundle, request.id, record.share(), &peers, &config.allowed_annotations)
-        .context(crate::bundle::CONFIG)?;
+        .context(crate::oci::bundle::CONFIG)?;
     lower::sockets::connect(&mut lowered, record.share())?;
     let terminal = lowered.container.process.terminal.is_some();
     terminal::check(terminal, request.console_socket, request.detached)?;
     let passed = Passed::take(request, &bundle.spec, &mut lowered)?;
     let place = match sandbox {
         Some(sandbox) => {
-            lower::vm::refuse(&bundle).context(crate::bundle::CONFIG)?;
+            lower::vm::refuse(&bundle).context(crate::oci::bundle::CONFIG)?;
             Place::Sandbox(sandbox)
         }
         None => {
             lowered.vm = lower::vm::apply(&bundle, &mut config, lowered.demand.memory)
-                .context(crate::bundle::CONFIG)?;
+                .context(crate::oci::bundle::CONFIG)?;
             Place::Own(Launch::prepare(&config)?, default_size(&config, &lowered))
         }
     };

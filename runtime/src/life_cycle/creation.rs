@@ -15,9 +15,7 @@ use super::network;
 use super::passed::Passed;
 use super::{remove, resize};
 use crate::agent::{ClientError, Connection, ProcessConnections};
-use crate::bundle::{Bundle, CONFIG};
 use crate::cli::CgroupDriver;
-use crate::hooks;
 use crate::host::cgroup::Cgroup;
 use crate::host::scope::Placeholder;
 use crate::host_sockets::HostSockets;
@@ -27,6 +25,8 @@ use crate::lower::{Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
 use crate::machine::{Machine, MachineError, Shared, Vm};
 use crate::metrics::{Metrics, Subject};
 use crate::network::{Pending, user_mode};
+use crate::oci::bundle::{Bundle, CONFIG};
+use crate::oci::hooks;
 use crate::pid_file;
 use crate::port_forward::PortForward;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
@@ -218,7 +218,7 @@ impl<'a> Creation<'a> {
                 hooks: lowered.hooks.has_create().then(|| CreateHooks {
                     hooks: &lowered.hooks.create_container,
                     // Its PID namespace is its own.
-                    state: hooks::state_json(record, "creating", Some(1)),
+                    state: record.state_json("creating", Some(1)),
                     bundle: &self.bundle.path,
                 }),
                 network: &lowered.network,
@@ -250,13 +250,12 @@ impl<'a> Creation<'a> {
         let relay = self.relay.as_ref().context(NOT_MADE)?;
         if lowered.hooks.has_create() {
             relay.entered()?;
-            let state = hooks::state_json(&self.record, "creating", Some(relay.process.pid));
+            let state = self.record.state_json("creating", Some(relay.process.pid));
             hooks::run(&lowered.hooks.create_runtime, &state, &self.bundle.path, None)?;
             relay.go_on()?;
         }
         let own_pid = (lowered.container.namespaces.pid == Namespace::New).then_some(1);
-        lowered.container.start_hooks =
-            lowered.hooks.for_agent(&hooks::state_json(&self.record, "created", own_pid));
+        lowered.container.start_hooks = lowered.hooks.for_agent(&self.record.state_json("created", own_pid));
         Ok(())
     }
 

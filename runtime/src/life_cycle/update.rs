@@ -4,8 +4,8 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::resize::Sizing;
 use super::{Visit, explain};
-use crate::bundle::SpecError;
 use crate::lower::{self, Limits};
+use crate::oci::bundle::SpecError;
 use crate::sizing::Demand;
 use crate::state::Record;
 use crate::stats::CgroupFiles;

@@ -10,8 +10,8 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use stockade_protocol::container::Cgroup;
 
 use super::{block_io, devices, number_list, unified};
-use crate::bundle::SpecError;
-use crate::container_id::ContainerId;
+use crate::oci::bundle::SpecError;
+use crate::oci::container_id::ContainerId;
 use crate::sizing::{self, Demand};
 
 /// In which a CPU quota may be used up where nothing else is said, in microseconds.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{major, minor};
 use stockade_protocol::container::{Device, DeviceKind, DeviceRule};
 
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// Disks of one container: their places in this list stand for their slots until they have some.
 pub const MOST: usize = 64;

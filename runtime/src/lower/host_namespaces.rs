@@ -5,7 +5,7 @@
 
 use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 use crate::role::Role;
 
 /// What callers let people ask for it with.

@@ -44,9 +44,9 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 use stockade_protocol::container::{Container, IdMappings, Namespace, Process, Rootfs};
 
-use crate::bundle::{Bundle, SpecError};
-use crate::container_id::ContainerId;
-use crate::hooks::Hooks;
+use crate::oci::bundle::{Bundle, SpecError};
+use crate::oci::container_id::ContainerId;
+use crate::oci::hooks::Hooks;
 use crate::sandbox::{Peers, PodVolumes};
 use crate::sizing::{Demand, Pod};
 use namespaces::Placed;

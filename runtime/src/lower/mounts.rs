@@ -12,7 +12,7 @@ use stockade_protocol::container::{IdMappings, Mount, MountSource};
 use super::disks::{self, Disks};
 use super::mount_options::{Options, propagation};
 use super::{IdMap, Tree, absolute, share_path, swapped, user_namespace, volumes};
-use crate::bundle::{Bundle, SpecError};
+use crate::oci::bundle::{Bundle, SpecError};
 use crate::sandbox::PodVolumes;
 
 /// The file system whose layers are the host's.

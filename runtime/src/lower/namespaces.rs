@@ -6,7 +6,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
 use stockade_protocol::container::{Namespace, Namespaces};
 
 use super::user_namespace::{self, UserNamespace};
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 use crate::sandbox::{Named, Peers};
 
 /// The types that a container can have a namespace of its own of.

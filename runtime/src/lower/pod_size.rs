@@ -7,7 +7,7 @@
 use serde::Deserialize;
 
 use super::cgroup::DEFAULT_PERIOD;
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 use crate::role::{Annotations, Engine};
 use crate::sizing::{self, Demand, Pod};
 

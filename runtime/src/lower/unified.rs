@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::cgroup::Limits;
 use super::number_list;
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 use crate::text::bytes;
 
 /// Files of the host's cgroup.

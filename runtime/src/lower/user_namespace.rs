@@ -7,7 +7,7 @@ use stockade_protocol::container::{
     IdMapping, IdMappings, Mount, MountSource, Namespace, Namespaces, Process,
 };
 
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 use crate::sys::user_namespace;
 
 /// Entries of one list that the kernel takes.

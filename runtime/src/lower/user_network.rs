@@ -1,7 +1,7 @@
 //! Annotations that ask for user-mode networking, where no engine makes a network.
 
 use super::NetworkNamespace;
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 use crate::role::Annotations;
 
 /// `user` asks for it; `none`, the default, leaves the network namespace as it is.

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{VM, VMHypervisor, VMKernel};
 
-use crate::bundle::{Bundle, HwConfig, SpecError};
 use crate::config::Config;
+use crate::oci::HwConfig;
+use crate::oci::bundle::{Bundle, SpecError};
 use crate::sizing::LEAST_MIB;
 
 /// Bytes of a MiB.

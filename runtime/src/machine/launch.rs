@@ -14,7 +14,7 @@ use stockade_protocol::vmm::{Config, Stage, Status, fd};
 use super::vmm_user::{self, VmmUser};
 use super::{Machine, core_scheduling};
 use crate::config::{self, VmmUsers};
-use crate::container_id::ContainerId;
+use crate::oci::container_id::ContainerId;
 use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};

@@ -17,8 +17,8 @@ use stockade_protocol::agent::Purpose;
 use stockade_protocol::vmm::{DeviceFailure, Figures, ThreadTime};
 
 use crate::agent::{ClientError, Connection};
-use crate::container_id::ContainerId;
 use crate::machine::{Control, MachineError, Wait};
+use crate::oci::container_id::ContainerId;
 use crate::state::Record;
 use crate::stats::CgroupFiles;
 use crate::sys::deadline::Deadline;

@@ -1,7 +1,5 @@
 //! The bundle: a folder with a config.json (runtime-spec "Filesystem Bundle").
 
-mod specification;
-
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-pub use specification::HwConfig;
+use super::specification::{self, HwConfig};
 
 /// The configuration's name in a bundle.
 pub const CONFIG: &str = "config.json";

@@ -11,7 +11,6 @@
 //!
 //! A hook that fails before poststop fails its command, and the container is removed or killed.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,10 +24,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use stockade_protocol::container;
 
-use crate::state::Record;
 use crate::sys::process::Pidfd;
 use crate::sys::signals;
-use crate::version;
 
 /// What of a failed hook's output is shown, in bytes.
 const SHOWN: u64 = 1024;
@@ -100,32 +97,6 @@ impl Hooks {
         let timeout = |hook: &Hook| hook.timeout_s.map_or(LONGEST_START, |s| Duration::from_secs(s.into()));
         self.start_container.iter().map(timeout).sum()
     }
-}
-
-/// The state of a container as JSON (runtime-spec runtime "State"), for a hook's standard input. `pid` is what the hook's
-/// side calls the container's process, where it is known.
-pub fn state_json(record: &Record, status: &str, pid: Option<i32>) -> String {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct State<'a> {
-        oci_version: &'a str,
-        id: &'a str,
-        status: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pid: Option<i32>,
-        bundle: std::borrow::Cow<'a, str>,
-        annotations: &'a HashMap<String, String>,
-    }
-    let state = State {
-        oci_version: version::SPEC,
-        id: &record.id,
-        status,
-        pid,
-        bundle: record.bundle.to_string_lossy(),
-        annotations: &record.annotations,
-    };
-    // Strings and numbers always do.
-    serde_json::to_string(&state).unwrap_or_default()
 }
 
 /// Runs hooks one after the other in the bundle's folder, until one fails. With `while_open` each also ends when that
