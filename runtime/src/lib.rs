@@ -1,12 +1,12 @@
 //! The runtime as a library: what the `stockade` command does, for the command itself and for the fuzz targets.
 
 mod agent;
+mod cgroup;
 mod check;
 mod cli;
 mod commands;
 mod config;
 mod error;
-mod host;
 mod host_sockets;
 mod install;
 mod life_cycle;

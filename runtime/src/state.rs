@@ -20,8 +20,8 @@ use oci_spec::runtime::Process;
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cgroup;
 use crate::error::ContainerError;
-use crate::host::cgroup::Cgroup;
 use crate::network::Network;
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks::Hooks;

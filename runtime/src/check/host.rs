@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::sys::utsname::uname;
 
 use super::Row;
-use crate::host::cgroup::{self, ROOT};
+use crate::cgroup::{self, ROOT};
 use crate::sizing;
 use crate::sys::landlock;
 

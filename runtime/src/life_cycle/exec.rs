@@ -11,8 +11,8 @@ use stockade_protocol::container::Process;
 
 use super::{Status, Visit, no_longer_runs};
 use crate::agent::{ClientError, Connection, ProcessConnections};
+use crate::cgroup::Cgroup;
 use crate::error::ContainerError;
-use crate::host::cgroup::Cgroup;
 use crate::machine::Shared;
 use crate::pid_file;
 use crate::preserved::Preserved;

@@ -19,7 +19,7 @@ use nix::sys::wait::WaitStatus;
 
 use super::{network, visit};
 use crate::agent::Visitor;
-use crate::host::cgroup::Cgroup;
+use crate::cgroup::Cgroup;
 use crate::log;
 use crate::network::{Events, Namespace, own_root};
 use crate::state::{self, Folder, Record};

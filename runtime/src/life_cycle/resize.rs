@@ -15,7 +15,7 @@ use anyhow::Context;
 use stockade_protocol::agent::Purpose;
 
 use crate::agent::{Connection, Visitor};
-use crate::host::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup};
 use crate::machine::Control;
 use crate::sizing::{self, Demand};
 use crate::state::{Folder, Record};

@@ -1,7 +1,10 @@
 //! The host's cgroup (version 2) of a container: VMM and relay sit in it, engines read its statistics.
 //!
 //! The files are written directly: no library is worth its weight for a few writes. Where systemd is asked for them,
-//! [`super::scope`] has the names and limits.
+//! [`scope`] has the names and limits.
+
+mod scope;
+mod systemd;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -13,8 +16,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
-use super::scope::{self, Placeholder, Scope, ScopeError};
-use super::systemd;
+use scope::{Scope, ScopeError};
+
+pub use scope::{Placeholder, Setting};
 
 /// Where cgroup v2 is mounted.
 pub const ROOT: &str = "/sys/fs/cgroup";
@@ -66,9 +70,6 @@ pub enum CgroupError {
 fn at(path: &Path) -> impl FnOnce(io::Error) -> CgroupError + '_ {
     |cause| CgroupError::File { path: path.to_owned(), cause }
 }
-
-/// A file of a cgroup and what is written to it.
-pub type Value = (&'static str, String);
 
 /// A container's cgroup and which of its folders stockade makes, itself or through systemd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +129,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`CgroupError`]: a limit that cannot be written is an error, not a warning.
-    pub fn make(&self, values: &[Value]) -> Result<Option<Placeholder>, CgroupError> {
+    pub fn make(&self, values: &[Setting]) -> Result<Option<Placeholder>, CgroupError> {
         if let Some(scope) = &self.scope {
             let (properties, files) = scope::divide(values);
             let placeholder = scope.start(&properties)?;
@@ -154,18 +155,18 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`CgroupError`].
-    pub fn update(&self, values: &[Value]) -> Result<Vec<Value>, CgroupError> {
-        let read = |(file, value): &Value| {
+    pub fn update(&self, values: &[Setting]) -> Result<Vec<Setting>, CgroupError> {
+        let read = |(file, value): &Setting| {
             let path = self.path.join(file);
             fs::read_to_string(&path).map(|text| (*file, former(file, &text, value))).map_err(at(&path))
         };
-        let former = values.iter().map(read).collect::<Result<Vec<Value>, _>>()?;
+        let former = values.iter().map(read).collect::<Result<Vec<Setting>, _>>()?;
         self.set(values).inspect_err(|_| self.restore(&former))?;
         Ok(former)
     }
 
     /// Takes changes of limits back.
-    pub fn restore(&self, former: &[Value]) {
+    pub fn restore(&self, former: &[Setting]) {
         for value in former.iter().rev() {
             if let Err(error) = self.set(std::slice::from_ref(value)) {
                 tracing::warn!("cannot take a change of {} back: {error}", value.0);
@@ -174,7 +175,7 @@ impl Cgroup {
     }
 
     /// A scope's limits are systemd's, which writes them again whenever it sees fit.
-    fn set(&self, values: &[Value]) -> Result<(), CgroupError> {
+    fn set(&self, values: &[Setting]) -> Result<(), CgroupError> {
         match &self.scope {
             Some(scope) => {
                 let (properties, files) = scope::divide(values);
@@ -185,7 +186,7 @@ impl Cgroup {
         }
     }
 
-    fn write_all(&self, values: &[Value]) -> Result<(), CgroupError> {
+    fn write_all(&self, values: &[Setting]) -> Result<(), CgroupError> {
         values.iter().try_for_each(|(file, value)| {
             let path = self.path.join(file);
             write(&path, value).map_err(|cause| CgroupError::Limit { path, value: value.clone(), cause })

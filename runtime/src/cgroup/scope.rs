@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::cgroup;
 use super::systemd::{Properties, Systemd, SystemdError, Value};
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
@@ -19,6 +18,9 @@ const DEFAULT_SLICE: &str = "system.slice";
 const DEFAULT_PREFIX: &str = "stockade";
 /// Longest name of a unit, in bytes.
 const LONGEST: usize = 255;
+
+/// A file of a cgroup and what is written to it.
+pub type Setting = (&'static str, String);
 
 /// No scope can be had.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +101,7 @@ impl Scope {
     ///
     /// # Errors
     /// [`ScopeError`].
-    pub fn start(&self, values: &[cgroup::Value]) -> Result<Placeholder, ScopeError> {
+    pub fn start(&self, values: &[Setting]) -> Result<Placeholder, ScopeError> {
         let placeholder = Placeholder::start().map_err(ScopeError::Placeholder)?;
         let mut properties: Properties = vec![
             property("Description", Value::Text(format!("stockade container {}", self.unit))),
@@ -124,7 +126,7 @@ impl Scope {
     ///
     /// # Errors
     /// [`ScopeError`].
-    pub fn set(&self, values: &[cgroup::Value]) -> Result<(), ScopeError> {
+    pub fn set(&self, values: &[Setting]) -> Result<(), ScopeError> {
         if values.is_empty() {
             return Ok(());
         }
@@ -171,8 +173,8 @@ fn property(name: &str, value: Value) -> (String, Value) {
     (name.to_owned(), value)
 }
 
-fn limits(values: &[cgroup::Value]) -> Result<Properties, ScopeError> {
-    let property = |(file, value): &cgroup::Value| {
+fn limits(values: &[Setting]) -> Result<Properties, ScopeError> {
+    let property = |(file, value): &Setting| {
         limit(file, value).ok_or_else(|| ScopeError::Value { file: (*file).to_owned(), value: value.clone() })
     };
     values.iter().map(property).collect()
@@ -180,8 +182,8 @@ fn limits(values: &[cgroup::Value]) -> Result<Properties, ScopeError> {
 
 /// What systemd has properties for, and what is written to the cgroup's files instead: limits of single devices, and what
 /// systemd does not know and so leaves alone.
-pub fn divide(values: &[cgroup::Value]) -> (Vec<cgroup::Value>, Vec<cgroup::Value>) {
-    let has_property = |(file, value): &cgroup::Value| PROPERTIES.contains(file) && !value.contains(':');
+pub fn divide(values: &[Setting]) -> (Vec<Setting>, Vec<Setting>) {
+    let has_property = |(file, value): &Setting| PROPERTIES.contains(file) && !value.contains(':');
     values.iter().cloned().partition(has_property)
 }
 
