@@ -2,7 +2,7 @@
 
 use stockade_protocol::agent::{AgentError, ErrorKind};
 
-use crate::agent::ClientError;
+use crate::vm::agent::ClientError;
 
 /// What engines recognise by its text; the words are runc's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! The runtime as a library: what the `stockade` command does, for the command itself and for the fuzz targets.
 
-mod agent;
 mod cgroup;
 mod check;
 mod cli;
@@ -12,7 +11,6 @@ mod install;
 mod life_cycle;
 mod log;
 mod lower;
-mod machine;
 mod metrics;
 mod mount_points;
 mod network;
@@ -23,14 +21,14 @@ mod preserved;
 mod relay;
 mod role;
 mod sandbox;
-mod shares;
-mod sizing;
 mod state;
 mod stats;
 mod sys;
 mod text;
+
 mod usage;
 mod version;
+mod vm;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -23,7 +23,7 @@ use stockade_protocol::container::{
     Container, DEFAULT_DEVICES, DEVICE_LINKS, MountSource, PTMX, share_covers_dev,
 };
 
-use crate::lower::Tree;
+use crate::vm::shares::Tree;
 
 /// Links that are followed at most for one path; the kernel's own limit.
 const MOST_LINKS: usize = 40;

@@ -26,22 +26,15 @@ use crate::network::Network;
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks::Hooks;
 use crate::sandbox::KnownNamespace;
-use crate::sizing::{Demand, VmSize};
 use crate::sys::process::ProcessRef;
 use crate::sys::replacement::Replacement;
 use crate::sys::user_namespace;
+use crate::vm::sizing::{Demand, VmSize};
+use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
 
 const FILE: &str = "state.json";
 /// A record that is being written.
 const NEW_FILE: &str = ".state.json.new";
-
-/// The socket to the agent, in the container's folder.
-pub const AGENT_SOCKET: &str = "agent.sock";
-/// The socket to the VMM, in the container's folder.
-pub const CONTROL_SOCKET: &str = "vmm.sock";
-
-/// The socket to the VM's file server, in the container's folder.
-pub const FILES_SOCKET: &str = "files.sock";
 
 /// The socket that metrics are served on, in a sandbox's folder.
 pub const METRICS_SOCKET: &str = "metrics.sock";

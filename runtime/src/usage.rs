@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use stockade_protocol::agent::{ContainerState, Purpose};
 
-use crate::agent::{ClientError, Connection, Visitor};
 use crate::state::{Folder, Record};
 use crate::stats::CgroupFiles;
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{ProcessRef, ProcessUsage};
+use crate::vm::agent::{ClientError, Connection, Visitor};
 
 /// How long an agent may take to answer before its container's columns stay empty.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);

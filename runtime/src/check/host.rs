@@ -7,8 +7,8 @@ use nix::sys::utsname::uname;
 
 use super::Row;
 use crate::cgroup::{self, ROOT};
-use crate::sizing;
 use crate::sys::landlock;
+use crate::vm::sizing;
 
 /// The first kernel with everything that stockade uses: mount_setattr(2) is the newest.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);

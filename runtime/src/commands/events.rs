@@ -9,13 +9,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use stockade_protocol::agent::ContainerEvent;
 
-use crate::agent::{ClientError, Events as Listener};
 use crate::cli::{self, Globals};
 use crate::error::ContainerError;
 use crate::life_cycle::{ANSWERS_WITHIN, Visit, explain};
 use crate::stats::{CgroupFiles, Stats};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::Pidfd;
+use crate::vm::agent::{ClientError, Events as Listener};
 
 /// How often a guest is listened to after its container has ended: it may have more to say than anybody needs.
 const LAST_WORDS: usize = 64;

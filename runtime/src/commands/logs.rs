@@ -7,10 +7,10 @@ use clap::Args;
 
 use crate::cli::Globals;
 use crate::error::ContainerError;
-use crate::machine::Control;
 use crate::oci::container_id::ContainerId;
 use crate::state::Root;
 use crate::text::table;
+use crate::vm::Control;
 
 /// Print the console of a container's guest.
 #[derive(Debug, Args)]

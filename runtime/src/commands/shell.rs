@@ -15,10 +15,9 @@ use stockade_protocol::container::{Process, Scheduling, User};
 use crate::cli::Globals;
 use crate::config::Config;
 use crate::life_cycle::{self, Exec, Visit};
-use crate::lower::Tree;
-use crate::machine::Files;
 use crate::preserved::Preserved;
-use crate::shares;
+use crate::vm::Files;
+use crate::vm::shares::{self, Tree};
 
 /// The shell's name in its share: what kind of shell a binary of several programs is to be.
 const NAME: &str = "sh";

@@ -9,22 +9,13 @@
 //! it when a client has come.
 
 mod pace;
-mod pattern;
 mod serve;
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::state::AGENT_SOCKET;
 use crate::sys::descriptors;
-
-pub use pattern::Pattern;
-
-/// Sockets that one container may have: each costs its relay a thread.
-pub const MOST: usize = 64;
+use crate::vm::AGENT_SOCKET;
 
 /// What the relay of a container needs for its sockets.
 #[derive(Debug)]
@@ -59,14 +50,4 @@ impl HostSockets {
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(AsFd::as_fd).chain([self.agent.as_fd()])
     }
-}
-
-/// Opens a socket as a file that can only be connected to; also its path without links.
-///
-/// # Errors
-/// open(2)'s and readlink(2)'s.
-pub fn open(path: &Path) -> io::Result<(File, PathBuf)> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    Ok((file, path))
 }

@@ -11,17 +11,17 @@ use crate::cli::Globals;
 use crate::config::Config;
 use crate::log;
 use crate::lower::{self, Lowered};
-use crate::machine::{Launch, Vm};
 use crate::oci::bundle::Bundle;
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks::Hooks;
 use crate::relay::Relay;
 use crate::sandbox::Peers;
-use crate::sizing::{self, Demand, VmSize};
 use crate::state::{self, Folder, Record, Root};
 use crate::sys::process::{Pidfd, ProcessRef};
 use crate::sys::signals;
 use crate::sys::terminal;
+use crate::vm::sizing::{self, Demand, VmSize};
+use crate::vm::{Launch, Vm};
 
 /// What is to be created.
 #[derive(Debug)]

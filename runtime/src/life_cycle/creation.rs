@@ -14,16 +14,15 @@ use super::disks;
 use super::network;
 use super::passed::Passed;
 use super::{remove, resize};
-use crate::agent::{ClientError, Connection, ProcessConnections};
 use crate::cgroup::Cgroup;
 use crate::cgroup::Placeholder;
 use crate::cli::CgroupDriver;
 use crate::host_sockets::HostSockets;
 use crate::log;
 use crate::lower::disks::Disk;
-use crate::lower::{Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
-use crate::machine::{Machine, MachineError, Shared, Vm};
+use crate::lower::{Lowered, UserNamespace};
 use crate::metrics::{Metrics, Subject};
+use crate::network::NetworkNamespace;
 use crate::network::{Pending, user_mode};
 use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::hooks;
@@ -32,13 +31,16 @@ use crate::port_forward::PortForward;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
 use crate::role::Role;
 use crate::sandbox;
-use crate::shares;
-use crate::sizing::{self, VmSize};
 use crate::state::{Folder, METRICS_SOCKET, Record};
 use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::tsc;
 use crate::sys::user_namespace;
+use crate::vm::agent::{ClientError, Connection, ProcessConnections};
+use crate::vm::shares;
+use crate::vm::shares::Tree;
+use crate::vm::sizing::{self, VmSize};
+use crate::vm::{Machine, MachineError, Shared, Vm};
 
 /// What a step says that comes before the one which makes what it needs.
 const NOT_MADE: &str = "a step of the creation was left out";
@@ -405,7 +407,7 @@ fn plan_cgroup(request: &Request<'_>, lowered: &Lowered) -> anyhow::Result<Optio
 fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
     let opened = match &user.path {
         Some(path) => File::open(path).map(OwnedFd::from),
-        None => user_namespace::create(&id_map(&user.mappings.users), &id_map(&user.mappings.groups)),
+        None => user_namespace::create(&user.mappings),
     };
     opened
         .context("linux.uidMappings: the host cannot make such a user namespace for the container's stand-in")

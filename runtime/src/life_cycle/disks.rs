@@ -7,7 +7,7 @@ use stockade_protocol::container::{Container, DeviceKind, MountSource};
 use stockade_protocol::vmm;
 
 use crate::lower::disks::Disk;
-use crate::machine::Control;
+use crate::vm::Control;
 
 /// Adds them, and gives the container their slots for their numbers. Each slot is remembered as soon as there is one.
 ///

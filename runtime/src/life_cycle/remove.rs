@@ -9,15 +9,15 @@ use stockade_protocol::agent::{ErrorKind, Purpose};
 
 use super::status::has_ended_in_guest;
 use super::{Status, network, resize, status};
-use crate::agent::{ClientError, Connection, Visitor};
 use crate::error::ContainerError;
 use crate::log;
-use crate::machine::{Control, Files};
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks;
 use crate::state::{Folder, Record, Root};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::ProcessRef;
+use crate::vm::agent::{ClientError, Connection, Visitor};
+use crate::vm::{Control, Files};
 
 /// How long an agent may take to forget a container before the host goes on without it.
 const FORGETS_WITHIN: Duration = Duration::from_secs(3);

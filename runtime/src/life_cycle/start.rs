@@ -6,12 +6,12 @@ use std::time::Duration;
 use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
 use super::{network, network_watch};
-use crate::agent::{ClientError, Connection, Visitor};
 use crate::error::ContainerError;
-use crate::machine::Wait;
 use crate::oci::hooks;
 use crate::state::{Folder, Record};
 use crate::sys::deadline::Deadline;
+use crate::vm::Wait;
+use crate::vm::agent::{ClientError, Connection, Visitor};
 
 /// How long the agent may take beyond the time that `startContainer` hooks have.
 const MARGIN: Duration = Duration::from_secs(10);

@@ -6,9 +6,9 @@ use super::resize::Sizing;
 use super::{Visit, explain};
 use crate::lower::{self, Limits};
 use crate::oci::bundle::SpecError;
-use crate::sizing::Demand;
 use crate::state::Record;
 use crate::stats::CgroupFiles;
+use crate::vm::sizing::Demand;
 
 /// Changes the limits that are given, and leaves the others as they are.
 ///

@@ -12,7 +12,7 @@ use stockade_protocol::container::Cgroup;
 use super::{block_io, devices, number_list, unified};
 use crate::oci::bundle::SpecError;
 use crate::oci::container_id::ContainerId;
-use crate::sizing::{self, Demand};
+use crate::vm::sizing::{self, Demand};
 
 /// In which a CPU quota may be used up where nothing else is said, in microseconds.
 pub const DEFAULT_PERIOD: u64 = 100_000;

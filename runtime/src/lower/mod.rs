@@ -39,16 +39,19 @@ mod volumes;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::Spec;
-use stockade_protocol::container::{Container, IdMappings, Namespace, Process, Rootfs};
+use stockade_protocol::container::{Container, Namespace, Process, Rootfs};
 
+use crate::network::NetworkNamespace;
+use crate::network::user_mode::UserNetwork;
 use crate::oci::bundle::{Bundle, SpecError};
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks::Hooks;
 use crate::sandbox::{Peers, PodVolumes};
-use crate::sizing::{Demand, Pod};
+use crate::vm::shares::Tree;
+use crate::vm::sizing::{Demand, Pod};
 use namespaces::Placed;
 
 pub use capabilities::NAMES as CAPABILITIES;
@@ -56,10 +59,8 @@ pub use cgroup::{HostCgroup, Limits, limits, warn_of_pod};
 pub use hooks::STAGES as HOOKS;
 pub use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub use mount_options::options as mount_option_names;
-pub use namespaces::{APPLIED as NAMESPACES, NetworkNamespace};
-pub use own_annotations::TO_BE_ALLOWED;
-pub use user_namespace::{UserNamespace, text as id_map};
-pub use user_network::UserNetwork;
+pub use namespaces::APPLIED as NAMESPACES;
+pub use user_namespace::UserNamespace;
 
 /// A container, ready to be created.
 #[derive(Debug)]
@@ -96,44 +97,6 @@ pub struct Lowered {
     pub vm: vm::Fixed,
     /// What config.json asks for and does not get: one sentence each.
     pub warnings: Vec<String>,
-}
-
-/// How the IDs of a tree's files are mapped, on the host, before the guest sees them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdMap {
-    /// `inside` is what the file system has, `outside` what is seen.
-    pub mappings: IdMappings,
-    /// Also of what is mounted below it.
-    pub recursive: bool,
-}
-
-/// A tree of the host that becomes part of the VM's share.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tree {
-    /// Where it is on the host: absolute.
-    pub source: PathBuf,
-    /// Its name in the container's folder of the share.
-    pub name: String,
-    /// The container gets a copy, which follows it.
-    pub is_copied: bool,
-    /// The name is the same for all containers of the pod.
-    pub is_volume: bool,
-    /// The folder is the pod's, and what is there of that name already is as good.
-    pub of_pod: bool,
-    /// JSON path of the property that names it.
-    pub property: String,
-    /// What is mounted below it comes along.
-    pub recursive: bool,
-    /// The host's kernel refuses writes from the start.
-    pub readonly: bool,
-    /// It is a socket.
-    pub is_socket: bool,
-    /// A source that is a symbolic link is shared itself.
-    pub no_follow: bool,
-    /// The source is what an overlay with these options hides there for a moment.
-    pub overlay: Option<String>,
-    /// Its IDs are mapped.
-    pub id_map: Option<IdMap>,
 }
 
 /// The rootfs's name in the container's folder of the share.

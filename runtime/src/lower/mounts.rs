@@ -11,9 +11,10 @@ use stockade_protocol::container::{IdMappings, Mount, MountSource};
 
 use super::disks::{self, Disks};
 use super::mount_options::{Options, propagation};
-use super::{IdMap, Tree, absolute, share_path, swapped, user_namespace, volumes};
+use super::{absolute, share_path, swapped, user_namespace, volumes};
 use crate::oci::bundle::{Bundle, SpecError};
 use crate::sandbox::PodVolumes;
+use crate::vm::shares::{IdMap, Tree};
 
 /// The file system whose layers are the host's.
 const OVERLAY: &str = "overlay";

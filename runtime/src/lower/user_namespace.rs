@@ -25,11 +25,6 @@ pub struct UserNamespace {
     pub mappings: IdMappings,
 }
 
-/// The text that the kernel takes for `uid_map` or `gid_map`.
-pub fn text(list: &[IdMapping]) -> String {
-    list.iter().map(|mapping| format!("{} {} {}\n", mapping.inside, mapping.outside, mapping.size)).collect()
-}
-
 /// The container's mappings: config.json's, or those of the namespace that it names.
 ///
 /// # Errors
@@ -173,7 +168,7 @@ fn mappings(list: &[Spec], property: &str) -> Result<Vec<IdMapping>, SpecError> 
         }
         lowered.push(mapping);
     }
-    let length = text(&lowered).len();
+    let length = user_namespace::text(&lowered).len();
     if length >= LONGEST {
         return Err(SpecError::new(
             property,

@@ -19,8 +19,8 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::network::Namespace;
-use crate::state::AGENT_SOCKET;
 use crate::sys::descriptors;
+use crate::vm::AGENT_SOCKET;
 
 pub use serve::Forwarder;
 

@@ -22,13 +22,14 @@ use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
 use super::watch::watch;
 use crate::host_sockets::HostSockets;
-use crate::lower::{NetworkNamespace, Tree};
 use crate::metrics::Metrics;
 use crate::mount_points;
+use crate::network::NetworkNamespace;
 use crate::port_forward::PortForward;
-use crate::shares;
 use crate::sys::descriptors;
 use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, own_processes, restrict};
+use crate::vm::shares;
+use crate::vm::shares::Tree;
 
 /// Where a relay's namespaces and root come from.
 #[derive(Debug)]

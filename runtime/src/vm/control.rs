@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{CpuPosition, DeviceFailure, Disk, Figures, Nic, Request, Response, ThreadTime};
 
-use crate::state::CONTROL_SOCKET;
+use super::CONTROL_SOCKET;
 use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 

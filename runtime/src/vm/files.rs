@@ -13,8 +13,8 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{FilesRequest, FilesResponse};
 
+use super::FILES_SOCKET;
 use super::{MachineError, Wait};
-use crate::state::FILES_SOCKET;
 use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::process::ProcessRef;

@@ -6,11 +6,15 @@
 //!               └ Failed, Ended, its process gone, or nothing new for too long: an error with stage and console
 //! ```
 
+pub mod agent;
 mod control;
 mod core_scheduling;
 mod files;
 mod launch;
 mod shared;
+pub mod shares;
+pub mod sizing;
+mod sockets;
 mod vmm_user;
 mod watch;
 
@@ -18,4 +22,5 @@ pub use control::Control;
 pub use files::Files;
 pub use launch::Launch;
 pub use shared::{Shared, Vm};
+pub use sockets::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
 pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait, shown};

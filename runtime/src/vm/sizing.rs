@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use stockade_protocol::vmm::MOST_VCPUS;
 
+use crate::config::LEAST_MIB;
+
 const MIB: u64 = 1 << 20;
 
 /// Guest kernel, agent and page cache of its own, in MiB.
@@ -18,9 +20,6 @@ const PAGE_DESCRIPTORS: u64 = 64;
 /// What the VMM and the relay may use on the host besides guest RAM, in MiB: page tables, descriptors and inodes of the
 /// file server, buffers.
 pub const HOST_OVERHEAD_MIB: u64 = 128;
-
-/// Least RAM that a guest boots in, in MiB.
-pub const LEAST_MIB: u64 = 128;
 
 /// Most RAM that a guest can have, in MiB: what the VMM's configuration can say.
 const MOST_MIB: u64 = u32::MAX as u64;

@@ -2,6 +2,9 @@
 //!
 //! A checkout has them below `target/`, an installation below its prefix; `/etc/stockade/config.toml` overrides both.
 
+pub mod annotations;
+mod pattern;
+
 use std::env;
 use std::fs;
 use std::io;
@@ -10,9 +13,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use stockade_protocol::vmm::MOST_VCPUS;
 
-use crate::host_sockets::Pattern;
-use crate::lower::TO_BE_ALLOWED as ANNOTATIONS;
-use crate::sizing::LEAST_MIB;
+use annotations::TO_BE_ALLOWED;
+
+pub use pattern::Pattern;
 
 /// The configuration file, unless `STOCKADE_CONFIG` names another.
 const DEFAULT_PATH: &str = "/etc/stockade/config.toml";
@@ -22,6 +25,9 @@ const PATH_VARIABLE: &str = "STOCKADE_CONFIG";
 
 /// Guest RAM of a container without a memory limit, in MiB.
 pub const DEFAULT_MEMORY_MIB: u32 = 2048;
+
+/// Least RAM that a guest boots in, in MiB.
+pub const LEAST_MIB: u64 = 128;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -247,8 +253,8 @@ fn parse(text: &str) -> Result<File, String> {
     if file.debug_shell.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err("debug_shell must be an absolute path".to_owned());
     }
-    if let Some(unknown) = file.allowed_annotations.iter().find(|name| !ANNOTATIONS.contains(&&***name)) {
-        let near = nearest(unknown, &ANNOTATIONS).unwrap_or_default();
+    if let Some(unknown) = file.allowed_annotations.iter().find(|name| !TO_BE_ALLOWED.contains(&&***name)) {
+        let near = nearest(unknown, &TO_BE_ALLOWED).unwrap_or_default();
         return Err(format!("allowed_annotations: unknown annotation `{unknown}`; did you mean `{near}`?"));
     }
     if let Some(vm) = &file.vm {

@@ -8,7 +8,7 @@ use stockade_protocol::agent::{ContainerEvent, Purpose};
 use stockade_protocol::frame::{FrameBuffer, GUEST_LIMIT};
 
 use super::{ClientError, Connection};
-use crate::machine::Wait;
+use crate::vm::Wait;
 
 /// Bytes that are read at a time: many events.
 const CHUNK: usize = 4096;

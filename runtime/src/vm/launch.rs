@@ -12,10 +12,10 @@ use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{Config, Stage, Status, fd};
 
 use super::vmm_user::{self, VmmUser};
+use super::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
 use super::{Machine, core_scheduling};
 use crate::config::{self, VmmUsers};
 use crate::oci::container_id::ContainerId;
-use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
 use crate::sys::signals;

@@ -21,8 +21,8 @@ use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::network::NetworkChange;
 use stockade_protocol::vmm::Stage;
 
-use crate::machine::{MachineError, Wait};
-use crate::state::AGENT_SOCKET;
+use super::AGENT_SOCKET;
+use super::{MachineError, Wait};
 use crate::sys::deadline::{self, Deadline};
 use crate::sys::descriptors;
 use crate::sys::process::Pidfd;
