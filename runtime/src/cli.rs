@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::check::version;
 use crate::commands;
-use crate::version;
 
 /// OCI container runtime that runs every container in a microVM.
 #[derive(Debug, Parser)]

@@ -5,29 +5,19 @@ mod check;
 mod cli;
 mod commands;
 mod config;
-mod error;
-mod host_sockets;
 mod install;
 mod life_cycle;
 mod log;
 mod lower;
 mod metrics;
-mod mount_points;
 mod network;
 mod oci;
-mod pid_file;
-mod port_forward;
-mod preserved;
 mod relay;
-mod role;
-mod sandbox;
 mod state;
 mod stats;
 mod sys;
 mod text;
 
-mod usage;
-mod version;
 mod vm;
 
 use std::io::Write;
@@ -47,12 +37,12 @@ pub fn main() -> ExitCode {
             let (globals, command) = *parsed;
             log::start(&globals)?;
             cli::debug_unused(&globals, &command);
-            tracing::debug!(tsc = started, "stockade {} begins", version::RUNTIME);
+            tracing::debug!(tsc = started, "stockade {} begins", check::version::RUNTIME);
             commands::run(&globals, command)
         }
     });
     outcome.unwrap_or_else(|error| {
         log::report(&error);
-        ExitCode::from(error::exit_status(&error))
+        ExitCode::from(commands::exit_status::exit_status(&error))
     })
 }

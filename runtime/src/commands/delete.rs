@@ -3,9 +3,9 @@
 use clap::Args;
 
 use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle;
 use crate::oci::container_id::ContainerId;
+use crate::state::ContainerError;
 use crate::state::Root;
 
 /// Remove a container and everything it holds.

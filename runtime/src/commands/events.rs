@@ -10,8 +10,8 @@ use serde::Serialize;
 use stockade_protocol::agent::ContainerEvent;
 
 use crate::cli::{self, Globals};
-use crate::error::ContainerError;
 use crate::life_cycle::{ANSWERS_WITHIN, Visit, explain};
+use crate::state::ContainerError;
 use crate::stats::{CgroupFiles, Stats};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::Pidfd;

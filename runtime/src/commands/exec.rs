@@ -8,12 +8,12 @@ use clap::Args;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use crate::cli::Globals;
-use crate::error::ExecFailed;
+use crate::commands::exit_status::ExecFailed;
 use crate::life_cycle::{self, Exec as Request, Visit};
 use crate::lower;
 use crate::oci::bundle;
 use crate::oci::users;
-use crate::preserved::Preserved;
+use crate::relay::preserve_fds::Preserved;
 
 /// Execute another process in a container.
 #[derive(Debug, Args)]

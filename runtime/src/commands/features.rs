@@ -9,9 +9,9 @@ use clap::Args;
 use oci_spec::runtime::LinuxSeccompFilterFlag;
 use serde_json::{Value, json};
 
+use crate::check::version;
 use crate::lower::{self, seccomp};
 use crate::oci::SPEC_VERSION;
-use crate::version;
 
 /// Print what this runtime can apply of config.json, as JSON.
 #[derive(Debug, Args)]

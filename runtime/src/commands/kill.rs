@@ -6,9 +6,9 @@ use clap::Args;
 use stockade_protocol::agent::{AgentError, ErrorKind};
 
 use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{self, Visit, explain, no_longer_runs};
 use crate::oci::container_id::ContainerId;
+use crate::state::ContainerError;
 use crate::state::Root;
 use crate::sys::deadline::Deadline;
 use crate::sys::signals;

@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use clap::Args;
 
 use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::oci::container_id::ContainerId;
+use crate::state::ContainerError;
 use crate::state::Root;
 use crate::text::table;
 use crate::vm::Control;

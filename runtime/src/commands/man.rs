@@ -40,7 +40,7 @@ impl Man {
 fn write_page(command: Command, folder: &Path) -> anyhow::Result<()> {
     let has_commands = command.has_subcommands();
     let rest = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let page = clap_mangen::Man::new(command).manual("stockade").source(crate::version::line());
+    let page = clap_mangen::Man::new(command).manual("stockade").source(crate::check::version::line());
     let mut text = Vec::new();
     page.render_title(&mut text)
         .and_then(|()| page.render_name_section(&mut text))

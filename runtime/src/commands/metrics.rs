@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{Visit, survey};
 use crate::metrics::{self, Reach, Sandbox, Subject};
+use crate::state::ContainerError;
 use crate::state::{Folder, Record, Root};
 use crate::sys::descriptors;
 use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET};

@@ -7,6 +7,7 @@ pub mod create;
 pub mod delete;
 pub mod events;
 pub mod exec;
+pub mod exit_status;
 pub mod features;
 pub mod install;
 pub mod kill;

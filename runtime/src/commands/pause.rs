@@ -4,8 +4,8 @@ use clap::Args;
 use stockade_protocol::agent::ErrorKind;
 
 use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{Visit, explain};
+use crate::state::ContainerError;
 use crate::vm::agent::ClientError;
 
 /// Freeze every process of a container.

@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::create::CreateOptions;
 use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{self, Created};
 use crate::oci::container_id::ContainerId;
+use crate::state::ContainerError;
 use crate::state::Root;
 use crate::sys::process::Child;
 use crate::sys::terminal::RawMode;

@@ -15,7 +15,7 @@ use stockade_protocol::container::{Process, Scheduling, User};
 use crate::cli::Globals;
 use crate::config::Config;
 use crate::life_cycle::{self, Exec, Visit};
-use crate::preserved::Preserved;
+use crate::relay::preserve_fds::Preserved;
 use crate::vm::Files;
 use crate::vm::shares::{self, Tree};
 

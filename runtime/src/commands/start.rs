@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{self, Visit};
+use crate::state::ContainerError;
 
 /// Start the process of a created container.
 #[derive(Debug, Args)]

@@ -13,11 +13,11 @@ use nix::sys::signalfd::SignalFd;
 use crate::cli::{self, Globals};
 use crate::life_cycle;
 use crate::state::Root;
+use crate::stats::usage::Usage;
 use crate::sys::signals;
 use crate::sys::terminal::{self, FullScreen};
 use crate::text::bytes;
 use crate::text::table;
-use crate::usage::Usage;
 
 /// Keys that leave: q, and Ctrl-C and Ctrl-D, which a raw terminal delivers as characters.
 const LEAVE: [u8; 4] = [b'q', b'Q', 0x03, 0x04];

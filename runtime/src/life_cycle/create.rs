@@ -15,7 +15,7 @@ use crate::oci::bundle::Bundle;
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks::Hooks;
 use crate::relay::Relay;
-use crate::sandbox::Peers;
+use crate::state::sandbox::Peers;
 use crate::state::{self, Folder, Record, Root};
 use crate::sys::process::{Pidfd, ProcessRef};
 use crate::sys::signals;

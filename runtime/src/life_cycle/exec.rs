@@ -11,10 +11,10 @@ use stockade_protocol::container::Process;
 
 use super::{Status, Visit, no_longer_runs};
 use crate::cgroup::Cgroup;
-use crate::error::ContainerError;
-use crate::pid_file;
-use crate::preserved::Preserved;
+use crate::relay::preserve_fds::Preserved;
 use crate::relay::{Plan, Relay, Surroundings};
+use crate::state::ContainerError;
+use crate::state::pid_file;
 use crate::sys::process::ProcessRef;
 use crate::sys::signals;
 use crate::sys::terminal::{self, Pty, RawMode};

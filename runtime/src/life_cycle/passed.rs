@@ -5,8 +5,8 @@ use oci_spec::runtime::Spec;
 
 use super::Request;
 use crate::lower::Lowered;
-use crate::preserved::Preserved;
 use crate::relay::NotifySocket;
+use crate::relay::preserve_fds::Preserved;
 use crate::sys::terminal;
 
 /// What the relay passes on.

@@ -9,10 +9,10 @@ use stockade_protocol::agent::{ErrorKind, Purpose};
 
 use super::status::has_ended_in_guest;
 use super::{Status, network, resize, status};
-use crate::error::ContainerError;
 use crate::log;
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks;
+use crate::state::ContainerError;
 use crate::state::{Folder, Record, Root};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::ProcessRef;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
 use super::{network, network_watch};
-use crate::error::ContainerError;
 use crate::oci::hooks;
+use crate::state::ContainerError;
 use crate::state::{Folder, Record};
 use crate::sys::deadline::Deadline;
 use crate::vm::Wait;

@@ -13,7 +13,7 @@ use crate::vm::sizing::Demand;
 /// Changes the limits that are given, and leaves the others as they are.
 ///
 /// # Errors
-/// A value that cannot be used, [`crate::error::ContainerError::NotRunning`], or why a cgroup did not take a value; the
+/// A value that cannot be used, [`crate::state::ContainerError::NotRunning`], or why a cgroup did not take a value; the
 /// limits are as they were then.
 pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
     let files = visit.ask(|control, id, wait| control.cgroup_files(id, wait)).map_err(explain)?;

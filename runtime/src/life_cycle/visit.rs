@@ -7,9 +7,9 @@ use stockade_protocol::agent::{ErrorKind, Purpose};
 
 use super::{Status, status};
 use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::log;
 use crate::oci::container_id::ContainerId;
+use crate::state::ContainerError;
 use crate::state::{Folder, Record, Root};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Pidfd, ProcessRef};

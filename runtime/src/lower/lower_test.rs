@@ -1,5 +1,5 @@
 use super::*;
-use crate::sandbox::Peers;
+use crate::state::sandbox::Peers;
 use std::fs;
 use stockade_protocol::container::{MountSource, Namespace};
 

@@ -49,7 +49,7 @@ use crate::network::user_mode::UserNetwork;
 use crate::oci::bundle::{Bundle, SpecError};
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks::Hooks;
-use crate::sandbox::{Peers, PodVolumes};
+use crate::state::sandbox::{Peers, PodVolumes};
 use crate::vm::shares::Tree;
 use crate::vm::sizing::{Demand, Pod};
 use namespaces::Placed;

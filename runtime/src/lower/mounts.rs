@@ -13,7 +13,7 @@ use super::disks::{self, Disks};
 use super::mount_options::{Options, propagation};
 use super::{absolute, share_path, swapped, user_namespace, volumes};
 use crate::oci::bundle::{Bundle, SpecError};
-use crate::sandbox::PodVolumes;
+use crate::state::sandbox::PodVolumes;
 use crate::vm::shares::{IdMap, Tree};
 
 /// The file system whose layers are the host's.

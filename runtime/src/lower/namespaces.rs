@@ -8,7 +8,7 @@ use stockade_protocol::container::{Namespace, Namespaces};
 use super::user_namespace::{self, UserNamespace};
 use crate::network::NetworkNamespace;
 use crate::oci::bundle::SpecError;
-use crate::sandbox::{Named, Peers};
+use crate::state::sandbox::{Named, Peers};
 
 /// The types that a container can have a namespace of its own of.
 pub const APPLIED: [Type; 8] =

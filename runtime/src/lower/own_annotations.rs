@@ -6,7 +6,7 @@
 
 use super::security_labels;
 use crate::config::annotations::TO_BE_ALLOWED;
-use crate::role::Annotations;
+use crate::state::role::Annotations;
 
 /// Those that count for everybody.
 const STRICT: [&str; 1] = [security_labels::ANNOTATION];

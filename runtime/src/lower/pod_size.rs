@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::cgroup::DEFAULT_PERIOD;
 use crate::oci::bundle::SpecError;
-use crate::role::{Annotations, Engine};
+use crate::state::role::{Annotations, Engine};
 use crate::vm::sizing::{self, Demand, Pod};
 
 const CONTAINERD_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";

@@ -4,7 +4,7 @@ use crate::config::annotations::{NETWORK, PUBLISH};
 use crate::network::NetworkNamespace;
 use crate::network::user_mode::UserNetwork;
 use crate::oci::bundle::SpecError;
-use crate::role::Annotations;
+use crate::state::role::Annotations;
 
 /// What the annotations ask for.
 ///

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::sandbox::PodVolumes;
+use crate::state::sandbox::PodVolumes;
 use crate::vm::shares::Tree;
 
 /// The tree's name in the pod's share, if it belongs there.

@@ -9,7 +9,7 @@ use super::notify::NotifySocket;
 use super::stand_in;
 use super::surroundings::Surroundings;
 use crate::log;
-use crate::preserved::Preserved;
+use crate::relay::preserve_fds::Preserved;
 use crate::sys::process::{self, Child};
 use crate::sys::{descriptors, landlock};
 use crate::vm::agent::{ProcessConnections, Stdio};

@@ -13,7 +13,7 @@ use super::serve::{self, Ends};
 use super::surroundings::{self, Surroundings};
 use crate::log;
 use crate::metrics::Endpoint;
-use crate::port_forward::Forwarder;
+use crate::relay::port_forward::Forwarder;
 use crate::sys::own_proc::OwnProc;
 use crate::sys::seccomp::{self, Kind};
 use crate::sys::terminal::{self, Window};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::Record;
+use super::record::Record;
 use crate::oci;
 
 impl Record {

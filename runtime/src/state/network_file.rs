@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::{Folder, Record};
+use super::directory::Folder;
+use super::record::Record;
 use crate::network::{Connected, MOST_INTERFACES, Network, Picture};
 use crate::sys::replacement::Replacement;
 

@@ -20,7 +20,7 @@ impl Fixture {
     /// Makes what mounts on these need, each of a file system of the guest's, or of a file or folder of the host's.
     fn make(&self, mounts: &[(&str, Option<&str>)]) {
         let mut config: serde_json::Value =
-            serde_json::from_str(include_str!("commands/default_config.json")).unwrap();
+            serde_json::from_str(include_str!("../commands/default_config.json")).unwrap();
         config["root"]["path"] = self.rootfs().to_str().unwrap().into();
         let mount = |(destination, source): &(&str, Option<&str>)| match source {
             Some(source) => serde_json::json!({

@@ -3,7 +3,7 @@
 //! A pod's author is hostile, and engines pass annotations of his choice on. So only the keys of one engine are looked
 //! at: CRI-O's where there are any (podman's pods have them too), because CRI-O passes on every key and so those of the
 //! other engines; containerd passes on none of CRI-O's, unless its administrator lists them. And because CRI-O lets the
-//! author even overwrite its own keys, [`crate::sandbox`] believes a member only whose namespaces, which no author
+//! author even overwrite its own keys, [`crate::state::sandbox`] believes a member only whose namespaces, which no author
 //! chooses, are those of the sandbox that its annotations name.
 
 use std::collections::HashMap;

@@ -1,3 +1,6 @@
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 
 #[test]

@@ -214,5 +214,5 @@ impl Stream {
 }
 
 #[cfg(test)]
-#[path = "preserved_test.rs"]
+#[path = "preserve_fds_test.rs"]
 mod tests;

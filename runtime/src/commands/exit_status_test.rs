@@ -1,4 +1,5 @@
 use super::*;
+use crate::state::ContainerError;
 use anyhow::Context;
 
 #[test]

@@ -12,22 +12,20 @@
 //! container's config.json named (CRI-O pins them below /var/run) stands for that container's too.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nix::sys::stat::fstat;
 use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
-use serde::{Deserialize, Serialize};
 
-use crate::error::ContainerError;
+use super::directory::Root;
+use super::error::ContainerError;
+use super::known_namespace::{self, KnownNamespace, inode, of_process};
+use super::record::Record;
+use super::role::Role;
 use crate::oci::bundle::{CONFIG, SpecError};
 use crate::oci::container_id::ContainerId;
-use crate::role::Role;
-use crate::state::{Record, Root};
 use crate::sys::namespace;
 
 /// The kinds of namespaces by which a container is recognised, with their names in /proc/PID/ns.
@@ -43,26 +41,6 @@ const KINDS: [(Type, &str); 7] = [
 
 const USER: &str = "user";
 const NETWORK: &str = "net";
-
-/// A namespace of a container as the host sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KnownNamespace {
-    /// Its name in /proc/PID/ns.
-    kind: String,
-    /// Its nsfs inode.
-    inode: u64,
-    /// By which config.json named it; `None` for the relay's own.
-    #[serde(default)]
-    path: Option<PathBuf>,
-}
-
-impl KnownNamespace {
-    /// Whether it is still the one that it was, given that its container's relay lives.
-    fn lives(&self, relay: i32) -> bool {
-        let path = self.path.clone().unwrap_or_else(|| of_process(relay, &self.kind));
-        inode(&path).is_ok_and(|inode| inode == self.inode)
-    }
-}
 
 /// The namespaces in which a new container may ask to be, by the containers that have them.
 #[derive(Clone, Debug, Default)]
@@ -167,7 +145,7 @@ impl Peers {
         if let Some(owner) = self.known.get(&(name.to_owned(), inode)) {
             return Ok(Named::Of(owner.clone()));
         }
-        let own = self::inode(Path::new(&format!("/proc/self/ns/{name}")));
+        let own = known_namespace::inode(Path::new(&format!("/proc/self/ns/{name}")));
         Ok(if own.is_ok_and(|own| own == inode) { Named::Host } else { Named::Unknown })
     }
 }
@@ -260,14 +238,6 @@ fn namespace_paths(spec: &Spec) -> Vec<(&'static str, PathBuf)> {
 
 fn name_of(kind: Type) -> &'static str {
     KINDS.into_iter().find(|(known, _)| *known == kind).map_or("", |(_, name)| name)
-}
-
-fn of_process(pid: i32, kind: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}/ns/{kind}"))
-}
-
-fn inode(path: &Path) -> io::Result<u64> {
-    Ok(fs::metadata(path)?.ino())
 }
 
 #[cfg(test)]

@@ -1,35 +1,20 @@
-//! What is remembered of a container: `ROOT/ID/state.json`, beside the VMM's sockets.
-//!
-//! The file is replaced atomically, and tells of a resource before that exists: whoever finds it after a crash can
-//! remove everything. It holds what commands have brought the container to; whether it lives, the relay tells. Commands that change a container lock its
-//! folder, so two of them take turns.
+//! The folders of containers below `--root`, and what lies in them.
 
-mod json;
-mod network_file;
-
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use anyhow::Context;
 use oci_spec::runtime::Process;
 use regex_lite::Regex;
-use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Cgroup;
-use crate::error::ContainerError;
-use crate::network::Network;
+use super::error::ContainerError;
+use super::record::Record;
 use crate::oci::container_id::ContainerId;
-use crate::oci::hooks::Hooks;
-use crate::sandbox::KnownNamespace;
-use crate::sys::process::ProcessRef;
 use crate::sys::replacement::Replacement;
 use crate::sys::user_namespace;
-use crate::vm::sizing::{Demand, VmSize};
 use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
 
 const FILE: &str = "state.json";
@@ -48,109 +33,6 @@ const CONSOLE_LOG: &str = "console.log";
 /// Everything that a container's folder may hold.
 const CONTENT: [&str; 8] =
     [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
-
-/// Changes with every boot of the host.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
-/// A container, as far as the host remembers it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Its ID.
-    pub id: String,
-    /// Folder of its bundle.
-    pub bundle: PathBuf,
-    /// Its root file system.
-    pub rootfs: PathBuf,
-    /// When it was created: RFC 3339 with nanoseconds.
-    pub created: String,
-    /// config.json's annotations.
-    pub annotations: HashMap<String, String>,
-    /// User ID of its creator.
-    pub owner: u32,
-    /// The boot of the host in which it was created.
-    pub boot_id: String,
-    /// Whether `create` has come to its end.
-    pub complete: bool,
-    /// Whether `start` has let its program run. Of an earlier release's container nobody has noted it: most run.
-    #[serde(default = "yes")]
-    pub started: bool,
-    /// Whether its processes are frozen.
-    #[serde(default)]
-    pub paused: bool,
-    /// The host's stand-in for its init.
-    pub relay: Option<ProcessRef>,
-    /// Its VM.
-    pub vmm: Option<ProcessRef>,
-    /// Its VM's file server.
-    #[serde(default)]
-    pub files: Option<ProcessRef>,
-    /// The host's cgroup.
-    pub cgroup: Option<Cgroup>,
-    /// `hooks`, from the first that is run on: the bundle may be gone when the last are due.
-    #[serde(default)]
-    pub hooks: Hooks,
-    /// What its limits ask of its VM.
-    #[serde(default)]
-    pub demand: Demand,
-    /// The size of its VM; `None` for one in another's VM.
-    #[serde(default)]
-    pub vm_size: Option<VmSize>,
-    /// The container whose VM it is in; `None` for one with a VM of its own.
-    pub sandbox: Option<String>,
-    /// The volumes of its pod that it writes to: their names in the sandbox's share.
-    #[serde(default)]
-    pub volumes: Vec<String>,
-    /// The slots of its disks.
-    #[serde(default)]
-    pub disks: Vec<u8>,
-    /// By which other containers may ask to be in its VM.
-    pub namespaces: Vec<KnownNamespace>,
-    /// The interfaces that are connected to its VM; `None` where there are none.
-    #[serde(default)]
-    pub network: Option<Network>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl Record {
-    /// The container whose VM it is in.
-    pub fn vm(&self) -> &str {
-        self.sandbox.as_deref().unwrap_or(&self.id)
-    }
-
-    /// Its folder in the VM's share. No other creation has it: for a while the guest's kernel takes a name for what it
-    /// was last, so a member must not have that of an earlier one, as its ID may be.
-    pub fn share(&self) -> &str {
-        &self.created
-    }
-
-    /// Reads one. Of an earlier boot nothing is left but the record: other processes have the PIDs now, and other
-    /// containers perhaps the cgroup.
-    fn parse(text: &[u8]) -> serde_json::Result<Self> {
-        let record: Self = serde_json::from_slice(text)?;
-        if record.boot_id == boot_id() {
-            return Ok(record);
-        }
-        Ok(Self {
-            relay: None,
-            vmm: None,
-            files: None,
-            cgroup: None,
-            sandbox: None,
-            namespaces: Vec::new(),
-            network: None,
-            ..record
-        })
-    }
-}
-
-/// The host's current boot; empty where the kernel does not tell, and then always the same.
-pub fn boot_id() -> &'static str {
-    static CURRENT: OnceLock<String> = OnceLock::new();
-    CURRENT.get_or_init(|| fs::read_to_string(BOOT_ID).unwrap_or_default().trim_end().to_owned())
-}
 
 /// The folder that holds the containers' folders.
 #[derive(Clone, Debug)]
@@ -262,7 +144,7 @@ fn default_root() -> PathBuf {
 /// A container's folder, open; locked for as long as it is, unless it was only peeked at.
 #[derive(Debug)]
 pub struct Folder {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     file: File,
     is_ours: bool,
 }
@@ -322,7 +204,7 @@ impl Folder {
         self.root().records()
     }
 
-    fn root(&self) -> Root {
+    pub(super) fn root(&self) -> Root {
         Root(self.path.parent().unwrap_or(&self.path).to_owned())
     }
 
@@ -467,8 +349,5 @@ impl AsRawFd for Folder {
 }
 
 #[cfg(test)]
-pub use tests::record as fixture;
-
-#[cfg(test)]
-#[path = "state_test.rs"]
+#[path = "directory_test.rs"]
 mod tests;
