@@ -12,6 +12,7 @@ mod lower;
 mod metrics;
 mod network;
 mod oci;
+mod options;
 mod relay;
 mod state;
 mod stats;
@@ -38,7 +39,7 @@ pub fn main() -> ExitCode {
             log::start(&globals)?;
             cli::debug_unused(&globals, &command);
             tracing::debug!(tsc = started, "stockade {} begins", check::version::RUNTIME);
-            commands::run(&globals, command)
+            commands::run(&globals, command, cli::definition)
         }
     });
     outcome.unwrap_or_else(|error| {

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use crate::cli::Globals;
 use crate::life_cycle;
 use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
 use crate::state::ContainerError;
 use crate::state::Root;
 

@@ -9,8 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use stockade_protocol::agent::ContainerEvent;
 
-use crate::cli::{self, Globals};
 use crate::life_cycle::{ANSWERS_WITHIN, Visit, explain};
+use crate::options::{self, Globals};
 use crate::state::ContainerError;
 use crate::stats::{CgroupFiles, Stats};
 use crate::sys::deadline::Deadline;
@@ -30,7 +30,7 @@ pub struct Events {
     #[arg(value_name = "ID")]
     id: String,
     /// Time between statistics
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = cli::interval)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = options::interval)]
     interval: Duration,
     /// Print the statistics once
     #[arg(long)]

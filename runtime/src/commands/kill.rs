@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use stockade_protocol::agent::{AgentError, ErrorKind};
 
-use crate::cli::Globals;
 use crate::life_cycle::{self, Visit, explain, no_longer_runs};
 use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
 use crate::state::ContainerError;
 use crate::state::Root;
 use crate::sys::deadline::Deadline;

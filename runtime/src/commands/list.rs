@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::state::Json;
-use crate::cli::Globals;
 use crate::life_cycle::{self, Status};
+use crate::options::Globals;
 use crate::state::Root;
 use crate::sys::deadline::Deadline;
 use crate::text::table;

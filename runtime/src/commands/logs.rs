@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 
 use clap::Args;
 
-use crate::cli::Globals;
 use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
 use crate::state::ContainerError;
 use crate::state::Root;
 use crate::text::table;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::Globals;
 use crate::life_cycle::{Visit, survey};
 use crate::metrics::{self, Reach, Sandbox, Subject};
+use crate::options::Globals;
 use crate::state::ContainerError;
 use crate::state::{Folder, Record, Root};
 use crate::sys::descriptors;

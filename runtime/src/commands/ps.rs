@@ -10,8 +10,8 @@ use clap::Args;
 use stockade_protocol::agent::ProcessEntry;
 
 use super::list::Format;
-use crate::cli::Globals;
 use crate::life_cycle::{Visit, explain};
+use crate::options::Globals;
 use crate::text::local_time;
 use crate::text::table::printable;
 

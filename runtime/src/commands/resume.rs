@@ -3,8 +3,8 @@
 use clap::Args;
 use stockade_protocol::agent::ErrorKind;
 
-use crate::cli::Globals;
 use crate::life_cycle::{Visit, no_longer_runs};
+use crate::options::Globals;
 use crate::state::ContainerError;
 use crate::vm::agent::ClientError;
 

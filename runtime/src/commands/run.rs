@@ -6,9 +6,9 @@ use anyhow::Context;
 use clap::Args;
 
 use super::create::CreateOptions;
-use crate::cli::Globals;
 use crate::life_cycle::{self, Created};
 use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
 use crate::state::ContainerError;
 use crate::state::Root;
 use crate::sys::process::Child;

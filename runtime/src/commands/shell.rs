@@ -12,9 +12,9 @@ use clap::Args;
 use stockade_protocol::agent::{GUEST, SHARES, WindowSize};
 use stockade_protocol::container::{Process, Scheduling, User};
 
-use crate::cli::Globals;
 use crate::config::Config;
 use crate::life_cycle::{self, Exec, Visit};
+use crate::options::Globals;
 use crate::relay::preserve_fds::Preserved;
 use crate::vm::Files;
 use crate::vm::shares::{self, Tree};

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::cli::Globals;
 use crate::life_cycle::{self, Visit};
+use crate::options::Globals;
 use crate::state::ContainerError;
 
 /// Start the process of a created container.

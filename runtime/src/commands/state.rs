@@ -7,9 +7,9 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::Globals;
 use crate::life_cycle::{Status, Visit};
 use crate::oci;
+use crate::options::Globals;
 use crate::state::Record;
 
 /// Print a container's state as JSON.

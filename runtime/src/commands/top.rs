@@ -10,8 +10,8 @@ use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
-use crate::cli::{self, Globals};
 use crate::life_cycle;
+use crate::options::{self, Globals};
 use crate::state::Root;
 use crate::stats::usage::Usage;
 use crate::sys::signals;
@@ -35,7 +35,7 @@ Examples:
 )]
 pub struct Top {
     /// Time between tables
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = cli::interval)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = options::interval)]
     interval: Duration,
     /// Print one table and leave, as also where standard output is no terminal
     #[arg(long)]

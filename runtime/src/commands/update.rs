@@ -8,8 +8,8 @@ use anyhow::Context;
 use clap::Args;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
-use crate::cli::Globals;
 use crate::life_cycle::{self, Visit};
+use crate::options::Globals;
 use crate::text::bytes;
 
 /// Longest resources that are read, in bytes.

@@ -7,13 +7,13 @@ use anyhow::Context;
 
 use super::creation::Creation;
 use super::passed::Passed;
-use crate::cli::Globals;
 use crate::config::Config;
 use crate::log;
 use crate::lower::{self, Lowered};
 use crate::oci::bundle::Bundle;
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks::Hooks;
+use crate::options::Globals;
 use crate::relay::Relay;
 use crate::state::sandbox::Peers;
 use crate::state::{self, Folder, Record, Root};

@@ -6,9 +6,9 @@ use std::time::Duration;
 use stockade_protocol::agent::{ErrorKind, Purpose};
 
 use super::{Status, status};
-use crate::cli::Globals;
 use crate::log;
 use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
 use crate::state::ContainerError;
 use crate::state::{Folder, Record, Root};
 use crate::sys::deadline::Deadline;
