@@ -389,11 +389,13 @@ pub const PTMX: &str = "ptmx";
 
 /// Whether something of the host's is the container's whole /dev, which is then left as it is.
 pub fn share_covers_dev(mounts: &[Mount]) -> bool {
-    mounts.iter().any(|entry| {
-        let names = Path::new(&entry.destination).components().filter(|part| *part != Component::RootDir);
-        matches!(entry.source, MountSource::Share(_) | MountSource::Copy(_))
-            && names.eq(Path::new("dev").components())
-    })
+    mounts.iter().any(|entry| is_shared_dev(&entry.destination, &entry.source))
+}
+
+/// Whether a mount is such a /dev.
+pub fn is_shared_dev(destination: &str, source: &MountSource) -> bool {
+    let names = Path::new(destination).components().filter(|part| *part != Component::RootDir);
+    matches!(source, MountSource::Share(_) | MountSource::Copy(_)) && names.eq(Path::new("dev").components())
 }
 
 /// Kind of device node.

@@ -80,7 +80,7 @@ fn a_container_is_a_delegated_scope_with_its_limits_in_the_slice_that_is_named()
     let file = std::fs::read_to_string(format!("/sys/fs/cgroup{cgroup}/memory.max")).expect("memory.max");
     assert_eq!(file.trim().parse(), Ok(memory_max));
     let processes = std::fs::read_to_string(format!("/sys/fs/cgroup{cgroup}/cgroup.procs")).expect("procs");
-    assert_eq!(processes.lines().count(), 2, "relay and VMM: {processes}");
+    assert_eq!(processes.lines().count(), 3, "relay, VMM and its file server: {processes}");
 
     stockade.run(&["start", "scoped"]).success();
     stockade.run(&["update", "--cpu-share", "262144", "scoped"]).success();

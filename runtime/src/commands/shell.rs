@@ -17,7 +17,7 @@ use crate::life_cycle::{self, Exec, Visit};
 use crate::options::Globals;
 use crate::relay::preserve_fds::Preserved;
 use crate::vm::Files;
-use crate::vm::shares::{self, Tree};
+use crate::vm::{Tree, shares};
 
 /// The shell's name in its share: what kind of shell a binary of several programs is to be.
 const NAME: &str = "sh";

@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 
-use super::creation::Creation;
-use super::passed::Passed;
+use super::creation::Draft;
+use super::from_caller::FromCaller;
 use crate::config::Config;
 use crate::log;
-use crate::lower::{self, Lowered};
+use crate::lower::vm::Fixed;
+use crate::lower::{self, Allowed, ContainerPlan};
 use crate::oci::bundle::Bundle;
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks::Hooks;
@@ -73,46 +74,45 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     // Before the namespaces are looked at, which a sandbox that has ended has no more.
     let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;
     let record = record(&bundle, request.id);
-    let mut config = Config::load()?;
-    let mut lowered = lower::lower(&bundle, request.id, record.share(), &peers, &config.allowed_annotations)
+    let config = Config::load()?;
+    let from_caller = FromCaller::take(request.preserve_fds, &bundle.spec)?;
+    let allowed = Allowed { annotations: &config.allowed_annotations, host_sockets: &config.host_sockets };
+    let notify = from_caller.notify.is_some();
+    let lowered = lower::lower(&bundle, request.id, record.share(), &peers, allowed, notify)
         .context(crate::oci::bundle::CONFIG)?;
-    lower::sockets::connect(&mut lowered, record.share())?;
-    let terminal = lowered.container.process.terminal.is_some();
-    terminal::check(terminal, request.console_socket, request.detached)?;
-    let passed = Passed::take(request, &bundle.spec, &mut lowered)?;
+    let plan = &lowered.plan;
+    terminal::check(plan.guest.process.terminal.is_some(), request.console_socket, request.detached)?;
     let place = match sandbox {
         Some(sandbox) => {
             lower::vm::refuse(&bundle).context(crate::oci::bundle::CONFIG)?;
             Place::Sandbox(sandbox)
         }
         None => {
-            lowered.vm = lower::vm::apply(&bundle, &mut config, lowered.demand.memory)
-                .context(crate::oci::bundle::CONFIG)?;
-            Place::Own(Launch::prepare(&config)?, default_size(&config, &lowered))
+            let (config, fixed) =
+                lower::vm::apply(&bundle, config, plan.demand.memory).context(crate::oci::bundle::CONFIG)?;
+            Place::Own(Launch::prepare(&config)?, default_size(&config, fixed, plan))
         }
     };
-    lowered.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let interrupts = signals::block_all().context("cannot block signals")?;
-    let folder = root.create(request.id)?;
-    let mut creation = Creation::new(request, &bundle, folder, record, passed);
-    if let Err(error) = creation.build(lowered, place, interrupts) {
-        return Err(creation.explain(error));
+    let mut draft = Draft::begin(request, &bundle, root.create(request.id)?, record);
+    match draft.build(lowered, &from_caller, place, interrupts) {
+        Ok(built) => Draft::finish(draft, built),
+        Err(error) => Err(draft.explain(error)),
     }
-    creation.finish(terminal)
 }
 
 /// What a VM's size follows from, besides limits.
-fn default_size(config: &Config, lowered: &Lowered) -> VmSize {
-    let fixed = lowered.vm;
-    let allowed = lowered.cgroup.cpus().unwrap_or(u8::MAX).min(sizing::host_cpus());
+fn default_size(config: &Config, fixed: Fixed, plan: &ContainerPlan) -> VmSize {
+    let allowed = plan.cgroup.cpus().unwrap_or(u8::MAX).min(sizing::host_cpus());
     VmSize {
         default_mib: config.memory_mib,
         fixed_mib: fixed.mib,
         default_vcpus: allowed,
         most_vcpus: fixed.vcpus.or(config.max_vcpus).unwrap_or_else(sizing::host_cpus),
         fixed_vcpus: fixed.vcpus,
-        pod: lowered.pod,
+        pod: plan.pod,
         ..VmSize::default()
     }
 }

@@ -1,24 +1,27 @@
-//! A container on its way to "created": each step remembers what it makes before it makes it, and everything is undone
-//! where one fails.
+//! A container on its way to "created". Each step is a type that owns what it has made, and that can be had only by the step
+//! before it; what is dropped on the way is undone.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
+use scopeguard::{ScopeGuard, guard};
 use stockade_protocol::agent::{ProcessId, Purpose, Ready};
 use stockade_protocol::container::{Container, Namespace};
 
 use super::create::{Created, Place, Request};
 use super::disks;
+use super::from_caller::FromCaller;
 use super::network;
-use super::passed::Passed;
 use super::{remove, resize};
 use crate::cgroup::Cgroup;
 use crate::cgroup::Placeholder;
 use crate::log;
 use crate::lower::disks::Disk;
-use crate::lower::{Lowered, UserNamespace};
+use crate::lower::plan::{Late, Slots};
+use crate::lower::seccomp::Profile;
+use crate::lower::{ContainerPlan, Lowered, UserNamespace};
 use crate::metrics::{Metrics, Subject};
 use crate::network::NetworkNamespace;
 use crate::network::{Pending, user_mode};
@@ -36,82 +39,78 @@ use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::tsc;
 use crate::sys::user_namespace;
+use crate::vm::Tree;
 use crate::vm::agent::{ClientError, Connection, ProcessConnections};
 use crate::vm::shares;
-use crate::vm::shares::Tree;
 use crate::vm::sizing::{self, VmSize};
 use crate::vm::{Machine, MachineError, Shared, Vm};
 
-/// What a step says that comes before the one which makes what it needs.
-const NOT_MADE: &str = "a step of the creation was left out";
+/// A value that is undone when it is dropped, unless it is taken out.
+type Undone<T> = ScopeGuard<T, fn(T)>;
 
-/// A container that is being created, and is undone when this is dropped.
-pub(super) struct Creation<'a> {
+/// A container that is being created: what is on disk of it. Each step remembers in the record what it makes, before it
+/// makes it.
+pub(super) struct Draft<'a> {
     request: &'a Request<'a>,
     bundle: &'a Bundle,
-    folder: Option<Folder>,
+    folder: Folder,
     record: Record,
-    relay: Option<Relay>,
-    vm: Option<Vm>,
-    passed: Passed,
-    network: Option<Pending>,
     /// It has failed because its sandbox's guest does not answer.
     is_mute: bool,
 }
 
-impl<'a> Creation<'a> {
+impl<'a> Draft<'a> {
     /// Nothing but a folder and what there will be to remember.
-    pub(super) fn new(
+    pub(super) fn begin(
         request: &'a Request<'a>,
         bundle: &'a Bundle,
         folder: Folder,
         record: Record,
-        passed: Passed,
-    ) -> Self {
-        Self {
-            request,
-            bundle,
-            folder: Some(folder),
-            record,
-            relay: None,
-            vm: None,
-            passed,
-            network: None,
-            is_mute: false,
+    ) -> Undone<Self> {
+        guard(Self { request, bundle, folder, record, is_mute: false }, Self::undo as fn(Self))
+    }
+
+    fn undo(self) {
+        if let Err(error) = remove::release(self.folder, &self.record, self.is_mute) {
+            tracing::warn!("while undoing what was begun: {error:#}");
         }
     }
 
     /// Takes all the steps.
     ///
     /// # Errors
-    /// What failed.
+    /// What failed. The relay and the VM are gone then.
     pub(super) fn build(
         &mut self,
-        mut lowered: Lowered,
+        lowered: Lowered,
+        from_caller: &FromCaller,
         place: Place,
         interrupts: SignalFd,
-    ) -> anyhow::Result<()> {
-        let placeholder = self.find_place(&lowered, place, interrupts)?;
-        let pty = match (self.request.console_socket, lowered.container.process.terminal) {
+    ) -> anyhow::Result<Built> {
+        let Lowered { plan, disks, sockets } = lowered;
+        let size = plan.guest.process.terminal;
+        let terminal = size.map(|size| terminal::initial_size(size, self.request.console_socket));
+        let placed = self.find_place(&plan, place, interrupts)?;
+        let pty = match (self.request.console_socket, terminal) {
             (Some(_), Some(size)) => Some(Pty::open(size).context("cannot open a pseudo-terminal")?),
             _ => None,
         };
-        let sockets = std::mem::take(&mut lowered.sockets);
-        self.start_relay(&lowered, sockets, pty.as_ref())?;
-        // From here on the relay keeps the cgroup.
-        drop(placeholder);
-        self.run_hooks(&mut lowered)?;
+        let mut attended = placed.start_relay(self, &plan, from_caller, sockets, pty.as_ref())?;
+        let start_hooks = attended.run_hooks(self, &plan)?;
         // The VM boots meanwhile.
-        self.connect_network(&lowered)?;
-        if let Some(profile) = &lowered.seccomp {
-            lowered.container.seccomp.push(profile.compile().context(CONFIG)?);
-        }
-        self.share(&lowered.trees, lowered.volumes.as_deref())?;
-        self.build_in_guest(lowered.container, lowered.disks)?;
+        let network = attended.connect_network(self, &plan)?;
+        let seccomp = plan.seccomp.iter().map(Profile::compile).collect::<Result<_, _>>().context(CONFIG)?;
+        attended.share(self, &plan)?;
+        attended.build_in_guest(self, network, disks, |slots| {
+            let streams = from_caller.preserved.kinds();
+            let env = &from_caller.preserved.env;
+            plan.container(Late { terminal, streams, env, seccomp, start_hooks, slots })
+        })?;
         if let (Some(socket), Some(pty)) = (self.request.console_socket, &pty) {
             terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
         }
-        Ok(())
+        let Attended { vm, relay } = attended;
+        Ok(Built { relay, vm, has_terminal: terminal.is_some() })
     }
 
     /// What has failed, in the light of what has become of the sandbox meanwhile: a member depends on it at every step.
@@ -123,42 +122,45 @@ impl<'a> Creation<'a> {
             });
             matches!(failure.or_else(|| cause.downcast_ref()), Some(MachineError::Silent { .. }))
         });
-        let (Some(sandbox), Some(folder)) = (&self.record.sandbox, &self.folder) else { return error };
-        let processes = folder.neighbour(sandbox).map(|record| [record.relay, record.vmm]);
+        let Some(sandbox) = &self.record.sandbox else { return error };
+        let processes = self.folder.neighbour(sandbox).map(|record| [record.relay, record.vmm]);
         let lives = processes.is_some_and(|all| all.iter().flatten().all(ProcessRef::is_alive));
         if lives { error } else { error.context(format!("sandbox {sandbox:?} ended meanwhile")) }
     }
 
-    /// The cgroup, and the VM: its own begins to boot. What is returned keeps a systemd scope until the relay does.
+    fn remember(&self) -> anyhow::Result<()> {
+        self.folder.write(&self.record)
+    }
+
+    /// The cgroup, and the VM: its own begins to boot.
     fn find_place(
         &mut self,
-        lowered: &Lowered,
+        plan: &ContainerPlan,
         place: Place,
         interrupts: SignalFd,
-    ) -> anyhow::Result<Option<Placeholder>> {
-        let folder = self.folder.as_ref().context(NOT_MADE)?;
-        let record = &mut self.record;
-        let cgroup = plan_cgroup(self.request, lowered)?;
+    ) -> anyhow::Result<Placed> {
+        let Self { folder, record, .. } = self;
+        let cgroup = plan_cgroup(self.request, plan)?;
         record.cgroup.clone_from(&cgroup);
-        record.demand = lowered.demand;
+        record.demand = plan.demand;
         if let Place::Sandbox(sandbox) = &place {
             record.sandbox = Some(sandbox.id.to_string());
         }
-        record.volumes.clone_from(&lowered.written);
+        record.volumes.clone_from(&plan.written);
         folder.write(record)?;
         if let Some(process) = self.bundle.spec.process() {
             folder.write_process(process)?;
         }
         let cgroup = cgroup.as_ref();
-        let mut placeholder = None;
-        self.vm = Some(match place {
+        let mut scope = None;
+        let vm = match place {
             Place::Own(launch, size) => {
-                let size = vm_size(lowered, size, cgroup)?;
+                let size = vm_size(plan, size, cgroup)?;
                 let launch = launch.memory_mib(size.mib, sizing::most_mib()).vcpus(size.most_vcpus);
                 if let Some(cgroup) = cgroup {
-                    let mut values = lowered.cgroup.values.clone();
+                    let mut values = plan.cgroup.values.clone();
                     values.push(("memory.max", sizing::host_limit_bytes(size.mib).to_string()));
-                    placeholder = cgroup.make(&values)?;
+                    scope = cgroup.make(&values)?;
                 }
                 record.vm_size = Some(size);
                 let procs = cgroup.map(Cgroup::open_procs).transpose()?;
@@ -171,33 +173,71 @@ impl<'a> Creation<'a> {
             }
             Place::Sandbox(sandbox) => {
                 if let Some(cgroup) = cgroup {
-                    placeholder = cgroup.make(&lowered.cgroup.values)?;
+                    scope = cgroup.make(&plan.cgroup.values)?;
                 }
                 folder.join(&sandbox.id).context("cannot find the sandbox's VM again")?;
                 resize::make_room(folder, record)?;
                 Vm::Shared(Shared::new(sandbox.vmm, folder.as_fd(), interrupts)?)
             }
-        });
-        Ok(placeholder)
+        };
+        Ok(Placed { vm: guard(vm, kill_vm as fn(Vm)), _scope: scope })
     }
 
+    /// Tells the caller, the pid file last.
+    ///
+    /// # Errors
+    /// What could not be told; the container is undone then.
+    pub(super) fn finish(mut draft: Undone<Self>, built: Built) -> anyhow::Result<Created> {
+        let Built { vm, relay, has_terminal } = built;
+        if let Some(socket) = draft.request.pidfd_socket {
+            terminal::send_to(socket, "--pidfd-socket", "pidfd", relay.process.pidfd.as_fd())?;
+        }
+        draft.record.complete = true;
+        draft.remember()?;
+        if let Some(path) = draft.request.pid_file {
+            pid_file::write(path, relay.process.pid)?;
+        }
+        let Self { folder, record, .. } = ScopeGuard::into_inner(draft);
+        let (relay, vm) = (ScopeGuard::into_inner(relay), ScopeGuard::into_inner(vm));
+        Ok(Created { folder, record, relay, vm, terminal: has_terminal })
+    }
+}
+
+fn kill_vm(vm: Vm) {
+    if let Some(vmm) = vm.release() {
+        vmm.kill();
+    }
+}
+
+fn kill_relay(relay: Relay) {
+    relay.process.kill();
+}
+
+/// A container with a cgroup and a VM.
+struct Placed {
+    vm: Undone<Vm>,
+    /// Keeps a scope of systemd's until a relay does.
+    _scope: Option<Placeholder>,
+}
+
+impl Placed {
     fn start_relay(
-        &mut self,
-        lowered: &Lowered,
+        self,
+        draft: &mut Draft<'_>,
+        plan: &ContainerPlan,
+        from_caller: &FromCaller,
         sockets: Vec<OwnedFd>,
         pty: Option<&Pty>,
-    ) -> anyhow::Result<()> {
-        let folder = self.folder.as_ref().context(NOT_MADE)?;
-        let lease = self.vm.as_ref().context(NOT_MADE)?.lease();
-        let record = &mut self.record;
+    ) -> anyhow::Result<Attended> {
+        let lease = self.vm.lease();
+        let Draft { request, bundle, folder, record, .. } = draft;
         let console_log = lease.map(|_| folder.create_console_log()).transpose()?;
         let cgroup = record.cgroup.as_ref().map(Cgroup::open).transpose()?;
-        let container = &lowered.container;
-        let namespaces = &container.namespaces;
-        let user = lowered.user.as_ref().map(open_user_namespace).transpose()?;
-        let port_forward = match &lowered.network {
+        let namespaces = &plan.guest.namespaces;
+        let user = plan.user.as_ref().map(open_user_namespace).transpose()?;
+        let port_forward = match &plan.network {
             NetworkNamespace::Path(path)
-                if matches!(Role::of(self.bundle.spec.annotations().as_ref()), Ok(Role::Sandbox)) =>
+                if matches!(Role::of(bundle.spec.annotations().as_ref()), Ok(Role::Sandbox)) =>
             {
                 let prepared = PortForward::prepare(path, folder.as_fd());
                 prepared.inspect_err(|error| tracing::warn!("{error:#}")).ok()
@@ -208,92 +248,109 @@ impl<'a> Creation<'a> {
         let metrics = metrics.map(|subject| Metrics::prepare(subject, folder.as_fd())).transpose();
         let metrics = metrics.with_context(|| format!("cannot listen on {METRICS_SOCKET}"))?;
         let host_sockets = (!sockets.is_empty())
-            .then(|| HostSockets::new(self.request.id.as_str(), folder.as_fd(), sockets))
+            .then(|| HostSockets::new(request.id.as_str(), folder.as_fd(), sockets))
             .transpose()
             .context("cannot open the socket to the VM's agent")?;
-        let relay = self.relay.insert(Relay::start(&Plan {
+        let process = &plan.guest.process;
+        let relay = Relay::start(&Plan {
             surroundings: Surroundings::Own(Own {
-                rootfs: &self.bundle.rootfs,
-                proc: container.mounts.iter().any(|mount| mount.destination == "/proc"),
-                readonly: Some(container).filter(|container| container.rootfs.readonly),
-                trees: &lowered.trees,
-                hooks: lowered.hooks.has_create().then(|| CreateHooks {
-                    hooks: &lowered.hooks.create_container,
+                rootfs: &bundle.rootfs,
+                proc: plan.guest.mounts.iter().any(|mount| mount.destination == "/proc"),
+                readonly: Some(&plan.guest).filter(|guest| guest.rootfs.readonly),
+                trees: &plan.trees,
+                hooks: plan.hooks.has_create().then(|| CreateHooks {
+                    hooks: &plan.hooks.create_container,
                     // Its PID namespace is its own.
                     state: record.state_json("creating", Some(1)),
-                    bundle: &self.bundle.path,
+                    bundle: &bundle.path,
                 }),
-                network: &lowered.network,
+                network: &plan.network,
                 cgroup_namespace: namespaces.cgroup != Namespace::Guest,
                 time_namespace: namespaces.time != Namespace::Guest,
                 user: user.as_ref().map(AsFd::as_fd),
-                hostname: container.hostname.as_deref(),
+                hostname: plan.guest.hostname.as_deref(),
                 port_forward: port_forward.as_ref(),
                 host_sockets: host_sockets.as_ref(),
                 metrics: metrics.as_ref(),
                 lease,
                 console_log: console_log.as_ref().map(AsFd::as_fd),
             }),
-            args: &container.process.args,
+            args: &process.args,
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
-            terminal: container.process.terminal.is_some(),
+            terminal: process.terminal.is_some(),
             slave: pty.map(|pty| pty.slave.as_fd()),
-            preserved: &self.passed.preserved,
-            notify: self.passed.notify.as_ref(),
-        })?);
+            preserved: &from_caller.preserved,
+            notify: from_caller.notify.as_ref(),
+        })?;
+        let relay = guard(relay, kill_relay as fn(Relay));
         record.relay = relay.process.reference();
-        record.namespaces = sandbox::namespaces(&self.bundle.spec, relay.process.pid, user.as_ref());
-        record.hooks.clone_from(&lowered.hooks);
-        folder.write(record)
+        record.namespaces = sandbox::namespaces(&bundle.spec, relay.process.pid, user.as_ref());
+        record.hooks.clone_from(&plan.hooks);
+        folder.write(record)?;
+        Ok(Attended { vm: self.vm, relay })
     }
+}
 
-    /// Runs the hooks of this moment, and readies those that the agent is to run.
-    fn run_hooks(&mut self, lowered: &mut Lowered) -> anyhow::Result<()> {
-        let relay = self.relay.as_ref().context(NOT_MADE)?;
-        if lowered.hooks.has_create() {
-            relay.entered()?;
-            let state = self.record.state_json("creating", Some(relay.process.pid));
-            hooks::run(&lowered.hooks.create_runtime, &state, &self.bundle.path, None)?;
-            relay.go_on()?;
+/// A container with a VM and a relay.
+struct Attended {
+    vm: Undone<Vm>,
+    relay: Undone<Relay>,
+}
+
+impl Attended {
+    /// Runs the hooks of this moment; returns those that the agent is to run.
+    fn run_hooks(
+        &self,
+        draft: &Draft<'_>,
+        plan: &ContainerPlan,
+    ) -> anyhow::Result<Vec<stockade_protocol::container::Hook>> {
+        if plan.hooks.has_create() {
+            self.relay.entered()?;
+            let state = draft.record.state_json("creating", Some(self.relay.process.pid));
+            hooks::run(&plan.hooks.create_runtime, &state, &draft.bundle.path, None)?;
+            self.relay.go_on()?;
         }
-        let own_pid = (lowered.container.namespaces.pid == Namespace::New).then_some(1);
-        lowered.container.start_hooks = lowered.hooks.for_agent(&self.record.state_json("created", own_pid));
-        Ok(())
+        let own_pid = (plan.guest.namespaces.pid == Namespace::New).then_some(1);
+        Ok(plan.hooks.for_agent(&draft.record.state_json("created", own_pid)))
     }
 
     /// Redirects the interfaces of its network namespace; a member's are its sandbox's business.
-    fn connect_network(&mut self, lowered: &Lowered) -> anyhow::Result<()> {
-        if self.record.sandbox.is_none() {
-            let folder = self.folder.as_ref().context(NOT_MADE)?;
-            let relay = &self.relay.as_ref().context(NOT_MADE)?.process;
-            if let Some(network) = &lowered.user_network {
-                user_mode::start(network, relay)?;
-            }
-            self.network = network::connect(folder, &mut self.record, &lowered.network, relay.pid)?;
+    fn connect_network(
+        &self,
+        draft: &mut Draft<'_>,
+        plan: &ContainerPlan,
+    ) -> anyhow::Result<Option<Pending>> {
+        if draft.record.sandbox.is_some() {
+            return Ok(None);
         }
-        Ok(())
+        let relay = &self.relay.process;
+        if let Some(network) = &plan.user_network {
+            user_mode::start(network, relay)?;
+        }
+        network::connect(&draft.folder, &mut draft.record, &plan.network, relay.pid)
     }
 
-    /// Gives the guest the trees that the relay has cloned; `pod` is the folder of those that are the pod's.
-    fn share(&mut self, trees: &[Tree], pod: Option<&str>) -> anyhow::Result<()> {
-        let relay = self.relay.as_ref().context(NOT_MADE)?;
-        let vm = self.vm.as_mut().context(NOT_MADE)?;
-        let folder = self.record.share();
-        let clones = relay.prepared()?;
-        trees.iter().zip(&clones).try_for_each(|(tree, clone)| shares::map_ids(tree, clone.as_fd()))?;
-        let (volumes, trees): (Vec<_>, Vec<_>) = trees.iter().zip(clones).partition(|(tree, _)| tree.of_pod);
+    /// Gives the guest the trees that the relay has cloned.
+    fn share(&mut self, draft: &mut Draft<'_>, plan: &ContainerPlan) -> anyhow::Result<()> {
+        let vm = &mut *self.vm;
+        let folder = draft.record.share();
+        let clones = self.relay.prepared()?;
+        let trees = plan.trees.iter().zip(clones);
+        let trees = trees.map(|(tree, clone)| shares::map_ids(tree, clone.as_fd()).map(|()| (tree, clone)));
+        let trees = trees.collect::<Result<Vec<_>, _>>()?;
+        let (volumes, trees): (Vec<_>, Vec<_>) = trees.into_iter().partition(|(tree, _)| tree.of_pod);
         let named = |trees: Vec<(&Tree, OwnedFd)>| -> Vec<_> {
             trees.into_iter().map(|(tree, clone)| (tree.name.clone(), clone)).collect()
         };
         let (volumes, trees) = (named(volumes), named(trees));
         let mut files = vm.files().map_err(|error| vm.explain(error))?;
-        let shared = files.add_share(folder, &trees, vm).and_then(|()| match pod {
+        let shared = files.add_share(folder, &trees, vm).and_then(|()| match &plan.volumes {
             Some(pod) if !volumes.is_empty() => files.add_trees(pod, &volumes, vm),
             _ => Ok(()),
         });
         shared.map_err(|error| vm.explain(error))?;
-        if self.record.sandbox.is_none() {
-            self.record.files = match files.server() {
+        if draft.record.sandbox.is_none() {
+            draft.record.files = match files.server() {
                 Some(server) => Some(server),
                 None => vm.files()?.server(),
             };
@@ -302,90 +359,65 @@ impl<'a> Creation<'a> {
     }
 
     /// Has the agent build the container, and connects the relay to its init.
-    fn build_in_guest(&mut self, mut container: Container, disks: Vec<Disk>) -> anyhow::Result<()> {
-        let state = self.folder.as_ref().context(NOT_MADE)?;
-        let folder = state.as_fd();
-        let relay = self.relay.as_ref().context(NOT_MADE)?;
-        let vm = self.vm.as_mut().context(NOT_MADE)?;
-        let id = self.request.id.as_str();
+    fn build_in_guest(
+        &mut self,
+        draft: &mut Draft<'_>,
+        network: Option<Pending>,
+        disks: Vec<Disk>,
+        container: impl FnOnce(Slots) -> Container,
+    ) -> anyhow::Result<()> {
+        let vm = &mut *self.vm;
         if let Vm::Own(machine) = vm {
             let ready = machine.agent_ready()?;
             log_figures(machine, &ready);
         }
-        let terminal = container.process.terminal.is_some();
-        let extra = container.process.streams.len();
-        let mut control = Connection::open(folder, Purpose::Control, vm)?;
+        let mut control = Connection::open(draft.folder.as_fd(), Purpose::Control, vm)?;
         // Before the NICs, whose driver looks once how many CPUs there are.
-        if let Some(vcpus) = self.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
+        if let Some(vcpus) = draft.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
             vm.control()?.add_vcpus(vcpus)?;
             control.set_cpus(vcpus, vm)?;
         }
-        if let Some(pending) = self.network.take() {
+        if let Some(pending) = network {
             let vmm = vm.control().context("cannot reach the VMM")?;
-            network::hand_over(&mut self.record, pending, vmm, &mut control, vm)?;
+            network::hand_over(&mut draft.record, pending, vmm, &mut control, vm)?;
         }
-        if !disks.is_empty() {
-            let mut vmm = vm.control().context("cannot reach the VMM")?;
-            disks::add(disks, &mut container, &mut vmm, |slot| {
-                self.record.disks.push(slot);
-                state.write(&self.record)
-            })?;
-        }
+        let slots = match disks.is_empty() {
+            true => Slots::default(),
+            false => {
+                let mut vmm = vm.control().context("cannot reach the VMM")?;
+                disks::add(disks, &mut vmm, |slot| {
+                    draft.record.disks.push(slot);
+                    draft.remember()
+                })?
+            }
+        };
+        let container = container(slots);
+        let init = ProcessId { container: container.id.clone(), exec: None };
+        let terminal = container.process.terminal.is_some();
+        let streams = container.process.streams.len();
         let asked = tsc::now();
         let warnings = control.create(container, vm)?;
         tracing::debug!(create_tsc = asked, created_tsc = tsc::now(), "the agent has built the container");
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let init = ProcessId { container: id.to_owned(), exec: None };
-        let connections = ProcessConnections::open(folder, &init, terminal, extra, vm)?;
-        relay.hand_over(&connections)?;
+        let folder = draft.folder.as_fd();
+        self.relay.hand_over(&ProcessConnections::open(folder, &init, terminal, streams, vm)?)?;
         tracing::debug!(tsc = tsc::now(), "the container is connected");
         Ok(())
     }
-
-    /// Tells the caller, the pid file last.
-    ///
-    /// # Errors
-    /// What could not be told; the container is undone then.
-    pub(super) fn finish(mut self, terminal: bool) -> anyhow::Result<Created> {
-        let relay = self.relay.as_ref().context(NOT_MADE)?;
-        if let Some(socket) = self.request.pidfd_socket {
-            terminal::send_to(socket, "--pidfd-socket", "pidfd", relay.process.pidfd.as_fd())?;
-        }
-        self.record.complete = true;
-        self.folder.as_ref().context(NOT_MADE)?.write(&self.record)?;
-        if let Some(path) = self.request.pid_file {
-            pid_file::write(path, relay.process.pid)?;
-        }
-        match (self.folder.take(), self.relay.take(), self.vm.take()) {
-            (Some(folder), Some(relay), Some(vm)) => {
-                Ok(Created { folder, record: self.record.clone(), relay, vm, terminal })
-            }
-            _ => anyhow::bail!(NOT_MADE),
-        }
-    }
 }
 
-impl Drop for Creation<'_> {
-    fn drop(&mut self) {
-        if let Some(relay) = self.relay.take() {
-            relay.process.kill();
-        }
-        if let Some(vmm) = self.vm.take().and_then(Vm::release) {
-            vmm.kill();
-        }
-        if let Some(folder) = self.folder.take()
-            && let Err(error) = remove::release(folder, &self.record, self.is_mute)
-        {
-            tracing::warn!("while undoing what was begun: {error:#}");
-        }
-    }
+/// A container that waits for `start`, and of which nobody has been told yet.
+pub(super) struct Built {
+    relay: Undone<Relay>,
+    vm: Undone<Vm>,
+    has_terminal: bool,
 }
 
 /// The host's cgroup, not made yet.
-fn plan_cgroup(request: &Request<'_>, lowered: &Lowered) -> anyhow::Result<Option<Cgroup>> {
-    let path = &lowered.cgroup.path;
+fn plan_cgroup(request: &Request<'_>, plan: &ContainerPlan) -> anyhow::Result<Option<Cgroup>> {
+    let path = &plan.cgroup.path;
     Ok(match request.globals.cgroup_driver() {
         CgroupDriver::Disabled => None,
         CgroupDriver::Cgroupfs => {
@@ -414,9 +446,9 @@ fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
 }
 
 /// The VM's size at first.
-fn vm_size(lowered: &Lowered, size: VmSize, cgroup: Option<&Cgroup>) -> anyhow::Result<VmSize> {
-    let vcpus = size.wanted_vcpus(lowered.demand, &[]);
-    let mib = sizing::within(size.wanted_mib(lowered.demand, &[]), resize::available(cgroup))?;
+fn vm_size(plan: &ContainerPlan, size: VmSize, cgroup: Option<&Cgroup>) -> anyhow::Result<VmSize> {
+    let vcpus = size.wanted_vcpus(plan.demand, &[]);
+    let mib = sizing::within(size.wanted_mib(plan.demand, &[]), resize::available(cgroup))?;
     tracing::debug!(guest_mib = mib, "the VM's size");
     Ok(VmSize { mib, vcpus, ..size })
 }

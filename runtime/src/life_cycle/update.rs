@@ -55,7 +55,7 @@ pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
 fn change(visit: &Visit, limits: Limits) -> anyhow::Result<()> {
     let cgroup = visit.record.cgroup.as_ref();
     let former = cgroup.map(|cgroup| cgroup.update(&limits.host.values)).transpose()?;
-    visit.ask(|control, id, wait| control.update(id, limits.guest.values, wait)).map_err(|error| {
+    visit.ask(|control, id, wait| control.update(id, limits.guest, wait)).map_err(|error| {
         if let (Some(cgroup), Some(former)) = (cgroup, &former) {
             cgroup.restore(former);
         }
@@ -65,7 +65,7 @@ fn change(visit: &Visit, limits: Limits) -> anyhow::Result<()> {
 
 /// What the container asks of its VM afterwards: what is not given stays as it is.
 fn demand(limits: &Limits, former: Demand) -> Demand {
-    let is_given = |file: &str| limits.guest.values.iter().any(|(given, _)| given == file);
+    let is_given = |file: &str| limits.guest.iter().any(|(given, _)| given == file);
     Demand {
         memory: if is_given("memory.max") { limits.demand.memory } else { former.memory },
         cpus: if is_given("cpu.max") { limits.demand.cpus } else { former.cpus },

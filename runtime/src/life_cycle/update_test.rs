@@ -6,7 +6,7 @@ fn files(list: &[(&str, &str)]) -> CgroupFiles {
 
 fn guest(json: &str, files: &CgroupFiles) -> Vec<(String, String)> {
     let resources = serde_json::from_str(json).unwrap();
-    lower::limits(&completed(&resources, files), &mut Vec::new()).unwrap().guest.values
+    lower::limits(&completed(&resources, files), &mut Vec::new()).unwrap().guest
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn lower_with(
     let property = |name: &str| format!("linux.resources.blockIO.{name}");
     if let Some(weight) = given.weight().filter(|weight| *weight != 0) {
         let weight = v2_weight(weight, &property("weight"))?;
-        limits.guest.values.push(("io.weight".to_owned(), weight.clone()));
+        limits.guest.push(("io.weight".to_owned(), weight.clone()));
         limits.host.values.push(("io.weight", weight));
     }
     let mut has_leaf = given.leaf_weight().is_some_and(|weight| weight != 0);

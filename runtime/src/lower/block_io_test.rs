@@ -18,7 +18,7 @@ fn lowered(json: Value) -> Result<(Limits, Vec<String>), SpecError> {
 fn weights_hold_on_both_sides() {
     for (weight, expected) in [(10, "1"), (500, "4950"), (1000, "10000")] {
         let (limits, warnings) = lowered(json!({ "weight": weight })).unwrap();
-        assert_eq!(limits.guest.values, [("io.weight".to_owned(), expected.to_owned())]);
+        assert_eq!(limits.guest, [("io.weight".to_owned(), expected.to_owned())]);
         assert_eq!(limits.host.values, [("io.weight", expected.to_owned())]);
         assert_eq!(warnings, [] as [&str; 0]);
     }
@@ -43,7 +43,7 @@ fn what_is_of_a_device_holds_on_the_host() {
         ("io.max", "8:0 wiops=9"),
     ];
     assert_eq!(host, expected);
-    assert_eq!(limits.guest.values, []);
+    assert_eq!(limits.guest, []);
     assert_eq!(warnings, [] as [&str; 0]);
 }
 

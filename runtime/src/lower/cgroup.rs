@@ -7,11 +7,9 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
-use stockade_protocol::container::Cgroup;
 
-use super::{block_io, devices, number_list, unified};
+use super::{block_io, number_list, unified};
 use crate::oci::bundle::SpecError;
-use crate::oci::container_id::ContainerId;
 use crate::vm::sizing::{self, Demand};
 
 /// In which a CPU quota may be used up where nothing else is said, in microseconds.
@@ -42,33 +40,16 @@ impl HostCgroup {
 /// The limits of a container.
 #[derive(Debug, Default)]
 pub struct Limits {
-    /// The guest's cgroup.
-    pub guest: Cgroup,
+    /// Files of the guest's cgroup, in the order in which they are written.
+    pub guest: Vec<(String, String)>,
     /// The host's cgroup.
     pub host: HostCgroup,
     /// What they ask of the VM.
     pub demand: Demand,
 }
 
-/// Splits `linux.resources` between guest and host.
-///
-/// # Errors
-/// A value that no cgroup can take.
-pub fn lower(
-    resources: Option<&LinuxResources>,
-    id: &ContainerId,
-    warnings: &mut Vec<String>,
-) -> Result<Limits, SpecError> {
-    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-    let rules = devices::rules(rules)?;
-    let mut limits =
-        resources.map(|resources| self::limits(resources, warnings)).transpose()?.unwrap_or_default();
-    limits.guest.path = id.as_str().to_owned();
-    limits.guest.devices = rules;
-    Ok(limits)
-}
-
-/// The part of it that can change while the container runs: all but the device rules.
+/// Splits `linux.resources` between guest and host: all of it but the device rules, and so all that can change while the
+/// container runs.
 ///
 /// # Errors
 /// A value that no cgroup can take.
@@ -82,7 +63,7 @@ pub fn limits(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
     }
     if let Some(pids) = resources.pids().filter(|pids| pids.limit() != 0) {
         let value = if pids.limit() > 0 { pids.limit().to_string() } else { "max".to_owned() };
-        limits.guest.values.push(("pids.max".to_owned(), value));
+        limits.guest.push(("pids.max".to_owned(), value));
     }
     if let Some(given) = resources.block_io() {
         block_io::lower(given, &mut limits, warnings)?;
@@ -122,7 +103,7 @@ fn without_a_place(resources: &LinuxResources, warnings: &mut Vec<String>) {
 
 fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) -> Result<(), SpecError> {
     let property = |name: &str| format!("linux.resources.memory.{name}");
-    let mut set = |file: &str, value: String| limits.guest.values.push((file.to_owned(), value));
+    let mut set = |file: &str, value: String| limits.guest.push((file.to_owned(), value));
     let limit = bytes(given.limit(), &property("limit"))?;
     let reservation = bytes(given.reservation(), &property("reservation"))?;
     let swap = bytes(given.swap(), &property("swap"))?;
@@ -192,7 +173,7 @@ fn cpu(given: &LinuxCpu, limits: &mut Limits, warnings: &mut Vec<String>) -> Res
     let property = |name: &str| format!("linux.resources.cpu.{name}");
     if let Some(shares) = given.shares().filter(|shares| *shares != 0) {
         let weight = weight(shares).to_string();
-        limits.guest.values.push(("cpu.weight".to_owned(), weight.clone()));
+        limits.guest.push(("cpu.weight".to_owned(), weight.clone()));
         limits.host.values.push(("cpu.weight", weight));
     }
     let period = given.period().filter(|period| *period != 0);
@@ -216,16 +197,16 @@ fn cpu(given: &LinuxCpu, limits: &mut Limits, warnings: &mut Vec<String>) -> Res
         };
         let period = period.unwrap_or(DEFAULT_PERIOD);
         limits.demand.cpus = quota.parse().ok().map(|quota| sizing::cpus(quota, period));
-        limits.guest.values.push(("cpu.max".to_owned(), format!("{quota} {period}")));
+        limits.guest.push(("cpu.max".to_owned(), format!("{quota} {period}")));
     }
     if let Some(burst) = given.burst() {
-        limits.guest.values.push(("cpu.max.burst".to_owned(), burst.to_string()));
+        limits.guest.push(("cpu.max.burst".to_owned(), burst.to_string()));
     }
     if let Some(idle) = given.idle() {
         if !(0..=1).contains(&idle) {
             return Err(SpecError::new(property("idle"), format!("{idle} is neither 0 nor 1")));
         }
-        limits.guest.values.push(("cpu.idle".to_owned(), idle.to_string()));
+        limits.guest.push(("cpu.idle".to_owned(), idle.to_string()));
     }
     for (file, set, name) in [("cpuset.cpus", given.cpus(), "cpus"), ("cpuset.mems", given.mems(), "mems")] {
         let Some(set) = set.as_ref().filter(|set| !set.is_empty()) else { continue };
@@ -254,8 +235,8 @@ fn huge_pages(resources: &LinuxResources, limits: &mut Limits) -> Result<(), Spe
         }
         let limit = if given.limit() < 0 { "max".to_owned() } else { given.limit().to_string() };
         // Pages that are reserved and not used yet count too.
-        limits.guest.values.push((format!("hugetlb.{size}.rsvd.max"), limit.clone()));
-        limits.guest.values.push((format!("hugetlb.{size}.max"), limit));
+        limits.guest.push((format!("hugetlb.{size}.rsvd.max"), limit.clone()));
+        limits.guest.push((format!("hugetlb.{size}.max"), limit));
     }
     Ok(())
 }

@@ -4,12 +4,12 @@ use proptest::prelude::*;
 fn limits(json: &str) -> Result<(Limits, Vec<String>), SpecError> {
     let resources: LinuxResources = serde_json::from_str(json).unwrap();
     let mut warnings = Vec::new();
-    let limits = lower(Some(&resources), &"c".parse().unwrap(), &mut warnings)?;
+    let limits = super::limits(&resources, &mut warnings)?;
     Ok((limits, warnings))
 }
 
 fn guest(limits: &Limits, file: &str) -> Option<String> {
-    limits.guest.values.iter().find(|(name, _)| name == file).map(|(_, value)| value.clone())
+    limits.guest.iter().find(|(name, _)| name == file).map(|(_, value)| value.clone())
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn what_is_not_given_is_left_as_it_is() {
         r#"{"memory":{"limit":0},"pids":{"limit":0},"cpu":{"shares":0,"quota":0,"period":0,"cpus":""},"blockIO":{}}"#,
     )
     .unwrap();
-    assert_eq!((limits.guest.values.len(), limits.host.values.len()), (0, 0));
+    assert_eq!((limits.guest.len(), limits.host.values.len()), (0, 0));
 }
 
 #[test]
@@ -90,7 +90,6 @@ fn mistakes_are_named() {
         (r#"{"cpu":{"period":1}}"#, "linux.resources.cpu.period"),
         (r#"{"cpu":{"quota":5}}"#, "linux.resources.cpu.quota"),
         (r#"{"unified":{"../x.y":"1"}}"#, "linux.resources.unified[\"../x.y\"]"),
-        (r#"{"devices":[{"allow":true,"access":"x"}]}"#, "linux.resources.devices[0].access"),
     ] {
         assert_eq!(limits(json).unwrap_err().path, path, "{json}");
     }
@@ -119,16 +118,6 @@ fn what_has_no_place_is_warned_about() {
     ] {
         assert!(warnings.iter().any(|warning| warning.contains(name)), "{name}: {warnings:?}");
     }
-}
-
-#[test]
-fn nothing_is_allowed_but_the_default_devices() {
-    let limits = lower(None, &"c".parse().unwrap(), &mut Vec::new()).unwrap();
-    let first = &limits.guest.devices[0];
-    assert!(!first.allow && first.kind.is_none() && first.read && first.write && first.mknod);
-    let null =
-        limits.guest.devices.iter().any(|rule| rule.allow && rule.major == Some(1) && rule.minor == Some(3));
-    assert!(null);
 }
 
 proptest! {

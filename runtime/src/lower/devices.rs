@@ -102,3 +102,22 @@ fn kind(kind: Type) -> Option<DeviceKind> {
         Type::P => Some(DeviceKind::Fifo),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_allowed_but_the_default_devices() {
+        let rules = rules(&[]).unwrap();
+        let first = &rules[0];
+        assert!(!first.allow && first.kind.is_none() && first.read && first.write && first.mknod);
+        assert!(rules.iter().any(|rule| rule.allow && rule.major == Some(1) && rule.minor == Some(3)));
+    }
+
+    #[test]
+    fn an_access_that_is_none_is_named() {
+        let entry: LinuxDeviceCgroup = serde_json::from_str(r#"{"allow":true,"access":"x"}"#).unwrap();
+        assert_eq!(rules(&[entry]).unwrap_err().path, "linux.resources.devices[0].access");
+    }
+}

@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{major, minor};
 use stockade_protocol::container::{Device, DeviceKind, DeviceRule};
 
+use super::plan::{Access, DiskNumber, NodeOfDisk, PlannedDevice, PlannedRule};
 use crate::oci::bundle::SpecError;
 
-/// Disks of one container: their places in this list stand for their slots until they have some.
+/// Disks of one container at most.
 pub const MOST: usize = 64;
 
 /// A disk that the VM is to have.
@@ -35,7 +36,7 @@ pub struct Disks {
     /// In the order of their numbers.
     pub list: Vec<Disk>,
     /// Nodes that bind mounts ask for.
-    pub nodes: Vec<Device>,
+    nodes: Vec<(DiskNumber, NodeOfDisk)>,
 }
 
 impl Disks {
@@ -43,14 +44,14 @@ impl Disks {
     ///
     /// # Errors
     /// When it cannot be opened, or somebody else uses it and one of both would write.
-    pub fn add(&mut self, path: &Path, readonly: bool, property: &str) -> Result<u8, SpecError> {
+    pub fn add(&mut self, path: &Path, readonly: bool, property: &str) -> Result<DiskNumber, SpecError> {
         let number = u8::try_from(self.list.len()).ok().filter(|number| usize::from(*number) < MOST);
         let number = number
             .ok_or_else(|| SpecError::new(property, format!("a container can have {MOST} disks at most")))?;
         let file = open(path, readonly)
             .map_err(|problem| SpecError::new(property, format!("{}: {problem}", path.display())))?;
         self.list.push(Disk { property: property.to_owned(), file, readonly });
-        Ok(number)
+        Ok(DiskNumber(number))
     }
 
     /// A device node of the host that is bind-mounted.
@@ -66,40 +67,33 @@ impl Disks {
     ) -> Result<(), SpecError> {
         let number = self.add(source, readonly, property)?;
         let found = fs::metadata(source).map_err(|cause| SpecError::new(property, cause.to_string()))?;
-        self.nodes.push(Device {
-            path,
-            kind: DeviceKind::Disk,
-            major: number.into(),
-            minor: 0,
-            mode: found.mode() & 0o7777,
-            uid: found.uid(),
-            gid: found.gid(),
-        });
+        let node = NodeOfDisk { path, mode: found.mode() & 0o7777, uid: found.uid(), gid: found.gid() };
+        self.nodes.push((number, node));
         Ok(())
     }
 
-    /// Makes disks of the block devices in `linux.devices` that are meant, and gives the container's rules their numbers.
+    /// Makes disks of the block devices in `linux.devices` that are meant. The rules that name these by their numbers become
+    /// rules of the disks.
     ///
     /// # Errors
     /// As [`Disks::add`].
     pub fn take_devices(
         &mut self,
-        devices: &mut Vec<Device>,
-        rules: &mut Vec<DeviceRule>,
+        devices: Vec<Device>,
+        rules: Vec<DeviceRule>,
         warnings: &mut Vec<String>,
-    ) -> Result<(), SpecError> {
-        for (index, device) in devices.iter_mut().enumerate() {
+    ) -> Result<(Vec<PlannedDevice>, Vec<PlannedRule>), SpecError> {
+        let mut found: Vec<((u32, u32), DiskNumber)> = Vec::new();
+        let mut nodes = Vec::with_capacity(devices.len());
+        for (index, device) in devices.into_iter().enumerate() {
             if device.kind != DeviceKind::Block {
+                nodes.push(PlannedDevice::Node(device));
                 continue;
             }
             let property = format!("linux.devices[{index}]");
             let numbers = (device.major, device.minor);
-            let is_named = |rule: &DeviceRule| {
-                rule.kind == Some(DeviceKind::Block)
-                    && (rule.major, rule.minor) == (Some(numbers.0), Some(numbers.1))
-            };
             let allowed: Vec<&DeviceRule> =
-                rules.iter().filter(|rule| rule.allow && is_named(rule)).collect();
+                rules.iter().filter(|rule| rule.allow && numbers_of(rule) == Some(numbers)).collect();
             let path = (!allowed.is_empty()).then(|| node_of(numbers)).flatten();
             let Some(path) = path else {
                 warnings.push(format!(
@@ -107,30 +101,47 @@ impl Disks {
                      device {}:{} by its numbers, or the host has none",
                     device.path, numbers.0, numbers.1
                 ));
+                nodes.push(PlannedDevice::Node(device));
                 continue;
             };
-            let readonly = !allowed.iter().any(|rule| rule.write);
-            let number = u32::from(self.add(&path, readonly, &property)?);
-            (device.kind, device.major, device.minor) = (DeviceKind::Disk, number, 0);
-            for rule in rules.iter_mut().filter(|rule| is_named(rule)) {
-                (rule.kind, rule.major, rule.minor) = (Some(DeviceKind::Disk), Some(number), Some(0));
-            }
+            let known = found.iter().find(|(known, _)| *known == numbers).map(|(_, disk)| *disk);
+            let disk = match known {
+                Some(disk) => disk,
+                None => self.add(&path, !allowed.iter().any(|rule| rule.write), &property)?,
+            };
+            found.push((numbers, disk));
+            let Device { path, mode, uid, gid, .. } = device;
+            nodes.push(PlannedDevice::Disk(disk, NodeOfDisk { path, mode, uid, gid }));
         }
-        devices.extend(self.nodes.iter().cloned());
         // Without any rule all is allowed.
-        if !rules.is_empty() {
-            rules.extend(self.nodes.iter().map(|node| DeviceRule {
-                allow: true,
-                kind: Some(DeviceKind::Disk),
-                major: Some(node.major),
-                minor: Some(0),
-                read: true,
-                write: true,
-                mknod: true,
-            }));
+        let has_rules = !rules.is_empty();
+        let mut rules: Vec<PlannedRule> = rules
+            .into_iter()
+            .map(|rule| {
+                let numbers = numbers_of(&rule);
+                match found.iter().find(|(known, _)| Some(*known) == numbers) {
+                    Some((_, disk)) => {
+                        let DeviceRule { allow, read, write, mknod, .. } = rule;
+                        PlannedRule::Disk(*disk, Access { allow, read, write, mknod })
+                    }
+                    None => PlannedRule::Numbers(rule),
+                }
+            })
+            .collect();
+        for (disk, node) in std::mem::take(&mut self.nodes) {
+            if has_rules {
+                let access = Access { allow: true, read: true, write: true, mknod: true };
+                rules.push(PlannedRule::Disk(disk, access));
+            }
+            nodes.push(PlannedDevice::Disk(disk, node));
         }
-        Ok(())
+        Ok((nodes, rules))
     }
+}
+
+/// The block device that a rule names by both of its numbers.
+fn numbers_of(rule: &DeviceRule) -> Option<(u32, u32)> {
+    rule.major.zip(rule.minor).filter(|_| rule.kind == Some(DeviceKind::Block))
 }
 
 /// Whether the host has a block device there.

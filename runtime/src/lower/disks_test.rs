@@ -12,11 +12,11 @@ fn rule(kind: Option<DeviceKind>, numbers: Option<(u32, u32)>) -> DeviceRule {
 #[test]
 fn a_device_that_no_rule_names_is_not_handed_over() {
     let mut disks = Disks::default();
-    let mut devices = vec![device(8, 0)];
-    let mut rules = vec![rule(None, None)];
     let mut warnings = Vec::new();
-    disks.take_devices(&mut devices, &mut rules, &mut warnings).unwrap();
-    assert_eq!((devices, rules), (vec![device(8, 0)], vec![rule(None, None)]));
+    let (devices, rules) =
+        disks.take_devices(vec![device(8, 0)], vec![rule(None, None)], &mut warnings).unwrap();
+    assert_eq!(devices, [PlannedDevice::Node(device(8, 0))]);
+    assert_eq!(rules, [PlannedRule::Numbers(rule(None, None))]);
     assert!(disks.list.is_empty());
     assert!(warnings[0].starts_with("linux.devices[0]: /dev/xvda "), "{warnings:?}");
 }
@@ -27,8 +27,8 @@ fn whoever_writes_to_an_image_has_it_alone() {
     let image = folder.path().join("image");
     fs::write(&image, [0; 4096]).unwrap();
     let mut readers = Disks::default();
-    assert_eq!(readers.add(&image, true, "mounts[0]").unwrap(), 0);
-    assert_eq!(readers.add(&image, true, "mounts[1]").unwrap(), 1);
+    assert_eq!(readers.add(&image, true, "mounts[0]").unwrap(), DiskNumber(0));
+    assert_eq!(readers.add(&image, true, "mounts[1]").unwrap(), DiskNumber(1));
     let problem = Disks::default().add(&image, false, "mounts[2].source").unwrap_err().to_string();
     assert!(problem.starts_with("mounts[2].source: ") && problem.contains("in use"), "{problem}");
     drop(readers);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::network::NetworkNamespace;
 use crate::state::sandbox::Peers;
 use std::fs;
 use stockade_protocol::container::{MountSource, Namespace};
@@ -15,43 +16,51 @@ fn bundle(change: impl FnOnce(&mut serde_json::Value)) -> (tempfile::TempDir, Bu
     (folder, bundle)
 }
 
-pub(super) fn lowered(change: impl FnOnce(&mut serde_json::Value)) -> Result<Lowered, SpecError> {
+/// What becomes of it where the administrator allows this.
+pub(super) fn lowered_with(
+    allowed: Allowed<'_>,
+    change: impl FnOnce(&mut serde_json::Value),
+) -> Result<Lowered, SpecError> {
     let (_folder, bundle) = bundle(change);
-    lower(&bundle, &"c1".parse().unwrap(), "c1", &Peers::default(), &[])
+    lower(&bundle, &"c1".parse().unwrap(), "c1", &Peers::default(), allowed, false)
+}
+
+pub(super) fn planned(change: impl FnOnce(&mut serde_json::Value)) -> Result<ContainerPlan, SpecError> {
+    lowered_with(Allowed::default(), change).map(|lowered| lowered.plan)
 }
 
 #[test]
 fn the_default_configuration_is_applied_without_a_warning() {
-    let lowered = lowered(|_| {}).unwrap();
-    assert_eq!(lowered.warnings, Vec::<String>::new());
-    assert_eq!(lowered.container.rootfs.share, "c1/rootfs");
-    assert_eq!(lowered.container.namespaces.pid, Namespace::New);
-    assert_eq!(lowered.network, NetworkNamespace::New);
-    assert!(lowered.container.process.terminal.is_some());
-    assert_eq!(lowered.trees.len(), 1);
+    let plan = planned(|_| {}).unwrap();
+    assert_eq!(plan.warnings, Vec::<String>::new());
+    assert_eq!(plan.guest.rootfs.share, "c1/rootfs");
+    assert_eq!(plan.guest.namespaces.pid, Namespace::New);
+    assert_eq!(plan.network, NetworkNamespace::New);
+    assert!(plan.guest.process.terminal.is_some());
+    assert_eq!(plan.trees.len(), 1);
 }
 
 #[test]
 fn a_process_without_capabilities_gets_none() {
-    let lowered = lowered(|config| {
+    let plan = planned(|config| {
         config["process"].as_object_mut().unwrap().remove("capabilities");
     })
     .unwrap();
-    assert_eq!(lowered.container.process.capabilities, Some(Default::default()));
+    assert_eq!(plan.guest.process.capabilities, Some(Default::default()));
 }
 
 #[test]
 fn bind_sources_become_trees_of_the_share() {
-    let lowered = lowered(|config| {
+    let plan = planned(|config| {
         config["mounts"].as_array_mut().unwrap().push(serde_json::json!({
             "destination": "/etc/hosts", "type": "bind", "source": "/etc/hostname", "options": ["rbind", "ro"]
         }));
     })
     .unwrap();
-    let tree = &lowered.trees[1];
+    let tree = &plan.trees[1];
     assert_eq!((tree.name.as_str(), tree.readonly, tree.recursive), ("m0", true, true));
-    let mount = lowered.container.mounts.last().unwrap();
-    assert_eq!(mount.source, MountSource::Share("c1/m0".to_owned()));
+    let mount = plan.guest.mounts.last().unwrap();
+    assert_eq!(mount.source, MountSource::Share("c1/m0".to_owned()).into());
 }
 
 #[test]
@@ -89,18 +98,18 @@ fn mistakes_are_named_by_their_path() {
         (|c| c["hostname"] = json!("x".repeat(65)), "hostname"),
     ];
     for (change, path) in cases {
-        assert_eq!(lowered(change).unwrap_err().path, path);
+        assert_eq!(planned(change).unwrap_err().path, path);
     }
 }
 
 #[test]
 fn what_is_not_applied_is_named() {
-    let lowered = lowered(|config| {
+    let plan = planned(|config| {
         config["process"]["apparmorProfile"] = "p".into();
         config["process"]["selinuxLabel"] = "l".into();
     })
     .unwrap();
-    let text = lowered.warnings.join("; ");
+    let text = plan.warnings.join("; ");
     for name in ["process.apparmorProfile", "process.selinuxLabel"] {
         assert!(text.contains(name), "{text}");
     }
@@ -110,7 +119,7 @@ fn what_is_not_applied_is_named() {
 fn a_pod_that_asks_for_namespaces_of_the_host_is_refused() {
     use serde_json::json;
     let without = |kind: &'static str, annotations: serde_json::Value| {
-        lowered(move |config| {
+        planned(move |config| {
             config["linux"]["namespaces"].as_array_mut().unwrap().retain(|entry| entry["type"] != kind);
             config["annotations"] = annotations;
         })
@@ -123,6 +132,6 @@ fn a_pod_that_asks_for_namespaces_of_the_host_is_refused() {
             assert!(error.contains("linux.namespaces") && error.contains(remedy), "{error}");
         }
     }
-    assert_eq!(without("pid", json!({})).unwrap().container.namespaces.pid, Namespace::Guest);
+    assert_eq!(without("pid", json!({})).unwrap().guest.namespaces.pid, Namespace::Guest);
     assert!(without("uts", sandbox).is_ok());
 }

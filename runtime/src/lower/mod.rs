@@ -18,6 +18,7 @@ mod namespaces;
 mod number_list;
 mod own_annotations;
 mod personality;
+pub mod plan;
 mod pod_size;
 mod process;
 mod rlimits;
@@ -27,7 +28,7 @@ pub mod seccomp;
 mod seccomp_fixture;
 mod seccomp_program;
 mod security_labels;
-pub mod sockets;
+mod sockets;
 mod swapped;
 mod time_offsets;
 mod unapplied;
@@ -42,17 +43,16 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use oci_spec::runtime::Spec;
-use stockade_protocol::container::{Container, Namespace, Process, Rootfs};
+use stockade_protocol::container::{Namespace, Process, Rootfs};
 
-use crate::network::NetworkNamespace;
-use crate::network::user_mode::UserNetwork;
+use crate::config::Pattern;
 use crate::oci::bundle::{Bundle, SpecError};
 use crate::oci::container_id::ContainerId;
-use crate::oci::hooks::Hooks;
 use crate::state::sandbox::{Peers, PodVolumes};
-use crate::vm::shares::Tree;
-use crate::vm::sizing::{Demand, Pod};
+use crate::vm::Tree;
+use disks::{Disk, Disks};
 use namespaces::Placed;
+use plan::{CgroupPlan, GuestPlan};
 
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroup::{HostCgroup, Limits, limits, warn_of_pod};
@@ -60,50 +60,34 @@ pub use hooks::STAGES as HOOKS;
 pub use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub use mount_options::options as mount_option_names;
 pub use namespaces::APPLIED as NAMESPACES;
+pub use plan::ContainerPlan;
 pub use user_namespace::UserNamespace;
 
 /// A container, ready to be created.
 #[derive(Debug)]
 pub struct Lowered {
-    /// For the agent.
-    pub container: Container,
-    /// Trees of the host that the guest needs: the rootfs first, then the mounts' sources.
-    pub trees: Vec<Tree>,
-    /// The folder of the VM's share of those that are the pod's.
-    pub volumes: Option<String>,
-    /// The names there of those that the container writes to.
-    pub written: Vec<String>,
-    /// What becomes disks of the VM. The container knows them by their places in this list until they have slots.
-    pub disks: Vec<disks::Disk>,
+    /// What it is to be.
+    pub plan: ContainerPlan,
+    /// What becomes disks of the VM, in the order of their [`plan::DiskNumber`]s.
+    pub disks: Vec<Disk>,
     /// Sockets of the host that it is connected to, by their numbers.
     pub sockets: Vec<OwnedFd>,
-    /// `linux.seccomp`, which is compiled into the container's `seccomp` while the VM boots.
-    pub seccomp: Option<seccomp::Profile>,
-    /// `hooks`. Those of the container go into its `start_hooks` when its state is known.
-    pub hooks: Hooks,
-    /// For the host's cgroup.
-    pub cgroup: HostCgroup,
-    /// The network namespace of the relay.
-    pub network: NetworkNamespace,
-    /// User-mode networking, if it is asked for.
-    pub user_network: Option<UserNetwork>,
-    /// The user namespace of the relay, if it is not the caller's.
-    pub user: Option<UserNamespace>,
-    /// What its limits ask of the VM.
-    pub demand: Demand,
-    /// What annotations say that its whole pod needs.
-    pub pod: Pod,
-    /// How large config.json says that the VM is.
-    pub vm: vm::Fixed,
-    /// What config.json asks for and does not get: one sentence each.
-    pub warnings: Vec<String>,
+}
+
+/// What the administrator allows containers, in /etc/stockade/config.toml.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allowed<'a> {
+    /// Which of stockade's own annotations count, of those that have to be allowed.
+    pub annotations: &'a [String],
+    /// Which sockets of the host containers may connect to.
+    pub host_sockets: &'a [Pattern],
 }
 
 /// The rootfs's name in the container's folder of the share.
 pub const ROOTFS_SHARE: &str = "rootfs";
 
-/// Translates a bundle, whose trees are to be in this folder of the VM's share. Of stockade's own annotations, those that
-/// have to be allowed count where `allowed` names them.
+/// Translates a bundle, whose trees are to be in this folder of the VM's share. `notify` says that the container's
+/// service manager waits for notifications.
 ///
 /// # Errors
 /// A [`SpecError`] that names the property.
@@ -112,19 +96,21 @@ pub fn lower(
     id: &ContainerId,
     folder: &str,
     peers: &Peers,
-    allowed: &[String],
+    allowed: Allowed<'_>,
+    notify: bool,
 ) -> Result<Lowered, SpecError> {
     let spec = &bundle.spec;
     let linux = spec.linux().as_ref();
     let mut warnings = bundle.warnings.clone();
     warnings.extend(unapplied::warnings(spec));
-    let own_annotations = own_annotations::counting(spec.annotations().as_ref(), allowed, &mut warnings);
+    let own_annotations =
+        own_annotations::counting(spec.annotations().as_ref(), allowed.annotations, &mut warnings);
     security_labels::check(spec, &mut warnings)?;
     host_only::refuse(linux)?;
     host_namespaces::refuse(spec)?;
     let Placed { guest: mut namespaces, network, user } = namespaces::lower(linux, peers)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let limits = cgroup::lower(resources, id, &mut warnings)?;
+    let limits = resources.map(|resources| limits(resources, &mut warnings)).transpose()?.unwrap_or_default();
     if peers.sandbox.is_some() {
         warn_of_pod(&limits.host, &mut warnings);
     }
@@ -134,12 +120,12 @@ pub fn lower(
     let own = PodVolumes { folder: folder.to_owned(), ..PodVolumes::default() };
     // Hooks may have mounts made below the sources, for this container alone.
     let pod = Some(peers.volumes.as_ref().unwrap_or(&own)).filter(|_| !hooks.has_create());
-    let mut disks = disks::Disks::default();
-    let (mounts, sources) =
+    let mut disks = Disks::default();
+    let (mut mounts, sources) =
         mounts::lower(bundle, folder, pod, id_mappings.as_ref(), &mut disks, &mut warnings)?;
-    let mut devices = devices::nodes(linux)?;
-    let mut guest_cgroup = limits.guest;
-    disks.take_devices(&mut devices, &mut guest_cgroup.devices, &mut warnings)?;
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    let (devices, rules) =
+        disks.take_devices(devices::nodes(linux)?, devices::rules(rules)?, &mut warnings)?;
     let (hostname, domainname) = names(spec)?;
     if namespaces.uts == Namespace::Guest && (hostname.is_some() || domainname.is_some()) {
         // Without a `uts` entry they would be the runtime's: here the guest's, which is this container's alone.
@@ -162,40 +148,38 @@ pub fn lower(
         ..Tree::default()
     }];
     trees.extend(sources);
+    let sockets = sockets::connect(&mut trees, &mut mounts, folder, allowed.host_sockets, &mut warnings);
     let written = trees.iter().filter(|tree| tree.is_volume && !tree.readonly);
     let written = written.map(|tree| tree.name.clone()).collect();
-    Ok(Lowered {
-        container: Container {
-            id: id.as_str().to_owned(),
-            rootfs: Rootfs {
-                share: share_path(folder, ROOTFS_SHARE),
-                readonly,
-                propagation: mounts::rootfs_propagation(linux)?,
-            },
-            mounts,
-            process,
-            namespaces,
-            id_mappings,
-            time_offsets,
-            hostname,
-            domainname,
-            devices,
-            cgroup: guest_cgroup,
-            cgroup_owner,
-            sysctl: sysctl(linux)?,
-            masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
-            readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
-            seccomp: Vec::new(),
-            start_hooks: Vec::new(),
-            notify: false,
-            personality: personality::lower(linux)?,
-            memory_policy: memory_policy::lower(linux)?,
+    let guest = GuestPlan {
+        id: id.as_str().to_owned(),
+        rootfs: Rootfs {
+            share: share_path(folder, ROOTFS_SHARE),
+            readonly,
+            propagation: mounts::rootfs_propagation(linux)?,
         },
+        mounts,
+        process,
+        namespaces,
+        id_mappings,
+        time_offsets,
+        hostname,
+        domainname,
+        devices,
+        cgroup: CgroupPlan { path: id.as_str().to_owned(), values: limits.guest, rules },
+        cgroup_owner,
+        sysctl: sysctl(linux)?,
+        masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
+        readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
+        notify,
+        personality: personality::lower(linux)?,
+        memory_policy: memory_policy::lower(linux)?,
+    };
+    let plan = ContainerPlan {
+        guest,
         trees,
         volumes: pod.map(|pod| pod.folder.clone()),
         written,
-        disks: disks.list,
-        sockets: Vec::new(),
         seccomp: seccomp::Profile::check(linux)?,
         hooks,
         cgroup: HostCgroup {
@@ -207,9 +191,9 @@ pub fn lower(
         user,
         demand: limits.demand,
         pod: pod_size::lower(spec.annotations().as_ref())?,
-        vm: vm::Fixed::default(),
         warnings,
-    })
+    };
+    Ok(Lowered { plan, disks: disks.list, sockets })
 }
 
 /// Translates the process of an exec in a container with these annotations; what it asks for and does not get is added

@@ -7,14 +7,15 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 
 use oci_spec::runtime::{Linux, Mount as Spec};
-use stockade_protocol::container::{IdMappings, Mount, MountSource};
+use stockade_protocol::container::{IdMappings, MountSource};
 
 use super::disks::{self, Disks};
 use super::mount_options::{Options, propagation};
+use super::plan::{PlannedMount, PlannedSource};
 use super::{absolute, share_path, swapped, user_namespace, volumes};
 use crate::oci::bundle::{Bundle, SpecError};
 use crate::state::sandbox::PodVolumes;
-use crate::vm::shares::{IdMap, Tree};
+use crate::vm::{IdMap, Tree};
 
 /// The file system whose layers are the host's.
 const OVERLAY: &str = "overlay";
@@ -30,7 +31,7 @@ pub fn lower(
     container: Option<&IdMappings>,
     disks: &mut Disks,
     warnings: &mut Vec<String>,
-) -> Result<(Vec<Mount>, Vec<Tree>), SpecError> {
+) -> Result<(Vec<PlannedMount>, Vec<Tree>), SpecError> {
     let mut mounts = Vec::new();
     let mut trees: Vec<Tree> = Vec::new();
     for (index, spec) in bundle.spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
@@ -66,13 +67,13 @@ pub fn lower(
         let name = format!("m{}", trees.len());
         let share = MountSource::Share(share_path(folder, &name));
         let source = if is_remount {
-            MountSource::Remount
+            MountSource::Remount.into()
         } else if is_bind {
             if !options.data.is_empty() {
                 warnings.push(format!("{property}: a bind mount takes no {}", options.data.join(", ")));
             }
             match link(bundle, spec, &options) {
-                Some(target) => MountSource::Link(target),
+                Some(target) => MountSource::Link(target).into(),
                 None => {
                     let tree = Tree { name, id_map, ..tree(bundle, spec, &options, &property)? };
                     match (volumes::name(&tree, pod), pod) {
@@ -82,35 +83,35 @@ pub fn lower(
                                 let of_pod = pod.folder != folder;
                                 trees.push(Tree { name, is_volume: true, of_pod, ..tree });
                             }
-                            share
+                            share.into()
                         }
                         _ if swapped::is_swapped(&tree) => {
                             let copy = MountSource::Copy(share_path(folder, &tree.name));
                             trees.push(Tree { is_copied: true, ..tree });
-                            copy
+                            copy.into()
                         }
                         _ => {
                             trees.push(tree);
-                            share
+                            share.into()
                         }
                     }
                 }
             }
         } else if fstype == OVERLAY {
             trees.push(overlay(bundle, &options, name, &property));
-            share
+            share.into()
         } else if !fstype.is_empty()
             && let Some(image) = spec.source().as_deref().filter(|source| disks::is_image(source))
         {
             // Which is how it gets a device at all.
             options.data.retain(|option| option != "loop");
-            let slot = disks.add(image, readonly, &format!("{property}.source"))?;
-            MountSource::Disk { slot, fstype: fstype.to_owned() }
+            let disk = disks.add(image, readonly, &format!("{property}.source"))?;
+            PlannedSource::Disk(disk, fstype.to_owned())
         } else {
-            file_system(spec, &property)?
+            file_system(spec, &property)?.into()
         };
-        let is_share = matches!(source, MountSource::Share(_) | MountSource::Copy(_));
-        mounts.push(Mount {
+        let is_share = matches!(source, PlannedSource::Guest(MountSource::Share(_) | MountSource::Copy(_)));
+        mounts.push(PlannedMount {
             destination: absolute(spec.destination(), &format!("{property}.destination"))?,
             flags: options.flags & !if is_bind { 0 } else { libc::MS_REC },
             propagation: options.propagation,

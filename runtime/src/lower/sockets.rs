@@ -3,16 +3,17 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
 use stockade_protocol::container::{IdMappings, MountSource};
 
-use super::{Lowered, share_path};
-use crate::config::{self, Config, ConfigError, Pattern};
-use crate::vm::shares::Tree;
+use super::plan::{PlannedMount, PlannedSource};
+use super::share_path;
+use crate::config::{self, Pattern};
+use crate::vm::Tree;
 
 /// Sockets that one container may have: each costs its relay a thread.
 const MOST: usize = 64;
@@ -20,20 +21,16 @@ const MOST: usize = 64;
 /// The owner of files whose own is not mapped, as Linux has it.
 const NOBODY: u32 = 65534;
 
-/// Connects the sockets that the configuration lists, of a container whose trees are in this folder of the share, and warns
-/// of the others.
-///
-/// # Errors
-/// When there are sockets, and the configuration cannot be read.
-pub fn connect(lowered: &mut Lowered, folder: &str) -> Result<(), ConfigError> {
-    if lowered.trees.iter().any(|tree| tree.is_socket) {
-        connect_listed(lowered, folder, &Config::load()?.host_sockets);
-    }
-    Ok(())
-}
-
-fn connect_listed(lowered: &mut Lowered, folder: &str, listed: &[Pattern]) {
-    let Lowered { trees, container, sockets, warnings, .. } = lowered;
+/// Connects the sockets that are listed, of a container whose trees are in this folder of the share, and warns of the others.
+/// What is returned are those of the host, by their numbers.
+pub fn connect(
+    trees: &mut Vec<Tree>,
+    mounts: &mut [PlannedMount],
+    folder: &str,
+    listed: &[Pattern],
+    warnings: &mut Vec<String>,
+) -> Vec<OwnedFd> {
+    let mut sockets: Vec<OwnedFd> = Vec::new();
     trees.retain(|tree| {
         if !tree.is_socket {
             return true;
@@ -44,10 +41,10 @@ fn connect_listed(lowered: &mut Lowered, folder: &str, listed: &[Pattern]) {
                 if !may_connect(&found) {
                     warn(forbidden(&tree.source, &found));
                 }
-                let share = MountSource::Share(share_path(folder, &tree.name));
+                let share = PlannedSource::Guest(MountSource::Share(share_path(folder, &tree.name)));
                 let number = sockets.len() as u16;
-                for mount in container.mounts.iter_mut().filter(|mount| mount.source == share) {
-                    mount.source = source(number, &found, tree);
+                for mount in mounts.iter_mut().filter(|mount| mount.source == share) {
+                    mount.source = source(number, &found, tree).into();
                 }
                 sockets.push(file.into());
                 false
@@ -65,6 +62,7 @@ fn connect_listed(lowered: &mut Lowered, folder: &str, listed: &[Pattern]) {
             }
         }
     });
+    sockets
 }
 
 /// A socket that is listed, or why it is not used.

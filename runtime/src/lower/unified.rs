@@ -66,7 +66,7 @@ pub fn lower(map: &HashMap<String, String>, limits: &mut Limits) -> Result<(), S
                 limits.host.values.push((name, line.trim().to_owned()));
             }
             if *name == "io.weight" && !value.contains(':') {
-                limits.guest.values.push((file.clone(), value.to_owned()));
+                limits.guest.push((file.clone(), value.to_owned()));
             }
         } else if GUEST.contains(&file.as_str()) || is_of_huge_pages(file) {
             if file == "memory.max" {
@@ -82,7 +82,7 @@ pub fn lower(map: &HashMap<String, String>, limits: &mut Limits) -> Result<(), S
                     ),
                 };
             }
-            limits.guest.values.push((file.clone(), value.to_owned()));
+            limits.guest.push((file.clone(), value.to_owned()));
         } else {
             let problem = "is no file of a cgroup (version 2) that limits what runs in the guest or its VM";
             return Err(error(problem.to_owned()));
@@ -128,7 +128,7 @@ mod tests {
             ("io.weight", "default 50"),
         ];
         assert_eq!(host, expected);
-        let guest: Vec<_> = limits.guest.values.iter().map(|(file, _)| file.as_str()).collect();
+        let guest: Vec<_> = limits.guest.iter().map(|(file, _)| file.as_str()).collect();
         assert_eq!(guest, ["hugetlb.2MB.rsvd.max", "io.weight", "memory.high", "memory.max", "pids.max"]);
         assert_eq!(limits.demand.memory, Some(64 << 20));
     }

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxIdMapping as Spec};
-use stockade_protocol::container::{
-    IdMapping, IdMappings, Mount, MountSource, Namespace, Namespaces, Process,
-};
+use stockade_protocol::container::{IdMapping, IdMappings, MountSource, Namespace, Namespaces, Process};
 
+use super::plan::{PlannedMount, PlannedSource};
 use crate::oci::bundle::SpecError;
 use crate::sys::user_namespace;
 
@@ -103,10 +102,10 @@ pub fn cgroup_owner(
     process: &Process,
     mappings: Option<&IdMappings>,
     namespaces: &Namespaces,
-    mounts: &[Mount],
+    mounts: &[PlannedMount],
 ) -> Option<u32> {
-    let is_writable = |mount: &Mount| {
-        matches!(&mount.source, MountSource::FileSystem { fstype, .. } if fstype == "cgroup2")
+    let is_writable = |mount: &PlannedMount| {
+        matches!(&mount.source, PlannedSource::Guest(MountSource::FileSystem { fstype, .. }) if fstype == "cgroup2")
             && mount.flags & libc::MS_RDONLY == 0
     };
     if namespaces.cgroup != Namespace::New || !mounts.iter().any(is_writable) {

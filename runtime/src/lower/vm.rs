@@ -24,17 +24,17 @@ pub struct Fixed {
     pub vcpus: Option<u8>,
 }
 
-/// Changes the configuration into that of the bundle's VM; returns what it says of the VM's size. `limit` is the container's
-/// own, in bytes.
+/// The configuration of the bundle's VM, and what config.json says of its size. `limit` is the container's own, in bytes.
 ///
 /// # Errors
 /// What is not allowed, or what no VM of stockade's has.
-pub fn apply(bundle: &Bundle, config: &mut Config, limit: Option<u64>) -> Result<Fixed, SpecError> {
-    let Some(vm) = bundle.spec.vm() else { return Ok(Fixed::default()) };
-    refuse_what_cannot_be(vm, config)?;
-    kernel(vm.kernel(), config)?;
-    let Some(hw_config) = &bundle.hw_config else { return Ok(Fixed::default()) };
-    Ok(Fixed { mib: memory(hw_config, config, limit)?, vcpus: vcpus(hw_config, config)? })
+pub fn apply(bundle: &Bundle, mut config: Config, limit: Option<u64>) -> Result<(Config, Fixed), SpecError> {
+    let Some(vm) = bundle.spec.vm() else { return Ok((config, Fixed::default())) };
+    refuse_what_cannot_be(vm, &config)?;
+    kernel(vm.kernel(), &mut config)?;
+    let Some(hw_config) = &bundle.hw_config else { return Ok((config, Fixed::default())) };
+    let fixed = Fixed { mib: memory(hw_config, &config, limit)?, vcpus: vcpus(hw_config, &config)? };
+    Ok((config, fixed))
 }
 
 /// The VM's CPUs. One needs nobody's leave.

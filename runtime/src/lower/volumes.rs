@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::state::sandbox::PodVolumes;
-use crate::vm::shares::Tree;
+use crate::vm::Tree;
 
 /// The tree's name in the pod's share, if it belongs there.
 pub fn name(tree: &Tree, pod: Option<&PodVolumes>) -> Option<String> {

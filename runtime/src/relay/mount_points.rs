@@ -19,11 +19,10 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, umask};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use stockade_protocol::agent::NOTIFY_SOCKET;
-use stockade_protocol::container::{
-    Container, DEFAULT_DEVICES, DEVICE_LINKS, MountSource, PTMX, share_covers_dev,
-};
+use stockade_protocol::container::{DEFAULT_DEVICES, DEVICE_LINKS, MountSource, PTMX};
 
-use crate::vm::shares::Tree;
+use crate::lower::plan::{GuestPlan, PlannedSource};
+use crate::vm::Tree;
 
 /// Links that are followed at most for one path; the kernel's own limit.
 const MOST_LINKS: usize = 40;
@@ -41,7 +40,7 @@ enum Kind<'a> {
 }
 
 /// Makes in the rootfs what the container needs there; to be called where its trees are cloned.
-pub fn make(rootfs: &Path, container: &Container, trees: &[Tree]) {
+pub fn make(rootfs: &Path, container: &GuestPlan, trees: &[Tree]) {
     let folder = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(rootfs);
     let Ok(root) = folder else { return };
     let owner = container.id_mappings.as_ref();
@@ -70,16 +69,18 @@ struct Walk {
 }
 
 impl Walk {
-    fn make_all(&mut self, container: &Container, trees: &[Tree]) {
+    fn make_all(&mut self, container: &GuestPlan, trees: &[Tree]) {
         for mount in &container.mounts {
             let kind = match &mount.source {
-                MountSource::Share(share) | MountSource::Copy(share) if !is_folder(share, trees) => {
+                PlannedSource::Guest(MountSource::Share(share) | MountSource::Copy(share))
+                    if !is_folder(share, trees) =>
+                {
                     Kind::File
                 }
-                MountSource::Socket { .. } => Kind::File,
-                MountSource::Remount => continue,
-                MountSource::Link(target) => Kind::Link { target, replaces: false },
-                _ => Kind::Folder,
+                PlannedSource::Guest(MountSource::Socket { .. }) => Kind::File,
+                PlannedSource::Guest(MountSource::Remount) => continue,
+                PlannedSource::Guest(MountSource::Link(target)) => Kind::Link { target, replaces: false },
+                PlannedSource::Guest(_) | PlannedSource::Disk(..) => Kind::Folder,
             };
             let place = self.note(&mount.destination, kind);
             if let (Some(place), false) = (place, matches!(kind, Kind::Link { .. })) {
@@ -87,9 +88,9 @@ impl Walk {
             }
         }
         for device in &container.devices {
-            self.note(&device.path, Kind::File);
+            self.note(device.path(), Kind::File);
         }
-        if !share_covers_dev(&container.mounts) {
+        if !container.share_covers_dev() {
             for (path, ..) in DEFAULT_DEVICES {
                 self.note(path, Kind::File);
             }

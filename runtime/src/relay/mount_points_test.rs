@@ -33,8 +33,9 @@ impl Fixture {
         fs::write(self.0.path().join("config.json"), config.to_string()).unwrap();
         let bundle = crate::oci::bundle::Bundle::load(self.0.path(), None).unwrap();
         let id = "c".parse().unwrap();
-        let lowered = crate::lower::lower(&bundle, &id, "c", &Default::default(), &[]).unwrap();
-        make(&bundle.rootfs, &lowered.container, &lowered.trees);
+        let lowered = crate::lower::lower(&bundle, &id, "c", &Default::default(), Default::default(), false);
+        let plan = lowered.unwrap().plan;
+        make(&bundle.rootfs, &plan.guest, &plan.trees);
     }
 
     /// What is outside of the rootfs.

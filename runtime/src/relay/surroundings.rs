@@ -16,11 +16,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, pivot_root, sethostname};
-use stockade_protocol::container::Container;
 
 use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
 use super::watch::watch;
+use crate::lower::plan::GuestPlan;
 use crate::metrics::Metrics;
 use crate::network::NetworkNamespace;
 use crate::relay::host_sockets::HostSockets;
@@ -28,8 +28,7 @@ use crate::relay::mount_points;
 use crate::relay::port_forward::PortForward;
 use crate::sys::descriptors;
 use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, own_processes, restrict};
-use crate::vm::shares;
-use crate::vm::shares::Tree;
+use crate::vm::{Tree, shares};
 
 /// Where a relay's namespaces and root come from.
 #[derive(Debug)]
@@ -48,7 +47,7 @@ pub struct Own<'a> {
     /// The container has a `/proc`.
     pub proc: bool,
     /// The container, if its root is read-only: what it needs there is made before that is cloned.
-    pub readonly: Option<&'a Container>,
+    pub readonly: Option<&'a GuestPlan>,
     /// Trees to clone for the guest.
     pub trees: &'a [Tree],
     /// What is done before that.

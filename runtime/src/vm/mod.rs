@@ -15,6 +15,7 @@ mod shared;
 pub mod shares;
 pub mod sizing;
 mod sockets;
+mod tree;
 mod vmm_user;
 mod watch;
 
@@ -23,4 +24,5 @@ pub use files::Files;
 pub use launch::Launch;
 pub use shared::{Shared, Vm};
 pub use sockets::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
+pub use tree::{IdMap, Tree};
 pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait, shown};

@@ -1,0 +1,329 @@
+//! What a container is to be: the whole of its config.json, checked and translated. Nothing changes a plan.
+//!
+//! The agent's [`Container`] is made from it in one place, [`ContainerPlan::container`], which takes all that is known only
+//! when the relay, the hooks and the VM's disks are there.
+
+use stockade_protocol::agent::WindowSize;
+use stockade_protocol::container::{
+    self, Cgroup, Container, Device, DeviceKind, DeviceRule, IdMappings, MemoryPolicy, Mount, MountSource,
+    Namespaces, Process, Rootfs, SeccompFilter, StreamKind, TimeOffset, is_shared_dev,
+};
+
+use super::{HostCgroup, UserNamespace, seccomp};
+use crate::network::NetworkNamespace;
+use crate::network::user_mode::UserNetwork;
+use crate::oci::hooks::Hooks;
+use crate::vm::Tree;
+use crate::vm::sizing::{Demand, Pod};
+
+/// A container, ready to be created.
+#[derive(Debug)]
+pub struct ContainerPlan {
+    /// What the agent builds.
+    pub guest: GuestPlan,
+    /// Trees of the host that the guest needs: the rootfs first, then the mounts' sources.
+    pub trees: Vec<Tree>,
+    /// The folder of the VM's share of those that are the pod's.
+    pub volumes: Option<String>,
+    /// The names there of those that the container writes to.
+    pub written: Vec<String>,
+    /// `linux.seccomp`, which is compiled while the VM boots.
+    pub seccomp: Option<seccomp::Profile>,
+    /// `hooks`.
+    pub hooks: Hooks,
+    /// For the host's cgroup.
+    pub cgroup: HostCgroup,
+    /// The network namespace of the relay.
+    pub network: NetworkNamespace,
+    /// User-mode networking, if it is asked for.
+    pub user_network: Option<UserNetwork>,
+    /// The user namespace of the relay, if it is not the caller's.
+    pub user: Option<UserNamespace>,
+    /// What its limits ask of the VM.
+    pub demand: Demand,
+    /// What annotations say that its whole pod needs.
+    pub pod: Pod,
+    /// What config.json asks for and does not get: one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// What the agent is told of a container, as far as config.json and the caller say it. Each field is as in [`Container`],
+/// where nothing else is said.
+#[derive(Debug)]
+pub struct GuestPlan {
+    /// Its ID.
+    pub id: String,
+    /// Its root file system.
+    pub rootfs: Rootfs,
+    /// Its mounts.
+    pub mounts: Vec<PlannedMount>,
+    /// Its init. A terminal has the size that config.json gives.
+    pub process: Process,
+    /// Its namespaces.
+    pub namespaces: Namespaces,
+    /// The IDs of its user namespace.
+    pub id_mappings: Option<IdMappings>,
+    /// Offsets of its clocks.
+    pub time_offsets: Vec<TimeOffset>,
+    /// Its hostname.
+    pub hostname: Option<String>,
+    /// Its NIS domain name.
+    pub domainname: Option<String>,
+    /// Device nodes besides the default ones.
+    pub devices: Vec<PlannedDevice>,
+    /// Path and values of its cgroup.
+    pub cgroup: CgroupPlan,
+    /// The user that the cgroup is given to.
+    pub cgroup_owner: Option<u32>,
+    /// `linux.sysctl`.
+    pub sysctl: Vec<(String, String)>,
+    /// Paths to hide.
+    pub masked_paths: Vec<String>,
+    /// Paths to make read-only.
+    pub readonly_paths: Vec<String>,
+    /// It gets an sd_notify(3) socket.
+    pub notify: bool,
+    /// `linux.personality`.
+    pub personality: Option<u32>,
+    /// `linux.memoryPolicy`.
+    pub memory_policy: Option<MemoryPolicy>,
+}
+
+/// The container's cgroup in the guest.
+#[derive(Debug)]
+pub struct CgroupPlan {
+    /// Path below the guest's cgroup root.
+    pub path: String,
+    /// Files to write.
+    pub values: Vec<(String, String)>,
+    /// Device rules.
+    pub rules: Vec<PlannedRule>,
+}
+
+/// Stands for a disk until the VM has given it a slot: its place among the container's disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskNumber(pub(super) u8);
+
+/// One entry of `mounts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedMount {
+    /// Absolute path in the container.
+    pub destination: String,
+    /// What is mounted.
+    pub source: PlannedSource,
+    /// `MS_*` flags to set.
+    pub flags: u64,
+    /// `MS_*` propagation changes to make after mounting, in order.
+    pub propagation: Vec<u64>,
+    /// File-system options, comma-separated.
+    pub data: String,
+    /// `tmpcopyup`.
+    pub copy_up: bool,
+}
+
+/// What a [`PlannedMount`] mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlannedSource {
+    /// What the guest finds by itself.
+    Guest(MountSource),
+    /// The file system of this type on a disk.
+    Disk(DiskNumber, String),
+}
+
+impl From<MountSource> for PlannedSource {
+    fn from(source: MountSource) -> Self {
+        Self::Guest(source)
+    }
+}
+
+/// One entry of `linux.devices`, or a device node that is bind-mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlannedDevice {
+    /// A node with the numbers that config.json gives.
+    Node(Device),
+    /// The node of a disk, whose numbers the guest's kernel gives.
+    Disk(DiskNumber, NodeOfDisk),
+}
+
+/// How the node of a disk looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeOfDisk {
+    /// Absolute path in the container.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl PlannedDevice {
+    /// Absolute path in the container.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Node(device) => &device.path,
+            Self::Disk(_, node) => &node.path,
+        }
+    }
+}
+
+/// One entry of `linux.resources.devices`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlannedRule {
+    /// Of device numbers.
+    Numbers(DeviceRule),
+    /// Of a disk.
+    Disk(DiskNumber, Access),
+}
+
+/// What a [`PlannedRule`] allows or denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Allow or deny.
+    pub allow: bool,
+    /// Read.
+    pub read: bool,
+    /// Write.
+    pub write: bool,
+    /// mknod(2).
+    pub mknod: bool,
+}
+
+/// What of a container is known only when its creation is under way.
+#[derive(Debug)]
+pub struct Late<'a> {
+    /// The size of its terminal, if it has one.
+    pub terminal: Option<WindowSize>,
+    /// The kinds of the descriptors from 3 on that its init gets.
+    pub streams: Vec<StreamKind>,
+    /// Variables that its init gets besides config.json's.
+    pub env: &'a [String],
+    /// `linux.seccomp`, compiled.
+    pub seccomp: Vec<SeccompFilter>,
+    /// Hooks that the agent runs, which are given the container's state.
+    pub start_hooks: Vec<container::Hook>,
+    /// The slots of its disks, in their order.
+    pub slots: Slots,
+}
+
+/// The slots that the VM has given to the disks of a plan, all of them.
+#[derive(Debug, Default)]
+pub struct Slots(Vec<u8>);
+
+impl Slots {
+    /// Gives every disk a slot, in their order.
+    ///
+    /// # Errors
+    /// Those of `add`; the slots that were given before stay given.
+    pub fn fill<D, E>(disks: Vec<D>, add: impl FnMut((usize, D)) -> Result<u8, E>) -> Result<Self, E> {
+        disks.into_iter().enumerate().map(add).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// A plan has no number that is not the place of one of its disks.
+    fn of(&self, DiskNumber(number): DiskNumber) -> u8 {
+        self.0[usize::from(number)]
+    }
+}
+
+impl ContainerPlan {
+    /// The container as the agent builds it.
+    pub fn container(&self, late: Late<'_>) -> Container {
+        let Late { terminal, streams, env, seccomp, start_hooks, slots } = late;
+        let guest = &self.guest;
+        let mut process = Process { terminal, streams, ..guest.process.clone() };
+        process.env.extend_from_slice(env);
+        Container {
+            id: guest.id.clone(),
+            rootfs: guest.rootfs.clone(),
+            mounts: guest.mounts.iter().map(|mount| mount.with(&slots)).collect(),
+            process,
+            namespaces: guest.namespaces.clone(),
+            id_mappings: guest.id_mappings.clone(),
+            time_offsets: guest.time_offsets.clone(),
+            hostname: guest.hostname.clone(),
+            domainname: guest.domainname.clone(),
+            devices: guest.devices.iter().map(|device| device.with(&slots)).collect(),
+            cgroup: Cgroup {
+                path: guest.cgroup.path.clone(),
+                values: guest.cgroup.values.clone(),
+                devices: guest.cgroup.rules.iter().map(|rule| rule.with(&slots)).collect(),
+            },
+            cgroup_owner: guest.cgroup_owner,
+            sysctl: guest.sysctl.clone(),
+            masked_paths: guest.masked_paths.clone(),
+            readonly_paths: guest.readonly_paths.clone(),
+            seccomp,
+            start_hooks,
+            notify: guest.notify,
+            personality: guest.personality,
+            memory_policy: guest.memory_policy.clone(),
+        }
+    }
+}
+
+impl GuestPlan {
+    /// Whether something of the host's is the container's whole /dev.
+    pub fn share_covers_dev(&self) -> bool {
+        self.mounts.iter().any(|mount| match &mount.source {
+            PlannedSource::Guest(source) => is_shared_dev(&mount.destination, source),
+            PlannedSource::Disk(..) => false,
+        })
+    }
+}
+
+impl PlannedMount {
+    fn with(&self, slots: &Slots) -> Mount {
+        Mount {
+            destination: self.destination.clone(),
+            source: match &self.source {
+                PlannedSource::Guest(source) => source.clone(),
+                PlannedSource::Disk(disk, fstype) => {
+                    MountSource::Disk { slot: slots.of(*disk), fstype: fstype.clone() }
+                }
+            },
+            flags: self.flags,
+            propagation: self.propagation.clone(),
+            data: self.data.clone(),
+            copy_up: self.copy_up,
+        }
+    }
+}
+
+impl PlannedDevice {
+    fn with(&self, slots: &Slots) -> Device {
+        match self {
+            Self::Node(device) => device.clone(),
+            Self::Disk(disk, NodeOfDisk { path, mode, uid, gid }) => Device {
+                path: path.clone(),
+                kind: DeviceKind::Disk,
+                major: slots.of(*disk).into(),
+                minor: 0,
+                mode: *mode,
+                uid: *uid,
+                gid: *gid,
+            },
+        }
+    }
+}
+
+impl PlannedRule {
+    fn with(&self, slots: &Slots) -> DeviceRule {
+        match self {
+            Self::Numbers(rule) => rule.clone(),
+            Self::Disk(disk, Access { allow, read, write, mknod }) => DeviceRule {
+                allow: *allow,
+                kind: Some(DeviceKind::Disk),
+                major: Some(slots.of(*disk).into()),
+                minor: Some(0),
+                read: *read,
+                write: *write,
+                mknod: *mknod,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_test.rs"]
+mod tests;
