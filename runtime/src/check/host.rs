@@ -6,9 +6,9 @@ use std::path::Path;
 use nix::sys::utsname::uname;
 
 use super::Row;
-use crate::host::cgroup::{self, ROOT};
-use crate::sizing;
+use crate::cgroup::{self, ROOT};
 use crate::sys::landlock;
+use crate::vm::sizing;
 
 /// The first kernel with everything that stockade uses: mount_setattr(2) is the newest.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);

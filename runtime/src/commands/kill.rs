@@ -5,15 +5,15 @@ use std::time::Duration;
 use clap::Args;
 use stockade_protocol::agent::{AgentError, ErrorKind};
 
-use crate::agent::ClientError;
-use crate::cli::Globals;
-use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
-use crate::error::ContainerError;
 use crate::life_cycle::{self, Visit, explain, no_longer_runs};
-use crate::machine::MachineError;
+use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
+use crate::state::ContainerError;
 use crate::state::Root;
+use crate::sys::deadline::Deadline;
 use crate::sys::signals;
+use crate::vm::MachineError;
+use crate::vm::agent::ClientError;
 
 /// How long a guest may take to kill a container.
 const OBEYS_WITHIN: Duration = Duration::from_secs(3);

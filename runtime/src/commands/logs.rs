@@ -5,12 +5,12 @@ use std::os::fd::AsFd;
 
 use clap::Args;
 
-use crate::cli::Globals;
-use crate::container_id::ContainerId;
-use crate::error::ContainerError;
-use crate::machine::Control;
+use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
+use crate::state::ContainerError;
 use crate::state::Root;
-use crate::table;
+use crate::text::table;
+use crate::vm::Control;
 
 /// Print the console of a container's guest.
 #[derive(Debug, Args)]

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{Visit, survey};
 use crate::metrics::{self, Reach, Sandbox, Subject};
-use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, Folder, Record, Root};
+use crate::options::Globals;
+use crate::state::ContainerError;
+use crate::state::{Folder, Record, Root};
 use crate::sys::descriptors;
+use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET};
 
 /// How long a VM may take to answer before its metrics are left out.
 const WITHIN: Duration = Duration::from_secs(2);

@@ -3,10 +3,10 @@
 use clap::Args;
 use stockade_protocol::agent::ErrorKind;
 
-use crate::agent::ClientError;
-use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{Visit, explain};
+use crate::options::Globals;
+use crate::state::ContainerError;
+use crate::vm::agent::ClientError;
 
 /// Freeze every process of a container.
 #[derive(Debug, Args)]

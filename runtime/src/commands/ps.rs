@@ -10,10 +10,10 @@ use clap::Args;
 use stockade_protocol::agent::ProcessEntry;
 
 use super::list::Format;
-use crate::cli::Globals;
 use crate::life_cycle::{Visit, explain};
-use crate::local_time;
-use crate::table::printable;
+use crate::options::Globals;
+use crate::text::local_time;
+use crate::text::table::printable;
 
 const HEADING: &str = "UID          PID    PPID  C STIME TTY          TIME CMD\n";
 

@@ -12,13 +12,12 @@ use clap::Args;
 use stockade_protocol::agent::{GUEST, SHARES, WindowSize};
 use stockade_protocol::container::{Process, Scheduling, User};
 
-use crate::cli::Globals;
 use crate::config::Config;
 use crate::life_cycle::{self, Exec, Visit};
-use crate::lower::Tree;
-use crate::machine::Files;
-use crate::preserved::Preserved;
-use crate::shares;
+use crate::options::Globals;
+use crate::relay::preserve_fds::Preserved;
+use crate::vm::Files;
+use crate::vm::{Tree, shares};
 
 /// The shell's name in its share: what kind of shell a binary of several programs is to be.
 const NAME: &str = "sh";

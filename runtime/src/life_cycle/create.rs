@@ -7,22 +7,22 @@ use anyhow::Context;
 
 use super::creation::Draft;
 use super::from_caller::FromCaller;
-use crate::bundle::Bundle;
-use crate::cli::Globals;
 use crate::config::Config;
-use crate::container_id::ContainerId;
-use crate::hooks::Hooks;
 use crate::log;
 use crate::lower::vm::Fixed;
 use crate::lower::{self, Allowed, ContainerPlan};
-use crate::machine::{Launch, Vm};
+use crate::oci::bundle::Bundle;
+use crate::oci::container_id::ContainerId;
+use crate::oci::hooks::Hooks;
+use crate::options::Globals;
 use crate::relay::Relay;
-use crate::sandbox::Peers;
-use crate::sizing::{self, Demand, VmSize};
+use crate::state::sandbox::Peers;
 use crate::state::{self, Folder, Record, Root};
 use crate::sys::process::{Pidfd, ProcessRef};
 use crate::sys::signals;
-use crate::terminal;
+use crate::sys::terminal;
+use crate::vm::sizing::{self, Demand, VmSize};
+use crate::vm::{Launch, Vm};
 
 /// What is to be created.
 #[derive(Debug)]
@@ -79,17 +79,17 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let allowed = Allowed { annotations: &config.allowed_annotations, host_sockets: &config.host_sockets };
     let notify = from_caller.notify.is_some();
     let lowered = lower::lower(&bundle, request.id, record.share(), &peers, allowed, notify)
-        .context(crate::bundle::CONFIG)?;
+        .context(crate::oci::bundle::CONFIG)?;
     let plan = &lowered.plan;
     terminal::check(plan.guest.process.terminal.is_some(), request.console_socket, request.detached)?;
     let place = match sandbox {
         Some(sandbox) => {
-            lower::vm::refuse(&bundle).context(crate::bundle::CONFIG)?;
+            lower::vm::refuse(&bundle).context(crate::oci::bundle::CONFIG)?;
             Place::Sandbox(sandbox)
         }
         None => {
             let (config, fixed) =
-                lower::vm::apply(&bundle, config, plan.demand.memory).context(crate::bundle::CONFIG)?;
+                lower::vm::apply(&bundle, config, plan.demand.memory).context(crate::oci::bundle::CONFIG)?;
             Place::Own(Launch::prepare(&config)?, default_size(&config, fixed, plan))
         }
     };

@@ -15,33 +15,35 @@ use super::disks;
 use super::from_caller::FromCaller;
 use super::network;
 use super::{remove, resize};
-use crate::agent::{ClientError, Connection, ProcessConnections};
-use crate::bundle::{Bundle, CONFIG};
-use crate::cli::CgroupDriver;
-use crate::hooks;
-use crate::host::cgroup::Cgroup;
-use crate::host::scope::Placeholder;
-use crate::host_sockets::HostSockets;
+use crate::cgroup::Cgroup;
+use crate::cgroup::Placeholder;
 use crate::log;
 use crate::lower::disks::Disk;
 use crate::lower::plan::{Late, Slots};
 use crate::lower::seccomp::Profile;
-use crate::lower::{ContainerPlan, Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
-use crate::machine::{Machine, MachineError, Shared, Vm};
+use crate::lower::{ContainerPlan, Lowered, UserNamespace};
 use crate::metrics::{Metrics, Subject};
+use crate::network::NetworkNamespace;
 use crate::network::{Pending, user_mode};
-use crate::pid_file;
-use crate::port_forward::PortForward;
+use crate::oci::bundle::{Bundle, CONFIG};
+use crate::oci::hooks;
+use crate::options::CgroupDriver;
+use crate::relay::host_sockets::HostSockets;
+use crate::relay::port_forward::PortForward;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
-use crate::role::Role;
-use crate::sandbox;
-use crate::shares;
-use crate::sizing::{self, VmSize};
+use crate::state::pid_file;
+use crate::state::role::Role;
+use crate::state::sandbox;
 use crate::state::{Folder, METRICS_SOCKET, Record};
 use crate::sys::process::ProcessRef;
+use crate::sys::terminal::{self, Pty};
+use crate::sys::tsc;
 use crate::sys::user_namespace;
-use crate::terminal::{self, Pty};
-use crate::tsc;
+use crate::vm::Tree;
+use crate::vm::agent::{ClientError, Connection, ProcessConnections};
+use crate::vm::shares;
+use crate::vm::sizing::{self, VmSize};
+use crate::vm::{Machine, MachineError, Shared, Vm};
 
 /// A value that is undone when it is dropped, unless it is taken out.
 type Undone<T> = ScopeGuard<T, fn(T)>;
@@ -259,7 +261,7 @@ impl Placed {
                 hooks: plan.hooks.has_create().then(|| CreateHooks {
                     hooks: &plan.hooks.create_container,
                     // Its PID namespace is its own.
-                    state: hooks::state_json(record, "creating", Some(1)),
+                    state: record.state_json("creating", Some(1)),
                     bundle: &bundle.path,
                 }),
                 network: &plan.network,
@@ -304,12 +306,12 @@ impl Attended {
     ) -> anyhow::Result<Vec<stockade_protocol::container::Hook>> {
         if plan.hooks.has_create() {
             self.relay.entered()?;
-            let state = hooks::state_json(&draft.record, "creating", Some(self.relay.process.pid));
+            let state = draft.record.state_json("creating", Some(self.relay.process.pid));
             hooks::run(&plan.hooks.create_runtime, &state, &draft.bundle.path, None)?;
             self.relay.go_on()?;
         }
         let own_pid = (plan.guest.namespaces.pid == Namespace::New).then_some(1);
-        Ok(plan.hooks.for_agent(&hooks::state_json(&draft.record, "created", own_pid)))
+        Ok(plan.hooks.for_agent(&draft.record.state_json("created", own_pid)))
     }
 
     /// Redirects the interfaces of its network namespace; a member's are its sandbox's business.
@@ -437,7 +439,7 @@ fn plan_cgroup(request: &Request<'_>, plan: &ContainerPlan) -> anyhow::Result<Op
 fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
     let opened = match &user.path {
         Some(path) => File::open(path).map(OwnedFd::from),
-        None => user_namespace::create(&id_map(&user.mappings.users), &id_map(&user.mappings.groups)),
+        None => user_namespace::create(&user.mappings),
     };
     opened
         .context("linux.uidMappings: the host cannot make such a user namespace for the container's stand-in")

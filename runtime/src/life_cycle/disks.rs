@@ -7,7 +7,7 @@ use stockade_protocol::vmm;
 
 use crate::lower::disks::Disk;
 use crate::lower::plan::Slots;
-use crate::machine::Control;
+use crate::vm::Control;
 
 /// Adds them. Each slot is remembered as soon as there is one.
 ///

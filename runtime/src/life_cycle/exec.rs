@@ -10,16 +10,16 @@ use stockade_protocol::agent::{self, ErrorKind, ProcessId, Purpose};
 use stockade_protocol::container::Process;
 
 use super::{Status, Visit, no_longer_runs};
-use crate::agent::{ClientError, Connection, ProcessConnections};
-use crate::error::ContainerError;
-use crate::host::cgroup::Cgroup;
-use crate::machine::Shared;
-use crate::pid_file;
-use crate::preserved::Preserved;
+use crate::cgroup::Cgroup;
+use crate::relay::preserve_fds::Preserved;
 use crate::relay::{Plan, Relay, Surroundings};
+use crate::state::ContainerError;
+use crate::state::pid_file;
 use crate::sys::process::ProcessRef;
 use crate::sys::signals;
-use crate::terminal::{self, Pty, RawMode};
+use crate::sys::terminal::{self, Pty, RawMode};
+use crate::vm::Shared;
+use crate::vm::agent::{ClientError, Connection, ProcessConnections};
 
 /// How long a paused container may take to be resumed: for ever, as far as a clock can tell.
 const UNTIL_RESUMED: Duration = Duration::from_secs(u32::MAX as u64);

@@ -8,12 +8,11 @@ use anyhow::Context;
 use stockade_protocol::agent::Purpose;
 use stockade_protocol::vmm::MOST_QUEUE_PAIRS;
 
-use crate::agent::Connection;
-use crate::lower::NetworkNamespace;
-use crate::machine::{Control, Wait};
-use crate::network::{self, Namespace, Network, Pending};
+use crate::network::{self, Namespace, Network, NetworkNamespace, Pending};
 use crate::state::{Folder, Record};
 use crate::sys::process::ProcessRef;
+use crate::vm::agent::Connection;
+use crate::vm::{Control, Wait};
 
 /// A NIC has a pair of queues for each CPU that the guest uses, as far as there may be so many.
 fn queue_pairs(record: &Record) -> usize {

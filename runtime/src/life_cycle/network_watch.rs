@@ -18,14 +18,14 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::WaitStatus;
 
 use super::{network, visit};
-use crate::agent::Visitor;
-use crate::deadline::Deadline;
-use crate::host::cgroup::Cgroup;
+use crate::cgroup::Cgroup;
 use crate::log;
 use crate::network::{Events, Namespace, own_root};
 use crate::state::{self, Folder, Record};
+use crate::sys::deadline::Deadline;
 use crate::sys::seccomp::{self, Kind};
 use crate::sys::{descriptors, privileges, process, signals};
+use crate::vm::agent::Visitor;
 
 /// How long a change may take that consists of several: interfaces get their names, addresses and routes one by one.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);

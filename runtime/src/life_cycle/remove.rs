@@ -9,15 +9,15 @@ use stockade_protocol::agent::{ErrorKind, Purpose};
 
 use super::status::has_ended_in_guest;
 use super::{Status, network, resize, status};
-use crate::agent::{ClientError, Connection, Visitor};
-use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
-use crate::error::ContainerError;
-use crate::hooks;
 use crate::log;
-use crate::machine::{Control, Files};
+use crate::oci::container_id::ContainerId;
+use crate::oci::hooks;
+use crate::state::ContainerError;
 use crate::state::{Folder, Record, Root};
+use crate::sys::deadline::Deadline;
 use crate::sys::process::ProcessRef;
+use crate::vm::agent::{ClientError, Connection, Visitor};
+use crate::vm::{Control, Files};
 
 /// How long an agent may take to forget a container before the host goes on without it.
 const FORGETS_WITHIN: Duration = Duration::from_secs(3);
@@ -135,7 +135,7 @@ pub fn release(folder: Folder, record: &Record, is_mute: bool) -> anyhow::Result
     folder.remove()?;
     // Each has its chance, and none can fail what is done already.
     for hook in &record.hooks.poststop {
-        let state = hooks::state_json(record, "stopped", None);
+        let state = record.state_json("stopped", None);
         if let Err(error) = hooks::run(std::slice::from_ref(hook), &state, &record.bundle, None) {
             tracing::warn!("{error}");
         }

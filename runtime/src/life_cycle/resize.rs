@@ -14,12 +14,12 @@ use std::time::Duration;
 use anyhow::Context;
 use stockade_protocol::agent::Purpose;
 
-use crate::agent::{Connection, Visitor};
-use crate::deadline::Deadline;
-use crate::host::cgroup::{self, Cgroup};
-use crate::machine::Control;
-use crate::sizing::{self, Demand};
+use crate::cgroup::{self, Cgroup};
 use crate::state::{Folder, Record};
+use crate::sys::deadline::Deadline;
+use crate::vm::Control;
+use crate::vm::agent::{Connection, Visitor};
+use crate::vm::sizing::{self, Demand};
 
 /// How long a guest that is to change the size of its VM may take in all.
 const CHANGES_WITHIN: Duration = Duration::from_secs(10);

@@ -6,12 +6,12 @@ use std::time::Duration;
 use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
 use super::{network, network_watch};
-use crate::agent::{ClientError, Connection, Visitor};
-use crate::deadline::Deadline;
-use crate::error::ContainerError;
-use crate::hooks;
-use crate::machine::Wait;
+use crate::oci::hooks;
+use crate::state::ContainerError;
 use crate::state::{Folder, Record};
+use crate::sys::deadline::Deadline;
+use crate::vm::Wait;
+use crate::vm::agent::{ClientError, Connection, Visitor};
 
 /// How long the agent may take beyond the time that `startContainer` hooks have.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
     if has_network && let Err(error) = network_watch::begin(folder, record) {
         tracing::warn!("{error:#}");
     }
-    let state = hooks::state_json(record, "running", Some(relay.pid));
+    let state = record.state_json("running", Some(relay.pid));
     hooks::run(&record.hooks.poststart, &state, &record.bundle, None).inspect_err(|_| {
         if let Some(relay) = relay.open() {
             // It fails only where the relay has just ended, and with it the container.

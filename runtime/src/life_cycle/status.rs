@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use stockade_protocol::agent::{ContainerState, Purpose};
 
-use crate::agent::{ClientError, Connection, Visitor};
-use crate::deadline::Deadline;
 use crate::state::{Folder, Record};
+use crate::sys::deadline::Deadline;
+use crate::vm::agent::{ClientError, Connection, Visitor};
 
 /// How long the agent may take to say that a container has ended whose relay has not.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);

@@ -4,16 +4,16 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::resize::Sizing;
 use super::{Visit, explain};
-use crate::bundle::SpecError;
 use crate::lower::{self, Limits};
-use crate::sizing::Demand;
+use crate::oci::bundle::SpecError;
 use crate::state::Record;
 use crate::stats::CgroupFiles;
+use crate::vm::sizing::Demand;
 
 /// Changes the limits that are given, and leaves the others as they are.
 ///
 /// # Errors
-/// A value that cannot be used, [`crate::error::ContainerError::NotRunning`], or why a cgroup did not take a value; the
+/// A value that cannot be used, [`crate::state::ContainerError::NotRunning`], or why a cgroup did not take a value; the
 /// limits are as they were then.
 pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
     let files = visit.ask(|control, id, wait| control.cgroup_files(id, wait)).map_err(explain)?;

@@ -6,15 +6,15 @@ use std::time::Duration;
 use stockade_protocol::agent::{ErrorKind, Purpose};
 
 use super::{Status, status};
-use crate::agent::{ClientError, Connection, Visitor};
-use crate::cli::Globals;
-use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
-use crate::error::ContainerError;
 use crate::log;
-use crate::machine::MachineError;
+use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
+use crate::state::ContainerError;
 use crate::state::{Folder, Record, Root};
+use crate::sys::deadline::Deadline;
 use crate::sys::process::{Pidfd, ProcessRef};
+use crate::vm::MachineError;
+use crate::vm::agent::{ClientError, Connection, Visitor};
 
 /// How long the agent may take for all that a command asks of it.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::{block_io, number_list, unified};
-use crate::bundle::SpecError;
-use crate::sizing::{self, Demand};
+use crate::oci::bundle::SpecError;
+use crate::vm::sizing::{self, Demand};
 
 /// In which a CPU quota may be used up where nothing else is said, in microseconds.
 pub const DEFAULT_PERIOD: u64 = 100_000;

@@ -31,7 +31,6 @@ mod security_labels;
 mod sockets;
 mod swapped;
 mod time_offsets;
-mod tree;
 mod unapplied;
 mod unified;
 mod user_namespace;
@@ -46,10 +45,11 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 use stockade_protocol::container::{Namespace, Process, Rootfs};
 
-use crate::bundle::{Bundle, SpecError};
-use crate::container_id::ContainerId;
-use crate::host_sockets::Pattern;
-use crate::sandbox::{Peers, PodVolumes};
+use crate::config::Pattern;
+use crate::oci::bundle::{Bundle, SpecError};
+use crate::oci::container_id::ContainerId;
+use crate::state::sandbox::{Peers, PodVolumes};
+use crate::vm::Tree;
 use disks::{Disk, Disks};
 use namespaces::Placed;
 use plan::{CgroupPlan, GuestPlan};
@@ -59,12 +59,9 @@ pub use cgroup::{HostCgroup, Limits, limits, warn_of_pod};
 pub use hooks::STAGES as HOOKS;
 pub use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub use mount_options::options as mount_option_names;
-pub use namespaces::{APPLIED as NAMESPACES, NetworkNamespace};
-pub use own_annotations::TO_BE_ALLOWED;
+pub use namespaces::APPLIED as NAMESPACES;
 pub use plan::ContainerPlan;
-pub use tree::{IdMap, Tree};
-pub use user_namespace::{UserNamespace, text as id_map};
-pub use user_network::UserNetwork;
+pub use user_namespace::UserNamespace;
 
 /// A container, ready to be created.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use super::cgroup::Limits;
 use super::number_list;
-use crate::bundle::SpecError;
-use crate::bytes;
+use crate::oci::bundle::SpecError;
+use crate::text::bytes;
 
 /// Files of the host's cgroup.
 const HOST: [&str; 9] = [

@@ -17,10 +17,11 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Reach, Sandbox, Subject, exposition};
-use crate::deadline::Deadline;
-use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, METRICS_SOCKET};
+use crate::state::METRICS_SOCKET;
+use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
+use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET};
 
 /// How long VMM and agent may take to answer, and a client to send its request, or to take what it gets.
 const WITHIN: Duration = Duration::from_secs(5);

@@ -16,12 +16,12 @@ use nix::poll::{PollFd, PollFlags};
 use stockade_protocol::agent::Purpose;
 use stockade_protocol::vmm::{DeviceFailure, Figures, ThreadTime};
 
-use crate::agent::{ClientError, Connection};
-use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
-use crate::machine::{Control, MachineError, Wait};
+use crate::oci::container_id::ContainerId;
 use crate::state::Record;
 use crate::stats::CgroupFiles;
+use crate::sys::deadline::Deadline;
+use crate::vm::agent::{ClientError, Connection};
+use crate::vm::{Control, MachineError, Wait};
 
 pub use endpoint::{Endpoint, Metrics};
 pub use exposition::text;

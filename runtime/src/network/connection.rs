@@ -11,7 +11,7 @@ use stockade_protocol::vmm;
 use super::netlink::Netlink;
 use super::survey::{Interface, Picture, survey};
 use super::{Namespace, NetworkError, redirect, steps, tap};
-use crate::machine::Control;
+use crate::vm::Control;
 
 /// Largest packet that a NIC is made for, in bytes: the interface's own MTU is set in the guest and may change.
 const LARGEST_PACKET: u16 = u16::MAX;

@@ -10,6 +10,15 @@ use nix::sys::stat::fstat;
 
 use super::NetworkError;
 
+/// The host's network namespace of the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkNamespace {
+    /// A new one.
+    New,
+    /// The one that the caller has made, at this path.
+    Path(PathBuf),
+}
+
 /// A network namespace, open.
 #[derive(Debug)]
 pub struct Namespace {

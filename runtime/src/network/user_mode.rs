@@ -16,7 +16,6 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::WaitStatus;
 
 use super::NetworkError;
-use crate::lower::UserNetwork;
 use crate::sys::process::{self, Child};
 use crate::sys::{descriptors, signals};
 
@@ -33,6 +32,15 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Longest explanation that is shown, in bytes.
 const LONGEST: u64 = 4096;
+
+/// User-mode networking, as it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserNetwork {
+    /// TCP ports: the host's and the container's.
+    pub tcp: Vec<(u16, u16)>,
+    /// The same of UDP.
+    pub udp: Vec<(u16, u16)>,
+}
 
 /// Makes an interface in the relay's network namespace; when this returns, it is configured.
 ///

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use super::launch::{ENTERED, MESSAGE, RelayError, system};
-use crate::hooks::{self, Hook};
+use crate::oci::hooks::{self, Hook};
 use crate::sys::descriptors;
 
 /// Hooks of `create`: the host's are run by the creator, between [`super::Relay::entered`] and [`super::Relay::go_on`],

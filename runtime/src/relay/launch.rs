@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::notify::NotifySocket;
 use super::stand_in;
 use super::surroundings::Surroundings;
-use crate::agent::{ProcessConnections, Stdio};
 use crate::log;
-use crate::preserved::Preserved;
+use crate::relay::preserve_fds::Preserved;
 use crate::sys::process::{self, Child};
 use crate::sys::{descriptors, landlock};
+use crate::vm::agent::{ProcessConnections, Stdio};
 
 /// First byte of a message from the relay: some of the trees, as descriptors.
 pub(super) const TREES: u8 = 1;

@@ -24,9 +24,13 @@
 pub mod carry;
 pub mod copy;
 mod create_hooks;
+pub mod host_sockets;
 mod last_words;
 mod launch;
+mod mount_points;
 mod notify;
+pub mod port_forward;
+pub mod preserve_fds;
 mod serve;
 mod stand_in;
 mod surroundings;

@@ -15,13 +15,13 @@ use super::copy::{Copy, Waits};
 use super::last_words;
 use super::launch::{COMMIT, MESSAGE};
 use super::notify::Notifier;
-use crate::host_sockets::HostSockets;
 use crate::metrics::Endpoint;
-use crate::port_forward::Forwarder;
-use crate::preserved::StreamEnds;
+use crate::relay::host_sockets::HostSockets;
+use crate::relay::port_forward::Forwarder;
+use crate::relay::preserve_fds::StreamEnds;
 use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
-use crate::terminal::Window;
+use crate::sys::terminal::Window;
 
 /// Exit status when the VM is gone: as after SIGKILL.
 const KILLED: u8 = 128 + libc::SIGKILL as u8;

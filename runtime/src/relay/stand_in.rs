@@ -13,11 +13,11 @@ use super::serve::{self, Ends};
 use super::surroundings::{self, Surroundings};
 use crate::log;
 use crate::metrics::Endpoint;
-use crate::port_forward::Forwarder;
+use crate::relay::port_forward::Forwarder;
 use crate::sys::own_proc::OwnProc;
 use crate::sys::seccomp::{self, Kind};
+use crate::sys::terminal::{self, Window};
 use crate::sys::{descriptors, landlock, privileges, process, signals};
-use crate::terminal::{self, Window};
 
 /// The relay's whole life; returns its exit status.
 pub(super) fn run(plan: &Plan<'_>, network: Option<BorrowedFd<'_>>, socket: BorrowedFd<'_>) -> i32 {

@@ -20,15 +20,15 @@ use nix::unistd::{chdir, pivot_root, sethostname};
 use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
 use super::watch::watch;
-use crate::host_sockets::HostSockets;
 use crate::lower::plan::GuestPlan;
-use crate::lower::{NetworkNamespace, Tree};
 use crate::metrics::Metrics;
-use crate::mount_points;
-use crate::port_forward::PortForward;
-use crate::shares;
+use crate::network::NetworkNamespace;
+use crate::relay::host_sockets::HostSockets;
+use crate::relay::mount_points;
+use crate::relay::port_forward::PortForward;
 use crate::sys::descriptors;
 use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, own_processes, restrict};
+use crate::vm::{Tree, shares};
 
 /// Where a relay's namespaces and root come from.
 #[derive(Debug)]

@@ -7,23 +7,29 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use stockade_protocol::container::{IdMapping, IdMappings};
 
 use super::process::{self, Child, Pidfd};
 
-/// A new one with the lines of its `uid_map` and `gid_map`. No process is in it.
+/// A new one with these mappings. No process is in it.
 ///
 /// # Errors
 /// clone3(2)'s, or those of writing a map.
-pub fn create(users: &str, groups: &str) -> io::Result<OwnedFd> {
+pub fn create(mappings: &IdMappings) -> io::Result<OwnedFd> {
     with_process(
         libc::CLONE_NEWUSER as u64,
         || Ok(()),
         |child| {
-            fs::write(format!("/proc/{}/uid_map", child.pid), users)?;
-            fs::write(format!("/proc/{}/gid_map", child.pid), groups)?;
+            fs::write(format!("/proc/{}/uid_map", child.pid), text(&mappings.users))?;
+            fs::write(format!("/proc/{}/gid_map", child.pid), text(&mappings.groups))?;
             Ok(File::open(format!("/proc/{}/ns/user", child.pid))?.into())
         },
     )
+}
+
+/// The text that the kernel takes for `uid_map` or `gid_map`.
+pub fn text(list: &[IdMapping]) -> String {
+    list.iter().map(|mapping| format!("{} {} {}\n", mapping.inside, mapping.outside, mapping.size)).collect()
 }
 
 /// The `uid_map` and the `gid_map` of the one at `path`, as the caller's namespace sees them.
