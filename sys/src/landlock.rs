@@ -121,44 +121,5 @@ pub fn restrict(allowed: &[Beneath<'_>]) -> Result<(), Errno> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::File;
-    use std::net::TcpListener;
-    use std::os::fd::AsFd;
-    use std::thread;
-
-    use super::*;
-    use crate::capabilities;
-
-    #[test]
-    fn a_kernel_is_asked_for_what_it_knows() {
-        let rights = |files, network, scoped| Ruleset {
-            handled_access_fs: files,
-            handled_access_net: network,
-            scoped,
-        };
-        assert_eq!(Ruleset::all(1), rights(0x1fff, 0, 0));
-        assert_eq!(Ruleset::all(3), rights(0x7fff, 0, 0));
-        assert_eq!(Ruleset::all(4), rights(0x7fff, 3, 0));
-        assert_eq!(Ruleset::all(5), rights(0xffff, 3, 0));
-        assert_eq!(Ruleset::all(99), rights(0xffff, 3, 3));
-    }
-
-    #[test]
-    fn a_thread_that_has_denied_itself_all_opens_only_what_it_left() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("file"), "").unwrap();
-        let left = File::open(folder.path()).unwrap();
-        thread::spawn(move || {
-            capabilities::forbid_new_privileges().unwrap();
-            restrict(&[Beneath { file: left.as_fd(), rights: access::READ_FILE }]).unwrap();
-            assert!(File::open(folder.path().join("file")).is_ok());
-            if version().is_ok() {
-                assert!(File::open("/etc/passwd").is_err());
-                assert!(TcpListener::bind("127.0.0.1:0").is_err() || version().unwrap() < TCP.0);
-            }
-        })
-        .join()
-        .unwrap();
-    }
-}
+#[path = "landlock_test.rs"]
+mod tests;

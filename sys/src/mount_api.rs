@@ -196,6 +196,15 @@ pub fn set_attributes_at(path: &CStr, attributes: MountAttributes, recursive: bo
     setattr(libc::AT_FDCWD, path, 0, attributes, recursive)
 }
 
+/// Sets `MOUNT_ATTR_*` of a whole tree and makes its propagation private.
+///
+/// # Errors
+/// Those of mount_setattr(2).
+pub fn restrict(tree: impl AsFd, attributes: u64) -> Result<(), Errno> {
+    let private = MountAttributes::propagation(libc::MS_PRIVATE);
+    set_attributes(tree, MountAttributes { set: attributes, ..private }, true)
+}
+
 /// Maps the IDs of a detached mount as a user namespace does, with what is mounted below it if `recursive`.
 ///
 /// # Errors

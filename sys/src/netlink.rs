@@ -23,6 +23,12 @@ impl Message {
         message
     }
 
+    /// Sets `NLM_F_*` too.
+    pub fn add_flags(&mut self, flags: i32) {
+        let flags = u16::from_ne_bytes([self.0[6], self.0[7]]) | flags as u16;
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
+    }
+
     /// Appends an attribute.
     pub fn attribute(&mut self, kind: u16, value: &[u8]) {
         self.nested(kind, |message| message.raw(value));

@@ -4,6 +4,8 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use super::launch::{ENTERED, MESSAGE, RelayError, system};
+use stockade_sys::fd_passing;
+
 use crate::oci::hooks::{self, Hook};
 use crate::sys::descriptors;
 
@@ -22,7 +24,7 @@ pub struct CreateHooks<'a> {
 impl CreateHooks<'_> {
     /// The relay's side: what its hooks mount below the rootfs becomes part of the trees.
     pub(super) fn run(&self, socket: BorrowedFd<'_>) -> Result<(), RelayError> {
-        descriptors::send(socket, &[ENTERED], &[]).map_err(system("socket"))?;
+        fd_passing::send(socket, &[ENTERED], &[]).map_err(system("socket"))?;
         match descriptors::receive(socket, &mut [0; MESSAGE]).map_err(system("socket"))? {
             (0, _) => Err(RelayError::Failed("the creator has ended".to_owned())),
             _ => hooks::run(self.hooks, &self.state, self.bundle, Some(socket))

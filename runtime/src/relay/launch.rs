@@ -8,10 +8,13 @@ use std::time::Duration;
 use super::notify::NotifySocket;
 use super::stand_in;
 use super::surroundings::Surroundings;
+use stockade_sys::fd_passing;
+use stockade_sys::landlock;
+
 use crate::log;
 use crate::relay::preserve_fds::Preserved;
+use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
-use crate::sys::{descriptors, landlock};
 use crate::vm::agent::{ProcessConnections, Stdio};
 
 /// First byte of a message from the relay: some of the trees, as descriptors.
@@ -119,9 +122,10 @@ impl Relay {
         let namespaces = plan.surroundings.namespaces()?;
         let process = namespaces
             .for_child(|flags| {
-                process::clone(flags, plan.cgroup, || {
-                    stand_in::run(plan, namespaces.network.as_ref().map(AsFd::as_fd), its_end.as_fd())
-                })
+                let body =
+                    || stand_in::run(plan, namespaces.network.as_ref().map(AsFd::as_fd), its_end.as_fd());
+                // SAFETY: commands have one thread.
+                Ok(unsafe { process::clone(flags, plan.cgroup, body) }?)
             })
             .map_err(system("clone3"))?;
         Ok(Self { process, socket })
@@ -145,7 +149,7 @@ impl Relay {
     /// # Errors
     /// [`RelayError::System`].
     pub fn go_on(&self) -> Result<(), RelayError> {
-        descriptors::send(self.socket.as_fd(), &[GO_ON], &[]).map_err(system("socket"))
+        fd_passing::send(self.socket.as_fd(), &[GO_ON], &[]).map_err(system("socket"))
     }
 
     /// Waits until it is in place; returns the cloned trees, in the plan's order.
@@ -177,7 +181,7 @@ impl Relay {
             Stdio::Terminal(stream) => raw.push(stream.as_raw_fd()),
         }
         raw.extend(connections.extra.iter().map(AsRawFd::as_raw_fd));
-        descriptors::send(self.socket.as_fd(), &[CONNECTIONS], &raw).map_err(system("socket"))
+        fd_passing::send(self.socket.as_fd(), &[CONNECTIONS], &raw).map_err(system("socket"))
     }
 
     /// What a message that is not the expected one tells.
@@ -197,6 +201,6 @@ impl Relay {
     /// # Errors
     /// [`RelayError::System`].
     pub fn commit(&self) -> Result<(), RelayError> {
-        descriptors::send(self.socket.as_fd(), &[COMMIT], &[]).map_err(system("socket"))
+        fd_passing::send(self.socket.as_fd(), &[COMMIT], &[]).map_err(system("socket"))
     }
 }

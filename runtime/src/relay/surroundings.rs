@@ -16,6 +16,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, pivot_root, sethostname};
+use stockade_sys::fd_passing;
+use stockade_sys::mount_api::{attach, attach_at, attr, clone_tree_at, new_file_system, restrict};
 
 use super::create_hooks::CreateHooks;
 use super::launch::{RelayError, TREES, system};
@@ -27,7 +29,7 @@ use crate::relay::host_sockets::HostSockets;
 use crate::relay::mount_points;
 use crate::relay::port_forward::PortForward;
 use crate::sys::descriptors;
-use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, own_processes, restrict};
+use crate::sys::mount::{HARMLESS, own_processes};
 use crate::vm::{Tree, shares};
 
 /// Where a relay's namespaces and root come from.
@@ -134,11 +136,11 @@ impl Namespaces<'_> {
     ///
     /// # Errors
     /// setns(2)'s, and those of `clone`.
-    pub fn for_child<T>(&self, clone: impl FnOnce(u64) -> io::Result<T>) -> io::Result<T> {
-        let Some(relay) = self.pid_of else { return clone(self.new as u64) };
+    pub fn for_child<T>(&self, clone: impl FnOnce(libc::c_int) -> io::Result<T>) -> io::Result<T> {
+        let Some(relay) = self.pid_of else { return clone(self.new) };
         let own = File::open("/proc/self/ns/pid")?;
         setns(relay, CloneFlags::CLONE_NEWPID)?;
-        let result = clone(self.new as u64);
+        let result = clone(self.new);
         match setns(own, CloneFlags::CLONE_NEWPID) {
             // Root in a user namespace cannot go back to the host's: a later child of this command would be in the
             // container's, and an exec has none.
@@ -201,7 +203,7 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
             );
         }
         let raw: Vec<RawFd> = clones.iter().map(AsRawFd::as_raw_fd).collect();
-        descriptors::send(socket, &[TREES], &raw).map_err(system("socket"))?;
+        fd_passing::send(socket, &[TREES], &raw).map_err(system("socket"))?;
     }
     Ok(watches)
 }
@@ -209,12 +211,12 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
 /// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it, which is made
 /// where the container has one too. One that is needed is there without a folder, too, but mounted nowhere.
 fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
-    clone_tree(rootfs, true)
+    clone_tree_at(rootfs, true, false)
         .and_then(|tree| {
-            restrict(tree.as_fd(), attr::NOSUID | attr::NODEV)?;
-            attach(tree.as_fd(), rootfs)
+            restrict(&tree, attr::NOSUID | attr::NODEV)?;
+            attach_at(&tree, rootfs)
         })
-        .map_err(system("mount the rootfs"))?;
+        .map_err(|e| system("mount the rootfs")(e.into()))?;
     chdir(rootfs).map_err(|e| system("enter the rootfs")(e.into()))?;
     if make_proc {
         // It is there already, or is a link, or the file system is read-only: opening it tells.
@@ -240,11 +242,10 @@ fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Opti
 /// reaches the host by it: every file of a procfs is the host's root's, who needs no capability for it. Engines read more
 /// there than processes (`podman top` the time of the boot, in /proc/stat), but no sysctl.
 fn mount_proc(folder: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
-    const HARMLESS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    let Some(folder) = folder else { return own_processes() };
-    let proc = new_file_system(c"proc", &[], HARMLESS)?;
-    attach_at(proc.as_fd(), folder)?;
+    let Some(folder) = folder else { return Ok(own_processes()?) };
+    let proc = new_file_system("proc", "proc", "", HARMLESS)?;
+    attach(&proc, folder)?;
     let sysctls = openat(&proc, "sys", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    attach_at(new_file_system(c"tmpfs", &[], HARMLESS)?.as_fd(), sysctls.as_fd())?;
+    attach(new_file_system("tmpfs", "tmpfs", "", HARMLESS)?, sysctls)?;
     Ok(proc)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{CpuPosition, DeviceFailure, Disk, Figures, Nic, Request, Response, ThreadTime};
+use stockade_sys::fd_passing;
 
 use super::CONTROL_SOCKET;
 use crate::sys::deadline::Deadline;
@@ -153,7 +154,7 @@ impl Control {
     fn ask_with(&mut self, request: &Request, descriptors: &[OwnedFd]) -> Result<Response, ControlError> {
         let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let deadline = self.deadline();
-        descriptors::send(self.stream.as_fd(), &frame::encode(request)?, &raw).map_err(FrameError::from)?;
+        fd_passing::send(self.stream.as_fd(), &frame::encode(request)?, &raw).map_err(FrameError::from)?;
         self.answer(deadline)
     }
 

@@ -12,6 +12,7 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::{FilesRequest, FilesResponse};
+use stockade_sys::fd_passing;
 
 use super::FILES_SOCKET;
 use super::{MachineError, Wait};
@@ -126,7 +127,7 @@ impl Files {
 
     fn send(&self, request: &FilesRequest, descriptors: &[RawFd]) -> Result<(), FilesError> {
         let frame = frame::encode(request)?;
-        Ok(descriptors::send(self.0.as_fd(), &frame, descriptors).map_err(FrameError::from)?)
+        Ok(fd_passing::send(self.0.as_fd(), &frame, descriptors).map_err(FrameError::from)?)
     }
 
     fn answer(&self, deadline: Deadline) -> Result<(), FilesError> {
