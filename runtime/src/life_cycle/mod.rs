@@ -19,6 +19,7 @@ mod network;
 mod network_watch;
 mod remove;
 mod resize;
+mod services;
 mod start;
 mod status;
 mod survey;

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use stockade_protocol::agent::ExitStatus;
 use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
 
+use crate::sys::descriptors;
+
 /// A relay in a thread, and the other ends of all that it holds.
 struct Fixture {
     relay: Option<JoinHandle<u8>>,
@@ -50,9 +52,7 @@ impl Fixture {
                 hangs_up: false,
                 streams: Vec::new(),
                 notifier: None,
-                forwarder: None,
-                host_sockets: None,
-                endpoint: None,
+                services: Vec::new(),
                 watches: Vec::new(),
             };
             let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);
@@ -213,7 +213,7 @@ fn a_creator_that_dies_before_it_commits_takes_the_relay_along() {
 #[test]
 fn a_creator_that_has_committed_may_go() {
     let mut fixture = Fixture::new();
-    descriptors::send(fixture.creator.as_fd(), &[COMMIT], &[]).unwrap();
+    Message::Commit.send(fixture.creator.as_fd()).unwrap();
     let (other, _) = descriptors::packet_pair().unwrap();
     drop(std::mem::replace(&mut fixture.creator, other));
     fixture.stdout = None;
