@@ -10,10 +10,10 @@ use scopeguard::{ScopeGuard, guard};
 use stockade_protocol::agent::{ProcessId, Purpose, Ready};
 use stockade_protocol::container::{Container, Namespace};
 
-use super::create::{Created, Place, Request};
 use super::disks;
 use super::from_caller::FromCaller;
 use super::network;
+use super::request::{Created, Place, Request};
 use super::{remove, resize, services};
 use crate::cgroup::Cgroup;
 use crate::cgroup::Placeholder;
