@@ -10,11 +10,11 @@ use scopeguard::{ScopeGuard, guard};
 use stockade_protocol::agent::{ProcessId, Purpose, Ready};
 use stockade_protocol::container::{Container, Namespace};
 
-use super::create::{Created, Place, Request};
 use super::disks;
 use super::from_caller::FromCaller;
 use super::network;
-use super::{remove, resize};
+use super::request::{Created, Place, Request};
+use super::{remove, resize, services};
 use crate::cgroup::Cgroup;
 use crate::cgroup::Placeholder;
 use crate::log;
@@ -22,19 +22,16 @@ use crate::lower::disks::Disk;
 use crate::lower::plan::{Late, Slots};
 use crate::lower::seccomp::Profile;
 use crate::lower::{ContainerPlan, Lowered, UserNamespace};
-use crate::metrics::{Metrics, Subject};
-use crate::network::NetworkNamespace;
 use crate::network::{Pending, user_mode};
 use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::hooks;
 use crate::options::CgroupDriver;
-use crate::relay::host_sockets::HostSockets;
-use crate::relay::port_forward::PortForward;
+use crate::relay::service::Served;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
 use crate::state::pid_file;
 use crate::state::role::Role;
 use crate::state::sandbox;
-use crate::state::{Folder, METRICS_SOCKET, Record};
+use crate::state::{Folder, Record};
 use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::tsc;
@@ -230,27 +227,20 @@ impl Placed {
         pty: Option<&Pty>,
     ) -> anyhow::Result<Attended> {
         let lease = self.vm.lease();
-        let Draft { request, bundle, folder, record, .. } = draft;
+        let Draft { bundle, folder, record, .. } = draft;
         let console_log = lease.map(|_| folder.create_console_log()).transpose()?;
         let cgroup = record.cgroup.as_ref().map(Cgroup::open).transpose()?;
         let namespaces = &plan.guest.namespaces;
         let user = plan.user.as_ref().map(open_user_namespace).transpose()?;
-        let port_forward = match &plan.network {
-            NetworkNamespace::Path(path)
-                if matches!(Role::of(bundle.spec.annotations().as_ref()), Ok(Role::Sandbox)) =>
-            {
-                let prepared = PortForward::prepare(path, folder.as_fd());
-                prepared.inspect_err(|error| tracing::warn!("{error:#}")).ok()
-            }
-            _ => None,
-        };
-        let metrics = Subject::of(record).filter(|_| lease.is_some());
-        let metrics = metrics.map(|subject| Metrics::prepare(subject, folder.as_fd())).transpose();
-        let metrics = metrics.with_context(|| format!("cannot listen on {METRICS_SOCKET}"))?;
-        let host_sockets = (!sockets.is_empty())
-            .then(|| HostSockets::new(request.id.as_str(), folder.as_fd(), sockets))
-            .transpose()
-            .context("cannot open the socket to the VM's agent")?;
+        let is_sandbox = matches!(Role::of(bundle.spec.annotations().as_ref()), Ok(Role::Sandbox));
+        let pod_network = plan.network.path().filter(|_| is_sandbox);
+        let services = services::prepare(&Served {
+            record,
+            folder: folder.as_fd(),
+            has_lease: lease.is_some(),
+            pod_network,
+            sockets: &sockets,
+        })?;
         let process = &plan.guest.process;
         let relay = Relay::start(&Plan {
             surroundings: Surroundings::Own(Own {
@@ -269,9 +259,7 @@ impl Placed {
                 time_namespace: namespaces.time != Namespace::Guest,
                 user: user.as_ref().map(AsFd::as_fd),
                 hostname: plan.guest.hostname.as_deref(),
-                port_forward: port_forward.as_ref(),
-                host_sockets: host_sockets.as_ref(),
-                metrics: metrics.as_ref(),
+                services: &services,
                 lease,
                 console_log: console_log.as_ref().map(AsFd::as_fd),
             }),
@@ -283,6 +271,8 @@ impl Placed {
             notify: from_caller.notify.as_ref(),
         })?;
         let relay = guard(relay, kill_relay as fn(Relay));
+        // The relay has its own.
+        drop(services);
         record.relay = relay.process.reference();
         record.namespaces = sandbox::namespaces(&bundle.spec, relay.process.pid, user.as_ref());
         record.hooks.clone_from(&plan.hooks);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 
-use super::cgroup::Limits;
+use super::limits::Limits;
 use crate::oci::bundle::SpecError;
 
 /// Weights of cgroup v1.

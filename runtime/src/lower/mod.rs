@@ -11,6 +11,7 @@ pub mod disks;
 mod hooks;
 mod host_namespaces;
 mod host_only;
+mod limits;
 mod memory_policy;
 mod mount_options;
 mod mounts;
@@ -55,8 +56,9 @@ use namespaces::Placed;
 use plan::{CgroupPlan, GuestPlan};
 
 pub use capabilities::NAMES as CAPABILITIES;
-pub use cgroup::{HostCgroup, Limits, limits, warn_of_pod};
+pub use cgroup::{limits, warn_of_pod};
 pub use hooks::STAGES as HOOKS;
+pub use limits::{HostCgroup, Limits};
 pub use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub use mount_options::options as mount_option_names;
 pub use namespaces::APPLIED as NAMESPACES;

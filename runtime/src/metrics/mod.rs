@@ -23,7 +23,7 @@ use crate::sys::deadline::Deadline;
 use crate::vm::agent::{ClientError, Connection};
 use crate::vm::{Control, MachineError, Wait};
 
-pub use endpoint::{Endpoint, Metrics};
+pub use endpoint::Metrics;
 pub use exposition::text;
 
 /// Most text of all containers' cgroups together, in bytes. One's is some 15 KiB.

@@ -19,6 +19,16 @@ pub enum NetworkNamespace {
     Path(PathBuf),
 }
 
+impl NetworkNamespace {
+    /// The path of the caller's.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::New => None,
+            Self::Path(path) => Some(path),
+        }
+    }
+}
+
 /// A network namespace, open.
 #[derive(Debug)]
 pub struct Namespace {

@@ -9,6 +9,8 @@ use stockade_protocol::agent::ExitStatus;
 use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
 use stockade_sys::fd_passing;
 
+use crate::sys::descriptors;
+
 /// A relay in a thread, and the other ends of all that it holds.
 struct Fixture {
     relay: Option<JoinHandle<u8>>,
@@ -51,9 +53,7 @@ impl Fixture {
                 hangs_up: false,
                 streams: Vec::new(),
                 notifier: None,
-                forwarder: None,
-                host_sockets: None,
-                endpoint: None,
+                services: Vec::new(),
                 watches: Vec::new(),
             };
             let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);
@@ -214,7 +214,7 @@ fn a_creator_that_dies_before_it_commits_takes_the_relay_along() {
 #[test]
 fn a_creator_that_has_committed_may_go() {
     let mut fixture = Fixture::new();
-    fd_passing::send(fixture.creator.as_fd(), &[COMMIT], &[]).unwrap();
+    Message::Commit.send(fixture.creator.as_fd()).unwrap();
     let (other, _) = descriptors::packet_pair().unwrap();
     drop(std::mem::replace(&mut fixture.creator, other));
     fixture.stdout = None;

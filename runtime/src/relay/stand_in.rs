@@ -7,16 +7,16 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::setsid;
 use stockade_sys::descriptors::close_all_but;
-use stockade_sys::fd_passing;
 use stockade_sys::landlock;
 
-use super::launch::{FAILED, MESSAGE, PREPARED, Plan, RelayError, system};
+use super::error::{RelayError, system};
+use super::messages::Message;
 use super::notify::Notifier;
+use super::plan::Plan;
 use super::serve::{self, Ends};
+use super::service::{Running, Service};
 use super::surroundings::{self, Surroundings};
 use crate::log;
-use crate::metrics::Endpoint;
-use crate::relay::port_forward::Forwarder;
 use crate::sys::own_proc::OwnProc;
 use crate::sys::seccomp::{self, Kind};
 use crate::sys::terminal::{self, Window};
@@ -27,11 +27,8 @@ pub(super) fn run(plan: &Plan<'_>, network: Option<BorrowedFd<'_>>, socket: Borr
     match prepare(plan, network, socket) {
         Ok(ends) => serve::serve(ends),
         Err(error) => {
-            let mut message = vec![FAILED];
-            message.extend_from_slice(error.to_string().as_bytes());
-            message.truncate(MESSAGE);
             // A creator that is gone needs no explanation.
-            let _ = fd_passing::send(socket, &message, &[]);
+            let _ = Message::Failed(error.to_string()).send(socket);
             1
         }
     }
@@ -81,11 +78,9 @@ fn prepare(
     }
     // Without a procfs there is no way to VMM and agent: who connects sees that nobody listens.
     let proc = proc.map(OwnProc::enter).transpose().map_err(system("enter proc"))?;
-    let metrics = own.and_then(|own| own.metrics).map(|metrics| metrics.adopt(adopt));
-    let endpoint = metrics.zip(proc).map(|(metrics, proc)| Endpoint::new(metrics, proc)).transpose();
-    let port_forward = own.and_then(|own| own.port_forward).map(|forward| forward.adopt(adopt));
-    let host_sockets = own.and_then(|own| own.host_sockets).map(|sockets| sockets.adopt(adopt));
-    let endpoint = endpoint.map_err(system("metrics"))?;
+    let services = own.map(|own| own.services).unwrap_or_default();
+    let services = services.iter().filter_map(|service| adopt_service(service.as_ref(), proc).transpose());
+    let services = services.collect::<Result<_, _>>()?;
     let ends = Ends {
         signals,
         creator: adopt(socket),
@@ -95,19 +90,17 @@ fn prepare(
         hangs_up: plan.slave.is_some(),
         streams,
         notifier,
-        host_sockets: host_sockets.zip(proc),
-        forwarder: port_forward.zip(proc).map(|(forward, proc)| Forwarder::new(forward, proc)),
-        endpoint,
+        services,
         watches,
     };
     confine(&ends)?;
-    descriptors::send_bytes(socket, &[PREPARED]).map_err(system("socket"))?;
+    Message::Prepared.send(socket).map_err(system("socket"))?;
     Ok(ends)
 }
 
 /// From here on the relay only copies bytes.
 fn confine(ends: &Ends) -> Result<(), RelayError> {
-    let connects = ends.endpoint.is_some() || ends.forwarder.is_some() || ends.host_sockets.is_some();
+    let connects = !ends.services.is_empty();
     let kind = if connects { Kind::ConnectingRelay } else { Kind::Relay };
     privileges::keep_only(0).map_err(|e| system("giving up capabilities")(e.into()))?;
     landlock::restrict(&[]).map_err(|e| system("Landlock")(e.into()))?;
@@ -115,6 +108,18 @@ fn confine(ends: &Ends) -> Result<(), RelayError> {
         process::one_arena();
     }
     seccomp::restrict(kind).map_err(|e| system("seccomp")(e.into()))
+}
+
+/// Takes over a service; without a procfs there is none, and nothing of it is left.
+fn adopt_service(
+    service: &dyn Service,
+    proc: Option<OwnProc>,
+) -> Result<Option<Box<dyn Running>>, RelayError> {
+    let Some(proc) = proc else {
+        service.descriptors().into_iter().map(adopt).for_each(drop);
+        return Ok(None);
+    };
+    service.adopt(adopt, proc).map(Some).map_err(system(service.name()))
 }
 
 /// Takes over a descriptor of the creator's: this process has its own copy of it.

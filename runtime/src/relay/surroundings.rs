@@ -16,18 +16,16 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, pivot_root, sethostname};
-use stockade_sys::fd_passing;
 use stockade_sys::mount_api::{attach, attach_at, attr, clone_tree_at, new_file_system, restrict};
 
 use super::create_hooks::CreateHooks;
-use super::launch::{RelayError, TREES, system};
+use super::error::{RelayError, system};
+use super::messages::Message;
+use super::mount_points;
+use super::service::Service;
 use super::watch::watch;
 use crate::lower::plan::GuestPlan;
-use crate::metrics::Metrics;
 use crate::network::NetworkNamespace;
-use crate::relay::host_sockets::HostSockets;
-use crate::relay::mount_points;
-use crate::relay::port_forward::PortForward;
 use crate::sys::descriptors;
 use crate::sys::mount::{HARMLESS, own_processes};
 use crate::vm::{Tree, shares};
@@ -64,12 +62,8 @@ pub struct Own<'a> {
     pub user: Option<BorrowedFd<'a>>,
     /// Its hostname.
     pub hostname: Option<&'a str>,
-    /// What it forwards ports with.
-    pub port_forward: Option<&'a PortForward>,
-    /// Sockets of the host that the container is connected to.
-    pub host_sockets: Option<&'a HostSockets>,
-    /// It serves the sandbox's metrics.
-    pub metrics: Option<&'a Metrics>,
+    /// What it offers besides the process.
+    pub services: &'a [Box<dyn Service + 'a>],
     /// The VMM lives while this is open; `None` where that is another's business.
     pub lease: Option<BorrowedFd<'a>>,
     /// Where the VMM's last words go, if this relay holds its lease.
@@ -124,10 +118,8 @@ impl<'a> Surroundings<'a> {
             Self::Of(relay) => ([Some(*relay), None, None], None),
         };
         let needed = needed.into_iter().flatten();
-        needed
-            .chain(own.and_then(|own| own.port_forward).into_iter().flat_map(PortForward::descriptors))
-            .chain(own.and_then(|own| own.host_sockets).into_iter().flat_map(HostSockets::descriptors))
-            .chain(own.and_then(|own| own.metrics).into_iter().flat_map(Metrics::descriptors))
+        let services = own.map(|own| own.services).unwrap_or_default();
+        needed.chain(services.iter().flat_map(|service| service.descriptors()))
     }
 }
 
@@ -180,7 +172,8 @@ impl Own<'_> {
             mount_points::make(self.rootfs, container, self.trees);
         }
         let watches = send_trees(self.trees, socket)?;
-        let proc = enter_rootfs(self.rootfs, self.proc, self.host_sockets.is_some())?;
+        let needs_proc = self.services.iter().any(|service| service.needs_proc());
+        let proc = enter_rootfs(self.rootfs, self.proc, needs_proc)?;
         if let Some(hostname) = self.hostname {
             sethostname(hostname).map_err(|e| system("hostname")(e.into()))?;
         }
@@ -203,7 +196,7 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
             );
         }
         let raw: Vec<RawFd> = clones.iter().map(AsRawFd::as_raw_fd).collect();
-        fd_passing::send(socket, &[TREES], &raw).map_err(system("socket"))?;
+        Message::Trees.send_with(socket, &raw).map_err(system("socket"))?;
     }
     Ok(watches)
 }

@@ -14,40 +14,54 @@ mod serve;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use anyhow::Context;
+
+use crate::relay::service::{Adopt, Running, Served, Service};
 use crate::sys::descriptors;
+use crate::sys::own_proc::OwnProc;
 use crate::vm::AGENT_SOCKET;
+use serve::Connector;
 
 /// What the relay of a container needs for its sockets.
 #[derive(Debug)]
-pub struct HostSockets {
-    container: String,
+pub struct HostSockets<'a> {
+    container: &'a str,
     /// The agent's socket, as a file that can only be connected to.
     agent: OwnedFd,
     /// Those of the host likewise, by their numbers.
-    sockets: Vec<OwnedFd>,
+    sockets: &'a [OwnedFd],
 }
 
-impl HostSockets {
-    /// For a container in the VM whose VMM has its sockets in `folder`.
+impl HostSockets<'_> {
+    /// For a container that is connected to any.
     ///
     /// # Errors
     /// open(2)'s.
-    pub fn new(container: &str, folder: BorrowedFd<'_>, sockets: Vec<OwnedFd>) -> io::Result<Self> {
-        let agent = descriptors::open_socket(folder, AGENT_SOCKET)?;
-        Ok(Self { container: container.to_owned(), agent, sockets })
-    }
-
-    /// The same, in a process that was cloned from this one and has descriptors of its own.
-    pub fn adopt(&self, adopt: impl Fn(BorrowedFd<'_>) -> OwnedFd) -> Self {
-        Self {
-            container: self.container.clone(),
-            agent: adopt(self.agent.as_fd()),
-            sockets: self.sockets.iter().map(|socket| adopt(socket.as_fd())).collect(),
+    pub fn prepare<'a>(served: &Served<'a>) -> anyhow::Result<Option<Box<dyn Service + 'a>>> {
+        if served.sockets.is_empty() {
+            return Ok(None);
         }
+        let agent = descriptors::open_socket(served.folder, AGENT_SOCKET)
+            .context("cannot open the socket to the VM's agent")?;
+        Ok(Some(Box::new(HostSockets { container: &served.record.id, agent, sockets: served.sockets })))
+    }
+}
+
+impl Service for HostSockets<'_> {
+    fn name(&self) -> &'static str {
+        "sockets of the host"
     }
 
-    /// The descriptors of it.
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().map(AsFd::as_fd).chain([self.agent.as_fd()])
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd).chain([self.agent.as_fd()]).collect()
+    }
+
+    fn needs_proc(&self) -> bool {
+        true
+    }
+
+    fn adopt(&self, adopt: Adopt, proc: OwnProc) -> io::Result<Box<dyn Running>> {
+        let sockets = self.sockets.iter().map(|socket| adopt(socket.as_fd())).collect();
+        Ok(Box::new(Connector::new(self.container.to_owned(), adopt(self.agent.as_fd()), sockets, proc)))
     }
 }

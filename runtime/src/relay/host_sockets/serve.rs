@@ -13,22 +13,37 @@ use std::time::Instant;
 use stockade_protocol::agent::{Hello, HelloReply, Purpose};
 use stockade_protocol::frame;
 
-use super::HostSockets;
 use super::pace::Pace;
 use crate::relay::carry::{self, LONGEST_REPLY, Places, STACK};
+use crate::relay::service::Running;
 use crate::sys::own_proc::OwnProc;
 
 /// Connections of one container that are carried at a time; further ones wait.
 const MOST_CONNECTIONS: usize = 64;
 
-impl HostSockets {
-    /// Serves them from now on until the process ends.
-    pub fn serve(self, proc: OwnProc) {
-        let Self { container, agent, sockets } = self;
-        let (agent, places) = (Arc::new(agent), Places::new(MOST_CONNECTIONS));
-        for (number, socket) in (0..).zip(sockets) {
-            let (agent, places) = (Arc::clone(&agent), places.clone());
-            let hello = Hello::new(Purpose::Socket(container.clone(), number));
+/// Connects clients in the guest to sockets of the host, once the agent knows their container.
+#[derive(Debug)]
+pub(super) struct Connector {
+    container: String,
+    agent: Arc<OwnedFd>,
+    sockets: Vec<OwnedFd>,
+    proc: OwnProc,
+}
+
+impl Connector {
+    /// For these sockets, by their numbers.
+    pub fn new(container: String, agent: OwnedFd, sockets: Vec<OwnedFd>, proc: OwnProc) -> Self {
+        Self { container, agent: Arc::new(agent), sockets, proc }
+    }
+}
+
+impl Running for Connector {
+    /// A thread for each, until the process ends.
+    fn start(&mut self) {
+        let (places, proc) = (Places::new(MOST_CONNECTIONS), self.proc);
+        for (number, socket) in (0..).zip(std::mem::take(&mut self.sockets)) {
+            let (agent, places) = (Arc::clone(&self.agent), places.clone());
+            let hello = Hello::new(Purpose::Socket(self.container.clone(), number));
             let serve = move || {
                 // Without a VM there is nobody to serve.
                 let _ = serve(&hello, &agent, &socket, &places, proc);

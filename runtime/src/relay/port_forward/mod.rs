@@ -19,10 +19,11 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::network::Namespace;
+use crate::relay::service::{Adopt, Running, Served, Service};
 use crate::sys::descriptors;
+use crate::sys::own_proc::OwnProc;
 use crate::vm::AGENT_SOCKET;
-
-pub use serve::Forwarder;
+use serve::Forwarder;
 
 /// What a relay needs to forward.
 #[derive(Debug)]
@@ -36,11 +37,21 @@ pub struct PortForward {
 }
 
 impl PortForward {
-    /// Listens in the network namespace at `path` for a sandbox whose VMM has been started and has its sockets in `folder`.
+    /// For the sandbox of a pod whose network namespace an engine has made. Where it cannot be had, the log says so: a pod
+    /// does without.
     ///
     /// # Errors
-    /// Mostly where the host's kernel is older than 5.9 or the caller may not load programs into it.
-    pub fn prepare(path: &Path, folder: BorrowedFd<'_>) -> anyhow::Result<Self> {
+    /// None.
+    pub fn prepare<'a>(served: &Served<'a>) -> anyhow::Result<Option<Box<dyn Service + 'a>>> {
+        let forward = served.pod_network.and_then(|path| {
+            Self::listen(path, served.folder).inspect_err(|error| tracing::warn!("{error:#}")).ok()
+        });
+        Ok(forward.map(|forward| Box::new(forward) as Box<dyn Service>))
+    }
+
+    /// Listens in the network namespace at `path` for a sandbox whose VMM has been started and has its sockets in `folder`.
+    /// Fails mostly where the host's kernel is older than 5.9 or the caller may not load programs into it.
+    fn listen(path: &Path, folder: BorrowedFd<'_>) -> anyhow::Result<Self> {
         let prepare = || -> anyhow::Result<Self> {
             let agent = descriptors::open_socket(folder, AGENT_SOCKET)?;
             let namespace = Namespace::open(path)?;
@@ -55,19 +66,21 @@ impl PortForward {
             )
         })
     }
+}
 
-    /// The same, in a process that was cloned from this one and has descriptors of its own.
-    pub fn adopt(&self, adopt: impl Fn(BorrowedFd<'_>) -> OwnedFd) -> Self {
-        Self {
-            listeners: self.listeners.iter().map(|listener| adopt(listener.as_fd()).into()).collect(),
-            steering: adopt(self.steering.as_fd()),
-            agent: adopt(self.agent.as_fd()),
-        }
+impl Service for PortForward {
+    fn name(&self) -> &'static str {
+        "port forwarding"
     }
 
-    /// The descriptors of it.
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.listeners.iter().map(AsFd::as_fd).chain([self.steering.as_fd(), self.agent.as_fd()])
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.listeners.iter().map(AsFd::as_fd).chain([self.steering.as_fd(), self.agent.as_fd()]).collect()
+    }
+
+    fn adopt(&self, adopt: Adopt, proc: OwnProc) -> io::Result<Box<dyn Running>> {
+        let listeners = self.listeners.iter().map(|listener| adopt(listener.as_fd()).into()).collect();
+        let (steering, agent) = (adopt(self.steering.as_fd()), adopt(self.agent.as_fd()));
+        Ok(Box::new(Forwarder::new(listeners, steering, agent, proc)))
     }
 }
 

@@ -11,8 +11,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use stockade_protocol::agent::{Hello, HelloReply, Purpose};
 use stockade_protocol::frame;
 
-use super::PortForward;
 use crate::relay::carry::{self, LONGEST_REPLY, Places};
+use crate::relay::service::Running;
 use crate::sys::deadline::Deadline;
 use crate::sys::own_proc::OwnProc;
 
@@ -24,7 +24,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Forwards ports for as long as it is there.
 #[derive(Debug)]
-pub struct Forwarder {
+pub(super) struct Forwarder {
     listeners: Vec<TcpListener>,
     /// Never looked at: it is in force while it is open.
     _steering: OwnedFd,
@@ -34,8 +34,8 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Takes over what was prepared.
-    pub fn new(PortForward { listeners, steering, agent }: PortForward, proc: OwnProc) -> Self {
+    /// With what was prepared.
+    pub fn new(listeners: Vec<TcpListener>, steering: OwnedFd, agent: OwnedFd, proc: OwnProc) -> Self {
         Self {
             listeners,
             _steering: steering,
@@ -44,14 +44,15 @@ impl Forwarder {
             places: Places::new(MOST_CONNECTIONS),
         }
     }
+}
 
-    /// What becomes readable when somebody connects.
-    pub fn listeners(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.listeners.iter().map(AsFd::as_fd)
+impl Running for Forwarder {
+    fn polled(&self) -> Vec<BorrowedFd<'_>> {
+        self.listeners.iter().map(AsFd::as_fd).collect()
     }
 
     /// Takes a connection in, if there is one.
-    pub fn accept(&self, index: usize) {
+    fn advance(&mut self, index: usize) {
         let Some(Ok((client, _))) = self.listeners.get(index).map(TcpListener::accept) else { return };
         let Some(place) = self.places.take() else { return };
         let (agent, proc) = (Arc::clone(&self.agent), self.proc);
