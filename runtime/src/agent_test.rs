@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 use stockade_protocol::agent::ErrorKind;
@@ -77,10 +78,10 @@ fn an_agent_that_drips_its_answer_is_given_up_as_one_that_is_silent() {
     let began = std::time::Instant::now();
     let mut wait = Visitor::new(opened.as_fd(), Deadline::within(Duration::from_millis(500)));
     let mut control = Connection::open(opened.as_fd(), Purpose::Control, &mut wait).unwrap();
-    let error = control.state("evil", &mut wait).unwrap_err();
+    let error = control.call(call::State("evil".into()), &mut wait).unwrap_err();
     assert!(matches!(error, ClientError::Machine(MachineError::Silent { .. })), "{error}");
     // All that the command asks shares the deadline.
-    let error = control.signal("evil", 9, false, &mut wait).unwrap_err();
+    let error = control.call(call::Signal("evil".into(), 9, false), &mut wait).unwrap_err();
     assert!(matches!(error, ClientError::Machine(MachineError::Silent { .. })), "{error}");
     assert!(began.elapsed() < Duration::from_secs(10));
 }

@@ -36,11 +36,17 @@ const NEW_FILE: &str = ".state.json.new";
 
 /// The socket to the agent, in the container's folder.
 pub const AGENT_SOCKET: &str = "agent.sock";
-/// The socket to the VMM, in the container's folder.
-pub const CONTROL_SOCKET: &str = "vmm.sock";
+/// The socket to the VMM, in the container's folder. Its name tells the version of the protocol that is spoken there.
+pub const CONTROL_SOCKET: &str = "vmm-2.sock";
 
-/// The socket to the VM's file server, in the container's folder.
-pub const FILES_SOCKET: &str = "files.sock";
+/// The socket to a VMM that 0.1 has started.
+pub const CONTROL_SOCKET_OF_0_1: &str = "vmm.sock";
+
+/// The socket to the VM's file server, in the container's folder; it speaks the same version.
+pub const FILES_SOCKET: &str = "files-2.sock";
+
+/// The sockets by which a VM is reached. No VM has all of them.
+const SOCKETS: [&str; 4] = [AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, CONTROL_SOCKET_OF_0_1];
 
 /// The socket that metrics are served on, in a sandbox's folder.
 pub const METRICS_SOCKET: &str = "metrics.sock";
@@ -52,8 +58,7 @@ const PROCESS: &str = "process.json";
 const CONSOLE_LOG: &str = "console.log";
 
 /// Everything that a container's folder may hold.
-const CONTENT: [&str; 8] =
-    [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
+const CONTENT: [&str; 5] = [NEW_FILE, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
 
 /// Changes with every boot of the host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -298,10 +303,12 @@ impl Folder {
     /// # Errors
     /// symlink(2)'s.
     pub fn join(&self, sandbox: &ContainerId) -> io::Result<()> {
-        [AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET].into_iter().try_for_each(|name| {
-            let target = Path::new("..").join(sandbox.as_str()).join(name);
-            std::os::unix::fs::symlink(target, self.path.join(name))
-        })
+        let sandbox = Path::new("..").join(sandbox.as_str());
+        let has = |name: &&str| self.path.join(&sandbox).join(name).exists();
+        SOCKETS
+            .into_iter()
+            .filter(has)
+            .try_for_each(|name| std::os::unix::fs::symlink(sandbox.join(name), self.path.join(name)))
     }
 
     /// Whether that was done.
@@ -453,6 +460,7 @@ impl Folder {
         };
         CONTENT
             .iter()
+            .chain(&SOCKETS)
             .try_for_each(|name| gone(fs::remove_file(self.path.join(name))))
             .and_then(|()| self.remove_network())
             .and_then(|()| gone(fs::remove_dir(&self.path)))

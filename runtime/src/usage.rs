@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use stockade_protocol::agent::{ContainerState, Purpose};
 
-use crate::agent::{ClientError, Connection, Visitor};
+use crate::agent::{ClientError, Connection, Visitor, call};
 use crate::deadline::Deadline;
 use crate::state::{Folder, Record};
 use crate::stats::CgroupFiles;
@@ -98,8 +98,8 @@ impl ContainerUsage {
 fn ask(folder: &Folder, record: &Record) -> Result<(ContainerState, CgroupFiles), ClientError> {
     let mut wait = Visitor::new(folder.as_fd(), Deadline::within(ANSWERS_WITHIN));
     let mut control = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)?;
-    let state = control.state(&record.id, &mut wait)?;
-    let files = control.cgroup_files(&record.id, &mut wait)?;
+    let state = control.call(call::State(record.id.clone()), &mut wait)?;
+    let files = control.call(call::CgroupFiles(record.id.clone()), &mut wait)?;
     Ok((state, CgroupFiles::new(files)))
 }
 

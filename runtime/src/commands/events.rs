@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use stockade_protocol::agent::ContainerEvent;
 
-use crate::agent::{ClientError, Events as Listener};
+use crate::agent::{ClientError, Events as Listener, call};
 use crate::cli::{self, Globals};
 use crate::deadline::Deadline;
 use crate::error::ContainerError;
@@ -135,8 +135,7 @@ fn hear(visit: &Visit, listener: &mut Option<Listener>, times: usize) -> anyhow:
 
 fn print_stats(visit: &Visit) -> anyhow::Result<()> {
     let deadline = Deadline::within(ANSWERS_WITHIN);
-    let files =
-        visit.ask_by(deadline, |control, id, wait| control.cgroup_files(id, wait)).map_err(explain)?;
+    let files = visit.ask_by(deadline, call::CgroupFiles(visit.id.to_string())).map_err(explain)?;
     let data = Some(Stats::new(&CgroupFiles::new(files)));
     print(&Line { r#type: "stats", id: visit.id.as_str(), data })
 }

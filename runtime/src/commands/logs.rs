@@ -8,7 +8,7 @@ use clap::Args;
 use crate::cli::Globals;
 use crate::container_id::ContainerId;
 use crate::error::ContainerError;
-use crate::machine::Control;
+use crate::machine::{Control, call};
 use crate::state::Root;
 use crate::table;
 
@@ -41,7 +41,7 @@ impl Logs {
             last if !last.is_empty() => last,
             // A member of a pod is led to the VM of its sandbox.
             _ => match Control::connect(folder.as_fd()) {
-                Ok(mut vmm) => vmm.console()?,
+                Ok(mut vmm) => vmm.call(call::Console())?,
                 Err(_) => return Err(no_console(&id, record.sandbox.as_deref())),
             },
         };

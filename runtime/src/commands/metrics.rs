@@ -8,10 +8,12 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::Globals;
+use crate::deadline::Deadline;
 use crate::error::ContainerError;
 use crate::life_cycle::{Visit, survey};
+use crate::machine::Control;
 use crate::metrics::{self, Reach, Sandbox, Subject};
-use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, Folder, Record, Root};
+use crate::state::{AGENT_SOCKET, Folder, Record, Root};
 use crate::sys::descriptors;
 
 /// How long a VM may take to answer before its metrics are left out.
@@ -76,8 +78,8 @@ struct Host<'a> {
 }
 
 impl Reach for Host<'_> {
-    fn vmm(&self) -> io::Result<UnixStream> {
-        descriptors::connect(self.folder, CONTROL_SOCKET)
+    fn vmm(&self, deadline: Deadline) -> io::Result<Control> {
+        Control::connect_by(self.folder, deadline)
     }
 
     fn agent(&self) -> io::Result<UnixStream> {

@@ -10,6 +10,7 @@ use clap::Args;
 use stockade_protocol::agent::ProcessEntry;
 
 use super::list::Format;
+use crate::agent::call;
 use crate::cli::Globals;
 use crate::life_cycle::{Visit, explain};
 use crate::local_time;
@@ -49,8 +50,7 @@ impl Ps {
             Format::Json if runs => format!("{}\n", serde_json::to_string(&stand_ins(&visit)?)?),
             Format::Json => "[]\n".to_owned(),
             Format::Table if runs => {
-                let processes =
-                    visit.ask(|control, id, wait| control.processes(id, wait)).map_err(explain)?;
+                let processes = visit.ask(call::Processes(visit.id.to_string())).map_err(explain)?;
                 table(&processes, SystemTime::now())
             }
             Format::Table => HEADING.to_owned(),

@@ -14,7 +14,7 @@ use super::disks;
 use super::network;
 use super::passed::Passed;
 use super::{remove, resize};
-use crate::agent::{ClientError, Connection, ProcessConnections};
+use crate::agent::{ClientError, Connection, ProcessConnections, call};
 use crate::bundle::{Bundle, CONFIG};
 use crate::cli::CgroupDriver;
 use crate::hooks;
@@ -24,7 +24,7 @@ use crate::host_sockets::HostSockets;
 use crate::log;
 use crate::lower::disks::Disk;
 use crate::lower::{Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
-use crate::machine::{Machine, MachineError, Shared, Vm};
+use crate::machine::{self, Machine, MachineError, Shared, Vm};
 use crate::metrics::{Metrics, Subject};
 use crate::network::{Pending, user_mode};
 use crate::pid_file;
@@ -286,8 +286,8 @@ impl<'a> Creation<'a> {
         };
         let (volumes, trees) = (named(volumes), named(trees));
         let mut files = vm.files().map_err(|error| vm.explain(error))?;
-        let shared = files.add_share(folder, &trees, vm).and_then(|()| match pod {
-            Some(pod) if !volumes.is_empty() => files.add_trees(pod, &volumes, vm),
+        let shared = files.add_share(folder, trees, vm).and_then(|()| match pod {
+            Some(pod) if !volumes.is_empty() => files.add_trees(pod, volumes, vm),
             _ => Ok(()),
         });
         shared.map_err(|error| vm.explain(error))?;
@@ -316,8 +316,8 @@ impl<'a> Creation<'a> {
         let mut control = Connection::open(folder, Purpose::Control, vm)?;
         // Before the NICs, whose driver looks once how many CPUs there are.
         if let Some(vcpus) = self.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
-            vm.control()?.add_vcpus(vcpus)?;
-            control.set_cpus(vcpus, vm)?;
+            vm.control()?.call(machine::call::AddVcpus(vcpus))?;
+            control.call(call::SetCpus(vcpus.into()), vm)?;
         }
         if let Some(pending) = self.network.take() {
             let vmm = vm.control().context("cannot reach the VMM")?;
@@ -331,7 +331,7 @@ impl<'a> Creation<'a> {
             })?;
         }
         let asked = tsc::now();
-        let warnings = control.create(container, vm)?;
+        let warnings = control.call(call::Create(container), vm)?;
         tracing::debug!(create_tsc = asked, created_tsc = tsc::now(), "the agent has built the container");
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -425,7 +425,11 @@ fn log_figures(machine: &Machine, ready: &Ready) {
     if !log::is_debug() {
         return;
     }
-    match machine.control().map_err(anyhow::Error::from).and_then(|mut control| Ok(control.figures()?)) {
+    match machine
+        .control()
+        .map_err(anyhow::Error::from)
+        .and_then(|mut control| Ok(control.call(machine::call::ReadFigures())?))
+    {
         Ok(figures) => tracing::debug!(
             tsc = tsc::now(),
             vmm_entry_tsc = figures.entry_tsc,

@@ -7,7 +7,7 @@ use stockade_protocol::container::{Container, DeviceKind, MountSource};
 use stockade_protocol::vmm;
 
 use crate::lower::disks::Disk;
-use crate::machine::Control;
+use crate::machine::{Control, call};
 
 /// Adds them, and gives the container their slots for their numbers. Each slot is remembered as soon as there is one.
 ///
@@ -23,7 +23,7 @@ pub(super) fn add(
     for (number, Disk { property, file, readonly }) in disks.into_iter().enumerate() {
         let disk = vmm::Disk { readonly, serial: format!("disk{number}") };
         let slot = vmm
-            .add_disk(disk, OwnedFd::from(file))
+            .call_with(call::AddDisk(disk), &[OwnedFd::from(file)])
             .with_context(|| format!("{property}: cannot give the VM a disk"))?;
         remember(slot)?;
         slots.push(slot);

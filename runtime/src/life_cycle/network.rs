@@ -8,9 +8,9 @@ use anyhow::Context;
 use stockade_protocol::agent::Purpose;
 use stockade_protocol::vmm::MOST_QUEUE_PAIRS;
 
-use crate::agent::Connection;
+use crate::agent::{Connection, call};
 use crate::lower::NetworkNamespace;
-use crate::machine::{Control, Wait};
+use crate::machine::{self, Control, Wait};
 use crate::network::{self, Namespace, Network, Pending};
 use crate::state::{Folder, Record};
 use crate::sys::process::ProcessRef;
@@ -60,11 +60,11 @@ pub(super) fn hand_over(
     let Some(network) = &mut record.network else { return Ok(()) };
     network.add_nics(&mut pending, &mut vmm)?;
     if let Some(change) = network.change(&pending) {
-        agent.network(change, wait).context("cannot set up the guest's network")?;
+        agent.call(call::Network(change), wait).context("cannot set up the guest's network")?;
     }
     network.told(pending);
     for slot in network.take_gone() {
-        vmm.remove_device(slot)?;
+        vmm.call(machine::call::RemoveDevice(slot))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
 use super::{network, network_watch};
-use crate::agent::{ClientError, Connection, Visitor};
+use crate::agent::{ClientError, Connection, Visitor, call};
 use crate::deadline::Deadline;
 use crate::error::ContainerError;
 use crate::hooks;
@@ -74,5 +74,5 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
 fn execute(folder: &Folder, record: &Record, wait: &mut impl Wait) -> Result<(), ClientError> {
     let init = ProcessId { container: record.id.clone(), exec: None };
     Connection::open(folder.as_fd(), Purpose::Control, wait)
-        .and_then(|mut control| control.start(&init, wait))
+        .and_then(|mut control| control.call(call::Start(init), wait))
 }

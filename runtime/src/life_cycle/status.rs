@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stockade_protocol::agent::{ContainerState, Purpose};
 
-use crate::agent::{ClientError, Connection, Visitor};
+use crate::agent::{ClientError, Connection, Visitor, call};
 use crate::deadline::Deadline;
 use crate::state::{Folder, Record};
 
@@ -79,5 +79,5 @@ pub fn answers(folder: &Folder, record: &Record, deadline: Deadline) -> bool {
 fn ask(folder: &Folder, record: &Record, deadline: Deadline) -> Result<ContainerState, ClientError> {
     let mut wait = Visitor::without_reason(deadline);
     let mut control = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)?;
-    control.state(&record.id, &mut wait)
+    control.call(call::State(record.id.clone()), &mut wait)
 }

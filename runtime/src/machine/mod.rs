@@ -8,8 +8,10 @@
 
 mod control;
 mod core_scheduling;
+mod exchange;
 mod files;
 mod launch;
+mod mounted;
 mod shared;
 mod vmm_user;
 mod watch;
@@ -18,4 +20,5 @@ pub use control::Control;
 pub use files::Files;
 pub use launch::Launch;
 pub use shared::{Shared, Vm};
-pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait, shown};
+pub use stockade_protocol::vmm::call;
+pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait, shown, wait_for};

@@ -18,6 +18,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Reach, Sandbox, Subject, exposition};
 use crate::deadline::Deadline;
+use crate::machine::Control;
 use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, METRICS_SOCKET};
 use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
@@ -152,8 +153,8 @@ impl Shared {
 }
 
 impl Reach for Shared {
-    fn vmm(&self) -> io::Result<UnixStream> {
-        self.proc.connect(&self.vmm)
+    fn vmm(&self, deadline: Deadline) -> io::Result<Control> {
+        Control::over_by(self.proc.connect(&self.vmm)?, deadline)
     }
 
     fn agent(&self) -> io::Result<UnixStream> {
