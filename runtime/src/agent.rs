@@ -229,3 +229,7 @@ impl Wait for Visitor<'_> {
 #[cfg(test)]
 #[path = "agent_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "agent/replay_test.rs"]
+mod replay_test;

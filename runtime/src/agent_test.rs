@@ -46,6 +46,18 @@ fn a_refusal_keeps_its_kind() {
 }
 
 #[test]
+fn an_agent_of_another_version_gets_one_clear_line() {
+    let refused = AgentError { kind: ErrorKind::Version, message: "the agent speaks version 7".to_owned() };
+    let error = greet(frame::encode(&HelloReply::Refused(refused)).unwrap()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the guest's agent, at agent.sock, does not speak version 1 of stockade's protocol (the agent speaks version 7), so \
+         another release has started this VM: use that release, or delete the container and its pod with `stockade delete \
+         --force`"
+    );
+}
+
+#[test]
 fn an_announced_gigabyte_is_not_buffered() {
     let error = greet((1u32 << 30).to_le_bytes().to_vec()).unwrap_err();
     assert!(matches!(error, ClientError::Frame(FrameError::TooLong { .. })), "{error}");

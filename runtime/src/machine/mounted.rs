@@ -109,3 +109,7 @@ fn inside(vmm: BorrowedFd<'_>, body: impl FnOnce() -> io::Result<()>) -> io::Res
         _ => Err(io::Error::other(text)),
     }
 }
+
+#[cfg(test)]
+#[path = "mounted_test.rs"]
+mod tests;
