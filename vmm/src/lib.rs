@@ -11,6 +11,7 @@ pub mod error;
 pub mod figures;
 pub mod file_server;
 pub mod files;
+pub mod greeting;
 pub mod handover;
 pub mod inherited;
 pub mod isolation;

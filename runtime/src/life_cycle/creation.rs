@@ -10,13 +10,10 @@ use scopeguard::{ScopeGuard, guard};
 use stockade_protocol::agent::{ProcessId, Purpose, Ready};
 use stockade_protocol::container::{Container, Namespace};
 
-use super::disks;
 use super::from_caller::FromCaller;
-use super::network;
 use super::request::{Created, Place, Request};
-use super::{remove, resize, services};
-use crate::cgroup::Cgroup;
-use crate::cgroup::Placeholder;
+use super::{disks, network, remove, resize, services};
+use crate::cgroup::{Cgroup, Placeholder};
 use crate::log;
 use crate::lower::disks::Disk;
 use crate::lower::plan::{Late, Slots};
@@ -28,19 +25,14 @@ use crate::oci::hooks;
 use crate::options::CgroupDriver;
 use crate::relay::service::Served;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
-use crate::state::pid_file;
 use crate::state::role::Role;
-use crate::state::sandbox;
-use crate::state::{Folder, Record};
+use crate::state::{Folder, Record, pid_file, sandbox};
 use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
-use crate::sys::tsc;
-use crate::sys::user_namespace;
-use crate::vm::Tree;
-use crate::vm::agent::{ClientError, Connection, ProcessConnections};
-use crate::vm::shares;
+use crate::sys::{tsc, user_namespace};
+use crate::vm::agent::{ClientError, Connection, ProcessConnections, call};
 use crate::vm::sizing::{self, VmSize};
-use crate::vm::{Machine, MachineError, Shared, Vm};
+use crate::vm::{self, Machine, MachineError, Shared, Tree, Vm, shares};
 
 /// A value that is undone when it is dropped, unless it is taken out.
 type Undone<T> = ScopeGuard<T, fn(T)>;
@@ -334,8 +326,8 @@ impl Attended {
         };
         let (volumes, trees) = (named(volumes), named(trees));
         let mut files = vm.files().map_err(|error| vm.explain(error))?;
-        let shared = files.add_share(folder, &trees, vm).and_then(|()| match &plan.volumes {
-            Some(pod) if !volumes.is_empty() => files.add_trees(pod, &volumes, vm),
+        let shared = files.add_share(folder, trees, vm).and_then(|()| match &plan.volumes {
+            Some(pod) if !volumes.is_empty() => files.add_trees(pod, volumes, vm),
             _ => Ok(()),
         });
         shared.map_err(|error| vm.explain(error))?;
@@ -364,8 +356,8 @@ impl Attended {
         let mut control = Connection::open(draft.folder.as_fd(), Purpose::Control, vm)?;
         // Before the NICs, whose driver looks once how many CPUs there are.
         if let Some(vcpus) = draft.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
-            vm.control()?.add_vcpus(vcpus)?;
-            control.set_cpus(vcpus, vm)?;
+            vm.control()?.call(vm::call::AddVcpus(vcpus))?;
+            control.call(call::SetCpus(vcpus.into()), vm)?;
         }
         if let Some(pending) = network {
             let vmm = vm.control().context("cannot reach the VMM")?;
@@ -386,7 +378,7 @@ impl Attended {
         let terminal = container.process.terminal.is_some();
         let streams = container.process.streams.len();
         let asked = tsc::now();
-        let warnings = control.create(container, vm)?;
+        let warnings = control.call(call::Create(container), vm)?;
         tracing::debug!(create_tsc = asked, created_tsc = tsc::now(), "the agent has built the container");
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -448,7 +440,11 @@ fn log_figures(machine: &Machine, ready: &Ready) {
     if !log::is_debug() {
         return;
     }
-    match machine.control().map_err(anyhow::Error::from).and_then(|mut control| Ok(control.figures()?)) {
+    match machine
+        .control()
+        .map_err(anyhow::Error::from)
+        .and_then(|mut control| Ok(control.call(vm::call::ReadFigures())?))
+    {
         Ok(figures) => tracing::debug!(
             tsc = tsc::now(),
             vmm_entry_tsc = figures.entry_tsc,

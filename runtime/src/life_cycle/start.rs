@@ -7,11 +7,10 @@ use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
 use super::{network, network_watch};
 use crate::oci::hooks;
-use crate::state::ContainerError;
-use crate::state::{Folder, Record};
+use crate::state::{ContainerError, Folder, Record};
 use crate::sys::deadline::Deadline;
 use crate::vm::Wait;
-use crate::vm::agent::{ClientError, Connection, Visitor};
+use crate::vm::agent::{ClientError, Connection, Visitor, call};
 
 /// How long the agent may take beyond the time that `startContainer` hooks have.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -74,5 +73,5 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
 fn execute(folder: &Folder, record: &Record, wait: &mut impl Wait) -> Result<(), ClientError> {
     let init = ProcessId { container: record.id.clone(), exec: None };
     Connection::open(folder.as_fd(), Purpose::Control, wait)
-        .and_then(|mut control| control.start(&init, wait))
+        .and_then(|mut control| control.call(call::Start(init), wait))
 }

@@ -23,7 +23,7 @@ use crate::state::METRICS_SOCKET;
 use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
-use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET};
+use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET, Control};
 
 /// How long VMM and agent may take to answer, and a client to send its request, or to take what it gets.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -165,8 +165,8 @@ impl Shared {
 }
 
 impl Reach for Shared {
-    fn vmm(&self) -> io::Result<UnixStream> {
-        self.proc.connect(&self.vmm)
+    fn vmm(&self, deadline: Deadline) -> io::Result<Control> {
+        Control::over_by(self.proc.connect(&self.vmm)?, deadline)
     }
 
     fn agent(&self) -> io::Result<UnixStream> {

@@ -15,7 +15,7 @@ use super::record::Record;
 use crate::oci::container_id::ContainerId;
 use crate::sys::replacement::Replacement;
 use crate::sys::user_namespace;
-use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
+use crate::vm::{AGENT_SOCKET, SOCKETS};
 
 const FILE: &str = "state.json";
 /// A record that is being written.
@@ -31,8 +31,7 @@ const PROCESS: &str = "process.json";
 const CONSOLE_LOG: &str = "console.log";
 
 /// Everything that a container's folder may hold.
-const CONTENT: [&str; 8] =
-    [NEW_FILE, AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
+const CONTENT: [&str; 5] = [NEW_FILE, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
 
 /// The folder that holds the containers' folders.
 #[derive(Clone, Debug)]
@@ -174,10 +173,12 @@ impl Folder {
     /// # Errors
     /// symlink(2)'s.
     pub fn join(&self, sandbox: &ContainerId) -> io::Result<()> {
-        [AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET].into_iter().try_for_each(|name| {
-            let target = Path::new("..").join(sandbox.as_str()).join(name);
-            std::os::unix::fs::symlink(target, self.path.join(name))
-        })
+        let sandbox = Path::new("..").join(sandbox.as_str());
+        let has = |name: &&str| self.path.join(&sandbox).join(name).exists();
+        SOCKETS
+            .into_iter()
+            .filter(has)
+            .try_for_each(|name| std::os::unix::fs::symlink(sandbox.join(name), self.path.join(name)))
     }
 
     /// Whether that was done.
@@ -329,6 +330,7 @@ impl Folder {
         };
         CONTENT
             .iter()
+            .chain(&SOCKETS)
             .try_for_each(|name| gone(fs::remove_file(self.path.join(name))))
             .and_then(|()| self.remove_network())
             .and_then(|()| gone(fs::remove_dir(&self.path)))

@@ -4,7 +4,7 @@
 //! deadline is made once, for an exchange or for a whole command, and every wait goes by what is left of it.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -62,31 +62,33 @@ impl Deadline {
     }
 
     /// A connection on which everything has to be over by then: what is not ends with `TimedOut`.
-    pub fn on(self, stream: &UnixStream) -> Bounded<'_> {
-        Bounded { stream, deadline: self }
-    }
-}
-
-/// A connection whose reads and writes share a deadline.
-#[derive(Debug)]
-pub struct Bounded<'a> {
-    stream: &'a UnixStream,
-    deadline: Deadline,
-}
-
-impl Bounded<'_> {
-    fn ready(&self, flags: PollFlags) -> io::Result<()> {
-        match self.deadline.wait(&mut [PollFd::new(self.stream.as_fd(), flags)])? {
-            true => Ok(()),
-            false => Err(io::ErrorKind::TimedOut.into()),
+    pub fn on(
+        self,
+        stream: &UnixStream,
+    ) -> Bounded<'_, impl FnMut(BorrowedFd<'_>, PollFlags) -> io::Result<()>> {
+        Bounded {
+            stream,
+            ready: move |fd: BorrowedFd<'_>, flags| match self.wait(&mut [PollFd::new(fd, flags)])? {
+                true => Ok(()),
+                false => Err(io::ErrorKind::TimedOut.into()),
+            },
         }
     }
 }
 
-impl Read for Bounded<'_> {
+/// A connection that is read and written only once `ready` says that it is ready, which fails when that takes too long.
+#[derive(Debug)]
+pub struct Bounded<'a, R> {
+    /// The connection.
+    pub stream: &'a UnixStream,
+    /// Waits for it.
+    pub ready: R,
+}
+
+impl<R: FnMut(BorrowedFd<'_>, PollFlags) -> io::Result<()>> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            self.ready(PollFlags::POLLIN)?;
+            (self.ready)(self.stream.as_fd(), PollFlags::POLLIN)?;
             if let Some(length) = receive(self.stream, buffer)? {
                 return Ok(length);
             }
@@ -94,10 +96,10 @@ impl Read for Bounded<'_> {
     }
 }
 
-impl Write for Bounded<'_> {
+impl<R: FnMut(BorrowedFd<'_>, PollFlags) -> io::Result<()>> Write for Bounded<'_, R> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            self.ready(PollFlags::POLLOUT)?;
+            (self.ready)(self.stream.as_fd(), PollFlags::POLLOUT)?;
             if let Some(length) = transmit(self.stream, bytes)? {
                 return Ok(length);
             }

@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 use stockade_protocol::agent::ErrorKind;
@@ -45,6 +46,18 @@ fn a_refusal_keeps_its_kind() {
 }
 
 #[test]
+fn an_agent_of_another_version_gets_one_clear_line() {
+    let refused = AgentError { kind: ErrorKind::Version, message: "the agent speaks version 7".to_owned() };
+    let error = greet(frame::encode(&HelloReply::Refused(refused)).unwrap()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the guest's agent, at agent.sock, does not speak version 1 of stockade's protocol (the agent speaks version 7), so \
+         another release has started this VM: use that release, or delete the container and its pod with `stockade delete \
+         --force`"
+    );
+}
+
+#[test]
 fn an_announced_gigabyte_is_not_buffered() {
     let error = greet((1u32 << 30).to_le_bytes().to_vec()).unwrap_err();
     assert!(matches!(error, ClientError::Frame(FrameError::TooLong { .. })), "{error}");
@@ -77,10 +90,10 @@ fn an_agent_that_drips_its_answer_is_given_up_as_one_that_is_silent() {
     let began = std::time::Instant::now();
     let mut wait = Visitor::new(opened.as_fd(), Deadline::within(Duration::from_millis(500)));
     let mut control = Connection::open(opened.as_fd(), Purpose::Control, &mut wait).unwrap();
-    let error = control.state("evil", &mut wait).unwrap_err();
+    let error = control.call(call::State("evil".into()), &mut wait).unwrap_err();
     assert!(matches!(error, ClientError::Machine(MachineError::Silent { .. })), "{error}");
     // All that the command asks shares the deadline.
-    let error = control.signal("evil", 9, false, &mut wait).unwrap_err();
+    let error = control.call(call::Signal("evil".into(), 9, false), &mut wait).unwrap_err();
     assert!(matches!(error, ClientError::Machine(MachineError::Silent { .. })), "{error}");
     assert!(began.elapsed() < Duration::from_secs(10));
 }

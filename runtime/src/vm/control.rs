@@ -1,18 +1,19 @@
 //! Requests to the VMM on its control socket.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use stockade_protocol::frame::{self, FrameError};
-use stockade_protocol::vmm::{CpuPosition, DeviceFailure, Disk, Figures, Nic, Request, Response, ThreadTime};
-use stockade_sys::fd_passing;
+use stockade_protocol::call::{Call, Response as _};
+use stockade_protocol::frame::FrameError;
+use stockade_protocol::vmm::{CpuPosition, DeviceFailure, Request, Response, VERSION, call};
 
 use super::CONTROL_SOCKET;
+use super::exchange::{self, Exchange, ExchangeError, Mismatch};
 use crate::sys::deadline::Deadline;
-use crate::sys::descriptors;
+use crate::vm::CONTROL_SOCKET_OF_0_1;
 
 /// The VMM answers at once, but only when its machine is complete, which on a busy host takes its time.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +39,19 @@ pub enum ControlError {
     /// An answer to another question.
     #[error("the VMM gave an answer that does not belong to the request")]
     Unexpected,
+    /// The VMM is of a release that speaks otherwise.
+    #[error(transparent)]
+    Version(Mismatch),
+}
+
+impl From<ExchangeError> for ControlError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Frame(error) => Self::Frame(error),
+            ExchangeError::Closed => Self::Closed,
+            ExchangeError::Version(mismatch) => Self::Version(mismatch),
+        }
+    }
 }
 
 /// What can be seen of a VM from outside.
@@ -54,7 +68,7 @@ pub struct Glance {
 /// A control connection.
 #[derive(Debug)]
 pub struct Control {
-    stream: UnixStream,
+    exchange: Exchange,
     /// How long an exchange may take.
     within: Duration,
     /// When all of them have to be over.
@@ -67,7 +81,8 @@ impl Control {
     /// # Errors
     /// connect(2)'s.
     pub fn connect(folder: BorrowedFd<'_>) -> io::Result<Self> {
-        Self::over(descriptors::connect(folder, CONTROL_SOCKET)?, TIMEOUT)
+        let (stream, version) = exchange::connect(folder)?;
+        Self::over(stream, version, TIMEOUT)
     }
 
     /// The same for what has to be over by then.
@@ -80,7 +95,7 @@ impl Control {
 
     /// The guest's console, as far as a VMM that may hang or not run yet gives it.
     pub fn glance_at_console(folder: BorrowedFd<'_>) -> String {
-        Self::glance(folder, Deadline::within(GLANCE), Self::console)
+        Self::glance(folder, Deadline::within(GLANCE), call::Console())
             .map(|console| String::from_utf8_lossy(&console).into_owned())
             .unwrap_or_default()
     }
@@ -88,47 +103,35 @@ impl Control {
     /// What a VMM that may hang or not run yet tells of why its guest does not answer.
     pub fn glance_at_all(folder: BorrowedFd<'_>) -> Glance {
         let deadline = Deadline::within(GLANCE);
-        let console = Self::glance(folder, deadline, Self::console).unwrap_or_default();
+        let console = Self::glance(folder, deadline, call::Console()).unwrap_or_default();
         Glance {
             console: String::from_utf8_lossy(&console).into_owned(),
-            cpu: Self::glance(folder, deadline, Self::position),
-            failures: Self::glance(folder, deadline, Self::failures).unwrap_or_default(),
+            cpu: Self::glance(folder, deadline, call::Position()),
+            failures: Self::glance(folder, deadline, call::Failures()).unwrap_or_default(),
         }
     }
 
-    fn glance<T>(
-        folder: BorrowedFd<'_>,
-        deadline: Deadline,
-        look: impl FnOnce(&mut Self) -> Result<T, ControlError>,
-    ) -> Option<T> {
+    fn glance<C>(folder: BorrowedFd<'_>, deadline: Deadline, call: C) -> Option<C::Answer>
+    where
+        C: Call<Request = Request, Response = Response>,
+    {
         (!deadline.left().is_zero())
             .then(|| Self::connect_by(folder, deadline).ok())?
-            .and_then(|mut control| look(&mut control).ok())
+            .and_then(|mut control| control.call(call).ok())
     }
 
-    fn position(&mut self) -> Result<CpuPosition, ControlError> {
-        match self.ask(&Request::Position)? {
-            Response::Position(position) => Ok(position),
-            _ => Err(ControlError::Unexpected),
-        }
-    }
-
-    /// A connection that is there already; no exchange on it may take longer than `within`.
-    ///
-    /// # Errors
-    /// setsockopt(2)'s.
-    pub fn over(stream: UnixStream, within: Duration) -> io::Result<Self> {
-        // For what is sent with descriptors, in one piece.
-        stream.set_write_timeout(Some(within))?;
-        Ok(Self { stream, within, by: None })
-    }
-
-    /// The same for what has to be over by then.
+    /// A connection that is there already, to a VMM of this release, for what has to be over by then.
     ///
     /// # Errors
     /// setsockopt(2)'s.
     pub fn over_by(stream: UnixStream, deadline: Deadline) -> io::Result<Self> {
-        Ok(Self { by: Some(deadline), ..Self::over(stream, deadline.length())? })
+        Ok(Self { by: Some(deadline), ..Self::over(stream, VERSION, deadline.length())? })
+    }
+
+    fn over(stream: UnixStream, version: u16, within: Duration) -> io::Result<Self> {
+        let socket = if version == VERSION { CONTROL_SOCKET } else { CONTROL_SOCKET_OF_0_1 };
+        let exchange = Exchange::new(stream, socket, version, LONGEST, within)?;
+        Ok(Self { exchange, within, by: None })
     }
 
     /// When an exchange that begins now has to be over.
@@ -139,63 +142,35 @@ impl Control {
 
     /// Waits for the VMM's end; false if it has not come after `timeout`.
     pub fn wait_end(&self, timeout: Duration) -> bool {
-        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        let mut fds = [PollFd::new(self.exchange.as_fd(), PollFlags::empty())];
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
     }
 
-    fn ask(&mut self, request: &Request) -> Result<Response, ControlError> {
+    /// Asks for something and reads the answer; what the VMM could not do is [`ControlError::Refused`].
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn call<C>(&mut self, call: C) -> Result<C::Answer, ControlError>
+    where
+        C: Call<Request = Request, Response = Response>,
+    {
+        self.call_with(call, &[])
+    }
+
+    /// The same with the descriptors that it is about.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn call_with<C>(&mut self, call: C, descriptors: &[OwnedFd]) -> Result<C::Answer, ControlError>
+    where
+        C: Call<Request = Request, Response = Response>,
+    {
+        self.exchange.has::<C>()?;
         let deadline = self.deadline();
-        frame::write(&mut deadline.on(&self.stream), request)?;
-        self.answer(deadline)
-    }
-
-    /// As [`Control::ask`], with descriptors that the request is about.
-    fn ask_with(&mut self, request: &Request, descriptors: &[OwnedFd]) -> Result<Response, ControlError> {
-        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-        let deadline = self.deadline();
-        fd_passing::send(self.stream.as_fd(), &frame::encode(request)?, &raw).map_err(FrameError::from)?;
-        self.answer(deadline)
-    }
-
-    fn answer(&mut self, deadline: Deadline) -> Result<Response, ControlError> {
-        match frame::read(&mut deadline.on(&self.stream), LONGEST)?.ok_or(ControlError::Closed)? {
-            Response::Error(reason) => Err(ControlError::Refused(reason)),
-            response => Ok(response),
-        }
-    }
-
-    /// Puts a network device on these taps into a free slot; returns the slot.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn add_nic(&mut self, nic: Nic, taps: &[OwnedFd]) -> Result<u8, ControlError> {
-        match self.ask_with(&Request::AddNic(nic), taps)? {
-            Response::Slot(slot) => Ok(slot),
-            _ => Err(ControlError::Unexpected),
-        }
-    }
-
-    /// Puts a disk on this file or block device into a free slot; returns the slot.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn add_disk(&mut self, disk: Disk, backing: OwnedFd) -> Result<u8, ControlError> {
-        match self.ask_with(&Request::AddDisk(disk), &[backing])? {
-            Response::Slot(slot) => Ok(slot),
-            _ => Err(ControlError::Unexpected),
-        }
-    }
-
-    /// Takes a device out of its slot.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn remove_device(&mut self, slot: u8) -> Result<(), ControlError> {
-        match self.ask(&Request::RemoveDevice { slot })? {
-            Response::Done => Ok(()),
-            _ => Err(ControlError::Unexpected),
-        }
+        self.exchange.send(&call.request(), descriptors, deadline)?;
+        let response: Response = self.exchange.receive(deadline)?;
+        C::answer(response.accepted().map_err(ControlError::Refused)?).ok_or(ControlError::Unexpected)
     }
 
     /// Has the guest take memory into use or give it back until it has `mib` MiB; false if it has come to a halt before,
@@ -209,17 +184,19 @@ impl Control {
         patience: Duration,
         deadline: Deadline,
     ) -> Result<bool, ControlError> {
-        frame::write(&mut self.deadline().on(&self.stream), &Request::SetMemory { mib })?;
+        self.exchange.send(&Request::SetMemory { mib }, &[], self.deadline())?;
+        self.exchange.welcome(self.deadline())?;
         let mut before = None;
         loop {
-            let is_answer = deadline
-                .or(Deadline::within(patience))
-                .wait(&mut [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)])
-                .map_err(FrameError::from)?;
+            let is_answer = self.exchange.has_begun()
+                || deadline
+                    .or(Deadline::within(patience))
+                    .wait(&mut [PollFd::new(self.exchange.as_fd(), PollFlags::POLLIN)])
+                    .map_err(FrameError::from)?;
             if !is_answer {
-                frame::write(&mut self.deadline().on(&self.stream), &Request::Memory)?;
+                self.exchange.send(&Request::Memory, &[], self.deadline())?;
             }
-            match frame::read(&mut self.deadline().on(&self.stream), LONGEST)?.ok_or(ControlError::Closed)? {
+            match self.exchange.receive(self.deadline())? {
                 Response::Done => return Ok(true),
                 Response::Memory { mib }
                     if !is_answer && (before == Some(mib) || deadline.left().is_zero()) =>
@@ -230,72 +207,6 @@ impl Control {
                 Response::Error(reason) => return Err(ControlError::Refused(reason)),
                 _ => return Err(ControlError::Unexpected),
             }
-        }
-    }
-
-    /// Gives the machine at least this many vCPUs.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn add_vcpus(&mut self, count: u8) -> Result<(), ControlError> {
-        match self.ask(&Request::AddVcpus { count })? {
-            Response::Done => Ok(()),
-            _ => Err(ControlError::Unexpected),
-        }
-    }
-
-    /// What the guest has, in MiB.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn memory_mib(&mut self) -> Result<u32, ControlError> {
-        match self.ask(&Request::Memory)? {
-            Response::Memory { mib } => Ok(mib),
-            _ => Err(ControlError::Unexpected),
-        }
-    }
-
-    /// The guest's console, as far as the VMM keeps it.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn console(&mut self) -> Result<Vec<u8>, ControlError> {
-        match self.ask(&Request::Console)? {
-            Response::Console(bytes) => Ok(bytes),
-            _ => Err(ControlError::Unexpected),
-        }
-    }
-
-    /// The last failure of each device that has failed.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn failures(&mut self) -> Result<Vec<DeviceFailure>, ControlError> {
-        match self.ask(&Request::Failures)? {
-            Response::Failures(failures) => Ok(failures),
-            _ => Err(ControlError::Unexpected),
-        }
-    }
-
-    /// The CPU times of the VMM's threads and of its file server.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn threads(&mut self) -> Result<Vec<ThreadTime>, ControlError> {
-        match self.ask(&Request::Threads)? {
-            Response::Threads(threads) => Ok(threads),
-            _ => Err(ControlError::Unexpected),
-        }
-    }
-
-    /// The VMM's figures.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn figures(&mut self) -> Result<Figures, ControlError> {
-        match self.ask(&Request::Figures)? {
-            Response::Figures(figures) => Ok(figures),
-            _ => Err(ControlError::Unexpected),
         }
     }
 }

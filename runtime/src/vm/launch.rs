@@ -2,25 +2,23 @@
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use stockade_protocol::frame::{self, FrameError};
-use stockade_protocol::vmm::{Config, Stage, Status, fd};
+use stockade_protocol::frame;
+use stockade_protocol::vmm::{Config, Hello, Stage, Status, VERSION, fd};
 use stockade_sys::descriptors::{duplicate_above, duplicate_to};
 use stockade_sys::fd_passing;
 
 use super::vmm_user::{self, VmmUser};
-use super::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET};
-use super::{Machine, core_scheduling};
+use super::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, Machine, core_scheduling};
 use crate::config::{self, VmmUsers};
 use crate::oci::container_id::ContainerId;
-use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
-use crate::sys::signals;
+use crate::sys::{descriptors, signals};
 
 /// The VM's namespaces: a VMM that its guest has taken over sees no process, file or network of the host.
 const NAMESPACES: i32 =
@@ -200,11 +198,13 @@ impl Launch {
         let child: Child = child.map_err(|errno| system("clone3")(errno.into()))?;
 
         // The VMM waits for its configuration. One that is gone already has said why on the status socket.
-        let configured =
-            remember(&child).and_then(|()| match frame::write(&mut &config_writer, &self.config) {
-                Err(FrameError::Io(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        let configured = remember(&child).and_then(|()| {
+            let config = [frame::encode(&Hello::new(VERSION))?, frame::encode(&self.config)?].concat();
+            match (&config_writer).write_all(&config) {
+                Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
                 result => Ok(result?),
-            });
+            }
+        });
         if let Err(error) = configured {
             child.kill();
             return Err(error);

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::PollFlags;
 use nix::sys::signalfd::SignalFd;
 use stockade_protocol::vmm::Stage;
 
@@ -59,28 +59,6 @@ impl Shared {
     pub fn take_interrupts(&mut self) -> Option<SignalFd> {
         self.interrupts.take()
     }
-
-    /// Waits until `fd` is ready; false if it is not by then.
-    fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags, deadline: Deadline) -> Result<bool, MachineError> {
-        loop {
-            let input = PollFlags::POLLIN;
-            let mut fds = vec![PollFd::new(fd, flags), PollFd::new(self.vmm.as_fd(), input)];
-            fds.extend(self.interrupts.as_ref().map(|signals| PollFd::new(signals.as_fd(), input)));
-            if !deadline.wait(&mut fds)? {
-                return Ok(false);
-            }
-            let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
-            if let Some(signal) = watch::interruption(self.interrupts.as_ref())? {
-                return Err(MachineError::Interrupted(signal));
-            }
-            if ready[0] {
-                return Ok(true);
-            }
-            if ready[1] {
-                return Err(MachineError::SandboxEnded);
-            }
-        }
-    }
 }
 
 impl Wait for Shared {
@@ -93,7 +71,9 @@ impl Wait for Shared {
         what: &'static str,
     ) -> Result<(), MachineError> {
         let began = Instant::now();
-        let waited = self.wait(fd, flags, Deadline::within(self.left));
+        let ends = (&self.vmm, MachineError::SandboxEnded);
+        let deadline = Deadline::within(self.left);
+        let waited = watch::wait_for((fd, flags), deadline, Some(ends), self.interrupts.as_ref());
         // Only the waits count, and not what the command does in between.
         self.left = self.left.saturating_sub(began.elapsed());
         match waited? {
@@ -133,7 +113,7 @@ impl Vm {
     pub fn files(&self) -> Result<Files, FilesError> {
         match self {
             Self::Own(machine) => machine.files(),
-            Self::Shared(shared) => Files::connect(shared.folder.as_fd()),
+            Self::Shared(shared) => Files::connect(shared.folder.as_fd(), shared.vmm.as_fd()),
         }
     }
 
