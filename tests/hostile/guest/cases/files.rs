@@ -61,7 +61,10 @@ impl Files {
 
     /// A session anew, once the device has failed.
     pub fn open_again(&mut self) -> Outcome {
+        // Roots of trees keep their numbers, whatever the guest forgets.
+        let given = core::mem::take(&mut self.session.given);
         self.session = Session::start()?;
+        self.session.given = given;
         self.find_again().map_err(|refusal| format!("cannot find the trees again: {refusal:?}"))
     }
 

@@ -36,7 +36,7 @@ const CASES: [Case; 12] = [
     }),
     ("shape: a body that is cut off, for every opcode", |files| {
         for opcode in opcodes().filter(|opcode| *opcode != op::DESTROY && *opcode != op::INIT) {
-            for length in [0, 1, 3, 7, 8, 15, 23, 39] {
+            for length in [0, 7, 8, 39] {
                 let _ = files.ask(opcode, files.rootfs, &vec![0xff; length]);
                 files.renew()?;
             }
