@@ -8,6 +8,7 @@ pub mod console;
 pub mod control;
 pub mod devices;
 pub mod error;
+pub mod faults;
 pub mod figures;
 pub mod file_server;
 pub mod files;
