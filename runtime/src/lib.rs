@@ -1,10 +1,7 @@
-//! The runtime as a library: what the `stockade` command does, for the command itself and for what calls single parts of it
-//! (the fuzz targets).
-//!
-//! Public are [`main`] and the modules that read what a guest, an image or a pod's author wrote.
+//! The runtime as a library: what the `stockade` command does, for the command itself and for the fuzz targets.
 
-pub mod agent;
-pub mod bundle;
+mod agent;
+mod bundle;
 mod bytes;
 mod check;
 mod cli;
@@ -13,6 +10,8 @@ mod config;
 mod container_id;
 mod deadline;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod hooks;
 mod host;
 mod host_sockets;
@@ -20,13 +19,13 @@ mod install;
 mod life_cycle;
 mod local_time;
 mod log;
-pub mod lower;
+mod lower;
 mod machine;
-pub mod metrics;
+mod metrics;
 mod mount_points;
 mod network;
 mod pid_file;
-pub mod port_forward;
+mod port_forward;
 mod preserved;
 mod relay;
 mod replacement;

@@ -12,6 +12,8 @@ pub mod error;
 pub mod figures;
 pub mod file_server;
 pub mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod handover;
 pub mod inherited;
 pub mod isolation;

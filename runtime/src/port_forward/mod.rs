@@ -23,6 +23,8 @@ use crate::state::AGENT_SOCKET;
 use crate::sys::descriptors;
 
 pub use serve::Forwarder;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use serve::greet;
 
 /// What a relay needs to forward.
 #[derive(Debug)]

@@ -24,6 +24,8 @@
 pub mod carry;
 pub mod copy;
 mod create_hooks;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod last_words;
 mod launch;
 mod notify;
