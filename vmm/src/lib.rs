@@ -12,6 +12,8 @@ pub mod faults;
 pub mod figures;
 pub mod file_server;
 pub mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod greeting;
 pub mod handover;
 pub mod inherited;

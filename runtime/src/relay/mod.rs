@@ -25,6 +25,8 @@ pub mod carry;
 pub mod copy;
 mod create_hooks;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 pub mod host_sockets;
 mod last_words;
 mod launch;

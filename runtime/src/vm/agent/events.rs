@@ -26,7 +26,14 @@ impl Events {
     /// # Errors
     /// [`ClientError`].
     pub fn open(folder: BorrowedFd<'_>, container: &str, wait: &mut impl Wait) -> Result<Self, ClientError> {
-        let Connection(stream) = Connection::open(folder, Purpose::Events(container.to_owned()), wait)?;
+        Self::over(Connection::open(folder, Purpose::Events(container.to_owned()), wait)?)
+    }
+
+    /// What comes by a connection for events.
+    ///
+    /// # Errors
+    /// fcntl(2)'s.
+    pub(crate) fn over(Connection(stream): Connection) -> Result<Self, ClientError> {
         stream.set_nonblocking(true).map_err(ClientError::Connect)?;
         Ok(Self { stream, buffer: FrameBuffer::new(GUEST_LIMIT) })
     }

@@ -1,8 +1,8 @@
-//! Requests that are nearly right: they name nodes and handles that there are, in a tree with links, FIFOs and directories,
-//! and each of their numbers may be odd.
+//! For tests and fuzzing: requests that are nearly right. They name nodes and handles that there are, in a tree with links, FIFOs
+//! and directories, and each of their numbers may be odd.
 //!
 //! After each request, the process's open descriptors are those that the server knows of, and nothing outside the tree was
-//! found or changed. `PROPTEST_CASES` makes it run longer.
+//! found or changed.
 
 use std::{
     fs,
@@ -12,14 +12,13 @@ use std::{
 };
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
-use proptest::prelude::*;
-use vm_memory::ByteValued;
 
 use super::{
     Limits,
-    abi::{EntryOut, InHeader, OpenOut, ROOT_NODE, opcode},
+    abi::{EntryOut, OpenOut, ROOT_NODE, opcode},
     fixture::{Guest, open_path, parse},
 };
+use crate::fuzz::input::Input;
 
 const REQUESTS: usize = 400;
 
@@ -77,19 +76,38 @@ const OPEN_FLAGS: [i32; 14] = [
     libc::O_SYNC | libc::O_NOATIME,
 ];
 
-/// Xorshift: a seed tells all.
-struct Random(u64);
+/// What decides on the requests.
+pub enum Choices<'a> {
+    /// Xorshift: a seed tells all.
+    Seed(u64),
+    /// Bytes, until they end.
+    Input(Input<'a>),
+}
 
-impl Random {
+impl Choices<'_> {
     fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+        match self {
+            Self::Seed(seed) => {
+                *seed ^= *seed << 13;
+                *seed ^= *seed >> 7;
+                *seed ^= *seed << 17;
+                *seed
+            }
+            Self::Input(input) => input.u64(),
+        }
     }
 
     fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        let number: u64 = match self {
+            Self::Input(input) if end <= 1 << 8 => input.u8().into(),
+            Self::Input(input) if end <= 1 << 16 => input.u16().into(),
+            _ => self.next(),
+        };
+        (number % end as u64) as usize
+    }
+
+    fn are_over(&self) -> bool {
+        matches!(self, Self::Input(input) if input.is_empty())
     }
 
     fn pick<T: Copy>(&mut self, of: &[T]) -> T {
@@ -115,56 +133,58 @@ impl Random {
 }
 
 /// A guest's kernel that has gone wrong.
-struct Wild {
+struct Wild<'a> {
     guest: Guest,
-    random: Random,
+    choices: Choices<'a>,
     nodes: Vec<u64>,
     handles: Vec<(u64, u64)>,
+    /// Inodes that no node may be.
+    outside: [u64; 2],
 }
 
-impl Wild {
+impl Wild<'_> {
     fn node(&mut self) -> u64 {
-        if self.random.one_in(20) { self.random.odd() } else { self.random.pick(&self.nodes) }
+        if self.choices.one_in(20) { self.choices.odd() } else { self.choices.pick(&self.nodes) }
     }
 
     fn name(&mut self) -> Vec<u8> {
-        let mut name = match self.random.below(40) {
-            0 => vec![b'A'; self.random.below(5000)],
-            _ => self.random.pick(&NAMES).to_vec(),
+        let mut name = match self.choices.below(40) {
+            0 => vec![b'A'; self.choices.below(5000)],
+            _ => self.choices.pick(&NAMES).to_vec(),
         };
-        if !self.random.one_in(500) {
+        if !self.choices.one_in(500) {
             name.push(0);
         }
         name
     }
 
     fn flags(&mut self) -> u32 {
-        let flags = self.random.pick(&OPEN_FLAGS) as u32;
-        if self.random.one_in(4) { flags | self.random.next() as u32 } else { flags }
+        let flags = self.choices.pick(&OPEN_FLAGS) as u32;
+        if self.choices.one_in(4) { flags | self.choices.next() as u32 } else { flags }
     }
 
     /// The arguments of an operation: words that its structure has, and strings.
     fn arguments(&mut self, operation: u32, fh: u64) -> Vec<u8> {
-        let small = |random: &mut Random| {
-            if random.one_in(4) { random.odd() } else { random.below(8192) as u64 }
+        let small = |choices: &mut Choices<'_>| {
+            if choices.one_in(4) { choices.odd() } else { choices.below(8192) as u64 }
         };
         let mut bytes = Vec::new();
         let words = |bytes: &mut Vec<u8>, words: &[u64]| {
             words.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
         };
         let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        let odd = self.random.odd() as u32;
+        let odd = self.choices.odd() as u32;
         match operation {
             opcode::LOOKUP | opcode::UNLINK | opcode::RMDIR | opcode::REMOVEXATTR => bytes = self.name(),
-            opcode::FORGET => words(&mut bytes, &[self.random.below(3) as u64]),
+            opcode::FORGET => words(&mut bytes, &[self.choices.below(3) as u64]),
             opcode::GETATTR => words(&mut bytes, &[1, fh]),
             opcode::STATX => words(&mut bytes, &[1, fh, 0]),
             opcode::SETATTR => {
-                let valid = self.random.next() as u32 & 0xffff;
-                let size = small(&mut self.random);
+                let valid = self.choices.next() as u32 & 0xffff;
+                let size = small(&mut self.choices);
                 words(&mut bytes, &[u64::from(valid), fh, size, 0]);
                 for _ in 0..7 {
-                    let odd = self.random.odd();
+                    let odd = self.choices.odd();
                     words(&mut bytes, &[odd]);
                 }
             }
@@ -174,7 +194,7 @@ impl Wild {
             }
             opcode::MKNOD => {
                 let mode = self
-                    .random
+                    .choices
                     .pick(&[0o100644, 0o020666, 0o060666, 0o010666, 0o140666, 0o040755, 0o104755, odd]);
                 words(&mut bytes, &[pair(mode, odd), 0]);
                 bytes.extend(self.name());
@@ -187,7 +207,7 @@ impl Wild {
                 let to = self.node();
                 words(&mut bytes, &[to]);
                 if operation == opcode::RENAME2 {
-                    words(&mut bytes, &[self.random.below(9) as u64]);
+                    words(&mut bytes, &[self.choices.below(9) as u64]);
                 }
                 bytes.extend(self.name());
                 bytes.extend(self.name());
@@ -199,92 +219,93 @@ impl Wild {
             }
             opcode::OPEN | opcode::OPENDIR => {
                 let flags = self.flags();
-                words(&mut bytes, &[pair(flags, self.random.below(4) as u32)]);
+                words(&mut bytes, &[pair(flags, self.choices.below(4) as u32)]);
             }
             opcode::CREATE | opcode::TMPFILE => {
                 let flags = self.flags();
-                words(&mut bytes, &[pair(flags, odd), pair(0o022, self.random.below(4) as u32)]);
+                words(&mut bytes, &[pair(flags, odd), pair(0o022, self.choices.below(4) as u32)]);
                 bytes.extend(self.name());
             }
             opcode::READ | opcode::READDIR | opcode::READDIRPLUS => {
-                let (offset, size) = (small(&mut self.random), small(&mut self.random) as u32);
+                let (offset, size) = (small(&mut self.choices), small(&mut self.choices) as u32);
                 let flags = self.flags();
                 words(&mut bytes, &[fh, offset, u64::from(size), 0, u64::from(flags)]);
             }
             opcode::WRITE => {
-                let size = self.random.below(2000);
-                let said = if self.random.one_in(20) { odd } else { size as u32 };
-                let (offset, flags) = (self.random.below(8192) as u64, self.flags());
-                let write_flags = self.random.below(8) as u32;
+                let size = self.choices.below(2000);
+                let said = if self.choices.one_in(20) { odd } else { size as u32 };
+                let (offset, flags) = (self.choices.below(8192) as u64, self.flags());
+                let write_flags = self.choices.below(8) as u32;
                 words(&mut bytes, &[fh, offset, pair(said, write_flags), 0, u64::from(flags)]);
                 bytes.extend(vec![7; size]);
             }
             opcode::SETXATTR => {
-                let size = self.random.below(300);
-                let said = if self.random.one_in(20) { odd } else { size as u32 };
-                words(&mut bytes, &[pair(said, self.random.below(4) as u32), self.random.below(2) as u64]);
+                let size = self.choices.below(300);
+                let said = if self.choices.one_in(20) { odd } else { size as u32 };
+                words(&mut bytes, &[pair(said, self.choices.below(4) as u32), self.choices.below(2) as u64]);
                 bytes.extend(self.name());
                 bytes.extend(vec![1; size]);
             }
             opcode::GETXATTR | opcode::LISTXATTR => {
-                let size = small(&mut self.random) as u32;
+                let size = small(&mut self.choices) as u32;
                 words(&mut bytes, &[u64::from(size)]);
                 bytes.extend(self.name());
             }
             opcode::BATCH_FORGET => {
-                let count = self.random.below(5);
-                let said = if self.random.one_in(20) { odd } else { count as u32 };
+                let count = self.choices.below(5);
+                let said = if self.choices.one_in(20) { odd } else { count as u32 };
                 words(&mut bytes, &[u64::from(said)]);
                 for _ in 0..count {
                     let node = self.node();
-                    words(&mut bytes, &[node, self.random.below(3) as u64]);
+                    words(&mut bytes, &[node, self.choices.below(3) as u64]);
                 }
             }
             opcode::FALLOCATE => {
                 // A disk is soon full.
-                let (offset, length) = (self.random.below(1 << 20) as u64, self.random.below(1 << 20) as u64);
-                words(&mut bytes, &[fh, offset, length, self.random.below(256) as u64]);
+                let (offset, length) =
+                    (self.choices.below(1 << 20) as u64, self.choices.below(1 << 20) as u64);
+                words(&mut bytes, &[fh, offset, length, self.choices.below(256) as u64]);
             }
             opcode::GETLK | opcode::SETLK | opcode::SETLKW => {
-                let (start, end) = (small(&mut self.random), small(&mut self.random));
-                let kind = self.random.below(4) as u32;
-                words(&mut bytes, &[fh, 1 + self.random.below(3) as u64, start, end, pair(kind, 9)]);
-                words(&mut bytes, &[self.random.below(2) as u64]);
+                let (start, end) = (small(&mut self.choices), small(&mut self.choices));
+                let kind = self.choices.below(4) as u32;
+                words(&mut bytes, &[fh, 1 + self.choices.below(3) as u64, start, end, pair(kind, 9)]);
+                words(&mut bytes, &[self.choices.below(2) as u64]);
             }
             opcode::COPY_FILE_RANGE => {
-                let (node, fh_out) = self.random.pick(&self.handles);
+                let (node, fh_out) = self.choices.pick(&self.handles);
                 let (from, to, length) = (
-                    self.random.below(9000) as u64,
-                    self.random.below(9000) as u64,
-                    self.random.below(9000) as u64,
+                    self.choices.below(9000) as u64,
+                    self.choices.below(9000) as u64,
+                    self.choices.below(9000) as u64,
                 );
-                words(&mut bytes, &[fh, from, node, fh_out, to, length, self.random.below(2) as u64 / 2]);
+                words(&mut bytes, &[fh, from, node, fh_out, to, length, self.choices.below(2) as u64 / 2]);
             }
             _ => {
-                let (a, b, c) = (self.random.odd(), self.random.odd(), self.random.odd());
+                let (a, b, c) = (self.choices.odd(), self.choices.odd(), self.choices.odd());
                 words(&mut bytes, &[fh, a, b, c, 0, 0]);
             }
         }
-        if self.random.one_in(100) {
-            bytes.truncate(self.random.below(bytes.len() + 1));
+        if self.choices.one_in(100) {
+            bytes.truncate(self.choices.below(bytes.len() + 1));
         }
         bytes
     }
 
     /// One request, and what the guest learns from it.
     fn step(&mut self) {
-        let operation = self.random.pick(&OPERATIONS);
-        let (of, fh) = match self.random.below(10) {
-            0 => (self.node(), self.random.odd()),
-            _ => self.random.pick(&self.handles),
+        let operation = self.choices.pick(&OPERATIONS);
+        let (of, fh) = match self.choices.below(10) {
+            0 => (self.node(), self.choices.odd()),
+            _ => self.choices.pick(&self.handles),
         };
-        let node = if self.random.one_in(2) { of } else { self.node() };
+        let node = if self.choices.one_in(2) { of } else { self.node() };
         let arguments = self.arguments(operation, fh);
-        self.guest.caller = match self.random.below(4) {
-            0 => (self.random.odd() as u32, self.random.odd() as u32),
+        self.guest.caller = match self.choices.below(4) {
+            0 => (self.choices.odd() as u32, self.choices.odd() as u32),
             _ => (0, 0),
         };
-        self.guest.room = if self.random.one_in(100) { self.random.below(200) } else { 70_000 };
+        self.guest.room = if self.choices.one_in(100) { self.choices.below(200) } else { 70_000 };
         let Ok(length) = self.guest.send(operation, node, &[&arguments]) else { return };
         if length == 0 {
             return;
@@ -304,13 +325,10 @@ impl Wild {
     }
 
     fn learn(&mut self, entry: EntryOut, fh: Option<u64>) {
-        for outside in ["", "outside"] {
-            let stat = fs::metadata(self.guest.outside(outside)).unwrap();
-            assert_ne!(entry.attr.ino, stat.ino(), "it has left the tree");
-        }
+        assert!(!self.outside.contains(&entry.attr.ino), "it has left the tree");
         if self.nodes.len() >= REMEMBERED {
             // The first ones are the way to all others.
-            let place = 3 + self.random.below(REMEMBERED - 3);
+            let place = 3 + self.choices.below(REMEMBERED - 3);
             self.nodes.swap_remove(place);
         }
         self.nodes.push(entry.nodeid);
@@ -321,7 +339,7 @@ impl Wild {
 
     fn remember_handle(&mut self, node: u64, fh: u64) {
         if self.handles.len() >= REMEMBERED {
-            let place = self.random.below(REMEMBERED);
+            let place = self.choices.below(REMEMBERED);
             self.handles.swap_remove(place);
         }
         self.handles.push((node, fh));
@@ -337,7 +355,8 @@ fn populate(guest: &Guest) {
     let _ = mkfifo(&guest.host("fifo"), Mode::S_IRWXU);
 }
 
-fn run(seed: u64, host_locks: bool) {
+/// Sends requests, and checks after each.
+pub fn run(choices: Choices<'_>, host_locks: bool) {
     let limits = Limits { descriptors_per_share: 60, handles_per_share: 30, host_locks, ..Limits::default() };
     let mut guest = Guest::with(limits);
     fs::write(guest.outside("outside"), b"canary").unwrap();
@@ -347,9 +366,12 @@ fn run(seed: u64, host_locks: bool) {
     let root = guest.node("");
     let nodes = vec![ROOT_NODE, guest.look_up(ROOT_NODE, "s").unwrap().nodeid, root, guest.node("d")];
     let fh = guest.open_directory(root).unwrap();
-    let random = Random(seed | 1);
-    let mut wild = Wild { guest, random, nodes, handles: vec![(root, fh)] };
+    let outside = ["", "outside"].map(|name| fs::metadata(guest.outside(name)).unwrap().ino());
+    let mut wild = Wild { guest, choices, nodes, handles: vec![(root, fh)], outside };
     for request in 0..REQUESTS {
+        if wild.choices.are_over() {
+            break;
+        }
         wild.step();
         wild.guest.check_descriptors();
         if request % 100 == 0 {
@@ -364,26 +386,6 @@ fn run(seed: u64, host_locks: bool) {
     assert_eq!(wild.guest.open_descriptors(), 0);
 }
 
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(48)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_request_leaves_the_tree_or_a_descriptor(seed in any::<u64>(), host_locks in any::<bool>()) {
-        run(seed, host_locks);
-    }
-
-    #[test]
-    fn no_bytes_end_the_server(bytes in prop::collection::vec(any::<u8>(), 0..200), opcode in 0u32..60) {
-        let mut guest = Guest::new();
-        let _ = guest.send_bytes(&bytes);
-        let header = InHeader {
-            len: (size_of::<InHeader>() + bytes.len()) as u32, opcode, nodeid: ROOT_NODE, ..InHeader::default()
-        };
-        let _ = guest.send_bytes(&[header.as_slice(), &bytes].concat());
-        guest.check_descriptors();
-    }
-}
+#[cfg(test)]
+#[path = "wild_test.rs"]
+mod tests;
