@@ -9,7 +9,7 @@ BINARIES := stockade stockade-vmm stockade-agent
 GUEST    := target/guest
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
-.PHONY: all binaries kernel kernel-reproducible initramfs setup demo test bench lab install dist clean
+.PHONY: all binaries kernel kernel-reproducible initramfs setup demo test bench lab fuzz install dist clean
 
 all: binaries kernel initramfs
 
@@ -49,6 +49,12 @@ bench: setup all
 # make lab CMD='uname -a'
 lab: setup all
 	@tests/lab/run -- sh -c '$(CMD)'
+
+# make fuzz TARGET=blk SECONDS=60
+TARGET  ?= all
+SECONDS ?= 60
+fuzz: setup
+	@fuzz/run $(TARGET) $(SECONDS)
 
 install: all
 	install -D -m 755 target/release/stockade $(DESTDIR)$(PREFIX)/bin/stockade

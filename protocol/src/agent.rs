@@ -14,11 +14,17 @@
 //!
 //! The order for one process is: `Request::Create` or `Request::Exec`; then its Process and Stream connections; then
 //! `Request::Start`. So no output can precede its stream.
+//!
+//! | version | spoken since |
+//! |---|---|
+//! | 1 | 0.1 |
 
 use serde::{Deserialize, Serialize};
 
 use crate::container::{Container, Process};
 use crate::network::NetworkChange;
+
+pub mod call;
 
 /// The newest version of these messages.
 pub const VERSION: u16 = 1;

@@ -36,6 +36,9 @@ pub enum FrameError {
     /// The bytes are not the expected message.
     #[error("malformed message: {0}")]
     Malformed(#[from] postcard::Error),
+    /// The message is over before its frame is: the peer means another message, or one of another version.
+    #[error("malformed message: {0} bytes too long")]
+    Trailing(usize),
 }
 
 /// The bytes of one frame.
@@ -83,7 +86,7 @@ pub fn read<T: DeserializeOwned>(from: &mut impl Read, limit: usize) -> Result<O
         io::ErrorKind::UnexpectedEof => FrameError::Truncated,
         _ => FrameError::Io(e),
     })?;
-    Ok(Some(postcard::from_bytes(&body)?))
+    Ok(Some(decode(&body)?))
 }
 
 /// Collects frames from a non-blocking connection.
@@ -118,9 +121,17 @@ impl FrameBuffer {
         let Some(header) = self.bytes.first_chunk::<HEADER>() else { return Ok(None) };
         let end = HEADER + checked_length(*header, self.limit)?;
         let Some(body) = self.bytes.get(HEADER..end) else { return Ok(None) };
-        let message = postcard::from_bytes(body)?;
+        let message = decode(body)?;
         self.bytes.drain(..end);
         Ok(Some(message))
+    }
+}
+
+/// The message that these bytes are, and nothing else: a field that an old peer passed over would be one that it does not obey.
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
+    match postcard::take_from_bytes(body)? {
+        (message, []) => Ok(message),
+        (_, rest) => Err(FrameError::Trailing(rest.len())),
     }
 }
 

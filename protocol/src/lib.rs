@@ -6,10 +6,12 @@
 //! | runtime, relay ↔ VMM (inherited descriptors, a UNIX socket) | [`vmm`] | the VMM may have been taken over by its guest |
 //!
 //! Everything is framed by [`frame`]: a length, then postcard. postcard has no field evolution and pods outlive
-//! upgrades, so a message that has been released never changes; a change is a new enum beside the old one and a
-//! new [`agent::VERSION`]. `tests/wire.rs` fixes the bytes.
+//! upgrades, so a message that has been released never changes. What is new is a variant at the end of its enum, or a type beside
+//! the old one, and a new [`agent::VERSION`] or [`vmm::VERSION`]; a variant that is no longer sent keeps its place. `tests/wire.rs`
+//! compares the bytes of every message with those of `tests/golden`.
 
 pub mod agent;
+pub mod call;
 pub mod container;
 pub mod frame;
 pub mod network;

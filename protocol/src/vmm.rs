@@ -1,18 +1,79 @@
 //! Runtime ↔ VMM.
 //!
-//! The runtime starts `stockade-vmm` with a fixed set of descriptors ([`fd`]); the first carries one framed
-//! [`Config`]. The VMM reports on the status socket (SOCK_SEQPACKET, one postcard [`Status`] per packet, no
+//! The runtime starts `stockade-vmm` with a fixed set of descriptors ([`fd`]); the first carries a framed [`Hello`] and a
+//! framed [`Config`]. The VMM reports on the status socket (SOCK_SEQPACKET, one postcard [`Status`] per packet, no
 //! length) and answers framed [`Request`]s on connections to its control socket. Its file server, a process that it forks,
 //! answers framed [`FilesRequest`]s on connections to the `files` socket.
+//!
+//! A connection to either socket begins with a framed [`Hello`], which the runtime sends together with its first request. The
+//! VMM sends its [`HelloReply`] together with its first answer, or alone before it closes the connection.
+//!
+//! # Versions
+//!
+//! | version | spoken since | what is new |
+//! |---|---|---|
+//! | 1 | 0.1 | no Hello, no file server: AddShare and RemoveShare tell the VMM what is mounted in its own namespace |
+//! | 2 | 0.2 | Hello, the file server and its requests, Failures, [`Status::DeviceFailed`], [`Config::user`] |
+//!
+//! The runtime chooses the version, by what it knows of the VMM that it has started: a VMM that its guest has taken over
+//! cannot make it speak an older one.
 //!
 //! The other end of the status socket is also the VMM's lease of life: when the last copy of it is closed (the
 //! runtime's until `create` is done, the sandbox relay's afterwards), the VMM exits.
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::agent::MAGIC;
+
+pub mod call;
+
+/// The newest version of these messages, and the only one that this build's VMM speaks.
+pub const VERSION: u16 = 2;
+
+/// The oldest version that this build's runtime still speaks.
+pub const OLDEST_VERSION: u16 = 1;
+
+/// First message on the `config` descriptor and of every connection to the VMM, from version 2 on; its layout is frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`MAGIC`].
+    pub magic: [u8; 4],
+    /// The version in which the runtime speaks.
+    pub version: u16,
+}
+
+impl Hello {
+    /// A hello in this version.
+    pub fn new(version: u16) -> Self {
+        Self { magic: MAGIC, version }
+    }
+
+    /// What the VMM of this build answers; `None` to what is no hello at all.
+    pub fn reply(self) -> Option<HelloReply> {
+        (self.magic == MAGIC).then_some(match self.version {
+            VERSION => HelloReply::Welcome,
+            _ => HelloReply::Refused { oldest: VERSION, newest: VERSION },
+        })
+    }
+}
+
+/// The VMM's answer to [`Hello`]; its layout is frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HelloReply {
+    /// Requests are answered.
+    Welcome,
+    /// The VMM closes the connection: it speaks these versions.
+    Refused {
+        /// The oldest of them.
+        oldest: u16,
+        /// The newest of them.
+        newest: u16,
+    },
+}
+
 /// The descriptors that the VMM inherits. Numbers are fixed: the runtime dups to them before execve.
 pub mod fd {
-    /// One framed [`super::Config`], then EOF.
+    /// One framed [`super::Hello`], one framed [`super::Config`], then EOF.
     pub const CONFIG: i32 = 3;
     /// The guest kernel, an uncompressed ELF, open for reading.
     pub const KERNEL: i32 = 4;
@@ -50,7 +111,7 @@ pub struct Config {
     pub kernel_parameters: String,
     /// The most RAM that the guest can be given later, in MiB; address space until then.
     pub most_memory_mib: u32,
-    /// User and group ID that the VMM takes on; `None` to keep the runtime's.
+    /// From version 2 on: user and group ID that the VMM takes on; `None` to keep the runtime's.
     pub user: Option<u32>,
 }
 
@@ -75,7 +136,7 @@ pub enum Status {
         /// The last lines of the guest's console, possibly none.
         console: String,
     },
-    /// A device does no more work. The machine runs on.
+    /// From version 2 on: a device does no more work. The machine runs on.
     DeviceFailed {
         /// Its name.
         device: String,
@@ -118,6 +179,16 @@ impl Stage {
 /// What the runtime asks on a control connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// Only in version 1: serve `/shares/NAME` of the VMM's mount namespace as `/NAME` of the guest's share.
+    AddShare {
+        /// One path component.
+        name: String,
+    },
+    /// Only in version 1: stop serving it and drop every descriptor below it.
+    RemoveShare {
+        /// One path component.
+        name: String,
+    },
     /// The guest's console, as far as it is kept.
     Console,
     /// Figures for benchmarks and `stockade check`.
@@ -152,7 +223,7 @@ pub enum Request {
     },
     /// Where the CPU is that boots.
     Position,
-    /// Which devices have failed.
+    /// From version 2 on: which devices have failed.
     Failures,
 }
 

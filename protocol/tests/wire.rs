@@ -1,5 +1,4 @@
-//! Fixes the bytes of every message. Pods outlive upgrades, so a line here never changes once it has been released: a new
-//! message is a new line, and a changed one is a new enum and a new protocol version.
+//! Frames, and the bytes of the messages that have most in them, by hand; `golden.rs` has those of all.
 
 use std::fmt::Debug;
 
@@ -7,9 +6,8 @@ use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
 use stockade_protocol::{
     agent::{
-        AgentError, ContainerEvent, ContainerState, ErrorKind, Exec, ExitStatus, Hello, HelloReply,
-        ProcessCommand, ProcessEntry, ProcessEvent, ProcessId, Purpose, Ready, Request, Response, Stream,
-        WindowSize,
+        ContainerEvent, Exec, Hello, HelloReply, ProcessCommand, ProcessEvent, ProcessId, Ready, Request,
+        Response, WindowSize,
     },
     container::{
         Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Hook, IdMapping, IdMappings,
@@ -31,16 +29,8 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: T, expec
     assert_eq!(read, message);
 }
 
-fn process_id() -> ProcessId {
-    ProcessId { container: "c1".into(), exec: None }
-}
-
 fn exec_id() -> ProcessId {
     ProcessId { container: "c1".into(), exec: Some("e".into()) }
-}
-
-fn failure(kind: ErrorKind) -> AgentError {
-    AgentError { kind, message: "no".into() }
 }
 
 fn container() -> Container {
@@ -154,197 +144,17 @@ fn container() -> Container {
 }
 
 #[test]
-fn greetings() {
-    golden(
-        Ready {
-            magic: *b"STKD",
-            oldest_version: 1,
-            version: 2,
-            kernel_release: "6.12".into(),
-            entry_tsc: 300,
-        },
-        "0d00000053544b44010204362e3132ac02",
-    );
-    golden(Hello::new(Purpose::Control), "0600000053544b440100");
-    golden(Hello::new(Purpose::Process(process_id())), "0a00000053544b44010102633100");
-    golden(Hello::new(Purpose::Process(exec_id())), "0c00000053544b440101026331010165");
-    for (stream, expected) in [
-        (Stream::Stdin, "0b00000053544b4401020263310000"),
-        (Stream::Stdout, "0b00000053544b4401020263310001"),
-        (Stream::Stderr, "0b00000053544b4401020263310002"),
-        (Stream::Terminal, "0b00000053544b4401020263310003"),
-    ] {
-        golden(Hello::new(Purpose::Stream(process_id(), stream)), expected);
-    }
-    golden(
-        Hello::new(Purpose::Stream(process_id(), Stream::Extra(300))),
-        "0d00000053544b4401020263310004ac02",
-    );
-    golden(Hello::new(Purpose::Events("c1".into())), "0900000053544b440103026331");
-    golden(Hello::new(Purpose::Forward(8080)), "0800000053544b440104903f");
-    golden(Hello::new(Purpose::Socket("c1".into(), 300)), "0b00000053544b440105026331ac02");
-    golden(HelloReply::Welcome, "0100000000");
-    golden(HelloReply::Refused(failure(ErrorKind::Version)), "050000000100026e6f");
-}
-
-#[test]
-fn requests() {
+fn a_container_and_a_process() {
     golden(
         Request::Create(Box::new(container())),
         "0a010000000263310963312f726f6f74667301808011020a2f6574632f686f737473000463312f308120018080200000052f70726f63010470726f630470726f63000003613d6201010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e7070118500300010201060127630102ac020187800101030200010100020173010101020174010100e8070500010209060101680001062f6465762f780107ac02b003000604702f63310108706964732e6d617801390101010001010001000101e8070103612e62013101022f6d01022f72010208060000000000ff7f01022f680101680103453d6601ac02027b7d010108018280020105",
     );
-    golden(Request::Start(process_id()), "050000000102633100");
-    golden(Request::Signal { container: "c1".into(), signal: 15, all: true }, "06000000020263311e01");
-    golden(Request::State { container: "c1".into() }, "0400000003026331");
-    golden(Request::Delete { container: "c1".into() }, "0400000004026331");
     let exec =
         Exec { id: exec_id(), process: container().process, cgroup: Some("sub".into()), ignore_paused: true };
     golden(
         Request::Exec(Box::new(exec)),
         "5600000005026331010165010273680103413d62012fe807e90701170107010102040880808080802001078008ffffffffffffffffff010101e7070118500300010201060127630102ac02018780010103020001010373756201",
     );
-    golden(Request::Pause { container: "c1".into() }, "0400000006026331");
-    golden(Request::Resume { container: "c1".into() }, "0400000007026331");
-    golden(Request::Processes { container: "c1".into() }, "0400000008026331");
-    golden(Request::CgroupFiles { container: "c1".into() }, "0400000009026331");
-    golden(
-        Request::Update { container: "c1".into(), values: vec![("pids.max".into(), "9".into())] },
-        "100000000a0263310108706964732e6d61780139",
-    );
-}
-
-#[test]
-fn responses() {
-    golden(Response::Created { guest_pid: 300, warnings: vec!["w".into()] }, "0600000000ac02010177");
-    golden(Response::Started, "0100000001");
-    golden(Response::Signalled, "0100000002");
-    golden(Response::State(ContainerState::Created), "020000000300");
-    golden(Response::State(ContainerState::Running), "020000000301");
-    golden(Response::State(ContainerState::Paused), "020000000302");
-    golden(Response::State(ContainerState::Stopped(ExitStatus::Exited(42))), "040000000303002a");
-    golden(Response::State(ContainerState::Stopped(ExitStatus::Signalled(9))), "0400000003030109");
-    golden(Response::Deleted, "0100000004");
-    golden(Response::Paused, "0100000006");
-    golden(Response::Resumed, "0100000007");
-    let entry = ProcessEntry {
-        id: Some(exec_id()),
-        pid: 300,
-        parent: 1,
-        uid: 1000,
-        terminal: Some("pts/0".into()),
-        started: 1 << 31,
-        cpu_ms: 20,
-        command: "sh".into(),
-    };
-    golden(
-        Response::Processes(vec![entry]),
-        "1e000000080101026331010165ac0201e80701057074732f30808080800814027368",
-    );
-    golden(
-        Response::CgroupFiles(vec![("pids.current".into(), "2\n".into())]),
-        "1200000009010c706964732e63757272656e7402320a",
-    );
-    golden(Response::Updated, "010000000a");
-    for (kind, expected) in [
-        (ErrorKind::Version, "050000000500026e6f"),
-        (ErrorKind::NotFound, "050000000501026e6f"),
-        (ErrorKind::Exists, "050000000502026e6f"),
-        (ErrorKind::WrongState, "050000000503026e6f"),
-        (ErrorKind::NoProcess, "050000000504026e6f"),
-        (ErrorKind::ExecutableNotFound, "050000000505026e6f"),
-        (ErrorKind::NotExecutable, "050000000506026e6f"),
-        (ErrorKind::Spec, "050000000507026e6f"),
-        (ErrorKind::Internal, "050000000508026e6f"),
-    ] {
-        golden(Response::Error(failure(kind)), expected);
-    }
-}
-
-#[test]
-fn processes() {
-    golden(ProcessCommand::Signal(15), "02000000001e");
-    golden(ProcessCommand::Resize(WindowSize { rows: 24, columns: 80 }), "03000000011850");
-    golden(ProcessCommand::Changed, "0100000002");
-    golden(MountSource::Copy("c1/m0".into()), "07000000040563312f6d30");
-    golden(MountSource::Disk { slot: 5, fstype: "ext4".into() }, "0700000005050465787434");
-    golden(MountSource::Socket { number: 300, mode: 0o660, uid: 0, gid: 998 }, "0800000006ac02b00300e607");
-    golden(DeviceKind::Disk, "0100000003");
-    golden(ProcessEvent::Ended(ExitStatus::Exited(0)), "03000000000000");
-    golden(ProcessEvent::Ended(ExitStatus::Signalled(15)), "0300000000010f");
-    golden(ProcessEvent::Notify(b"READY=1".to_vec()), "09000000010752454144593d31");
-    golden(ContainerEvent::OutOfMemory { kills: 2 }, "020000000002");
-}
-
-#[test]
-fn vmm_messages() {
-    golden(
-        vmm::Config {
-            memory_mib: 128,
-            vcpus: 1,
-            cid: 3,
-            kernel_parameters: "quiet".into(),
-            most_memory_mib: 300,
-            user: Some(2_000_000_000),
-        },
-        "1200000080010103057175696574ac020180a8d6b907",
-    );
-    for (stage, expected) in [
-        (vmm::Stage::Started, "020000000000"),
-        (vmm::Stage::Isolated, "020000000001"),
-        (vmm::Stage::Loaded, "020000000002"),
-        (vmm::Stage::Running, "020000000003"),
-        (vmm::Stage::DriverReady, "020000000004"),
-        (vmm::Stage::AgentConnected, "020000000005"),
-    ] {
-        golden(vmm::Status::Reached(stage), expected);
-    }
-    let (reason, console) = ("r".to_owned(), "c".to_owned());
-    golden(
-        vmm::Status::Failed { after: vmm::Stage::Loaded, reason: reason.clone(), console: console.clone() },
-        "06000000010201720163",
-    );
-    golden(vmm::Status::Ended { reason, console }, "050000000201720163");
-    golden(vmm::Request::Console, "0100000000");
-    golden(vmm::Request::Figures, "0100000001");
-    let nic = vmm::Nic { mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
-    golden(vmm::Request::AddNic(nic), "0900000002020000000001dc0b");
-    let disk = vmm::Disk { readonly: true, serial: "d".into() };
-    golden(vmm::Request::AddDisk(disk), "0400000003010164");
-    golden(vmm::Request::RemoveDevice { slot: 16 }, "020000000410");
-    golden(vmm::Response::Slot(5), "020000000405");
-    golden(vmm::Request::Threads, "0100000005");
-    let thread = vmm::ThreadTime { name: "vcpu".into(), cpu_ms: 7 };
-    golden(vmm::Response::Threads(vec![thread]), "080000000501047663707507");
-    golden(vmm::Response::Done, "0100000000");
-    let figures = vmm::Figures { entry_tsc: 1, run_tsc: 5, tsc_offset: 2, overhead_kib: 3, guest_kib: 4 };
-    golden(vmm::Response::Console(vec![1, 2]), "0400000001020102");
-    golden(vmm::Response::Figures(figures), "06000000020105020304");
-    golden(vmm::Response::Error("no".into()), "0400000003026e6f");
-    golden(vmm::Request::SetMemory { mib: 300 }, "0300000006ac02");
-    golden(vmm::Request::Memory, "0100000007");
-    golden(vmm::Request::AddVcpus { count: 2 }, "020000000802");
-    golden(vmm::Request::Position, "0100000009");
-    let position = vmm::CpuPosition { instruction: 0x1234, interrupts: true };
-    golden(vmm::Response::Position(position), "0400000007b42401");
-    golden(Request::SetCpus { count: 2 }, "020000000d02");
-    golden(Response::CpusSet, "010000000d");
-    golden(vmm::Response::Memory { mib: 300 }, "0300000006ac02");
-    golden(vmm::Request::Failures, "010000000a");
-    let (device, cause) = ("fs".to_owned(), "c".to_owned());
-    let failure = vmm::DeviceFailure { device: device.clone(), cause: cause.clone(), count: 3 };
-    golden(vmm::Response::Failures(vec![failure]), "080000000801026673016303");
-    golden(vmm::Status::DeviceFailed { device, cause }, "06000000030266730163");
-}
-
-#[test]
-fn file_server_messages() {
-    golden(vmm::FilesRequest::AddShare { name: "c1".into() }, "0400000000026331");
-    let names = vec!["rootfs".to_owned(), "m0".to_owned()];
-    let trees = vmm::FilesRequest::AddTrees { share: "c1".into(), names };
-    golden(trees, "0f000000010263310206726f6f746673026d30");
-    golden(vmm::FilesRequest::RemoveShare { name: "c1".into() }, "0400000002026331");
-    golden(vmm::FilesResponse::Done, "0100000000");
-    golden(vmm::FilesResponse::Error("no".into()), "0400000001026e6f");
 }
 
 #[test]
@@ -354,6 +164,18 @@ fn an_announced_length_over_the_limit_is_refused_before_its_bytes_arrive() {
     let mut buffer = FrameBuffer::new(GUEST_LIMIT);
     buffer.extend(&header);
     assert!(matches!(buffer.next::<Ready>(), Err(FrameError::TooLong { .. })));
+}
+
+#[test]
+fn a_message_that_ends_before_its_frame_is_none() {
+    let mut bytes = frame::encode(&Request::Containers).unwrap();
+    bytes.push(0);
+    bytes[0] += 1;
+    let read = frame::read::<Request>(&mut &bytes[..], GUEST_LIMIT);
+    assert!(matches!(read, Err(FrameError::Trailing(1))), "{read:?}");
+    let mut buffer = FrameBuffer::new(GUEST_LIMIT);
+    buffer.extend(&bytes);
+    assert!(matches!(buffer.next::<Request>(), Err(FrameError::Trailing(1))));
 }
 
 #[test]
@@ -477,7 +299,4 @@ fn network_messages() {
         NetworkStep::RemoveNeighbour(neighbour),
     ];
     golden(Request::Network(Box::new(NetworkChange { nics: vec![slot], steps })), NETWORK_CHANGE);
-    golden(Response::NetworkChanged, "010000000b");
-    golden(Request::Containers, "010000000c");
-    golden(Response::Containers(vec!["c1".into()]), "050000000c01026331");
 }

@@ -1,55 +1,33 @@
-//! The runtime as a library: what the `stockade` command does, for the command itself and for what calls single parts of it
-//! (the fuzz targets).
-//!
-//! Public are [`main`] and the modules that read what a guest, an image or a pod's author wrote.
+//! The runtime as a library: what the `stockade` command does, for the command itself and for the fuzz targets.
 
-pub mod agent;
-pub mod bundle;
-mod bytes;
+mod cgroup;
 mod check;
 mod cli;
 mod commands;
 mod config;
-mod container_id;
-mod deadline;
-mod error;
-mod hooks;
-mod host;
-mod host_sockets;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod install;
 mod life_cycle;
-mod local_time;
 mod log;
-pub mod lower;
-mod machine;
-pub mod metrics;
-mod mount_points;
+mod lower;
+mod metrics;
 mod network;
-mod pid_file;
-pub mod port_forward;
-mod preserved;
+mod oci;
+mod options;
 mod relay;
-mod replacement;
-mod role;
-mod sandbox;
-mod shares;
-mod sizing;
 mod state;
 mod stats;
 mod sys;
-mod table;
-mod terminal;
-mod tsc;
-mod usage;
-mod users;
-mod version;
+mod text;
+mod vm;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 /// The command, from its arguments to its exit status: parse, set up the log, do the one command, say what failed.
 pub fn main() -> ExitCode {
-    let started = tsc::now();
+    let started = sys::tsc::now();
     #[cfg(feature = "takeover")]
     stockade_takeover::open_report();
     let outcome = cli::parse().and_then(|parsed| match parsed {
@@ -61,12 +39,12 @@ pub fn main() -> ExitCode {
             let (globals, command) = *parsed;
             log::start(&globals)?;
             cli::debug_unused(&globals, &command);
-            tracing::debug!(tsc = started, "stockade {} begins", version::RUNTIME);
-            commands::run(&globals, command)
+            tracing::debug!(tsc = started, "stockade {} begins", check::version::RUNTIME);
+            commands::run(&globals, command, cli::definition)
         }
     });
     outcome.unwrap_or_else(|error| {
         log::report(&error);
-        ExitCode::from(error::exit_status(&error))
+        ExitCode::from(commands::exit_status::exit_status(&error))
     })
 }

@@ -19,8 +19,8 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::cli::{Globals, LogFormat, LogLevel};
-use crate::table::printable;
+use crate::options::{Globals, LogFormat, LogLevel};
+use crate::text::table::printable;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 

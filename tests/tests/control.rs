@@ -184,7 +184,7 @@ fn one_vm_that_hangs_does_not_hide_the_others() {
     for n in 0..99 {
         let copy = stockade.root().join(format!("copy-{n}"));
         fs::create_dir(&copy).expect("mkdir");
-        for file in ["state.json", "agent.sock", "vmm.sock"] {
+        for file in ["state.json", "agent.sock", "vmm-2.sock"] {
             fs::hard_link(stockade.root().join("hangs").join(file), copy.join(file)).expect("link");
         }
     }

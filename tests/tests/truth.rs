@@ -82,7 +82,7 @@ fn a_delete_at_any_time_of_a_create_leaves_nothing() {
     let bundle = sleeper();
     let before = Snapshot::take();
     // The delete comes once the create has come as far as this file.
-    for file in ["state.json", "vmm.sock", "console.log"] {
+    for file in ["state.json", "vmm-2.sock", "console.log"] {
         let creating = Creating::start(&stockade, &bundle, "both", "create.log");
         let path = stockade.root().join("both").join(file);
         while !path.exists() {

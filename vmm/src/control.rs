@@ -20,6 +20,7 @@ use stockade_protocol::{
     frame::{self, FrameBuffer},
     vmm::{DeviceFailure, MOST_QUEUE_PAIRS, Request, Response},
 };
+use stockade_sys::fd_passing;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
@@ -28,9 +29,9 @@ use crate::{
     devices::{blk::Blk, net::Nic},
     figures::{self, FigureSource},
     file_server,
+    greeting::Greeting,
     machine::Machine,
     ram::Ram,
-    rights,
     spare::SpareSlots,
     status::StatusSocket,
     vcpu::{self, End},
@@ -45,6 +46,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why something cannot be done.
 const NO_MACHINE: &str = "there is no machine";
+
+/// What the VMM of 0.1 did.
+const NO_SHARES: &str = "the file server is asked for shares";
 
 const STATUS: u64 = 0;
 const LISTENER: u64 = 1;
@@ -111,16 +115,20 @@ pub struct Services {
     pub machine: Option<(Arc<Machine>, Ram, vcpu::Threads)>,
 }
 
-struct Connection {
+/// One of the runtime.
+pub(crate) struct Connection {
     stream: UnixStream,
+    greeting: Greeting,
     requests: FrameBuffer,
     /// Came with the request that is complete next.
     descriptors: Vec<OwnedFd>,
 }
 
 impl Connection {
-    fn new(stream: UnixStream) -> Self {
-        Self { stream, requests: FrameBuffer::new(REQUEST_LIMIT), descriptors: Vec::new() }
+    /// No request has come yet.
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        let requests = FrameBuffer::new(REQUEST_LIMIT);
+        Self { stream, greeting: Greeting::default(), requests, descriptors: Vec::new() }
     }
 }
 
@@ -210,11 +218,14 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 }
 
 /// Reads what has come and answers what is complete; an error drops the connection.
-fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
+///
+/// # Errors
+/// What came is no request, or nobody takes the answer.
+pub(crate) fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
     let mut bytes = [0; 1024];
     let before = connection.descriptors.len();
     let length =
-        rights::receive(&connection.stream, &mut bytes, MOST_QUEUE_PAIRS, &mut connection.descriptors)?;
+        fd_passing::receive(&connection.stream, &mut bytes, MOST_QUEUE_PAIRS, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -223,11 +234,18 @@ fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors in the middle of a request"));
     }
     connection.requests.extend(&bytes[..length]);
+    if !connection.greeting.hear(&mut connection.requests, &connection.stream)? {
+        return Ok(());
+    }
     while let Some(request) = connection.requests.next().map_err(io::Error::other)? {
         // Those that a request has no use for are closed.
         let descriptors = std::mem::take(&mut connection.descriptors);
-        let Some(response) = respond(request, descriptors, &connection.stream, services) else { continue };
-        connection.stream.write_all(&frame::encode(&response).map_err(io::Error::other)?)?;
+        if matches!(request, Request::SetMemory { .. }) {
+            connection.greeting.welcome(&connection.stream)?;
+        }
+        if let Some(response) = respond(request, descriptors, &connection.stream, services) {
+            connection.greeting.answer(&connection.stream, &response)?;
+        }
     }
     Ok(())
 }
@@ -250,6 +268,7 @@ fn respond(
 ) -> Option<Response> {
     let refused = |reason: String| Some(Response::Error(reason));
     let outcome = match request {
+        Request::AddShare { .. } | Request::RemoveShare { .. } => Err(NO_SHARES.into()),
         Request::AddNic(nic) => return Some(add(Nic::new(nic, descriptors), services)),
         Request::AddDisk(disk) => return Some(add(Blk::new(disk, descriptors), services)),
         Request::RemoveDevice { slot } => services.spare.remove(slot).map_err(|e| e.to_string()),

@@ -15,7 +15,7 @@ use std::{
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use stockade_protocol::{
     frame,
-    vmm::{Disk, Nic, Request, Response, Stage, Status},
+    vmm::{Disk, Hello, HelloReply, Nic, Request, Response, Stage, Status, VERSION},
 };
 use vmm_sys_util::eventfd::EventFd;
 
@@ -52,6 +52,7 @@ struct Runtime {
     socket: Arc<StatusSocket>,
     ending: Arc<Ending>,
     connection: UnixStream,
+    greeted: bool,
     wires: Arc<AtomicIsize>,
     failures: Failures,
     main: thread::JoinHandle<Option<End>>,
@@ -63,7 +64,8 @@ impl Runtime {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("control")).unwrap();
-        let connection = UnixStream::connect(folder.path().join("control")).unwrap();
+        let mut connection = UnixStream::connect(folder.path().join("control")).unwrap();
+        frame::write(&mut connection, &Hello::new(VERSION)).unwrap();
         let socket = Arc::new(StatusSocket::new(vmm_status));
         let ending = Arc::new(Ending::new().unwrap());
         let mut console = Output::default();
@@ -99,11 +101,20 @@ impl Runtime {
             let (socket, ending) = (Arc::clone(&socket), Arc::clone(&ending));
             move || serve(&socket, &listener, &ending, &services).unwrap()
         });
-        Self { status, socket, ending, connection, wires, failures, main }
+        Self { status, socket, ending, connection, greeted: false, wires, failures, main }
     }
 
     fn ask(&mut self, request: &Request) -> Response {
         frame::write(&mut self.connection, request).unwrap();
+        self.answer()
+    }
+
+    /// The next answer; the first comes after a welcome.
+    fn answer(&mut self) -> Response {
+        if !std::mem::replace(&mut self.greeted, true) {
+            let welcome: HelloReply = frame::read(&mut self.connection, frame::HOST_LIMIT).unwrap().unwrap();
+            assert_eq!(welcome, HelloReply::Welcome);
+        }
         frame::read(&mut self.connection, frame::HOST_LIMIT).unwrap().unwrap()
     }
 
@@ -115,7 +126,7 @@ impl Runtime {
         let socket = self.connection.as_raw_fd();
         sendmsg::<()>(socket, &[IoSlice::new(first)], &rights, MsgFlags::empty(), None).unwrap();
         self.connection.write_all(rest).unwrap();
-        frame::read(&mut self.connection, frame::HOST_LIMIT).unwrap().unwrap()
+        self.answer()
     }
 
     fn status(&self) -> Status {
@@ -232,6 +243,15 @@ fn nonsense_ends_its_connection_and_no_more() {
     assert_eq!(runtime.connection.read(&mut [0; 8]).unwrap(), 0);
     runtime.ending.set(End::Reset);
     assert_eq!(runtime.main.join().unwrap(), Some(End::Reset));
+}
+
+#[test]
+fn what_only_the_vmm_of_0_1_did_is_refused() {
+    let mut runtime = Runtime::new();
+    for request in [Request::AddShare { name: "c".into() }, Request::RemoveShare { name: "c".into() }] {
+        let response = runtime.ask(&request);
+        assert!(matches!(&response, Response::Error(e) if e.contains("file server")), "{response:?}");
+    }
 }
 
 #[test]

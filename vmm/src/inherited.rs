@@ -10,7 +10,7 @@ use std::{
 
 use stockade_protocol::{
     frame::{self, FrameError},
-    vmm::{Config, MOST_VCPUS, fd},
+    vmm::{Config, Hello, HelloReply, MOST_VCPUS, VERSION, fd},
 };
 
 use crate::status::StatusSocket;
@@ -29,6 +29,12 @@ pub enum Error {
     /// The configuration could not be read.
     #[error("configuration: {0}")]
     Config(#[from] FrameError),
+    /// The runtime does not say hello in this version.
+    #[error(
+        "the runtime does not speak version {VERSION} of stockade's VMM protocol; install stockade and stockade-vmm of one \
+         release"
+    )]
+    OtherRelease,
     /// The configuration ended before it began.
     #[error("configuration: descriptor {} is empty", fd::CONFIG)]
     NoConfig,
@@ -85,6 +91,13 @@ pub unsafe fn take() -> Result<Inherited, Error> {
     // SAFETY: the caller vouches for all of these; each number is claimed once.
     unsafe {
         let mut config = File::from(claim(fd::CONFIG, "configuration")?);
+        match frame::read::<Hello>(&mut config, frame::HOST_LIMIT) {
+            Ok(Some(hello)) if hello.reply() == Some(HelloReply::Welcome) => {}
+            Ok(None) => return Err(Error::NoConfig),
+            Err(error @ FrameError::Io(_)) => return Err(error.into()),
+            // What follows could be read as something weaker than it means.
+            Ok(Some(_)) | Err(_) => return Err(Error::OtherRelease),
+        }
         let config = checked(frame::read(&mut config, frame::HOST_LIMIT)?.ok_or(Error::NoConfig)?)?;
         let user_lock = config.user.map(|_| claim(fd::USER_LOCK, "user lock")).transpose()?;
         Ok(Inherited {

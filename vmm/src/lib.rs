@@ -4,22 +4,23 @@
 
 pub mod boot;
 pub mod bus;
-mod capabilities;
 pub mod console;
 pub mod control;
 pub mod devices;
 pub mod error;
+pub mod faults;
 pub mod figures;
 pub mod file_server;
 pub mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
+pub mod greeting;
 pub mod handover;
 pub mod inherited;
 pub mod isolation;
-mod landlock;
 pub mod machine;
 pub mod memory;
 pub mod ram;
-pub mod rights;
 pub mod seccomp;
 pub mod spare;
 pub mod status;

@@ -4,11 +4,11 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use nix::sys::utsname::uname;
+use stockade_sys::landlock;
 
 use super::Row;
-use crate::host::cgroup::{self, ROOT};
-use crate::sizing;
-use crate::sys::landlock;
+use crate::cgroup::{self, ROOT};
+use crate::vm::sizing;
 
 /// The first kernel with everything that stockade uses: mount_setattr(2) is the newest.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);

@@ -4,13 +4,13 @@ mod guest_files;
 mod host;
 mod kvm_guest;
 mod kvm_probe;
+pub mod version;
 
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::version;
 
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -4,8 +4,6 @@ use std::io::{self, Write};
 
 use clap::{Args, ValueEnum};
 
-use crate::cli;
-
 /// Print a shell's completion script.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -27,18 +25,18 @@ enum Shell {
 }
 
 impl Completion {
-    /// Prints it.
+    /// Prints that of this command line.
     ///
     /// # Errors
     /// When it cannot be printed.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self, mut definition: clap::Command) -> anyhow::Result<()> {
         let shell = match self.shell {
             Shell::Bash => clap_complete::Shell::Bash,
             Shell::Zsh => clap_complete::Shell::Zsh,
             Shell::Fish => clap_complete::Shell::Fish,
         };
         let mut script = Vec::new();
-        clap_complete::generate(shell, &mut cli::definition(), "stockade", &mut script);
+        clap_complete::generate(shell, &mut definition, "stockade", &mut script);
         Ok(io::stdout().write_all(&script)?)
     }
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
-use crate::cli::Globals;
-use crate::container_id::ContainerId;
 use crate::life_cycle::{self, Request};
+use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
 
 /// Create a container; its process waits for `start`.
 #[derive(Debug, Args)]

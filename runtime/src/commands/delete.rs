@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use crate::cli::Globals;
-use crate::container_id::ContainerId;
-use crate::error::ContainerError;
 use crate::life_cycle;
+use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
+use crate::state::ContainerError;
 use crate::state::Root;
 
 /// Remove a container and everything it holds.

@@ -9,13 +9,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use stockade_protocol::agent::ContainerEvent;
 
-use crate::agent::{ClientError, Events as Listener};
-use crate::cli::{self, Globals};
-use crate::deadline::Deadline;
-use crate::error::ContainerError;
 use crate::life_cycle::{ANSWERS_WITHIN, Visit, explain};
+use crate::options::{self, Globals};
+use crate::state::ContainerError;
 use crate::stats::{CgroupFiles, Stats};
+use crate::sys::deadline::Deadline;
 use crate::sys::process::Pidfd;
+use crate::vm::agent::{ClientError, Events as Listener, call};
 
 /// How often a guest is listened to after its container has ended: it may have more to say than anybody needs.
 const LAST_WORDS: usize = 64;
@@ -30,7 +30,7 @@ pub struct Events {
     #[arg(value_name = "ID")]
     id: String,
     /// Time between statistics
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = cli::interval)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = options::interval)]
     interval: Duration,
     /// Print the statistics once
     #[arg(long)]
@@ -135,8 +135,7 @@ fn hear(visit: &Visit, listener: &mut Option<Listener>, times: usize) -> anyhow:
 
 fn print_stats(visit: &Visit) -> anyhow::Result<()> {
     let deadline = Deadline::within(ANSWERS_WITHIN);
-    let files =
-        visit.ask_by(deadline, |control, id, wait| control.cgroup_files(id, wait)).map_err(explain)?;
+    let files = visit.ask_by(deadline, call::CgroupFiles(visit.id.to_string())).map_err(explain)?;
     let data = Some(Stats::new(&CgroupFiles::new(files)));
     print(&Line { r#type: "stats", id: visit.id.as_str(), data })
 }

@@ -7,13 +7,13 @@ use anyhow::Context;
 use clap::Args;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
-use crate::bundle;
-use crate::cli::Globals;
-use crate::error::ExecFailed;
+use crate::commands::exit_status::ExecFailed;
 use crate::life_cycle::{self, Exec as Request, Visit};
 use crate::lower;
-use crate::preserved::Preserved;
-use crate::users;
+use crate::oci::bundle;
+use crate::oci::users;
+use crate::options::Globals;
+use crate::relay::preserve_fds::Preserved;
 
 /// Execute another process in a container.
 #[derive(Debug, Args)]

@@ -9,8 +9,9 @@ use clap::Args;
 use oci_spec::runtime::LinuxSeccompFilterFlag;
 use serde_json::{Value, json};
 
+use crate::check::version;
 use crate::lower::{self, seccomp};
-use crate::version;
+use crate::oci::SPEC_VERSION;
 
 /// Print what this runtime can apply of config.json, as JSON.
 #[derive(Debug, Args)]
@@ -33,7 +34,7 @@ fn features() -> Value {
     let off = json!({ "enabled": false });
     json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": version::SPEC,
+        "ociVersionMax": SPEC_VERSION,
         "hooks": lower::HOOKS,
         "mountOptions": lower::mount_option_names(),
         "linux": {

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn they_are_what_the_specification_describes() {
     let features: Features = serde_json::from_value(features()).unwrap();
-    assert_eq!(features.oci_version_max(), version::SPEC);
+    assert_eq!(features.oci_version_max(), SPEC_VERSION);
     let linux = features.linux().as_ref().unwrap();
     assert_eq!(linux.capabilities().as_ref().unwrap().len(), 41);
     assert_eq!(linux.cgroup().as_ref().unwrap().v1(), &Some(false));

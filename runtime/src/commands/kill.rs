@@ -5,15 +5,14 @@ use std::time::Duration;
 use clap::Args;
 use stockade_protocol::agent::{AgentError, ErrorKind};
 
-use crate::agent::ClientError;
-use crate::cli::Globals;
-use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
-use crate::error::ContainerError;
 use crate::life_cycle::{self, Visit, explain, no_longer_runs};
-use crate::machine::MachineError;
-use crate::state::Root;
+use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
+use crate::state::{ContainerError, Root};
+use crate::sys::deadline::Deadline;
 use crate::sys::signals;
+use crate::vm::MachineError;
+use crate::vm::agent::{ClientError, call};
 
 /// How long a guest may take to kill a container.
 const OBEYS_WITHIN: Duration = Duration::from_secs(3);
@@ -64,12 +63,13 @@ impl Kill {
 
     fn deliver(&self, signal: i32, visit: &Visit) -> anyhow::Result<()> {
         let relay = visit.relay()?.open().ok_or(ContainerError::NotRunning)?;
+        let ask = call::Signal(visit.id.to_string(), signal, self.all);
         if signal != libc::SIGKILL {
-            return outcome(visit.ask(|control, id, wait| control.signal(id, signal, self.all, wait)));
+            return outcome(visit.ask(ask));
         }
         // The guest may do it, so that the container's last output is delivered. If it does not, the host does.
         let deadline = Deadline::within(OBEYS_WITHIN);
-        let asked = visit.ask_by(deadline, |control, id, wait| control.signal(id, signal, self.all, wait));
+        let asked = visit.ask_by(deadline, ask);
         let delivered = match asked {
             Ok(()) | Err(ClientError::Machine(MachineError::ContainerEnded)) => Ok(()),
             Err(error) if is_refusal(&error) => outcome(Err(error)),

@@ -6,11 +6,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::state::Json;
-use crate::cli::Globals;
-use crate::deadline::Deadline;
 use crate::life_cycle::{self, Status};
+use crate::options::Globals;
 use crate::state::Root;
-use crate::table;
+use crate::sys::deadline::Deadline;
+use crate::text::table;
 
 /// How long the table may wait for guests in all, to say which do not answer. Their states do not depend on it.
 const GLANCE: Duration = Duration::from_millis(500);

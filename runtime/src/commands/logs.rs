@@ -5,12 +5,11 @@ use std::os::fd::AsFd;
 
 use clap::Args;
 
-use crate::cli::Globals;
-use crate::container_id::ContainerId;
-use crate::error::ContainerError;
-use crate::machine::Control;
-use crate::state::Root;
-use crate::table;
+use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
+use crate::state::{ContainerError, Root};
+use crate::text::table;
+use crate::vm::{Control, call};
 
 /// Print the console of a container's guest.
 #[derive(Debug, Args)]
@@ -41,7 +40,7 @@ impl Logs {
             last if !last.is_empty() => last,
             // A member of a pod is led to the VM of its sandbox.
             _ => match Control::connect(folder.as_fd()) {
-                Ok(mut vmm) => vmm.console()?,
+                Ok(mut vmm) => vmm.call(call::Console())?,
                 Err(_) => return Err(no_console(&id, record.sandbox.as_deref())),
             },
         };

@@ -8,8 +8,6 @@ use anyhow::Context;
 use clap::{Args, Command};
 use clap_mangen::roff::{Roff, roman};
 
-use crate::cli;
-
 /// Heading of the examples in help texts; in a manual page they are a section of their own.
 const EXAMPLES: &str = "Examples:";
 
@@ -24,13 +22,12 @@ pub struct Man {
 }
 
 impl Man {
-    /// Writes them.
+    /// Writes those of this command line.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self, mut root: Command) -> anyhow::Result<()> {
         fs::create_dir_all(&self.output).with_context(|| format!("cannot make {}", self.output.display()))?;
-        let mut root = cli::definition();
         root.build();
         let commands = root.get_subcommands().filter(|command| !command.is_hide_set());
         [&root].into_iter().chain(commands).try_for_each(|command| write_page(command.clone(), &self.output))
@@ -40,7 +37,7 @@ impl Man {
 fn write_page(command: Command, folder: &Path) -> anyhow::Result<()> {
     let has_commands = command.has_subcommands();
     let rest = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let page = clap_mangen::Man::new(command).manual("stockade").source(crate::version::line());
+    let page = clap_mangen::Man::new(command).manual("stockade").source(crate::check::version::line());
     let mut text = Vec::new();
     page.render_title(&mut text)
         .and_then(|()| page.render_name_section(&mut text))

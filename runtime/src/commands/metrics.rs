@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{Visit, survey};
 use crate::metrics::{self, Reach, Sandbox, Subject};
-use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, Folder, Record, Root};
+use crate::options::Globals;
+use crate::state::{ContainerError, Folder, Record, Root};
+use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
+use crate::vm::{AGENT_SOCKET, Control};
 
 /// How long a VM may take to answer before its metrics are left out.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -76,8 +77,8 @@ struct Host<'a> {
 }
 
 impl Reach for Host<'_> {
-    fn vmm(&self) -> io::Result<UnixStream> {
-        descriptors::connect(self.folder, CONTROL_SOCKET)
+    fn vmm(&self, deadline: Deadline) -> io::Result<Control> {
+        Control::connect_by(self.folder, deadline)
     }
 
     fn agent(&self) -> io::Result<UnixStream> {

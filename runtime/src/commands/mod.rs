@@ -7,6 +7,7 @@ pub mod create;
 pub mod delete;
 pub mod events;
 pub mod exec;
+pub mod exit_status;
 pub mod features;
 pub mod install;
 pub mod kill;
@@ -30,13 +31,78 @@ pub mod update;
 
 use std::process::ExitCode;
 
-use crate::cli::{Command, Globals};
+use clap::Subcommand;
 
-/// Does what the command line asks for.
+use crate::options::Globals;
+
+/// The commands; each is a file.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a container, start it, and wait for its end
+    Run(run::Run),
+    /// Create a container; its process waits for `start`
+    Create(create::Create),
+    /// Start the process of a created container
+    Start(start::Start),
+    /// Execute another process in a container
+    Exec(exec::Exec),
+    /// Print a container's state as JSON
+    State(state::State),
+    /// List the containers
+    List(list::List),
+    /// List the processes of a container
+    Ps(ps::Ps),
+    /// Print a container's statistics and events as JSON lines
+    Events(events::Events),
+    /// Show what containers and their VMs use, live
+    Top(top::Top),
+    /// Print what sandboxes and their containers use, for Prometheus
+    Metrics(metrics::Metrics),
+    /// Change the limits of a container
+    Update(Box<update::Update>),
+    /// Send a signal to a container
+    Kill(kill::Kill),
+    /// Freeze every process of a container
+    Pause(pause::Pause),
+    /// Let the processes of a paused container go on
+    Resume(resume::Resume),
+    /// Remove a container and everything it holds
+    Delete(delete::Delete),
+    /// Write a config.json to start from
+    Spec(spec::Spec),
+    /// Say whether this host can run microVMs, and what to do where it cannot
+    Check(check::Check),
+    /// Open a shell in a container's guest itself, to debug it
+    Shell(shell::Shell),
+    /// Print the console of a container's guest
+    Logs(logs::Logs),
+    /// Print what this runtime can apply of config.json, as JSON
+    Features(features::Features),
+    /// Save a running container: refused, there are no snapshots yet
+    Checkpoint(checkpoint::Checkpoint),
+    /// Go on with a saved container: refused, there are no snapshots yet
+    Restore(restore::Restore),
+    /// Change a container's mounts: refused, they are fixed when it is created
+    Mounts(mounts::Mounts),
+    /// Tell an engine of this runtime: podman, Docker, containerd, CRI-O
+    Install(install::Install),
+    /// Take back what install has told an engine
+    Uninstall(uninstall::Uninstall),
+    /// Print a shell's completion script
+    Completion(completion::Completion),
+    /// Write the manual pages
+    Man(man::Man),
+}
+
+/// Does what the command line asks for; `definition` makes the command line's, for those that describe it.
 ///
 /// # Errors
 /// Whatever the command could not do.
-pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
+pub fn run(
+    globals: &Globals,
+    command: Command,
+    definition: fn() -> clap::Command,
+) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(command) => return command.run(globals),
         Command::Exec(command) => return command.run(globals),
@@ -63,8 +129,8 @@ pub fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
         Command::Mounts(command) => command.run()?,
         Command::Install(command) => command.run()?,
         Command::Uninstall(command) => command.run()?,
-        Command::Completion(command) => command.run()?,
-        Command::Man(command) => command.run()?,
+        Command::Completion(command) => command.run(definition())?,
+        Command::Man(command) => command.run(definition())?,
     }
     Ok(ExitCode::SUCCESS)
 }

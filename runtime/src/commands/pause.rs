@@ -3,10 +3,10 @@
 use clap::Args;
 use stockade_protocol::agent::ErrorKind;
 
-use crate::agent::ClientError;
-use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{Visit, explain};
+use crate::options::Globals;
+use crate::state::ContainerError;
+use crate::vm::agent::{ClientError, call};
 
 /// Freeze every process of a container.
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ impl Pause {
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let visit = Visit::lock(globals, &self.id)?;
         visit.relay()?;
-        visit.ask(|control, id, wait| control.pause(id, wait)).map_err(|error| match error {
+        visit.ask(call::Pause(visit.id.to_string())).map_err(|error| match error {
             ClientError::Agent(error) if error.kind == ErrorKind::WrongState => {
                 ContainerError::CannotPause(visit.status().name()).into()
             }

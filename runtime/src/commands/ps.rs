@@ -10,10 +10,11 @@ use clap::Args;
 use stockade_protocol::agent::ProcessEntry;
 
 use super::list::Format;
-use crate::cli::Globals;
 use crate::life_cycle::{Visit, explain};
-use crate::local_time;
-use crate::table::printable;
+use crate::options::Globals;
+use crate::text::local_time;
+use crate::text::table::printable;
+use crate::vm::agent::call;
 
 const HEADING: &str = "UID          PID    PPID  C STIME TTY          TIME CMD\n";
 
@@ -49,8 +50,7 @@ impl Ps {
             Format::Json if runs => format!("{}\n", serde_json::to_string(&stand_ins(&visit)?)?),
             Format::Json => "[]\n".to_owned(),
             Format::Table if runs => {
-                let processes =
-                    visit.ask(|control, id, wait| control.processes(id, wait)).map_err(explain)?;
+                let processes = visit.ask(call::Processes(visit.id.to_string())).map_err(explain)?;
                 table(&processes, SystemTime::now())
             }
             Format::Table => HEADING.to_owned(),
@@ -69,7 +69,7 @@ fn stand_ins(visit: &Visit) -> anyhow::Result<Vec<i32>> {
     Ok(pids)
 }
 
-fn table(processes: &[ProcessEntry], now: SystemTime) -> String {
+pub(crate) fn table(processes: &[ProcessEntry], now: SystemTime) -> String {
     let lines = processes.iter().map(|process| line(process, now));
     [HEADING.to_owned()].into_iter().chain(lines).collect()
 }

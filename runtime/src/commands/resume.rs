@@ -3,10 +3,10 @@
 use clap::Args;
 use stockade_protocol::agent::ErrorKind;
 
-use crate::agent::ClientError;
-use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{Visit, no_longer_runs};
+use crate::options::Globals;
+use crate::state::ContainerError;
+use crate::vm::agent::{ClientError, call};
 
 /// Let the processes of a paused container go on.
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ impl Resume {
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let visit = Visit::lock(globals, &self.id)?;
         visit.relay().map_err(|_| ContainerError::NotPaused)?;
-        visit.ask(|control, id, wait| control.resume(id, wait)).map_err(|error| match error {
+        visit.ask(call::Resume(visit.id.to_string())).map_err(|error| match error {
             error if no_longer_runs(&error) => anyhow::Error::from(ContainerError::NotPaused),
             ClientError::Agent(error) if error.kind == ErrorKind::WrongState => {
                 ContainerError::NotPaused.into()

@@ -6,15 +6,15 @@ use anyhow::Context;
 use clap::Args;
 
 use super::create::CreateOptions;
-use crate::cli::Globals;
-use crate::container_id::ContainerId;
-use crate::error::ContainerError;
 use crate::life_cycle::{self, Created};
-use crate::machine;
+use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
+use crate::state::ContainerError;
 use crate::state::Root;
 use crate::sys::process::Child;
-use crate::terminal::RawMode;
-use crate::tsc;
+use crate::sys::terminal::RawMode;
+use crate::sys::tsc;
+use crate::vm;
 
 /// Create a container, start it, and wait for its end.
 #[derive(Debug, Args)]
@@ -86,7 +86,7 @@ fn wait(created: Created, raw: Option<RawMode>) -> anyhow::Result<(Option<Child>
     drop(raw);
     let last_words = folder.console_log().unwrap_or_default();
     if !last_words.is_empty() {
-        tracing::error!("the VM has ended{}", machine::shown(&String::from_utf8_lossy(&last_words)));
+        tracing::error!("the VM has ended{}", vm::shown(&String::from_utf8_lossy(&last_words)));
     }
     Ok((vmm, status))
 }

@@ -12,13 +12,12 @@ use clap::Args;
 use stockade_protocol::agent::{GUEST, SHARES, WindowSize};
 use stockade_protocol::container::{Process, Scheduling, User};
 
-use crate::cli::Globals;
 use crate::config::Config;
 use crate::life_cycle::{self, Exec, Visit};
-use crate::lower::Tree;
-use crate::machine::Files;
-use crate::preserved::Preserved;
-use crate::shares;
+use crate::options::Globals;
+use crate::relay::preserve_fds::Preserved;
+use crate::state::ContainerError;
+use crate::vm::{Files, Tree, shares};
 
 /// The shell's name in its share: what kind of shell a binary of several programs is to be.
 const NAME: &str = "sh";
@@ -86,9 +85,14 @@ impl<'a> Share<'a> {
         // No container's ID has this character.
         let share = Self { visit, name: format!("@shell-{}", std::process::id()) };
         let tree = shares::clone_tree(shell)?;
-        let trees = [(shell.name.clone(), tree)];
-        Files::connect(visit.folder.as_fd())?.add_share(&share.name, &trees, &mut visit.wait())?;
+        let trees = vec![(shell.name.clone(), tree)];
+        share.files()?.add_share(&share.name, trees, &mut visit.wait())?;
         Ok(share)
+    }
+
+    fn files(&self) -> anyhow::Result<Files> {
+        let vmm = self.visit.vmm().ok_or(ContainerError::NotRunning)?;
+        Ok(Files::connect(self.visit.folder.as_fd(), vmm.as_fd())?)
     }
 
     fn process(&self) -> Process {
@@ -114,8 +118,7 @@ impl<'a> Share<'a> {
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        let removed =
-            Files::connect(self.visit.folder.as_fd()).and_then(|mut files| files.remove_share(&self.name));
+        let removed = self.files().and_then(|mut files| Ok(files.remove_share(&self.name)?));
         if let Err(error) = removed {
             // With its VM the share is gone too.
             tracing::debug!("share {}: {error}", self.name);

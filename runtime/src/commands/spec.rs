@@ -8,8 +8,8 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::bundle::CONFIG;
-use crate::cli::Globals;
+use crate::oci::bundle::CONFIG;
+use crate::options::Globals;
 
 const DEFAULT: &str = include_str!("default_config.json");
 

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use crate::cli::Globals;
-use crate::error::ContainerError;
 use crate::life_cycle::{self, Visit};
+use crate::options::Globals;
+use crate::state::ContainerError;
 
 /// Start the process of a created container.
 #[derive(Debug, Args)]

@@ -7,10 +7,10 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::Globals;
 use crate::life_cycle::{Status, Visit};
+use crate::oci;
+use crate::options::Globals;
 use crate::state::Record;
-use crate::version;
 
 /// Print a container's state as JSON.
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ impl<'a> Json<'a> {
         };
         let owner = if record.owner == 0 { "root".to_owned() } else { record.owner.to_string() };
         Self {
-            oci_version: version::SPEC,
+            oci_version: oci::SPEC_VERSION,
             id: &record.id,
             pid,
             status: status.name(),

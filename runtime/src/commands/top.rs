@@ -10,14 +10,14 @@ use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
-use crate::bytes;
-use crate::cli::{self, Globals};
 use crate::life_cycle;
+use crate::options::{self, Globals};
 use crate::state::Root;
+use crate::stats::usage::Usage;
 use crate::sys::signals;
-use crate::table;
-use crate::terminal::{self, FullScreen};
-use crate::usage::Usage;
+use crate::sys::terminal::{self, FullScreen};
+use crate::text::bytes;
+use crate::text::table;
 
 /// Keys that leave: q, and Ctrl-C and Ctrl-D, which a raw terminal delivers as characters.
 const LEAVE: [u8; 4] = [b'q', b'Q', 0x03, 0x04];
@@ -35,7 +35,7 @@ Examples:
 )]
 pub struct Top {
     /// Time between tables
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = cli::interval)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = options::interval)]
     interval: Duration,
     /// Print one table and leave, as also where standard output is no terminal
     #[arg(long)]

@@ -8,9 +8,9 @@ use anyhow::Context;
 use clap::Args;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
-use crate::bytes;
-use crate::cli::Globals;
 use crate::life_cycle::{self, Visit};
+use crate::options::Globals;
+use crate::text::bytes;
 
 /// Longest resources that are read, in bytes.
 const LONGEST: u64 = 1 << 20;

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub use engines::{Engine, Engines, SettingsError};
 use record::Record;
 
-use crate::replacement::Replacement;
+use crate::sys::replacement::Replacement;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]

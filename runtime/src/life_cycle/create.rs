@@ -1,66 +1,25 @@
 //! Creating a container: everything that can be checked is checked before anything is made.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::Context;
 
 use super::creation::Draft;
 use super::from_caller::FromCaller;
-use crate::bundle::Bundle;
-use crate::cli::Globals;
+use super::request::{Created, Place, Request, running_sandbox};
 use crate::config::Config;
-use crate::container_id::ContainerId;
-use crate::hooks::Hooks;
 use crate::log;
 use crate::lower::vm::Fixed;
 use crate::lower::{self, Allowed, ContainerPlan};
-use crate::machine::{Launch, Vm};
-use crate::relay::Relay;
-use crate::sandbox::Peers;
-use crate::sizing::{self, Demand, VmSize};
-use crate::state::{self, Folder, Record, Root};
-use crate::sys::process::{Pidfd, ProcessRef};
+use crate::oci::bundle::Bundle;
+use crate::oci::container_id::ContainerId;
+use crate::oci::hooks::Hooks;
+use crate::state::sandbox::Peers;
+use crate::state::{self, Record, Root};
 use crate::sys::signals;
-use crate::terminal;
-
-/// What is to be created.
-#[derive(Debug)]
-pub struct Request<'a> {
-    /// Options of every command.
-    pub globals: &'a Globals,
-    /// The container's ID.
-    pub id: &'a ContainerId,
-    /// The bundle's folder.
-    pub bundle: &'a Path,
-    /// Another file than the bundle's config.json.
-    pub config: Option<&'a Path>,
-    /// Where the relay's PID goes.
-    pub pid_file: Option<&'a Path>,
-    /// Where the terminal's master goes.
-    pub console_socket: Option<&'a Path>,
-    /// Where the relay's pidfd goes.
-    pub pidfd_socket: Option<&'a Path>,
-    /// How many descriptors from 3 on it gets.
-    pub preserve_fds: u32,
-    /// The container outlives the command: a terminal then needs a console socket.
-    pub detached: bool,
-}
-
-/// A created container, whose creator still lives.
-#[derive(Debug)]
-pub struct Created {
-    /// Its folder, locked.
-    pub folder: Folder,
-    /// What the host remembers.
-    pub record: Record,
-    /// Its relay, which has not been told to live on alone.
-    pub relay: Relay,
-    /// The VM that it is in.
-    pub vm: Vm,
-    /// The container has a terminal.
-    pub terminal: bool,
-}
+use crate::sys::terminal;
+use crate::vm::Launch;
+use crate::vm::sizing::{self, Demand, VmSize};
 
 /// Creates a container up to "created".
 ///
@@ -79,17 +38,17 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let allowed = Allowed { annotations: &config.allowed_annotations, host_sockets: &config.host_sockets };
     let notify = from_caller.notify.is_some();
     let lowered = lower::lower(&bundle, request.id, record.share(), &peers, allowed, notify)
-        .context(crate::bundle::CONFIG)?;
+        .context(crate::oci::bundle::CONFIG)?;
     let plan = &lowered.plan;
     terminal::check(plan.guest.process.terminal.is_some(), request.console_socket, request.detached)?;
     let place = match sandbox {
         Some(sandbox) => {
-            lower::vm::refuse(&bundle).context(crate::bundle::CONFIG)?;
+            lower::vm::refuse(&bundle).context(crate::oci::bundle::CONFIG)?;
             Place::Sandbox(sandbox)
         }
         None => {
             let (config, fixed) =
-                lower::vm::apply(&bundle, config, plan.demand.memory).context(crate::bundle::CONFIG)?;
+                lower::vm::apply(&bundle, config, plan.demand.memory).context(crate::oci::bundle::CONFIG)?;
             Place::Own(Launch::prepare(&config)?, default_size(&config, fixed, plan))
         }
     };
@@ -142,30 +101,4 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         namespaces: Vec::new(),
         network: None,
     }
-}
-
-/// In which VM a container is created.
-pub(super) enum Place {
-    /// One that is to be launched, and what its size follows from.
-    Own(Launch, VmSize),
-    /// That of a sandbox.
-    Sandbox(RunningSandbox),
-}
-
-/// A sandbox that can be joined.
-pub(super) struct RunningSandbox {
-    /// Its ID.
-    pub(super) id: ContainerId,
-    /// The VMM's process.
-    pub(super) vmm: Pidfd,
-}
-
-fn running_sandbox(root: &Root, id: ContainerId) -> anyhow::Result<RunningSandbox> {
-    let record = root.peek(&id)?.read()?.filter(|record| record.complete);
-    let running = record.filter(|record| record.relay.as_ref().is_some_and(ProcessRef::is_alive));
-    let vmm = running.and_then(|record| record.vmm).and_then(|vmm| vmm.open());
-    let vmm = vmm.with_context(|| {
-        format!("sandbox {:?} is not running (any more), so no container can join it", id.as_str())
-    })?;
-    Ok(RunningSandbox { id, vmm })
 }

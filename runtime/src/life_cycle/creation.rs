@@ -10,38 +10,29 @@ use scopeguard::{ScopeGuard, guard};
 use stockade_protocol::agent::{ProcessId, Purpose, Ready};
 use stockade_protocol::container::{Container, Namespace};
 
-use super::create::{Created, Place, Request};
-use super::disks;
 use super::from_caller::FromCaller;
-use super::network;
-use super::{remove, resize};
-use crate::agent::{ClientError, Connection, ProcessConnections};
-use crate::bundle::{Bundle, CONFIG};
-use crate::cli::CgroupDriver;
-use crate::hooks;
-use crate::host::cgroup::Cgroup;
-use crate::host::scope::Placeholder;
-use crate::host_sockets::HostSockets;
+use super::request::{Created, Place, Request};
+use super::{disks, network, remove, resize, services};
+use crate::cgroup::{Cgroup, Placeholder};
 use crate::log;
 use crate::lower::disks::Disk;
 use crate::lower::plan::{Late, Slots};
 use crate::lower::seccomp::Profile;
-use crate::lower::{ContainerPlan, Lowered, NetworkNamespace, Tree, UserNamespace, id_map};
-use crate::machine::{Machine, MachineError, Shared, Vm};
-use crate::metrics::{Metrics, Subject};
+use crate::lower::{ContainerPlan, Lowered, UserNamespace};
 use crate::network::{Pending, user_mode};
-use crate::pid_file;
-use crate::port_forward::PortForward;
+use crate::oci::bundle::{Bundle, CONFIG};
+use crate::oci::hooks;
+use crate::options::CgroupDriver;
+use crate::relay::service::Served;
 use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
-use crate::role::Role;
-use crate::sandbox;
-use crate::shares;
-use crate::sizing::{self, VmSize};
-use crate::state::{Folder, METRICS_SOCKET, Record};
+use crate::state::role::Role;
+use crate::state::{Folder, Record, pid_file, sandbox};
 use crate::sys::process::ProcessRef;
-use crate::sys::user_namespace;
-use crate::terminal::{self, Pty};
-use crate::tsc;
+use crate::sys::terminal::{self, Pty};
+use crate::sys::{tsc, user_namespace};
+use crate::vm::agent::{ClientError, Connection, ProcessConnections, call};
+use crate::vm::sizing::{self, VmSize};
+use crate::vm::{self, Machine, MachineError, Shared, Tree, Vm, shares};
 
 /// A value that is undone when it is dropped, unless it is taken out.
 type Undone<T> = ScopeGuard<T, fn(T)>;
@@ -228,27 +219,20 @@ impl Placed {
         pty: Option<&Pty>,
     ) -> anyhow::Result<Attended> {
         let lease = self.vm.lease();
-        let Draft { request, bundle, folder, record, .. } = draft;
+        let Draft { bundle, folder, record, .. } = draft;
         let console_log = lease.map(|_| folder.create_console_log()).transpose()?;
         let cgroup = record.cgroup.as_ref().map(Cgroup::open).transpose()?;
         let namespaces = &plan.guest.namespaces;
         let user = plan.user.as_ref().map(open_user_namespace).transpose()?;
-        let port_forward = match &plan.network {
-            NetworkNamespace::Path(path)
-                if matches!(Role::of(bundle.spec.annotations().as_ref()), Ok(Role::Sandbox)) =>
-            {
-                let prepared = PortForward::prepare(path, folder.as_fd());
-                prepared.inspect_err(|error| tracing::warn!("{error:#}")).ok()
-            }
-            _ => None,
-        };
-        let metrics = Subject::of(record).filter(|_| lease.is_some());
-        let metrics = metrics.map(|subject| Metrics::prepare(subject, folder.as_fd())).transpose();
-        let metrics = metrics.with_context(|| format!("cannot listen on {METRICS_SOCKET}"))?;
-        let host_sockets = (!sockets.is_empty())
-            .then(|| HostSockets::new(request.id.as_str(), folder.as_fd(), sockets))
-            .transpose()
-            .context("cannot open the socket to the VM's agent")?;
+        let is_sandbox = matches!(Role::of(bundle.spec.annotations().as_ref()), Ok(Role::Sandbox));
+        let pod_network = plan.network.path().filter(|_| is_sandbox);
+        let services = services::prepare(&Served {
+            record,
+            folder: folder.as_fd(),
+            has_lease: lease.is_some(),
+            pod_network,
+            sockets: &sockets,
+        })?;
         let process = &plan.guest.process;
         let relay = Relay::start(&Plan {
             surroundings: Surroundings::Own(Own {
@@ -259,7 +243,7 @@ impl Placed {
                 hooks: plan.hooks.has_create().then(|| CreateHooks {
                     hooks: &plan.hooks.create_container,
                     // Its PID namespace is its own.
-                    state: hooks::state_json(record, "creating", Some(1)),
+                    state: record.state_json("creating", Some(1)),
                     bundle: &bundle.path,
                 }),
                 network: &plan.network,
@@ -267,9 +251,7 @@ impl Placed {
                 time_namespace: namespaces.time != Namespace::Guest,
                 user: user.as_ref().map(AsFd::as_fd),
                 hostname: plan.guest.hostname.as_deref(),
-                port_forward: port_forward.as_ref(),
-                host_sockets: host_sockets.as_ref(),
-                metrics: metrics.as_ref(),
+                services: &services,
                 lease,
                 console_log: console_log.as_ref().map(AsFd::as_fd),
             }),
@@ -281,6 +263,8 @@ impl Placed {
             notify: from_caller.notify.as_ref(),
         })?;
         let relay = guard(relay, kill_relay as fn(Relay));
+        // The relay has its own.
+        drop(services);
         record.relay = relay.process.reference();
         record.namespaces = sandbox::namespaces(&bundle.spec, relay.process.pid, user.as_ref());
         record.hooks.clone_from(&plan.hooks);
@@ -304,12 +288,12 @@ impl Attended {
     ) -> anyhow::Result<Vec<stockade_protocol::container::Hook>> {
         if plan.hooks.has_create() {
             self.relay.entered()?;
-            let state = hooks::state_json(&draft.record, "creating", Some(self.relay.process.pid));
+            let state = draft.record.state_json("creating", Some(self.relay.process.pid));
             hooks::run(&plan.hooks.create_runtime, &state, &draft.bundle.path, None)?;
             self.relay.go_on()?;
         }
         let own_pid = (plan.guest.namespaces.pid == Namespace::New).then_some(1);
-        Ok(plan.hooks.for_agent(&hooks::state_json(&draft.record, "created", own_pid)))
+        Ok(plan.hooks.for_agent(&draft.record.state_json("created", own_pid)))
     }
 
     /// Redirects the interfaces of its network namespace; a member's are its sandbox's business.
@@ -342,8 +326,8 @@ impl Attended {
         };
         let (volumes, trees) = (named(volumes), named(trees));
         let mut files = vm.files().map_err(|error| vm.explain(error))?;
-        let shared = files.add_share(folder, &trees, vm).and_then(|()| match &plan.volumes {
-            Some(pod) if !volumes.is_empty() => files.add_trees(pod, &volumes, vm),
+        let shared = files.add_share(folder, trees, vm).and_then(|()| match &plan.volumes {
+            Some(pod) if !volumes.is_empty() => files.add_trees(pod, volumes, vm),
             _ => Ok(()),
         });
         shared.map_err(|error| vm.explain(error))?;
@@ -372,8 +356,8 @@ impl Attended {
         let mut control = Connection::open(draft.folder.as_fd(), Purpose::Control, vm)?;
         // Before the NICs, whose driver looks once how many CPUs there are.
         if let Some(vcpus) = draft.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
-            vm.control()?.add_vcpus(vcpus)?;
-            control.set_cpus(vcpus, vm)?;
+            vm.control()?.call(vm::call::AddVcpus(vcpus))?;
+            control.call(call::SetCpus(vcpus.into()), vm)?;
         }
         if let Some(pending) = network {
             let vmm = vm.control().context("cannot reach the VMM")?;
@@ -394,7 +378,7 @@ impl Attended {
         let terminal = container.process.terminal.is_some();
         let streams = container.process.streams.len();
         let asked = tsc::now();
-        let warnings = control.create(container, vm)?;
+        let warnings = control.call(call::Create(container), vm)?;
         tracing::debug!(create_tsc = asked, created_tsc = tsc::now(), "the agent has built the container");
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -437,7 +421,7 @@ fn plan_cgroup(request: &Request<'_>, plan: &ContainerPlan) -> anyhow::Result<Op
 fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
     let opened = match &user.path {
         Some(path) => File::open(path).map(OwnedFd::from),
-        None => user_namespace::create(&id_map(&user.mappings.users), &id_map(&user.mappings.groups)),
+        None => user_namespace::create(&user.mappings),
     };
     opened
         .context("linux.uidMappings: the host cannot make such a user namespace for the container's stand-in")
@@ -456,7 +440,11 @@ fn log_figures(machine: &Machine, ready: &Ready) {
     if !log::is_debug() {
         return;
     }
-    match machine.control().map_err(anyhow::Error::from).and_then(|mut control| Ok(control.figures()?)) {
+    match machine
+        .control()
+        .map_err(anyhow::Error::from)
+        .and_then(|mut control| Ok(control.call(vm::call::ReadFigures())?))
+    {
         Ok(figures) => tracing::debug!(
             tsc = tsc::now(),
             vmm_entry_tsc = figures.entry_tsc,

@@ -7,7 +7,7 @@ use stockade_protocol::vmm;
 
 use crate::lower::disks::Disk;
 use crate::lower::plan::Slots;
-use crate::machine::Control;
+use crate::vm::{Control, call};
 
 /// Adds them. Each slot is remembered as soon as there is one.
 ///
@@ -21,7 +21,7 @@ pub(super) fn add(
     Slots::fill(disks, |(number, Disk { property, file, readonly })| {
         let disk = vmm::Disk { readonly, serial: format!("disk{number}") };
         let slot = vmm
-            .add_disk(disk, OwnedFd::from(file))
+            .call_with(call::AddDisk(disk), &[OwnedFd::from(file)])
             .with_context(|| format!("{property}: cannot give the VM a disk"))?;
         remember(slot)?;
         Ok(slot)

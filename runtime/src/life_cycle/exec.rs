@@ -10,16 +10,15 @@ use stockade_protocol::agent::{self, ErrorKind, ProcessId, Purpose};
 use stockade_protocol::container::Process;
 
 use super::{Status, Visit, no_longer_runs};
-use crate::agent::{ClientError, Connection, ProcessConnections};
-use crate::error::ContainerError;
-use crate::host::cgroup::Cgroup;
-use crate::machine::Shared;
-use crate::pid_file;
-use crate::preserved::Preserved;
+use crate::cgroup::Cgroup;
+use crate::relay::preserve_fds::Preserved;
 use crate::relay::{Plan, Relay, Surroundings};
+use crate::state::{ContainerError, pid_file};
 use crate::sys::process::ProcessRef;
 use crate::sys::signals;
-use crate::terminal::{self, Pty, RawMode};
+use crate::sys::terminal::{self, Pty, RawMode};
+use crate::vm::Shared;
+use crate::vm::agent::{ClientError, Connection, ProcessConnections, call};
 
 /// How long a paused container may take to be resumed: for ever, as far as a clock can tell.
 const UNTIL_RESUMED: Duration = Duration::from_secs(u32::MAX as u64);
@@ -93,7 +92,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     };
     let mut control =
         Connection::open(folder, Purpose::Control, &mut vm).map_err(|e| explain(exec.visit, e))?;
-    for warning in control.exec(request, &mut vm).map_err(|e| explain(exec.visit, e))? {
+    for warning in control.call(call::MakeProcess(request), &mut vm).map_err(|e| explain(exec.visit, e))? {
         tracing::warn!("{warning}");
     }
 
@@ -124,7 +123,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
             terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
         }
         let raw = RawMode::for_process(terminal, exec.detached)?;
-        control.start(&id, &mut vm).map_err(|e| explain(exec.visit, e))?;
+        control.call(call::Start(id.clone()), &mut vm).map_err(|e| explain(exec.visit, e))?;
         if let Some(socket) = exec.pidfd_socket {
             terminal::send_to(socket, "--pidfd-socket", "pidfd", relay.process.pidfd.as_fd())?;
         }

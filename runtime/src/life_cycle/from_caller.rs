@@ -2,8 +2,8 @@
 
 use oci_spec::runtime::Spec;
 
-use crate::preserved::Preserved;
 use crate::relay::NotifySocket;
+use crate::relay::preserve_fds::Preserved;
 
 /// What the relay passes on.
 #[derive(Debug)]

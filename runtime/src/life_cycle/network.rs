@@ -8,12 +8,11 @@ use anyhow::Context;
 use stockade_protocol::agent::Purpose;
 use stockade_protocol::vmm::MOST_QUEUE_PAIRS;
 
-use crate::agent::Connection;
-use crate::lower::NetworkNamespace;
-use crate::machine::{Control, Wait};
-use crate::network::{self, Namespace, Network, Pending};
+use crate::network::{self, Namespace, Network, NetworkNamespace, Pending};
 use crate::state::{Folder, Record};
 use crate::sys::process::ProcessRef;
+use crate::vm::agent::{Connection, call};
+use crate::vm::{self, Control, Wait};
 
 /// A NIC has a pair of queues for each CPU that the guest uses, as far as there may be so many.
 fn queue_pairs(record: &Record) -> usize {
@@ -60,11 +59,11 @@ pub(super) fn hand_over(
     let Some(network) = &mut record.network else { return Ok(()) };
     network.add_nics(&mut pending, &mut vmm)?;
     if let Some(change) = network.change(&pending) {
-        agent.network(change, wait).context("cannot set up the guest's network")?;
+        agent.call(call::Network(change), wait).context("cannot set up the guest's network")?;
     }
     network.told(pending);
     for slot in network.take_gone() {
-        vmm.remove_device(slot)?;
+        vmm.call(vm::call::RemoveDevice(slot))?;
     }
     Ok(())
 }

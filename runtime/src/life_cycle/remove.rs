@@ -9,15 +9,14 @@ use stockade_protocol::agent::{ErrorKind, Purpose};
 
 use super::status::has_ended_in_guest;
 use super::{Status, network, resize, status};
-use crate::agent::{ClientError, Connection, Visitor};
-use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
-use crate::error::ContainerError;
-use crate::hooks;
 use crate::log;
-use crate::machine::{Control, Files};
-use crate::state::{Folder, Record, Root};
+use crate::oci::container_id::ContainerId;
+use crate::oci::hooks;
+use crate::state::{ContainerError, Folder, Record, Root};
+use crate::sys::deadline::Deadline;
 use crate::sys::process::ProcessRef;
+use crate::vm::agent::{ClientError, Connection, Visitor, call};
+use crate::vm::{self, Control, Files};
 
 /// How long an agent may take to forget a container before the host goes on without it.
 const FORGETS_WITHIN: Duration = Duration::from_secs(3);
@@ -101,7 +100,7 @@ fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
     let Ok(vmm) = Control::connect(folder.as_fd()) else { return Ok(()) };
     let mut wait = Visitor::without_reason(Deadline::within(FORGETS_WITHIN));
     match Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
-        .and_then(|mut control| control.delete(id.as_str(), &mut wait))
+        .and_then(|mut control| control.call(call::Delete(id.to_string()), &mut wait))
     {
         Err(ClientError::Agent(error)) if error.kind != ErrorKind::NotFound => return Err(error.into()),
         result => tracing::debug!("delete in the guest: {result:?}"),
@@ -135,7 +134,7 @@ pub fn release(folder: Folder, record: &Record, is_mute: bool) -> anyhow::Result
     folder.remove()?;
     // Each has its chance, and none can fail what is done already.
     for hook in &record.hooks.poststop {
-        let state = hooks::state_json(record, "stopped", None);
+        let state = record.state_json("stopped", None);
         if let Err(error) = hooks::run(std::slice::from_ref(hook), &state, &record.bundle, None) {
             tracing::warn!("{error}");
         }
@@ -155,7 +154,7 @@ fn leave(folder: &Folder, sandbox: &str, member: &Record, is_mute: bool) -> anyh
     let within = if is_mute { Duration::ZERO } else { FORGETS_WITHIN };
     let mut wait = Visitor::without_reason(Deadline::within(within));
     let forgotten = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
-        .and_then(|mut control| control.delete(&member.id, &mut wait));
+        .and_then(|mut control| control.call(call::Delete(member.id.clone()), &mut wait));
     let answers = match forgotten {
         Ok(()) => true,
         Err(ClientError::Agent(error)) if error.kind == ErrorKind::NotFound => true,
@@ -173,12 +172,13 @@ fn leave(folder: &Folder, sandbox: &str, member: &Record, is_mute: bool) -> anyh
         && let Ok(mut control) = Control::connect_by(folder.as_fd(), deadline)
     {
         for slot in &member.disks {
-            if let Err(error) = control.remove_device(*slot) {
+            if let Err(error) = control.call(vm::call::RemoveDevice(*slot)) {
                 tracing::warn!("the VM keeps a disk of the container until it ends: {error}");
             }
         }
     }
-    let removed = Files::connect(folder.as_fd()).and_then(|mut files| files.remove_share(member.share()));
+    let removed =
+        Files::connect(folder.as_fd(), vmm.as_fd()).and_then(|mut files| files.remove_share(member.share()));
     if let Err(error) = removed {
         // It had not been shared yet, the VM is gone meanwhile, or a file of it hangs and is closed with the VM.
         tracing::debug!("{error}");

@@ -14,12 +14,12 @@ use std::time::Duration;
 use anyhow::Context;
 use stockade_protocol::agent::Purpose;
 
-use crate::agent::{Connection, Visitor};
-use crate::deadline::Deadline;
-use crate::host::cgroup::{self, Cgroup};
-use crate::machine::Control;
-use crate::sizing::{self, Demand};
+use crate::cgroup::{self, Cgroup};
 use crate::state::{Folder, Record};
+use crate::sys::deadline::Deadline;
+use crate::vm::agent::{Connection, Visitor, call};
+use crate::vm::sizing::{self, Demand};
+use crate::vm::{self, Control};
 
 /// How long a guest that is to change the size of its VM may take in all.
 const CHANGES_WITHIN: Duration = Duration::from_secs(10);
@@ -130,9 +130,11 @@ impl<'a> Sizing<'a> {
 
     fn set_vcpus(&mut self, count: u8) -> anyhow::Result<()> {
         let folder = self.folder().as_fd();
-        Control::connect_by(folder, self.deadline).context("cannot reach the VM")?.add_vcpus(count)?;
+        let mut control = Control::connect_by(folder, self.deadline).context("cannot reach the VM")?;
+        control.call(vm::call::AddVcpus(count))?;
         let mut wait = Visitor::new(folder, self.deadline);
-        Connection::open(folder, Purpose::Control, &mut wait)?.set_cpus(count, &mut wait)?;
+        Connection::open(folder, Purpose::Control, &mut wait)?
+            .call(call::SetCpus(count.into()), &mut wait)?;
         tracing::debug!(vcpus = count, "the VM's new size");
         if let Some(size) = &mut self.record.vm_size {
             size.vcpus = count;
@@ -173,7 +175,7 @@ impl<'a> Sizing<'a> {
             return Ok(mib);
         }
         // The connection may still get the answer to what has been given up.
-        Ok(Control::connect(self.folder().as_fd())?.memory_mib()?)
+        Ok(Control::connect(self.folder().as_fd())?.call(vm::call::Memory())?)
     }
 
     fn grow(&mut self, wanted: u32) -> anyhow::Result<()> {

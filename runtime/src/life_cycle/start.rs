@@ -6,12 +6,11 @@ use std::time::Duration;
 use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
 use super::{network, network_watch};
-use crate::agent::{ClientError, Connection, Visitor};
-use crate::deadline::Deadline;
-use crate::error::ContainerError;
-use crate::hooks;
-use crate::machine::Wait;
-use crate::state::{Folder, Record};
+use crate::oci::hooks;
+use crate::state::{ContainerError, Folder, Record};
+use crate::sys::deadline::Deadline;
+use crate::vm::Wait;
+use crate::vm::agent::{ClientError, Connection, Visitor, call};
 
 /// How long the agent may take beyond the time that `startContainer` hooks have.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -60,7 +59,7 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
     if has_network && let Err(error) = network_watch::begin(folder, record) {
         tracing::warn!("{error:#}");
     }
-    let state = hooks::state_json(record, "running", Some(relay.pid));
+    let state = record.state_json("running", Some(relay.pid));
     hooks::run(&record.hooks.poststart, &state, &record.bundle, None).inspect_err(|_| {
         if let Some(relay) = relay.open() {
             // It fails only where the relay has just ended, and with it the container.
@@ -74,5 +73,5 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
 fn execute(folder: &Folder, record: &Record, wait: &mut impl Wait) -> Result<(), ClientError> {
     let init = ProcessId { container: record.id.clone(), exec: None };
     Connection::open(folder.as_fd(), Purpose::Control, wait)
-        .and_then(|mut control| control.start(&init, wait))
+        .and_then(|mut control| control.call(call::Start(init), wait))
 }

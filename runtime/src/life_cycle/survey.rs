@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::container_id::ContainerId;
+use crate::oci::container_id::ContainerId;
 use crate::state::{Folder, Record, Root};
 
 /// Containers that are looked at at the same time; each costs some descriptors.

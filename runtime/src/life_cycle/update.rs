@@ -4,19 +4,20 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::resize::Sizing;
 use super::{Visit, explain};
-use crate::bundle::SpecError;
 use crate::lower::{self, Limits};
-use crate::sizing::Demand;
+use crate::oci::bundle::SpecError;
 use crate::state::Record;
 use crate::stats::CgroupFiles;
+use crate::vm::agent::call;
+use crate::vm::sizing::Demand;
 
 /// Changes the limits that are given, and leaves the others as they are.
 ///
 /// # Errors
-/// A value that cannot be used, [`crate::error::ContainerError::NotRunning`], or why a cgroup did not take a value; the
+/// A value that cannot be used, [`crate::state::ContainerError::NotRunning`], or why a cgroup did not take a value; the
 /// limits are as they were then.
 pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
-    let files = visit.ask(|control, id, wait| control.cgroup_files(id, wait)).map_err(explain)?;
+    let files = visit.ask(call::CgroupFiles(visit.id.to_string())).map_err(explain)?;
     let files = CgroupFiles::new(files);
     let wanted = completed(wanted, &files);
     let mut warnings = Vec::new();
@@ -55,7 +56,7 @@ pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
 fn change(visit: &Visit, limits: Limits) -> anyhow::Result<()> {
     let cgroup = visit.record.cgroup.as_ref();
     let former = cgroup.map(|cgroup| cgroup.update(&limits.host.values)).transpose()?;
-    visit.ask(|control, id, wait| control.update(id, limits.guest, wait)).map_err(|error| {
+    visit.ask(call::Update(visit.id.to_string(), limits.guest)).map_err(|error| {
         if let (Some(cgroup), Some(former)) = (cgroup, &former) {
             cgroup.restore(former);
         }

@@ -3,18 +3,18 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use stockade_protocol::agent::{ErrorKind, Purpose};
+use stockade_protocol::agent::{ErrorKind, Purpose, Request, Response};
+use stockade_protocol::call::Call;
 
 use super::{Status, status};
-use crate::agent::{ClientError, Connection, Visitor};
-use crate::cli::Globals;
-use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
-use crate::error::ContainerError;
 use crate::log;
-use crate::machine::MachineError;
-use crate::state::{Folder, Record, Root};
+use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
+use crate::state::{ContainerError, Folder, Record, Root};
+use crate::sys::deadline::Deadline;
 use crate::sys::process::{Pidfd, ProcessRef};
+use crate::vm::MachineError;
+use crate::vm::agent::{ClientError, Connection, Visitor};
 
 /// How long the agent may take for all that a command asks of it.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -101,25 +101,23 @@ impl Visit {
     ///
     /// # Errors
     /// [`ClientError`]; [`no_longer_runs`] tells which of them mean that the container has ended.
-    pub fn ask<T>(
-        &self,
-        question: impl FnOnce(&mut Connection, &str, &mut Visitor<'_>) -> Result<T, ClientError>,
-    ) -> Result<T, ClientError> {
-        self.ask_by(self.deadline, question)
+    pub fn ask<C>(&self, call: C) -> Result<C::Answer, ClientError>
+    where
+        C: Call<Request = Request, Response = Response>,
+    {
+        self.ask_by(self.deadline, call)
     }
 
     /// The same by another deadline than the command's.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn ask_by<T>(
-        &self,
-        deadline: Deadline,
-        question: impl FnOnce(&mut Connection, &str, &mut Visitor<'_>) -> Result<T, ClientError>,
-    ) -> Result<T, ClientError> {
+    pub fn ask_by<C>(&self, deadline: Deadline, call: C) -> Result<C::Answer, ClientError>
+    where
+        C: Call<Request = Request, Response = Response>,
+    {
         let mut wait = self.wait_until(deadline);
-        let mut control = Connection::open(self.folder.as_fd(), Purpose::Control, &mut wait)?;
-        question(&mut control, self.id.as_str(), &mut wait)
+        Connection::open(self.folder.as_fd(), Purpose::Control, &mut wait)?.call(call, &mut wait)
     }
 }
 

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 
-use super::cgroup::Limits;
-use crate::bundle::SpecError;
+use super::limits::Limits;
+use crate::oci::bundle::SpecError;
 
 /// Weights of cgroup v1.
 const WEIGHTS: std::ops::RangeInclusive<u16> = 10..=1000;

@@ -4,49 +4,18 @@
 //! they go to the host's cgroup, where they bind the VM, and the guest's own CPUs, which are others, stay free. Limits of CPU
 //! time, memory and processes hold for what runs in the guest and so go there.
 
-use std::path::PathBuf;
-
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
+use super::limits::{HostCgroup, Limits, is_page_size};
 use super::{block_io, number_list, unified};
-use crate::bundle::SpecError;
-use crate::sizing::{self, Demand};
+use crate::oci::bundle::SpecError;
+use crate::vm::sizing;
 
 /// In which a CPU quota may be used up where nothing else is said, in microseconds.
 pub const DEFAULT_PERIOD: u64 = 100_000;
 
 /// Least memory limit, in bytes.
 const LEAST_MEMORY: u64 = 512 << 10;
-
-/// What the host's cgroup is to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HostCgroup {
-    /// `linux.cgroupsPath`; empty for a fresh default.
-    pub path: PathBuf,
-    /// Files to write: (`cpu.weight`, `100`) …
-    pub values: Vec<(&'static str, String)>,
-}
-
-impl HostCgroup {
-    /// How many CPUs its set has, if it has one.
-    pub fn cpus(&self) -> Option<u8> {
-        let (_, list) = self.values.iter().rev().find(|(file, _)| *file == "cpuset.cpus")?;
-        let words = number_list::parse(list).ok()?;
-        let count: u32 = words.iter().map(|word| word.count_ones()).sum();
-        Some(count.clamp(1, u8::MAX.into()) as u8)
-    }
-}
-
-/// The limits of a container.
-#[derive(Debug, Default)]
-pub struct Limits {
-    /// Files of the guest's cgroup, in the order in which they are written.
-    pub guest: Vec<(String, String)>,
-    /// The host's cgroup.
-    pub host: HostCgroup,
-    /// What they ask of the VM.
-    pub demand: Demand,
-}
 
 /// Splits `linux.resources` between guest and host: all of it but the device rules, and so all that can change while the
 /// container runs.
@@ -239,12 +208,6 @@ fn huge_pages(resources: &LinuxResources, limits: &mut Limits) -> Result<(), Spe
         limits.guest.push((format!("hugetlb.{size}.max"), limit));
     }
     Ok(())
-}
-
-/// Such as `2MB`.
-pub fn is_page_size(size: &str) -> bool {
-    let digits = size.strip_suffix("KB").or(size.strip_suffix("MB")).or(size.strip_suffix("GB"));
-    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// cgroup v1's CPU shares (2 to 262144, default 1024) as v2's weight (1 to 10000, default 100), such that both

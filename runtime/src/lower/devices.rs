@@ -4,7 +4,7 @@ use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType as Type};
 use stockade_protocol::container::{Device, DeviceKind, DeviceRule};
 
 use super::absolute;
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// Device nodes to make.
 ///

@@ -14,7 +14,7 @@ use nix::sys::stat::{major, minor};
 use stockade_protocol::container::{Device, DeviceKind, DeviceRule};
 
 use super::plan::{Access, DiskNumber, NodeOfDisk, PlannedDevice, PlannedRule};
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// Disks of one container at most.
 pub const MOST: usize = 64;

@@ -3,8 +3,8 @@
 use oci_spec::runtime::{Hook as SpecHook, Spec};
 
 use super::absolute;
-use crate::bundle::SpecError;
-use crate::hooks::{Hook, Hooks};
+use crate::oci::bundle::SpecError;
+use crate::oci::hooks::{Hook, Hooks};
 
 /// The steps that have hooks, as config.json calls them, in their order.
 pub const STAGES: [&str; 6] =

@@ -5,8 +5,8 @@
 
 use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 
-use crate::bundle::SpecError;
-use crate::role::Role;
+use crate::oci::bundle::SpecError;
+use crate::state::role::Role;
 
 /// What callers let people ask for it with.
 const ASKED: [(Type, &str, &str); 2] = [

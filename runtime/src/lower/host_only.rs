@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::Linux;
 
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// Refuses them.
 ///

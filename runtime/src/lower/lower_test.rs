@@ -1,5 +1,6 @@
 use super::*;
-use crate::sandbox::Peers;
+use crate::network::NetworkNamespace;
+use crate::state::sandbox::Peers;
 use std::fs;
 use stockade_protocol::container::{MountSource, Namespace};
 

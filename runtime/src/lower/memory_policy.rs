@@ -6,7 +6,7 @@ use oci_spec::runtime::{
 use stockade_protocol::container::MemoryPolicy;
 
 use super::number_list;
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// Every mode with its number.
 pub const MODES: [(Mode, u32); 7] = [

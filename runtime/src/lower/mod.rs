@@ -11,6 +11,7 @@ pub mod disks;
 mod hooks;
 mod host_namespaces;
 mod host_only;
+mod limits;
 mod memory_policy;
 mod mount_options;
 mod mounts;
@@ -31,7 +32,6 @@ mod security_labels;
 mod sockets;
 mod swapped;
 mod time_offsets;
-mod tree;
 mod unapplied;
 mod unified;
 mod user_namespace;
@@ -46,25 +46,24 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 use stockade_protocol::container::{Namespace, Process, Rootfs};
 
-use crate::bundle::{Bundle, SpecError};
-use crate::container_id::ContainerId;
-use crate::host_sockets::Pattern;
-use crate::sandbox::{Peers, PodVolumes};
+use crate::config::Pattern;
+use crate::oci::bundle::{Bundle, SpecError};
+use crate::oci::container_id::ContainerId;
+use crate::state::sandbox::{Peers, PodVolumes};
+use crate::vm::Tree;
 use disks::{Disk, Disks};
 use namespaces::Placed;
 use plan::{CgroupPlan, GuestPlan};
 
 pub use capabilities::NAMES as CAPABILITIES;
-pub use cgroup::{HostCgroup, Limits, limits, warn_of_pod};
+pub use cgroup::{limits, warn_of_pod};
 pub use hooks::STAGES as HOOKS;
+pub use limits::{HostCgroup, Limits};
 pub use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub use mount_options::options as mount_option_names;
-pub use namespaces::{APPLIED as NAMESPACES, NetworkNamespace};
-pub use own_annotations::TO_BE_ALLOWED;
+pub use namespaces::APPLIED as NAMESPACES;
 pub use plan::ContainerPlan;
-pub use tree::{IdMap, Tree};
-pub use user_namespace::{UserNamespace, text as id_map};
-pub use user_network::UserNetwork;
+pub use user_namespace::UserNamespace;
 
 /// A container, ready to be created.
 #[derive(Debug)]

@@ -12,9 +12,10 @@ use stockade_protocol::container::{IdMappings, MountSource};
 use super::disks::{self, Disks};
 use super::mount_options::{Options, propagation};
 use super::plan::{PlannedMount, PlannedSource};
-use super::{IdMap, Tree, absolute, share_path, swapped, user_namespace, volumes};
-use crate::bundle::{Bundle, SpecError};
-use crate::sandbox::PodVolumes;
+use super::{absolute, share_path, swapped, user_namespace, volumes};
+use crate::oci::bundle::{Bundle, SpecError};
+use crate::state::sandbox::PodVolumes;
+use crate::vm::{IdMap, Tree};
 
 /// The file system whose layers are the host's.
 const OVERLAY: &str = "overlay";

@@ -1,26 +1,18 @@
 //! `linux.namespaces`: which of the container's namespaces are its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
 use stockade_protocol::container::{Namespace, Namespaces};
 
 use super::user_namespace::{self, UserNamespace};
-use crate::bundle::SpecError;
-use crate::sandbox::{Named, Peers};
+use crate::network::NetworkNamespace;
+use crate::oci::bundle::SpecError;
+use crate::state::sandbox::{Named, Peers};
 
 /// The types that a container can have a namespace of its own of.
 pub const APPLIED: [Type; 8] =
     [Type::Cgroup, Type::Ipc, Type::Mount, Type::Network, Type::Pid, Type::Time, Type::User, Type::Uts];
-
-/// The host's network namespace of the relay.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetworkNamespace {
-    /// A new one.
-    New,
-    /// The one that the caller has made, at this path.
-    Path(PathBuf),
-}
 
 /// Where a container's namespaces come from.
 #[derive(Debug)]

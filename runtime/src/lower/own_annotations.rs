@@ -4,11 +4,9 @@
 //! (`allowed_annotations` in /etc/stockade/config.toml); otherwise it is named in the log, and nothing else happens. One
 //! that can only ask for more strictness always counts.
 
-use super::{security_labels, user_network};
-use crate::role::Annotations;
-
-/// Those that have to be allowed.
-pub const TO_BE_ALLOWED: [&str; 2] = [user_network::NETWORK, user_network::PUBLISH];
+use super::security_labels;
+use crate::config::annotations::TO_BE_ALLOWED;
+use crate::state::role::Annotations;
 
 /// Those that count for everybody.
 const STRICT: [&str; 1] = [security_labels::ANNOTATION];
@@ -39,12 +37,13 @@ pub fn counting(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::annotations::{NETWORK, PUBLISH};
 
     #[test]
     fn what_is_not_listed_is_named_and_does_not_count() {
         let given: Annotations = [
-            (user_network::NETWORK, "user"),
-            (user_network::PUBLISH, "80"),
+            (NETWORK, "user"),
+            (PUBLISH, "80"),
             (security_labels::ANNOTATION, "require"),
             ("io.stockade.privileged", "true"),
             ("io.kubernetes.cri.container-type", "sandbox"),
@@ -52,11 +51,11 @@ mod tests {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         let mut warnings = Vec::new();
-        let counted = counting(Some(&given), &[user_network::NETWORK.to_owned()], &mut warnings);
+        let counted = counting(Some(&given), &[NETWORK.to_owned()], &mut warnings);
         let mut names: Vec<_> = counted.keys().map(String::as_str).collect();
         names.sort();
-        assert_eq!(names, [user_network::NETWORK, security_labels::ANNOTATION]);
-        assert!(warnings[0].contains(user_network::PUBLISH) && warnings[0].contains("allowed_annotations"));
+        assert_eq!(names, [NETWORK, security_labels::ANNOTATION]);
+        assert!(warnings[0].contains(PUBLISH) && warnings[0].contains("allowed_annotations"));
         assert!(warnings[1].contains("io.stockade.privileged") && warnings[1].contains("no such annotation"));
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(counting(None, &[], &mut warnings).is_empty());

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain as Domain};
 
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// linux/personality.h
 const PER_LINUX: u32 = 0;

@@ -9,9 +9,12 @@ use stockade_protocol::container::{
     Namespaces, Process, Rootfs, SeccompFilter, StreamKind, TimeOffset, is_shared_dev,
 };
 
-use super::{HostCgroup, NetworkNamespace, Tree, UserNamespace, UserNetwork, seccomp};
-use crate::hooks::Hooks;
-use crate::sizing::{Demand, Pod};
+use super::{HostCgroup, UserNamespace, seccomp};
+use crate::network::NetworkNamespace;
+use crate::network::user_mode::UserNetwork;
+use crate::oci::hooks::Hooks;
+use crate::vm::Tree;
+use crate::vm::sizing::{Demand, Pod};
 
 /// A container, ready to be created.
 #[derive(Debug)]

@@ -7,9 +7,9 @@
 use serde::Deserialize;
 
 use super::cgroup::DEFAULT_PERIOD;
-use crate::bundle::SpecError;
-use crate::role::{Annotations, Engine};
-use crate::sizing::{self, Demand, Pod};
+use crate::oci::bundle::SpecError;
+use crate::state::role::{Annotations, Engine};
+use crate::vm::sizing::{self, Demand, Pod};
 
 const CONTAINERD_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
 const CONTAINERD_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";

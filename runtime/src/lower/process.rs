@@ -7,7 +7,7 @@ use stockade_protocol::agent::WindowSize;
 use stockade_protocol::container::{Process, User};
 
 use super::{absolute, capabilities, rlimits, scheduling};
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// The container's init.
 ///

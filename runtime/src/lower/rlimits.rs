@@ -3,7 +3,7 @@
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType as Type};
 use stockade_protocol::container::Rlimit;
 
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// The limits with the kernel's numbers.
 ///

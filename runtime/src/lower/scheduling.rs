@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 use stockade_protocol::container::{Scheduler, Scheduling};
 
 use super::number_list;
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// Nice values.
 const NICE: std::ops::RangeInclusive<i32> = -20..=19;

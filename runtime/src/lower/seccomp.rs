@@ -17,7 +17,7 @@ use oci_spec::runtime::{
 use stockade_protocol::container::SeccompFilter;
 
 use super::seccomp_program::{self, Section};
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// What the kernel's error numbers end at.
 const MAX_ERRNO: u32 = 4095;

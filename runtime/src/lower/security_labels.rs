@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use oci_spec::runtime::{Process, Spec};
 
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// `require` makes an error of what is otherwise a warning; `warn` is the default.
 pub const ANNOTATION: &str = "io.stockade.security-labels";

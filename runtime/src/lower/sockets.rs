@@ -1,18 +1,22 @@
 //! Bind mounts of the host's sockets. Where the configuration lists a socket, the container gets one of the agent's in its
 //! place, whose connections the relay takes to the host's.
 
-use std::fs::{File, Metadata};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
 use stockade_protocol::container::{IdMappings, MountSource};
 
 use super::plan::{PlannedMount, PlannedSource};
-use super::{Tree, share_path};
-use crate::config;
-use crate::host_sockets::{MOST, Pattern, open};
+use super::share_path;
+use crate::config::{self, Pattern};
+use crate::vm::Tree;
+
+/// Sockets that one container may have: each costs its relay a thread.
+const MOST: usize = 64;
 
 /// The owner of files whose own is not mapped, as Linux has it.
 const NOBODY: u32 = 65534;
@@ -63,7 +67,7 @@ pub fn connect(
 
 /// A socket that is listed, or why it is not used.
 fn find(path: &Path, listed: &[Pattern]) -> Result<(File, Metadata), String> {
-    let failed = |cause: std::io::Error| format!("cannot open the socket {}: {cause}", path.display());
+    let failed = |cause: io::Error| format!("cannot open the socket {}: {cause}", path.display());
     let (file, path) = open(path).map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
     // What was a socket a moment ago may be something else now, which no pattern is for.
@@ -112,6 +116,13 @@ fn forbidden(path: &Path, found: &Metadata) -> String {
         found.mode() & 0o7777,
         geteuid()
     )
+}
+
+/// Opens a socket as a file that can only be connected to; also its path without links.
+fn open(path: &Path) -> io::Result<(File, PathBuf)> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    Ok((file, path))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use super::Tree;
+use crate::vm::Tree;
 
 /// The link that is swapped.
 const DATA: &str = "..data";

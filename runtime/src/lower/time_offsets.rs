@@ -3,7 +3,7 @@
 use oci_spec::runtime::Linux;
 use stockade_protocol::container::{Namespace, TimeOffset};
 
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 
 /// The clocks of a time namespace, by the names that config.json has for them.
 const CLOCKS: [(&str, i32); 2] = [("monotonic", libc::CLOCK_MONOTONIC), ("boottime", libc::CLOCK_BOOTTIME)];

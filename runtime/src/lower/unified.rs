@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::cgroup::Limits;
+use super::limits::{self, Limits};
 use super::number_list;
-use crate::bundle::SpecError;
-use crate::bytes;
+use crate::oci::bundle::SpecError;
+use crate::text::bytes;
 
 /// Files of the host's cgroup.
 const HOST: [&str; 9] = [
@@ -94,7 +94,7 @@ pub fn lower(map: &HashMap<String, String>, limits: &mut Limits) -> Result<(), S
 /// `hugetlb.2MB.max` or `hugetlb.2MB.rsvd.max`
 fn is_of_huge_pages(file: &str) -> bool {
     let size = file.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(".max"));
-    size.is_some_and(|size| super::cgroup::is_page_size(size.strip_suffix(".rsvd").unwrap_or(size)))
+    size.is_some_and(|size| limits::is_page_size(size.strip_suffix(".rsvd").unwrap_or(size)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use oci_spec::runtime::{Linux, LinuxIdMapping as Spec};
 use stockade_protocol::container::{IdMapping, IdMappings, MountSource, Namespace, Namespaces, Process};
 
 use super::plan::{PlannedMount, PlannedSource};
-use crate::bundle::SpecError;
+use crate::oci::bundle::SpecError;
 use crate::sys::user_namespace;
 
 /// Entries of one list that the kernel takes.
@@ -22,11 +22,6 @@ pub struct UserNamespace {
     pub path: Option<PathBuf>,
     /// Its IDs, which are also those in the guest.
     pub mappings: IdMappings,
-}
-
-/// The text that the kernel takes for `uid_map` or `gid_map`.
-pub fn text(list: &[IdMapping]) -> String {
-    list.iter().map(|mapping| format!("{} {} {}\n", mapping.inside, mapping.outside, mapping.size)).collect()
 }
 
 /// The container's mappings: config.json's, or those of the namespace that it names.
@@ -172,7 +167,7 @@ fn mappings(list: &[Spec], property: &str) -> Result<Vec<IdMapping>, SpecError> 
         }
         lowered.push(mapping);
     }
-    let length = text(&lowered).len();
+    let length = user_namespace::text(&lowered).len();
     if length >= LONGEST {
         return Err(SpecError::new(
             property,

@@ -19,8 +19,8 @@ fn ids_are_found_in_any_of_several_ranges() {
         [0, 1, 65536, 65537].map(|id| mappings.user(id)),
         [Some(1000), Some(100_000), Some(165_535), None]
     );
-    assert_eq!(text(&mappings.users), "0 1000 1\n1 100000 65536\n");
-    assert_eq!(parse(&text(&mappings.users)), mappings.users);
+    assert_eq!(user_namespace::text(&mappings.users), "0 1000 1\n1 100000 65536\n");
+    assert_eq!(parse(&user_namespace::text(&mappings.users)), mappings.users);
 }
 
 #[test]

@@ -1,23 +1,10 @@
 //! Annotations that ask for user-mode networking, where no engine makes a network.
 
-use super::NetworkNamespace;
-use crate::bundle::SpecError;
-use crate::role::Annotations;
-
-/// `user` asks for it; `none`, the default, leaves the network namespace as it is.
-pub const NETWORK: &str = "io.stockade.network";
-
-/// Ports of the host that lead to the container: `HOST[:CONTAINER][/tcp|/udp]`, separated by commas.
-pub const PUBLISH: &str = "io.stockade.network.publish";
-
-/// User-mode networking, as it is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserNetwork {
-    /// TCP ports: the host's and the container's.
-    pub tcp: Vec<(u16, u16)>,
-    /// The same of UDP.
-    pub udp: Vec<(u16, u16)>,
-}
+use crate::config::annotations::{NETWORK, PUBLISH};
+use crate::network::NetworkNamespace;
+use crate::network::user_mode::UserNetwork;
+use crate::oci::bundle::SpecError;
+use crate::state::role::Annotations;
 
 /// What the annotations ask for.
 ///

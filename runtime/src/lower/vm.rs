@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{VM, VMHypervisor, VMKernel};
 
-use crate::bundle::{Bundle, HwConfig, SpecError};
-use crate::config::Config;
-use crate::sizing::LEAST_MIB;
+use crate::config::{Config, LEAST_MIB};
+use crate::oci::HwConfig;
+use crate::oci::bundle::{Bundle, SpecError};
 
 /// Bytes of a MiB.
 const MIB: u64 = 1 << 20;

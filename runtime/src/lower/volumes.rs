@@ -10,8 +10,8 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::Tree;
-use crate::sandbox::PodVolumes;
+use crate::state::sandbox::PodVolumes;
+use crate::vm::Tree;
 
 /// The tree's name in the pod's share, if it belongs there.
 pub fn name(tree: &Tree, pod: Option<&PodVolumes>) -> Option<String> {

@@ -28,7 +28,7 @@ fn files_and_what_is_changed_on_the_way_stay_the_containers_own() {
     let pod = PodVolumes::default();
     assert_eq!(name(&tree(&file, false), Some(&pod)), None);
     assert_eq!(name(&tree(&folder.path().join("none"), false), Some(&pod)), None);
-    let mapped = super::super::IdMap { mappings: Default::default(), recursive: false };
+    let mapped = crate::vm::IdMap { mappings: Default::default(), recursive: false };
     let mapped = Tree { id_map: Some(mapped), ..tree(folder.path(), false) };
     assert_eq!(name(&mapped, Some(&pod)), None);
 }

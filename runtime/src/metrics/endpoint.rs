@@ -14,13 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::Context;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Reach, Sandbox, Subject, exposition};
-use crate::deadline::Deadline;
-use crate::state::{AGENT_SOCKET, CONTROL_SOCKET, METRICS_SOCKET};
+use crate::relay::service::{Adopt, Running, Served, Service};
+use crate::state::METRICS_SOCKET;
+use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
+use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET, Control};
 
 /// How long VMM and agent may take to answer, and a client to send its request, or to take what it gets.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -45,36 +48,44 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Listens in the folder of a sandbox, whose VMM has been started.
+    /// For a container with a VM of its own, whose VMM has been started: listens in its folder.
     ///
     /// # Errors
     /// bind(2)'s.
-    pub fn prepare(subject: Subject, folder: BorrowedFd<'_>) -> io::Result<Self> {
+    pub fn prepare<'a>(served: &Served<'a>) -> anyhow::Result<Option<Box<dyn Service + 'a>>> {
+        let subject = Subject::of(served.record).filter(|_| served.has_lease);
+        let metrics = subject.map(|subject| Self::listen(subject, served.folder)).transpose();
+        let metrics = metrics.with_context(|| format!("cannot listen on {METRICS_SOCKET}"))?;
+        Ok(metrics.map(|metrics| Box::new(metrics) as Box<dyn Service>))
+    }
+
+    fn listen(subject: Subject, folder: BorrowedFd<'_>) -> io::Result<Self> {
         let socket = |name| descriptors::open_socket(folder, name);
         let listener = descriptors::listen(folder, METRICS_SOCKET)?;
         listener.set_nonblocking(true)?;
         Ok(Self { subject, listener, agent: socket(AGENT_SOCKET)?, vmm: socket(CONTROL_SOCKET)? })
     }
+}
 
-    /// The same, in a process that was cloned from this one and has descriptors of its own.
-    pub fn adopt(&self, adopt: impl Fn(BorrowedFd<'_>) -> OwnedFd) -> Self {
-        Self {
-            subject: self.subject.clone(),
-            listener: adopt(self.listener.as_fd()).into(),
-            agent: adopt(self.agent.as_fd()),
-            vmm: adopt(self.vmm.as_fd()),
-        }
+impl Service for Metrics {
+    fn name(&self) -> &'static str {
+        "metrics"
     }
 
-    /// The descriptors of it.
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [self.listener.as_fd(), self.agent.as_fd(), self.vmm.as_fd()].into_iter()
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.listener.as_fd(), self.agent.as_fd(), self.vmm.as_fd()]
+    }
+
+    fn adopt(&self, adopt: Adopt, proc: OwnProc) -> io::Result<Box<dyn Running>> {
+        let listener = adopt(self.listener.as_fd()).into();
+        let (agent, vmm) = (adopt(self.agent.as_fd()), adopt(self.vmm.as_fd()));
+        Ok(Box::new(Endpoint::new(Self { subject: self.subject.clone(), listener, agent, vmm }, proc)?))
     }
 }
 
 /// Serves metrics for as long as it is there.
 #[derive(Debug)]
-pub struct Endpoint {
+struct Endpoint {
     listener: UnixListener,
     shared: Arc<Shared>,
 }
@@ -97,7 +108,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// eventfd(2)'s.
-    pub fn new(metrics: Metrics, proc: OwnProc) -> io::Result<Self> {
+    fn new(metrics: Metrics, proc: OwnProc) -> io::Result<Self> {
         let Metrics { subject, listener, agent, vmm } = metrics;
         let over = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let busy = AtomicBool::new(false);
@@ -105,18 +116,20 @@ impl Endpoint {
         let shared = Shared { subject, agent, vmm, proc, interfaces, busy, over };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
+}
 
+impl Running for Endpoint {
     /// What becomes readable when somebody comes or, while one is served, when that is over.
-    pub fn waits(&self) -> BorrowedFd<'_> {
-        if self.shared.busy.load(Ordering::Acquire) {
+    fn polled(&self) -> Vec<BorrowedFd<'_>> {
+        vec![if self.shared.busy.load(Ordering::Acquire) {
             self.shared.over.as_fd()
         } else {
             self.listener.as_fd()
-        }
+        }]
     }
 
     /// Begins to serve who has come, if nobody is being served.
-    pub fn advance(&self) {
+    fn advance(&mut self, _: usize) {
         // Of a scrape that is over.
         let _ = self.shared.over.read();
         if self.shared.busy.load(Ordering::Acquire) {
@@ -152,8 +165,8 @@ impl Shared {
 }
 
 impl Reach for Shared {
-    fn vmm(&self) -> io::Result<UnixStream> {
-        self.proc.connect(&self.vmm)
+    fn vmm(&self, deadline: Deadline) -> io::Result<Control> {
+        Control::over_by(self.proc.connect(&self.vmm)?, deadline)
     }
 
     fn agent(&self) -> io::Result<UnixStream> {

@@ -49,21 +49,22 @@ fn a_client_that_says_nothing_keeps_only_the_others_waiting() {
     let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let proc = OwnProc::enter(std::fs::File::open("/proc").unwrap().into()).unwrap();
     let subject = Subject { id: "s".into(), created: std::time::SystemTime::UNIX_EPOCH };
-    let endpoint = Endpoint::new(Metrics { subject, listener, agent: null(), vmm: null() }, proc).unwrap();
-    let wait = || {
-        let mut fds = [nix::poll::PollFd::new(endpoint.waits(), nix::poll::PollFlags::POLLIN)];
+    let mut endpoint =
+        Endpoint::new(Metrics { subject, listener, agent: null(), vmm: null() }, proc).unwrap();
+    let wait = |endpoint: &Endpoint| {
+        let mut fds = [nix::poll::PollFd::new(endpoint.polled()[0], nix::poll::PollFlags::POLLIN)];
         assert_eq!(nix::poll::poll(&mut fds, 10_000u16).unwrap(), 1);
     };
     let silent = UnixStream::connect(&path).unwrap();
-    wait();
-    endpoint.advance();
+    wait(&endpoint);
+    endpoint.advance(0);
     let mut other = UnixStream::connect(&path).unwrap();
     other.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     // Not before the first has left.
-    endpoint.advance();
+    endpoint.advance(0);
     drop(silent);
-    wait();
-    endpoint.advance();
+    wait(&endpoint);
+    endpoint.advance(0);
     let mut text = String::new();
     other.read_to_string(&mut text).unwrap();
     assert!(text.contains("stockade_sandbox_up{sandbox=\"s\"} 0.0\n"), "{text}");

@@ -13,7 +13,7 @@ use stockade_protocol::vmm::DeviceFailure;
 
 use super::Sandbox;
 use crate::stats::CgroupFiles;
-use crate::table::printable;
+use crate::text::table::printable;
 
 /// Devices of a container whose I/O is told: a guest could name any number.
 const MOST_DEVICES: usize = 64;

@@ -8,22 +8,20 @@ mod endpoint;
 mod exposition;
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
 
-use nix::poll::{PollFd, PollFlags};
 use stockade_protocol::agent::Purpose;
 use stockade_protocol::vmm::{DeviceFailure, Figures, ThreadTime};
 
-use crate::agent::{ClientError, Connection};
-use crate::container_id::ContainerId;
-use crate::deadline::Deadline;
-use crate::machine::{Control, MachineError, Wait};
+use crate::oci::container_id::ContainerId;
 use crate::state::Record;
 use crate::stats::CgroupFiles;
+use crate::sys::deadline::Deadline;
+use crate::vm::agent::{ClientError, Connection, Visitor, call};
+use crate::vm::{self, Control, Wait};
 
-pub use endpoint::{Endpoint, Metrics};
+pub use endpoint::Metrics;
 pub use exposition::text;
 
 /// Most text of all containers' cgroups together, in bytes. One's is some 15 KiB.
@@ -52,7 +50,7 @@ pub trait Reach {
     ///
     /// # Errors
     /// connect(2)'s.
-    fn vmm(&self) -> io::Result<UnixStream>;
+    fn vmm(&self, deadline: Deadline) -> io::Result<Control>;
 
     /// A connection to the agent's socket.
     ///
@@ -80,18 +78,18 @@ impl Sandbox {
     /// Measures one, as far as VMM and agent answer in time.
     pub fn measure(subject: Subject, reach: &impl Reach, within: Duration) -> Self {
         let deadline = Deadline::within(within);
-        let vmm = reach.vmm().and_then(|stream| Control::over_by(stream, deadline));
+        let vmm = reach.vmm(deadline);
         let mut figures = None;
         let mut memory_mib = None;
         let mut threads = Vec::new();
         let mut failures = Vec::new();
         if let Ok(mut control) = vmm {
-            figures = control.figures().ok();
-            memory_mib = control.memory_mib().ok();
-            threads = control.threads().unwrap_or_default();
-            failures = control.failures().unwrap_or_default();
+            figures = control.call(vm::call::ReadFigures()).ok();
+            memory_mib = control.call(vm::call::Memory()).ok();
+            threads = control.call(vm::call::Threads()).unwrap_or_default();
+            failures = control.call(vm::call::Failures()).unwrap_or_default();
         }
-        let containers = containers(reach, &mut Until(deadline));
+        let containers = containers(reach, &mut Visitor::without_reason(deadline));
         if let Err(error) = &containers {
             tracing::debug!("sandbox {}: {error}", subject.id);
         }
@@ -100,14 +98,17 @@ impl Sandbox {
     }
 }
 
-fn containers(reach: &impl Reach, wait: &mut Until) -> Result<Vec<(ContainerId, CgroupFiles)>, ClientError> {
+fn containers(
+    reach: &impl Reach,
+    wait: &mut impl Wait,
+) -> Result<Vec<(ContainerId, CgroupFiles)>, ClientError> {
     let stream = reach.agent().map_err(ClientError::Connect)?;
     let mut control = Connection::greet(stream, Purpose::Control, wait)?;
     let (mut found, mut room) = (Vec::new(), MOST_TEXT);
-    for name in control.containers(wait)? {
+    for name in control.call(call::Containers(), wait)? {
         // A guest's container has a name that one can have.
         let Ok(id) = name.parse::<ContainerId>() else { continue };
-        match control.cgroup_files(&name, wait) {
+        match control.call(call::CgroupFiles(name), wait) {
             Ok(files) => {
                 let length = files.iter().map(|(name, text)| name.len() + text.len()).sum();
                 room = room.checked_sub(length).ok_or(ClientError::Unexpected)?;
@@ -119,20 +120,6 @@ fn containers(reach: &impl Reach, wait: &mut Until) -> Result<Vec<(ContainerId, 
         }
     }
     Ok(found)
-}
-
-/// Waits for all answers together until then.
-struct Until(Deadline);
-
-impl Wait for Until {
-    fn begin(&mut self) {}
-
-    fn ready(&mut self, fd: BorrowedFd<'_>, flags: PollFlags, _: &'static str) -> Result<(), MachineError> {
-        match self.0.wait(&mut [PollFd::new(fd, flags)])? {
-            true => Ok(()),
-            false => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use stockade_protocol::vmm;
 use super::netlink::Netlink;
 use super::survey::{Interface, Picture, survey};
 use super::{Namespace, NetworkError, redirect, steps, tap};
-use crate::machine::Control;
+use crate::vm::{Control, call};
 
 /// Largest packet that a NIC is made for, in bytes: the interface's own MTU is set in the guest and may change.
 const LARGEST_PACKET: u16 = u16::MAX;
@@ -115,7 +115,7 @@ impl Network {
                 continue;
             };
             let nic = vmm::Nic { mac: link.mac, mtu: LARGEST_PACKET };
-            let slot = control.add_nic(nic, &queues);
+            let slot = control.call_with(call::AddNic(nic), &queues);
             known.slot =
                 Some(slot.with_context(|| format!("cannot connect the interface {} to the VM", link.name))?);
         }

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 pub use connection::{Connected, Network, Pending, disconnect};
 pub use events::Events;
-pub use namespace::Namespace;
+pub use namespace::{Namespace, NetworkNamespace};
 pub use survey::{MOST_INTERFACES, Picture};
 
 /// Why a network is not connected.

@@ -10,6 +10,25 @@ use nix::sys::stat::fstat;
 
 use super::NetworkError;
 
+/// The host's network namespace of the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkNamespace {
+    /// A new one.
+    New,
+    /// The one that the caller has made, at this path.
+    Path(PathBuf),
+}
+
+impl NetworkNamespace {
+    /// The path of the caller's.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::New => None,
+            Self::Path(path) => Some(path),
+        }
+    }
+}
+
 /// A network namespace, open.
 #[derive(Debug)]
 pub struct Namespace {

@@ -3,9 +3,9 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use super::launch::{ENTERED, MESSAGE, RelayError, system};
-use crate::hooks::{self, Hook};
-use crate::sys::descriptors;
+use super::error::{RelayError, system};
+use super::messages::Message;
+use crate::oci::hooks::{self, Hook};
 
 /// Hooks of `create`: the host's are run by the creator, between [`super::Relay::entered`] and [`super::Relay::go_on`],
 /// then these by the relay.
@@ -22,11 +22,11 @@ pub struct CreateHooks<'a> {
 impl CreateHooks<'_> {
     /// The relay's side: what its hooks mount below the rootfs becomes part of the trees.
     pub(super) fn run(&self, socket: BorrowedFd<'_>) -> Result<(), RelayError> {
-        descriptors::send(socket, &[ENTERED], &[]).map_err(system("socket"))?;
-        match descriptors::receive(socket, &mut [0; MESSAGE]).map_err(system("socket"))? {
-            (0, _) => Err(RelayError::Failed("the creator has ended".to_owned())),
-            _ => hooks::run(self.hooks, &self.state, self.bundle, Some(socket))
+        Message::Entered.send(socket).map_err(system("socket"))?;
+        match Message::receive(socket).map_err(system("socket"))? {
+            Some((Message::GoOn, _)) => hooks::run(self.hooks, &self.state, self.bundle, Some(socket))
                 .map_err(|error| RelayError::Failed(error.to_string())),
+            _ => Err(RelayError::Failed("the creator has ended".to_owned())),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use stockade_protocol::vmm::{STATUS_LIMIT, Status};
 
-use crate::machine::DIED_SILENTLY;
 use crate::sys::descriptors;
+use crate::vm::DIED_SILENTLY;
 
 /// How long a VMM may take to end after its guest has hung up.
 const ENDS_WITHIN: Duration = Duration::from_millis(500);

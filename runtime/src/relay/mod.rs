@@ -24,15 +24,27 @@
 pub mod carry;
 pub mod copy;
 mod create_hooks;
+mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
+pub mod host_sockets;
 mod last_words;
 mod launch;
+mod messages;
+mod mount_points;
 mod notify;
+mod plan;
+pub mod port_forward;
+pub mod preserve_fds;
 mod serve;
+pub mod service;
 mod stand_in;
 mod surroundings;
 mod watch;
 
 pub use create_hooks::CreateHooks;
-pub use launch::{Plan, Relay, RelayError};
+pub use error::RelayError;
+pub use launch::Relay;
 pub use notify::NotifySocket;
+pub use plan::Plan;
 pub use surroundings::{Own, Surroundings};

@@ -13,15 +13,11 @@ use stockade_protocol::frame::{self, FrameBuffer};
 
 use super::copy::{Copy, Waits};
 use super::last_words;
-use super::launch::{COMMIT, MESSAGE};
+use super::messages::Message;
 use super::notify::Notifier;
-use crate::host_sockets::HostSockets;
-use crate::metrics::Endpoint;
-use crate::port_forward::Forwarder;
-use crate::preserved::StreamEnds;
-use crate::sys::descriptors;
-use crate::sys::own_proc::OwnProc;
-use crate::terminal::Window;
+use super::preserve_fds::StreamEnds;
+use super::service::Running;
+use crate::sys::terminal::Window;
 
 /// Exit status when the VM is gone: as after SIGKILL.
 const KILLED: u8 = 128 + libc::SIGKILL as u8;
@@ -55,12 +51,8 @@ pub(super) struct Ends {
     pub streams: Vec<StreamEnds>,
     /// Where the container's notifications go.
     pub notifier: Option<Notifier>,
-    /// Takes connections to the pod's ports.
-    pub forwarder: Option<Forwarder>,
-    /// Sockets of the host that the container is connected to, and the relay's procfs.
-    pub host_sockets: Option<(HostSockets, OwnProc)>,
-    /// Serves the sandbox's metrics.
-    pub endpoint: Option<Endpoint>,
+    /// What it offers besides.
+    pub services: Vec<Box<dyn Running>>,
     /// Folders of the host of whose changes the agent is told.
     pub watches: Vec<OwnedFd>,
 }
@@ -90,8 +82,10 @@ fn connections(ends: &Ends) -> io::Result<Option<Vec<OwnedFd>>> {
         let is_ready = |index: usize| fds.get(index).is_some_and(|fd: &PollFd<'_>| fd.any().unwrap_or(false));
         let (creator, lease) = (is_ready(0), is_ready(2));
         if creator {
-            let (length, descriptors) = descriptors::receive(ends.creator.as_fd(), &mut [0; MESSAGE])?;
-            return Ok((length > 0).then_some(descriptors));
+            return Ok(match Message::receive(ends.creator.as_fd())? {
+                Some((Message::Connections, connections)) => Some(connections),
+                _ => None,
+            });
         }
         if lease {
             return Ok(None);
@@ -109,7 +103,7 @@ fn wait(fds: &mut [PollFd<'_>]) -> io::Result<()> {
     }
 }
 
-struct Relay {
+pub(super) struct Relay {
     signals: SignalFd,
     /// Gone once the creator has committed.
     creator: Option<OwnedFd>,
@@ -123,8 +117,7 @@ struct Relay {
     /// The terminal whose size the guest is told, if there is one.
     window: Option<Window>,
     notifier: Option<Notifier>,
-    forwarder: Option<Forwarder>,
-    endpoint: Option<Endpoint>,
+    services: Vec<Box<dyn Running>>,
     /// Open for what it brings about: SIGIO.
     _watches: Vec<OwnedFd>,
     ended: Option<u8>,
@@ -139,12 +132,15 @@ enum Source {
     Process,
     Input(usize),
     Output(usize),
-    Forward(usize),
-    Metrics,
+    Service { service: usize, index: usize },
 }
 
 impl Relay {
-    fn new(ends: Ends, connections: Vec<OwnedFd>, [stdin, stdout, stderr]: [OwnedFd; 3]) -> io::Result<Self> {
+    pub(super) fn new(
+        ends: Ends,
+        connections: Vec<OwnedFd>,
+        [stdin, stdout, stderr]: [OwnedFd; 3],
+    ) -> io::Result<Self> {
         let mut connections = connections.into_iter().map(UnixStream::from);
         let mut next = || -> io::Result<UnixStream> {
             let connection = connections.next().ok_or(io::ErrorKind::InvalidData)?;
@@ -183,20 +179,17 @@ impl Relay {
             outputs,
             window: ends.window,
             notifier: ends.notifier,
-            forwarder: ends.forwarder,
-            endpoint: ends.endpoint,
+            services: ends.services,
             _watches: ends.watches,
             ended: None,
         };
         relay.resize();
         // The agent knows the container now.
-        if let Some((sockets, proc)) = ends.host_sockets {
-            sockets.serve(proc);
-        }
+        relay.services.iter_mut().for_each(|service| service.start());
         Ok(relay)
     }
 
-    fn run(&mut self) -> io::Result<u8> {
+    pub(super) fn run(&mut self) -> io::Result<u8> {
         loop {
             if let Some(status) = self.ended
                 && self.outputs.iter().all(Copy::is_done)
@@ -215,10 +208,7 @@ impl Relay {
                     Source::Process => self.talk_to_agent(),
                     Source::Input(index) => self.inputs[index].advance(),
                     Source::Output(index) => self.outputs[index].advance(),
-                    Source::Metrics => self.endpoint.iter().for_each(Endpoint::advance),
-                    Source::Forward(index) => {
-                        self.forwarder.iter().for_each(|forwarder| forwarder.accept(index))
-                    }
+                    Source::Service { service, index } => self.services[service].advance(index),
                 }
             }
         }
@@ -251,11 +241,10 @@ impl Relay {
                 None => {}
             }
         }
-        if let Some(endpoint) = &self.endpoint {
-            add(endpoint.waits(), PollFlags::POLLIN, Source::Metrics);
-        }
-        for (index, listener) in self.forwarder.iter().flat_map(Forwarder::listeners).enumerate() {
-            add(listener, PollFlags::POLLIN, Source::Forward(index));
+        for (service, running) in self.services.iter().enumerate() {
+            for (index, fd) in running.polled().into_iter().enumerate() {
+                add(fd, PollFlags::POLLIN, Source::Service { service, index });
+            }
         }
         wait(&mut fds)?;
         Ok(fds
@@ -290,17 +279,14 @@ impl Relay {
         queue(&mut self.commands, &command);
     }
 
-    /// Reads COMMIT; true after the death of a creator that has not committed.
+    /// Reads whether it commits; true after the death of a creator that has not committed.
     fn is_orphaned(&mut self) -> bool {
         let Some(creator) = &self.creator else { return false };
-        let mut message = [0; MESSAGE];
-        match descriptors::receive(creator.as_fd(), &mut message) {
-            Ok((length, _)) if message[..length].first() == Some(&COMMIT) => {
-                self.creator = None;
-                false
-            }
-            _ => true,
+        let has_committed = matches!(Message::receive(creator.as_fd()), Ok(Some((Message::Commit, _))));
+        if has_committed {
+            self.creator = None;
         }
+        !has_committed
     }
 
     /// The VMM is gone. What it has delivered is still on the streams, which then end.

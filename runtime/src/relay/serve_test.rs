@@ -7,6 +7,9 @@ use nix::sys::signal::{SigSet, Signal};
 use proptest::prelude::*;
 use stockade_protocol::agent::ExitStatus;
 use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
+use stockade_sys::fd_passing;
+
+use crate::sys::descriptors;
 
 /// A relay in a thread, and the other ends of all that it holds.
 struct Fixture {
@@ -50,9 +53,7 @@ impl Fixture {
                 hangs_up: false,
                 streams: Vec::new(),
                 notifier: None,
-                forwarder: None,
-                host_sockets: None,
-                endpoint: None,
+                services: Vec::new(),
                 watches: Vec::new(),
             };
             let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);
@@ -135,7 +136,7 @@ fn dies_after(reports: &[Status]) -> String {
     let mut fixture = Fixture::new();
     let vmm = fixture.vmm.take().unwrap();
     for report in reports {
-        descriptors::send(vmm.as_fd(), &postcard::to_stdvec(report).unwrap(), &[]).unwrap();
+        fd_passing::send(vmm.as_fd(), &postcard::to_stdvec(report).unwrap(), &[]).unwrap();
     }
     drop(vmm);
     drop(fixture.stdout.take());
@@ -157,7 +158,7 @@ fn a_vmm_that_has_been_taken_over_writes_little_and_leaves_no_descriptors() {
     let (reader, writer) = io::pipe().unwrap();
     let nonsense = [vec![0xff; 100], vec![1; STATUS_LIMIT + 1], vec![0]];
     for packet in nonsense {
-        descriptors::send(vmm.as_fd(), &packet, &[writer.as_raw_fd()]).unwrap();
+        fd_passing::send(vmm.as_fd(), &packet, &[writer.as_raw_fd()]).unwrap();
     }
     drop((vmm, writer, fixture.stdout.take()));
     assert!(fixture.console_log().len() <= STATUS_LIMIT + 100);
@@ -213,7 +214,7 @@ fn a_creator_that_dies_before_it_commits_takes_the_relay_along() {
 #[test]
 fn a_creator_that_has_committed_may_go() {
     let mut fixture = Fixture::new();
-    descriptors::send(fixture.creator.as_fd(), &[COMMIT], &[]).unwrap();
+    Message::Commit.send(fixture.creator.as_fd()).unwrap();
     let (other, _) = descriptors::packet_pair().unwrap();
     drop(std::mem::replace(&mut fixture.creator, other));
     fixture.stdout = None;

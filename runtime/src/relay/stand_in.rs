@@ -6,29 +6,29 @@ use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::setsid;
+use stockade_sys::descriptors::close_all_but;
+use stockade_sys::landlock;
 
-use super::launch::{FAILED, MESSAGE, PREPARED, Plan, RelayError, system};
+use super::error::{RelayError, system};
+use super::messages::Message;
 use super::notify::Notifier;
+use super::plan::Plan;
 use super::serve::{self, Ends};
+use super::service::{Running, Service};
 use super::surroundings::{self, Surroundings};
 use crate::log;
-use crate::metrics::Endpoint;
-use crate::port_forward::Forwarder;
 use crate::sys::own_proc::OwnProc;
 use crate::sys::seccomp::{self, Kind};
-use crate::sys::{descriptors, landlock, privileges, process, signals};
-use crate::terminal::{self, Window};
+use crate::sys::terminal::{self, Window};
+use crate::sys::{descriptors, privileges, process, signals};
 
 /// The relay's whole life; returns its exit status.
 pub(super) fn run(plan: &Plan<'_>, network: Option<BorrowedFd<'_>>, socket: BorrowedFd<'_>) -> i32 {
     match prepare(plan, network, socket) {
         Ok(ends) => serve::serve(ends),
         Err(error) => {
-            let mut message = vec![FAILED];
-            message.extend_from_slice(error.to_string().as_bytes());
-            message.truncate(MESSAGE);
             // A creator that is gone needs no explanation.
-            let _ = descriptors::send(socket, &message, &[]);
+            let _ = Message::Failed(error.to_string()).send(socket);
             1
         }
     }
@@ -49,7 +49,8 @@ fn prepare(
     let streams = plan.preserved.open_ends().map_err(system("preserved descriptors"))?;
     keep.extend(streams.iter().flat_map(|ends| ends.source.iter().chain(&ends.sink)).map(AsRawFd::as_raw_fd));
     log::end();
-    descriptors::close_all_but(&keep).map_err(system("close_range"))?;
+    // SAFETY: what is closed belongs to the creator's part of the stack, which a cloned child never returns to.
+    unsafe { close_all_but(0, &keep) }.map_err(|e| system("close_range")(e.into()))?;
     setsid().map_err(|e| system("setsid")(e.into()))?;
     take_stdio(plan.slave).map_err(system("stdio"))?;
     // Before the creator, which waits for this relay, sets it to raw mode.
@@ -77,11 +78,9 @@ fn prepare(
     }
     // Without a procfs there is no way to VMM and agent: who connects sees that nobody listens.
     let proc = proc.map(OwnProc::enter).transpose().map_err(system("enter proc"))?;
-    let metrics = own.and_then(|own| own.metrics).map(|metrics| metrics.adopt(adopt));
-    let endpoint = metrics.zip(proc).map(|(metrics, proc)| Endpoint::new(metrics, proc)).transpose();
-    let port_forward = own.and_then(|own| own.port_forward).map(|forward| forward.adopt(adopt));
-    let host_sockets = own.and_then(|own| own.host_sockets).map(|sockets| sockets.adopt(adopt));
-    let endpoint = endpoint.map_err(system("metrics"))?;
+    let services = own.map(|own| own.services).unwrap_or_default();
+    let services = services.iter().filter_map(|service| adopt_service(service.as_ref(), proc).transpose());
+    let services = services.collect::<Result<_, _>>()?;
     let ends = Ends {
         signals,
         creator: adopt(socket),
@@ -91,26 +90,36 @@ fn prepare(
         hangs_up: plan.slave.is_some(),
         streams,
         notifier,
-        host_sockets: host_sockets.zip(proc),
-        forwarder: port_forward.zip(proc).map(|(forward, proc)| Forwarder::new(forward, proc)),
-        endpoint,
+        services,
         watches,
     };
     confine(&ends)?;
-    descriptors::send_bytes(socket, &[PREPARED]).map_err(system("socket"))?;
+    Message::Prepared.send(socket).map_err(system("socket"))?;
     Ok(ends)
 }
 
 /// From here on the relay only copies bytes.
 fn confine(ends: &Ends) -> Result<(), RelayError> {
-    let connects = ends.endpoint.is_some() || ends.forwarder.is_some() || ends.host_sockets.is_some();
+    let connects = !ends.services.is_empty();
     let kind = if connects { Kind::ConnectingRelay } else { Kind::Relay };
-    privileges::keep_only(0).map_err(system("giving up capabilities"))?;
-    landlock::restrict(&[]).map_err(system("Landlock"))?;
+    privileges::keep_only(0).map_err(|e| system("giving up capabilities")(e.into()))?;
+    landlock::restrict(&[]).map_err(|e| system("Landlock")(e.into()))?;
     if connects {
         process::one_arena();
     }
-    seccomp::restrict(kind).map_err(system("seccomp"))
+    seccomp::restrict(kind).map_err(|e| system("seccomp")(e.into()))
+}
+
+/// Takes over a service; without a procfs there is none, and nothing of it is left.
+fn adopt_service(
+    service: &dyn Service,
+    proc: Option<OwnProc>,
+) -> Result<Option<Box<dyn Running>>, RelayError> {
+    let Some(proc) = proc else {
+        service.descriptors().into_iter().map(adopt).for_each(drop);
+        return Ok(None);
+    };
+    service.adopt(adopt, proc).map(Some).map_err(system(service.name()))
 }
 
 /// Takes over a descriptor of the creator's: this process has its own copy of it.
@@ -126,7 +135,7 @@ fn take_stdio(slave: Option<BorrowedFd<'_>>) -> io::Result<()> {
         terminal::control_by(slave)?;
         for stdio in 0..=2 {
             let own = descriptors::reopen_nonblocking(slave, stdio != 0)?;
-            descriptors::duplicate_to(own.as_raw_fd(), stdio)?;
+            descriptors::become_stdio(&own, stdio)?;
         }
         // Closed when this scope ends: only stdio stays.
         drop(adopt(slave));
@@ -136,7 +145,7 @@ fn take_stdio(slave: Option<BorrowedFd<'_>>) -> io::Result<()> {
         // SAFETY: descriptors 0 to 2 are open in every Rust program, and nobody closes them.
         let inherited = unsafe { BorrowedFd::borrow_raw(stdio) };
         let own = descriptors::reopen_nonblocking(inherited, write)?;
-        descriptors::duplicate_to(own.as_raw_fd(), stdio)?;
+        descriptors::become_stdio(&own, stdio)?;
     }
     Ok(())
 }

@@ -16,19 +16,19 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, pivot_root, sethostname};
+use stockade_sys::mount_api::{attach, attach_at, attr, clone_tree_at, new_file_system, restrict};
 
 use super::create_hooks::CreateHooks;
-use super::launch::{RelayError, TREES, system};
+use super::error::{RelayError, system};
+use super::messages::Message;
+use super::mount_points;
+use super::service::Service;
 use super::watch::watch;
-use crate::host_sockets::HostSockets;
 use crate::lower::plan::GuestPlan;
-use crate::lower::{NetworkNamespace, Tree};
-use crate::metrics::Metrics;
-use crate::mount_points;
-use crate::port_forward::PortForward;
-use crate::shares;
+use crate::network::NetworkNamespace;
 use crate::sys::descriptors;
-use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, own_processes, restrict};
+use crate::sys::mount::{HARMLESS, own_processes};
+use crate::vm::{Tree, shares};
 
 /// Where a relay's namespaces and root come from.
 #[derive(Debug)]
@@ -62,12 +62,8 @@ pub struct Own<'a> {
     pub user: Option<BorrowedFd<'a>>,
     /// Its hostname.
     pub hostname: Option<&'a str>,
-    /// What it forwards ports with.
-    pub port_forward: Option<&'a PortForward>,
-    /// Sockets of the host that the container is connected to.
-    pub host_sockets: Option<&'a HostSockets>,
-    /// It serves the sandbox's metrics.
-    pub metrics: Option<&'a Metrics>,
+    /// What it offers besides the process.
+    pub services: &'a [Box<dyn Service + 'a>],
     /// The VMM lives while this is open; `None` where that is another's business.
     pub lease: Option<BorrowedFd<'a>>,
     /// Where the VMM's last words go, if this relay holds its lease.
@@ -122,10 +118,8 @@ impl<'a> Surroundings<'a> {
             Self::Of(relay) => ([Some(*relay), None, None], None),
         };
         let needed = needed.into_iter().flatten();
-        needed
-            .chain(own.and_then(|own| own.port_forward).into_iter().flat_map(PortForward::descriptors))
-            .chain(own.and_then(|own| own.host_sockets).into_iter().flat_map(HostSockets::descriptors))
-            .chain(own.and_then(|own| own.metrics).into_iter().flat_map(Metrics::descriptors))
+        let services = own.map(|own| own.services).unwrap_or_default();
+        needed.chain(services.iter().flat_map(|service| service.descriptors()))
     }
 }
 
@@ -134,11 +128,11 @@ impl Namespaces<'_> {
     ///
     /// # Errors
     /// setns(2)'s, and those of `clone`.
-    pub fn for_child<T>(&self, clone: impl FnOnce(u64) -> io::Result<T>) -> io::Result<T> {
-        let Some(relay) = self.pid_of else { return clone(self.new as u64) };
+    pub fn for_child<T>(&self, clone: impl FnOnce(libc::c_int) -> io::Result<T>) -> io::Result<T> {
+        let Some(relay) = self.pid_of else { return clone(self.new) };
         let own = File::open("/proc/self/ns/pid")?;
         setns(relay, CloneFlags::CLONE_NEWPID)?;
-        let result = clone(self.new as u64);
+        let result = clone(self.new);
         match setns(own, CloneFlags::CLONE_NEWPID) {
             // Root in a user namespace cannot go back to the host's: a later child of this command would be in the
             // container's, and an exec has none.
@@ -178,7 +172,8 @@ impl Own<'_> {
             mount_points::make(self.rootfs, container, self.trees);
         }
         let watches = send_trees(self.trees, socket)?;
-        let proc = enter_rootfs(self.rootfs, self.proc, self.host_sockets.is_some())?;
+        let needs_proc = self.services.iter().any(|service| service.needs_proc());
+        let proc = enter_rootfs(self.rootfs, self.proc, needs_proc)?;
         if let Some(hostname) = self.hostname {
             sethostname(hostname).map_err(|e| system("hostname")(e.into()))?;
         }
@@ -201,7 +196,7 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
             );
         }
         let raw: Vec<RawFd> = clones.iter().map(AsRawFd::as_raw_fd).collect();
-        descriptors::send(socket, &[TREES], &raw).map_err(system("socket"))?;
+        Message::Trees.send_with(socket, &raw).map_err(system("socket"))?;
     }
     Ok(watches)
 }
@@ -209,12 +204,12 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
 /// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it, which is made
 /// where the container has one too. One that is needed is there without a folder, too, but mounted nowhere.
 fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
-    clone_tree(rootfs, true)
+    clone_tree_at(rootfs, true, false)
         .and_then(|tree| {
-            restrict(tree.as_fd(), attr::NOSUID | attr::NODEV)?;
-            attach(tree.as_fd(), rootfs)
+            restrict(&tree, attr::NOSUID | attr::NODEV)?;
+            attach_at(&tree, rootfs)
         })
-        .map_err(system("mount the rootfs"))?;
+        .map_err(|e| system("mount the rootfs")(e.into()))?;
     chdir(rootfs).map_err(|e| system("enter the rootfs")(e.into()))?;
     if make_proc {
         // It is there already, or is a link, or the file system is read-only: opening it tells.
@@ -240,11 +235,10 @@ fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Opti
 /// reaches the host by it: every file of a procfs is the host's root's, who needs no capability for it. Engines read more
 /// there than processes (`podman top` the time of the boot, in /proc/stat), but no sysctl.
 fn mount_proc(folder: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
-    const HARMLESS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    let Some(folder) = folder else { return own_processes() };
-    let proc = new_file_system(c"proc", &[], HARMLESS)?;
-    attach_at(proc.as_fd(), folder)?;
+    let Some(folder) = folder else { return Ok(own_processes()?) };
+    let proc = new_file_system("proc", "proc", "", HARMLESS)?;
+    attach(&proc, folder)?;
     let sysctls = openat(&proc, "sys", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    attach_at(new_file_system(c"tmpfs", &[], HARMLESS)?.as_fd(), sysctls.as_fd())?;
+    attach(new_file_system("tmpfs", "tmpfs", "", HARMLESS)?, sysctls)?;
     Ok(proc)
 }

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::{Folder, Record};
+use super::directory::Folder;
+use super::record::Record;
 use crate::network::{Connected, MOST_INTERFACES, Network, Picture};
-use crate::replacement::Replacement;
+use crate::sys::replacement::Replacement;
 
 /// The directory, which is all that the watcher may write to.
 const DIRECTORY: &str = "network";

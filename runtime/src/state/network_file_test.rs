@@ -1,9 +1,10 @@
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
-use super::super::tests::record;
-use super::super::{ContainerId, Root};
+use super::super::Root;
+use super::super::record::tests::record;
 use super::*;
+use crate::oci::container_id::ContainerId;
 
 /// The folder of a container that has a network, whose watcher may write now.
 fn watched() -> (tempfile::TempDir, Folder, Record) {

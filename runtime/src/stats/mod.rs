@@ -5,6 +5,7 @@
 //! place and is 0 or left out, as runc has it.
 
 mod files;
+pub mod usage;
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,7 @@ use std::{
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use stockade_protocol::{
     frame,
-    vmm::{FilesRequest, FilesResponse},
+    vmm::{FilesRequest, FilesResponse, Hello, HelloReply, VERSION},
 };
 
 use super::*;
@@ -25,10 +25,7 @@ fn child(body: impl FnOnce()) -> Process {
         }
         ForkResult::Parent { child } => {
             drop(stderr);
-            // SAFETY: takes numbers; the descriptor is new.
-            let pidfd = unsafe {
-                OwnedFd::from_raw_fd(libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) as RawFd)
-            };
+            let pidfd = Pidfd::open(child.as_raw()).unwrap();
             let memory = File::open("/proc/self/smaps_rollup").unwrap();
             Process { pid: child, pidfd, words: File::from(OwnedFd::from(words)), memory }
         }
@@ -50,10 +47,18 @@ fn how_it_ended_is_told_with_what_it_said() {
 fn connection() -> (UnixStream, Arc<FileServer>) {
     let folder = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(folder.path().join("files")).unwrap();
-    let stream = UnixStream::connect(folder.path().join("files")).unwrap();
+    let mut stream = UnixStream::connect(folder.path().join("files")).unwrap();
+    frame::write(&mut stream, &Hello::new(VERSION)).unwrap();
     let server = Arc::new(FileServer::new(path("/proc/self/fd").into(), Limits::default()));
     let served = Arc::clone(&server);
     thread::spawn(move || requests::serve(&listener, &served));
+    // The first answer comes after a welcome.
+    let none = FilesRequest::AddTrees { share: "none".into(), names: Vec::new() };
+    frame::write(&mut stream, &none).unwrap();
+    let welcome: HelloReply = frame::read(&mut stream, frame::HOST_LIMIT).unwrap().unwrap();
+    assert_eq!(welcome, HelloReply::Welcome);
+    let answer: FilesResponse = frame::read(&mut stream, frame::HOST_LIMIT).unwrap().unwrap();
+    assert!(matches!(answer, FilesResponse::Error(_)));
     (stream, server)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Write},
+    io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
@@ -17,11 +17,12 @@ use nix::{
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 use stockade_protocol::{
-    frame::{self, FrameBuffer},
+    frame::FrameBuffer,
     vmm::{FilesRequest, FilesResponse, MOST_TREES},
 };
+use stockade_sys::fd_passing;
 
-use crate::{files::FileServer, rights};
+use crate::{files::FileServer, greeting::Greeting};
 
 /// Longest request, in bytes: names of trees.
 const REQUEST_LIMIT: usize = 128 << 10;
@@ -40,6 +41,7 @@ const FIRST_CONNECTION: u64 = 1;
 
 struct Connection {
     stream: UnixStream,
+    greeting: Greeting,
     requests: FrameBuffer,
     /// Came with the request that is complete next.
     descriptors: Vec<OwnedFd>,
@@ -70,7 +72,9 @@ pub fn serve(listener: &UnixListener, server: &Arc<FileServer>) -> Result<(), Er
                     && watch(stream.as_fd(), next).is_ok()
                 {
                     let requests = FrameBuffer::new(REQUEST_LIMIT);
-                    connections.insert(next, Connection { stream, requests, descriptors: Vec::new() });
+                    let greeting = Greeting::default();
+                    let connection = Connection { stream, greeting, requests, descriptors: Vec::new() };
+                    connections.insert(next, connection);
                     next += 1;
                 }
             } else if let Some(connection) = connections.get_mut(&token)
@@ -93,7 +97,8 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 fn answer(connection: &mut Connection, server: &Arc<FileServer>) -> io::Result<()> {
     let mut bytes = [0; PIECE];
     let before = connection.descriptors.len();
-    let length = rights::receive(&connection.stream, &mut bytes, MOST_TREES, &mut connection.descriptors)?;
+    let length =
+        fd_passing::receive(&connection.stream, &mut bytes, MOST_TREES, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -102,19 +107,25 @@ fn answer(connection: &mut Connection, server: &Arc<FileServer>) -> io::Result<(
         return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors in the middle of a request"));
     }
     connection.requests.extend(&bytes[..length]);
-    while let Some(request) = connection.requests.next().map_err(io::Error::other)? {
+    let Connection { stream, greeting, requests, .. } = connection;
+    if !greeting.hear(requests, stream)? {
+        return Ok(());
+    }
+    while let Some(request) = requests.next().map_err(io::Error::other)? {
         let trees = std::mem::take(&mut connection.descriptors);
         match request {
-            FilesRequest::RemoveShare { name } => remove(name, &connection.stream, server)?,
-            request => tell(&connection.stream, add(request, trees, server))?,
+            FilesRequest::RemoveShare { name } => {
+                greeting.welcome(stream)?;
+                remove(name, stream, server)?;
+            }
+            request => greeting.answer(stream, &response(add(request, trees, server)))?,
         }
     }
     Ok(())
 }
 
-fn tell(mut stream: &UnixStream, result: Result<(), String>) -> io::Result<()> {
-    let response = result.map_or_else(FilesResponse::Error, |()| FilesResponse::Done);
-    stream.write_all(&frame::encode(&response).map_err(io::Error::other)?)
+fn response(result: Result<(), String>) -> FilesResponse {
+    result.map_or_else(FilesResponse::Error, |()| FilesResponse::Done)
 }
 
 /// Removes a share on a thread of its own: closing a file of a file system that hangs may take for ever.
@@ -122,7 +133,8 @@ fn remove(name: String, stream: &UnixStream, server: &Arc<FileServer>) -> io::Re
     let (stream, server) = (stream.try_clone()?, Arc::clone(server));
     let remove = move || {
         // Who has asked may have gone.
-        let _ = tell(&stream, server.remove_share(&name).map_err(|error| error.to_string()));
+        let removed = server.remove_share(&name).map_err(|error| error.to_string());
+        let _ = Greeting::Done.answer(&stream, &response(removed));
     };
     thread::Builder::new().name("remove".into()).stack_size(STACK).spawn(remove).map(drop)
 }

@@ -1,0 +1,72 @@
+//! The [`Request`]s with their answers.
+
+use std::ops::RangeInclusive;
+
+use super::{
+    AgentError, ContainerState, Exec, MOST_CONTAINERS, MOST_PROCESSES, OLDEST_VERSION, ProcessEntry,
+    ProcessId, Request, Response, VERSION,
+};
+use crate::call::{self, calls};
+use crate::container::Container;
+use crate::network::NetworkChange;
+
+impl call::Response for Response {
+    type Refusal = AgentError;
+
+    fn accepted(self) -> Result<Self, AgentError> {
+        match self {
+            Self::Error(error) => Err(error),
+            other => Ok(other),
+        }
+    }
+}
+
+/// All versions that this build speaks.
+const ALL: RangeInclusive<u16> = OLDEST_VERSION..=VERSION;
+
+calls! {
+    /// Builds a container; the answer is what could not be applied.
+    Create(container: Container) in ALL,
+        Request::Create(Box::new(container)) => Response::Created { warnings, .. } => warnings, Vec<String>;
+    /// Makes another process in a container; the answer is what could not be applied.
+    MakeProcess(exec: Exec) in ALL,
+        Request::Exec(Box::new(exec)) => Response::Created { warnings, .. } => warnings, Vec<String>;
+    /// Lets a created process execute its program.
+    Start(process: ProcessId) in ALL,
+        Request::Start(process) => Response::Started => (), ();
+    /// Sends this signal to the init of a container or, if that is asked for, to all of its processes.
+    Signal(container: String, signal: i32, all: bool) in ALL,
+        Request::Signal { container, signal, all } => Response::Signalled => (), ();
+    /// How a container is.
+    State(container: String) in ALL,
+        Request::State { container } => Response::State(state) => state, ContainerState;
+    /// Kills what is left of a container and forgets it.
+    Delete(container: String) in ALL,
+        Request::Delete { container } => Response::Deleted => (), ();
+    /// Freezes the processes of a container.
+    Pause(container: String) in ALL,
+        Request::Pause { container } => Response::Paused => (), ();
+    /// Lets them go on.
+    Resume(container: String) in ALL,
+        Request::Resume { container } => Response::Resumed => (), ();
+    /// The processes of a container.
+    Processes(container: String) in ALL,
+        Request::Processes { container } =>
+            Response::Processes(processes) if processes.len() <= MOST_PROCESSES => processes, Vec<ProcessEntry>;
+    /// Names and contents of the files of a container's cgroup.
+    CgroupFiles(container: String) in ALL,
+        Request::CgroupFiles { container } => Response::CgroupFiles(files) => files, Vec<(String, String)>;
+    /// Writes these files of a container's cgroup.
+    Update(container: String, values: Vec<(String, String)>) in ALL,
+        Request::Update { container, values } => Response::Updated => (), ();
+    /// Changes the network of the guest.
+    Network(change: NetworkChange) in ALL,
+        Request::Network(Box::new(change)) => Response::NetworkChanged => (), ();
+    /// The IDs of the containers of the guest.
+    Containers() in ALL,
+        Request::Containers =>
+            Response::Containers(containers) if containers.len() <= MOST_CONTAINERS => containers, Vec<String>;
+    /// Has the guest use this many CPUs.
+    SetCpus(count: u16) in ALL,
+        Request::SetCpus { count } => Response::CpusSet => (), ();
+}

@@ -1,0 +1,11 @@
+//! Which of stockade's own annotations the administrator can allow: those that ask for more than a container has without
+//! them.
+
+/// `user` asks for user-mode networking; `none`, the default, leaves the network namespace as it is.
+pub const NETWORK: &str = "io.stockade.network";
+
+/// Ports of the host that lead to the container: `HOST[:CONTAINER][/tcp|/udp]`, separated by commas.
+pub const PUBLISH: &str = "io.stockade.network.publish";
+
+/// All of them.
+pub const TO_BE_ALLOWED: [&str; 2] = [NETWORK, PUBLISH];

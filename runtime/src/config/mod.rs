@@ -1,0 +1,318 @@
+//! Where the VMM, the guest's kernel and its initramfs are, and what an administrator has decided about VMs.
+//!
+//! A checkout has them below `target/`, an installation below its prefix; `/etc/stockade/config.toml` overrides both.
+
+pub mod annotations;
+mod pattern;
+
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use stockade_protocol::vmm::MOST_VCPUS;
+
+use annotations::TO_BE_ALLOWED;
+
+pub use pattern::Pattern;
+
+/// The configuration file, unless `STOCKADE_CONFIG` names another.
+const DEFAULT_PATH: &str = "/etc/stockade/config.toml";
+
+/// Environment variable that names another configuration file.
+const PATH_VARIABLE: &str = "STOCKADE_CONFIG";
+
+/// Guest RAM of a container without a memory limit, in MiB.
+pub const DEFAULT_MEMORY_MIB: u32 = 2048;
+
+/// Least RAM that a guest boots in, in MiB.
+pub const LEAST_MIB: u64 = 128;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {cause}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("configuration {path}: {problem}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// One line.
+        problem: String,
+    },
+    /// The path of this program is unknown.
+    #[error("cannot find out where stockade itself is installed: {0}")]
+    Self_(io::Error),
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `stockade-vmm`.
+    pub vmm: PathBuf,
+    /// The guest's kernel, an uncompressed ELF.
+    pub kernel: PathBuf,
+    /// The guest's initramfs.
+    pub initramfs: PathBuf,
+    /// Appended to the guest kernel's command line.
+    pub kernel_parameters: String,
+    /// Guest RAM of a container without a memory limit, in MiB.
+    pub memory_mib: u32,
+    /// The most CPUs of a VM; `None` for as many as the host has.
+    pub max_vcpus: Option<u8>,
+    /// What `stockade shell` runs in guests, a static executable of the host; without it there is no such shell.
+    pub debug_shell: Option<PathBuf>,
+    /// The host's sockets that containers may be connected to.
+    pub host_sockets: Vec<Pattern>,
+    /// No two VMs run on the threads of one core at the same time.
+    pub core_scheduling: bool,
+    /// The annotations of stockade's own that may ask for more than there is without.
+    pub allowed_annotations: Vec<String>,
+    /// The users that VMMs run as.
+    pub vmm_users: VmmUsers,
+    /// What a bundle may ask of its VM.
+    pub vm: AllowedVm,
+}
+
+/// A range of user and group IDs that nobody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct VmmUsers {
+    /// The first.
+    pub first: u32,
+    /// How many, at least one.
+    pub count: u32,
+}
+
+impl Default for VmmUsers {
+    fn default() -> Self {
+        Self { first: 2_000_000_000, count: 65_536 }
+    }
+}
+
+impl VmmUsers {
+    /// The last.
+    pub fn last(self) -> u32 {
+        self.first + (self.count - 1)
+    }
+
+    fn check(self) -> Result<(), String> {
+        // 2^32 - 1 stands for no ID.
+        let end = u64::from(self.first) + u64::from(self.count);
+        if self.first == 0 || self.count == 0 || end > u64::from(u32::MAX) {
+            return Err(format!(
+                "vmm_users: {} IDs from {} on are no range without root",
+                self.count, self.first
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The table `[vm]`: what a bundle's `vm` section may say. Nothing, where it is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AllowedVm {
+    /// Kernels, or folders with kernels.
+    pub kernels: Vec<PathBuf>,
+    /// Initramfs files, or folders with such.
+    pub initrds: Vec<PathBuf>,
+    /// Names of kernel parameters.
+    pub kernel_parameters: Vec<String>,
+    /// Most memory of a VM, in MiB.
+    pub max_memory_mib: Option<u32>,
+    /// Most CPUs of a VM.
+    pub max_vcpus: Option<u8>,
+}
+
+/// The file's content. Every key may be absent.
+#[derive(Debug, Default, Deserialize)]
+struct File {
+    vmm: Option<PathBuf>,
+    kernel: Option<PathBuf>,
+    initramfs: Option<PathBuf>,
+    kernel_parameters: Option<String>,
+    memory_mib: Option<u32>,
+    max_vcpus: Option<u8>,
+    debug_shell: Option<PathBuf>,
+    #[serde(default)]
+    host_sockets: Vec<Pattern>,
+    #[serde(default)]
+    core_scheduling: bool,
+    #[serde(default)]
+    allowed_annotations: Vec<String>,
+    #[serde(default)]
+    vmm_users: VmmUsers,
+    vm: Option<AllowedVm>,
+}
+
+/// The keys of [`File`].
+const KEYS: [&str; 12] = [
+    "vmm",
+    "kernel",
+    "initramfs",
+    "kernel_parameters",
+    "memory_mib",
+    "max_vcpus",
+    "debug_shell",
+    "host_sockets",
+    "core_scheduling",
+    "allowed_annotations",
+    "vmm_users",
+    "vm",
+];
+
+/// The keys of [`VmmUsers`].
+const USER_KEYS: [&str; 2] = ["first", "count"];
+
+/// The keys of [`AllowedVm`].
+const VM_KEYS: [&str; 5] = ["kernels", "initrds", "kernel_parameters", "max_memory_mib", "max_vcpus"];
+
+/// The configuration file, whether there is one or not.
+pub fn path() -> PathBuf {
+    env::var_os(PATH_VARIABLE).map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from)
+}
+
+impl Config {
+    /// The configuration of this installation.
+    ///
+    /// # Errors
+    /// When the file is not readable or says something that is not understood.
+    pub fn load() -> Result<Self, ConfigError> {
+        let named = env::var_os(PATH_VARIABLE);
+        let path = path();
+        let file = match fs::read_to_string(&path) {
+            Ok(text) => {
+                parse(&text).map_err(|problem| ConfigError::Invalid { path: path.clone(), problem })?
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound && named.is_none() => File::default(),
+            Err(cause) => return Err(ConfigError::Read { path, cause }),
+        };
+        let program = env::current_exe().map_err(ConfigError::Self_)?;
+        Ok(Self::resolve(file, &program, Path::exists))
+    }
+
+    fn resolve(file: File, program: &Path, exists: impl Fn(&Path) -> bool) -> Self {
+        let folder = program.parent().unwrap_or(Path::new("/"));
+        let prefix = folder.parent().unwrap_or(Path::new("/"));
+        let beside = folder.join("stockade-vmm");
+        let installed = prefix.join("libexec/stockade/stockade-vmm");
+        // In a checkout the program is target/PROFILE/stockade or target/TRIPLE/PROFILE/stockade.
+        let guest = if exists(&beside) && !exists(&installed) {
+            folder
+                .ancestors()
+                .skip(1)
+                .take(2)
+                .map(|target| target.join("guest"))
+                .find(|guest| exists(guest))
+                .unwrap_or_else(|| prefix.join("guest"))
+        } else {
+            prefix.join("share/stockade")
+        };
+        let vmm = if exists(&beside) && !exists(&installed) { beside } else { installed };
+        Self {
+            vmm: file.vmm.unwrap_or(vmm),
+            kernel: file.kernel.unwrap_or_else(|| guest.join("vmlinux")),
+            initramfs: file.initramfs.unwrap_or_else(|| guest.join("initramfs")),
+            kernel_parameters: file.kernel_parameters.unwrap_or_default(),
+            memory_mib: file.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
+            max_vcpus: file.max_vcpus,
+            debug_shell: file.debug_shell,
+            host_sockets: file.host_sockets,
+            core_scheduling: file.core_scheduling,
+            allowed_annotations: file.allowed_annotations,
+            vmm_users: file.vmm_users,
+            vm: file.vm.unwrap_or_default(),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<File, String> {
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| on_one_line(&e))?;
+    check_keys(&table, "", &KEYS)?;
+    if let Some(users) = table.get("vmm_users").and_then(toml::Value::as_table) {
+        check_keys(users, "vmm_users.", &USER_KEYS)?;
+    }
+    if let Some(vm) = table.get("vm").and_then(toml::Value::as_table) {
+        check_keys(vm, "vm.", &VM_KEYS)?;
+    }
+    let file: File = table.try_into().map_err(|e: toml::de::Error| on_one_line(&e))?;
+    if file.memory_mib.is_some_and(|mib| u64::from(mib) < LEAST_MIB) {
+        return Err(format!("memory_mib must be at least {LEAST_MIB}"));
+    }
+    check_vcpus("max_vcpus", file.max_vcpus)?;
+    file.vmm_users.check()?;
+    if file.debug_shell.as_ref().is_some_and(|path| !path.is_absolute()) {
+        return Err("debug_shell must be an absolute path".to_owned());
+    }
+    if let Some(unknown) = file.allowed_annotations.iter().find(|name| !TO_BE_ALLOWED.contains(&&***name)) {
+        let near = nearest(unknown, &TO_BE_ALLOWED).unwrap_or_default();
+        return Err(format!("allowed_annotations: unknown annotation `{unknown}`; did you mean `{near}`?"));
+    }
+    if let Some(vm) = &file.vm {
+        let relative = vm.kernels.iter().chain(&vm.initrds).find(|path| !path.is_absolute());
+        if let Some(path) = relative {
+            return Err(format!("vm: {} must be an absolute path", path.display()));
+        }
+        if vm.max_memory_mib.is_some_and(|mib| u64::from(mib) < LEAST_MIB) {
+            return Err(format!("vm.max_memory_mib must be at least {LEAST_MIB}"));
+        }
+        check_vcpus("vm.max_vcpus", vm.max_vcpus)?;
+    }
+    Ok(file)
+}
+
+fn check_vcpus(key: &str, value: Option<u8>) -> Result<(), String> {
+    match value {
+        Some(count) if !(1..=MOST_VCPUS).contains(&count) => {
+            Err(format!("{key} must be between 1 and {MOST_VCPUS}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_keys(table: &toml::Table, prefix: &str, known: &[&'static str]) -> Result<(), String> {
+    match table.keys().find(|key| !known.contains(&key.as_str())) {
+        None => Ok(()),
+        Some(key) => Err(match nearest(key, known) {
+            Some(near) => format!("unknown key `{prefix}{key}`; did you mean `{prefix}{near}`?"),
+            None => format!("unknown key `{prefix}{key}`"),
+        }),
+    }
+}
+
+fn on_one_line(error: &toml::de::Error) -> String {
+    error.message().replace('\n', " ")
+}
+
+/// The known key that takes the fewest edits to reach.
+fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
+    known.iter().copied().min_by_key(|known| edits(key, known))
+}
+
+/// Levenshtein's distance in bytes.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+#[path = "config_test.rs"]
+mod tests;

@@ -1,0 +1,81 @@
+//! What is asked of a creation, where it takes place, and what comes of it.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::oci::container_id::ContainerId;
+use crate::options::Globals;
+use crate::relay::Relay;
+use crate::state::{Folder, Record, Root};
+use crate::sys::process::{Pidfd, ProcessRef};
+use crate::vm::sizing::VmSize;
+use crate::vm::{Launch, Vm};
+
+/// What is to be created.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Options of every command.
+    pub globals: &'a Globals,
+    /// The container's ID.
+    pub id: &'a ContainerId,
+    /// The bundle's folder.
+    pub bundle: &'a Path,
+    /// Another file than the bundle's config.json.
+    pub config: Option<&'a Path>,
+    /// Where the relay's PID goes.
+    pub pid_file: Option<&'a Path>,
+    /// Where the terminal's master goes.
+    pub console_socket: Option<&'a Path>,
+    /// Where the relay's pidfd goes.
+    pub pidfd_socket: Option<&'a Path>,
+    /// How many descriptors from 3 on it gets.
+    pub preserve_fds: u32,
+    /// The container outlives the command: a terminal then needs a console socket.
+    pub detached: bool,
+}
+
+/// A created container, whose creator still lives.
+#[derive(Debug)]
+pub struct Created {
+    /// Its folder, locked.
+    pub folder: Folder,
+    /// What the host remembers.
+    pub record: Record,
+    /// Its relay, which has not been told to live on alone.
+    pub relay: Relay,
+    /// The VM that it is in.
+    pub vm: Vm,
+    /// The container has a terminal.
+    pub terminal: bool,
+}
+
+/// In which VM a container is created.
+pub(super) enum Place {
+    /// One that is to be launched, and what its size follows from.
+    Own(Launch, VmSize),
+    /// That of a sandbox.
+    Sandbox(RunningSandbox),
+}
+
+/// A sandbox that can be joined.
+pub(super) struct RunningSandbox {
+    /// Its ID.
+    pub(super) id: ContainerId,
+    /// The VMM's process.
+    pub(super) vmm: Pidfd,
+}
+
+/// The sandbox of this ID, if it runs.
+///
+/// # Errors
+/// That it does not.
+pub(super) fn running_sandbox(root: &Root, id: ContainerId) -> anyhow::Result<RunningSandbox> {
+    let record = root.peek(&id)?.read()?.filter(|record| record.complete);
+    let running = record.filter(|record| record.relay.as_ref().is_some_and(ProcessRef::is_alive));
+    let vmm = running.and_then(|record| record.vmm).and_then(|vmm| vmm.open());
+    let vmm = vmm.with_context(|| {
+        format!("sandbox {:?} is not running (any more), so no container can join it", id.as_str())
+    })?;
+    Ok(RunningSandbox { id, vmm })
+}

@@ -1,0 +1,16 @@
+//! The services that a container's relay offers: one line each.
+
+use crate::metrics::Metrics;
+use crate::relay::host_sockets::HostSockets;
+use crate::relay::port_forward::PortForward;
+use crate::relay::service::{Prepare, Served, Service};
+
+const SERVICES: [Prepare; 3] = [PortForward::prepare, Metrics::prepare, HostSockets::prepare];
+
+/// Those of this container.
+///
+/// # Errors
+/// Why one that it must have cannot be had.
+pub(super) fn prepare<'a>(served: &Served<'a>) -> anyhow::Result<Vec<Box<dyn Service + 'a>>> {
+    SERVICES.into_iter().filter_map(|prepare| prepare(served).transpose()).collect()
+}

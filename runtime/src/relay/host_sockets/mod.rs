@@ -1,0 +1,67 @@
+//! Sockets of the host that a container may connect to, where the administrator allows it.
+//!
+//! ```text
+//!  client in the container ──▶ socket of the agent ── vsock ──▶ the container's relay ──▶ the host's socket
+//! ```
+//!
+//! A socket's inode on a shared file system is nobody's in the guest's kernel, so the mount shows one of the agent's. The
+//! guest still opens no connection to the host: for each socket the relay keeps one connection to the agent, which answers
+//! it when a client has come.
+
+mod pace;
+mod serve;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::Context;
+
+use crate::relay::service::{Adopt, Running, Served, Service};
+use crate::sys::descriptors;
+use crate::sys::own_proc::OwnProc;
+use crate::vm::AGENT_SOCKET;
+use serve::Connector;
+
+/// What the relay of a container needs for its sockets.
+#[derive(Debug)]
+pub struct HostSockets<'a> {
+    container: &'a str,
+    /// The agent's socket, as a file that can only be connected to.
+    agent: OwnedFd,
+    /// Those of the host likewise, by their numbers.
+    sockets: &'a [OwnedFd],
+}
+
+impl HostSockets<'_> {
+    /// For a container that is connected to any.
+    ///
+    /// # Errors
+    /// open(2)'s.
+    pub fn prepare<'a>(served: &Served<'a>) -> anyhow::Result<Option<Box<dyn Service + 'a>>> {
+        if served.sockets.is_empty() {
+            return Ok(None);
+        }
+        let agent = descriptors::open_socket(served.folder, AGENT_SOCKET)
+            .context("cannot open the socket to the VM's agent")?;
+        Ok(Some(Box::new(HostSockets { container: &served.record.id, agent, sockets: served.sockets })))
+    }
+}
+
+impl Service for HostSockets<'_> {
+    fn name(&self) -> &'static str {
+        "sockets of the host"
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd).chain([self.agent.as_fd()]).collect()
+    }
+
+    fn needs_proc(&self) -> bool {
+        true
+    }
+
+    fn adopt(&self, adopt: Adopt, proc: OwnProc) -> io::Result<Box<dyn Running>> {
+        let sockets = self.sockets.iter().map(|socket| adopt(socket.as_fd())).collect();
+        Ok(Box::new(Connector::new(self.container.to_owned(), adopt(self.agent.as_fd()), sockets, proc)))
+    }
+}

@@ -1,0 +1,217 @@
+//! What has to be in a read-only root before it is shared: the agent can make nothing in it any more.
+//!
+//! A root that the guest could write to until its container is built would be no read-only root, for a guest that is
+//! hostile already. So the host makes what the agent would: where mounts, device nodes, links and the working folder go. The
+//! rootfs is hostile content. Every name in it is looked up by itself, beneath a descriptor, and a link is followed here and
+//! not by the kernel: none leads out. What lies in an earlier mount is the agent's business, as it is for a writable root.
+//!
+//! What cannot be made, as on a file system that is read-only itself, is left: where it is missed, the agent says so.
+
+use std::collections::{HashSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, OpenOptions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, umask};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
+use stockade_protocol::agent::NOTIFY_SOCKET;
+use stockade_protocol::container::{DEFAULT_DEVICES, DEVICE_LINKS, MountSource, PTMX};
+
+use crate::lower::plan::{GuestPlan, PlannedSource};
+use crate::vm::Tree;
+
+/// Links that are followed at most for one path; the kernel's own limit.
+const MOST_LINKS: usize = 40;
+
+/// What is made where nothing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind<'a> {
+    Folder,
+    File,
+    /// A symbolic link to this; what an image has there goes if `replaces`.
+    Link {
+        target: &'a str,
+        replaces: bool,
+    },
+}
+
+/// Makes in the rootfs what the container needs there; to be called where its trees are cloned.
+pub fn make(rootfs: &Path, container: &GuestPlan, trees: &[Tree]) {
+    let folder = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(rootfs);
+    let Ok(root) = folder else { return };
+    let owner = container.id_mappings.as_ref();
+    let owner = owner.and_then(|ids| ids.user(0).zip(ids.group(0))).unwrap_or((0, 0));
+    let mut walk = Walk { root: root.into(), owner, covered: HashSet::new() };
+    // The modes are as they are meant.
+    let former = umask(Mode::empty());
+    walk.make_all(container, trees);
+    umask(former);
+}
+
+/// Whether a mount's source is a folder, by the name of its tree.
+fn is_folder(share: &str, trees: &[Tree]) -> bool {
+    let name = share.rsplit('/').next().unwrap_or(share);
+    let Some(tree) = trees.iter().find(|tree| tree.name == name) else { return true };
+    let found = if tree.no_follow { fs::symlink_metadata(&tree.source) } else { fs::metadata(&tree.source) };
+    tree.overlay.is_some() || found.is_ok_and(|found| found.is_dir())
+}
+
+struct Walk {
+    root: OwnedFd,
+    /// User and group of what is made: the container's root.
+    owner: (u32, u32),
+    /// Where mounts are, below the root.
+    covered: HashSet<PathBuf>,
+}
+
+impl Walk {
+    fn make_all(&mut self, container: &GuestPlan, trees: &[Tree]) {
+        for mount in &container.mounts {
+            let kind = match &mount.source {
+                PlannedSource::Guest(MountSource::Share(share) | MountSource::Copy(share))
+                    if !is_folder(share, trees) =>
+                {
+                    Kind::File
+                }
+                PlannedSource::Guest(MountSource::Socket { .. }) => Kind::File,
+                PlannedSource::Guest(MountSource::Remount) => continue,
+                PlannedSource::Guest(MountSource::Link(target)) => Kind::Link { target, replaces: false },
+                PlannedSource::Guest(_) | PlannedSource::Disk(..) => Kind::Folder,
+            };
+            let place = self.note(&mount.destination, kind);
+            if let (Some(place), false) = (place, matches!(kind, Kind::Link { .. })) {
+                self.covered.insert(place);
+            }
+        }
+        for device in &container.devices {
+            self.note(device.path(), Kind::File);
+        }
+        if !container.share_covers_dev() {
+            for (path, ..) in DEFAULT_DEVICES {
+                self.note(path, Kind::File);
+            }
+            for (name, target) in DEVICE_LINKS {
+                let link = Kind::Link { target, replaces: name == PTMX };
+                self.note(&format!("/dev/{name}"), link);
+            }
+        }
+        if container.process.terminal.is_some() {
+            self.note("/dev/console", Kind::File);
+        }
+        if let (true, Some(folder)) = (container.notify, Path::new(NOTIFY_SOCKET).parent()) {
+            self.note(&folder.to_string_lossy(), Kind::Folder);
+        }
+        self.note(&container.process.cwd, Kind::Folder);
+    }
+
+    /// As [`Walk::place`]; a path that cannot be made is the agent's to name.
+    fn note(&self, path: &str, kind: Kind<'_>) -> Option<PathBuf> {
+        self.place(Path::new(path), kind)
+            .inspect_err(|errno| tracing::debug!("{path} is not made in the read-only root: {errno}"))
+            .ok()
+            .flatten()
+    }
+
+    /// Makes what is missing of `path`; returns where it is below the root, without links, unless that is in a mount.
+    fn place(&self, path: &Path, kind: Kind<'_>) -> Result<Option<PathBuf>, Errno> {
+        if self.covered.contains(Path::new("")) {
+            return Ok(None);
+        }
+        let mut pending: VecDeque<OsString> = names(path).collect();
+        let mut folders: Vec<(OsString, OwnedFd)> = Vec::new();
+        let mut links = MOST_LINKS;
+        while let Some(name) = pending.pop_front() {
+            if name == ".." {
+                folders.pop();
+                continue;
+            }
+            let mut here: PathBuf = folders.iter().map(|(name, _)| name).collect();
+            here.push(&name);
+            if self.covered.contains(&here) {
+                return Ok(None);
+            }
+            let folder = folders.last().map_or(self.root.as_fd(), |(_, folder)| folder.as_fd());
+            let is_last = pending.is_empty();
+            if let (true, Kind::Link { target, replaces }) = (is_last, kind) {
+                return self.link(folder, &name, target, replaces).map(|()| Some(here));
+            }
+            let found = match open(folder, &name) {
+                Err(Errno::ENOENT) if is_last && kind == Kind::File => {
+                    return self.file(folder, &name).map(|()| Some(here));
+                }
+                Err(Errno::ENOENT) => {
+                    mkdirat(folder, &*name, Mode::from_bits_retain(0o755))?;
+                    self.own(folder, &name)?;
+                    open(folder, &name)?
+                }
+                found => found?,
+            };
+            match SFlag::from_bits_truncate(fstat(&found)?.st_mode & SFlag::S_IFMT.bits()) {
+                SFlag::S_IFLNK => {
+                    links = links.checked_sub(1).ok_or(Errno::ELOOP)?;
+                    let target = PathBuf::from(readlinkat(folder, &*name)?);
+                    if target.is_absolute() {
+                        folders.clear();
+                    }
+                    pending = names(&target).chain(pending).collect();
+                }
+                SFlag::S_IFDIR => folders.push((name, found)),
+                _ if is_last => return Ok(Some(here)),
+                _ => return Err(Errno::ENOTDIR),
+            }
+        }
+        Ok(Some(folders.into_iter().map(|(name, _)| name).collect()))
+    }
+
+    fn file(&self, folder: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        openat(folder, name, flags, Mode::from_bits_retain(0o644))?;
+        self.own(folder, name)
+    }
+
+    fn link(&self, folder: BorrowedFd<'_>, name: &OsStr, target: &str, replaces: bool) -> Result<(), Errno> {
+        match symlinkat(target, folder, name) {
+            Err(Errno::EEXIST)
+                if !replaces || readlinkat(folder, name).is_ok_and(|found| found == target) =>
+            {
+                return Ok(());
+            }
+            Err(Errno::EEXIST) => {
+                unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
+                symlinkat(target, folder, name)?;
+            }
+            made => made?,
+        }
+        self.own(folder, name)
+    }
+
+    fn own(&self, folder: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+        let (user, group) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
+        if user.is_root() && group.as_raw() == 0 {
+            return Ok(());
+        }
+        fchownat(folder, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+}
+
+/// Opens one name, whatever it is, and no link's target.
+fn open(folder: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    openat(folder, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// The names of a path, `..` among them.
+fn names(path: &Path) -> impl Iterator<Item = OsString> + '_ {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+#[path = "mount_points_test.rs"]
+mod tests;

@@ -1,0 +1,99 @@
+//! Port forwarding of the CRI, which dials `localhost` in a pod's network namespace on the host: whatever port is dialled
+//! there is reached on the guest's loopback interface.
+//!
+//! ```text
+//!  containerd ── 127.0.0.1:PORT ──▶ (steering) listener of the sandbox's relay ── vsock ──▶ agent ──▶ 127.0.0.1:PORT
+//! ```
+//!
+//! Nothing of the namespace is changed: no address, route or packet filter. A program that is attached to it picks the
+//! relay's listener for every connection to a loopback address, and is gone with the relay.
+
+mod serve;
+mod steering;
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::network::Namespace;
+use crate::relay::service::{Adopt, Running, Served, Service};
+use crate::sys::descriptors;
+use crate::sys::own_proc::OwnProc;
+use crate::vm::AGENT_SOCKET;
+use serve::Forwarder;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use serve::greet;
+
+/// What a relay needs to forward.
+#[derive(Debug)]
+pub struct PortForward {
+    /// For IPv4 and, where the host has it, IPv6.
+    listeners: Vec<TcpListener>,
+    /// The listeners get every connection to a loopback address while this is open.
+    steering: OwnedFd,
+    /// The agent's socket, as a file that can only be connected to.
+    agent: OwnedFd,
+}
+
+impl PortForward {
+    /// For the sandbox of a pod whose network namespace an engine has made. Where it cannot be had, the log says so: a pod
+    /// does without.
+    ///
+    /// # Errors
+    /// None.
+    pub fn prepare<'a>(served: &Served<'a>) -> anyhow::Result<Option<Box<dyn Service + 'a>>> {
+        let forward = served.pod_network.and_then(|path| {
+            Self::listen(path, served.folder).inspect_err(|error| tracing::warn!("{error:#}")).ok()
+        });
+        Ok(forward.map(|forward| Box::new(forward) as Box<dyn Service>))
+    }
+
+    /// Listens in the network namespace at `path` for a sandbox whose VMM has been started and has its sockets in `folder`.
+    /// Fails mostly where the host's kernel is older than 5.9 or the caller may not load programs into it.
+    fn listen(path: &Path, folder: BorrowedFd<'_>) -> anyhow::Result<Self> {
+        let prepare = || -> anyhow::Result<Self> {
+            let agent = descriptors::open_socket(folder, AGENT_SOCKET)?;
+            let namespace = Namespace::open(path)?;
+            let listeners = namespace.within(|| listeners().context("listen in it"))?;
+            let steering = steering::steer(namespace.as_fd(), &listeners)?;
+            Ok(Self { listeners, steering, agent })
+        };
+        prepare().with_context(|| {
+            format!(
+                "connections to localhost in the network namespace {} (kubectl port-forward) will not reach the pod",
+                path.display()
+            )
+        })
+    }
+}
+
+impl Service for PortForward {
+    fn name(&self) -> &'static str {
+        "port forwarding"
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.listeners.iter().map(AsFd::as_fd).chain([self.steering.as_fd(), self.agent.as_fd()]).collect()
+    }
+
+    fn adopt(&self, adopt: Adopt, proc: OwnProc) -> io::Result<Box<dyn Running>> {
+        let listeners = self.listeners.iter().map(|listener| adopt(listener.as_fd()).into()).collect();
+        let (steering, agent) = (adopt(self.steering.as_fd()), adopt(self.agent.as_fd()));
+        Ok(Box::new(Forwarder::new(listeners, steering, agent, proc)))
+    }
+}
+
+/// A listener for each family in the calling thread's network namespace: a socket is where it was made.
+fn listeners() -> io::Result<Vec<TcpListener>> {
+    let on = |address: SocketAddr| -> io::Result<TcpListener> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    let first = on((Ipv4Addr::LOCALHOST, 0).into())?;
+    // A host without IPv6 has no ::1 that anybody could dial.
+    Ok([first].into_iter().chain(on((Ipv6Addr::LOCALHOST, 0).into()).ok()).collect())
+}

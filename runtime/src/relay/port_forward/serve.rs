@@ -1,0 +1,98 @@
+//! The relay's side: each connection is carried by a thread of its own.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use stockade_protocol::agent::{Hello, HelloReply, Purpose};
+use stockade_protocol::frame;
+
+use crate::relay::carry::{self, LONGEST_REPLY, Places};
+use crate::relay::service::Running;
+use crate::sys::deadline::Deadline;
+use crate::sys::own_proc::OwnProc;
+
+/// Connections that are carried at a time; further ones are closed.
+const MOST_CONNECTIONS: usize = 128;
+
+/// How long the agent may take to connect to a port of its own machine.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Forwards ports for as long as it is there.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    listeners: Vec<TcpListener>,
+    /// Never looked at: it is in force while it is open.
+    _steering: OwnedFd,
+    agent: Arc<OwnedFd>,
+    proc: OwnProc,
+    places: Places,
+}
+
+impl Forwarder {
+    /// With what was prepared.
+    pub fn new(listeners: Vec<TcpListener>, steering: OwnedFd, agent: OwnedFd, proc: OwnProc) -> Self {
+        Self {
+            listeners,
+            _steering: steering,
+            agent: Arc::new(agent),
+            proc,
+            places: Places::new(MOST_CONNECTIONS),
+        }
+    }
+}
+
+impl Running for Forwarder {
+    fn polled(&self) -> Vec<BorrowedFd<'_>> {
+        self.listeners.iter().map(AsFd::as_fd).collect()
+    }
+
+    /// Takes a connection in, if there is one.
+    fn advance(&mut self, index: usize) {
+        let Some(Ok((client, _))) = self.listeners.get(index).map(TcpListener::accept) else { return };
+        let Some(place) = self.places.take() else { return };
+        let (agent, proc) = (Arc::clone(&self.agent), self.proc);
+        carry::spawn("port-forward", place, move || {
+            // The client sees its connection end.
+            let _ = forward(client, &agent, proc);
+        });
+    }
+}
+
+/// Carries one connection to its end.
+fn forward(client: TcpStream, agent: &OwnedFd, proc: OwnProc) -> io::Result<()> {
+    let Some(guest) = connect(client.local_addr()?.port(), agent, proc)? else {
+        // The nearest thing to the refusal that the client would have met in the guest.
+        let reset = libc::linger { l_onoff: 1, l_linger: 0 };
+        return Ok(setsockopt(&client, sockopt::Linger, &reset)?);
+    };
+    carry::carry(client, guest)
+}
+
+/// A connection to a port of the guest's loopback interface; `None` if nobody listens there.
+fn connect(port: u16, agent: &OwnedFd, proc: OwnProc) -> io::Result<Option<UnixStream>> {
+    let deadline = Deadline::within(ANSWERS_WITHIN);
+    greet(proc.connect(agent)?, port, deadline)
+}
+
+/// Asks the agent for a connection to the port; `None` if nobody listens there.
+pub(crate) fn greet(guest: UnixStream, port: u16, deadline: Deadline) -> io::Result<Option<UnixStream>> {
+    frame::write(&mut deadline.on(&guest), &Hello::new(Purpose::Forward(port))).map_err(io::Error::other)?;
+    answer(&guest, deadline).map(|is_welcome| is_welcome.then_some(guest))
+}
+
+/// Whether the agent has connected.
+fn answer(guest: &UnixStream, deadline: Deadline) -> io::Result<bool> {
+    match frame::read(&mut deadline.on(guest), LONGEST_REPLY).map_err(io::Error::other)? {
+        Some(HelloReply::Welcome) => Ok(true),
+        Some(HelloReply::Refused(_)) | None => Ok(false),
+    }
+}
+
+#[cfg(test)]
+#[path = "serve_test.rs"]
+mod tests;

@@ -1,0 +1,355 @@
+//! The folders of containers below `--root`, and what lies in them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use oci_spec::runtime::Process;
+use regex_lite::Regex;
+
+use super::error::ContainerError;
+use super::record::Record;
+use crate::oci::container_id::ContainerId;
+use crate::sys::replacement::Replacement;
+use crate::sys::user_namespace;
+use crate::vm::{AGENT_SOCKET, SOCKETS};
+
+const FILE: &str = "state.json";
+/// A record that is being written.
+const NEW_FILE: &str = ".state.json.new";
+
+/// The socket that metrics are served on, in a sandbox's folder.
+pub const METRICS_SOCKET: &str = "metrics.sock";
+
+/// config.json's `process`, for `exec`: the bundle may change or go.
+const PROCESS: &str = "process.json";
+
+/// What a VMM that has failed said last.
+const CONSOLE_LOG: &str = "console.log";
+
+/// Everything that a container's folder may hold.
+const CONTENT: [&str; 5] = [NEW_FILE, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
+
+/// The folder that holds the containers' folders.
+#[derive(Clone, Debug)]
+pub struct Root(PathBuf);
+
+impl Root {
+    /// `--root`, or the default for this user.
+    pub fn new(given: Option<&Path>) -> Self {
+        // Absolute, for who outlives the command and leaves its folder; without a current one it fails later.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self(given.map_or_else(default_root, absolute))
+    }
+
+    /// Makes the folder of a new container and locks it.
+    ///
+    /// # Errors
+    /// [`ContainerError::Exists`], or what the file system says.
+    pub fn create(&self, id: &ContainerId) -> anyhow::Result<Folder> {
+        let context = || format!("cannot make the state folder {}", self.0.join(id.as_str()).display());
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.0).with_context(context)?;
+        let path = self.0.join(id.as_str());
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(ContainerError::Exists(id.to_string()).into());
+            }
+            result => result.with_context(context)?,
+        }
+        Folder::lock(path).with_context(context)?.ok_or_else(|| {
+            anyhow::anyhow!("container {:?} was deleted while it was being created", id.as_str())
+        })
+    }
+
+    /// Locks the folder of an existing container; waits for a command that has it.
+    ///
+    /// # Errors
+    /// [`ContainerError::DoesNotExist`], or what the file system says.
+    pub fn open(&self, id: &ContainerId) -> anyhow::Result<Folder> {
+        let path = self.0.join(id.as_str());
+        let folder = match Folder::lock(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
+            result => result.with_context(|| format!("cannot lock the state of container {id}"))?,
+        };
+        folder.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()).into())
+    }
+
+    /// What is remembered of every container whose record can be read.
+    pub fn records(&self) -> Vec<Record> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Record::parse(&fs::read(entry.path().join(FILE)).ok()?).ok()).collect()
+    }
+
+    /// The IDs of all containers, sorted.
+    ///
+    /// # Errors
+    /// What the file system says; where there has never been a container, there is none.
+    pub fn containers(&self) -> anyhow::Result<Vec<ContainerId>> {
+        let read = || -> io::Result<Vec<ContainerId>> {
+            let names: Vec<_> =
+                fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
+            let mut ids: Vec<ContainerId> =
+                names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
+            ids.sort();
+            Ok(ids)
+        };
+        match read() {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            result => result.with_context(|| format!("cannot list {}", self.0.display())),
+        }
+    }
+
+    /// The containers that a command means: the one of this ID or, where it is a regular expression, all whose IDs match.
+    ///
+    /// # Errors
+    /// When `name` is neither, or the containers cannot be listed.
+    pub fn named(&self, name: &str, is_regex: bool) -> anyhow::Result<Vec<ContainerId>> {
+        if !is_regex {
+            return Ok(vec![name.parse()?]);
+        }
+        let regex =
+            Regex::new(name).with_context(|| format!("--regex: {name:?} is no regular expression"))?;
+        Ok(self.containers()?.into_iter().filter(|id| regex.is_match(id.as_str())).collect())
+    }
+
+    /// The folder of an existing container, without waiting for a command that has it.
+    ///
+    /// # Errors
+    /// As [`Root::open`].
+    pub fn peek(&self, id: &ContainerId) -> anyhow::Result<Folder> {
+        let path = self.0.join(id.as_str());
+        match Folder::open(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                Err(ContainerError::DoesNotExist(id.to_string()).into())
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+/// Below /run for root; for other users, who may be root in a user namespace of theirs, in the folder that is theirs.
+fn default_root() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) if !nix::unistd::geteuid().is_root() || user_namespace::is_inner() => {
+            Path::new(&dir).join("stockade")
+        }
+        _ => PathBuf::from("/run/stockade"),
+    }
+}
+
+/// A container's folder, open; locked for as long as it is, unless it was only peeked at.
+#[derive(Debug)]
+pub struct Folder {
+    pub(super) path: PathBuf,
+    file: File,
+    is_ours: bool,
+}
+
+impl Folder {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file =
+            OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(&path)?;
+        Ok(Self { path, file, is_ours: false })
+    }
+
+    /// `None` if the folder was deleted while another command had it.
+    fn lock(path: PathBuf) -> io::Result<Option<Self>> {
+        let mut folder = Self::open(path)?;
+        folder.file.lock()?;
+        folder.is_ours = true;
+        let locked = folder.file.metadata()?;
+        match fs::metadata(&folder.path) {
+            Ok(named) => Ok(((named.dev(), named.ino()) == (locked.dev(), locked.ino())).then_some(folder)),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    /// Leads commands that talk to the VM to that of a sandbox in the same root.
+    ///
+    /// # Errors
+    /// symlink(2)'s.
+    pub fn join(&self, sandbox: &ContainerId) -> io::Result<()> {
+        let sandbox = Path::new("..").join(sandbox.as_str());
+        let has = |name: &&str| self.path.join(&sandbox).join(name).exists();
+        SOCKETS
+            .into_iter()
+            .filter(has)
+            .try_for_each(|name| std::os::unix::fs::symlink(sandbox.join(name), self.path.join(name)))
+    }
+
+    /// Whether that was done.
+    pub fn is_in_a_sandbox(&self) -> bool {
+        self.path.join(AGENT_SOCKET).is_symlink()
+    }
+
+    /// What is remembered of another container in the same root.
+    pub fn neighbour(&self, id: &str) -> Option<Record> {
+        let text = fs::read(self.path.parent()?.join(id).join(FILE)).ok()?;
+        Record::parse(&text).ok()
+    }
+
+    /// Locks the folder of another container in the same root; waits for a command that has it.
+    ///
+    /// # Errors
+    /// As [`Root::open`].
+    pub fn lock_neighbour(&self, id: &str) -> anyhow::Result<Self> {
+        self.root().open(&id.parse()?)
+    }
+
+    /// What is remembered of every container in the same root.
+    pub fn records(&self) -> Vec<Record> {
+        self.root().records()
+    }
+
+    pub(super) fn root(&self) -> Root {
+        Root(self.path.parent().unwrap_or(&self.path).to_owned())
+    }
+
+    /// Lets other commands have it.
+    ///
+    /// # Errors
+    /// flock(2)'s.
+    pub fn unlock(&mut self) -> io::Result<()> {
+        self.is_ours = false;
+        self.file.unlock()
+    }
+
+    /// Whether another command has it.
+    pub fn is_busy(&self) -> bool {
+        if self.is_ours {
+            return false;
+        }
+        match self.file.try_lock() {
+            Ok(()) => self.file.unlock().is_err(),
+            Err(_) => true,
+        }
+    }
+
+    /// Replaces the record.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, record: &Record) -> anyhow::Result<()> {
+        let write = || -> io::Result<()> {
+            let mut new = Replacement::begin(&self.path.join(FILE), 0o600)?;
+            new.file.write_all(&serde_json::to_vec(record)?)?;
+            new.put()
+        };
+        write().with_context(|| format!("cannot write {}", self.path.join(FILE).display()))
+    }
+
+    /// Changes what the record says, for who has the folder locked. One that is gone stays so.
+    ///
+    /// # Errors
+    /// Those of [`Folder::read`] and [`Folder::write`].
+    pub fn change(&self, change: impl FnOnce(&mut Record)) -> anyhow::Result<()> {
+        let Some(mut record) = self.read()? else { return Ok(()) };
+        change(&mut record);
+        self.write(&record)
+    }
+
+    /// Reads the record; `None` if its creator died before it could write one.
+    ///
+    /// # Errors
+    /// When it is not readable.
+    pub fn read(&self) -> anyhow::Result<Option<Record>> {
+        let path = self.path.join(FILE);
+        match fs::read(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => {
+                let text = result.with_context(|| format!("cannot read {}", path.display()))?;
+                let record = Record::parse(&text).with_context(|| {
+                    format!("{} is damaged; delete --force removes the container", path.display())
+                })?;
+                Ok(Some(self.follow_network(record)))
+            }
+        }
+    }
+
+    /// Keeps config.json's `process`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_process(&self, process: &Process) -> anyhow::Result<()> {
+        let path = self.path.join(PROCESS);
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(&serde_json::to_vec(process)?)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// config.json's `process`, as it was when the container was created.
+    ///
+    /// # Errors
+    /// When it is not readable.
+    pub fn read_process(&self) -> anyhow::Result<Process> {
+        let path = self.path.join(PROCESS);
+        let read = || -> io::Result<Process> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
+        read().with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// A new, empty file for the VMM's last words.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create_console_log(&self) -> anyhow::Result<File> {
+        let path = self.path.join(CONSOLE_LOG);
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot make {}", path.display()))
+    }
+
+    /// The VMM's last words; empty while it has not failed.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn console_log(&self) -> anyhow::Result<Vec<u8>> {
+        let path = self.path.join(CONSOLE_LOG);
+        match fs::read(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            result => result.with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Removes the folder; nothing else of the container may be left.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(self) -> anyhow::Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+            _ => Ok(()),
+        };
+        CONTENT
+            .iter()
+            .chain(&SOCKETS)
+            .try_for_each(|name| gone(fs::remove_file(self.path.join(name))))
+            .and_then(|()| self.remove_network())
+            .and_then(|()| gone(fs::remove_dir(&self.path)))
+            .with_context(|| format!("cannot remove {}", self.path.display()))
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl AsRawFd for Folder {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+#[path = "directory_test.rs"]
+mod tests;

@@ -1,0 +1,101 @@
+use super::super::record::tests::record;
+use super::*;
+use crate::state::boot_id;
+use crate::sys::process::ProcessRef;
+use crate::vm::{CONTROL_SOCKET, CONTROL_SOCKET_OF_0_1, FILES_SOCKET};
+
+fn error(result: anyhow::Result<Folder>) -> ContainerError {
+    result.unwrap_err().downcast().unwrap()
+}
+
+/// What 0.1 wrote of a member of a pod.
+const RECORD_OF_0_1: &str = r#"{"id":"before","bundle":"/tmp/before","rootfs":"/tmp/before/rootfs","created":"2026-11-29T16:39:07.562674816Z","annotations":{"io.kubernetes.cri.container-type":"container","io.kubernetes.cri.sandbox-id":"pod"},"owner":0,"boot_id":"BOOT","complete":true,"relay":{"pid":101,"start_time":5553},"vmm":null,"cgroup":{"path":"/sys/fs/cgroup/stockade-before","made":["/sys/fs/cgroup/stockade-before"],"scope":null},"hooks":{"create_runtime":[],"create_container":[],"start_container":[],"poststart":[],"poststop":[]},"demand":{"memory":null,"cpus":null},"vm_size":null,"sandbox":"pod","volumes":[],"disks":[],"namespaces":[{"kind":"pid","inode":4026532243},{"kind":"net","inode":4026532245}],"network":null}"#;
+
+#[test]
+fn a_record_of_0_1_is_read() {
+    let record = Record::parse(RECORD_OF_0_1.replace("BOOT", boot_id()).as_bytes()).unwrap();
+    assert_eq!((record.vm(), record.share()), ("pod", "2026-11-29T16:39:07.562674816Z"));
+    assert!(record.complete && record.started && !record.paused);
+    assert!(record.relay.is_some() && record.cgroup.is_some() && record.files.is_none());
+    assert_eq!(record.namespaces.len(), 2);
+}
+
+#[test]
+fn a_member_is_led_to_the_sockets_that_its_sandbox_has() {
+    let pods: [&[&str]; 2] =
+        [&[AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET], &[AGENT_SOCKET, CONTROL_SOCKET_OF_0_1]];
+    for sockets in pods {
+        let base = tempfile::tempdir().unwrap();
+        let root = Root::new(Some(base.path()));
+        let (pod, member): (ContainerId, ContainerId) = ("pod".parse().unwrap(), "member".parse().unwrap());
+        let sandbox = root.create(&pod).unwrap();
+        for name in sockets {
+            File::create_new(base.path().join("pod").join(name)).unwrap();
+        }
+        let folder = root.create(&member).unwrap();
+        assert!(!folder.is_in_a_sandbox());
+        folder.join(&pod).unwrap();
+        assert!(folder.is_in_a_sandbox());
+        for name in SOCKETS {
+            assert_eq!(base.path().join("member").join(name).exists(), sockets.contains(&name), "{name}");
+        }
+        folder.remove().unwrap();
+        sandbox.remove().unwrap();
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_record_is_read_as_written_and_removed_without_trace() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(Some(base.path()));
+    let id: ContainerId = "a".parse().unwrap();
+    let folder = root.create(&id).unwrap();
+    assert_eq!(folder.read().unwrap(), None);
+    folder.write(&record("a")).unwrap();
+    assert_eq!(folder.read().unwrap(), Some(record("a")));
+    assert_eq!(error(root.create(&id)), ContainerError::Exists("a".to_owned()));
+    folder.remove().unwrap();
+    assert_eq!(error(root.open(&id)), ContainerError::DoesNotExist("a".to_owned()));
+    assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_folder_deleted_while_waiting_does_not_exist() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(Some(base.path()));
+    let id: ContainerId = "a".parse().unwrap();
+    let first = root.create(&id).unwrap();
+    let (waiting, waits) = std::sync::mpsc::channel();
+    let waiter = std::thread::spawn({
+        let (root, id) = (root.clone(), id.clone());
+        move || {
+            waiting.send(()).unwrap();
+            root.open(&id).map(drop).unwrap_err().downcast::<ContainerError>().unwrap()
+        }
+    });
+    waits.recv().unwrap();
+    first.remove().unwrap();
+    assert_eq!(waiter.join().unwrap(), ContainerError::DoesNotExist("a".to_owned()));
+}
+
+#[test]
+fn a_record_of_an_earlier_boot_names_no_process() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = Root::new(Some(base.path())).create(&"a".parse().unwrap()).unwrap();
+    let now = Record { relay: ProcessRef::of(1), vmm: ProcessRef::of(1), ..record("a") };
+    folder.write(&now).unwrap();
+    assert_eq!(folder.read().unwrap(), Some(now.clone()));
+    let earlier = Record { boot_id: "earlier".to_owned(), ..now };
+    folder.write(&earlier).unwrap();
+    assert_eq!(folder.read().unwrap(), Some(Record { relay: None, vmm: None, ..earlier }));
+}
+
+#[test]
+fn a_damaged_record_says_so() {
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(Some(base.path()));
+    let folder = root.create(&"a".parse().unwrap()).unwrap();
+    fs::write(base.path().join("a/state.json"), "{").unwrap();
+    assert!(format!("{:#}", folder.read().unwrap_err()).contains("damaged"));
+}

@@ -1,0 +1,22 @@
+//! What is remembered of a container: `ROOT/ID/state.json`, beside the VMM's sockets.
+//!
+//! The file is replaced atomically, and tells of a resource before that exists: whoever finds it after a crash can
+//! remove everything. It holds what commands have brought the container to; whether it lives, the relay tells. Commands that change a container lock its
+//! folder, so two of them take turns.
+
+mod directory;
+mod error;
+mod json;
+mod known_namespace;
+mod network_file;
+pub mod pid_file;
+mod record;
+pub mod role;
+pub mod sandbox;
+
+pub use directory::{Folder, METRICS_SOCKET, Root};
+pub use error::ContainerError;
+pub use record::{Record, boot_id};
+
+#[cfg(test)]
+pub use record::tests::record as fixture;

@@ -1,0 +1,5 @@
+//! Values as people write and read them: amounts, times, columns, and text that tells a terminal nothing.
+
+pub mod bytes;
+pub mod local_time;
+pub mod table;

@@ -1,0 +1,212 @@
+//! Requests to the VMM on its control socket.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use stockade_protocol::call::{Call, Response as _};
+use stockade_protocol::frame::FrameError;
+use stockade_protocol::vmm::{CpuPosition, DeviceFailure, Request, Response, VERSION, call};
+
+use super::CONTROL_SOCKET;
+use super::exchange::{self, Exchange, ExchangeError, Mismatch};
+use crate::sys::deadline::Deadline;
+use crate::vm::CONTROL_SOCKET_OF_0_1;
+
+/// The VMM answers at once, but only when its machine is complete, which on a busy host takes its time.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a look at the console may take of a wait for something else.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// Longest answer, in bytes: a guest that has taken over its VMM must not make the runtime buffer more.
+const LONGEST: usize = 1 << 20;
+
+/// Why the VMM did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The connection failed.
+    #[error("the VMM does not answer: {0}")]
+    Frame(#[from] FrameError),
+    /// The VMM closed the connection.
+    #[error("the VMM closed its control connection")]
+    Closed,
+    /// The VMM's own explanation.
+    #[error("the VMM refused: {0}")]
+    Refused(String),
+    /// An answer to another question.
+    #[error("the VMM gave an answer that does not belong to the request")]
+    Unexpected,
+    /// The VMM is of a release that speaks otherwise.
+    #[error(transparent)]
+    Version(Mismatch),
+}
+
+impl From<ExchangeError> for ControlError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Frame(error) => Self::Frame(error),
+            ExchangeError::Closed => Self::Closed,
+            ExchangeError::Version(mismatch) => Self::Version(mismatch),
+        }
+    }
+}
+
+/// What can be seen of a VM from outside.
+#[derive(Debug, Default)]
+pub struct Glance {
+    /// The guest's console.
+    pub console: String,
+    /// Where the guest's first CPU is.
+    pub cpu: Option<CpuPosition>,
+    /// Which devices have failed.
+    pub failures: Vec<DeviceFailure>,
+}
+
+/// A control connection.
+#[derive(Debug)]
+pub struct Control {
+    exchange: Exchange,
+    /// How long an exchange may take.
+    within: Duration,
+    /// When all of them have to be over.
+    by: Option<Deadline>,
+}
+
+impl Control {
+    /// Connects to the VMM whose sockets are in `folder`. It answers once it is running.
+    ///
+    /// # Errors
+    /// connect(2)'s.
+    pub fn connect(folder: BorrowedFd<'_>) -> io::Result<Self> {
+        let (stream, version) = exchange::connect(folder)?;
+        Self::over(stream, version, TIMEOUT)
+    }
+
+    /// The same for what has to be over by then.
+    ///
+    /// # Errors
+    /// connect(2)'s.
+    pub fn connect_by(folder: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Self> {
+        Ok(Self { by: Some(deadline), ..Self::connect(folder)? })
+    }
+
+    /// The guest's console, as far as a VMM that may hang or not run yet gives it.
+    pub fn glance_at_console(folder: BorrowedFd<'_>) -> String {
+        Self::glance(folder, Deadline::within(GLANCE), call::Console())
+            .map(|console| String::from_utf8_lossy(&console).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// What a VMM that may hang or not run yet tells of why its guest does not answer.
+    pub fn glance_at_all(folder: BorrowedFd<'_>) -> Glance {
+        let deadline = Deadline::within(GLANCE);
+        let console = Self::glance(folder, deadline, call::Console()).unwrap_or_default();
+        Glance {
+            console: String::from_utf8_lossy(&console).into_owned(),
+            cpu: Self::glance(folder, deadline, call::Position()),
+            failures: Self::glance(folder, deadline, call::Failures()).unwrap_or_default(),
+        }
+    }
+
+    fn glance<C>(folder: BorrowedFd<'_>, deadline: Deadline, call: C) -> Option<C::Answer>
+    where
+        C: Call<Request = Request, Response = Response>,
+    {
+        (!deadline.left().is_zero())
+            .then(|| Self::connect_by(folder, deadline).ok())?
+            .and_then(|mut control| control.call(call).ok())
+    }
+
+    /// A connection that is there already, to a VMM of this release, for what has to be over by then.
+    ///
+    /// # Errors
+    /// setsockopt(2)'s.
+    pub fn over_by(stream: UnixStream, deadline: Deadline) -> io::Result<Self> {
+        Ok(Self { by: Some(deadline), ..Self::over(stream, VERSION, deadline.length())? })
+    }
+
+    fn over(stream: UnixStream, version: u16, within: Duration) -> io::Result<Self> {
+        let socket = if version == VERSION { CONTROL_SOCKET } else { CONTROL_SOCKET_OF_0_1 };
+        let exchange = Exchange::new(stream, socket, version, LONGEST, within)?;
+        Ok(Self { exchange, within, by: None })
+    }
+
+    /// When an exchange that begins now has to be over.
+    fn deadline(&self) -> Deadline {
+        let deadline = Deadline::within(self.within);
+        self.by.map_or(deadline, |by| by.or(deadline))
+    }
+
+    /// Waits for the VMM's end; false if it has not come after `timeout`.
+    pub fn wait_end(&self, timeout: Duration) -> bool {
+        let mut fds = [PollFd::new(self.exchange.as_fd(), PollFlags::empty())];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Asks for something and reads the answer; what the VMM could not do is [`ControlError::Refused`].
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn call<C>(&mut self, call: C) -> Result<C::Answer, ControlError>
+    where
+        C: Call<Request = Request, Response = Response>,
+    {
+        self.call_with(call, &[])
+    }
+
+    /// The same with the descriptors that it is about.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn call_with<C>(&mut self, call: C, descriptors: &[OwnedFd]) -> Result<C::Answer, ControlError>
+    where
+        C: Call<Request = Request, Response = Response>,
+    {
+        self.exchange.has::<C>()?;
+        let deadline = self.deadline();
+        self.exchange.send(&call.request(), descriptors, deadline)?;
+        let response: Response = self.exchange.receive(deadline)?;
+        C::answer(response.accepted().map_err(ControlError::Refused)?).ok_or(ControlError::Unexpected)
+    }
+
+    /// Has the guest take memory into use or give it back until it has `mib` MiB; false if it has come to a halt before,
+    /// which is to say that nothing has happened for `patience`, or is not done by the deadline.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn set_memory(
+        &mut self,
+        mib: u32,
+        patience: Duration,
+        deadline: Deadline,
+    ) -> Result<bool, ControlError> {
+        self.exchange.send(&Request::SetMemory { mib }, &[], self.deadline())?;
+        self.exchange.welcome(self.deadline())?;
+        let mut before = None;
+        loop {
+            let is_answer = self.exchange.has_begun()
+                || deadline
+                    .or(Deadline::within(patience))
+                    .wait(&mut [PollFd::new(self.exchange.as_fd(), PollFlags::POLLIN)])
+                    .map_err(FrameError::from)?;
+            if !is_answer {
+                self.exchange.send(&Request::Memory, &[], self.deadline())?;
+            }
+            match self.exchange.receive(self.deadline())? {
+                Response::Done => return Ok(true),
+                Response::Memory { mib }
+                    if !is_answer && (before == Some(mib) || deadline.left().is_zero()) =>
+                {
+                    return Ok(false);
+                }
+                Response::Memory { mib } if !is_answer => before = Some(mib),
+                Response::Error(reason) => return Err(ControlError::Refused(reason)),
+                _ => return Err(ControlError::Unexpected),
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The microVM of a container, seen from the runtime: starting `stockade-vmm`, and following it until its agent is
+//! ready.
+//!
+//! ```text
+//! launch ─→ Started ─→ Isolated ─→ Loaded ─→ Running ─→ DriverReady ─→ AgentConnected ─→ ready
+//!               └ Failed, Ended, its process gone, or nothing new for too long: an error with stage and console
+//! ```
+
+pub mod agent;
+mod control;
+mod core_scheduling;
+mod exchange;
+mod files;
+mod launch;
+mod mounted;
+mod shared;
+pub mod shares;
+pub mod sizing;
+mod sockets;
+mod tree;
+mod vmm_user;
+mod watch;
+
+pub use control::Control;
+pub use files::Files;
+pub use launch::Launch;
+pub use shared::{Shared, Vm};
+pub use sockets::{AGENT_SOCKET, CONTROL_SOCKET, CONTROL_SOCKET_OF_0_1, FILES_SOCKET, SOCKETS};
+pub use stockade_protocol::vmm::call;
+pub use tree::{IdMap, Tree};
+pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait, shown, wait_for};

@@ -1,0 +1,118 @@
+//! The files of a VM that 0.1 has started. It has no file server: its VMM serves what is mounted below `/shares` of its own mount
+//! namespace. Pods outlive upgrades, so their containers still come and go this way.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+
+use nix::mount::{MntFlags, umount2};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::wait::WaitStatus;
+use stockade_sys::mount_api;
+
+use crate::sys::process;
+
+/// The shares' folder in the VMM's mount namespace.
+const SHARES: &str = "/shares";
+
+/// Mounts trees in a new share, which the guest is not served yet.
+///
+/// # Errors
+/// What the file system says.
+pub fn attach(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]) -> io::Result<()> {
+    let folder = Path::new(SHARES).join(share);
+    inside(vmm, || {
+        make_folder(&folder)?;
+        trees.iter().try_for_each(|(name, tree)| {
+            let target = folder.join(name);
+            let kind = SFlag::from_bits_truncate(fstat(tree)?.st_mode & SFlag::S_IFMT.bits());
+            if kind == SFlag::S_IFDIR {
+                make_folder(&target)?
+            } else {
+                drop(fs::File::create_new(&target)?)
+            }
+            Ok(mount_api::attach_at(tree, &target)?)
+        })
+    })
+}
+
+/// Mounts trees of folders in a share that the guest is served already. What is there of the same name stays.
+///
+/// # Errors
+/// What the file system says.
+pub fn attach_more(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]) -> io::Result<()> {
+    let folder = Path::new(SHARES).join(share);
+    inside(vmm, || {
+        // Two containers of a pod may be created at the same time.
+        let lock = fs::File::open(&folder)?;
+        lock.lock()?;
+        let device = lock.metadata()?.dev();
+        trees.iter().try_for_each(|(name, tree)| {
+            let target = folder.join(name);
+            match make_folder(&target) {
+                // Whoever has made it may have died before it was a mount.
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+                    if fs::metadata(&target)?.dev() != device {
+                        return Ok(());
+                    }
+                }
+                made => made?,
+            }
+            Ok(mount_api::attach_at(tree, &target)?)
+        })
+    })
+}
+
+/// Takes a share away that the guest is not served any more.
+///
+/// # Errors
+/// What the file system says.
+pub fn detach(vmm: BorrowedFd<'_>, share: &str) -> io::Result<()> {
+    let folder = Path::new(SHARES).join(share);
+    inside(vmm, || {
+        let entries = match fs::read_dir(&folder) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            // One that was never mounted is only a folder or file to remove.
+            let _ = umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+            fs::remove_dir(&path).or_else(|_| fs::remove_file(&path))?;
+        }
+        fs::remove_dir(&folder)
+    })
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o755).create(path)
+}
+
+/// Does something in the VMM's mount namespace, in a child process: only a process of its own may enter it.
+fn inside(vmm: BorrowedFd<'_>, body: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let (mut problem, mut reporter) = io::pipe()?;
+    let body = || {
+        let done = setns(vmm, CloneFlags::CLONE_NEWNS).map_err(io::Error::from).and_then(|()| body());
+        let Err(cause) = done else { return 0 };
+        // The exit status tells of the failure even if its reason cannot be written.
+        let _ = write!(reporter, "{cause}");
+        1
+    };
+    // SAFETY: commands have one thread.
+    let child = unsafe { process::clone(0, None, body) }?;
+    drop(reporter);
+    let mut text = String::new();
+    let read = problem.read_to_string(&mut text);
+    match child.reap()? {
+        WaitStatus::Exited(_, 0) => read.map(drop),
+        status if text.is_empty() => Err(io::Error::other(format!("its helper ended with {status:?}"))),
+        _ => Err(io::Error::other(text)),
+    }
+}
+
+#[cfg(test)]
+#[path = "mounted_test.rs"]
+mod tests;

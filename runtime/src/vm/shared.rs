@@ -1,0 +1,167 @@
+//! The VM of a sandbox, in which a member is created: it runs already, and belongs to somebody else.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+use nix::sys::signalfd::SignalFd;
+use stockade_protocol::vmm::Stage;
+
+use super::files::{Files, FilesError};
+use super::watch::{self, MachineError, Wait};
+use super::{Control, Machine};
+use crate::sys::deadline::Deadline;
+use crate::sys::process::{Child, Pidfd};
+
+/// How long a command may wait in all for a guest that runs, whatever it asks of it. It answers at once, but on a host
+/// whose processors are all busy that takes many times as long.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The VM that a container is created in.
+#[derive(Debug)]
+pub enum Vm {
+    /// Its own, which boots meanwhile.
+    Own(Machine),
+    /// That of its sandbox.
+    Shared(Shared),
+}
+
+/// A VM that another container has started.
+#[derive(Debug)]
+pub struct Shared {
+    /// The VMM's process.
+    vmm: Pidfd,
+    /// Holds the VMM's sockets.
+    folder: OwnedFd,
+    interrupts: Option<SignalFd>,
+    patience: Duration,
+    /// What is left of it.
+    left: Duration,
+}
+
+impl Shared {
+    /// The VM of this VMM, whose sockets are in `folder`; every wait for it ends at one of the signals.
+    ///
+    /// # Errors
+    /// When no descriptors are left.
+    pub fn new(vmm: Pidfd, folder: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<Self> {
+        let folder = folder.try_clone_to_owned()?;
+        Ok(Self { vmm, folder, interrupts: Some(interrupts), patience: PATIENCE, left: PATIENCE })
+    }
+
+    /// The same, but it may be waited for this long.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, left: patience, ..self }
+    }
+
+    /// Gives the signals back to the caller, who waits for other things now.
+    pub fn take_interrupts(&mut self) -> Option<SignalFd> {
+        self.interrupts.take()
+    }
+}
+
+impl Wait for Shared {
+    fn begin(&mut self) {}
+
+    fn ready(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        flags: PollFlags,
+        what: &'static str,
+    ) -> Result<(), MachineError> {
+        let began = Instant::now();
+        let ends = (&self.vmm, MachineError::SandboxEnded);
+        let deadline = Deadline::within(self.left);
+        let waited = watch::wait_for((fd, flags), deadline, Some(ends), self.interrupts.as_ref());
+        // Only the waits count, and not what the command does in between.
+        self.left = self.left.saturating_sub(began.elapsed());
+        match waited? {
+            true => Ok(()),
+            false => {
+                let stage = Some(Stage::AgentConnected);
+                Err(MachineError::silent(what, self.patience, stage, Some(self.folder.as_fd())))
+            }
+        }
+    }
+}
+
+impl Vm {
+    /// The VM lives while someone holds this; `None` where that is not this container's business.
+    pub fn lease(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Own(machine) => Some(machine.lease()),
+            Self::Shared(_) => None,
+        }
+    }
+
+    /// A control connection to the VMM.
+    ///
+    /// # Errors
+    /// connect(2)'s.
+    pub fn control(&self) -> io::Result<Control> {
+        match self {
+            Self::Own(machine) => machine.control(),
+            Self::Shared(shared) => Control::connect(shared.folder.as_fd()),
+        }
+    }
+
+    /// A connection to the VM's file server.
+    ///
+    /// # Errors
+    /// [`FilesError::Connect`].
+    pub fn files(&self) -> Result<Files, FilesError> {
+        match self {
+            Self::Own(machine) => machine.files(),
+            Self::Shared(shared) => Files::connect(shared.folder.as_fd(), shared.vmm.as_fd()),
+        }
+    }
+
+    /// What has failed with the file server, in the light of what has become of the VM.
+    pub fn explain(&mut self, error: FilesError) -> anyhow::Error {
+        match (self, error) {
+            (
+                Self::Own(machine),
+                error @ (FilesError::Connect(_) | FilesError::Closed | FilesError::Frame(_)),
+            ) => machine.failure().map_or_else(|| error.into(), Into::into),
+            (_, error) => error.into(),
+        }
+    }
+
+    /// Gives the signals back to the caller, who waits for other things now.
+    pub fn take_interrupts(&mut self) -> Option<SignalFd> {
+        match self {
+            Self::Own(machine) => machine.take_interrupts(),
+            Self::Shared(shared) => shared.take_interrupts(),
+        }
+    }
+
+    /// Lets go of the VM; returns its process, if it is this container's.
+    pub fn release(self) -> Option<Child> {
+        match self {
+            Self::Own(machine) => Some(machine.release()),
+            Self::Shared(_) => None,
+        }
+    }
+}
+
+impl Wait for Vm {
+    fn begin(&mut self) {
+        match self {
+            Self::Own(machine) => machine.begin(),
+            Self::Shared(shared) => shared.begin(),
+        }
+    }
+
+    fn ready(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        flags: PollFlags,
+        what: &'static str,
+    ) -> Result<(), MachineError> {
+        match self {
+            Self::Own(machine) => machine.ready(fd, flags, what),
+            Self::Shared(shared) => shared.ready(fd, flags, what),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Host file trees for the VM's share: cloned where the relay sees them.
+//!
+//! No mount shows on the host, and none can be left over: a cloned tree lives in its descriptors. Its attributes are set before
+//! anybody else has one.
+
+use std::fs;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, umount2};
+use stockade_sys::mount_api::{self, attr};
+
+use super::tree::{IdMap, Tree};
+use crate::sys::user_namespace;
+
+/// The file system of layers.
+const OVERLAY: &str = "overlay";
+
+/// Why the guest cannot get a tree.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// A source cannot be cloned.
+    #[error("{property}: cannot share {path} with the VM: {cause}")]
+    Clone {
+        /// JSON path of the property that names it.
+        property: String,
+        /// The source.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// An overlay cannot be mounted.
+    #[error("{property}: cannot mount the overlay of {options:?} on the host: {cause}")]
+    Overlay {
+        /// JSON path of the mount.
+        property: String,
+        /// Its options.
+        options: String,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Its IDs cannot be mapped.
+    #[error(
+        "{property}: cannot map the IDs of {path}: {cause} (its file system is {fstype}, and the host's kernel maps \
+         IDs of some only)"
+    )]
+    MapIds {
+        /// JSON path of the source.
+        property: String,
+        /// The source.
+        path: PathBuf,
+        /// Type of its file system.
+        fstype: String,
+        /// Why.
+        cause: io::Error,
+    },
+}
+
+/// Clones the host's tree: private, without set-user-ID and device nodes, read-only where the container may not write.
+/// To be called in the mount namespace whose view of the tree counts; it has to be the caller's own.
+///
+/// # Errors
+/// [`ShareError::Clone`] or [`ShareError::Overlay`].
+pub fn clone_tree(tree: &Tree) -> Result<OwnedFd, ShareError> {
+    let readonly = if tree.readonly { attr::RDONLY } else { 0 };
+    if let Some(options) = &tree.overlay {
+        nix::mount::mount(
+            Some(OVERLAY),
+            &tree.source,
+            Some(OVERLAY),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .map_err(|cause| ShareError::Overlay {
+            property: tree.property.clone(),
+            options: options.clone(),
+            cause: cause.into(),
+        })?;
+    }
+    let cloned = mount_api::clone_tree_at(&tree.source, tree.recursive, tree.no_follow);
+    let uncovered = match &tree.overlay {
+        Some(_) => umount2(&tree.source, MntFlags::MNT_DETACH),
+        None => Ok(()),
+    };
+    cloned
+        .and_then(|clone| {
+            uncovered?;
+            mount_api::restrict(&clone, attr::NOSUID | attr::NODEV | readonly)?;
+            Ok(clone)
+        })
+        .map_err(|errno| ShareError::Clone {
+            property: tree.property.clone(),
+            path: tree.source.clone(),
+            cause: errno.into(),
+        })
+}
+
+/// Maps the IDs of a cloned tree, where that is asked for.
+///
+/// # Errors
+/// [`ShareError::MapIds`].
+pub fn map_ids(tree: &Tree, clone: BorrowedFd<'_>) -> Result<(), ShareError> {
+    let Some(IdMap { mappings, recursive }) = &tree.id_map else { return Ok(()) };
+    user_namespace::create(mappings)
+        .and_then(|namespace| Ok(mount_api::map_ids(clone, namespace, *recursive)?))
+        .map_err(|cause| ShareError::MapIds {
+            property: tree.property.clone(),
+            path: tree.source.clone(),
+            fstype: file_system_of(&tree.source),
+            cause,
+        })
+}
+
+/// The type of the file system that a path is on, as /proc/self/mountinfo has it.
+fn file_system_of(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let of_line = |line: &str| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let point = Path::new(mount.split(' ').nth(4)?);
+        let fstype = file_system.split(' ').next()?.to_owned();
+        path.starts_with(point).then(|| (point.components().count(), fstype))
+    };
+    // Of several mounts on one point the last is on top.
+    let nearest = mounts.lines().filter_map(of_line).max_by_key(|(depth, _)| *depth);
+    nearest.map_or_else(|| "unknown".to_owned(), |(_, fstype)| fstype)
+}

@@ -1,0 +1,465 @@
+//! Following a VM while it boots: every wait of `create` goes through here, so that each ends when the VM dies, when a
+//! signal asks the command to stop, or when nothing has happened for too long.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use stockade_protocol::agent::{MAGIC, OLDEST_VERSION, Ready, VERSION};
+use stockade_protocol::frame::{self, FrameBuffer};
+use stockade_protocol::vmm::{CpuPosition, DeviceFailure, STATUS_LIMIT, Stage, Status};
+
+use super::Control;
+use super::control::Glance;
+use super::files::{Files, FilesError};
+use crate::sys::deadline::Deadline;
+use crate::sys::descriptors;
+use crate::sys::process::{Child, Pidfd};
+use crate::text::table::printable;
+
+/// With no new stage and no console output for this long, a boot has failed. A healthy one says nothing for milliseconds, but
+/// on a host whose processors are all busy those take many times as long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same with new stages or console output: a guest that talks for ever does not boot.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(240);
+
+/// How often the console is asked for while nothing else happens.
+const GLANCE: Duration = Duration::from_millis(2500);
+
+/// How long a VM whose file server has gone may take to say why.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Lines of the console that an error carries.
+const CONSOLE_LINES: usize = 8;
+
+/// Why a VMM has ended that has not said why.
+pub const DIED_SILENTLY: &str = "the VMM died without a word (killed, or out of memory?)";
+
+/// Why there is no VM, or no VM any more.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The VMM gave up, or its guest did.
+    #[error("the VM failed: {reason}{}; {}{}", of_kernel(*stage, kernel), got_as_far(*stage), shown(console))]
+    Failed {
+        /// The VMM's explanation.
+        reason: String,
+        /// The guest's kernel.
+        kernel: PathBuf,
+        /// The last stage reached.
+        stage: Option<Stage>,
+        /// The console's last lines.
+        console: String,
+    },
+    /// Nothing happened for too long.
+    #[error(
+        "the VM does not answer: nothing happened for {} seconds while waiting for {what}; {}{}{}{}",
+        waited.as_secs(), got_as_far(*stage), at(*cpu), failed(failures), shown(console)
+    )]
+    Silent {
+        /// What was waited for.
+        what: &'static str,
+        /// For how long.
+        waited: Duration,
+        /// The last stage reached.
+        stage: Option<Stage>,
+        /// Where the guest's first CPU is.
+        cpu: Option<CpuPosition>,
+        /// Devices that have failed.
+        failures: Vec<DeviceFailure>,
+        /// The console's last lines.
+        console: String,
+    },
+    /// A signal asked the command to stop.
+    #[error("interrupted by signal {0}")]
+    Interrupted(u32),
+    /// The VM of a sandbox is gone.
+    #[error("the VM of the sandbox ended meanwhile")]
+    SandboxEnded,
+    /// The container is gone that something was to be done with.
+    #[error("the container ended meanwhile")]
+    ContainerEnded,
+    /// What came is not what the protocol says.
+    #[error("the guest's agent is not one that this stockade understands: {0}")]
+    Agent(String),
+    /// A system call failed.
+    #[error("cannot wait for the VM: {0}")]
+    System(#[from] io::Error),
+}
+
+impl MachineError {
+    /// Nothing happened for too long in a VM whose VMM has its sockets in `folder`.
+    pub fn silent(
+        what: &'static str,
+        waited: Duration,
+        stage: Option<Stage>,
+        folder: Option<BorrowedFd<'_>>,
+    ) -> Self {
+        let Glance { console, cpu, failures } = folder.map(Control::glance_at_all).unwrap_or_default();
+        Self::Silent { what, waited, stage, cpu, failures, console }
+    }
+}
+
+fn got_as_far(stage: Option<Stage>) -> String {
+    match stage {
+        Some(stage) => format!("the last thing known is that {}", stage.describe()),
+        None => "the VMM had not even started".to_owned(),
+    }
+}
+
+/// Where the CPU is, for whoever has the kernel's symbols.
+fn at(cpu: Option<CpuPosition>) -> String {
+    cpu.map_or_else(String::new, |CpuPosition { instruction, interrupts }| {
+        let on = if interrupts { "on" } else { "off" };
+        format!("; its CPU is at {instruction:#x} with interrupts {on}")
+    })
+}
+
+/// Which devices do no more work, and why.
+fn failed(failures: &[DeviceFailure]) -> String {
+    let one = |DeviceFailure { device, cause, .. }: &DeviceFailure| {
+        printable(&format!("; its device {device} has failed: {cause}"))
+    };
+    failures.iter().map(one).collect()
+}
+
+/// Before the kernel is in memory, it may be the culprit.
+fn of_kernel(stage: Option<Stage>, kernel: &Path) -> String {
+    if stage < Some(Stage::Loaded) { format!(" (kernel {})", kernel.display()) } else { String::new() }
+}
+
+/// The console's last lines as one line.
+pub fn shown(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // A panic's reason comes before its register dump and stack.
+    let panic = lines.iter().rposition(|line| line.contains("Kernel panic"));
+    let first = panic.unwrap_or(lines.len().saturating_sub(CONSOLE_LINES));
+    let last = &lines[first..lines.len().min(first + CONSOLE_LINES)];
+    if last.is_empty() {
+        "; the guest's console is empty".to_owned()
+    } else {
+        let text: String = last.join(" | ").chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        format!("; the guest's console: {text}")
+    }
+}
+
+/// A signal that asks to stop; the ends of children are no reason.
+fn interruption(signals: Option<&SignalFd>) -> Result<Option<u32>, MachineError> {
+    let Some(signals) = signals else { return Ok(None) };
+    while let Some(info) = signals.read_signal().map_err(io::Error::from)? {
+        if [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&(info.ssi_signo as i32)) {
+            return Ok(Some(info.ssi_signo));
+        }
+    }
+    Ok(None)
+}
+
+/// Waits until a descriptor is ready; false if it is not by the deadline. It ends with the process that the command depends on, with
+/// the error for that, and at a signal that asks the command to stop.
+///
+/// # Errors
+/// [`MachineError`].
+pub fn wait_for(
+    wanted: (BorrowedFd<'_>, PollFlags),
+    deadline: Deadline,
+    ends: Option<(&Pidfd, MachineError)>,
+    interrupts: Option<&SignalFd>,
+) -> Result<bool, MachineError> {
+    let input = PollFlags::POLLIN;
+    let (process, mut ended) = ends.unzip();
+    loop {
+        let mut fds = vec![PollFd::new(wanted.0, wanted.1)];
+        fds.extend(process.map(|process| PollFd::new(process.as_fd(), input)));
+        fds.extend(interrupts.map(|signals| PollFd::new(signals.as_fd(), input)));
+        if !deadline.wait(&mut fds)? {
+            return Ok(false);
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        if let Some(signal) = interruption(interrupts)? {
+            return Err(MachineError::Interrupted(signal));
+        }
+        match (ready[0], ended) {
+            (true, _) => return Ok(true),
+            (false, Some(ended)) if ready[1] => return Err(ended),
+            (false, other) => ended = other,
+        }
+    }
+}
+
+/// Something that can wait for a descriptor without waiting for ever.
+pub trait Wait {
+    /// An exchange begins: from now until the next one begins, all that is waited for has to come in time together.
+    fn begin(&mut self);
+
+    /// Returns when `fd` is ready for what `flags` say.
+    ///
+    /// # Errors
+    /// [`MachineError`] when that is not going to happen.
+    fn ready(&mut self, fd: BorrowedFd<'_>, flags: PollFlags, what: &'static str)
+    -> Result<(), MachineError>;
+}
+
+/// A VM that boots or runs, while the command that has started it lives.
+#[derive(Debug)]
+pub struct Machine {
+    /// The VMM's process.
+    pub vmm: Child,
+    status: OwnedFd,
+    ready: UnixStream,
+    kernel: PathBuf,
+    stage: Option<Stage>,
+    folder: Option<OwnedFd>,
+    interrupts: Option<SignalFd>,
+    console_length: usize,
+    /// When the exchange that is going on has failed, if nothing happens until then.
+    deadline: Deadline,
+    /// When it has failed whatever happens.
+    last: Deadline,
+}
+
+/// What a poll has found.
+#[derive(Default)]
+struct Found {
+    status: bool,
+    wanted: bool,
+    signal: bool,
+}
+
+impl Machine {
+    pub(super) fn new(vmm: Child, status: OwnedFd, ready: UnixStream, kernel: PathBuf) -> Self {
+        Self {
+            vmm,
+            status,
+            ready,
+            kernel,
+            stage: None,
+            folder: None,
+            interrupts: None,
+            console_length: 0,
+            deadline: Deadline::within(PATIENCE),
+            last: Deadline::within(LONGEST_PATIENCE),
+        }
+    }
+
+    /// Where the VMM's sockets are, for a look at the console, and the signals that end every wait.
+    ///
+    /// # Errors
+    /// When no descriptors are left.
+    pub fn watch_with(&mut self, folder: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<()> {
+        self.folder = Some(folder.try_clone_to_owned()?);
+        self.interrupts = Some(interrupts);
+        Ok(())
+    }
+
+    /// The VMM lives while someone holds this: it goes to the relay.
+    pub fn lease(&self) -> BorrowedFd<'_> {
+        self.status.as_fd()
+    }
+
+    /// Lets go of the VM, which then lives by the relay's lease alone; returns its process.
+    pub fn release(self) -> Child {
+        self.vmm
+    }
+
+    /// Gives the signals back to the caller, who waits for other things now.
+    pub fn take_interrupts(&mut self) -> Option<SignalFd> {
+        self.interrupts.take()
+    }
+
+    /// Returns when the agent listens.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn agent_ready(&mut self) -> Result<Ready, MachineError> {
+        let stream = self.ready.try_clone()?;
+        let mut buffer = FrameBuffer::new(frame::GUEST_LIMIT);
+        self.begin();
+        loop {
+            self.ready(stream.as_fd(), PollFlags::POLLIN, "the guest's agent")?;
+            let mut bytes = [0; 4096];
+            let length = io::Read::read(&mut &stream, &mut bytes)?;
+            if length == 0 {
+                // The VMM closes it only when it ends; its reason is on the status socket.
+                self.wait(None, "the guest's agent", |_, _| false)?;
+            }
+            buffer.extend(&bytes[..length]);
+            let message = buffer.next::<Ready>().map_err(|e| MachineError::Agent(e.to_string()))?;
+            if let Some(ready) = message {
+                return check(ready);
+            }
+        }
+    }
+
+    /// A control connection to the VMM.
+    ///
+    /// # Errors
+    /// connect(2)'s.
+    pub fn control(&self) -> io::Result<Control> {
+        match &self.folder {
+            Some(folder) => Control::connect(folder.as_fd()),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// A connection to the VM's file server.
+    ///
+    /// # Errors
+    /// [`FilesError::Connect`].
+    pub fn files(&self) -> Result<Files, FilesError> {
+        match &self.folder {
+            Some(folder) => Files::connect(folder.as_fd(), self.vmm.pidfd.as_fd()),
+            None => Err(FilesError::Connect(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// Why the VM has failed, if it says so within [`ENDS_WITHIN`]: what was lost may be no more than a sign of it.
+    pub fn failure(&mut self) -> Option<MachineError> {
+        let deadline = Deadline::within(ENDS_WITHIN);
+        loop {
+            let left = deadline.left();
+            if left.is_zero() || !self.poll(None, left).ok()?.status {
+                return None;
+            }
+            if let Err(failure) = self.read_status() {
+                return Some(failure);
+            }
+        }
+    }
+
+    fn wait(
+        &mut self,
+        wanted: Option<(BorrowedFd<'_>, PollFlags)>,
+        what: &'static str,
+        done: impl Fn(&Self, bool) -> bool,
+    ) -> Result<(), MachineError> {
+        let mut is_ready = false;
+        loop {
+            if done(self, is_ready) {
+                return Ok(());
+            }
+            let left = self.deadline.or(self.last).left();
+            if left.is_zero() {
+                return Err(MachineError::silent(
+                    what,
+                    self.deadline.or(self.last).length(),
+                    self.stage,
+                    self.folder.as_ref().map(AsFd::as_fd),
+                ));
+            }
+            let found = self.poll(wanted, left.min(GLANCE))?;
+            if found.signal
+                && let Some(signal) = interruption(self.interrupts.as_ref())?
+            {
+                return Err(MachineError::Interrupted(signal));
+            }
+            is_ready = found.wanted;
+            if found.status && !found.wanted {
+                self.read_status()?;
+                self.deadline = Deadline::within(PATIENCE);
+            } else if !found.wanted && self.console_has_grown() {
+                self.deadline = Deadline::within(PATIENCE);
+            }
+        }
+    }
+
+    fn poll(&self, wanted: Option<(BorrowedFd<'_>, PollFlags)>, timeout: Duration) -> io::Result<Found> {
+        let input = PollFlags::POLLIN;
+        let signals = self.interrupts.as_ref().map(AsFd::as_fd);
+        let mut fds = vec![PollFd::new(self.status.as_fd(), input)];
+        fds.extend(wanted.map(|(fd, flags)| PollFd::new(fd, flags)));
+        fds.extend(signals.map(|fd| PollFd::new(fd, input)));
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Err(nix::errno::Errno::EINTR) => return Ok(Found::default()),
+            result => result?,
+        };
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
+        Ok(Found {
+            status: ready.next().unwrap_or(false),
+            wanted: wanted.is_some() && ready.next().unwrap_or(false),
+            signal: signals.is_some() && ready.next().unwrap_or(false),
+        })
+    }
+
+    fn read_status(&mut self) -> Result<(), MachineError> {
+        let mut packet = vec![0; STATUS_LIMIT];
+        let (length, _) = descriptors::receive(self.status.as_fd(), &mut packet)?;
+        if length == 0 {
+            return Err(self.failed(DIED_SILENTLY, String::new()));
+        }
+        match postcard::from_bytes(&packet[..length]) {
+            Ok(Status::Reached(stage)) => {
+                self.stage = self.stage.max(Some(stage));
+                tracing::debug!(tsc = crate::sys::tsc::now(), "{}", stage.describe());
+                Ok(())
+            }
+            Ok(Status::DeviceFailed { device, cause }) => {
+                tracing::warn!("the VM's device {device} has failed: {cause}");
+                Ok(())
+            }
+            Ok(Status::Failed { reason, console, .. } | Status::Ended { reason, console }) => {
+                Err(self.failed(&reason, console))
+            }
+            Err(_) => Err(self.failed(
+                "the VMM speaks another protocol; runtime and VMM must be of one release",
+                String::new(),
+            )),
+        }
+    }
+
+    fn failed(&self, reason: &str, console: String) -> MachineError {
+        MachineError::Failed {
+            reason: reason.to_owned(),
+            kernel: self.kernel.clone(),
+            stage: self.stage,
+            console,
+        }
+    }
+
+    fn console(&self) -> String {
+        self.folder.as_ref().map(|folder| Control::glance_at_console(folder.as_fd())).unwrap_or_default()
+    }
+
+    fn console_has_grown(&mut self) -> bool {
+        let length = self.console().len();
+        std::mem::replace(&mut self.console_length, length) != length
+    }
+}
+
+impl Wait for Machine {
+    fn begin(&mut self) {
+        self.deadline = Deadline::within(PATIENCE);
+        self.last = Deadline::within(LONGEST_PATIENCE);
+    }
+
+    fn ready(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        flags: PollFlags,
+        what: &'static str,
+    ) -> Result<(), MachineError> {
+        self.wait(Some((fd, flags)), what, |_, is_ready| is_ready)
+    }
+}
+
+fn check(ready: Ready) -> Result<Ready, MachineError> {
+    if ready.magic != MAGIC {
+        return Err(MachineError::Agent("its greeting does not begin as it should".to_owned()));
+    }
+    if ready.oldest_version > VERSION || ready.version < OLDEST_VERSION {
+        return Err(MachineError::Agent(format!(
+            "it speaks versions {} to {} of the protocol, this stockade {OLDEST_VERSION} to {VERSION}; build \
+             initramfs and runtime from one release",
+            ready.oldest_version, ready.version
+        )));
+    }
+    Ok(ready)
+}
+
+#[cfg(test)]
+#[path = "watch_test.rs"]
+mod tests;
