@@ -14,6 +14,7 @@ mod launch;
 mod mounted;
 mod shared;
 mod vmm_user;
+mod wait;
 mod watch;
 
 pub use control::Control;
@@ -21,4 +22,5 @@ pub use files::Files;
 pub use launch::Launch;
 pub use shared::{Shared, Vm};
 pub use stockade_protocol::vmm::call;
-pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait, shown, wait_for};
+pub use wait::{Wait, wait_for};
+pub use watch::{DIED_SILENTLY, Machine, MachineError, shown};
