@@ -18,7 +18,7 @@ use nix::{
 };
 use stockade_protocol::{
     frame::{self, FrameBuffer},
-    vmm::{DeviceFailure, MOST_QUEUE_PAIRS, Request, Response},
+    vmm::{DeviceFailure, MAX_QUEUE_PAIRS, Request, Response},
 };
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -220,7 +220,7 @@ fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
     let mut bytes = [0; 1024];
     let before = connection.descriptors.len();
     let length =
-        rights::receive(&connection.stream, &mut bytes, MOST_QUEUE_PAIRS, &mut connection.descriptors)?;
+        rights::receive(&connection.stream, &mut bytes, MAX_QUEUE_PAIRS, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

@@ -10,10 +10,10 @@ use std::{
 };
 
 /// Most descriptors that may come with the bytes of one read, and that Linux lets a message have.
-const MOST: usize = 253;
+const MAX: usize = 253;
 
 /// Room for one control message of as many descriptors, and for its header, in words: control messages are aligned to them.
-const CONTROL_WORDS: usize = words(MOST);
+const CONTROL_WORDS: usize = words(MAX);
 
 const fn words(descriptors: usize) -> usize {
     2 + descriptors.div_ceil(2)
@@ -30,7 +30,7 @@ pub fn receive(
     most: usize,
     descriptors: &mut Vec<OwnedFd>,
 ) -> io::Result<usize> {
-    let most = most.min(MOST);
+    let most = most.min(MAX);
     let mut control = [0u64; CONTROL_WORDS];
     let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: all-zero is a valid msghdr: no name, no buffers, no control data.

@@ -51,7 +51,7 @@ struct Built {
 }
 
 /// Most descriptors that go along.
-const MOST_DESCRIPTORS: usize = 2;
+const MAX_DESCRIPTORS: usize = 2;
 
 /// Tells the agent what has been made, or what failed.
 pub fn send(channel: &OwnedFd, outcome: Result<Surroundings>) -> Result<()> {
@@ -75,7 +75,7 @@ pub fn send(channel: &OwnedFd, outcome: Result<Surroundings>) -> Result<()> {
 /// What a process has reported, without waiting.
 pub fn hear(channel: &OwnedFd) -> Report {
     let mut packet = vec![0; REPORT_LIMIT];
-    let mut control = cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+    let mut control = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let mut parts = [IoSliceMut::new(&mut packet)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let (length, descriptors) =

@@ -13,7 +13,7 @@ use crate::options::Globals;
 use crate::text::bytes;
 
 /// Longest resources that are read, in bytes.
-const LONGEST: u64 = 1 << 20;
+const LIMIT: u64 = 1 << 20;
 
 /// Change the limits of a container.
 #[derive(Debug, Args)]
@@ -157,9 +157,9 @@ fn read(path: &Path) -> anyhow::Result<LinuxResources> {
     let mut text = Vec::new();
     let source: Box<dyn Read> =
         if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
-    source.take(LONGEST + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > LONGEST {
-        anyhow::bail!("it is longer than {LONGEST} bytes");
+    source.take(LIMIT + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LIMIT {
+        anyhow::bail!("it is longer than {LIMIT} bytes");
     }
     Ok(serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text))?)
 }

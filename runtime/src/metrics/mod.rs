@@ -25,7 +25,7 @@ pub use endpoint::Metrics;
 pub use exposition::text;
 
 /// Most text of all containers' cgroups together, in bytes. One's is some 15 KiB.
-const MOST_TEXT: usize = 8 << 20;
+const MAX_TEXT: usize = 8 << 20;
 
 /// Whose metrics they are.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ fn containers(
 ) -> Result<Vec<(ContainerId, CgroupFiles)>, ClientError> {
     let stream = reach.agent().map_err(ClientError::Connect)?;
     let mut control = Connection::greet(stream, Purpose::Control, wait)?;
-    let (mut found, mut room) = (Vec::new(), MOST_TEXT);
+    let (mut found, mut room) = (Vec::new(), MAX_TEXT);
     for name in control.call(call::Containers(), wait)? {
         // A guest's container has a name that one can have.
         let Ok(id) = name.parse::<ContainerId>() else { continue };

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 pub use connection::{Connected, Network, Pending, disconnect};
 pub use events::Events;
 pub use namespace::{Namespace, NetworkNamespace};
-pub use survey::{MOST_INTERFACES, Picture};
+pub use survey::{MAX_INTERFACES, Picture};
 
 /// Why a network is not connected.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use super::netlink::{Attributes, Netlink, number};
 use super::{routes, tap};
 
 /// Most interfaces that are connected to a VM.
-pub const MOST_INTERFACES: usize = 64;
+pub const MAX_INTERFACES: usize = 64;
 
 /// Length of `struct ifinfomsg`.
 const LINK_BODY: usize = 16;
@@ -101,10 +101,10 @@ pub fn survey(netlink: &mut Netlink) -> Result<Survey, NetworkError> {
     if survey.picture.interfaces.is_empty() {
         return Ok(survey);
     }
-    if survey.picture.interfaces.len() > MOST_INTERFACES {
+    if survey.picture.interfaces.len() > MAX_INTERFACES {
         return Err(NetworkError::TooManyInterfaces {
             found: survey.picture.interfaces.len(),
-            most: MOST_INTERFACES,
+            most: MAX_INTERFACES,
         });
     }
     let messages = netlink.list(libc::RTM_GETROUTE, &[0; routes::BODY]).map_err(failed("routes"))?;

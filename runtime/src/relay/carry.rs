@@ -14,7 +14,7 @@ use super::copy::{Copy, Waits};
 pub const STACK: usize = 64 << 10;
 
 /// Longest answer of the agent to a greeting, in bytes: a welcome, or why there is none.
-pub const LONGEST_REPLY: usize = 8 << 10;
+pub const REPLY_LIMIT: usize = 8 << 10;
 
 /// Room for so many connections at a time.
 #[derive(Clone, Debug)]

@@ -25,7 +25,7 @@ use crate::lower::plan::{GuestPlan, PlannedSource};
 use crate::vm::Tree;
 
 /// Links that are followed at most for one path; the kernel's own limit.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// What is made where nothing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Walk {
         }
         let mut pending: VecDeque<OsString> = names(path).collect();
         let mut folders: Vec<(OsString, OwnedFd)> = Vec::new();
-        let mut links = MOST_LINKS;
+        let mut links = MAX_LINKS;
         while let Some(name) = pending.pop_front() {
             if name == ".." {
                 folders.pop();

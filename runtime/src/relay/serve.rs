@@ -23,10 +23,10 @@ use crate::sys::terminal::Window;
 const KILLED: u8 = 128 + libc::SIGKILL as u8;
 
 /// Commands that wait for a guest that does not read them, in bytes; more signals than this are lost.
-const MOST_COMMANDS: usize = 16 << 10;
+const MAX_COMMANDS: usize = 16 << 10;
 
 /// Longest event of the agent, in bytes: a datagram for the service manager, and what is around it.
-const MOST_EVENT: usize = NOTIFY_LIMIT + 16;
+const MAX_EVENT: usize = NOTIFY_LIMIT + 16;
 
 /// What is watched for on the lease: only POLLHUP, which poll(2) always reports. Status packets are for the creator,
 /// which shares the socket.
@@ -169,7 +169,7 @@ impl Relay {
             lease: ends.lease,
             console_log: ends.console_log,
             process: Some(process),
-            events: FrameBuffer::new(MOST_EVENT),
+            events: FrameBuffer::new(MAX_EVENT),
             commands: Vec::new(),
             inputs,
             outputs,
@@ -342,7 +342,7 @@ impl Relay {
 /// Adds a command to those that wait, if there is room.
 fn queue(commands: &mut Vec<u8>, command: &ProcessCommand) {
     if let Ok(frame) = frame::encode(command)
-        && commands.len() + frame.len() <= MOST_COMMANDS
+        && commands.len() + frame.len() <= MAX_COMMANDS
     {
         commands.extend_from_slice(&frame);
     }

@@ -169,7 +169,7 @@ fn a_vmm_that_has_been_taken_over_writes_little_and_leaves_no_descriptors() {
 #[test]
 fn an_agent_that_announces_more_than_an_event_is_at_its_end() {
     let mut fixture = Fixture::new();
-    fixture.process.write_all(&(MOST_EVENT as u32 + 1).to_le_bytes()).unwrap();
+    fixture.process.write_all(&(MAX_EVENT as u32 + 1).to_le_bytes()).unwrap();
     fixture.stdout = None;
     assert_eq!(fixture.status(), KILLED);
 }
@@ -191,7 +191,7 @@ fn an_agent_that_reads_no_signals_costs_no_memory() {
     for _ in 0..100_000 {
         queue(&mut commands, &ProcessCommand::Signal(15));
     }
-    assert!(commands.len() <= MOST_COMMANDS);
+    assert!(commands.len() <= MAX_COMMANDS);
 }
 
 #[test]

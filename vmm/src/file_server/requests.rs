@@ -18,7 +18,7 @@ use nix::{
 };
 use stockade_protocol::{
     frame::FrameBuffer,
-    vmm::{FilesRequest, FilesResponse, MOST_TREES},
+    vmm::{FilesRequest, FilesResponse, MAX_TREES},
 };
 
 use crate::{files::FileServer, greeting::Greeting, rights};
@@ -96,7 +96,7 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 fn answer(connection: &mut Connection, server: &Arc<FileServer>) -> io::Result<()> {
     let mut bytes = [0; PIECE];
     let before = connection.descriptors.len();
-    let length = rights::receive(&connection.stream, &mut bytes, MOST_TREES, &mut connection.descriptors)?;
+    let length = rights::receive(&connection.stream, &mut bytes, MAX_TREES, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

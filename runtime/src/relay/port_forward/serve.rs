@@ -11,13 +11,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 use stockade_protocol::agent::{Hello, HelloReply, Purpose};
 use stockade_protocol::frame;
 
-use crate::relay::carry::{self, LONGEST_REPLY, Places};
+use crate::relay::carry::{self, Places, REPLY_LIMIT};
 use crate::relay::service::Running;
 use crate::sys::deadline::Deadline;
 use crate::sys::own_proc::OwnProc;
 
 /// Connections that are carried at a time; further ones are closed.
-const MOST_CONNECTIONS: usize = 128;
+const MAX_CONNECTIONS: usize = 128;
 
 /// How long the agent may take to connect to a port of its own machine.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ impl Forwarder {
             _steering: steering,
             agent: Arc::new(agent),
             proc,
-            places: Places::new(MOST_CONNECTIONS),
+            places: Places::new(MAX_CONNECTIONS),
         }
     }
 }
@@ -83,7 +83,7 @@ fn connect(port: u16, agent: &OwnedFd, proc: OwnProc) -> io::Result<Option<UnixS
 
 /// Whether the agent has connected.
 fn answer(guest: &UnixStream, deadline: Deadline) -> io::Result<bool> {
-    match frame::read(&mut deadline.on(guest), LONGEST_REPLY).map_err(io::Error::other)? {
+    match frame::read(&mut deadline.on(guest), REPLY_LIMIT).map_err(io::Error::other)? {
         Some(HelloReply::Welcome) => Ok(true),
         Some(HelloReply::Refused(_)) | None => Ok(false),
     }

@@ -27,8 +27,8 @@ const PRELUDE: usize = 3;
 const NUMBERS: u32 = 472;
 
 /// Room for a program, in instructions, and for its rules.
-const MOST: usize = 260;
-const MOST_RULES: usize = 96;
+const MAX: usize = 260;
+const MAX_RULES: usize = 96;
 
 /// What an argument must be.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +90,7 @@ pub(super) const fn fails(call: libc::c_long, errno: i32) -> Rule {
 /// ```
 #[derive(Debug)]
 pub(super) struct Program {
-    instructions: [sock_filter; MOST],
+    instructions: [sock_filter; MAX],
     length: usize,
     /// Where the checks of the next rule that has some begin.
     checks: usize,
@@ -108,7 +108,7 @@ impl Program {
             allow += rules[at].action.length();
             at += 1;
         }
-        let mut program = Self { instructions: [KILL; MOST], length: 0, checks, allow };
+        let mut program = Self { instructions: [KILL; MAX], length: 0, checks, allow };
         program.push(load(ARCHITECTURE));
         let kill = program.distance(allow + 1);
         program.push(jump(BPF_JEQ, X86_64, 0, kill));
@@ -208,8 +208,8 @@ impl Action {
 }
 
 /// The rules by their calls, of which none may be there twice, and how many there are.
-const fn sorted(lists: &[&[Rule]]) -> ([Rule; MOST_RULES], usize) {
-    let mut rules = [any(0); MOST_RULES];
+const fn sorted(lists: &[&[Rule]]) -> ([Rule; MAX_RULES], usize) {
+    let mut rules = [any(0); MAX_RULES];
     let (mut count, mut list) = (0, 0);
     while list < lists.len() {
         let mut next = 0;
