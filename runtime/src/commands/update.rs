@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
-use crate::life_cycle::{self, Visit};
+use crate::life_cycle::{self, Handle};
 use crate::options::Globals;
 use crate::text::bytes;
 
@@ -99,8 +99,8 @@ impl Update {
     /// # Errors
     /// What is wrong with a limit, or why it cannot be changed; all limits are as they were then.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let visit = Visit::lock(globals, &self.id)?;
-        visit.relay()?;
+        let handle = Handle::lock(globals, &self.id)?;
+        handle.relay()?;
         let refused =
             [("--l3-cache-schema", &self.l3_cache_schema), ("--mem-bw-schema", &self.mem_bw_schema)];
         if let Some((name, _)) = refused.iter().find(|(_, given)| given.is_some()) {
@@ -114,7 +114,7 @@ impl Update {
             }
             None => self.limits.resources(),
         };
-        life_cycle::update(&visit, &resources)
+        life_cycle::update(&handle, &resources)
     }
 
     fn mention_unused(&self) {

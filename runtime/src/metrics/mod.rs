@@ -18,7 +18,7 @@ use crate::oci::container_id::ContainerId;
 use crate::state::Record;
 use crate::stats::CgroupFiles;
 use crate::sys::deadline::Deadline;
-use crate::vm::agent::{ClientError, Connection, Visitor, call};
+use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
 use crate::vm::{self, Control, Wait};
 
 pub use endpoint::Metrics;
@@ -89,7 +89,7 @@ impl Sandbox {
             threads = control.call(vm::call::Threads()).unwrap_or_default();
             failures = control.call(vm::call::Failures()).unwrap_or_default();
         }
-        let containers = containers(reach, &mut Visitor::without_reason(deadline));
+        let containers = containers(reach, &mut AnswerDeadline::without_reason(deadline));
         if let Err(error) = &containers {
             tracing::debug!("sandbox {}: {error}", subject.id);
         }

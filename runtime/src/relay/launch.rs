@@ -3,10 +3,10 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use super::child;
 use super::error::{RelayError, system};
 use super::messages::Message;
 use super::plan::Plan;
-use super::stand_in;
 use crate::log;
 use crate::sys::process::{self, Child};
 use crate::sys::{descriptors, landlock};
@@ -37,11 +37,11 @@ impl Relay {
             );
         }
         let (socket, its_end) = descriptors::packet_pair().map_err(system("socket"))?;
-        let namespaces = plan.surroundings.namespaces()?;
+        let namespaces = plan.namespaces.namespaces()?;
         let process = namespaces
             .for_child(|flags| {
                 process::clone(flags, plan.cgroup, || {
-                    stand_in::run(plan, namespaces.network.as_ref().map(AsFd::as_fd), its_end.as_fd())
+                    child::run(plan, namespaces.network.as_ref().map(AsFd::as_fd), its_end.as_fd())
                 })
             })
             .map_err(system("clone3"))?;
@@ -67,7 +67,7 @@ impl Relay {
         Message::GoOn.send(self.socket.as_fd()).map_err(system("socket"))
     }
 
-    /// Waits until it is in place; returns the cloned trees, in the plan's order.
+    /// Waits until it is in permit; returns the cloned trees, in the plan's order.
     ///
     /// # Errors
     /// [`RelayError::Failed`] or [`RelayError::Died`].

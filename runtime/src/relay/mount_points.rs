@@ -82,9 +82,9 @@ impl Walk {
                 PlannedSource::Guest(MountSource::Link(target)) => Kind::Link { target, replaces: false },
                 PlannedSource::Guest(_) | PlannedSource::Disk(..) => Kind::Folder,
             };
-            let place = self.note(&mount.destination, kind);
-            if let (Some(place), false) = (place, matches!(kind, Kind::Link { .. })) {
-                self.covered.insert(place);
+            let permit = self.note(&mount.destination, kind);
+            if let (Some(permit), false) = (permit, matches!(kind, Kind::Link { .. })) {
+                self.covered.insert(permit);
             }
         }
         for device in &container.devices {

@@ -11,8 +11,8 @@ use nix::sys::signalfd::{SignalFd, siginfo};
 use stockade_protocol::agent::{NOTIFY_LIMIT, ProcessCommand, ProcessEvent};
 use stockade_protocol::frame::{self, FrameBuffer};
 
+use super::console_log;
 use super::copy::{Copy, Waits};
-use super::last_words;
 use super::messages::Message;
 use super::notify::Notifier;
 use super::preserve_fds::StreamEnds;
@@ -41,7 +41,7 @@ pub(super) struct Ends {
     pub creator: OwnedFd,
     /// To the VMM, which lives while this is open. Without it, only the connections tell of the VM's end.
     pub lease: Option<OwnedFd>,
-    /// Where the VMM's last words go, if there is a lease.
+    /// Where what the VMM says when it ends goes, if there is a lease.
     pub console_log: Option<File>,
     /// The terminal on the host, where the process has one.
     pub window: Option<Window>,
@@ -287,21 +287,21 @@ impl Relay {
 
     /// The VMM is gone. What it has delivered is still on the streams, which then end.
     fn lose_vm(&mut self) {
-        self.keep_last_words();
+        self.keep_console_log();
         self.lease = None;
         self.process = None;
         self.ended.get_or_insert(KILLED);
     }
 
-    fn keep_last_words(&mut self) {
+    fn keep_console_log(&mut self) {
         if let (Some(lease), Some(file)) = (&self.lease, self.console_log.take()) {
-            last_words::keep(lease.as_fd(), file);
+            console_log::keep(lease.as_fd(), file);
         }
     }
 
     fn talk_to_agent(&mut self) {
         if let Err(_gone) = self.exchange() {
-            self.keep_last_words();
+            self.keep_console_log();
             self.process = None;
             self.ended.get_or_insert(KILLED);
         }

@@ -143,7 +143,7 @@ fn dies_after(reports: &[Status]) -> String {
 }
 
 #[test]
-fn a_vmm_that_dies_leaves_its_last_words() {
+fn a_vmm_that_dies_leaves_its_console_log() {
     let ended = Status::Ended { reason: "the guest reset its machine".into(), console: "panic".into() };
     let log = dies_after(&[Status::Reached(Stage::AgentConnected), ended]);
     assert_eq!(log, "panic\nstockade-vmm: the guest reset its machine\n");
