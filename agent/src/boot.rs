@@ -67,7 +67,7 @@ fn mount_fs(source: &str, target: &str, fstype: &str, options: &str) -> Result<(
 /// cgroups'.
 fn raise_limits() -> Result<()> {
     let unlimited = nix::sys::resource::RLIM_INFINITY;
-    setrlimit(Resource::RLIMIT_NOFILE, AGENT_OPEN_FILES, crate::init::MOST_OPEN_FILES)
+    setrlimit(Resource::RLIMIT_NOFILE, AGENT_OPEN_FILES, crate::init::MAX_OPEN_FILES)
         .and_then(|()| setrlimit(Resource::RLIMIT_NPROC, unlimited, unlimited))
         .and_then(|()| setrlimit(Resource::RLIMIT_SIGPENDING, unlimited, unlimited))
         .or_internal(|| "raise the resource limits".to_owned())?;

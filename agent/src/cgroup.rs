@@ -22,7 +22,7 @@ use crate::{
 pub const ROOT: &str = "/run/cgroup";
 
 /// Most that is read of one of its files, in bytes.
-const LONGEST_FILE: u64 = 16 << 10;
+const FILE_LIMIT: u64 = 16 << 10;
 
 /// Hands every controller of the kernel down to the containers.
 pub fn enable_controllers() -> Result<()> {
@@ -143,11 +143,11 @@ impl Cgroup {
         Ok(())
     }
 
-    /// What a file says, up to [`LONGEST_FILE`] bytes; `None` where it is not there or says nothing.
+    /// What a file says, up to [`FILE_LIMIT`] bytes; `None` where it is not there or says nothing.
     pub fn read(&self, file: &str) -> Option<String> {
         let mut text = Vec::new();
-        File::open(self.folder.join(file)).ok()?.take(LONGEST_FILE).read_to_end(&mut text).ok()?;
-        if text.len() as u64 == LONGEST_FILE {
+        File::open(self.folder.join(file)).ok()?.take(FILE_LIMIT).read_to_end(&mut text).ok()?;
+        if text.len() as u64 == FILE_LIMIT {
             // Part of a line would be another number.
             text.truncate(text.iter().rposition(|byte| *byte == b'\n')? + 1);
         }

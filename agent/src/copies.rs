@@ -48,10 +48,10 @@ const ROOT: &str = "/run/copies";
 const OPTIONS: &str = "mode=0700,size=32m,nr_inodes=32k";
 
 /// Longest content of a copy, in bytes: two ConfigMaps of the size that Kubernetes allows.
-const MOST_BYTES: u64 = 2 << 20;
+const MAX_BYTES: u64 = 2 << 20;
 
 /// Most files and folders of a copy.
-const MOST_FILES: usize = 1024;
+const MAX_FILES: usize = 1024;
 
 /// Folders in folders that are counted.
 const DEEPEST: usize = 8;
@@ -197,7 +197,7 @@ fn refresh(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
 /// ENOTSUP where there is something else.
 fn links(folder: BorrowedFd<'_>) -> Result<Vec<(OsString, OsString)>, Errno> {
     let names = names(&open_folder(folder, OsStr::new("."))?)?;
-    if names.len() > MOST_FILES {
+    if names.len() > MAX_FILES {
         return Err(Errno::EFBIG);
     }
     names
@@ -218,7 +218,7 @@ fn is_hidden(name: &OsStr) -> bool {
 /// Copies the folder of one version.
 fn copy_version(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let from = open_folder(from, name)?;
-    let (mut files, mut bytes) = (MOST_FILES, MOST_BYTES);
+    let (mut files, mut bytes) = (MAX_FILES, MAX_BYTES);
     count(&from, &mut files, &mut bytes, DEEPEST)?;
     mkdirat(to, name, Mode::S_IRWXU)?;
     let to = open_folder(to, name)?;

@@ -117,7 +117,7 @@ fn what_is_too_large_or_something_else_is_not_copied_and_an_old_copy_stays() {
     let copy = tempfile::tempdir().unwrap();
     volume.copy_to(copy.path()).unwrap();
     volume.swap("..2", &[("key", "two")]);
-    fs::File::options().write(true).open(volume.path("key")).unwrap().set_len(MOST_BYTES + 1).unwrap();
+    fs::File::options().write(true).open(volume.path("key")).unwrap().set_len(MAX_BYTES + 1).unwrap();
     assert_eq!(volume.copy_to(copy.path()), Err(Errno::EFBIG));
     assert_eq!(fs::read_to_string(copy.path().join("key")).unwrap(), "one");
     assert!(!copy.path().join("..2").exists());

@@ -29,7 +29,7 @@ use crate::{
 pub const FOLDER: &str = "/run/disks";
 
 /// How often it is looked whether a file system is unmounted, before it is given up: some seconds.
-const MOST_LOOKS: u32 = 250;
+const MAX_LOOKS: u32 = 250;
 
 /// One container's disks, which go with it.
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ impl Disks {
 
     /// Whether no file system on them is mounted any more, or it has been waited long enough for that.
     pub fn are_free(&mut self) -> bool {
-        let is_busy = self.looks < MOST_LOOKS && self.slots.iter().any(|slot| is_busy(&node(*slot)));
+        let is_busy = self.looks < MAX_LOOKS && self.slots.iter().any(|slot| is_busy(&node(*slot)));
         self.looks = if is_busy { self.looks + 1 } else { 0 };
         !is_busy
     }

@@ -12,7 +12,7 @@ use std::{
 const TICKS_PER_S: u64 = 100;
 
 /// Longest command line that is told, in bytes.
-const LONGEST_COMMAND: usize = 128;
+const COMMAND_LIMIT: usize = 128;
 
 /// Major numbers of the slaves of pseudo-terminals.
 const PTS_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
@@ -42,7 +42,7 @@ impl ProcInfo {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
         let mut arguments = Vec::new();
-        let limit = LONGEST_COMMAND as u64;
+        let limit = COMMAND_LIMIT as u64;
         File::open(format!("/proc/{pid}/cmdline")).ok()?.take(limit).read_to_end(&mut arguments).ok()?;
         Self::parse(&status, &String::from_utf8_lossy(&stat), &arguments)
     }
@@ -112,7 +112,7 @@ fn command(name: &str, arguments: &[u8]) -> String {
     let words: Vec<&str> = text.split('\0').filter(|word| !word.is_empty()).collect();
     let command = if words.is_empty() { format!("[{name}]") } else { words.join(" ") };
     // What is no UTF-8 has become longer.
-    let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= LONGEST_COMMAND;
+    let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= COMMAND_LIMIT;
     command.char_indices().take_while(fits).map(|(_, c)| c).collect()
 }
 

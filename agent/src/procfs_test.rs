@@ -41,7 +41,7 @@ proptest! {
     fn any_text_is_a_process_or_none(status: String, stat: String, arguments: Vec<u8>, name: String) {
         let _ = ProcInfo::parse(&status, &stat, &arguments);
         if let Some(info) = ProcInfo::parse(STATUS, &self::stat(&name), &arguments) {
-            prop_assert!(info.command.len() <= LONGEST_COMMAND);
+            prop_assert!(info.command.len() <= COMMAND_LIMIT);
         }
     }
 }

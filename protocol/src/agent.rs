@@ -240,7 +240,7 @@ pub enum Response {
     Paused,
     /// To Resume.
     Resumed,
-    /// To Processes: at most [`MOST_PROCESSES`].
+    /// To Processes: at most [`MAX_PROCESSES`].
     Processes(Vec<ProcessEntry>),
     /// To CgroupFiles: names and contents of the files that there are (`memory.current`, `cpu.stat` …).
     CgroupFiles(Vec<(String, String)>),
@@ -248,17 +248,17 @@ pub enum Response {
     Updated,
     /// To Network: all steps are taken.
     NetworkChanged,
-    /// To Containers: at most [`MOST_CONTAINERS`].
+    /// To Containers: at most [`MAX_CONTAINERS`].
     Containers(Vec<String>),
     /// To SetCpus.
     CpusSet,
 }
 
 /// Containers that one guest holds at most.
-pub const MOST_CONTAINERS: usize = 1024;
+pub const MAX_CONTAINERS: usize = 1024;
 
 /// Longest list of processes.
-pub const MOST_PROCESSES: usize = 1024;
+pub const MAX_PROCESSES: usize = 1024;
 
 /// One process of a container, as `ps` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -246,10 +246,10 @@ pub struct Disk {
 }
 
 /// Most CPUs of a VM: what the guest's kernel is built for.
-pub const MOST_VCPUS: u8 = 64;
+pub const MAX_VCPUS: u8 = 64;
 
 /// Most pairs of queues of one [`Nic`].
-pub const MOST_QUEUE_PAIRS: usize = 8;
+pub const MAX_QUEUE_PAIRS: usize = 8;
 
 /// The VMM's answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -290,7 +290,7 @@ pub struct DeviceFailure {
 }
 
 /// Most descriptors that come with one [`FilesRequest`]; the kernel's limit is 253.
-pub const MOST_TREES: usize = 250;
+pub const MAX_TREES: usize = 250;
 
 /// What the runtime asks of the file server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,7 +305,7 @@ pub enum FilesRequest {
     AddTrees {
         /// The share.
         share: String,
-        /// One path component each; at most [`MOST_TREES`].
+        /// One path component each; at most [`MAX_TREES`].
         names: Vec<String>,
     },
     /// Remove a share and close all that is open below it.

@@ -72,7 +72,7 @@ fn spec_rootless_maps_one_user() {
 }
 
 #[test]
-fn logs_show_the_running_guests_console_and_a_dead_ones_last_words() {
+fn logs_show_the_running_guests_console_and_a_dead_ones_last_lines() {
     let stockade = Stockade::with_config("kernel_parameters = \"loglevel=7\"\n");
     // In the guest's own PID namespace, reboot(2) resets the machine.
     let bundle = Bundle::busybox(&["/bin/busybox", "reboot", "-f"]).edit(|config| {

@@ -82,7 +82,7 @@ fn a_created_container_can_be_paused_listed_and_measured() {
 }
 
 #[test]
-fn ps_shows_the_containers_processes_and_the_hosts_stand_ins() {
+fn ps_shows_the_containers_processes_and_the_hosts_relays() {
     let stockade = Stockade::new();
     let mut shell = Shell::start(&stockade, "shown", |config| {
         config["process"]["user"] = serde_json::json!({ "uid": 1000, "gid": 1000 });
@@ -106,15 +106,15 @@ fn ps_shows_the_containers_processes_and_the_hosts_stand_ins() {
     for args in [["ps", "--format", "json", "shown"], ["ps", "shown", "-f", "json"]] {
         assert_eq!(json(stockade.run(&args)), serde_json::json!([relay]));
     }
-    // Further processes have stand-ins of their own, and a parent that the container does not see.
+    // Further processes have relays of their own, and a parent that the container does not see.
     let pid_file = shell.bundle.path().join("exec.pid");
     let exec = ["exec", "--detach", "--pid-file", text(&pid_file), "shown", "sleep", "3000"];
     let log = fs::File::create(shell.bundle.path().join("exec.log")).expect("log");
     let mut command = stockade.command(&exec);
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).status().expect("exec");
     assert!(status.success());
-    let stand_in: i32 = fs::read_to_string(pid_file).expect("pid file").trim().parse().expect("pid");
-    assert_eq!(json(stockade.run(&["ps", "-f", "json", "shown"])), serde_json::json!([relay, stand_in]));
+    let exec_relay: i32 = fs::read_to_string(pid_file).expect("pid file").trim().parse().expect("pid");
+    assert_eq!(json(stockade.run(&["ps", "-f", "json", "shown"])), serde_json::json!([relay, exec_relay]));
     let table = shell.run(&["ps"]).success().stdout;
     let row = table.lines().find(|line| line.ends_with(" sleep 3000")).expect("the new process");
     assert_eq!(row.split_ascii_whitespace().nth(2), Some("0"), "{table}");

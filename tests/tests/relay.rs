@@ -1,4 +1,4 @@
-//! The host's stand-in for a container: what callers find at the PID in the pid file, and the VMM beside it.
+//! The relay of a container on the host: what callers find at the PID in the pid file, and the VMM beside it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,8 +18,8 @@ fn it_stands_in_the_containers_namespaces_and_cgroup() {
         config["linux"]["cgroupsPath"] = "/relay-test/inner".into();
     });
     let before = Snapshot::take();
-    let relay = stockade.create(&bundle, "stand-in");
-    stockade.run(&["start", "stand-in"]).success();
+    let relay = stockade.create(&bundle, "relayed");
+    stockade.run(&["start", "relayed"]).success();
 
     let own = std::process::id() as i32;
     for kind in ["pid", "mnt", "ipc", "uts", "net"] {
@@ -46,7 +46,7 @@ fn it_stands_in_the_containers_namespaces_and_cgroup() {
     for entry in fs::read_dir(format!("/proc/{relay}/fd")).expect("fds").flatten() {
         let target = fs::read_link(entry.path()).expect("fd").display().to_string();
         let known = ["/dev/null", "socket:", "anon_inode:", "pipe:"];
-        // The standard error that `create` was given here, where the VMM's last words go, and what metrics are asked by: two
+        // The standard error that `create` was given here, where what the VMM says when it ends goes, and what metrics are asked by: two
         // sockets and the counters of its own network namespace.
         let given = ["/create.log", "/console.log", "/agent.sock", "/vmm-2.sock", "/net/dev"];
         let given = given.iter().any(|given| target.ends_with(given));
@@ -54,7 +54,7 @@ fn it_stands_in_the_containers_namespaces_and_cgroup() {
     }
     let command = fs::read(format!("/proc/{relay}/cmdline")).expect("cmdline");
     assert_eq!(command, b"sleep\x001000\0", "ps shows the container's command");
-    stockade.run(&["delete", "--force", "stand-in"]).success();
+    stockade.run(&["delete", "--force", "relayed"]).success();
     before.assert_same_now();
 }
 

@@ -17,7 +17,7 @@ use stockade_tests::hostile::oracle::Oracle;
 use stockade_tests::netns::{Netns, connect};
 
 /// Least number of ways that each thread has tried.
-const LEAST: usize = 100;
+const MIN: usize = 100;
 
 /// Every kind of thread, and a thread of the file server's once more when it has trees.
 const THREADS: [&str; 15] = [
@@ -139,7 +139,7 @@ fn no_thread_gets_anywhere() {
 
     let mut done = Vec::new();
     for (thread, attempts) in &reports {
-        assert!(attempts.len() >= LEAST, "{thread} has tried only {} ways", attempts.len());
+        assert!(attempts.len() >= MIN, "{thread} has tried only {} ways", attempts.len());
         eprintln!("{thread}: {}", summary(attempts));
         for (attempt, _) in attempts.iter().filter(|(_, outcome)| *outcome == "DONE") {
             if !HARMLESS.iter().any(|(of, what, _)| of == thread && what == attempt) {

@@ -18,7 +18,7 @@ use nix::{
 };
 use stockade_protocol::{
     frame::{self, FrameBuffer},
-    vmm::{DeviceFailure, MOST_QUEUE_PAIRS, Request, Response},
+    vmm::{DeviceFailure, MAX_QUEUE_PAIRS, Request, Response},
 };
 use stockade_sys::fd_passing;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -225,7 +225,7 @@ pub(crate) fn answer(connection: &mut Connection, services: &Services) -> io::Re
     let mut bytes = [0; 1024];
     let before = connection.descriptors.len();
     let length =
-        fd_passing::receive(&connection.stream, &mut bytes, MOST_QUEUE_PAIRS, &mut connection.descriptors)?;
+        fd_passing::receive(&connection.stream, &mut bytes, MAX_QUEUE_PAIRS, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

@@ -3,7 +3,7 @@ use std::thread;
 use super::{CPUCLOCK_SCHED, count_thread, cpu_time, private, resident, thread_times};
 
 /// PID_MAX_LIMIT of Linux.
-const MOST_PIDS: i32 = 4 << 20;
+const MAX_PIDS: i32 = 4 << 20;
 
 #[test]
 fn guest_memory_is_counted_apart() {
@@ -58,6 +58,6 @@ fn a_thread_is_counted_until_it_ends() {
 
 #[test]
 fn a_process_that_there_is_not_has_no_time() {
-    assert!(cpu_time(MOST_PIDS + 1, CPUCLOCK_SCHED).is_none());
+    assert!(cpu_time(MAX_PIDS + 1, CPUCLOCK_SCHED).is_none());
     assert!(cpu_time(std::process::id() as i32, CPUCLOCK_SCHED).is_some());
 }

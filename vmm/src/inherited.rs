@@ -10,7 +10,7 @@ use std::{
 
 use stockade_protocol::{
     frame::{self, FrameError},
-    vmm::{Config, Hello, HelloReply, MOST_VCPUS, VERSION, fd},
+    vmm::{Config, Hello, HelloReply, MAX_VCPUS, VERSION, fd},
 };
 
 use crate::status::StatusSocket;
@@ -116,7 +116,7 @@ pub unsafe fn take() -> Result<Inherited, Error> {
 }
 
 fn checked(config: Config) -> Result<Config, Error> {
-    if !(1..=MOST_VCPUS).contains(&config.vcpus) {
+    if !(1..=MAX_VCPUS).contains(&config.vcpus) {
         return Err(Error::Invalid("the number of vCPUs must be between 1 and 64"));
     }
     if config.cid < 3 {

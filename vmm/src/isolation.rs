@@ -31,7 +31,7 @@ use stockade_sys::{capabilities, landlock};
 const STEPPING_STONE: &str = "/proc";
 
 /// Most descriptors of the VMM: a thousand connections of vsock, and its devices.
-const MOST_DESCRIPTORS: u64 = 2048;
+const MAX_DESCRIPTORS: u64 = 2048;
 
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const MOUNT_ATTR_RDONLY: libc::c_uint = 1;
@@ -190,7 +190,7 @@ pub fn enter() -> Result<Procfs, Error> {
 /// # Errors
 /// [`Error::Call`], [`Error::Step`].
 pub fn confine(user: Option<u32>) -> Result<(), Error> {
-    limit_descriptors(MOST_DESCRIPTORS)?;
+    limit_descriptors(MAX_DESCRIPTORS)?;
     if let Some(user) = user {
         let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
         setgroups(&[]).map_err(failed("setgroups"))?;

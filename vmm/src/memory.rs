@@ -51,16 +51,16 @@ const BOOT_MIB: u32 = 256;
 const HOTPLUG_UNIT: u64 = 128 << 20;
 
 /// Least RAM in which a kernel starts, in MiB.
-const LEAST_MIB: u32 = 32;
+const MIN_MIB: u32 = 32;
 
 /// Most RAM, in MiB: the guest's page tables and KVM take more, but a typing error should not.
-const MOST_MIB: u32 = 4 << 20;
+const MAX_MIB: u32 = 4 << 20;
 
 /// Guest RAM could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The size is out of range.
-    #[error("guest memory of {0} MiB is out of range: {LEAST_MIB} to {MOST_MIB} MiB")]
+    #[error("guest memory of {0} MiB is out of range: {MIN_MIB} to {MAX_MIB} MiB")]
     Size(u32),
     /// The host refuses the address space.
     #[error("guest memory of {memory_mib} MiB cannot be reserved: {source}; raise RLIMIT_AS or ask for less")]
@@ -143,7 +143,7 @@ impl Growth {
 pub fn reserve(size: Size) -> Result<GuestMemoryMmap, Error> {
     let Size { memory_mib, most_mib } = size;
     if let Some(wrong) =
-        [memory_mib, most_mib.max(memory_mib)].into_iter().find(|mib| !(LEAST_MIB..=MOST_MIB).contains(mib))
+        [memory_mib, most_mib.max(memory_mib)].into_iter().find(|mib| !(MIN_MIB..=MAX_MIB).contains(mib))
     {
         return Err(Error::Size(wrong));
     }

@@ -53,7 +53,7 @@ pub use copy_up::{copy_attributes, copy_content, names, open_folder};
 pub use namespaces::Joined;
 pub use program::{Spawned, Surroundings, is_container_process};
 pub use report::{Report, hear};
-pub use rlimits::MOST_OPEN_FILES;
+pub use rlimits::MAX_OPEN_FILES;
 pub use rootfs::{open_below, open_shared, path_of};
 
 use self::{program::Job, user_namespace::Prepared};

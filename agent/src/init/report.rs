@@ -45,7 +45,7 @@ struct Built {
 }
 
 /// Most descriptors that go along.
-const MOST_DESCRIPTORS: usize = 2;
+const MAX_DESCRIPTORS: usize = 2;
 
 /// Tells the agent what has been made, or what failed.
 pub fn send(channel: &OwnedFd, outcome: Result<Surroundings>) -> Result<()> {
@@ -66,7 +66,7 @@ pub fn send(channel: &OwnedFd, outcome: Result<Surroundings>) -> Result<()> {
 pub fn hear(channel: &OwnedFd) -> Report {
     let mut packet = vec![0; REPORT_LIMIT];
     let mut descriptors = Vec::new();
-    let length = match fd_passing::try_receive(channel, &mut packet, MOST_DESCRIPTORS, &mut descriptors) {
+    let length = match fd_passing::try_receive(channel, &mut packet, MAX_DESCRIPTORS, &mut descriptors) {
         Ok(None) => return Report::None,
         Ok(Some(length)) if length > 0 => length,
         Ok(_) | Err(_) => return Report::Closed,

@@ -13,7 +13,7 @@ use nix::{
 };
 
 /// Symbolic links that are followed to a name that does not exist yet; the kernel's own limit.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// A container's root, seen from outside.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Root {
 
     /// As [`open`](Self::open) with O_PATH, after making what is missing of `path`.
     pub fn open_or_create(&self, path: &Path, missing: Missing) -> Result<OwnedFd, Errno> {
-        self.create_through(path.to_owned(), missing, MOST_LINKS)
+        self.create_through(path.to_owned(), missing, MAX_LINKS)
     }
 
     /// The folder that `path` is in, made if it is missing, and the name in it.

@@ -10,7 +10,7 @@ use super::proc_files;
 use crate::error::{Context, Result};
 
 /// Open files that a container may raise its limit to, where config.json does not say.
-pub const MOST_OPEN_FILES: u64 = 1 << 20;
+pub const MAX_OPEN_FILES: u64 = 1 << 20;
 
 /// Open files that a process has without asking; more breaks programs that use select(2).
 const OPEN_FILES: u64 = 1024;
@@ -40,7 +40,7 @@ const NR_OPEN: &str = "/proc/sys/fs/nr_open";
 /// still in reach.
 pub fn make_room(rlimits: &[Rlimit]) -> Result<()> {
     let files = rlimits.iter().find(|limit| limit.resource == libc::RLIMIT_NOFILE);
-    let Some(most) = files.map(|limit| limit.hard).filter(|hard| *hard > MOST_OPEN_FILES) else {
+    let Some(most) = files.map(|limit| limit.hard).filter(|hard| *hard > MAX_OPEN_FILES) else {
         return Ok(());
     };
     let room = std::fs::read_to_string(NR_OPEN).or_internal(|| format!("read {NR_OPEN}"))?;
@@ -54,7 +54,7 @@ pub fn make_room(rlimits: &[Rlimit]) -> Result<()> {
 /// Sets them, and takes back the agent's own.
 pub fn apply(rlimits: &[Rlimit]) -> Result<()> {
     if rlimits.iter().all(|limit| limit.resource != libc::RLIMIT_NOFILE) {
-        setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, MOST_OPEN_FILES)
+        setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, MAX_OPEN_FILES)
             .or_internal(|| "limit the open files".to_owned())?;
     }
     for (index, limit) in rlimits.iter().enumerate() {

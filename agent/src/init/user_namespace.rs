@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Longest message of the helper, in bytes.
-const LONGEST: usize = 64 << 10;
+const LIMIT: usize = 64 << 10;
 
 /// What the guest's root has made for a container's.
 #[derive(Debug, Default)]
@@ -124,14 +124,14 @@ fn tell(channel: &OwnedFd, pid: Pid) -> Result<()> {
 
 /// The agent's side: waits for the helper, which waits for nobody, and returns the init's PID.
 pub fn hear(channel: &OwnedFd) -> Result<Pid> {
-    let mut packet = vec![0; LONGEST];
+    let mut packet = vec![0; LIMIT];
     let length = loop {
         match recv(channel.as_raw_fd(), &mut packet, MsgFlags::empty()) {
             Err(Errno::EINTR) => {}
             received => break received.or_internal(|| "hear of the container's init".to_owned())?,
         }
     };
-    match frame::read::<Result<i32>>(&mut &packet[..length], LONGEST) {
+    match frame::read::<Result<i32>>(&mut &packet[..length], LIMIT) {
         Ok(Some(Ok(pid))) => Ok(Pid::from_raw(pid)),
         Ok(Some(Err(failure))) => Err(failure),
         Ok(None) | Err(_) => {

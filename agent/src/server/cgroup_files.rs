@@ -34,13 +34,13 @@ const FILES: [&str; 23] = [
 ];
 
 /// Most that is sent of all of them together, in bytes: half of what the host accepts.
-const MOST: usize = 128 << 10;
+const MAX: usize = 128 << 10;
 
 impl Server {
     /// Reads a container's cgroup.
     pub(super) fn cgroup_files(&mut self, id: &str) -> Result<Response> {
         let cgroup = &self.container(id)?.cgroup;
-        let mut room = MOST;
+        let mut room = MAX;
         let mut files = Vec::new();
         for name in FILES.map(str::to_owned).into_iter().chain(cgroup.files("hugetlb.")) {
             let Some(text) = cgroup.read(&name) else { continue };

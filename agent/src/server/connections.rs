@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// Connections that the host may have open, streams aside.
-const MOST_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: usize = 4096;
 
 impl Server {
     /// Takes the host's new connections in.
     pub(super) fn accept(&mut self) {
         while let Some(socket) = vsock::accept(&self.listener) {
-            if self.connections.len() >= MOST_CONNECTIONS {
+            if self.connections.len() >= MAX_CONNECTIONS {
                 continue;
             }
             let connection = Connection::new(socket);

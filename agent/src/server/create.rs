@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use stockade_protocol::{
-    agent::{MOST_CONTAINERS, ProcessId, Response},
+    agent::{MAX_CONTAINERS, ProcessId, Response},
     container,
 };
 
@@ -33,10 +33,10 @@ impl Server {
                 format!("container {} exists already in the guest", spec.id),
             ));
         }
-        if self.containers.len() >= MOST_CONTAINERS {
+        if self.containers.len() >= MAX_CONTAINERS {
             return Err(error(
                 ErrorKind::Internal,
-                format!("the guest has {MOST_CONTAINERS} containers already"),
+                format!("the guest has {MAX_CONTAINERS} containers already"),
             ));
         }
         let joined = self.joined_namespaces(&spec.namespaces)?;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Processes that the host may have at once in one guest: each has descriptors in the agent.
-const MOST_PROCESSES: usize = 4096;
+const MAX_PROCESSES: usize = 4096;
 
 impl Server {
     /// Begins to make a process.
@@ -27,10 +27,10 @@ impl Server {
             let message = format!("container {} has a process of this name already", exec.id.container);
             return Err(error(ErrorKind::Exists, message));
         }
-        if self.processes.len() >= MOST_PROCESSES {
+        if self.processes.len() >= MAX_PROCESSES {
             return Err(error(
                 ErrorKind::Internal,
-                format!("the guest has {MOST_PROCESSES} processes already"),
+                format!("the guest has {MAX_PROCESSES} processes already"),
             ));
         }
         let spawned = self.spawn_exec(&exec)?;

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Connections that are forwarded at a time.
-const MOST_FORWARDS: usize = 256;
+const MAX_FORWARDS: usize = 256;
 
 /// One connection of the host to something in the guest.
 pub(super) struct Forward {
@@ -47,8 +47,8 @@ impl Server {
     pub(super) fn begin_forward(&mut self, token: Token, port: u16) -> Result<(), Closed> {
         let connection = self.connections.remove(&token).ok_or(Closed)?;
         self.poller.remove(&connection, token);
-        if self.forwards.values().filter(|forward| forward.container.is_none()).count() >= MOST_FORWARDS {
-            return refuse(connection, format!("{MOST_FORWARDS} connections are forwarded already"));
+        if self.forwards.values().filter(|forward| forward.container.is_none()).count() >= MAX_FORWARDS {
+            return refuse(connection, format!("{MAX_FORWARDS} connections are forwarded already"));
         }
         // A refusal comes at once, mostly.
         let first = dial((Ipv4Addr::LOCALHOST, port).into());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stockade_protocol::agent::{MOST_PROCESSES, ProcessEntry, Response};
+use stockade_protocol::agent::{MAX_PROCESSES, ProcessEntry, Response};
 
 use super::Server;
 use crate::{
@@ -26,7 +26,7 @@ impl Server {
         let infos: BTreeMap<i32, ProcInfo> = pids
             .into_iter()
             .filter_map(|pid| Some((pid, ProcInfo::read(pid)?)))
-            .take(MOST_PROCESSES)
+            .take(MAX_PROCESSES)
             .collect();
         let known: BTreeMap<i32, _> = self
             .processes

@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 
 use super::{
-    AgentError, ContainerState, Exec, MOST_CONTAINERS, MOST_PROCESSES, OLDEST_VERSION, ProcessEntry,
-    ProcessId, Request, Response, VERSION,
+    AgentError, ContainerState, Exec, MAX_CONTAINERS, MAX_PROCESSES, OLDEST_VERSION, ProcessEntry, ProcessId,
+    Request, Response, VERSION,
 };
 use crate::call::{self, calls};
 use crate::container::Container;
@@ -52,7 +52,7 @@ calls! {
     /// The processes of a container.
     Processes(container: String) in ALL,
         Request::Processes { container } =>
-            Response::Processes(processes) if processes.len() <= MOST_PROCESSES => processes, Vec<ProcessEntry>;
+            Response::Processes(processes) if processes.len() <= MAX_PROCESSES => processes, Vec<ProcessEntry>;
     /// Names and contents of the files of a container's cgroup.
     CgroupFiles(container: String) in ALL,
         Request::CgroupFiles { container } => Response::CgroupFiles(files) => files, Vec<(String, String)>;
@@ -65,7 +65,7 @@ calls! {
     /// The IDs of the containers of the guest.
     Containers() in ALL,
         Request::Containers =>
-            Response::Containers(containers) if containers.len() <= MOST_CONTAINERS => containers, Vec<String>;
+            Response::Containers(containers) if containers.len() <= MAX_CONTAINERS => containers, Vec<String>;
     /// Has the guest use this many CPUs.
     SetCpus(count: u16) in ALL,
         Request::SetCpus { count } => Response::CpusSet => (), ();

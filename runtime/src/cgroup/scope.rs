@@ -17,7 +17,7 @@ const DEFAULT_SLICE: &str = "system.slice";
 /// What the names of scopes begin with where config.json does not say.
 const DEFAULT_PREFIX: &str = "stockade";
 /// Longest name of a unit, in bytes.
-const LONGEST: usize = 255;
+const LIMIT: usize = 255;
 
 /// A file of a cgroup and what is written to it.
 pub type Setting = (&'static str, String);
@@ -78,7 +78,7 @@ impl Scope {
         if !slice_is_valid(slice) {
             return Err(error("does not begin with the name of a slice, such as system.slice"));
         }
-        if !unit.bytes().all(is_of_unit) || unit.len() > LONGEST {
+        if !unit.bytes().all(is_of_unit) || unit.len() > LIMIT {
             return Err(error("does not make the name of a unit"));
         }
         Ok(Self { slice: slice.to_owned(), unit })
@@ -212,12 +212,12 @@ fn limit(file: &str, value: &str) -> Option<(String, Value)> {
 /// A list such as `0-3,7` as a bit string, the first byte for the numbers from 0 on.
 fn bits(list: &str) -> Option<Vec<u8>> {
     /// More CPUs than Linux supports.
-    const MOST: usize = 1 << 14;
+    const MAX: usize = 1 << 14;
     let mut bytes = Vec::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        if first > last || last >= MOST {
+        if first > last || last >= MAX {
             return None;
         }
         for number in first..=last {
@@ -237,7 +237,7 @@ fn is_of_unit(byte: u8) -> bool {
 
 fn slice_is_valid(slice: &str) -> bool {
     let Some(stem) = slice.strip_suffix(SLICE) else { return false };
-    let is_name = stem.bytes().all(|byte| is_of_unit(byte) && byte != b'@') && slice.len() <= LONGEST;
+    let is_name = stem.bytes().all(|byte| is_of_unit(byte) && byte != b'@') && slice.len() <= LIMIT;
     stem == "-" || is_name && stem.split('-').all(|part| !part.is_empty())
 }
 

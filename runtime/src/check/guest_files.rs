@@ -12,7 +12,7 @@ const PT_NOTE: u32 = 4;
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the kernel's PVH entry point.
 const PHYS32_ENTRY: u32 = 18;
 /// Longest note segment that is looked through, in bytes.
-const LONGEST_NOTES: u64 = 1 << 20;
+const NOTES_LIMIT: u64 = 1 << 20;
 
 /// `stockade-vmm`.
 pub fn vmm(path: &Path) -> Row {
@@ -71,7 +71,7 @@ fn has_pvh_entry(file: &mut (impl Read + Seek)) -> io::Result<bool> {
         let (Some(start), Some(length)) = (u64_at(&program, 8), u64_at(&program, 32)) else { continue };
         let mut notes = Vec::new();
         file.seek(SeekFrom::Start(start))?;
-        file.take(length.min(LONGEST_NOTES)).read_to_end(&mut notes)?;
+        file.take(length.min(NOTES_LIMIT)).read_to_end(&mut notes)?;
         if find_note(&notes) {
             return Ok(true);
         }

@@ -8,7 +8,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 const PORT: u8 = 0xf1;
 
 /// Exits that the guest may cause besides its reports; more mean that it is lost.
-const MOST_EXITS: usize = 64;
+const MAX_EXITS: usize = 64;
 
 const PML4: usize = 0x1000;
 const PDPT: usize = 0x2000;
@@ -192,7 +192,7 @@ fn set_up(kvm: &Kvm, vm: &VmFd, memory: &Memory) -> Result<VcpuFd, (&'static str
 }
 
 fn execute(mut vcpu: VcpuFd, tell: &mut dyn FnMut(Progress)) -> Result<(), String> {
-    for _ in 0..MOST_EXITS {
+    for _ in 0..MAX_EXITS {
         match vcpu.run() {
             Ok(VcpuExit::IoOut(port, &[stage])) if port == u16::from(PORT) => tell(Progress::Passed(stage)),
             Ok(VcpuExit::Hlt) => return Ok(()),

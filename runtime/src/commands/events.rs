@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use stockade_protocol::agent::ContainerEvent;
 
-use crate::life_cycle::{ANSWERS_WITHIN, Visit, explain};
+use crate::life_cycle::{ANSWERS_WITHIN, Handle, explain};
 use crate::options::{self, Globals};
 use crate::state::ContainerError;
 use crate::stats::{CgroupFiles, Stats};
@@ -52,14 +52,14 @@ impl Events {
     /// # Errors
     /// [`ContainerError::NotRunning`], or why the agent does not answer.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let visit = Visit::peek(globals, &self.id)?;
-        let relay = visit.relay()?.open().ok_or(ContainerError::NotRunning)?;
+        let handle = Handle::peek(globals, &self.id)?;
+        let relay = handle.relay()?.open().ok_or(ContainerError::NotRunning)?;
         let printed = if self.stats {
-            print_stats(&visit)
+            print_stats(&handle)
         } else {
-            let mut wait = visit.wait();
-            let listener = Listener::open(visit.folder.as_fd(), visit.id.as_str(), &mut wait);
-            watch(&visit, &relay, listener.map_err(explain)?, self.interval)
+            let mut wait = handle.wait();
+            let listener = Listener::open(handle.folder.as_fd(), handle.id.as_str(), &mut wait);
+            watch(&handle, &relay, listener.map_err(explain)?, self.interval)
         };
         match printed {
             Err(error) if is_closed_pipe(&error) => Ok(()),
@@ -68,7 +68,7 @@ impl Events {
     }
 }
 
-fn watch(visit: &Visit, relay: &Pidfd, listener: Listener, interval: Duration) -> anyhow::Result<()> {
+fn watch(handle: &Handle, relay: &Pidfd, listener: Listener, interval: Duration) -> anyhow::Result<()> {
     let mut listener = Some(listener);
     let mut next = Instant::now() + interval;
     loop {
@@ -93,13 +93,13 @@ fn watch(visit: &Visit, relay: &Pidfd, listener: Listener, interval: Duration) -
             return Ok(());
         }
         if news || ended {
-            hear(visit, &mut listener, if ended { LAST_WORDS } else { 1 })?;
+            hear(handle, &mut listener, if ended { LAST_WORDS } else { 1 })?;
         }
         if ended {
             return Ok(());
         }
         if Instant::now() >= next {
-            if let Err(error) = print_stats(visit) {
+            if let Err(error) = print_stats(handle) {
                 if is_closed_pipe(&error) {
                     return Err(error);
                 }
@@ -112,14 +112,14 @@ fn watch(visit: &Visit, relay: &Pidfd, listener: Listener, interval: Duration) -
 }
 
 /// Prints what the agent has told, and lets go of it at its end.
-fn hear(visit: &Visit, listener: &mut Option<Listener>, times: usize) -> anyhow::Result<()> {
+fn hear(handle: &Handle, listener: &mut Option<Listener>, times: usize) -> anyhow::Result<()> {
     for _ in 0..times {
         let Some(open) = listener else { return Ok(()) };
         match open.receive() {
             Ok(events) if events.is_empty() => return Ok(()),
             Ok(events) => {
                 for ContainerEvent::OutOfMemory { .. } in events {
-                    print(&Line { r#type: "oom", id: visit.id.as_str(), data: None })?;
+                    print(&Line { r#type: "oom", id: handle.id.as_str(), data: None })?;
                 }
             }
             Err(error) => {
@@ -133,11 +133,11 @@ fn hear(visit: &Visit, listener: &mut Option<Listener>, times: usize) -> anyhow:
     Ok(())
 }
 
-fn print_stats(visit: &Visit) -> anyhow::Result<()> {
+fn print_stats(handle: &Handle) -> anyhow::Result<()> {
     let deadline = Deadline::within(ANSWERS_WITHIN);
-    let files = visit.ask_by(deadline, call::CgroupFiles(visit.id.to_string())).map_err(explain)?;
+    let files = handle.ask_by(deadline, call::CgroupFiles(handle.id.to_string())).map_err(explain)?;
     let data = Some(Stats::new(&CgroupFiles::new(files)));
-    print(&Line { r#type: "stats", id: visit.id.as_str(), data })
+    print(&Line { r#type: "stats", id: handle.id.as_str(), data })
 }
 
 fn print(line: &Line<'_>) -> anyhow::Result<()> {

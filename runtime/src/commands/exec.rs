@@ -8,7 +8,7 @@ use clap::Args;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use crate::commands::exit_status::ExecFailed;
-use crate::life_cycle::{self, Exec as Request, Visit};
+use crate::life_cycle::{self, Exec as Request, Handle};
 use crate::lower;
 use crate::oci::bundle;
 use crate::oci::users;
@@ -100,15 +100,15 @@ impl Exec {
 
     fn execute(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         self.mention_unused();
-        let visit = Visit::peek(globals, &self.id)?;
+        let handle = Handle::peek(globals, &self.id)?;
         let mut warnings = Vec::new();
-        let process = self.process(&visit, &mut warnings)?;
-        let process = lower::lower_process(&process, &visit.record.annotations, &mut warnings)?;
+        let process = self.process(&handle, &mut warnings)?;
+        let process = lower::lower_process(&process, &handle.record.annotations, &mut warnings)?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let cgroup = self.cgroup.as_deref().map(|path| path.trim_matches('/').to_owned());
         let executed = life_cycle::exec(&Request {
-            visit: &visit,
-            container: visit.id.as_str(),
+            handle: &handle,
+            container: handle.id.as_str(),
             process,
             cgroup: cgroup.filter(|path| !path.is_empty()),
             ignore_paused: self.ignore_paused,
@@ -134,26 +134,26 @@ impl Exec {
     }
 
     /// What is to be executed, as config.json would say it.
-    fn process(&self, visit: &Visit, warnings: &mut Vec<String>) -> anyhow::Result<Process> {
+    fn process(&self, handle: &Handle, warnings: &mut Vec<String>) -> anyhow::Result<Process> {
         if let Some(path) = &self.process {
             if !self.command.is_empty() {
                 anyhow::bail!("--process: the file names the command, so there can be none beside it");
             }
             let mut process = read_process(path, warnings)?;
-            complete(&mut process, visit.folder.read_process()?);
+            complete(&mut process, handle.folder.read_process()?);
             if self.tty {
                 process.set_terminal(Some(true));
             }
             if process.capabilities().is_none() {
-                process.set_capabilities(visit.folder.read_process()?.capabilities().clone());
+                process.set_capabilities(handle.folder.read_process()?.capabilities().clone());
             }
             return Ok(process);
         }
         if self.command.is_empty() {
             anyhow::bail!("exec needs a command, or --process with a file that names one");
         }
-        let mut process = visit.folder.read_process()?;
-        self.change(&mut process, &visit.record.rootfs)?;
+        let mut process = handle.folder.read_process()?;
+        self.change(&mut process, &handle.record.rootfs)?;
         Ok(process)
     }
 

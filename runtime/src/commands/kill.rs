@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use stockade_protocol::agent::{AgentError, ErrorKind};
 
-use crate::life_cycle::{self, Visit, explain, no_longer_runs};
+use crate::life_cycle::{self, Handle, explain, no_longer_runs};
 use crate::oci::container_id::ContainerId;
 use crate::options::Globals;
 use crate::state::{ContainerError, Root};
@@ -55,21 +55,21 @@ impl Kill {
     }
 
     fn send(&self, signal: i32, globals: &Globals, id: &ContainerId) -> anyhow::Result<()> {
-        let visit = Visit::peek(globals, id.as_str())?;
-        let outcome = self.deliver(signal, &visit);
+        let handle = Handle::peek(globals, id.as_str())?;
+        let outcome = self.deliver(signal, &handle);
         // As runc: a container that has stopped has no processes, and all of them have got it. A shim makes sure so.
         if self.all && outcome.as_ref().is_err_and(is_not_running) { Ok(()) } else { outcome }
     }
 
-    fn deliver(&self, signal: i32, visit: &Visit) -> anyhow::Result<()> {
-        let relay = visit.relay()?.open().ok_or(ContainerError::NotRunning)?;
-        let ask = call::Signal(visit.id.to_string(), signal, self.all);
+    fn deliver(&self, signal: i32, handle: &Handle) -> anyhow::Result<()> {
+        let relay = handle.relay()?.open().ok_or(ContainerError::NotRunning)?;
+        let ask = call::Signal(handle.id.to_string(), signal, self.all);
         if signal != libc::SIGKILL {
-            return outcome(visit.ask(ask));
+            return outcome(handle.ask(ask));
         }
         // The guest may do it, so that the container's last output is delivered. If it does not, the host does.
         let deadline = Deadline::within(OBEYS_WITHIN);
-        let asked = visit.ask_by(deadline, ask);
+        let asked = handle.ask_by(deadline, ask);
         let delivered = match asked {
             Ok(()) | Err(ClientError::Machine(MachineError::ContainerEnded)) => Ok(()),
             Err(error) if is_refusal(&error) => outcome(Err(error)),
@@ -80,7 +80,7 @@ impl Kill {
         };
         if !relay.wait_end(deadline.left()) {
             tracing::debug!("the container has not ended by itself");
-            life_cycle::kill(&visit.record);
+            life_cycle::kill(&handle.record);
             relay.wait_end(ENDS_WITHIN);
         }
         delivered

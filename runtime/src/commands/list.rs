@@ -49,7 +49,7 @@ impl List {
         let root = Root::new(globals.root.as_deref());
         let deadline = Deadline::within(GLANCE);
         let is_table = !self.quiet && self.format == Format::Table;
-        let survey = life_cycle::survey(&root, |folder, record| {
+        let outcomes = life_cycle::for_each(&root, |folder, record| {
             let status = life_cycle::status(folder, &record);
             let is_mute = is_table
                 && status == Status::Running
@@ -57,8 +57,8 @@ impl List {
                 && !life_cycle::answers(folder, &record, deadline);
             (record, status, is_mute)
         })?;
-        survey.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
-        let found = &survey.found;
+        outcomes.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+        let found = &outcomes.found;
         let states: Vec<Json<'_>> =
             found.iter().map(|(record, status, _)| Json::new(record, *status)).collect();
         let mute = found.iter().map(|(.., is_mute)| *is_mute);

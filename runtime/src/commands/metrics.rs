@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::life_cycle::{Visit, survey};
+use crate::life_cycle::{Handle, for_each};
 use crate::metrics::{self, Reach, Sandbox, Subject};
 use crate::options::Globals;
 use crate::state::{ContainerError, Folder, Record, Root};
@@ -42,18 +42,18 @@ impl Metrics {
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let sandboxes = match &self.id {
             Some(id) => {
-                let visit = Visit::peek(globals, id)?;
-                if let Some(sandbox) = &visit.record.sandbox {
+                let handle = Handle::peek(globals, id)?;
+                if let Some(sandbox) = &handle.record.sandbox {
                     anyhow::bail!("container {id} is in the VM of sandbox {sandbox}, whose metrics have it");
                 }
-                visit.relay()?;
-                vec![measure(&visit.folder, &visit.record).ok_or(ContainerError::NotRunning)?]
+                handle.relay()?;
+                vec![measure(&handle.folder, &handle.record).ok_or(ContainerError::NotRunning)?]
             }
             None => {
                 let root = Root::new(globals.root.as_deref());
-                let survey = survey(&root, |folder, record| measure(folder, &record))?;
-                survey.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
-                survey.found.into_iter().flatten().collect()
+                let outcomes = for_each(&root, |folder, record| measure(folder, &record))?;
+                outcomes.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+                outcomes.found.into_iter().flatten().collect()
             }
         };
         match io::stdout().write_all(metrics::text(&sandboxes).as_bytes()) {

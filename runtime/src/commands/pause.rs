@@ -3,7 +3,7 @@
 use clap::Args;
 use stockade_protocol::agent::ErrorKind;
 
-use crate::life_cycle::{Visit, explain};
+use crate::life_cycle::{Handle, explain};
 use crate::options::Globals;
 use crate::state::ContainerError;
 use crate::vm::agent::{ClientError, call};
@@ -24,14 +24,14 @@ impl Pause {
     /// # Errors
     /// [`ContainerError`], or why they cannot be frozen; they go on then.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let visit = Visit::lock(globals, &self.id)?;
-        visit.relay()?;
-        visit.ask(call::Pause(visit.id.to_string())).map_err(|error| match error {
+        let handle = Handle::lock(globals, &self.id)?;
+        handle.relay()?;
+        handle.ask(call::Pause(handle.id.to_string())).map_err(|error| match error {
             ClientError::Agent(error) if error.kind == ErrorKind::WrongState => {
-                ContainerError::CannotPause(visit.status().name()).into()
+                ContainerError::CannotPause(handle.status().name()).into()
             }
             error => explain(error),
         })?;
-        visit.folder.change(|record| record.paused = true)
+        handle.folder.change(|record| record.paused = true)
     }
 }

@@ -1,4 +1,4 @@
-//! `stockade ps`: the container's processes as the container sees them, or their stand-ins as the host does.
+//! `stockade ps`: the container's processes as the container sees them, or their relays as the host does.
 //!
 //! The two do not mix: processes of a container exist in its VM only, and engines match what they are told against the
 //! host's own `ps`.
@@ -10,7 +10,7 @@ use clap::Args;
 use stockade_protocol::agent::ProcessEntry;
 
 use super::list::Format;
-use crate::life_cycle::{Visit, explain};
+use crate::life_cycle::{Handle, explain};
 use crate::options::Globals;
 use crate::text::local_time;
 use crate::text::table::printable;
@@ -24,7 +24,7 @@ const HEADING: &str = "UID          PID    PPID  C STIME TTY          TIME CMD\n
   stockade ps web                 # processes, with their PIDs in the container
   stockade ps --format json web   # PIDs on the host that stand for processes of the container")]
 pub struct Ps {
-    /// Form of the output: json prints the PIDs on the host of the processes' stand-ins
+    /// Form of the output: json prints the PIDs on the host of the processes' relays
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// The container's ID
@@ -44,13 +44,13 @@ impl Ps {
         if !self.ps_options.is_empty() {
             tracing::debug!("options for ps(1) have no effect: {:?}", self.ps_options);
         }
-        let visit = Visit::peek(globals, &self.id)?;
-        let runs = visit.relay().is_ok();
+        let handle = Handle::peek(globals, &self.id)?;
+        let runs = handle.relay().is_ok();
         let text = match self.format {
-            Format::Json if runs => format!("{}\n", serde_json::to_string(&stand_ins(&visit)?)?),
+            Format::Json if runs => format!("{}\n", serde_json::to_string(&relays(&handle)?)?),
             Format::Json => "[]\n".to_owned(),
             Format::Table if runs => {
-                let processes = visit.ask(call::Processes(visit.id.to_string())).map_err(explain)?;
+                let processes = handle.ask(call::Processes(handle.id.to_string())).map_err(explain)?;
                 table(&processes, SystemTime::now())
             }
             Format::Table => HEADING.to_owned(),
@@ -60,11 +60,11 @@ impl Ps {
 }
 
 /// The processes of the container on the host: those of its cgroup there, less the VM's.
-fn stand_ins(visit: &Visit) -> anyhow::Result<Vec<i32>> {
-    let relay = visit.relay()?.pid;
-    let Some(cgroup) = &visit.record.cgroup else { return Ok(vec![relay]) };
+fn relays(handle: &Handle) -> anyhow::Result<Vec<i32>> {
+    let relay = handle.relay()?.pid;
+    let Some(cgroup) = &handle.record.cgroup else { return Ok(vec![relay]) };
     let mut pids = cgroup.processes()?;
-    let machine = [visit.record.vmm, visit.record.files];
+    let machine = [handle.record.vmm, handle.record.files];
     pids.retain(|pid| machine.iter().flatten().all(|process| process.pid != *pid));
     Ok(pids)
 }

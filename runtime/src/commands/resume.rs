@@ -3,7 +3,7 @@
 use clap::Args;
 use stockade_protocol::agent::ErrorKind;
 
-use crate::life_cycle::{Visit, no_longer_runs};
+use crate::life_cycle::{Handle, no_longer_runs};
 use crate::options::Globals;
 use crate::state::ContainerError;
 use crate::vm::agent::{ClientError, call};
@@ -24,15 +24,15 @@ impl Resume {
     /// # Errors
     /// [`ContainerError::NotPaused`], also of a container that has stopped, or why they cannot go on.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let visit = Visit::lock(globals, &self.id)?;
-        visit.relay().map_err(|_| ContainerError::NotPaused)?;
-        visit.ask(call::Resume(visit.id.to_string())).map_err(|error| match error {
+        let handle = Handle::lock(globals, &self.id)?;
+        handle.relay().map_err(|_| ContainerError::NotPaused)?;
+        handle.ask(call::Resume(handle.id.to_string())).map_err(|error| match error {
             error if no_longer_runs(&error) => anyhow::Error::from(ContainerError::NotPaused),
             ClientError::Agent(error) if error.kind == ErrorKind::WrongState => {
                 ContainerError::NotPaused.into()
             }
             error => anyhow::Error::from(error),
         })?;
-        visit.folder.change(|record| record.paused = false)
+        handle.folder.change(|record| record.paused = false)
     }
 }

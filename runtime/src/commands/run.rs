@@ -84,9 +84,9 @@ fn wait(created: Created, raw: Option<RawMode>) -> anyhow::Result<(Option<Child>
     let vmm = vm.release();
     let status = life_cycle::attend(&signals, &relay.process)?;
     drop(raw);
-    let last_words = folder.console_log().unwrap_or_default();
-    if !last_words.is_empty() {
-        tracing::error!("the VM has ended{}", vm::shown(&String::from_utf8_lossy(&last_words)));
+    let console_log = folder.console_log().unwrap_or_default();
+    if !console_log.is_empty() {
+        tracing::error!("the VM has ended{}", vm::shown(&String::from_utf8_lossy(&console_log)));
     }
     Ok((vmm, status))
 }

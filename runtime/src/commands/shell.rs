@@ -13,7 +13,7 @@ use stockade_protocol::agent::{GUEST, SHARES, WindowSize};
 use stockade_protocol::container::{Process, Scheduling, User};
 
 use crate::config::Config;
-use crate::life_cycle::{self, Exec, Visit};
+use crate::life_cycle::{self, Exec, Handle};
 use crate::options::Globals;
 use crate::relay::preserve_fds::Preserved;
 use crate::state::ContainerError;
@@ -46,8 +46,8 @@ impl Shell {
             "there is no shell in the guest; set `debug_shell` in /etc/stockade/config.toml to a static shell of the \
              host, such as \"/bin/busybox\", to allow one",
         )?;
-        let visit = Visit::peek(globals, &self.id)?;
-        visit.relay()?;
+        let handle = Handle::peek(globals, &self.id)?;
+        handle.relay()?;
         let tree = Tree {
             source: shell,
             name: NAME.to_owned(),
@@ -55,9 +55,9 @@ impl Shell {
             readonly: true,
             ..Tree::default()
         };
-        let share = Share::attach(&visit, &tree)?;
+        let share = Share::attach(&handle, &tree)?;
         let executed = life_cycle::exec(&Exec {
-            visit: &visit,
+            handle: &handle,
             container: GUEST,
             process: share.process(),
             cgroup: None,
@@ -76,23 +76,23 @@ impl Shell {
 
 /// The shell in the VM's share, until this is dropped.
 struct Share<'a> {
-    visit: &'a Visit,
+    handle: &'a Handle,
     name: String,
 }
 
 impl<'a> Share<'a> {
-    fn attach(visit: &'a Visit, shell: &Tree) -> anyhow::Result<Self> {
+    fn attach(handle: &'a Handle, shell: &Tree) -> anyhow::Result<Self> {
         // No container's ID has this character.
-        let share = Self { visit, name: format!("@shell-{}", std::process::id()) };
+        let share = Self { handle, name: format!("@shell-{}", std::process::id()) };
         let tree = shares::clone_tree(shell)?;
         let trees = vec![(shell.name.clone(), tree)];
-        share.files()?.add_share(&share.name, trees, &mut visit.wait())?;
+        share.files()?.add_share(&share.name, trees, &mut handle.wait())?;
         Ok(share)
     }
 
     fn files(&self) -> anyhow::Result<Files> {
-        let vmm = self.visit.vmm().ok_or(ContainerError::NotRunning)?;
-        Ok(Files::connect(self.visit.folder.as_fd(), vmm.as_fd())?)
+        let vmm = self.handle.vmm().ok_or(ContainerError::NotRunning)?;
+        Ok(Files::connect(self.handle.folder.as_fd(), vmm.as_fd())?)
     }
 
     fn process(&self) -> Process {

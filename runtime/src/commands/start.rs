@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::life_cycle::{self, Visit};
+use crate::life_cycle::{self, Handle};
 use crate::options::Globals;
 use crate::state::ContainerError;
 
@@ -21,8 +21,8 @@ impl Start {
     /// # Errors
     /// [`ContainerError`] in another state than "created", or why the program cannot be executed.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let visit = Visit::lock(globals, &self.id)?;
-        visit.relay().map_err(|_| ContainerError::HasStopped)?;
-        life_cycle::start(&visit.folder, &visit.record, &mut visit.wait())
+        let handle = Handle::lock(globals, &self.id)?;
+        handle.relay().map_err(|_| ContainerError::HasStopped)?;
+        life_cycle::start(&handle.folder, &handle.record, &mut handle.wait())
     }
 }

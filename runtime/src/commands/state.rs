@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use crate::life_cycle::{Status, Visit};
+use crate::life_cycle::{Handle, Status};
 use crate::oci;
 use crate::options::Globals;
 use crate::state::Record;
@@ -63,8 +63,8 @@ impl State {
     /// # Errors
     /// When there is no such container, or its state cannot be read.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let visit = Visit::peek(globals, &self.id)?;
-        let json = serde_json::to_string_pretty(&Json::new(&visit.record, visit.status()))?;
+        let handle = Handle::peek(globals, &self.id)?;
+        let json = serde_json::to_string_pretty(&Json::new(&handle.record, handle.status()))?;
         Ok(writeln!(io::stdout(), "{json}")?)
     }
 }

@@ -70,9 +70,9 @@ impl Top {
 
 /// What every container uses now that runs, the busiest VM first.
 fn measure(root: &Root) -> anyhow::Result<Vec<Usage>> {
-    let survey = life_cycle::survey(root, |folder, record| Usage::measure(folder, &record))?;
-    survey.problems.iter().for_each(|problem| tracing::debug!("{problem}"));
-    Ok(survey.found.into_iter().flatten().collect())
+    let outcomes = life_cycle::for_each(root, |folder, record| Usage::measure(folder, &record))?;
+    outcomes.problems.iter().for_each(|problem| tracing::debug!("{problem}"));
+    Ok(outcomes.found.into_iter().flatten().collect())
 }
 
 fn table(usages: &[Usage], before: &HashMap<String, Usage>) -> String {

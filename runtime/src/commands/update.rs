@@ -8,12 +8,12 @@ use anyhow::Context;
 use clap::Args;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
-use crate::life_cycle::{self, Visit};
+use crate::life_cycle::{self, Handle};
 use crate::options::Globals;
 use crate::text::bytes;
 
 /// Longest resources that are read, in bytes.
-const LONGEST: u64 = 1 << 20;
+const LIMIT: u64 = 1 << 20;
 
 /// Change the limits of a container.
 #[derive(Debug, Args)]
@@ -99,8 +99,8 @@ impl Update {
     /// # Errors
     /// What is wrong with a limit, or why it cannot be changed; all limits are as they were then.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let visit = Visit::lock(globals, &self.id)?;
-        visit.relay()?;
+        let handle = Handle::lock(globals, &self.id)?;
+        handle.relay()?;
         let refused =
             [("--l3-cache-schema", &self.l3_cache_schema), ("--mem-bw-schema", &self.mem_bw_schema)];
         if let Some((name, _)) = refused.iter().find(|(_, given)| given.is_some()) {
@@ -114,7 +114,7 @@ impl Update {
             }
             None => self.limits.resources(),
         };
-        life_cycle::update(&visit, &resources)
+        life_cycle::update(&handle, &resources)
     }
 
     fn mention_unused(&self) {
@@ -157,9 +157,9 @@ fn read(path: &Path) -> anyhow::Result<LinuxResources> {
     let mut text = Vec::new();
     let source: Box<dyn Read> =
         if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
-    source.take(LONGEST + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > LONGEST {
-        anyhow::bail!("it is longer than {LONGEST} bytes");
+    source.take(LIMIT + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LIMIT {
+        anyhow::bail!("it is longer than {LIMIT} bytes");
     }
     Ok(serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text))?)
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use stockade_protocol::vmm::MOST_VCPUS;
+use stockade_protocol::vmm::MAX_VCPUS;
 
 use annotations::TO_BE_ALLOWED;
 
@@ -27,7 +27,7 @@ const PATH_VARIABLE: &str = "STOCKADE_CONFIG";
 pub const DEFAULT_MEMORY_MIB: u32 = 2048;
 
 /// Least RAM that a guest boots in, in MiB.
-pub const LEAST_MIB: u64 = 128;
+pub const MIN_MIB: u64 = 128;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -245,8 +245,8 @@ fn parse(text: &str) -> Result<File, String> {
         check_keys(vm, "vm.", &VM_KEYS)?;
     }
     let file: File = table.try_into().map_err(|e: toml::de::Error| on_one_line(&e))?;
-    if file.memory_mib.is_some_and(|mib| u64::from(mib) < LEAST_MIB) {
-        return Err(format!("memory_mib must be at least {LEAST_MIB}"));
+    if file.memory_mib.is_some_and(|mib| u64::from(mib) < MIN_MIB) {
+        return Err(format!("memory_mib must be at least {MIN_MIB}"));
     }
     check_vcpus("max_vcpus", file.max_vcpus)?;
     file.vmm_users.check()?;
@@ -262,8 +262,8 @@ fn parse(text: &str) -> Result<File, String> {
         if let Some(path) = relative {
             return Err(format!("vm: {} must be an absolute path", path.display()));
         }
-        if vm.max_memory_mib.is_some_and(|mib| u64::from(mib) < LEAST_MIB) {
-            return Err(format!("vm.max_memory_mib must be at least {LEAST_MIB}"));
+        if vm.max_memory_mib.is_some_and(|mib| u64::from(mib) < MIN_MIB) {
+            return Err(format!("vm.max_memory_mib must be at least {MIN_MIB}"));
         }
         check_vcpus("vm.max_vcpus", vm.max_vcpus)?;
     }
@@ -272,8 +272,8 @@ fn parse(text: &str) -> Result<File, String> {
 
 fn check_vcpus(key: &str, value: Option<u8>) -> Result<(), String> {
     match value {
-        Some(count) if !(1..=MOST_VCPUS).contains(&count) => {
-            Err(format!("{key} must be between 1 and {MOST_VCPUS}"))
+        Some(count) if !(1..=MAX_VCPUS).contains(&count) => {
+            Err(format!("{key} must be between 1 and {MAX_VCPUS}"))
         }
         _ => Ok(()),
     }

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::peer;
-use crate::relay::{carry, port_forward};
+use crate::relay::{port_forward, proxy};
 use crate::sys::deadline::Deadline;
 
 /// What the client sends, and what the agent answers and sends.
@@ -12,7 +12,7 @@ pub fn run(input: &[u8]) {
     let (client, mut clients_end) = peer::saying(from_client);
     let (guest, mut guests_end) = peer::saying(from_guest);
     let Ok(Some(guest)) = port_forward::greet(guest, 80, Deadline::within(peer::PATIENCE)) else { return };
-    carry::carry(client, guest).unwrap();
+    proxy::proxy(client, guest).unwrap();
 
     let mut to_client = Vec::new();
     clients_end.set_nonblocking(false).unwrap();

@@ -9,7 +9,7 @@ use stockade_protocol::{agent, frame, vmm};
 
 use crate::sys::deadline::Deadline;
 use crate::vm::Wait;
-use crate::vm::agent::Visitor;
+use crate::vm::agent::AnswerDeadline;
 
 /// Longer than any answer takes that is there already.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ pub fn saying(words: &[u8]) -> (UnixStream, UnixStream) {
 
 /// How the runtime waits for what is there already.
 pub fn wait() -> impl Wait {
-    Visitor::without_reason(Deadline::within(PATIENCE))
+    AnswerDeadline::without_reason(Deadline::within(PATIENCE))
 }
 
 /// What an agent says that has welcomed the connection.

@@ -24,7 +24,7 @@ use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::hooks;
 use crate::options::CgroupDriver;
 use crate::relay::service::Served;
-use crate::relay::{CreateHooks, Own, Plan, Relay, Surroundings};
+use crate::relay::{CreateHooks, Namespaces, Own, Plan, Relay};
 use crate::state::role::Role;
 use crate::state::{Folder, Record, pid_file, sandbox};
 use crate::sys::process::ProcessRef;
@@ -235,7 +235,7 @@ impl Placed {
         })?;
         let process = &plan.guest.process;
         let relay = Relay::start(&Plan {
-            surroundings: Surroundings::Own(Own {
+            namespaces: Namespaces::Own(Own {
                 rootfs: &bundle.rootfs,
                 proc: plan.guest.mounts.iter().any(|mount| mount.destination == "/proc"),
                 readonly: Some(&plan.guest).filter(|guest| guest.rootfs.readonly),
@@ -423,8 +423,7 @@ fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
         Some(path) => File::open(path).map(OwnedFd::from),
         None => user_namespace::create(&user.mappings),
     };
-    opened
-        .context("linux.uidMappings: the host cannot make such a user namespace for the container's stand-in")
+    opened.context("linux.uidMappings: the host cannot make such a user namespace for the container's relay")
 }
 
 /// The VM's size at first.

@@ -9,10 +9,10 @@ use nix::sys::signalfd::SignalFd;
 use stockade_protocol::agent::{self, ErrorKind, ProcessId, Purpose};
 use stockade_protocol::container::Process;
 
-use super::{Status, Visit, no_longer_runs};
+use super::{Handle, Status, no_longer_runs};
 use crate::cgroup::Cgroup;
 use crate::relay::preserve_fds::Preserved;
-use crate::relay::{Plan, Relay, Surroundings};
+use crate::relay::{Namespaces, Plan, Relay};
 use crate::state::{ContainerError, pid_file};
 use crate::sys::process::ProcessRef;
 use crate::sys::signals;
@@ -27,7 +27,7 @@ const UNTIL_RESUMED: Duration = Duration::from_secs(u32::MAX as u64);
 #[derive(Debug)]
 pub struct Exec<'a> {
     /// The container.
-    pub visit: &'a Visit,
+    pub handle: &'a Handle,
     /// Where in its VM: the container's ID, or [`agent::GUEST`].
     pub container: &'a str,
     /// What it is.
@@ -66,8 +66,8 @@ pub struct Executed {
 pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     let terminal = exec.process.terminal.is_some();
     terminal::check(terminal, exec.console_socket, exec.detached)?;
-    let container_relay = living_relay(exec.visit)?;
-    let (relay_fd, vmm) = match (container_relay.open(), exec.visit.vmm()) {
+    let container_relay = living_relay(exec.handle)?;
+    let (relay_fd, vmm) = match (container_relay.open(), exec.handle.vmm()) {
         (Some(relay), Some(vmm)) => (relay, vmm),
         _ => return Err(ContainerError::ExecStopped.into()),
     };
@@ -75,10 +75,10 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     process.streams = exec.preserved.kinds();
     process.terminal = process.terminal.map(|size| terminal::initial_size(size, exec.console_socket));
     let interrupts = signals::block_all().context("cannot block signals")?;
-    let folder = exec.visit.folder.as_fd();
+    let folder = exec.handle.folder.as_fd();
     let mut vm = Shared::new(vmm, folder, interrupts)?;
     // What is not paused answers at once.
-    if exec.ignore_paused && exec.visit.status() == Status::Paused {
+    if exec.ignore_paused && exec.handle.status() == Status::Paused {
         vm = vm.with_patience(UNTIL_RESUMED);
     }
 
@@ -91,8 +91,8 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         ignore_paused: exec.ignore_paused,
     };
     let mut control =
-        Connection::open(folder, Purpose::Control, &mut vm).map_err(|e| explain(exec.visit, e))?;
-    for warning in control.call(call::MakeProcess(request), &mut vm).map_err(|e| explain(exec.visit, e))? {
+        Connection::open(folder, Purpose::Control, &mut vm).map_err(|e| explain(exec.handle, e))?;
+    for warning in control.call(call::MakeProcess(request), &mut vm).map_err(|e| explain(exec.handle, e))? {
         tracing::warn!("{warning}");
     }
 
@@ -100,9 +100,9 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         (Some(_), Some(size)) => Some(Pty::open(size).context("cannot open a pseudo-terminal")?),
         _ => None,
     };
-    let cgroup = exec.visit.record.cgroup.as_ref().map(Cgroup::open).transpose()?;
+    let cgroup = exec.handle.record.cgroup.as_ref().map(Cgroup::open).transpose()?;
     let relay = Relay::start(&Plan {
-        surroundings: Surroundings::Of(relay_fd.as_fd()),
+        namespaces: Namespaces::Of(relay_fd.as_fd()),
         args: &exec.process.args,
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
         terminal,
@@ -123,7 +123,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
             terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
         }
         let raw = RawMode::for_process(terminal, exec.detached)?;
-        control.call(call::Start(id.clone()), &mut vm).map_err(|e| explain(exec.visit, e))?;
+        control.call(call::Start(id.clone()), &mut vm).map_err(|e| explain(exec.handle, e))?;
         if let Some(socket) = exec.pidfd_socket {
             terminal::send_to(socket, "--pidfd-socket", "pidfd", relay.process.pidfd.as_fd())?;
         }
@@ -141,8 +141,8 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     }
 }
 
-fn living_relay(visit: &Visit) -> Result<ProcessRef, ContainerError> {
-    visit.relay().map_err(|_| match visit.status() {
+fn living_relay(handle: &Handle) -> Result<ProcessRef, ContainerError> {
+    handle.relay().map_err(|_| match handle.status() {
         Status::Creating => ContainerError::ExecCreating,
         _ => ContainerError::ExecStopped,
     })
@@ -156,7 +156,7 @@ fn unique_name() -> String {
 }
 
 /// The agent's refusal, or a VM that is gone, in the words that callers know.
-fn explain(visit: &Visit, error: ClientError) -> anyhow::Error {
+fn explain(handle: &Handle, error: ClientError) -> anyhow::Error {
     match error {
         // The program or the specification is at fault, and not the container.
         ClientError::Agent(error)
@@ -167,7 +167,7 @@ fn explain(visit: &Visit, error: ClientError) -> anyhow::Error {
         {
             error.into()
         }
-        error => match (visit.status(), &error) {
+        error => match (handle.status(), &error) {
             (Status::Stopped, _) => ContainerError::ExecStopped.into(),
             (Status::Paused, _) => ContainerError::ExecPaused.into(),
             // It has ended, and its relay is about to hear of it.

@@ -50,6 +50,6 @@ fn status(relay: &Child) -> anyhow::Result<u8> {
             Ok(128 + libc::SIGSYS as u8)
         }
         WaitStatus::Signaled(_, signal, _) => Ok(128u8.wrapping_add(signal as u8)),
-        other => anyhow::bail!("the process's stand-in ended with {other:?}"),
+        other => anyhow::bail!("the process's relay ended with {other:?}"),
     }
 }

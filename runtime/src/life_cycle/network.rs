@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use stockade_protocol::agent::Purpose;
-use stockade_protocol::vmm::MOST_QUEUE_PAIRS;
+use stockade_protocol::vmm::MAX_QUEUE_PAIRS;
 
 use crate::network::{self, Namespace, Network, NetworkNamespace, Pending};
 use crate::state::{Folder, Record};
@@ -16,7 +16,7 @@ use crate::vm::{self, Control, Wait};
 
 /// A NIC has a pair of queues for each CPU that the guest uses, as far as there may be so many.
 fn queue_pairs(record: &Record) -> usize {
-    record.vm_size.map_or(1, |size| size.vcpus.into()).clamp(1, MOST_QUEUE_PAIRS)
+    record.vm_size.map_or(1, |size| size.vcpus.into()).clamp(1, MAX_QUEUE_PAIRS)
 }
 
 /// Redirects the interfaces of the relay's network namespace, while the VM boots. A namespace that has just been made has

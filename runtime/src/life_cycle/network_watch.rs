@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::WaitStatus;
 use stockade_sys::capabilities::{self, Capability};
 
-use super::{network, visit};
+use super::{handle, network};
 use crate::cgroup::Cgroup;
 use crate::log;
 use crate::network::{Events, Namespace, own_root};
@@ -26,7 +26,7 @@ use crate::state::{self, Folder, Record};
 use crate::sys::deadline::Deadline;
 use crate::sys::seccomp::{self, Kind};
 use crate::sys::{descriptors, privileges, process, signals};
-use crate::vm::agent::Visitor;
+use crate::vm::agent::AnswerDeadline;
 
 /// How long a change may take that consists of several: interfaces get their names, addresses and routes one by one.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);
@@ -132,7 +132,7 @@ fn serve(folder: &Folder, record: &Record, Watched { namespace, events }: &Watch
         let Some(current) = folder.read()?.filter(|current| current.created == record.created) else {
             return Ok(());
         };
-        let mut wait = Visitor::new(folder.as_fd(), Deadline::within(visit::ANSWERS_WITHIN));
+        let mut wait = AnswerDeadline::new(folder.as_fd(), Deadline::within(handle::ANSWERS_WITHIN));
         let remember =
             |record: &Record| record.network.as_ref().map_or(Ok(()), |now| folder.write_network(now));
         if let Err(error) = network::refresh_in(namespace, &folder, &current, &mut wait, remember) {

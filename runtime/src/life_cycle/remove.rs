@@ -15,7 +15,7 @@ use crate::oci::hooks;
 use crate::state::{ContainerError, Folder, Record, Root};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::ProcessRef;
-use crate::vm::agent::{ClientError, Connection, Visitor, call};
+use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
 use crate::vm::{self, Control, Files};
 
 /// How long an agent may take to forget a container before the host goes on without it.
@@ -98,7 +98,7 @@ pub fn force_remove(folder: Folder, id: &ContainerId) -> anyhow::Result<()> {
 /// Ends a container that no record leads to any more: the agent forgets it, then its relay ends, and with that its VM.
 fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
     let Ok(vmm) = Control::connect(folder.as_fd()) else { return Ok(()) };
-    let mut wait = Visitor::without_reason(Deadline::within(FORGETS_WITHIN));
+    let mut wait = AnswerDeadline::without_reason(Deadline::within(FORGETS_WITHIN));
     match Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
         .and_then(|mut control| control.call(call::Delete(id.to_string()), &mut wait))
     {
@@ -119,7 +119,7 @@ fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
 pub fn release(folder: Folder, record: &Record, is_mute: bool) -> anyhow::Result<()> {
     log::about(&record.id, record.sandbox.as_deref());
     let namespace = network::namespace_to_leave(record);
-    end(record.relay).context("the container's stand-in on the host")?;
+    end(record.relay).context("the container's relay on the host")?;
     if let Some(sandbox) = &record.sandbox
         && leave(&folder, sandbox, record, is_mute)?
     {
@@ -152,7 +152,7 @@ fn leave(folder: &Folder, sandbox: &str, member: &Record, is_mute: bool) -> anyh
         return Ok(false);
     }
     let within = if is_mute { Duration::ZERO } else { FORGETS_WITHIN };
-    let mut wait = Visitor::without_reason(Deadline::within(within));
+    let mut wait = AnswerDeadline::without_reason(Deadline::within(within));
     let forgotten = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
         .and_then(|mut control| control.call(call::Delete(member.id.clone()), &mut wait));
     let answers = match forgotten {

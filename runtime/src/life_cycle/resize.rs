@@ -17,7 +17,7 @@ use stockade_protocol::agent::Purpose;
 use crate::cgroup::{self, Cgroup};
 use crate::state::{Folder, Record};
 use crate::sys::deadline::Deadline;
-use crate::vm::agent::{Connection, Visitor, call};
+use crate::vm::agent::{AnswerDeadline, Connection, call};
 use crate::vm::sizing::{self, Demand};
 use crate::vm::{self, Control};
 
@@ -132,7 +132,7 @@ impl<'a> Sizing<'a> {
         let folder = self.folder().as_fd();
         let mut control = Control::connect_by(folder, self.deadline).context("cannot reach the VM")?;
         control.call(vm::call::AddVcpus(count))?;
-        let mut wait = Visitor::new(folder, self.deadline);
+        let mut wait = AnswerDeadline::new(folder, self.deadline);
         Connection::open(folder, Purpose::Control, &mut wait)?
             .call(call::SetCpus(count.into()), &mut wait)?;
         tracing::debug!(vcpus = count, "the VM's new size");

@@ -10,7 +10,7 @@ use crate::oci::hooks;
 use crate::state::{ContainerError, Folder, Record};
 use crate::sys::deadline::Deadline;
 use crate::vm::Wait;
-use crate::vm::agent::{ClientError, Connection, Visitor, call};
+use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
 
 /// How long the agent may take beyond the time that `startContainer` hooks have.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
         execute(folder, record, wait)
     } else {
         let deadline = Deadline::within(hooks_within + MARGIN);
-        execute(folder, record, &mut Visitor::new(folder.as_fd(), deadline).while_lives(relay.open()))
+        execute(folder, record, &mut AnswerDeadline::new(folder.as_fd(), deadline).while_lives(relay.open()))
     };
     if let Err(ClientError::Agent(_)) = started {
         folder.change(|now| now.started = record.started)?;

@@ -7,7 +7,7 @@ use stockade_protocol::agent::{ContainerState, Purpose};
 
 use crate::state::{Folder, Record};
 use crate::sys::deadline::Deadline;
-use crate::vm::agent::{ClientError, Connection, Visitor, call};
+use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
 
 /// How long the agent may take to say that a container has ended whose relay has not.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
@@ -77,7 +77,7 @@ pub fn answers(folder: &Folder, record: &Record, deadline: Deadline) -> bool {
 }
 
 fn ask(folder: &Folder, record: &Record, deadline: Deadline) -> Result<ContainerState, ClientError> {
-    let mut wait = Visitor::without_reason(deadline);
+    let mut wait = AnswerDeadline::without_reason(deadline);
     let mut control = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)?;
     control.call(call::State(record.id.clone()), &mut wait)
 }

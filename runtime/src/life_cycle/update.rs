@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::resize::Sizing;
-use super::{Visit, explain};
+use super::{Handle, explain};
 use crate::lower::{self, Limits};
 use crate::oci::bundle::SpecError;
 use crate::state::Record;
@@ -16,31 +16,31 @@ use crate::vm::sizing::Demand;
 /// # Errors
 /// A value that cannot be used, [`crate::state::ContainerError::NotRunning`], or why a cgroup did not take a value; the
 /// limits are as they were then.
-pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
-    let files = visit.ask(call::CgroupFiles(visit.id.to_string())).map_err(explain)?;
+pub fn update(handle: &Handle, wanted: &LinuxResources) -> anyhow::Result<()> {
+    let files = handle.ask(call::CgroupFiles(handle.id.to_string())).map_err(explain)?;
     let files = CgroupFiles::new(files);
     let wanted = completed(wanted, &files);
     let mut warnings = Vec::new();
     let limits = lower::limits(&wanted, &mut warnings)?;
     let checked = wanted.memory().and_then(|memory| memory.check_before_update()).unwrap_or(false);
-    if visit.record.sandbox.is_some() {
+    if handle.record.sandbox.is_some() {
         lower::warn_of_pod(&limits.host, &mut warnings);
     }
     check_memory(&limits, checked, &files)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
-    let former = visit.record.demand;
+    let former = handle.record.demand;
     let demand = demand(&limits, former);
     // An unchanged limit leaves alone what has been made of it.
     let mut sizing = match demand == former {
         true => None,
-        false => Sizing::begin(&visit.folder, &visit.record)?,
+        false => Sizing::begin(&handle.folder, &handle.record)?,
     };
-    let id = visit.id.as_str();
+    let id = handle.id.as_str();
     if let Some(sizing) = &mut sizing {
         sizing.prepare(id, demand)?;
     }
-    if let Err(error) = change(visit, limits) {
+    if let Err(error) = change(handle, limits) {
         if let Some(sizing) = sizing {
             sizing.take_back(id, former);
         }
@@ -49,14 +49,14 @@ pub fn update(visit: &Visit, wanted: &LinuxResources) -> anyhow::Result<()> {
     if demand == former {
         return Ok(());
     }
-    let record = sizing.and_then(|sizing| sizing.finish(id, demand)).unwrap_or_else(|| visit.record.clone());
-    visit.folder.write(&Record { demand, ..record })
+    let record = sizing.and_then(|sizing| sizing.finish(id, demand)).unwrap_or_else(|| handle.record.clone());
+    handle.folder.write(&Record { demand, ..record })
 }
 
-fn change(visit: &Visit, limits: Limits) -> anyhow::Result<()> {
-    let cgroup = visit.record.cgroup.as_ref();
+fn change(handle: &Handle, limits: Limits) -> anyhow::Result<()> {
+    let cgroup = handle.record.cgroup.as_ref();
     let former = cgroup.map(|cgroup| cgroup.update(&limits.host.values)).transpose()?;
-    visit.ask(call::Update(visit.id.to_string(), limits.guest)).map_err(|error| {
+    handle.ask(call::Update(handle.id.to_string(), limits.guest)).map_err(|error| {
         if let (Some(cgroup), Some(former)) = (cgroup, &former) {
             cgroup.restore(former);
         }

@@ -15,7 +15,7 @@ use crate::vm::sizing;
 pub const DEFAULT_PERIOD: u64 = 100_000;
 
 /// Least memory limit, in bytes.
-const LEAST_MEMORY: u64 = 512 << 10;
+const MIN_MEMORY: u64 = 512 << 10;
 
 /// Splits `linux.resources` between guest and host: all of it but the device rules, and so all that can change while the
 /// container runs.
@@ -77,9 +77,8 @@ fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) 
     let reservation = bytes(given.reservation(), &property("reservation"))?;
     let swap = bytes(given.swap(), &property("swap"))?;
     match limit {
-        Some(Amount::Bytes(bytes)) if bytes < LEAST_MEMORY => {
-            let problem =
-                format!("the memory limit is too small: {bytes} bytes; give {LEAST_MEMORY} or more");
+        Some(Amount::Bytes(bytes)) if bytes < MIN_MEMORY => {
+            let problem = format!("the memory limit is too small: {bytes} bytes; give {MIN_MEMORY} or more");
             return Err(SpecError::new(property("limit"), problem));
         }
         Some(Amount::Bytes(bytes)) => {
@@ -213,9 +212,9 @@ fn huge_pages(resources: &LinuxResources, limits: &mut Limits) -> Result<(), Spe
 /// cgroup v1's CPU shares (2 to 262144, default 1024) as v2's weight (1 to 10000, default 100), such that both
 /// ends and the default map onto each other: log10(weight) is a parabola in log2(shares) through those three points.
 fn weight(shares: u64) -> u64 {
-    const LEAST: u64 = 2;
-    const MOST: u64 = 262_144;
-    let exponent = (shares.clamp(LEAST, MOST) as f64).log2();
+    const MIN: u64 = 2;
+    const MAX: u64 = 262_144;
+    let exponent = (shares.clamp(MIN, MAX) as f64).log2();
     let log_weight = (exponent * exponent + 125.0 * exponent) / 612.0 - 7.0 / 34.0;
     // Within 1 to 10000 for every clamped input.
     10f64.powf(log_weight).ceil() as u64

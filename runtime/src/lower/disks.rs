@@ -17,7 +17,7 @@ use super::plan::{Access, DiskNumber, NodeOfDisk, PlannedDevice, PlannedRule};
 use crate::oci::bundle::SpecError;
 
 /// Disks of one container at most.
-pub const MOST: usize = 64;
+pub const MAX: usize = 64;
 
 /// A disk that the VM is to have.
 #[derive(Debug)]
@@ -45,9 +45,9 @@ impl Disks {
     /// # Errors
     /// When it cannot be opened, or somebody else uses it and one of both would write.
     pub fn add(&mut self, path: &Path, readonly: bool, property: &str) -> Result<DiskNumber, SpecError> {
-        let number = u8::try_from(self.list.len()).ok().filter(|number| usize::from(*number) < MOST);
+        let number = u8::try_from(self.list.len()).ok().filter(|number| usize::from(*number) < MAX);
         let number = number
-            .ok_or_else(|| SpecError::new(property, format!("a container can have {MOST} disks at most")))?;
+            .ok_or_else(|| SpecError::new(property, format!("a container can have {MAX} disks at most")))?;
         let file = open(path, readonly)
             .map_err(|problem| SpecError::new(property, format!("{}: {problem}", path.display())))?;
         self.list.push(Disk { property: property.to_owned(), file, readonly });

@@ -1,7 +1,7 @@
 //! Lists of CPUs and memory nodes, such as `0-3,7`.
 
 /// More CPUs and nodes than Linux supports.
-const MOST: u32 = 1 << 13;
+const MAX: u32 = 1 << 13;
 
 /// Number n as bit n % 64 of word n / 64; without a number, no word.
 ///
@@ -14,8 +14,8 @@ pub fn parse(list: &str) -> Result<Vec<u64>, String> {
         let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else {
             return Err(format!("{list:?} is not a list such as 0-3,7"));
         };
-        if first > last || last >= MOST {
-            return Err(format!("{list:?}: {part} is not a range of numbers below {MOST}"));
+        if first > last || last >= MAX {
+            return Err(format!("{list:?}: {part} is not a range of numbers below {MAX}"));
         }
         for number in first..=last {
             let word = (number / 64) as usize;

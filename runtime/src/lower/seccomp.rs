@@ -26,7 +26,7 @@ const MAX_ERRNO: u32 = 4095;
 const API_LEVEL: u32 = 4;
 
 /// Longest program, in bytes: BPF_MAXINSNS instructions.
-const LONGEST: usize = 4096 * 8;
+const LIMIT: usize = 4096 * 8;
 
 /// Actions that a profile may ask for: all but SCMP_ACT_NOTIFY.
 pub const ACTIONS: [LinuxSeccompAction; 8] = [
@@ -122,9 +122,9 @@ impl Profile {
             i386.then(|| self.section(ScmpArch::X86)).transpose()?.as_ref(),
             x32,
         );
-        if program.len() > LONGEST {
+        if program.len() > LIMIT {
             let problem =
-                format!("has {} instructions, and the kernel takes {}", program.len() / 8, LONGEST / 8);
+                format!("has {} instructions, and the kernel takes {}", program.len() / 8, LIMIT / 8);
             return Err(SpecError::new("linux.seccomp", problem));
         }
         Ok(SeccompFilter { flags: flags(spec.flags().as_deref()), program })

@@ -16,7 +16,7 @@ use crate::config::{self, Pattern};
 use crate::vm::Tree;
 
 /// Sockets that one container may have: each costs its relay a thread.
-const MOST: usize = 64;
+const MAX: usize = 64;
 
 /// The owner of files whose own is not mapped, as Linux has it.
 const NOBODY: u32 = 65534;
@@ -37,7 +37,7 @@ pub fn connect(
         }
         let mut warn = |problem: String| warnings.push(format!("{}: {problem}", tree.property));
         match find(&tree.source, listed) {
-            Ok((file, found)) if sockets.len() < MOST => {
+            Ok((file, found)) if sockets.len() < MAX => {
                 if !may_connect(&found) {
                     warn(forbidden(&tree.source, &found));
                 }
@@ -51,7 +51,7 @@ pub fn connect(
             }
             Ok(_) => {
                 warn(format!(
-                    "nobody listens on {} in the VM: a container can have {MOST} sockets of the host at most",
+                    "nobody listens on {} in the VM: a container can have {MAX} sockets of the host at most",
                     tree.source.display()
                 ));
                 true

@@ -73,15 +73,15 @@ fn there_is_an_end_to_the_number_of_sockets() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().canonicalize().unwrap().join("a.sock");
     let _socket = UnixListener::bind(&path).unwrap();
-    let Lowered { plan, sockets, .. } = mounting(&vec![path.as_path(); MOST + 1], &[path.to_str().unwrap()]);
-    assert_eq!((sockets.len(), plan.trees.len()), (MOST, 2));
+    let Lowered { plan, sockets, .. } = mounting(&vec![path.as_path(); MAX + 1], &[path.to_str().unwrap()]);
+    assert_eq!((sockets.len(), plan.trees.len()), (MAX, 2));
     let number = |mount: &PlannedMount| match mount.source {
         PlannedSource::Guest(MountSource::Socket { number, .. }) => Some(usize::from(number)),
         _ => None,
     };
     let numbers: Vec<_> = plan.guest.mounts.iter().filter_map(number).collect();
-    assert_eq!(numbers, (0..MOST).collect::<Vec<_>>());
-    assert!(plan.warnings[0].contains(&format!("{MOST} sockets")), "{:?}", plan.warnings);
+    assert_eq!(numbers, (0..MAX).collect::<Vec<_>>());
+    assert!(plan.warnings[0].contains(&format!("{MAX} sockets")), "{:?}", plan.warnings);
 }
 
 #[test]

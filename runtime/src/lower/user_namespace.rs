@@ -10,10 +10,10 @@ use crate::oci::bundle::SpecError;
 use crate::sys::user_namespace;
 
 /// Entries of one list that the kernel takes.
-const MOST: usize = 340;
+const MAX: usize = 340;
 
 /// Bytes that the kernel takes a whole list in, as text: less than a page.
-const LONGEST: usize = 4096;
+const LIMIT: usize = 4096;
 
 /// The user namespace of the relay, which callers find at /proc/PID.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,8 +142,8 @@ pub fn lists(
 }
 
 fn mappings(list: &[Spec], property: &str) -> Result<Vec<IdMapping>, SpecError> {
-    if list.len() > MOST {
-        return Err(SpecError::new(property, format!("has {} entries; the kernel takes {MOST}", list.len())));
+    if list.len() > MAX {
+        return Err(SpecError::new(property, format!("has {} entries; the kernel takes {MAX}", list.len())));
     }
     let mut lowered: Vec<IdMapping> = Vec::with_capacity(list.len());
     for (index, entry) in list.iter().enumerate() {
@@ -168,7 +168,7 @@ fn mappings(list: &[Spec], property: &str) -> Result<Vec<IdMapping>, SpecError> 
         lowered.push(mapping);
     }
     let length = user_namespace::text(&lowered).len();
-    if length >= LONGEST {
+    if length >= LIMIT {
         return Err(SpecError::new(
             property,
             format!("is too long: {length} bytes as text of /proc/PID/uid_map"),

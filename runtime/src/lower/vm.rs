@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{VM, VMHypervisor, VMKernel};
 
-use crate::config::{Config, LEAST_MIB};
+use crate::config::{Config, MIN_MIB};
 use crate::oci::HwConfig;
 use crate::oci::bundle::{Bundle, SpecError};
 
@@ -185,7 +185,7 @@ fn memory(given: &HwConfig, config: &Config, limit: Option<u64>) -> Result<Optio
     };
     let mib = bytes.div_ceil(MIB);
     match u32::try_from(mib) {
-        Ok(mib) if (LEAST_MIB..=most.into()).contains(&mib.into()) => {
+        Ok(mib) if (MIN_MIB..=most.into()).contains(&mib.into()) => {
             match limit.filter(|limit| *limit > u64::from(mib) * MIB) {
                 None => Ok(Some(mib)),
                 Some(limit) => Err(error(
@@ -196,7 +196,7 @@ fn memory(given: &HwConfig, config: &Config, limit: Option<u64>) -> Result<Optio
         }
         _ => Err(error(
             "memory",
-            format!("{bytes} bytes are not between {LEAST_MIB} MiB and the configuration's {most} MiB"),
+            format!("{bytes} bytes are not between {MIN_MIB} MiB and the configuration's {most} MiB"),
         )),
     }
 }

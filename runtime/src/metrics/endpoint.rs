@@ -29,10 +29,10 @@ use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET, Control};
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Longest request, in bytes.
-const MOST_REQUEST: usize = 8 << 10;
+const MAX_REQUEST: usize = 8 << 10;
 
 /// Most that is read of `/proc/net/dev`, in bytes: a line of it has some 130.
-const MOST_INTERFACES: usize = 64 << 10;
+const MAX_INTERFACES: usize = 64 << 10;
 
 /// Stack of a scrape's thread, in bytes.
 const STACK: usize = 256 << 10;
@@ -175,7 +175,7 @@ impl Reach for Shared {
 
     fn interfaces(&self) -> Option<String> {
         let file = self.interfaces.as_ref()?;
-        let mut text = vec![0; MOST_INTERFACES];
+        let mut text = vec![0; MAX_INTERFACES];
         let mut length = 0;
         while let Ok(more @ 1..) = file.read_at(&mut text[length..], length as u64) {
             length += more;
@@ -192,7 +192,7 @@ fn answer(client: &UnixStream, metrics: impl FnOnce() -> String) -> io::Result<(
     let mut requester = Deadline::within(WITHIN).on(client);
     while !ends(&request) {
         let length = requester.read(&mut bytes)?;
-        if length == 0 || request.len() + length > MOST_REQUEST {
+        if length == 0 || request.len() + length > MAX_REQUEST {
             return Err(io::ErrorKind::InvalidData.into());
         }
         request.extend_from_slice(&bytes[..length]);

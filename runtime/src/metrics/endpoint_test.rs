@@ -36,7 +36,7 @@ fn metrics_are_there_for_who_asks_as_http_has_it() {
 fn what_is_no_request_or_never_ends_is_not_answered() {
     assert_eq!(ask(b""), None);
     assert_eq!(ask(b"GET /metrics HTTP/1.1\r\n"), None);
-    assert_eq!(ask(&[b'x'; MOST_REQUEST + 1]), None);
+    assert_eq!(ask(&[b'x'; MAX_REQUEST + 1]), None);
 }
 
 /// One is served at a time, and who comes meanwhile has not come in vain.

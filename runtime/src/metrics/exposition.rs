@@ -16,7 +16,7 @@ use crate::stats::CgroupFiles;
 use crate::text::table::printable;
 
 /// Devices of a container whose I/O is told: a guest could name any number.
-const MOST_DEVICES: usize = 64;
+const MAX_DEVICES: usize = 64;
 
 /// Before every name.
 const PREFIX: &str = "stockade";
@@ -75,7 +75,7 @@ impl Families {
             let labels = with(&labels, "thread", printable(&thread.name));
             self.add(VMM_CPU, &labels, thread.cpu_ms as f64 / 1e3);
         }
-        for DeviceFailure { device, cause, count } in sandbox.failures.iter().take(MOST_DEVICES) {
+        for DeviceFailure { device, cause, count } in sandbox.failures.iter().take(MAX_DEVICES) {
             let labels = with(&labels, "device", printable(device));
             let labels = with(&labels, "cause", printable(cause));
             self.add(DEVICE_FAILURES, &labels, f64::from(*count));
@@ -133,7 +133,7 @@ impl Families {
         if let Some(kills) = files.keyed("memory.events").get("oom_kill") {
             self.add(OOM_KILLS, labels, *kills as f64);
         }
-        for io in files.io().into_iter().take(4 * MOST_DEVICES) {
+        for io in files.io().into_iter().take(4 * MAX_DEVICES) {
             let family = match io.key.as_str() {
                 "rbytes" => IO_READ,
                 "wbytes" => IO_WRITTEN,

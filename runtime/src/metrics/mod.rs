@@ -18,14 +18,14 @@ use crate::oci::container_id::ContainerId;
 use crate::state::Record;
 use crate::stats::CgroupFiles;
 use crate::sys::deadline::Deadline;
-use crate::vm::agent::{ClientError, Connection, Visitor, call};
+use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
 use crate::vm::{self, Control, Wait};
 
 pub use endpoint::Metrics;
 pub use exposition::text;
 
 /// Most text of all containers' cgroups together, in bytes. One's is some 15 KiB.
-const MOST_TEXT: usize = 8 << 20;
+const MAX_TEXT: usize = 8 << 20;
 
 /// Whose metrics they are.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ impl Sandbox {
             threads = control.call(vm::call::Threads()).unwrap_or_default();
             failures = control.call(vm::call::Failures()).unwrap_or_default();
         }
-        let containers = containers(reach, &mut Visitor::without_reason(deadline));
+        let containers = containers(reach, &mut AnswerDeadline::without_reason(deadline));
         if let Err(error) = &containers {
             tracing::debug!("sandbox {}: {error}", subject.id);
         }
@@ -104,7 +104,7 @@ fn containers(
 ) -> Result<Vec<(ContainerId, CgroupFiles)>, ClientError> {
     let stream = reach.agent().map_err(ClientError::Connect)?;
     let mut control = Connection::greet(stream, Purpose::Control, wait)?;
-    let (mut found, mut room) = (Vec::new(), MOST_TEXT);
+    let (mut found, mut room) = (Vec::new(), MAX_TEXT);
     for name in control.call(call::Containers(), wait)? {
         // A guest's container has a name that one can have.
         let Ok(id) = name.parse::<ContainerId>() else { continue };

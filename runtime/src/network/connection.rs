@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use stockade_protocol::network::{NetworkChange, NicSlot};
 use stockade_protocol::vmm;
 
+use super::inventory::{Interface, Picture, inventory};
 use super::netlink::Netlink;
-use super::survey::{Interface, Picture, survey};
 use super::{Namespace, NetworkError, redirect, steps, tap};
 use crate::vm::{Control, call};
 
@@ -80,15 +80,20 @@ impl Network {
     ) -> anyhow::Result<Pending> {
         namespace.within(|| {
             let mut netlink = Netlink::open().map_err(NetworkError::Netlink)?;
-            let survey = survey(&mut netlink)?;
-            survey.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            let inventory = inventory(&mut netlink)?;
+            inventory.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             let is_known = |interface: &&Interface| {
                 self.interfaces
                     .iter()
                     .any(|known| known.slot.is_some() && known.interface == interface.link.interface)
             };
-            let new: Vec<_> =
-                survey.picture.interfaces.iter().filter(|interface| !is_known(interface)).cloned().collect();
+            let new: Vec<_> = inventory
+                .picture
+                .interfaces
+                .iter()
+                .filter(|interface| !is_known(interface))
+                .cloned()
+                .collect();
             if !new.is_empty() {
                 // Left by an attempt that has failed.
                 self.interfaces.retain(|known| known.slot.is_some());
@@ -97,7 +102,7 @@ impl Network {
                 remember(self)?;
             }
             let taps = new.iter().map(|new| redirect_to_tap(new, queue_pairs, &mut netlink));
-            Ok(Pending { taps: taps.collect::<Result<_, _>>()?, picture: survey.picture })
+            Ok(Pending { taps: taps.collect::<Result<_, _>>()?, picture: inventory.picture })
         })
     }
 

@@ -1,4 +1,4 @@
-//! What the kernel tells of a network namespace unasked: that something has changed. What it was, a survey tells.
+//! What the kernel tells of a network namespace unasked: that something has changed. What it was, a inventory tells.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

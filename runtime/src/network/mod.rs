@@ -6,18 +6,18 @@
 //!   eth0 ←── redirect ←──ingress── stkd2       ←── VMM ←── eth0   permanent neighbours
 //! ```
 //!
-//! [`survey`](mod@survey) sees what there is, [`tap`] and [`redirect`] connect it, [`steps`] tells the agent what has changed
+//! [`inventory`](mod@inventory) sees what there is, [`tap`] and [`redirect`] connect it, [`steps`] tells the agent what has changed
 //! since it was last told. The record holds what is connected before it is, so that removing the container finds it.
 
 mod connection;
 mod events;
+mod inventory;
 mod namespace;
 mod netlink;
 pub mod own_root;
 mod redirect;
 mod routes;
 mod steps;
-mod survey;
 mod tap;
 pub mod user_mode;
 
@@ -26,8 +26,8 @@ use std::path::PathBuf;
 
 pub use connection::{Connected, Network, Pending, disconnect};
 pub use events::Events;
+pub use inventory::{MAX_INTERFACES, Picture};
 pub use namespace::{Namespace, NetworkNamespace};
-pub use survey::{MOST_INTERFACES, Picture};
 
 /// Why a network is not connected.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum NetworkError {
     Netlink(io::Error),
     /// It does not tell what is in it.
     #[error("cannot list the {what} of the network namespace: {cause}")]
-    Survey {
+    Inventory {
         /// What was asked for.
         what: &'static str,
         /// Why.

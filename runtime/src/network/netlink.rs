@@ -18,7 +18,7 @@ use stockade_sys::netlink::Message;
 const PART: usize = 64 << 10;
 
 /// Longest answer, in bytes.
-const LONGEST: usize = 4 << 20;
+const LIMIT: usize = 4 << 20;
 
 /// How often a list is asked for anew that has changed while the kernel told it.
 const ATTEMPTS: usize = 10;
@@ -128,7 +128,7 @@ impl Netlink {
         while end.is_none() {
             let length = self.receive(&mut buffer)?;
             total += length;
-            if total > LONGEST {
+            if total > LIMIT {
                 return Err(too_much());
             }
             messages(&buffer[..length], |kind, flags, payload| {

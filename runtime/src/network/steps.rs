@@ -5,7 +5,7 @@
 
 use stockade_protocol::network::{Address, LOOPBACK, Link, Neighbour, NetworkStep, Route};
 
-use super::survey::{Interface, Picture};
+use super::inventory::{Interface, Picture};
 
 /// The steps from `old` to `new`, in the order in which the kernel takes them.
 pub fn steps(old: &Picture, new: &Picture) -> Vec<NetworkStep> {

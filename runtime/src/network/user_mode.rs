@@ -32,7 +32,7 @@ const FOLDER: &str = "/tmp";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Longest explanation that is shown, in bytes.
-const LONGEST: u64 = 4096;
+const LIMIT: u64 = 4096;
 
 /// User-mode networking, as it is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub fn start(network: &UserNetwork, relay: &Child) -> Result<(), NetworkError> {
     }
     let mut text = String::new();
     // What can be read of it explains better than why the rest cannot.
-    let _ = output.by_ref().take(LONGEST).read_to_string(&mut text);
+    let _ = output.by_ref().take(LIMIT).read_to_string(&mut text);
     Err(NetworkError::UserMode(explanation(&text)))
 }
 

@@ -15,7 +15,7 @@ use super::specification::{self, HwConfig};
 pub const CONFIG: &str = "config.json";
 
 /// Longest config.json that is read, in bytes.
-const LONGEST: u64 = 8 << 20;
+const LIMIT: u64 = 8 << 20;
 
 /// A bundle that has been read.
 #[derive(Debug)]
@@ -110,8 +110,8 @@ impl Bundle {
 /// What the file system says.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let length = fs::metadata(path)?.len();
-    if length > LONGEST {
-        return Err(io::Error::other(format!("it has {length} bytes, more than {LONGEST}")));
+    if length > LIMIT {
+        return Err(io::Error::other(format!("it has {length} bytes, more than {LIMIT}")));
     }
     fs::read(path)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Longest ID, in bytes; with a prefix it must still fit in a file name.
-const LONGEST: usize = 240;
+const LIMIT: usize = 240;
 
 /// A valid container ID: letters, digits and `_+-.`, neither `.` nor `..`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,7 +17,7 @@ pub enum InvalidId {
     #[error("container ID must not be empty")]
     Empty,
     /// Too long for a file name.
-    #[error("container ID is longer than {LONGEST} bytes")]
+    #[error("container ID is longer than {LIMIT} bytes")]
     TooLong,
     /// Something else than letters, digits and `_+-.`.
     #[error(
@@ -39,7 +39,7 @@ impl FromStr for ContainerId {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         match text {
             "" => Err(InvalidId::Empty),
-            _ if text.len() > LONGEST => Err(InvalidId::TooLong),
+            _ if text.len() > LIMIT => Err(InvalidId::TooLong),
             "." | ".." => Err(InvalidId::Malformed(text.to_owned())),
             _ if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte)) => {
                 Ok(Self(text.to_owned()))

@@ -31,7 +31,7 @@ use crate::sys::signals;
 const SHOWN: u64 = 1024;
 
 /// How long a hook without a timeout may keep a start waiting.
-const LONGEST_START: Duration = Duration::from_secs(24 * 60 * 60);
+const START_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ impl Hooks {
 
     /// How long `startContainer` may take.
     pub fn start_within(&self) -> Duration {
-        let timeout = |hook: &Hook| hook.timeout_s.map_or(LONGEST_START, |s| Duration::from_secs(s.into()));
+        let timeout = |hook: &Hook| hook.timeout_s.map_or(START_TIMEOUT, |s| Duration::from_secs(s.into()));
         self.start_container.iter().map(timeout).sum()
     }
 }

@@ -15,7 +15,7 @@ pub enum RelayError {
         cause: io::Error,
     },
     /// A system call failed.
-    #[error("cannot start the container's stand-in on the host: {what}: {cause}")]
+    #[error("cannot start the container's relay on the host: {what}: {cause}")]
     System {
         /// What it was for.
         what: &'static str,
@@ -32,9 +32,7 @@ pub enum RelayError {
     )]
     Forbidden,
     /// It died without one.
-    #[error(
-        "the container's stand-in on the host died while it was being set up (killed, or out of memory?)"
-    )]
+    #[error("the container's relay on the host died while it was being set up (killed, or out of memory?)")]
     Died,
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use stockade_sys::landlock;
 
+use super::child;
 use super::error::{RelayError, system};
 use super::messages::Message;
 use super::plan::Plan;
-use super::stand_in;
 use crate::log;
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
@@ -39,11 +39,10 @@ impl Relay {
             );
         }
         let (socket, its_end) = descriptors::packet_pair().map_err(system("socket"))?;
-        let namespaces = plan.surroundings.namespaces()?;
+        let namespaces = plan.namespaces.namespaces()?;
         let process = namespaces
             .for_child(|flags| {
-                let body =
-                    || stand_in::run(plan, namespaces.network.as_ref().map(AsFd::as_fd), its_end.as_fd());
+                let body = || child::run(plan, namespaces.network.as_ref().map(AsFd::as_fd), its_end.as_fd());
                 // SAFETY: commands have one thread.
                 Ok(unsafe { process::clone(flags, plan.cgroup, body) }?)
             })
@@ -70,7 +69,7 @@ impl Relay {
         Message::GoOn.send(self.socket.as_fd()).map_err(system("socket"))
     }
 
-    /// Waits until it is in place; returns the cloned trees, in the plan's order.
+    /// Waits until it is in permit; returns the cloned trees, in the plan's order.
     ///
     /// # Errors
     /// [`RelayError::Failed`] or [`RelayError::Died`].

@@ -1,4 +1,4 @@
-//! The relay: the host's stand-in for a process in the guest, and the PID that callers know.
+//! The relay: what stands on the host for a process in the guest, and the PID that callers know.
 //!
 //! ```text
 //!  create                               relay
@@ -21,30 +21,30 @@
 //! If its creator dies before COMMIT, the relay ends, and with it what it stands for and the lease that the VMM lives
 //! by: nothing is left running. `run` and `exec` in the foreground never commit.
 
-pub mod carry;
+mod child;
+mod console_log;
 pub mod copy;
 mod create_hooks;
 mod error;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 pub mod host_sockets;
-mod last_words;
 mod launch;
 mod messages;
 mod mount_points;
+mod namespaces;
 mod notify;
 mod plan;
 pub mod port_forward;
 pub mod preserve_fds;
+pub mod proxy;
 mod serve;
 pub mod service;
-mod stand_in;
-mod surroundings;
 mod watch;
 
 pub use create_hooks::CreateHooks;
 pub use error::RelayError;
 pub use launch::Relay;
+pub use namespaces::{Namespaces, Own};
 pub use notify::NotifySocket;
 pub use plan::Plan;
-pub use surroundings::{Own, Surroundings};

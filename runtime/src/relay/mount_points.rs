@@ -25,7 +25,7 @@ use crate::lower::plan::{GuestPlan, PlannedSource};
 use crate::vm::Tree;
 
 /// Links that are followed at most for one path; the kernel's own limit.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// What is made where nothing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +82,9 @@ impl Walk {
                 PlannedSource::Guest(MountSource::Link(target)) => Kind::Link { target, replaces: false },
                 PlannedSource::Guest(_) | PlannedSource::Disk(..) => Kind::Folder,
             };
-            let place = self.note(&mount.destination, kind);
-            if let (Some(place), false) = (place, matches!(kind, Kind::Link { .. })) {
-                self.covered.insert(place);
+            let permit = self.note(&mount.destination, kind);
+            if let (Some(permit), false) = (permit, matches!(kind, Kind::Link { .. })) {
+                self.covered.insert(permit);
             }
         }
         for device in &container.devices {
@@ -123,7 +123,7 @@ impl Walk {
         }
         let mut pending: VecDeque<OsString> = names(path).collect();
         let mut folders: Vec<(OsString, OwnedFd)> = Vec::new();
-        let mut links = MOST_LINKS;
+        let mut links = MAX_LINKS;
         while let Some(name) = pending.pop_front() {
             if name == ".." {
                 folders.pop();

@@ -2,15 +2,15 @@
 
 use std::os::fd::BorrowedFd;
 
+use super::namespaces::Namespaces;
 use super::notify::NotifySocket;
 use super::preserve_fds::Preserved;
-use super::surroundings::Surroundings;
 
 /// What a relay is to be.
 #[derive(Debug)]
 pub struct Plan<'a> {
     /// What callers find around it.
-    pub surroundings: Surroundings<'a>,
+    pub namespaces: Namespaces<'a>,
     /// What `ps` shows.
     pub args: &'a [String],
     /// Its cgroup's folder.

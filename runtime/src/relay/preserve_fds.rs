@@ -20,7 +20,7 @@ use crate::sys::descriptors;
 const FIRST: RawFd = 3;
 
 /// How many may be passed on: all connections of one process go to its relay in one message.
-const MOST: usize = 100;
+const MAX: usize = 100;
 
 /// The variable that tells how many descriptors socket activation has passed.
 const LISTEN_FDS: &str = "LISTEN_FDS";
@@ -28,9 +28,9 @@ const LISTEN_FDS: &str = "LISTEN_FDS";
 /// Why a descriptor cannot be passed on.
 #[derive(Debug, thiserror::Error)]
 pub enum PreserveError {
-    /// More than [`MOST`].
+    /// More than [`MAX`].
     #[error(
-        "--preserve-fds, {LISTEN_FDS}: {0} descriptors are too many; at most {MOST} can be passed into a VM"
+        "--preserve-fds, {LISTEN_FDS}: {0} descriptors are too many; at most {MAX} can be passed into a VM"
     )]
     TooMany(usize),
     /// Nothing was inherited under this number.
@@ -72,7 +72,7 @@ impl Preserved {
     /// [`PreserveError`].
     pub fn take(count: u32) -> Result<Self, PreserveError> {
         let count = count as usize;
-        if count > MOST {
+        if count > MAX {
             return Err(PreserveError::TooMany(count));
         }
         let streams = (FIRST..).take(count).map(take).collect::<Result<_, _>>()?;

@@ -11,8 +11,8 @@ use nix::sys::signalfd::{SignalFd, siginfo};
 use stockade_protocol::agent::{NOTIFY_LIMIT, ProcessCommand, ProcessEvent};
 use stockade_protocol::frame::{self, FrameBuffer};
 
+use super::console_log;
 use super::copy::{Copy, Waits};
-use super::last_words;
 use super::messages::Message;
 use super::notify::Notifier;
 use super::preserve_fds::StreamEnds;
@@ -23,10 +23,10 @@ use crate::sys::terminal::Window;
 const KILLED: u8 = 128 + libc::SIGKILL as u8;
 
 /// Commands that wait for a guest that does not read them, in bytes; more signals than this are lost.
-const MOST_COMMANDS: usize = 16 << 10;
+const MAX_COMMANDS: usize = 16 << 10;
 
 /// Longest event of the agent, in bytes: a datagram for the service manager, and what is around it.
-const MOST_EVENT: usize = NOTIFY_LIMIT + 16;
+const MAX_EVENT: usize = NOTIFY_LIMIT + 16;
 
 /// What is watched for on the lease: only POLLHUP, which poll(2) always reports. Status packets are for the creator,
 /// which shares the socket.
@@ -41,7 +41,7 @@ pub(super) struct Ends {
     pub creator: OwnedFd,
     /// To the VMM, which lives while this is open. Without it, only the connections tell of the VM's end.
     pub lease: Option<OwnedFd>,
-    /// Where the VMM's last words go, if there is a lease.
+    /// Where what the VMM says when it ends goes, if there is a lease.
     pub console_log: Option<File>,
     /// The terminal on the host, where the process has one.
     pub window: Option<Window>,
@@ -173,7 +173,7 @@ impl Relay {
             lease: ends.lease,
             console_log: ends.console_log,
             process: Some(process),
-            events: FrameBuffer::new(MOST_EVENT),
+            events: FrameBuffer::new(MAX_EVENT),
             commands: Vec::new(),
             inputs,
             outputs,
@@ -291,21 +291,21 @@ impl Relay {
 
     /// The VMM is gone. What it has delivered is still on the streams, which then end.
     fn lose_vm(&mut self) {
-        self.keep_last_words();
+        self.keep_console_log();
         self.lease = None;
         self.process = None;
         self.ended.get_or_insert(KILLED);
     }
 
-    fn keep_last_words(&mut self) {
+    fn keep_console_log(&mut self) {
         if let (Some(lease), Some(file)) = (&self.lease, self.console_log.take()) {
-            last_words::keep(lease.as_fd(), file);
+            console_log::keep(lease.as_fd(), file);
         }
     }
 
     fn talk_to_agent(&mut self) {
         if let Err(_gone) = self.exchange() {
-            self.keep_last_words();
+            self.keep_console_log();
             self.process = None;
             self.ended.get_or_insert(KILLED);
         }
@@ -346,7 +346,7 @@ impl Relay {
 /// Adds a command to those that wait, if there is room.
 fn queue(commands: &mut Vec<u8>, command: &ProcessCommand) {
     if let Ok(frame) = frame::encode(command)
-        && commands.len() + frame.len() <= MOST_COMMANDS
+        && commands.len() + frame.len() <= MAX_COMMANDS
     {
         commands.extend_from_slice(&frame);
     }

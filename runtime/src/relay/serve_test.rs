@@ -144,7 +144,7 @@ fn dies_after(reports: &[Status]) -> String {
 }
 
 #[test]
-fn a_vmm_that_dies_leaves_its_last_words() {
+fn a_vmm_that_dies_leaves_its_console_log() {
     let ended = Status::Ended { reason: "the guest reset its machine".into(), console: "panic".into() };
     let log = dies_after(&[Status::Reached(Stage::AgentConnected), ended]);
     assert_eq!(log, "panic\nstockade-vmm: the guest reset its machine\n");
@@ -170,7 +170,7 @@ fn a_vmm_that_has_been_taken_over_writes_little_and_leaves_no_descriptors() {
 #[test]
 fn an_agent_that_announces_more_than_an_event_is_at_its_end() {
     let mut fixture = Fixture::new();
-    fixture.process.write_all(&(MOST_EVENT as u32 + 1).to_le_bytes()).unwrap();
+    fixture.process.write_all(&(MAX_EVENT as u32 + 1).to_le_bytes()).unwrap();
     fixture.stdout = None;
     assert_eq!(fixture.status(), KILLED);
 }
@@ -192,7 +192,7 @@ fn an_agent_that_reads_no_signals_costs_no_memory() {
     for _ in 0..100_000 {
         queue(&mut commands, &ProcessCommand::Signal(15));
     }
-    assert!(commands.len() <= MOST_COMMANDS);
+    assert!(commands.len() <= MAX_COMMANDS);
 }
 
 #[test]

@@ -293,7 +293,7 @@ impl Folder {
         read().with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// A new, empty file for the VMM's last words.
+    /// A new, empty file for what the VMM says when it ends.
     ///
     /// # Errors
     /// What the file system says.
@@ -307,7 +307,7 @@ impl Folder {
             .with_context(|| format!("cannot make {}", path.display()))
     }
 
-    /// The VMM's last words; empty while it has not failed.
+    /// What the VMM has said at its end; empty while it has not failed.
     ///
     /// # Errors
     /// What the file system says.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::Folder;
 use super::record::Record;
-use crate::network::{Connected, MOST_INTERFACES, Network, Picture};
+use crate::network::{Connected, MAX_INTERFACES, Network, Picture};
 use crate::sys::replacement::Replacement;
 
 /// The directory, which is all that the watcher may write to.
@@ -23,7 +23,7 @@ const DIRECTORY: &str = "network";
 const FILE: &str = "state.json";
 
 /// Longest file that is read, in bytes.
-const LONGEST: u64 = 4 << 20;
+const LIMIT: u64 = 4 << 20;
 
 /// The part of [`Network`] that changes while the container runs.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -103,10 +103,10 @@ impl Folder {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut text = Vec::new();
-        file.take(LONGEST).read_to_end(&mut text)?;
+        file.take(LIMIT).read_to_end(&mut text)?;
         let progress: Progress = serde_json::from_slice(&text)?;
         // Those that are there, and those that have just gone.
-        let is_possible = progress.interfaces.len() <= 2 * MOST_INTERFACES;
+        let is_possible = progress.interfaces.len() <= 2 * MAX_INTERFACES;
         if is_possible { Ok(Some(progress)) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 

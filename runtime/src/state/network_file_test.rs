@@ -45,7 +45,7 @@ fn what_a_taken_over_watcher_plants_is_left_aside() {
     let secret = root.path().join("secret");
     fs::write(&secret, r#"{"interfaces":[],"told":{"interfaces":[],"routes":[]}}"#).unwrap();
     let file = folder.network_directory().join(FILE);
-    let many = vec![Connected { interface: 2, slot: None }; 2 * MOST_INTERFACES + 1];
+    let many = vec![Connected { interface: 2, slot: None }; 2 * MAX_INTERFACES + 1];
     let plants: [&dyn Fn(); 5] = [
         &|| symlink(&secret, &file).unwrap(),
         &|| nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap(),
@@ -54,7 +54,7 @@ fn what_a_taken_over_watcher_plants_is_left_aside() {
             let progress = Progress { interfaces: many.clone(), told: Picture::default() };
             fs::write(&file, serde_json::to_vec(&progress).unwrap()).unwrap();
         },
-        &|| fs::write(&file, vec![b' '; LONGEST as usize + 10]).unwrap(),
+        &|| fs::write(&file, vec![b' '; LIMIT as usize + 10]).unwrap(),
     ];
     for plant in plants {
         plant();

@@ -42,7 +42,7 @@ pub struct Record {
     /// Whether its processes are frozen.
     #[serde(default)]
     pub paused: bool,
-    /// The host's stand-in for its init.
+    /// The relay of its init.
     pub relay: Option<ProcessRef>,
     /// Its VM.
     pub vmm: Option<ProcessRef>,

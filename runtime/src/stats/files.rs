@@ -93,9 +93,9 @@ impl CgroupFiles {
     /// A list of CPUs or memory nodes such as `0-3,8`.
     pub fn set(&self, file: &str) -> Vec<u16> {
         /// More CPUs than Linux supports.
-        const MOST: usize = 8192;
+        const MAX: usize = 8192;
         let text = self.text(file).unwrap_or_default();
-        text.split(',').filter_map(range).flatten().take(MOST).collect()
+        text.split(',').filter_map(range).flatten().take(MAX).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::state::{Folder, Record};
 use crate::stats::CgroupFiles;
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{ProcessRef, ProcessUsage};
-use crate::vm::agent::{ClientError, Connection, Visitor, call};
+use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
 
 /// How long an agent may take to answer before its container's columns stay empty.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ impl ContainerUsage {
 }
 
 fn ask(folder: &Folder, record: &Record) -> Result<(ContainerState, CgroupFiles), ClientError> {
-    let mut wait = Visitor::new(folder.as_fd(), Deadline::within(ANSWERS_WITHIN));
+    let mut wait = AnswerDeadline::new(folder.as_fd(), Deadline::within(ANSWERS_WITHIN));
     let mut control = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)?;
     let state = control.call(call::State(record.id.clone()), &mut wait)?;
     let files = control.call(call::CgroupFiles(record.id.clone()), &mut wait)?;

@@ -1,7 +1,7 @@
 //! Text for terminals: columns, and nothing that a guest could steer the terminal with.
 
 /// Least width of a column but the last, its gap included.
-const LEAST: usize = 12;
+const MIN: usize = 12;
 /// Spaces between columns.
 const GAP: usize = 3;
 
@@ -11,7 +11,7 @@ pub fn align<const N: usize>(rows: &[[String; N]]) -> String {
         rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let width = |column: usize| {
         let longest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        (longest + GAP).max(LEAST)
+        (longest + GAP).max(MIN)
     };
     let widths: Vec<usize> = (0..N).map(width).collect();
     let mut text = String::new();

@@ -183,14 +183,14 @@ impl ProcessConnections {
 /// How commands that come after `create` wait, all of whose exchanges share a deadline: they do not hold the VM's status
 /// socket, and so tell a VM that works from one that hangs by its console alone.
 #[derive(Debug)]
-pub struct Visitor<'a> {
+pub struct AnswerDeadline<'a> {
     /// Where the console of a VM that does not answer is looked at, if anybody wants to know.
     folder: Option<BorrowedFd<'a>>,
     deadline: Deadline,
     relay: Option<Pidfd>,
 }
 
-impl<'a> Visitor<'a> {
+impl<'a> AnswerDeadline<'a> {
     /// Waits for answers from the VM whose sockets are in `folder`.
     pub fn new(folder: BorrowedFd<'a>, deadline: Deadline) -> Self {
         Self { folder: Some(folder), deadline, relay: None }
@@ -208,7 +208,7 @@ impl<'a> Visitor<'a> {
     }
 }
 
-impl Wait for Visitor<'_> {
+impl Wait for AnswerDeadline<'_> {
     fn begin(&mut self) {}
 
     fn ready(

@@ -22,7 +22,7 @@ fn agent_that_answers(bytes: Vec<u8>) -> (tempfile::TempDir, std::thread::JoinHa
 fn greet(bytes: Vec<u8>) -> Result<Connection, ClientError> {
     let (folder, thread) = agent_that_answers(bytes);
     let opened = std::fs::File::open(folder.path()).unwrap();
-    let mut wait = Visitor::new(opened.as_fd(), Deadline::within(Duration::from_secs(10)));
+    let mut wait = AnswerDeadline::new(opened.as_fd(), Deadline::within(Duration::from_secs(10)));
     let result = Connection::open(opened.as_fd(), Purpose::Control, &mut wait);
     thread.join().unwrap();
     result
@@ -68,7 +68,7 @@ fn a_silent_agent_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let _listener = UnixListener::bind(folder.path().join(AGENT_SOCKET)).unwrap();
     let opened = std::fs::File::open(folder.path()).unwrap();
-    let mut wait = Visitor::new(opened.as_fd(), Deadline::within(Duration::from_millis(1)));
+    let mut wait = AnswerDeadline::new(opened.as_fd(), Deadline::within(Duration::from_millis(1)));
     let error = Connection::open(opened.as_fd(), Purpose::Control, &mut wait).unwrap_err();
     assert!(matches!(error, ClientError::Machine(MachineError::Silent { .. })), "{error}");
 }
@@ -88,7 +88,7 @@ fn an_agent_that_drips_its_answer_is_given_up_as_one_that_is_silent() {
     });
     let opened = std::fs::File::open(folder.path()).unwrap();
     let began = std::time::Instant::now();
-    let mut wait = Visitor::new(opened.as_fd(), Deadline::within(Duration::from_millis(500)));
+    let mut wait = AnswerDeadline::new(opened.as_fd(), Deadline::within(Duration::from_millis(500)));
     let mut control = Connection::open(opened.as_fd(), Purpose::Control, &mut wait).unwrap();
     let error = control.call(call::State("evil".into()), &mut wait).unwrap_err();
     assert!(matches!(error, ClientError::Machine(MachineError::Silent { .. })), "{error}");
@@ -110,8 +110,8 @@ fn nobody_waits_for_the_guest_of_a_container_that_is_killed() {
         relay.kill().unwrap();
         relay.wait().unwrap();
     });
-    let mut wait =
-        Visitor::new(opened.as_fd(), Deadline::within(Duration::from_secs(600))).while_lives(Some(pidfd));
+    let mut wait = AnswerDeadline::new(opened.as_fd(), Deadline::within(Duration::from_secs(600)))
+        .while_lives(Some(pidfd));
     let error = Connection::open(opened.as_fd(), Purpose::Control, &mut wait).unwrap_err();
     assert!(matches!(error, ClientError::Machine(MachineError::ContainerEnded)), "{error}");
     killer.join().unwrap();

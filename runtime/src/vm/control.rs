@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(500);
 
 /// Longest answer, in bytes: a guest that has taken over its VMM must not make the runtime buffer more.
-const LONGEST: usize = 1 << 20;
+const LIMIT: usize = 1 << 20;
 
 /// Why the VMM did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +130,7 @@ impl Control {
 
     fn over(stream: UnixStream, version: u16, within: Duration) -> io::Result<Self> {
         let socket = if version == VERSION { CONTROL_SOCKET } else { CONTROL_SOCKET_OF_0_1 };
-        let exchange = Exchange::new(stream, socket, version, LONGEST, within)?;
+        let exchange = Exchange::new(stream, socket, version, LIMIT, within)?;
         Ok(Self { exchange, within, by: None })
     }
 

@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const REMOVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Longest answer, in bytes.
-const LONGEST: usize = 64 << 10;
+const LIMIT: usize = 64 << 10;
 
 /// Why the guest does not get its files.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,7 @@ impl Files {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Control::connect(folder)
                 .and_then(|control| Ok(Server::Mounts(control, vmm.try_clone_to_owned()?))),
             connected => connected
-                .and_then(|stream| Exchange::new(stream, FILES_SOCKET, VERSION, LONGEST, TIMEOUT))
+                .and_then(|stream| Exchange::new(stream, FILES_SOCKET, VERSION, LIMIT, TIMEOUT))
                 .map(Server::Process),
         };
         server.map(Self).map_err(FilesError::Connect)

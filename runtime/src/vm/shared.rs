@@ -17,7 +17,7 @@ use crate::sys::process::{Child, Pidfd};
 
 /// How long a command may wait in all for a guest that runs, whatever it asks of it. It answers at once, but on a host
 /// whose processors are all busy that takes many times as long.
-const PATIENCE: Duration = Duration::from_secs(8);
+const TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The VM that a container is created in.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Shared {
     /// When no descriptors are left.
     pub fn new(vmm: Pidfd, folder: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<Self> {
         let folder = folder.try_clone_to_owned()?;
-        Ok(Self { vmm, folder, interrupts: Some(interrupts), patience: PATIENCE, left: PATIENCE })
+        Ok(Self { vmm, folder, interrupts: Some(interrupts), patience: TIMEOUT, left: TIMEOUT })
     }
 
     /// The same, but it may be waited for this long.

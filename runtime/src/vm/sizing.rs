@@ -5,9 +5,9 @@
 //! where one has no limit; and never more than the nearest limit of the host's cgroups leaves after the VMM's own share.
 
 use serde::{Deserialize, Serialize};
-use stockade_protocol::vmm::MOST_VCPUS;
+use stockade_protocol::vmm::MAX_VCPUS;
 
-use crate::config::LEAST_MIB;
+use crate::config::MIN_MIB;
 
 const MIB: u64 = 1 << 20;
 
@@ -22,12 +22,12 @@ const PAGE_DESCRIPTORS: u64 = 64;
 pub const HOST_OVERHEAD_MIB: u64 = 128;
 
 /// Most RAM that a guest can have, in MiB: what the VMM's configuration can say.
-const MOST_MIB: u64 = u32::MAX as u64;
+const MAX_MIB: u64 = u32::MAX as u64;
 
 /// The host leaves too little memory.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "no memory for the VM: the host leaves it {limit_mib} MiB, but a guest needs {LEAST_MIB} MiB and the VMM \
+    "no memory for the VM: the host leaves it {limit_mib} MiB, but a guest needs {MIN_MIB} MiB and the VMM \
      {HOST_OVERHEAD_MIB} MiB; raise memory.max of the cgroups above the container's"
 )]
 pub struct TooLittle {
@@ -88,7 +88,7 @@ impl VmSize {
             pod.or(own.memory).is_none() || members.iter().any(|member| member.memory.is_none());
         let limited = if limit > 0 { self.mib_for(limit) } else { 0 };
         let default = if is_unlimited { self.default_mib.into() } else { 0 };
-        limited.max(default).clamp(LEAST_MIB, MOST_MIB) as u32
+        limited.max(default).clamp(MIN_MIB, MAX_MIB) as u32
     }
 
     /// CPUs, for a sandbox's own limits and those of the members: the sum of the quotas, rounded up, and as many as there may be
@@ -124,11 +124,11 @@ pub fn cpus(quota: u64, period: u64) -> u64 {
 /// # Errors
 /// [`TooLittle`].
 pub fn within(wanted_mib: u32, host_limit: Option<u64>) -> Result<u32, TooLittle> {
-    let available = host_limit.map_or(MOST_MIB, |limit| (limit / MIB).saturating_sub(HOST_OVERHEAD_MIB));
-    if available < LEAST_MIB {
+    let available = host_limit.map_or(MAX_MIB, |limit| (limit / MIB).saturating_sub(HOST_OVERHEAD_MIB));
+    if available < MIN_MIB {
         return Err(TooLittle { limit_mib: host_limit.unwrap_or_default() / MIB });
     }
-    Ok(u64::from(wanted_mib).max(LEAST_MIB).min(available).min(MOST_MIB) as u32)
+    Ok(u64::from(wanted_mib).max(MIN_MIB).min(available).min(MAX_MIB) as u32)
 }
 
 /// CPUs of the host that this process may use; 1 where the kernel does not tell.
@@ -139,12 +139,12 @@ pub fn host_cpus() -> u8 {
     let result = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
     // SAFETY: counts the bits of a set that is there.
     let count = if result == 0 { unsafe { libc::CPU_COUNT(&set) } } else { 1 };
-    count.clamp(1, MOST_VCPUS.into()) as u8
+    count.clamp(1, MAX_VCPUS.into()) as u8
 }
 
 /// The most RAM that a VM on this host can be given, in MiB.
 pub fn most_mib() -> u32 {
-    host_ram().map_or(0, |bytes| (bytes / MIB).min(MOST_MIB) as u32)
+    host_ram().map_or(0, |bytes| (bytes / MIB).min(MAX_MIB) as u32)
 }
 
 /// RAM of the host, in bytes: a guest never gets more.

@@ -84,9 +84,9 @@ proptest! {
         let members: Vec<Demand> = limits.iter().map(|memory| Demand { memory: *memory, cpus: None }).collect();
         let size = VmSize { default_mib, pod: Pod { demand: NONE, overhead }, ..SIZE };
         let wanted = size.wanted_mib(Demand { memory: own, cpus: None }, &members);
-        prop_assert!(u64::from(wanted) >= LEAST_MIB);
+        prop_assert!(u64::from(wanted) >= MIN_MIB);
         if let Ok(mib) = within(wanted, host) {
-            prop_assert!(u64::from(mib) >= LEAST_MIB);
+            prop_assert!(u64::from(mib) >= MIN_MIB);
             if let Some(host) = host {
                 prop_assert!(host_limit_bytes(mib) <= host);
             }

@@ -24,10 +24,10 @@ use crate::text::table::printable;
 
 /// With no new stage and no console output for this long, a boot has failed. A healthy one says nothing for milliseconds, but
 /// on a host whose processors are all busy those take many times as long.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The same with new stages or console output: a guest that talks for ever does not boot.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(240);
+const MAX_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// How often the console is asked for while nothing else happens.
 const GLANCE: Duration = Duration::from_millis(2500);
@@ -185,8 +185,8 @@ impl Machine {
             folder: None,
             interrupts: None,
             console_length: 0,
-            deadline: Deadline::within(PATIENCE),
-            last: Deadline::within(LONGEST_PATIENCE),
+            deadline: Deadline::within(TIMEOUT),
+            last: Deadline::within(MAX_TIMEOUT),
         }
     }
 
@@ -304,9 +304,9 @@ impl Machine {
             is_ready = found.wanted;
             if found.status && !found.wanted {
                 self.read_status()?;
-                self.deadline = Deadline::within(PATIENCE);
+                self.deadline = Deadline::within(TIMEOUT);
             } else if !found.wanted && self.console_has_grown() {
-                self.deadline = Deadline::within(PATIENCE);
+                self.deadline = Deadline::within(TIMEOUT);
             }
         }
     }
@@ -377,8 +377,8 @@ impl Machine {
 
 impl Wait for Machine {
     fn begin(&mut self) {
-        self.deadline = Deadline::within(PATIENCE);
-        self.last = Deadline::within(LONGEST_PATIENCE);
+        self.deadline = Deadline::within(TIMEOUT);
+        self.last = Deadline::within(MAX_TIMEOUT);
     }
 
     fn ready(

@@ -8,7 +8,7 @@ use crate::cpu;
 pub const SLOTS: u64 = 3 << 30;
 pub const SLOT_SIZE: u64 = 0x1000;
 /// More than there are.
-pub const MOST_SLOTS: u64 = 32;
+pub const MAX_SLOTS: u64 = 32;
 
 pub mod register {
     pub const MAGIC: u64 = 0x000;
@@ -57,7 +57,7 @@ pub const WRITE: u16 = 2;
 pub const INDIRECT_FLAG: u16 = 4;
 
 /// How long a device may take, in milliseconds: the lab is slow.
-const PATIENCE_MS: u64 = 20_000;
+const TIMEOUT_MS: u64 = 20_000;
 
 /// One slot of the bus.
 #[derive(Clone, Copy)]
@@ -66,7 +66,7 @@ pub struct Slot(pub u64);
 impl Slot {
     /// The first slot with a device of this ID.
     pub fn find(device: u32) -> Option<Self> {
-        (0..MOST_SLOTS).map(Self).find(|slot| slot.read(register::DEVICE_ID) == device)
+        (0..MAX_SLOTS).map(Self).find(|slot| slot.read(register::DEVICE_ID) == device)
     }
 
     pub fn address(self) -> u64 {
@@ -139,7 +139,7 @@ impl Slot {
 
     /// Waits until the device says that it needs a reset.
     pub fn fails(self) -> bool {
-        let end = cpu::in_ms(PATIENCE_MS);
+        let end = cpu::in_ms(TIMEOUT_MS);
         while !self.has_failed() {
             if cpu::now() > end {
                 return false;
@@ -211,7 +211,7 @@ impl Ring {
 
     /// Waits for that, or for the end of patience or of the device.
     pub fn wait(&mut self, slot: Slot) -> Option<(u32, u32)> {
-        let end = cpu::in_ms(PATIENCE_MS);
+        let end = cpu::in_ms(TIMEOUT_MS);
         loop {
             if let Some(used) = self.take() {
                 return Some(used);

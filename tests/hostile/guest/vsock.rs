@@ -26,7 +26,7 @@ pub const HEADER_SIZE: usize = 44;
 pub const WINDOW: u32 = 1 << 20;
 
 /// Most data in a packet of this driver.
-const MOST_DATA: usize = 16 << 10;
+const MAX_DATA: usize = 16 << 10;
 
 pub const HOST: u64 = 2;
 
@@ -94,7 +94,7 @@ impl Vsock {
             rx: Ring::new(BUFFERS),
             tx: Ring::new(BUFFERS),
             buffers: pages(BUFFER_SIZE * u64::from(BUFFERS)),
-            outgoing: pages((HEADER_SIZE + MOST_DATA) as u64),
+            outgoing: pages((HEADER_SIZE + MAX_DATA) as u64),
         };
         slot.negotiate(VERSION_1);
         vsock.cid = slot.read(0x100).into();
@@ -191,7 +191,7 @@ impl Stream {
     pub fn send(&mut self, vsock: &mut Vsock, data: &[u8]) -> usize {
         let in_flight = self.sent.wrapping_sub(self.they_forwarded);
         let room = self.their_buffer.saturating_sub(in_flight) as usize;
-        let length = data.len().min(room).min(MOST_DATA);
+        let length = data.len().min(room).min(MAX_DATA);
         if length > 0 && self.open {
             let header = Header { len: length as u32, ..self.header(vsock, op::RW) };
             vsock.send(&header, &data[..length]);

@@ -24,10 +24,10 @@ const WRITABLE: u32 = 2;
 const PHYS32_ENTRY: u32 = 18;
 
 /// Program headers that are looked at; Linux has five.
-const MOST_PROGRAM_HEADERS: u16 = 64;
+const MAX_PROGRAM_HEADERS: u16 = 64;
 
 /// Bytes of notes that are looked at; Linux has less than 200.
-const MOST_NOTES: u64 = 64 << 10;
+const MAX_NOTES: u64 = 64 << 10;
 
 /// The file is not a guest kernel.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +125,7 @@ fn program_headers(file: &File, size: u64) -> Result<Vec<ProgramHeader>, Error> 
         return Err(Error::Machine);
     }
     let count = u16_at(&header, 56);
-    if usize::from(u16_at(&header, 54)) != PROGRAM_HEADER_SIZE || count > MOST_PROGRAM_HEADERS {
+    if usize::from(u16_at(&header, 54)) != PROGRAM_HEADER_SIZE || count > MAX_PROGRAM_HEADERS {
         return Err(Error::Damaged("its program headers are not of the known form"));
     }
     let mut table = vec![0; usize::from(count) * PROGRAM_HEADER_SIZE];
@@ -158,7 +158,7 @@ fn place(memory: &GuestMemoryMmap, file: &File, size: u64, header: &ProgramHeade
 
 /// Looks for the PVH entry among the notes of one segment.
 fn pvh_entry(file: &File, size: u64, header: &ProgramHeader) -> Result<Option<u64>, Error> {
-    if header.file_size > MOST_NOTES
+    if header.file_size > MAX_NOTES
         || header.offset.checked_add(header.file_size).is_none_or(|end| end > size)
     {
         return Err(Error::Damaged("its notes are beyond its end: the file is truncated"));

@@ -20,7 +20,7 @@ const QUEUE_SIZES: [u16; 1] = [16];
 const STACK: usize = 64 << 10;
 
 /// Most that one request gets, in bytes; a driver that asks for more asks again.
-const MOST: usize = 256;
+const MAX: usize = 256;
 
 /// An entropy device.
 #[derive(Debug, Default)]
@@ -66,11 +66,11 @@ impl Handler for Source {
         chain: DescriptorChain<&GuestMemoryMmap>,
     ) -> Result<u32, Failure> {
         let mut writer = chain.writer(memory)?;
-        let length = writer.available_bytes().min(MOST);
+        let length = writer.available_bytes().min(MAX);
         if length == 0 {
             return Err(Failure::Malformed("no room for a random byte"));
         }
-        let mut bytes = [0; MOST];
+        let mut bytes = [0; MAX];
         fill(&mut bytes[..length]).map_err(|source| Failure::Host { what: "getrandom", source })?;
         writer
             .write_all(&bytes[..length])

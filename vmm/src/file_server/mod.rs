@@ -70,7 +70,7 @@ const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
 const SECBIT_NO_SETUID_FIXUP_LOCKED: libc::c_ulong = 1 << 3;
 
 /// The kernel's default for fs.nr_open.
-const MOST_DESCRIPTORS: u64 = 1 << 20;
+const MAX_DESCRIPTORS: u64 = 1 << 20;
 
 /// How many wait for the main thread to accept them.
 const BACKLOG: i32 = 128;
@@ -185,7 +185,7 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
     // By its peer's credentials the runtime finds out which process this is.
     listen(&listener, Backlog::new(BACKLOG).map_err(failed("listen"))?).map_err(failed("listen"))?;
     let own_descriptors = procfs.into_descriptors()?;
-    isolation::limit_descriptors(MOST_DESCRIPTORS)?;
+    isolation::limit_descriptors(MAX_DESCRIPTORS)?;
     // Not allowed, and not needed, in a user namespace whose owner may not.
     let _ = setgroups(&[]);
     // SAFETY: no pointers are passed.

@@ -18,7 +18,7 @@ use nix::{
 };
 use stockade_protocol::{
     frame::FrameBuffer,
-    vmm::{FilesRequest, FilesResponse, MOST_TREES},
+    vmm::{FilesRequest, FilesResponse, MAX_TREES},
 };
 use stockade_sys::fd_passing;
 
@@ -97,8 +97,7 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 fn answer(connection: &mut Connection, server: &Arc<FileServer>) -> io::Result<()> {
     let mut bytes = [0; PIECE];
     let before = connection.descriptors.len();
-    let length =
-        fd_passing::receive(&connection.stream, &mut bytes, MOST_TREES, &mut connection.descriptors)?;
+    let length = fd_passing::receive(&connection.stream, &mut bytes, MAX_TREES, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Most threads. More shares than a quarter of it would have to be stuck before it holds up others.
-const MOST: usize = 64;
+const MAX: usize = 64;
 
 /// Stack of a thread, in bytes.
 const STACK: usize = 256 << 10;
@@ -98,7 +98,7 @@ impl Workers {
 
     /// Starts another thread, if there may be one.
     fn grow(self: &Arc<Self>) {
-        if self.threads.fetch_add(1, Ordering::Relaxed) < MOST {
+        if self.threads.fetch_add(1, Ordering::Relaxed) < MAX {
             let workers = Arc::clone(self);
             let serve = move || {
                 if let Err(error) = workers.serve() {

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Most bytes that one request copies, so that a thread comes back in time. The guest asks for the rest.
-const MOST_COPIED: u64 = 64 << 20;
+const MAX_COPIED: u64 = 64 << 20;
 
 /// What fallocate(2) knows today. The host's kernel refuses what the file system cannot do.
 const ALLOCATE_MODES: c_int = libc::FALLOC_FL_KEEP_SIZE
@@ -154,10 +154,10 @@ pub fn copy(call: &mut Call<'_>) -> Outcome {
     let copied = sys::copy(
         (from.as_fd(), offset(wanted.off_in)?),
         (to.as_fd(), offset(wanted.off_out)?),
-        wanted.len.min(MOST_COPIED) as usize,
+        wanted.len.min(MAX_COPIED) as usize,
     )
     .map_err(Failure::from)?;
-    // It is not more than MOST_COPIED.
+    // It is not more than MAX_COPIED.
     Ok(call.reply.put(0, &WriteOut { size: copied as u32, padding: 0 }))
 }
 

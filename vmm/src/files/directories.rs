@@ -30,7 +30,7 @@ pub enum Kind {
 const NAME_OFFSET: usize = 19;
 
 /// The host's longest record: a name of 255 bytes.
-const LONGEST_RECORD: usize = 280;
+const RECORD_LIMIT: usize = 280;
 
 /// A position that no directory has: the descriptor's is unknown.
 const UNKNOWN: i64 = -1;
@@ -114,7 +114,7 @@ fn list(call: &mut Call<'_>, share: &Share, fh: u64, size: u32, kind: Kind, from
         Kind::Entries => listing.size / 6,
     };
     let records = &mut call.thread.scratch[..];
-    let most = wanted.clamp(LONGEST_RECORD, records.len());
+    let most = wanted.clamp(RECORD_LIMIT, records.len());
     let records = &mut records[..most];
 
     let mut position = lock(&handle.position);

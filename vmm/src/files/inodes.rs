@@ -12,7 +12,7 @@ use super::sync::{read, write};
 pub type Device = (u32, u32);
 
 /// File systems that are told apart.
-const MOST_DEVICES: usize = 1 << 12;
+const MAX_DEVICES: usize = 1 << 12;
 
 /// The file systems that trees have been of.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Devices {
         if let Some(place) = place(&devices) {
             return Shift::new(place);
         }
-        if devices.len() < MOST_DEVICES {
+        if devices.len() < MAX_DEVICES {
             devices.push(device);
         }
         Shift::new(devices.len() - 1)

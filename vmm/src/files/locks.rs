@@ -24,7 +24,7 @@ use super::{
 };
 
 /// How many owners are asked whether they are the one that is in the way.
-const MOST_ASKED: usize = 64;
+const MAX_ASKED: usize = 64;
 
 /// The POSIX locks of a node, by owner.
 #[derive(Debug, Default)]
@@ -163,7 +163,7 @@ pub fn query(call: &mut Call<'_>) -> Outcome {
 
 /// The owner that is in the way of nothing but others: it holds the lock. Processes of the host have no number in the guest.
 fn holder<'a>(owners: &'a [Owner], asker: u64, held: &libc::flock) -> Option<&'a Owner> {
-    owners.iter().filter(|owner| owner.id != asker).take(MOST_ASKED).find(|owner| {
+    owners.iter().filter(|owner| owner.id != asker).take(MAX_ASKED).find(|owner| {
         let mut range = libc::flock { l_type: libc::F_WRLCK as libc::c_short, l_pid: 0, ..*held };
         sys::lock_range(owner.fd.as_fd(), libc::F_OFD_GETLK, &mut range).is_ok()
             && c_int::from(range.l_type) == libc::F_UNLCK

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Shares in the life of a guest; their numbers are not used again.
-const MOST_SHARES: u32 = 1 << 24;
+const MAX_SHARES: u32 = 1 << 24;
 
 /// Shares or trees cannot be added or removed.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,7 @@ impl Shares {
             return Err(Error::Exists(name.into()));
         }
         let number = table.next;
-        if number >= MOST_SHARES {
+        if number >= MAX_SHARES {
             return Err(Error::TooMany(name.into()));
         }
         table.next += 1;

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Error numbers that programs may see end below this; a FUSE reply may not carry others.
-const MOST_ERRNO: i32 = 512;
+const MAX_ERRNO: i32 = 512;
 
 /// Why a system call failed, or what the guest is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Errno(i32);
 impl Errno {
     /// The error of this number; EIO where it is not a number that programs may see.
     pub const fn new(number: i32) -> Self {
-        if number > 0 && number < MOST_ERRNO { Self(number) } else { Self(libc::EIO) }
+        if number > 0 && number < MAX_ERRNO { Self(number) } else { Self(libc::EIO) }
     }
 
     /// Its number, which is positive.

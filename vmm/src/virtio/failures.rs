@@ -13,13 +13,13 @@ use stockade_protocol::vmm::DeviceFailure;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// Most devices that are told apart; a machine has fewer slots.
-const MOST: usize = 32;
+const MAX: usize = 32;
 
 /// Longest cause, in characters.
-const LONGEST_CAUSE: usize = 256;
+const CAUSE_LIMIT: usize = 256;
 
 /// Reports of one machine, in which a guest can make a device fail again and again.
-const MOST_REPORTS: usize = 16;
+const MAX_REPORTS: usize = 16;
 
 /// The failures of a machine's devices; clones are the same.
 #[derive(Clone, Debug)]
@@ -56,16 +56,16 @@ impl Failures {
 
     /// A device has failed.
     pub fn add(&self, device: &str, cause: &dyn Display) {
-        let cause: String = cause.to_string().chars().take(LONGEST_CAUSE).collect();
+        let cause: String = cause.to_string().chars().take(CAUSE_LIMIT).collect();
         let mut known = self.lock();
         let index = known.all.iter().position(|failure| failure.device == device);
         if let Some(failure) = index.and_then(|index| known.all.get_mut(index)) {
             failure.cause.clone_from(&cause);
             failure.count = failure.count.saturating_add(1);
-        } else if known.all.len() < MOST {
+        } else if known.all.len() < MAX {
             known.all.push(DeviceFailure { device: device.to_owned(), cause: cause.clone(), count: 1 });
         }
-        if known.told < MOST_REPORTS {
+        if known.told < MAX_REPORTS {
             known.told += 1;
             known.news.push(DeviceFailure { device: device.to_owned(), cause, count: 1 });
             // The counter is read by the main thread, and cannot be full before that.

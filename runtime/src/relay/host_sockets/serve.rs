@@ -1,7 +1,7 @@
 //! The relay's side: a thread for each socket, and one for each connection.
 //!
 //! The guest is hostile. What it can have is connections to the sockets that its container may connect to: at most
-//! [`MOST_CONNECTIONS`] at a time, and no faster than [`Pace`] allows.
+//! [`MAX_CONNECTIONS`] at a time, and no faster than [`Pace`] allows.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,12 +14,12 @@ use stockade_protocol::agent::{Hello, HelloReply, Purpose};
 use stockade_protocol::frame;
 
 use super::pace::Pace;
-use crate::relay::carry::{self, LONGEST_REPLY, Places, STACK};
+use crate::relay::proxy::{self, REPLY_LIMIT, STACK, Semaphore};
 use crate::relay::service::Running;
 use crate::sys::own_proc::OwnProc;
 
-/// Connections of one container that are carried at a time; further ones wait.
-const MOST_CONNECTIONS: usize = 64;
+/// Connections of one container that are open at a time; further ones wait.
+const MAX_CONNECTIONS: usize = 64;
 
 /// Connects clients in the guest to sockets of the host, once the agent knows their container.
 #[derive(Debug)]
@@ -40,13 +40,13 @@ impl Connector {
 impl Running for Connector {
     /// A thread for each, until the process ends.
     fn start(&mut self) {
-        let (places, proc) = (Places::new(MOST_CONNECTIONS), self.proc);
+        let (semaphore, proc) = (Semaphore::new(MAX_CONNECTIONS), self.proc);
         for (number, socket) in (0..).zip(std::mem::take(&mut self.sockets)) {
-            let (agent, places) = (Arc::clone(&self.agent), places.clone());
+            let (agent, semaphore) = (Arc::clone(&self.agent), semaphore.clone());
             let hello = Hello::new(Purpose::Socket(self.container.clone(), number));
             let serve = move || {
                 // Without a VM there is nobody to serve.
-                let _ = serve(&hello, &agent, &socket, &places, proc);
+                let _ = serve(&hello, &agent, &socket, &semaphore, proc);
             };
             // Without a thread nobody is served, as where nobody listens.
             let _ = thread::Builder::new().name("host-socket".into()).stack_size(STACK).spawn(serve);
@@ -55,7 +55,13 @@ impl Running for Connector {
 }
 
 /// Serves one socket for as long as there is a VM.
-fn serve(hello: &Hello, agent: &OwnedFd, socket: &OwnedFd, places: &Places, proc: OwnProc) -> io::Result<()> {
+fn serve(
+    hello: &Hello,
+    agent: &OwnedFd,
+    socket: &OwnedFd,
+    semaphore: &Semaphore,
+    proc: OwnProc,
+) -> io::Result<()> {
     let mut pace = Pace::new(Instant::now());
     loop {
         let wait = pace.turn(Instant::now());
@@ -68,12 +74,12 @@ fn serve(hello: &Hello, agent: &OwnedFd, socket: &OwnedFd, places: &Places, proc
             guest => guest.and_then(|guest| client(guest, hello)),
         };
         if let Ok(guest) = guest {
-            let place = places.wait();
+            let permit = semaphore.wait();
             // Without a server the client sees its connection end.
             if let Ok(server) = proc.connect(socket) {
-                carry::spawn("host-client", place, move || {
+                proxy::spawn("host-client", permit, move || {
                     // Both sides see their connection end.
-                    let _ = carry::carry(guest, server);
+                    let _ = proxy::proxy(guest, server);
                 });
             }
         }
@@ -83,7 +89,7 @@ fn serve(hello: &Hello, agent: &OwnedFd, socket: &OwnedFd, places: &Places, proc
 /// Waits for a client in the guest.
 fn client(mut guest: UnixStream, hello: &Hello) -> io::Result<UnixStream> {
     frame::write(&mut guest, hello).map_err(io::Error::other)?;
-    match frame::read(&mut guest, LONGEST_REPLY).map_err(io::Error::other)? {
+    match frame::read(&mut guest, REPLY_LIMIT).map_err(io::Error::other)? {
         Some(HelloReply::Welcome) => Ok(guest),
         Some(HelloReply::Refused(_)) | None => Err(io::ErrorKind::ConnectionRefused.into()),
     }

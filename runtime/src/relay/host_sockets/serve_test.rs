@@ -27,15 +27,15 @@ struct Between {
 }
 
 impl Between {
-    fn new(places: &Places) -> Self {
+    fn new(semaphore: &Semaphore) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let paths = ["agent", "service"].map(|name| folder.path().join(name));
         let [agent, service] = [0, 1].map(|index| UnixListener::bind(&paths[index]).unwrap());
         let open = |path| OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).unwrap();
         let [agents, services] = [0, 1].map(|index| OwnedFd::from(open(&paths[index])));
-        let places = places.clone();
+        let semaphore = semaphore.clone();
         let proc = OwnProc::enter(File::open("/proc").unwrap().into()).unwrap();
-        let thread = thread::spawn(move || serve(&hello(), &agents, &services, &places, proc));
+        let thread = thread::spawn(move || serve(&hello(), &agents, &services, &semaphore, proc));
         Self { agent, service: Some(service), thread, _folder: folder }
     }
 
@@ -66,8 +66,8 @@ impl Between {
 
 #[test]
 fn every_client_is_connected_to_the_service() {
-    let places = Places::new(2);
-    let between = Between::new(&places);
+    let semaphore = Semaphore::new(2);
+    let between = Between::new(&semaphore);
     let mut clients = [between.client(), between.client()];
     let mut servers = [0, 1].map(|_| between.server());
     for (client, text) in clients.iter_mut().zip(["first", "second"]) {
@@ -91,13 +91,13 @@ fn every_client_is_connected_to_the_service() {
 
 #[test]
 fn more_clients_than_there_are_places_wait() {
-    let places = Places::new(1);
-    let between = Between::new(&places);
+    let semaphore = Semaphore::new(1);
+    let between = Between::new(&semaphore);
     let first = between.client();
     let _served = between.server();
     let mut second = between.client();
     second.write_all(b"x").unwrap();
-    assert!(places.take().is_none());
+    assert!(semaphore.take().is_none());
     drop(first);
     let mut server = between.server();
     assert_eq!(server.read(&mut [0; 2]).unwrap(), 1);
@@ -108,15 +108,15 @@ fn more_clients_than_there_are_places_wait() {
 
 #[test]
 fn without_a_service_the_client_sees_its_connection_end() {
-    let places = Places::new(1);
-    let mut between = Between::new(&places);
+    let semaphore = Semaphore::new(1);
+    let mut between = Between::new(&semaphore);
     between.service = None;
     let mut client = between.client();
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     // What is no welcome brings nobody to the service either, and the next client is waited for.
     frame::write(&mut between.parked(), &HelloReply::Refused(refusal())).unwrap();
     between.parked().write_all(b"\xff\xff\xff\xff").unwrap();
-    assert!(places.take().is_some());
+    assert!(semaphore.take().is_some());
     between.parked();
     between.end();
 }

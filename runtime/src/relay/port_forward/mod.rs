@@ -2,14 +2,14 @@
 //! there is reached on the guest's loopback interface.
 //!
 //! ```text
-//!  containerd ── 127.0.0.1:PORT ──▶ (steering) listener of the sandbox's relay ── vsock ──▶ agent ──▶ 127.0.0.1:PORT
+//!  containerd ── 127.0.0.1:PORT ──▶ (sk_lookup) listener of the sandbox's relay ── vsock ──▶ agent ──▶ 127.0.0.1:PORT
 //! ```
 //!
 //! Nothing of the namespace is changed: no address, route or packet filter. A program that is attached to it picks the
 //! relay's listener for every connection to a loopback address, and is gone with the relay.
 
 mod serve;
-mod steering;
+mod sk_lookup;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -33,7 +33,7 @@ pub struct PortForward {
     /// For IPv4 and, where the host has it, IPv6.
     listeners: Vec<TcpListener>,
     /// The listeners get every connection to a loopback address while this is open.
-    steering: OwnedFd,
+    program: OwnedFd,
     /// The agent's socket, as a file that can only be connected to.
     agent: OwnedFd,
 }
@@ -58,8 +58,8 @@ impl PortForward {
             let agent = descriptors::open_socket(folder, AGENT_SOCKET)?;
             let namespace = Namespace::open(path)?;
             let listeners = namespace.within(|| listeners().context("listen in it"))?;
-            let steering = steering::steer(namespace.as_fd(), &listeners)?;
-            Ok(Self { listeners, steering, agent })
+            let program = sk_lookup::attach(namespace.as_fd(), &listeners)?;
+            Ok(Self { listeners, program, agent })
         };
         prepare().with_context(|| {
             format!(
@@ -76,13 +76,13 @@ impl Service for PortForward {
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.listeners.iter().map(AsFd::as_fd).chain([self.steering.as_fd(), self.agent.as_fd()]).collect()
+        self.listeners.iter().map(AsFd::as_fd).chain([self.program.as_fd(), self.agent.as_fd()]).collect()
     }
 
     fn adopt(&self, adopt: Adopt, proc: OwnProc) -> io::Result<Box<dyn Running>> {
         let listeners = self.listeners.iter().map(|listener| adopt(listener.as_fd()).into()).collect();
-        let (steering, agent) = (adopt(self.steering.as_fd()), adopt(self.agent.as_fd()));
-        Ok(Box::new(Forwarder::new(listeners, steering, agent, proc)))
+        let (program, agent) = (adopt(self.program.as_fd()), adopt(self.agent.as_fd()));
+        Ok(Box::new(Forwarder::new(listeners, program, agent, proc)))
     }
 }
 

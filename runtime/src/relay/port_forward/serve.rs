@@ -1,4 +1,4 @@
-//! The relay's side: each connection is carried by a thread of its own.
+//! The relay's side: each connection is proxied by a thread of its own.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -11,13 +11,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 use stockade_protocol::agent::{Hello, HelloReply, Purpose};
 use stockade_protocol::frame;
 
-use crate::relay::carry::{self, LONGEST_REPLY, Places};
+use crate::relay::proxy::{self, REPLY_LIMIT, Semaphore};
 use crate::relay::service::Running;
 use crate::sys::deadline::Deadline;
 use crate::sys::own_proc::OwnProc;
 
-/// Connections that are carried at a time; further ones are closed.
-const MOST_CONNECTIONS: usize = 128;
+/// Connections that are open at a time; further ones are closed.
+const MAX_CONNECTIONS: usize = 128;
 
 /// How long the agent may take to connect to a port of its own machine.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -27,21 +27,21 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 pub(super) struct Forwarder {
     listeners: Vec<TcpListener>,
     /// Never looked at: it is in force while it is open.
-    _steering: OwnedFd,
+    _program: OwnedFd,
     agent: Arc<OwnedFd>,
     proc: OwnProc,
-    places: Places,
+    semaphore: Semaphore,
 }
 
 impl Forwarder {
     /// With what was prepared.
-    pub fn new(listeners: Vec<TcpListener>, steering: OwnedFd, agent: OwnedFd, proc: OwnProc) -> Self {
+    pub fn new(listeners: Vec<TcpListener>, program: OwnedFd, agent: OwnedFd, proc: OwnProc) -> Self {
         Self {
             listeners,
-            _steering: steering,
+            _program: program,
             agent: Arc::new(agent),
             proc,
-            places: Places::new(MOST_CONNECTIONS),
+            semaphore: Semaphore::new(MAX_CONNECTIONS),
         }
     }
 }
@@ -54,23 +54,23 @@ impl Running for Forwarder {
     /// Takes a connection in, if there is one.
     fn advance(&mut self, index: usize) {
         let Some(Ok((client, _))) = self.listeners.get(index).map(TcpListener::accept) else { return };
-        let Some(place) = self.places.take() else { return };
+        let Some(permit) = self.semaphore.take() else { return };
         let (agent, proc) = (Arc::clone(&self.agent), self.proc);
-        carry::spawn("port-forward", place, move || {
+        proxy::spawn("port-forward", permit, move || {
             // The client sees its connection end.
             let _ = forward(client, &agent, proc);
         });
     }
 }
 
-/// Carries one connection to its end.
+/// Proxies one connection to its end.
 fn forward(client: TcpStream, agent: &OwnedFd, proc: OwnProc) -> io::Result<()> {
     let Some(guest) = connect(client.local_addr()?.port(), agent, proc)? else {
         // The nearest thing to the refusal that the client would have met in the guest.
         let reset = libc::linger { l_onoff: 1, l_linger: 0 };
         return Ok(setsockopt(&client, sockopt::Linger, &reset)?);
     };
-    carry::carry(client, guest)
+    proxy::proxy(client, guest)
 }
 
 /// A connection to a port of the guest's loopback interface; `None` if nobody listens there.
@@ -87,7 +87,7 @@ pub(crate) fn greet(guest: UnixStream, port: u16, deadline: Deadline) -> io::Res
 
 /// Whether the agent has connected.
 fn answer(guest: &UnixStream, deadline: Deadline) -> io::Result<bool> {
-    match frame::read(&mut deadline.on(guest), LONGEST_REPLY).map_err(io::Error::other)? {
+    match frame::read(&mut deadline.on(guest), REPLY_LIMIT).map_err(io::Error::other)? {
         Some(HelloReply::Welcome) => Ok(true),
         Some(HelloReply::Refused(_)) | None => Ok(false),
     }

@@ -23,7 +23,7 @@ fn an_answer_that_never_ends_is_given_up() {
 #[test]
 fn a_long_answer_is_not_buffered() {
     let (guest, mut agent) = UnixStream::pair().unwrap();
-    agent.write_all(&(LONGEST_REPLY as u32 + 1).to_le_bytes()).unwrap();
+    agent.write_all(&(REPLY_LIMIT as u32 + 1).to_le_bytes()).unwrap();
     let error = answer(&guest, soon()).unwrap_err();
     assert!(error.to_string().contains("over the limit"), "{error}");
 }

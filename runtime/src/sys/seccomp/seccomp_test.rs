@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
 use super::*;
-use crate::relay::carry::{self, Places};
+use crate::relay::proxy::{self, Semaphore};
 use stockade_sys::landlock;
 use stockade_sys::seccomp::verdict;
 
@@ -214,8 +214,8 @@ fn a_relay_that_connects_has_threads_and_sockets() {
         let other = descriptors::connect_in_time(&path).unwrap();
         let (mut server, _) = listener.accept().unwrap();
         let (mut client, one) = pair;
-        let places = Places::new(1);
-        carry::spawn("carries", places.wait(), move || carry::carry(one, other).unwrap());
+        let semaphore = Semaphore::new(1);
+        proxy::spawn("proxies", semaphore.wait(), move || proxy::proxy(one, other).unwrap());
         client.write_all(b"question").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let mut text = String::new();
@@ -225,7 +225,7 @@ fn a_relay_that_connects_has_threads_and_sockets() {
         client.read_to_string(&mut text).unwrap();
         assert_eq!(text, "questionquestion");
         // It is free once the thread ends.
-        drop(places.wait());
+        drop(semaphore.wait());
         thread::sleep(Duration::from_millis(1));
     });
     assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");

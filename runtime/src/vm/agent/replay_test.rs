@@ -83,7 +83,7 @@ fn play(mut stream: &UnixStream, turns: &[(bool, Vec<u8>)], as_runtime: bool) ->
 }
 
 /// Asks the agent again.
-fn ask_agent(control: &mut Connection, request: Request, wait: &mut Visitor<'_>) -> String {
+fn ask_agent(control: &mut Connection, request: Request, wait: &mut AnswerDeadline<'_>) -> String {
     macro_rules! call {
         ($call:expr) => {
             format!("{:?}", control.call($call, wait).unwrap())
@@ -131,7 +131,7 @@ fn replay(step: &str) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let peers = [AGENT_SOCKET, CONTROL_SOCKET_OF_0_1].map(|socket| peer(folder.path(), socket, &talks));
     let opened = File::open(folder.path()).unwrap();
-    let mut wait = Visitor::new(opened.as_fd(), Deadline::within(LONG));
+    let mut wait = AnswerDeadline::new(opened.as_fd(), Deadline::within(LONG));
     let mut heard = Vec::new();
     for talk in talks {
         let mut requests = talk.requests();

@@ -6,7 +6,7 @@ use alloc::string::String;
 use super::harness::{let_it_work, targets, works};
 use super::{Outcome, Report};
 use crate::cpu;
-use crate::virtio::{MOST_SLOTS, SLOT_SIZE, SLOTS, Slot, VERSION_1, WRITE, id, pages, register, status};
+use crate::virtio::{MAX_SLOTS, SLOT_SIZE, SLOTS, Slot, VERSION_1, WRITE, id, pages, register, status};
 
 pub fn run(report: &mut Report<'_>) {
     let mut seen = 0;
@@ -91,7 +91,7 @@ pub fn run(report: &mut Report<'_>) {
     }
     report.case("empty slots stay empty", |_| empty_slots());
     report.case("accesses that cross two slots", |_| {
-        for slot in 1..MOST_SLOTS {
+        for slot in 1..MAX_SLOTS {
             let border = SLOTS + slot * SLOT_SIZE;
             cpu::read64(border - 4);
             cpu::read32(border - 2);
@@ -141,7 +141,7 @@ fn write_everywhere(start: u64) {
 
 fn empty_slots() -> Outcome {
     let mut found = 0;
-    for slot in (0..MOST_SLOTS).map(Slot) {
+    for slot in (0..MAX_SLOTS).map(Slot) {
         if slot.read(register::DEVICE_ID) != 0 || slot.read(register::MAGIC) == u32::MAX {
             continue;
         }

@@ -60,10 +60,10 @@ pub fn devices() -> impl Strategy<Value = Settings> {
 }
 
 pub fn memory() -> impl Strategy<Value = Settings> {
-    const LEAST: i64 = 64 << 20;
-    let limit = prop_oneof![1 => Just(-1), 4 => LEAST..(512 << 20)];
+    const MIN: i64 = 64 << 20;
+    let limit = prop_oneof![1 => Just(-1), 4 => MIN..(512 << 20)];
     let swap = prop_oneof![Just(None), Just(Some(None)), (0i64..1 << 30).prop_map(|more| Some(Some(more)))];
-    (option::of((limit, swap)), option::of(1i64..LEAST)).prop_map(|(limit, reservation)| {
+    (option::of((limit, swap)), option::of(1i64..MIN)).prop_map(|(limit, reservation)| {
         let swap = limit.and_then(|(limit, swap)| match swap {
             Some(Some(more)) if limit > 0 => Some(limit + more),
             Some(None) => Some(-1),

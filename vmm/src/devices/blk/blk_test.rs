@@ -9,7 +9,7 @@ use stockade_protocol::vmm::Disk;
 use virtio_bindings::virtio_blk::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Blk, Error, MOST_SEGMENTS};
+use super::{Blk, Error, MAX_SEGMENTS};
 use crate::virtio::{
     device::VirtioDevice,
     device_fixture::{BUFFERS, DeviceFixture},
@@ -105,7 +105,7 @@ fn configuration_space_has_size_and_limits() {
     let mut space = [0; 64];
     blk.read_config(0, &mut space);
     assert_eq!(space[..8], SECTORS.to_le_bytes());
-    assert_eq!(space[12..16], MOST_SEGMENTS.to_le_bytes());
+    assert_eq!(space[12..16], MAX_SEGMENTS.to_le_bytes());
     assert_eq!(space[20..24], 512u32.to_le_bytes());
     assert_eq!(space[60..], [0; 4]);
     assert_eq!(blk.state().sectors, SECTORS);

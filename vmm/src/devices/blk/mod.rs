@@ -23,7 +23,7 @@ use virtio_bindings::{
 pub use self::backing::Error;
 use self::{
     backing::Backing,
-    request::{MOST_RANGES, Requests},
+    request::{MAX_RANGES, Requests},
 };
 use crate::{
     seccomp::Thread,
@@ -47,10 +47,10 @@ const SECTOR: u64 = 512;
 const SERIAL_SIZE: usize = 20;
 
 /// Most segments of data in a request: the header and the status take a descriptor each.
-const MOST_SEGMENTS: u32 = MAX_DESCRIPTORS as u32 - 2;
+const MAX_SEGMENTS: u32 = MAX_DESCRIPTORS as u32 - 2;
 
 /// Most sectors that one range of a request to discard or to zero has.
-const MOST_RANGE_SECTORS: u32 = 1 << 22;
+const MAX_RANGE_SECTORS: u32 = 1 << 22;
 
 /// What every disk offers.
 const FEATURES: u64 = 1 << VIRTIO_BLK_F_SEG_MAX
@@ -135,14 +135,14 @@ impl VirtioDevice for Blk {
         // §5.2.4; what no feature was offered for stays zero.
         let mut space = [0; 60];
         let fields: [(usize, u32); 7] = [
-            (12, MOST_SEGMENTS),
+            (12, MAX_SEGMENTS),
             (20, self.state.block_size),
             // Sectors, ranges and alignment of what is discarded, then the same of what is zeroed.
-            (36, MOST_RANGE_SECTORS),
-            (40, MOST_RANGES as u32),
+            (36, MAX_RANGE_SECTORS),
+            (40, MAX_RANGES as u32),
             (44, self.state.block_size / SECTOR as u32),
-            (48, MOST_RANGE_SECTORS),
-            (52, MOST_RANGES as u32),
+            (48, MAX_RANGE_SECTORS),
+            (52, MAX_RANGES as u32),
         ];
         space[..8].copy_from_slice(&self.state.sectors.to_le_bytes());
         for (at, value) in fields {

@@ -13,7 +13,7 @@ use virtio_bindings::virtio_blk::{
 use virtio_queue::DescriptorChain;
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
-use super::{MOST_RANGE_SECTORS, SECTOR, SERIAL_SIZE, State, backing::Backing};
+use super::{MAX_RANGE_SECTORS, SECTOR, SERIAL_SIZE, State, backing::Backing};
 use crate::virtio::{
     buffers::{self, MAX_DESCRIPTORS},
     worker::{self, Handler},
@@ -26,7 +26,7 @@ const HEADER_SIZE: usize = 16;
 const RANGE_SIZE: usize = 16;
 
 /// Most ranges in one request.
-pub const MOST_RANGES: usize = 16;
+pub const MAX_RANGES: usize = 16;
 
 /// How a request ended, but for those that are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Requests {
     }
 
     fn zero(&self, ranges: &[VolatileSlice<'_>], discard: bool) -> Result<(), Failure> {
-        let mut bytes = [0; MOST_RANGES * RANGE_SIZE];
+        let mut bytes = [0; MAX_RANGES * RANGE_SIZE];
         let length = total(ranges) as usize;
         if length > bytes.len() || !length.is_multiple_of(RANGE_SIZE) {
             return Err(Failure::Io);
@@ -121,7 +121,7 @@ impl Requests {
             if flags & !known != 0 {
                 return Err(Failure::Unsupported);
             }
-            if sectors > MOST_RANGE_SECTORS {
+            if sectors > MAX_RANGE_SECTORS {
                 return Err(Failure::Io);
             }
             let length = u64::from(sectors) * SECTOR;

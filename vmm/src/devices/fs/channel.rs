@@ -295,7 +295,7 @@ impl DeviceEnd {
         self.is_dirty |= lent.touched > kept(index);
         match kind {
             REPLY if length <= room => Ok(Notification::Replied { slot: index, length: length as usize }),
-            MALFORMED if length <= LONGEST_REASON as u32 => {
+            MALFORMED if length <= REASON_LIMIT as u32 => {
                 Ok(Notification::Malformed { slot: index, length: length as usize })
             }
             _ => Err(ChannelError::Rules("a reply that is too long")),
@@ -337,7 +337,7 @@ const REPLY: u32 = 0;
 const MALFORMED: u32 = 1;
 
 /// Longest text of what is wrong with a request, in bytes.
-pub const LONGEST_REASON: usize = 256;
+pub const REASON_LIMIT: usize = 256;
 
 fn notify(pipe: &OwnedFd, notice: Notice) -> Result<(), ChannelError> {
     // A write of up to PIPE_BUF bytes is whole or fails.
@@ -428,7 +428,7 @@ impl ServerEnd {
     /// # Errors
     /// [`ChannelError`].
     pub fn malformed(&self, slot: usize, reason: &str) -> Result<(), ChannelError> {
-        let reason = &reason.as_bytes()[..reason.len().min(LONGEST_REASON)];
+        let reason = &reason.as_bytes()[..reason.len().min(REASON_LIMIT)];
         self.region.slot(slot).copy_from(reason);
         notify(&self.replies, Notice([slot as u32, reason.len() as u32, MALFORMED]))
     }

@@ -113,7 +113,7 @@ fn a_reason_is_cut_where_it_is_too_long() {
     server.malformed(0, &"x".repeat(1000)).unwrap();
     assert_eq!(
         receive(&mut device).unwrap(),
-        [Notification::Malformed { slot: 0, length: super::LONGEST_REASON }]
+        [Notification::Malformed { slot: 0, length: super::REASON_LIMIT }]
     );
 }
 
@@ -167,7 +167,7 @@ proptest! {
             let (Notification::Replied { slot, length } | Notification::Malformed { slot, length }) = notification else {
                 panic!("no reset was asked for");
             };
-            assert!(length <= super::LONGEST_REASON);
+            assert!(length <= super::REASON_LIMIT);
             has.retain(|known| *known != slot);
             Ok::<_, ChannelError>(())
         });

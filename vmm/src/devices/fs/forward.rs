@@ -24,7 +24,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::{
     FORGET_QUEUE, QUEUE_SIZES,
-    channel::{ChannelError, DeviceEnd, LONGEST_REASON, Notification, SLOTS},
+    channel::{ChannelError, DeviceEnd, Notification, REASON_LIMIT, SLOTS},
     turns::{STUCK_AFTER, Turns},
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Most descriptors of a chain: Linux makes one for each of 256 pages and a few for headers and arguments.
-const MOST_DESCRIPTORS: usize = 512;
+const MAX_DESCRIPTORS: usize = 512;
 
 /// Bytes of `struct fuse_in_header`.
 const HEADER_SIZE: usize = 40;
@@ -258,7 +258,7 @@ impl<'m> Forwarder<'m> {
     ) -> Result<[u8; HEADER_SIZE], ForwardError> {
         self.readable.clear();
         let chain = request.chain.clone();
-        buffers::collect_request(self.memory, chain, MOST_DESCRIPTORS, &mut self.readable, writable)?;
+        buffers::collect_request(self.memory, chain, MAX_DESCRIPTORS, &mut self.readable, writable)?;
         let (length, room) = (buffers::total(&self.readable), buffers::total(writable));
         let mut header = [0; HEADER_SIZE];
         if buffers::copy_out(&self.readable, &mut header) < HEADER_SIZE
@@ -350,8 +350,8 @@ fn share(queue: usize, header: &[u8; HEADER_SIZE]) -> u32 {
 
 /// The server's text, as it can be shown to a person.
 fn reason(channel: &DeviceEnd, slot: usize, length: usize) -> String {
-    let mut text = [0; LONGEST_REASON];
-    let length = buffers::copy_out(&[channel.slot(slot)], &mut text[..length.min(LONGEST_REASON)]);
+    let mut text = [0; REASON_LIMIT];
+    let length = buffers::copy_out(&[channel.slot(slot)], &mut text[..length.min(REASON_LIMIT)]);
     text[..length]
         .iter()
         .map(|byte| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '?' })

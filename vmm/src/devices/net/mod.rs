@@ -38,7 +38,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use stockade_protocol::vmm::{self, MOST_QUEUE_PAIRS};
+use stockade_protocol::vmm::{self, MAX_QUEUE_PAIRS};
 use virtio_bindings::{
     virtio_ids::VIRTIO_ID_NET,
     virtio_net::{
@@ -75,10 +75,10 @@ const CONTROL_QUEUE_SIZE: u16 = 16;
 const HEADER_SIZE: usize = 12;
 
 /// Most bytes of a packet with its header: 64 KiB that are still to be segmented, an Ethernet header and a VLAN tag.
-const MOST_PACKET: usize = HEADER_SIZE + (64 << 10) + 18;
+const MAX_PACKET: usize = HEADER_SIZE + (64 << 10) + 18;
 
 /// Least MTU of an interface that has IPv4, in bytes; Linux refuses a device with less.
-const LEAST_MTU: u16 = 68;
+const MIN_MTU: u16 = 68;
 
 /// Stack of a pair's thread, in bytes.
 const STACK: usize = 64 << 10;
@@ -114,13 +114,13 @@ const fn bit(feature: u32) -> u64 {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is none, or there are too many.
-    #[error("a network device takes 1 to {MOST_QUEUE_PAIRS} taps, and {0} came with the request")]
+    #[error("a network device takes 1 to {MAX_QUEUE_PAIRS} taps, and {0} came with the request")]
     Taps(usize),
     /// The address is no interface's.
     #[error("{0:02x?} is no hardware address of one interface")]
     Mac([u8; 6]),
     /// The MTU is too small.
-    #[error("an MTU of {0} is less than {LEAST_MTU}")]
+    #[error("an MTU of {0} is less than {MIN_MTU}")]
     Mtu(u16),
     /// A tap is not one, or not as it should be.
     #[error("tap {index}: {source}")]
@@ -183,13 +183,13 @@ impl Nic {
     /// Any [`Error`].
     pub fn new(nic: vmm::Nic, taps: Vec<OwnedFd>) -> Result<Self, Error> {
         let vmm::Nic { mac, mtu } = nic;
-        if !(1..=MOST_QUEUE_PAIRS).contains(&taps.len()) {
+        if !(1..=MAX_QUEUE_PAIRS).contains(&taps.len()) {
             return Err(Error::Taps(taps.len()));
         }
         if mac[0] & 1 != 0 || mac == [0; 6] {
             return Err(Error::Mac(mac));
         }
-        if mtu < LEAST_MTU {
+        if mtu < MIN_MTU {
             return Err(Error::Mtu(mtu));
         }
         let several = taps.len() > 1;
@@ -289,7 +289,7 @@ impl VirtioDevice for Nic {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let status = if self.link.is_up() { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
-        // At most MOST_QUEUE_PAIRS.
+        // At most MAX_QUEUE_PAIRS.
         let pairs = self.taps.len() as u16;
         let mut space = [0; 12];
         space[..6].copy_from_slice(&self.mac);

@@ -9,14 +9,14 @@ use std::collections::VecDeque;
 use vm_memory::VolatileSlice;
 
 use super::{
-    HEADER_SIZE, MOST_PACKET,
+    HEADER_SIZE, MAX_PACKET,
     ring::{Chain, Ring, RingError},
     tap::{Failure, Tap},
 };
 use crate::virtio::buffers::{self, Access};
 
 /// Most slices of guest memory in one system call, with one of our own at the end: UIO_MAXIOV.
-const MOST_SLICES: usize = 1023;
+const MAX_SLICES: usize = 1023;
 
 /// Where the header counts the buffers of its packet (§5.1.6.1), in bytes.
 const NUM_BUFFERS: usize = 10;
@@ -71,7 +71,7 @@ impl<'m> RxQueue<'m> {
             room: 0,
             iovecs: Vec::new(),
             // Costs memory once it is used.
-            beyond: vec![0; MOST_PACKET].into(),
+            beyond: vec![0; MAX_PACKET].into(),
             spilled: None,
         }
     }
@@ -86,7 +86,7 @@ impl<'m> RxQueue<'m> {
             return self.receive_rest(spilled);
         }
         let Some(first) = self.held.front() else { return Ok(Received::NoBuffers) };
-        let usable = if self.mergeable { MOST_SLICES } else { first.slices.min(MOST_SLICES) };
+        let usable = if self.mergeable { MAX_SLICES } else { first.slices.min(MAX_SLICES) };
         self.iovecs.clear();
         self.iovecs.extend(self.slices.iter().take(usable).map(buffers::iovec));
         let before: usize = self.iovecs.iter().map(|iovec| iovec.iov_len).sum();
@@ -104,7 +104,7 @@ impl<'m> RxQueue<'m> {
             self.complete(total)?;
             return Ok(Received::Packet);
         }
-        if !self.mergeable || total > MOST_PACKET {
+        if !self.mergeable || total > MAX_PACKET {
             return Ok(Received::Lost);
         }
         let spilled = Spilled { before, total };
@@ -123,7 +123,7 @@ impl<'m> RxQueue<'m> {
 
     /// Takes buffers from the queue until the longest packet has room.
     fn hold_buffers(&mut self) -> Result<(), RingError> {
-        let enough = if self.mergeable { MOST_PACKET } else { 1 };
+        let enough = if self.mergeable { MAX_PACKET } else { 1 };
         while self.room < enough && !self.is_full() {
             let Some(chain) = self.ring.take(Access::Writable, &mut self.slices)? else { break };
             self.room += chain.length;
@@ -134,7 +134,7 @@ impl<'m> RxQueue<'m> {
 
     /// No more buffers can come.
     fn is_full(&self) -> bool {
-        self.held.len() >= self.ring.size() || self.slices.len() >= MOST_SLICES
+        self.held.len() >= self.ring.size() || self.slices.len() >= MAX_SLICES
     }
 
     fn receive_rest(&mut self, Spilled { before, total }: Spilled) -> Result<Received, RingError> {

@@ -3,7 +3,7 @@
 use vm_memory::VolatileSlice;
 
 use super::{
-    MOST_PACKET,
+    MAX_PACKET,
     ring::{Ring, RingError},
     tap::{Failure, Tap},
 };
@@ -44,7 +44,7 @@ impl<'m> TxQueue<'m> {
         let Some(chain) = self.ring.take(Access::Readable, &mut self.slices)? else {
             return Ok(Sent::NoPacket);
         };
-        let sent = if chain.length > MOST_PACKET {
+        let sent = if chain.length > MAX_PACKET {
             Sent::Lost
         } else {
             self.iovecs.clear();

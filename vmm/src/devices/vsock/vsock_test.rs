@@ -24,7 +24,7 @@ use crate::virtio::{
     queue_fixture::QueueFixture,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const GUEST_PORT: u32 = 40_000;
 
 /// An active device and its guest.
@@ -75,7 +75,7 @@ impl Rig {
     fn wait_for_interrupt(&self) {
         let epoll = Epoll::new().unwrap();
         epoll.ctl(ControlOperation::Add, self.irq.as_raw_fd(), EpollEvent::new(EventSet::IN, 0)).unwrap();
-        let ready = epoll.wait(PATIENCE.as_millis() as i32, &mut [EpollEvent::default()]).unwrap();
+        let ready = epoll.wait(TIMEOUT.as_millis() as i32, &mut [EpollEvent::default()]).unwrap();
         assert_eq!(ready, 1, "no interrupt");
         self.irq.read().unwrap();
     }
@@ -87,7 +87,7 @@ fn device() -> (Vsock, Host) {
 }
 
 fn with_patience(socket: &UnixStream) {
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
 }
 
 #[test]
@@ -206,6 +206,6 @@ fn the_agent_is_announced_on_connecting() {
     let mut rig = Rig::activate(&mut device);
     assert!(receiver.try_recv().is_err());
     rig.send(header(op::REQUEST, GUEST_PORT, READY_PORT), &[]);
-    receiver.recv_timeout(PATIENCE).unwrap();
+    receiver.recv_timeout(TIMEOUT).unwrap();
     drop(host);
 }

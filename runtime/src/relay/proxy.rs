@@ -1,4 +1,4 @@
-//! Connections that a relay carries between the host and the guest, each by a thread of its own.
+//! Connections that a relay proxies between the host and the guest, each by a thread of its own.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,11 +14,11 @@ use super::copy::{Copy, Waits};
 pub const STACK: usize = 64 << 10;
 
 /// Longest answer of the agent to a greeting, in bytes: a welcome, or why there is none.
-pub const LONGEST_REPLY: usize = 8 << 10;
+pub const REPLY_LIMIT: usize = 8 << 10;
 
 /// Room for so many connections at a time.
 #[derive(Clone, Debug)]
-pub struct Places(Arc<Free>);
+pub struct Semaphore(Arc<Free>);
 
 #[derive(Debug)]
 struct Free {
@@ -26,33 +26,33 @@ struct Free {
     changed: Condvar,
 }
 
-impl Places {
+impl Semaphore {
     /// That many.
     pub fn new(count: usize) -> Self {
         Self(Arc::new(Free { count: Mutex::new(count), changed: Condvar::new() }))
     }
 
     /// One, if one is free.
-    pub fn take(&self) -> Option<Place> {
+    pub fn take(&self) -> Option<Permit> {
         let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
         *count = count.checked_sub(1)?;
-        Some(Place(Arc::clone(&self.0)))
+        Some(Permit(Arc::clone(&self.0)))
     }
 
     /// One, as soon as one is free.
-    pub fn wait(&self) -> Place {
+    pub fn wait(&self) -> Permit {
         let count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
         let free = self.0.changed.wait_while(count, |count| *count == 0);
         *free.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Place(Arc::clone(&self.0))
+        Permit(Arc::clone(&self.0))
     }
 }
 
 /// One of them, which is free again when this is dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Free>);
+pub struct Permit(Arc<Free>);
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.0.changed.notify_one();
@@ -61,9 +61,9 @@ impl Drop for Place {
 
 /// Has a thread do something for a connection, which it drops at the end. Without a thread it is dropped at once, and who
 /// is connected sees its end.
-pub fn spawn(name: &str, place: Place, body: impl FnOnce() + Send + 'static) {
+pub fn spawn(name: &str, permit: Permit, body: impl FnOnce() + Send + 'static) {
     let body = move || {
-        let _place = place;
+        let _permit = permit;
         body();
     };
     let _ = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(body);
@@ -73,7 +73,7 @@ pub fn spawn(name: &str, place: Place, body: impl FnOnce() + Send + 'static) {
 ///
 /// # Errors
 /// fstat(2)'s and poll(2)'s.
-pub fn carry(one: impl Into<OwnedFd>, other: impl Into<OwnedFd>) -> io::Result<()> {
+pub fn proxy(one: impl Into<OwnedFd>, other: impl Into<OwnedFd>) -> io::Result<()> {
     let (one, other) = (one.into(), other.into());
     let mut copies =
         vec![Copy::new(one.try_clone()?, other.try_clone()?, true)?, Copy::new(other, one, true)?];
@@ -137,5 +137,5 @@ fn wait(copies: &[Copy]) -> io::Result<Vec<Event>> {
 }
 
 #[cfg(test)]
-#[path = "carry_test.rs"]
+#[path = "proxy_test.rs"]
 mod tests;

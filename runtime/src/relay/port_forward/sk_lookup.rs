@@ -175,7 +175,7 @@ struct Link {
 ///
 /// # Errors
 /// The step, and bpf(2)'s error.
-pub fn steer(namespace: BorrowedFd<'_>, listeners: &[TcpListener]) -> anyhow::Result<OwnedFd> {
+pub fn attach(namespace: BorrowedFd<'_>, listeners: &[TcpListener]) -> anyhow::Result<OwnedFd> {
     let map = Map { map_type: BPF_MAP_TYPE_SOCKMAP, key_size: 4, value_size: 4, max_entries: 2 };
     // SAFETY: plain numbers.
     let map = unsafe { bpf_descriptor(BPF_MAP_CREATE, &map) }.context("make a map of sockets")?;

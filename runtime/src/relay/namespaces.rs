@@ -32,7 +32,7 @@ use crate::vm::{Tree, shares};
 
 /// Where a relay's namespaces and root come from.
 #[derive(Debug)]
-pub enum Surroundings<'a> {
+pub enum Namespaces<'a> {
     /// It makes its own: it stands for a container's init.
     Own(Own<'a>),
     /// They are those of this relay, a pidfd: it stands for an exec.
@@ -66,12 +66,12 @@ pub struct Own<'a> {
     pub services: &'a [Box<dyn Service + 'a>],
     /// The VMM lives while this is open; `None` where that is another's business.
     pub lease: Option<BorrowedFd<'a>>,
-    /// Where the VMM's last words go, if this relay holds its lease.
+    /// Where what the VMM says when it ends goes, if this relay holds its lease.
     pub console_log: Option<BorrowedFd<'a>>,
 }
 
 /// The namespaces that a relay is cloned into.
-pub(super) struct Namespaces<'a> {
+pub(super) struct CloneInto<'a> {
     new: libc::c_int,
     /// Whose PID namespace is joined.
     pid_of: Option<BorrowedFd<'a>>,
@@ -79,15 +79,15 @@ pub(super) struct Namespaces<'a> {
     pub network: Option<File>,
 }
 
-impl<'a> Surroundings<'a> {
+impl<'a> Namespaces<'a> {
     /// The namespaces to clone the relay into.
     ///
     /// # Errors
     /// [`RelayError::Network`].
-    pub(super) fn namespaces(&self) -> Result<Namespaces<'a>, RelayError> {
+    pub(super) fn namespaces(&self) -> Result<CloneInto<'a>, RelayError> {
         let own = match self {
             Self::Own(own) => own,
-            Self::Of(relay) => return Ok(Namespaces { new: 0, pid_of: Some(*relay), network: None }),
+            Self::Of(relay) => return Ok(CloneInto { new: 0, pid_of: Some(*relay), network: None }),
         };
         let mut new = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         for (is_wanted, flag, name) in [
@@ -101,12 +101,12 @@ impl<'a> Surroundings<'a> {
         }
         match own.network {
             NetworkNamespace::New => {
-                Ok(Namespaces { new: new | libc::CLONE_NEWNET, pid_of: None, network: None })
+                Ok(CloneInto { new: new | libc::CLONE_NEWNET, pid_of: None, network: None })
             }
             NetworkNamespace::Path(path) => {
                 let network =
                     File::open(path).map_err(|cause| RelayError::Network { path: path.clone(), cause })?;
-                Ok(Namespaces { new, pid_of: None, network: Some(network) })
+                Ok(CloneInto { new, pid_of: None, network: Some(network) })
             }
         }
     }
@@ -123,7 +123,7 @@ impl<'a> Surroundings<'a> {
     }
 }
 
-impl Namespaces<'_> {
+impl CloneInto<'_> {
     /// Calls `clone` with the flags for clone3(2), its child being in the PID namespace that is to be joined.
     ///
     /// # Errors
@@ -151,7 +151,7 @@ pub(super) fn join(relay: BorrowedFd<'_>) -> Result<(), RelayError> {
     setns(relay, namespaces).map_err(|e| system("join the container's namespaces")(e.into()))
 }
 
-/// What is left of making a relay's surroundings.
+/// What is left of making a relay's namespaces and root.
 pub(super) struct Made {
     /// Keep the trees watched.
     pub watches: Vec<OwnedFd>,

@@ -14,14 +14,14 @@ use crate::state::{ContainerError, Folder, Record, Root};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Pidfd, ProcessRef};
 use crate::vm::MachineError;
-use crate::vm::agent::{ClientError, Connection, Visitor};
+use crate::vm::agent::{AnswerDeadline, ClientError, Connection};
 
 /// How long the agent may take for all that a command asks of it.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A container that a command looks at.
 #[derive(Debug)]
-pub struct Visit {
+pub struct Handle {
     /// Its ID.
     pub id: ContainerId,
     /// Its folder.
@@ -31,7 +31,7 @@ pub struct Visit {
     deadline: Deadline,
 }
 
-impl Visit {
+impl Handle {
     /// Looks at a container without waiting for a command that changes it.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Visit {
     /// Takes a container for a change: two commands that change it take turns.
     ///
     /// # Errors
-    /// As [`Visit::peek`].
+    /// As [`Handle::peek`].
     pub fn lock(globals: &Globals, id: &str) -> anyhow::Result<Self> {
         let id: ContainerId = id.parse()?;
         let folder = Root::new(globals.root.as_deref()).open(&id)?;
@@ -63,7 +63,7 @@ impl Visit {
         }
     }
 
-    /// The container's stand-in on the host.
+    /// The container's relay on the host.
     ///
     /// # Errors
     /// [`ContainerError::NotRunning`] if it has ended or was never complete.
@@ -87,14 +87,14 @@ impl Visit {
     }
 
     /// How this command waits for the container's agent.
-    pub fn wait(&self) -> Visitor<'_> {
+    pub fn wait(&self) -> AnswerDeadline<'_> {
         self.wait_until(self.deadline)
     }
 
     /// The same for one of many things that the command asks, as long as it goes on.
-    pub fn wait_until(&self, deadline: Deadline) -> Visitor<'_> {
+    pub fn wait_until(&self, deadline: Deadline) -> AnswerDeadline<'_> {
         let relay = self.record.relay.and_then(|relay| relay.open());
-        Visitor::new(self.folder.as_fd(), deadline).while_lives(relay)
+        AnswerDeadline::new(self.folder.as_fd(), deadline).while_lives(relay)
     }
 
     /// Asks the container's agent for one thing.

@@ -11,7 +11,7 @@ use super::netlink::{Attributes, Netlink, number};
 use super::{routes, tap};
 
 /// Most interfaces that are connected to a VM.
-pub const MOST_INTERFACES: usize = 64;
+pub const MAX_INTERFACES: usize = 64;
 
 /// Length of `struct ifinfomsg`.
 const LINK_BODY: usize = 16;
@@ -59,7 +59,7 @@ pub struct Picture {
 
 /// What has been seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Survey {
+pub struct Inventory {
     /// What the guest is to have.
     pub picture: Picture,
     /// What it cannot have: one sentence each.
@@ -69,49 +69,49 @@ pub struct Survey {
 /// Looks around in the calling thread's network namespace.
 ///
 /// # Errors
-/// [`NetworkError::Survey`] or [`NetworkError::TooManyInterfaces`].
-pub fn survey(netlink: &mut Netlink) -> Result<Survey, NetworkError> {
-    let failed = |what| move |cause: io::Error| NetworkError::Survey { what, cause };
-    let mut survey = Survey::default();
+/// [`NetworkError::Inventory`] or [`NetworkError::TooManyInterfaces`].
+pub fn inventory(netlink: &mut Netlink) -> Result<Inventory, NetworkError> {
+    let failed = |what| move |cause: io::Error| NetworkError::Inventory { what, cause };
+    let mut inventory = Inventory::default();
     let links = netlink.list(libc::RTM_GETLINK, &[0; LINK_BODY]).map_err(failed("interfaces"))?;
     let links: Vec<FoundLink> = links.iter().filter_map(|message| found_link(message)).collect();
     // A namespace without interfaces is common, and asked nothing more.
     if links.iter().all(|link| link.arphrd == ARPHRD_LOOPBACK) {
-        return Ok(survey);
+        return Ok(inventory);
     }
     let addresses = netlink.list(libc::RTM_GETADDR, &[0; ADDRESS_BODY]).map_err(failed("addresses"))?;
     let addresses: Vec<Address> =
-        addresses.iter().filter_map(|message| address(message, &mut survey.warnings)).collect();
+        addresses.iter().filter_map(|message| address(message, &mut inventory.warnings)).collect();
     for found in &links {
         let is_used =
             found.link.up || addresses.iter().any(|address| address.interface == found.link.interface);
         match role(found, &links, is_used) {
-            Role::Connected => survey.picture.interfaces.push(Interface {
+            Role::Connected => inventory.picture.interfaces.push(Interface {
                 link: found.link.clone(),
                 addresses: Vec::new(),
                 neighbours: Vec::new(),
             }),
             Role::Ignored => {}
-            Role::Refused(why) => survey.warnings.push(format!(
+            Role::Refused(why) => inventory.warnings.push(format!(
                 "the interface {} of the network namespace is not connected to the VM: {why}",
                 found.link.name
             )),
         }
     }
-    if survey.picture.interfaces.is_empty() {
-        return Ok(survey);
+    if inventory.picture.interfaces.is_empty() {
+        return Ok(inventory);
     }
-    if survey.picture.interfaces.len() > MOST_INTERFACES {
+    if inventory.picture.interfaces.len() > MAX_INTERFACES {
         return Err(NetworkError::TooManyInterfaces {
-            found: survey.picture.interfaces.len(),
-            most: MOST_INTERFACES,
+            found: inventory.picture.interfaces.len(),
+            most: MAX_INTERFACES,
         });
     }
     let messages = netlink.list(libc::RTM_GETROUTE, &[0; routes::BODY]).map_err(failed("routes"))?;
     let neighbours = netlink.list(libc::RTM_GETNEIGH, &[0; NEIGHBOUR_BODY]).map_err(failed("neighbours"))?;
     let neighbours: Vec<Neighbour> = neighbours.iter().filter_map(|message| neighbour(message)).collect();
     let found = routes::read(&messages);
-    let Picture { interfaces, routes } = &mut survey.picture;
+    let Picture { interfaces, routes } = &mut inventory.picture;
     let is_connected =
         |index| index == LOOPBACK || interfaces.iter().any(|interface| interface.link.interface == index);
     *routes = found.others;
@@ -133,7 +133,7 @@ pub fn survey(netlink: &mut Netlink) -> Result<Survey, NetworkError> {
             }
         }
     }
-    Ok(survey)
+    Ok(inventory)
 }
 
 /// A link with what decides on its role.
@@ -254,5 +254,5 @@ fn neighbour(message: &[u8]) -> Option<Neighbour> {
 }
 
 #[cfg(test)]
-#[path = "survey_test.rs"]
+#[path = "inventory_test.rs"]
 mod tests;

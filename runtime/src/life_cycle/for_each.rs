@@ -10,7 +10,7 @@ const AT_A_TIME: usize = 64;
 
 /// What was found.
 #[derive(Debug)]
-pub struct Survey<T> {
+pub struct Outcomes<T> {
     /// Of every container, in the order of their IDs.
     pub found: Vec<T>,
     /// Of what is no container any more or not yet, and stays until it is deleted: one line each.
@@ -21,8 +21,11 @@ pub struct Survey<T> {
 ///
 /// # Errors
 /// When the folder of the containers' state cannot be read.
-pub fn survey<T: Send>(root: &Root, look: impl Fn(&Folder, Record) -> T + Sync) -> anyhow::Result<Survey<T>> {
-    let mut survey = Survey { found: Vec::new(), problems: Vec::new() };
+pub fn for_each<T: Send>(
+    root: &Root,
+    look: impl Fn(&Folder, Record) -> T + Sync,
+) -> anyhow::Result<Outcomes<T>> {
+    let mut outcomes = Outcomes { found: Vec::new(), problems: Vec::new() };
     for ids in root.containers()?.chunks(AT_A_TIME) {
         let looks = thread::scope(|scope| {
             let look = &look;
@@ -40,12 +43,12 @@ pub fn survey<T: Send>(root: &Root, look: impl Fn(&Folder, Record) -> T + Sync) 
         });
         for look in looks {
             match look {
-                Ok(found) => survey.found.push(found),
-                Err(problem) => survey.problems.push(problem),
+                Ok(found) => outcomes.found.push(found),
+                Err(problem) => outcomes.problems.push(problem),
             }
         }
     }
-    Ok(survey)
+    Ok(outcomes)
 }
 
 /// `None` for a container that has just gone, or that nothing is known of yet but its ID.

@@ -11,11 +11,11 @@ use stockade_sys::landlock;
 
 use super::error::{RelayError, system};
 use super::messages::Message;
+use super::namespaces::{self, Namespaces};
 use super::notify::Notifier;
 use super::plan::Plan;
 use super::serve::{self, Ends};
 use super::service::{Running, Service};
-use super::surroundings::{self, Surroundings};
 use crate::log;
 use crate::sys::own_proc::OwnProc;
 use crate::sys::seccomp::{self, Kind};
@@ -44,7 +44,7 @@ fn prepare(
         setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| system("network namespace")(e.into()))?;
     }
     let mut keep: Vec<RawFd> = vec![0, 1, 2, signals.as_raw_fd(), socket.as_raw_fd()];
-    let lent = plan.surroundings.descriptors().chain(plan.slave).chain(plan.notify.map(AsFd::as_fd));
+    let lent = plan.namespaces.descriptors().chain(plan.slave).chain(plan.notify.map(AsFd::as_fd));
     keep.extend(lent.map(|fd| fd.as_raw_fd()));
     let streams = plan.preserved.open_ends().map_err(system("preserved descriptors"))?;
     keep.extend(streams.iter().flat_map(|ends| ends.source.iter().chain(&ends.sink)).map(AsRawFd::as_raw_fd));
@@ -61,10 +61,10 @@ fn prepare(
         .transpose()
         .map_err(system("NOTIFY_SOCKET"))?;
 
-    let (own, made) = match &plan.surroundings {
-        Surroundings::Own(own) => (Some(own), Some(own.make(socket)?)),
-        Surroundings::Of(relay) => {
-            surroundings::join(*relay)?;
+    let (own, made) = match &plan.namespaces {
+        Namespaces::Own(own) => (Some(own), Some(own.make(socket)?)),
+        Namespaces::Of(relay) => {
+            namespaces::join(*relay)?;
             drop(adopt(*relay));
             (None, None)
         }
