@@ -19,7 +19,7 @@ use crate::status::StatusSocket;
 const PLACE: &str = "0x0000000000000000";
 
 /// Room for a report on the handler's stack, in bytes.
-const LONGEST: usize = 256;
+const LIMIT: usize = 256;
 
 /// What the handler needs; the first that is written down stays.
 static PREPARED: OnceLock<Prepared> = OnceLock::new();
@@ -54,13 +54,13 @@ struct Report {
 impl Report {
     /// `reason` has a [`PLACE`].
     fn new(status: &StatusSocket, reason: &str) -> Option<Self> {
-        let packet = status.last_words(reason).filter(|packet| packet.len() <= LONGEST)?;
+        let packet = status.last_words(reason).filter(|packet| packet.len() <= LIMIT)?;
         let place = packet.windows(PLACE.len()).position(|bytes| bytes == PLACE.as_bytes())?;
         Some(Self { packet, place })
     }
 
     /// Writes it into the buffer. Calls nothing that a signal's handler must not call.
-    fn about<'a>(&self, address: u64, buffer: &'a mut [u8; LONGEST]) -> &'a [u8] {
+    fn about<'a>(&self, address: u64, buffer: &'a mut [u8; LIMIT]) -> &'a [u8] {
         for (to, from) in buffer.iter_mut().zip(&self.packet) {
             *to = *from;
         }
@@ -144,7 +144,7 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, _context
         // SAFETY: the kernel passes a siginfo_t, and to these signals belongs an address.
         let address = unsafe { (*info).si_addr() } as u64;
         let (report, address) = prepared.find(signal, address);
-        let mut buffer = [0; LONGEST];
+        let mut buffer = [0; LIMIT];
         let packet = report.about(address, &mut buffer);
         // SAFETY: the packet is as long as is said. write(2) and not send(2), which not every thread may call; SIGPIPE is
         // ignored. Who does not listen any more does not need it.

@@ -10,7 +10,7 @@ use nix::{
 use stockade_protocol::vmm::{STATUS_LIMIT, Status};
 use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap};
 
-use super::{LONGEST, Prepared, Report, report};
+use super::{LIMIT, Prepared, Report, report};
 use crate::{
     memory::{self, Size},
     status::StatusSocket,
@@ -38,7 +38,7 @@ fn reason(packet: &[u8]) -> String {
 fn an_address_is_filled_in() {
     let (status, _peer) = sockets();
     let words = Report::new(&status, "at 0x0000000000000000, or so").unwrap();
-    let mut buffer = [0xff; LONGEST];
+    let mut buffer = [0xff; LIMIT];
     for (address, expected) in [
         (0, "at 0x0000000000000000, or so"),
         (0x0123_4567_89ab_cdef, "at 0x0123456789abcdef, or so"),
@@ -56,7 +56,7 @@ fn guest_memory_is_told_from_the_vmms() {
     let memory = memory();
     let prepared = Prepared::new(&status, &memory).unwrap();
     let upper = memory.get_host_address(GuestAddress(4 << 30)).unwrap() as u64;
-    let mut buffer = [0; LONGEST];
+    let mut buffer = [0; LIMIT];
     let mut say = |signal, address| {
         let (report, address) = prepared.find(signal, address);
         reason(report.about(address, &mut buffer))

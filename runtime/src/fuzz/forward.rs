@@ -11,7 +11,7 @@ pub fn run(input: &[u8]) {
     let (from_client, from_guest) = peer::halves(input);
     let (client, mut clients_end) = peer::saying(from_client);
     let (guest, mut guests_end) = peer::saying(from_guest);
-    let Ok(Some(guest)) = port_forward::greet(guest, 80, Deadline::within(peer::PATIENCE)) else { return };
+    let Ok(Some(guest)) = port_forward::greet(guest, 80, Deadline::within(peer::TIMEOUT)) else { return };
     proxy::proxy(client, guest).unwrap();
 
     let mut to_client = Vec::new();

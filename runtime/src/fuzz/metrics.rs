@@ -34,7 +34,7 @@ pub fn run(input: &[u8]) {
     let (vmm, _vmm) = peer::saying(&peer::welcomed_by_vmm(of_vmm));
     let (agent, _agent) = peer::saying(&peer::welcomed(of_agent));
     let subject = Subject { id: "pod".into(), created: SystemTime::UNIX_EPOCH };
-    let text = text(&[Sandbox::measure(subject, &Peers { vmm, agent }, peer::PATIENCE)]);
+    let text = text(&[Sandbox::measure(subject, &Peers { vmm, agent }, peer::TIMEOUT)]);
     assert!(text.ends_with("# EOF\n"));
     for line in text.lines().filter(|line| !line.starts_with("# ")) {
         assert!(is_sample(line), "no sample: {line:?}");

@@ -12,7 +12,7 @@ use crate::vm::Wait;
 use crate::vm::agent::AnswerDeadline;
 
 /// Longer than any answer takes that is there already.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Two ends of a connection: the runtime's, and the peer's, which reads nothing.
 pub fn saying(words: &[u8]) -> (UnixStream, UnixStream) {
@@ -26,7 +26,7 @@ pub fn saying(words: &[u8]) -> (UnixStream, UnixStream) {
 
 /// How the runtime waits for what is there already.
 pub fn wait() -> impl Wait {
-    AnswerDeadline::without_reason(Deadline::within(PATIENCE))
+    AnswerDeadline::without_reason(Deadline::within(TIMEOUT))
 }
 
 /// What an agent says that has welcomed the connection.

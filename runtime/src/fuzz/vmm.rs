@@ -11,7 +11,7 @@ pub fn run(input: &[u8]) {
     let Some((kind, words)) = input.split_first() else { return };
     let words = if kind & 0x80 == 0 { peer::welcomed_by_vmm(words) } else { words.to_vec() };
     let (stream, _vmm) = peer::saying(&words);
-    let mut control = Control::over_by(stream, Deadline::within(peer::PATIENCE)).unwrap();
+    let mut control = Control::over_by(stream, Deadline::within(peer::TIMEOUT)).unwrap();
     if let Err(error) = ask(&mut control, *kind) {
         let _ = error.to_string();
     }
@@ -32,7 +32,7 @@ fn ask(control: &mut Control, kind: u8) -> anyhow::Result<()> {
         _ => {
             _ = {
                 let patience = Duration::from_millis(1);
-                control.set_memory(512, patience, Deadline::within(peer::PATIENCE))?
+                control.set_memory(512, patience, Deadline::within(peer::TIMEOUT))?
             }
         }
     }

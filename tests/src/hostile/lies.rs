@@ -5,7 +5,7 @@ use stockade_protocol::agent::{AgentError, ErrorKind, Response};
 use super::script::{Action, Target};
 
 /// Longest answer that the host takes, in bytes.
-const LONGEST: u32 = 256 << 10;
+const FRAME_LIMIT: u32 = 256 << 10;
 
 /// What would clear a terminal, begin a line that looks like another's, and go on for long.
 pub fn nasty(length: usize) -> String {
@@ -30,7 +30,7 @@ pub fn nonsense() -> Vec<(&'static str, Vec<Action>)> {
     vec![
         ("malformed", raw(&[5, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff])),
         ("empty", raw(&[0, 0, 0, 0])),
-        ("too-long", raw(&(LONGEST + 1).to_le_bytes())),
+        ("too-long", raw(&(FRAME_LIMIT + 1).to_le_bytes())),
         ("of-4-gib", raw(&[0xff; 4])),
         ("cut-off", vec![Action::raw(vec![100, 0, 0, 0, 1, 2, 3]), Action::Close(Target::Asking)]),
         ("closed", vec![Action::Close(Target::Asking)]),

@@ -6,10 +6,10 @@ use super::input::Input;
 use crate::virtio::queue_fixture::{Buffer, QueueFixture};
 
 /// Most descriptors, and most chains, that are written at a time.
-const MOST: u8 = 24;
+const MAX: u8 = 24;
 
 /// Most bytes of memory that are written at a time.
-const MOST_BYTES: u8 = 255;
+const MAX_BYTES: u8 = 255;
 
 /// Bits of a descriptor's first byte besides its flags, which are the lowest three.
 mod odd {
@@ -24,10 +24,10 @@ mod odd {
 /// Writes bytes and descriptors and makes chains available; buffers are at `buffers` or after.
 pub fn provoke(memory: &GuestMemoryMmap, queue: &mut QueueFixture, buffers: u64, input: &mut Input<'_>) {
     let place = GuestAddress(buffers + u64::from(input.u8()) * 16);
-    let count = input.u8() % MOST_BYTES;
+    let count = input.u8() % MAX_BYTES;
     // What does not fit into memory is left out.
     let _ = memory.write(input.bytes(count.into()), place);
-    for index in 0..u16::from(input.u8() % MOST) {
+    for index in 0..u16::from(input.u8() % MAX) {
         let kind = input.u8();
         let address = match kind & odd::ADDRESS {
             0 => buffers + u64::from(input.u16()),
@@ -38,7 +38,7 @@ pub fn provoke(memory: &GuestMemoryMmap, queue: &mut QueueFixture, buffers: u64,
         queue.write_descriptor(index, Buffer { address, length, writable: false }, (kind & 7).into(), next);
     }
     let chains = input.u8();
-    for _ in 0..chains % MOST {
+    for _ in 0..chains % MAX {
         queue.publish(input.u8().into());
     }
     if chains & 0x80 != 0 {

@@ -4,7 +4,7 @@ use super::{driver, input::Input};
 use crate::devices::net::fixture::{Bench, CONTROL_BUFFERS, Machine, RX_BUFFERS, TX_BUFFERS};
 
 /// Most packets from the host: the socket that stands in for the tap holds them.
-const MOST_SENT: u32 = 16;
+const MAX_SENT: u32 = 16;
 
 /// Chains for each queue, packets from the host, the tap's end.
 pub fn run(input: &[u8]) {
@@ -17,7 +17,7 @@ pub fn run(input: &[u8]) {
             0 | 1 => driver::provoke(&machine.memory, &mut bench.rx, RX_BUFFERS, &mut input),
             2 | 3 => driver::provoke(&machine.memory, &mut bench.tx, TX_BUFFERS, &mut input),
             4 => driver::provoke(&machine.memory, &mut bench.control, CONTROL_BUFFERS, &mut input),
-            5 if bench.host.is_some() && sent < MOST_SENT => {
+            5 if bench.host.is_some() && sent < MAX_SENT => {
                 sent += 1;
                 bench.send(&[0x5a; 3000][..usize::from(input.u16()) % 3000]);
             }

@@ -19,8 +19,8 @@ const TX_BUFFERS: u64 = 0x20_0000;
 const RX_BUFFERS: u64 = 0x10_0000;
 
 /// Most clients on the host at a time, and in all: the device's backlog holds them.
-const MOST_CLIENTS: usize = 4;
-const MOST_CONNECTIONS: usize = 64;
+const MAX_CLIENTS: usize = 4;
+const MAX_CONNECTIONS: usize = 64;
 
 /// Chains of the rx and tx queues as the input writes them.
 pub fn packets(input: &[u8]) {
@@ -50,7 +50,7 @@ pub fn streams(input: &[u8]) {
     let data = [0x5a; 0x1_0000];
     while !input.is_empty() {
         let step = input.u8();
-        let client = usize::from(step >> 4) % MOST_CLIENTS;
+        let client = usize::from(step >> 4) % MAX_CLIENTS;
         match step & 7 {
             0..=3 => {
                 let (header, cuts) = (packet(&mut input), input.u8());
@@ -58,7 +58,7 @@ pub fn streams(input: &[u8]) {
                 let lengths = [HEADER_SIZE, 1, 100, 2000].map(|length| length >> (cuts & 3));
                 bench.guest.send_split(header, &data[..length], &lengths[..usize::from(cuts >> 2) % 5]);
             }
-            4 if clients.len() < MOST_CLIENTS && connections < MOST_CONNECTIONS => {
+            4 if clients.len() < MAX_CLIENTS && connections < MAX_CONNECTIONS => {
                 connections += 1;
                 let socket = bench.host.connect();
                 socket.set_nonblocking(true).unwrap();
