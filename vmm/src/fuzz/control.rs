@@ -14,6 +14,10 @@ use nix::sys::{
     memfd::{MFdFlags, memfd_create},
     socket::{ControlMessage, MsgFlags, sendmsg},
 };
+use stockade_protocol::{
+    frame,
+    vmm::{Hello, VERSION},
+};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -81,13 +85,18 @@ fn descriptor(kind: u8) -> OwnedFd {
     }
 }
 
-/// Pieces of requests, each with up to three descriptors.
+/// Pieces of requests, each with up to three descriptors, mostly behind the hello of the version that is spoken.
 pub fn run(input: &[u8]) {
+    let greets = input.first() != Some(&0xff);
     let mut input = Input::new(input);
     let services = services();
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
     let mut connection = Connection::new(ours);
+    if greets {
+        theirs.write_all(&frame::encode(&Hello::new(VERSION)).unwrap()).unwrap();
+        control::answer(&mut connection, &services).unwrap();
+    }
     while !input.is_empty() {
         let (length, count) = (usize::from(input.u8()), input.u8() & 3);
         let descriptors: Vec<_> = (0..count).map(|_| descriptor(input.u8())).collect();
