@@ -58,7 +58,7 @@ impl Trees {
         for name in ["file", "scratch"] {
             write(&rootfs.join(name), "content\n");
         }
-        for (folder, count) in [("directory", 0), ("many", 2000)] {
+        for (folder, count) in [("directory", 0), ("many", 400)] {
             fs::create_dir(rootfs.join(folder)).expect("directory");
             (0..count).for_each(|number| write(&rootfs.join(folder).join(number.to_string()), ""));
         }

@@ -121,7 +121,10 @@ impl Session {
         let mut session = Self::open()?;
         match session.init(7, 38) {
             Ok(_) => Ok(session),
-            Err(refusal) => Err(format!("INIT after a reset: {refusal:?}")),
+            Err(refusal) => {
+                let failed = session.slot.has_failed();
+                Err(format!("INIT after a reset: {refusal:?}, the device has failed: {failed}"))
+            }
         }
     }
 

@@ -250,7 +250,7 @@ impl DeviceEnd {
         self.resetting
     }
 
-    /// Passes to `each` what has come. The slot of a reply is free afterwards.
+    /// Passes to `each` what has come, until that fails. The slots of all replies that have come are free afterwards.
     ///
     /// # Errors
     /// [`ChannelError`], or the error of `each`.
@@ -268,15 +268,20 @@ impl DeviceEnd {
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(ChannelError::from(errno).into()),
             };
+            let mut outcome = Ok(());
             for notice in bytes[..length].chunks_exact(Notice::SIZE).map(Notice::from_bytes) {
                 let notification = self.check(notice)?;
-                each(self, notification)?;
+                // The device that fails with this one is reset some time: no slot may be lost until then.
+                if outcome.is_ok() {
+                    outcome = each(self, notification);
+                }
                 if let Notification::Replied { slot, .. } | Notification::Malformed { slot, .. } =
                     notification
                 {
                     self.free[slot / WORD] |= 1 << (slot % WORD);
                 }
             }
+            outcome?;
             if length < bytes.len() {
                 return Ok(());
             }

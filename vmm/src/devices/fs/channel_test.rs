@@ -175,3 +175,31 @@ proptest! {
         prop_assert!(device.free_slot().is_none_or(|slot| !has.contains(&slot)));
     }
 }
+
+/// A guest may make its device fail as often as it likes: it has all slots again after each reset.
+#[test]
+fn no_slot_is_lost_with_a_request_that_makes_the_device_fail() {
+    let (mut device, server) = new().unwrap();
+    for _ in 0..2 * SLOTS {
+        let slots: Vec<usize> = (0..3)
+            .map(|_| {
+                let slot = device.free_slot().unwrap();
+                device.send(slot, 40, 40).unwrap();
+                slot
+            })
+            .collect();
+        device.reset().unwrap();
+        server.malformed(slots[0], "no request").unwrap();
+        server.malformed(slots[1], "no request").unwrap();
+        server.reply(slots[2], 16).unwrap();
+        server.has_reset().unwrap();
+        let failed = device.receive(|_, notification| match notification {
+            Notification::Malformed { .. } => Err(ChannelError::Rules("malformed")),
+            _ => Ok(()),
+        });
+        assert!(matches!(failed, Err(ChannelError::Rules("malformed"))));
+        assert!(!device.is_resetting(), "what came with it has been heard");
+        (0..4).for_each(|_| drop(server.next().unwrap()));
+    }
+    assert_eq!((device.free_slot(), receive(&mut device).unwrap()), (Some(0), vec![]));
+}
