@@ -1,4 +1,4 @@
-//! Disks of a container: block devices of the VM, in spare slots, which the container has as device nodes or as mounts.
+//! Disks of a container: block devices of the VM, in hotplug slots, which the container has as device nodes or as mounts.
 //!
 //! The host names a disk by its slot. Here its driver is bound, and what the container is built from gets the numbers that
 //! the guest's kernel has given it. When the container goes, the driver lets go of the disk, but not before the file system

@@ -23,7 +23,7 @@ use super::{
     rootfs::{open_shared, path_of},
 };
 use crate::{
-    copies, disks,
+    atomic_volumes, disks,
     error::{Context, ErrorKind, Result, error},
     mount_api::{self, MountAttributes, attr},
     sockets,
@@ -129,7 +129,7 @@ fn mount_share(root: &Root, entry: &Mount, id: &str, prepared: Option<OwnedFd>) 
 fn clone_share(entry: &Mount, id: &str) -> Result<OwnedFd, Errno> {
     let source = match &entry.source {
         MountSource::Share(share) => open_shared(share)?,
-        MountSource::Copy(share) => copies::open(share)?,
+        MountSource::Copy(share) => atomic_volumes::open(share)?,
         MountSource::Socket { number, .. } => sockets::open(id, *number)?,
         _ => return Err(Errno::EINVAL),
     };

@@ -9,9 +9,9 @@ use stockade_protocol::{
 
 use super::Server;
 use crate::{
+    atomic_volumes::AtomicVolumes,
     cgroup::Cgroup,
     container::{Audience, Container},
-    copies::Copies,
     disks::Disks,
     error::{AgentError, ErrorKind, Result, error},
     init::{self, Joined},
@@ -41,7 +41,7 @@ impl Server {
         }
         let joined = self.joined_namespaces(&spec.namespaces)?;
         let disks = Disks::attach(&mut spec)?;
-        let copies = Copies::make(&spec.mounts);
+        let atomic_volumes = AtomicVolumes::make(&spec.mounts);
         let mut sockets = Sockets::make(&spec.id, &spec.mounts)?;
         let cgroup = Cgroup::create(&spec.cgroup)?;
         let given = spec.cgroup_owner.map_or(Ok(()), |owner| cgroup.give_to(owner));
@@ -68,7 +68,7 @@ impl Server {
             frozen: false,
             freezing: None,
             disks,
-            copies,
+            atomic_volumes,
             sockets,
             audience: Audience::default(),
             removal: None,

@@ -151,7 +151,7 @@ impl Guest {
             frozen: false,
             freezing: None,
             disks: crate::disks::Disks::default(),
-            copies: crate::copies::Copies::default(),
+            atomic_volumes: crate::atomic_volumes::AtomicVolumes::default(),
             sockets: crate::sockets::Sockets::default(),
             audience: Audience::default(),
             removal: None,

@@ -351,7 +351,7 @@ impl Attended {
         let vm = &mut *self.vm;
         if let Vm::Own(machine) = vm {
             let ready = machine.agent_ready()?;
-            log_figures(machine, &ready);
+            log_stats(machine, &ready);
         }
         let mut control = Connection::open(draft.folder.as_fd(), Purpose::Control, vm)?;
         // Before the NICs, whose driver looks once how many CPUs there are.
@@ -435,7 +435,7 @@ fn vm_size(plan: &ContainerPlan, size: VmSize, cgroup: Option<&Cgroup>) -> anyho
 }
 
 /// What a benchmark needs to place the guest's first instruction in the host's time.
-fn log_figures(machine: &Machine, ready: &Ready) {
+fn log_stats(machine: &Machine, ready: &Ready) {
     if !log::is_debug() {
         return;
     }
@@ -444,17 +444,17 @@ fn log_figures(machine: &Machine, ready: &Ready) {
         .map_err(anyhow::Error::from)
         .and_then(|mut control| Ok(control.call(vm::call::ReadFigures())?))
     {
-        Ok(figures) => tracing::debug!(
+        Ok(stats) => tracing::debug!(
             tsc = tsc::now(),
-            vmm_entry_tsc = figures.entry_tsc,
-            vmm_run_tsc = figures.run_tsc,
-            tsc_offset = figures.tsc_offset,
+            vmm_entry_tsc = stats.entry_tsc,
+            vmm_run_tsc = stats.run_tsc,
+            tsc_offset = stats.tsc_offset,
             agent_entry_tsc = ready.entry_tsc,
-            vmm_overhead_kib = figures.overhead_kib,
-            guest_kib = figures.guest_kib,
+            vmm_overhead_kib = stats.overhead_kib,
+            guest_kib = stats.guest_kib,
             "the agent is ready on Linux {}",
             ready.kernel_release
         ),
-        Err(error) => tracing::debug!("no figures from the VMM: {error:#}"),
+        Err(error) => tracing::debug!("no stats from the VMM: {error:#}"),
     }
 }

@@ -3,6 +3,7 @@
 //! Everything is checked here, before any resource exists, so that a mistake in config.json leaves nothing behind
 //! and is named by its JSON path. What no part of stockade applies yet is listed by [`unapplied`].
 
+mod atomic_volume;
 mod block_io;
 mod capabilities;
 mod cgroup;
@@ -30,7 +31,6 @@ mod seccomp_fixture;
 mod seccomp_program;
 mod security_labels;
 mod sockets;
-mod swapped;
 mod time_offsets;
 mod unapplied;
 mod unified;

@@ -12,7 +12,7 @@ use stockade_protocol::container::{IdMappings, MountSource};
 use super::disks::{self, Disks};
 use super::mount_options::{Options, propagation};
 use super::plan::{PlannedMount, PlannedSource};
-use super::{absolute, share_path, swapped, user_namespace, volumes};
+use super::{absolute, atomic_volume, share_path, user_namespace, volumes};
 use crate::oci::bundle::{Bundle, SpecError};
 use crate::state::sandbox::PodVolumes;
 use crate::vm::{IdMap, Tree};
@@ -85,9 +85,9 @@ pub fn lower(
                             }
                             share.into()
                         }
-                        _ if swapped::is_swapped(&tree) => {
+                        _ if atomic_volume::is_atomic(&tree) => {
                             let copy = MountSource::Copy(share_path(folder, &tree.name));
-                            trees.push(Tree { is_copied: true, ..tree });
+                            trees.push(Tree { is_atomic_volume: true, ..tree });
                             copy.into()
                         }
                         _ => {

@@ -189,7 +189,7 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
             .map(shares::clone_tree)
             .collect::<Result<Vec<OwnedFd>, _>>()
             .map_err(|error| RelayError::Failed(error.to_string()))?;
-        for (_, clone) in trees.iter().zip(&clones).filter(|(tree, _)| tree.is_copied) {
+        for (_, clone) in trees.iter().zip(&clones).filter(|(tree, _)| tree.is_atomic_volume) {
             watches.push(
                 watch(clone.as_fd()).map_err(system("watch a folder that the container has a copy of"))?,
             );

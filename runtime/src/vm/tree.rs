@@ -21,7 +21,7 @@ pub struct Tree {
     /// Its name in the container's folder of the share.
     pub name: String,
     /// The container gets a copy, which follows it.
-    pub is_copied: bool,
+    pub is_atomic_volume: bool,
     /// The name is the same for all containers of the pod.
     pub is_volume: bool,
     /// The folder is the pod's, and what is there of that name already is as good.

@@ -21,7 +21,7 @@ use stockade_protocol::{
     vmm::{FilesRequest, FilesResponse, MAX_TREES},
 };
 
-use crate::{files::FileServer, greeting::Greeting, rights};
+use crate::{fd_passing, files::FileServer, greeting::Greeting};
 
 /// Longest request, in bytes: names of trees.
 const REQUEST_LIMIT: usize = 128 << 10;
@@ -96,7 +96,7 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 fn answer(connection: &mut Connection, server: &Arc<FileServer>) -> io::Result<()> {
     let mut bytes = [0; PIECE];
     let before = connection.descriptors.len();
-    let length = rights::receive(&connection.stream, &mut bytes, MAX_TREES, &mut connection.descriptors)?;
+    let length = fd_passing::receive(&connection.stream, &mut bytes, MAX_TREES, &mut connection.descriptors)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

@@ -181,7 +181,7 @@ const MAIN: &List = &[
     ),
     (libc::SYS_lseek, Any),
     (libc::SYS_madvise, OneOf(2, GIVE_BACK_SHARED)),
-    // What has come with a request, and its own figures.
+    // What has come with a request, and its own stats.
     (libc::SYS_recvmsg, Any),
     (libc::SYS_pread64, Any),
     (libc::SYS_seccomp, OneOf(0, &[libc::SECCOMP_SET_MODE_FILTER])),

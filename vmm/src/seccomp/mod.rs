@@ -63,7 +63,7 @@ pub enum Thread {
 /// # Errors
 /// The kernel has no seccomp filters.
 pub fn restrict(thread: Thread) -> Result<(), Error> {
-    crate::figures::count_thread();
+    crate::stats::count_thread();
     install(&program::build(&rules(thread), MISMATCH))?;
     #[cfg(feature = "takeover")]
     stockade_takeover::attempt_everything(&format!("vmm {thread:?}"));

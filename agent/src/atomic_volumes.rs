@@ -64,7 +64,7 @@ const NEW_DATA: &str = "..data_tmp";
 
 /// One container's copies, which go with it.
 #[derive(Debug, Default)]
-pub struct Copies {
+pub struct AtomicVolumes {
     /// Paths in the share.
     shares: Vec<String>,
     /// The folders of the copies.
@@ -73,7 +73,7 @@ pub struct Copies {
     pub due: Option<(TimerFd, Token)>,
 }
 
-impl Copies {
+impl AtomicVolumes {
     /// Copies what the mounts ask for; what cannot be copied is shared as it is.
     pub fn make(mounts: &[Mount]) -> Self {
         let mut copies = Self::default();
@@ -111,7 +111,7 @@ impl Copies {
     }
 }
 
-impl Drop for Copies {
+impl Drop for AtomicVolumes {
     fn drop(&mut self) {
         for folder in &self.folders {
             // Its parent goes with the last of the container's.
@@ -253,5 +253,5 @@ fn remove(folder: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
 }
 
 #[cfg(test)]
-#[path = "copies_test.rs"]
+#[path = "atomic_volumes_test.rs"]
 mod tests;

@@ -14,7 +14,7 @@ const DATA: &str = "..data";
 const NOTIFY: &str = "/proc/sys/fs/dir-notify-enable";
 
 /// Whether the container gets a copy. What it may write to must be the host's own.
-pub fn is_swapped(tree: &Tree) -> bool {
+pub fn is_atomic(tree: &Tree) -> bool {
     let has_version = || {
         let version = fs::read_link(tree.source.join(DATA));
         version.is_ok_and(|version| version.to_str().is_some_and(|name| name.starts_with("..")))
@@ -24,5 +24,5 @@ pub fn is_swapped(tree: &Tree) -> bool {
 }
 
 #[cfg(test)]
-#[path = "swapped_test.rs"]
+#[path = "atomic_volume_test.rs"]
 mod tests;
