@@ -24,7 +24,7 @@ binaries:
 kernel:
 	guest-kernel/build.sh
 
-# Builds the kernel twice in different folders, without the cache, and compares.
+# Builds the kernel twice in different directories, without the cache, and compares.
 kernel-reproducible:
 	guest-kernel/build.sh --reproducible
 

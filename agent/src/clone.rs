@@ -28,7 +28,7 @@ impl From<ForkResult> for Fork {
     }
 }
 
-/// Forks into new namespaces (`CLONE_NEW*`) and the cgroup whose folder is `cgroup`.
+/// Forks into new namespaces (`CLONE_NEW*`) and the cgroup whose directory is `cgroup`.
 ///
 /// # Safety
 /// The process must be single-threaded, or else the child may find another thread's lock held for ever.

@@ -36,7 +36,7 @@ pub mod attr {
     pub const NOATIME: u64 = 0x10;
     /// Access times are always kept.
     pub const STRICTATIME: u64 = 0x20;
-    /// Access times of folders are not kept.
+    /// Access times of directories are not kept.
     pub const NODIRATIME: u64 = 0x80;
     /// Symbolic links are not followed.
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
@@ -70,7 +70,7 @@ impl MountAttributes {
     }
 }
 
-/// A detached copy of the mount at `folder`, with the mounts below it if `recursive`.
+/// A detached copy of the mount at `directory`, with the mounts below it if `recursive`.
 pub fn clone_tree(at: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
     let recursive = if recursive { libc::AT_RECURSIVE as libc::c_uint } else { 0 };
     let flags =

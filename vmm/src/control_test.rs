@@ -62,9 +62,9 @@ impl Runtime {
     fn new() -> Self {
         let (status, vmm_status) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("control")).unwrap();
-        let mut connection = UnixStream::connect(folder.path().join("control")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("control")).unwrap();
+        let mut connection = UnixStream::connect(directory.path().join("control")).unwrap();
         frame::write(&mut connection, &Hello::new(VERSION)).unwrap();
         let socket = Arc::new(StatusSocket::new(vmm_status));
         let ending = Arc::new(Ending::new().unwrap());

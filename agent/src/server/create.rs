@@ -45,10 +45,11 @@ impl Server {
         let mut sockets = Sockets::make(&spec.id, &spec.mounts)?;
         let cgroup = Cgroup::create(&spec.cgroup)?;
         let given = spec.cgroup_owner.map_or(Ok(()), |owner| cgroup.give_to(owner));
-        let folder = given.and_then(|()| cgroup.open());
+        let directory = given.and_then(|()| cgroup.open());
         let init = Rc::new(ProcessId { container: spec.id.clone(), exec: None });
-        let ready = folder.and_then(|folder| self.watch_sockets(&init, &mut sockets).map(|()| folder));
-        let spawned = match ready.and_then(|folder| init::spawn_init(&spec, &joined, &folder)) {
+        let ready =
+            directory.and_then(|directory| self.watch_sockets(&init, &mut sockets).map(|()| directory));
+        let spawned = match ready.and_then(|directory| init::spawn_init(&spec, &joined, &directory)) {
             Ok(spawned) => spawned,
             Err(error) => {
                 self.dismiss_clients(&spec.id, sockets);

@@ -1,6 +1,6 @@
-//! Folders of the host that change by a swap, as ConfigMaps and Secrets do: kubelet makes a new version beside the old one
-//! and then lets a link lead to it. Containers get a copy of them that follows the host, because a shared file system
-//! tells nobody in the guest of what the host changes (inotify).
+//! Directories of the host that change by a swap, as ConfigMaps and Secrets do: kubelet makes a new version beside
+//! the old one and then lets a link lead to it. Containers get a copy of them that follows the host, because a
+//! shared file system tells nobody in the guest of what the host changes (inotify).
 
 use std::fs;
 
@@ -9,8 +9,8 @@ use crate::vm::Tree;
 /// The link that is swapped.
 const DATA: &str = "..data";
 
-/// 1 where the host's kernel tells processes of changes in folders (fcntl(2), F_NOTIFY). That needs nothing that is scarce,
-/// as inotify's instances are: 128 for all relays and everything else that root runs.
+/// 1 where the host's kernel tells processes of changes in directories (fcntl(2), F_NOTIFY). That needs nothing that
+/// is scarce, as inotify's instances are: 128 for all relays and everything else that root runs.
 const NOTIFY: &str = "/proc/sys/fs/dir-notify-enable";
 
 /// Whether the container gets a copy. What it may write to must be the host's own.

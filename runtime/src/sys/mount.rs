@@ -130,7 +130,7 @@ pub fn attach(tree: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     })?
 }
 
-/// Attaches a detached mount on the folder that `target` is open on.
+/// Attaches a detached mount on the directory that `target` is open on.
 ///
 /// # Errors
 /// move_mount(2)'s.

@@ -31,8 +31,8 @@ fn vmm() -> Child {
     child
 }
 
-fn tree(folder: &Path, content: &str) -> (String, OwnedFd) {
-    let source = folder.join(content);
+fn tree(directory: &Path, content: &str) -> (String, OwnedFd) {
+    let source = directory.join(content);
     fs::create_dir_all(&source).unwrap();
     fs::write(source.join("file"), content).unwrap();
     (content.to_owned(), mount::clone_tree(&source, false).unwrap())

@@ -25,8 +25,12 @@ impl Events {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn open(folder: BorrowedFd<'_>, container: &str, wait: &mut impl Wait) -> Result<Self, ClientError> {
-        let Connection(stream) = Connection::open(folder, Purpose::Events(container.to_owned()), wait)?;
+    pub fn open(
+        directory: BorrowedFd<'_>,
+        container: &str,
+        wait: &mut impl Wait,
+    ) -> Result<Self, ClientError> {
+        let Connection(stream) = Connection::open(directory, Purpose::Events(container.to_owned()), wait)?;
         stream.set_nonblocking(true).map_err(ClientError::Connect)?;
         Ok(Self { stream, buffer: FrameBuffer::new(GUEST_LIMIT) })
     }

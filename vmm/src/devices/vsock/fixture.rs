@@ -136,26 +136,26 @@ pub fn header(op: u16, guest_port: u32, host_port: u32) -> Header {
 
 /// The host's sockets of a device.
 pub struct Host {
-    folder: TempDir,
+    directory: TempDir,
     pub ready: UnixStream,
     pub announced: Arc<AtomicUsize>,
 }
 
 impl Host {
     pub fn new() -> (Self, UnixListener, UnixStream, Box<dyn FnOnce() + Send>) {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("agent")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("agent")).unwrap();
         listener.set_nonblocking(true).unwrap();
         let (ready, device_end) = UnixStream::pair().unwrap();
         let announced = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&announced);
         let on_connect = Box::new(move || _ = counter.fetch_add(1, Ordering::SeqCst));
-        (Self { folder, ready, announced }, listener, device_end, on_connect)
+        (Self { directory, ready, announced }, listener, device_end, on_connect)
     }
 
     /// A process of the host connects to the agent.
     pub fn connect(&self) -> UnixStream {
-        let path: PathBuf = self.folder.path().join("agent");
+        let path: PathBuf = self.directory.path().join("agent");
         UnixStream::connect(path).unwrap()
     }
 }
