@@ -28,7 +28,7 @@ kernel:
 lab-kernel:
 	guest-kernel/build.sh lab
 
-# Builds the kernel twice in different folders, without the cache, and compares.
+# Builds the kernel twice in different directories, without the cache, and compares.
 kernel-reproducible:
 	guest-kernel/build.sh --reproducible
 

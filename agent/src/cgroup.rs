@@ -29,11 +29,11 @@ pub fn enable_controllers() -> Result<()> {
     delegate(Path::new(ROOT)).or_internal(|| "enable the cgroup controllers".to_owned())
 }
 
-/// Lets the children of `folder` use all controllers that it has itself.
-fn delegate(folder: &Path) -> io::Result<()> {
-    let controllers = fs::read_to_string(folder.join("cgroup.controllers"))?;
+/// Lets the children of `directory` use all controllers that it has itself.
+fn delegate(directory: &Path) -> io::Result<()> {
+    let controllers = fs::read_to_string(directory.join("cgroup.controllers"))?;
     let wanted: Vec<String> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
-    write_file(&folder.join("cgroup.subtree_control"), &wanted.join(" "))
+    write_file(&directory.join("cgroup.subtree_control"), &wanted.join(" "))
 }
 
 /// In one write(2), as the kernel wants it, and never creating: an unknown file is an error.
@@ -44,15 +44,15 @@ fn write_file(path: &Path, value: &str) -> io::Result<()> {
 /// One container's cgroup.
 #[derive(Debug)]
 pub struct Cgroup {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Cgroup {
     /// Makes it, with its limits in force before its first process.
     pub fn create(spec: &container::Cgroup) -> Result<Self> {
-        let folder = folder(&spec.path)?;
-        let cgroup = Self { folder };
-        let made = cgroup.make_folders().and_then(|()| cgroup.configure(spec));
+        let directory = directory(&spec.path)?;
+        let cgroup = Self { directory };
+        let made = cgroup.make_directories().and_then(|()| cgroup.configure(spec));
         if let Err(error) = made {
             cgroup.remove();
             return Err(error);
@@ -62,32 +62,32 @@ impl Cgroup {
 
     /// One that has been [created](Self::create).
     pub fn find(spec: &container::Cgroup) -> Result<Self> {
-        Ok(Self { folder: folder(&spec.path)? })
+        Ok(Self { directory: directory(&spec.path)? })
     }
 
     /// The guest's own, in which the agent is.
     pub fn root() -> Self {
-        Self { folder: PathBuf::from(ROOT) }
+        Self { directory: PathBuf::from(ROOT) }
     }
 
-    /// The one in `folder`, wherever that is.
+    /// The one in `directory`, wherever that is.
     #[cfg(test)]
-    pub fn at(folder: PathBuf) -> Self {
-        Self { folder }
+    pub fn at(directory: PathBuf) -> Self {
+        Self { directory }
     }
 
-    fn make_folders(&self) -> Result<()> {
-        let below_root = self.folder.strip_prefix(ROOT).unwrap_or(&self.folder);
-        let mut folder = PathBuf::from(ROOT);
+    fn make_directories(&self) -> Result<()> {
+        let below_root = self.directory.strip_prefix(ROOT).unwrap_or(&self.directory);
+        let mut directory = PathBuf::from(ROOT);
         for (depth, name) in below_root.components().enumerate() {
             if depth > 0 {
-                delegate(&folder)
-                    .or_spec(|| format!("enable the controllers of cgroup {}", folder.display()))?;
+                delegate(&directory)
+                    .or_spec(|| format!("enable the controllers of cgroup {}", directory.display()))?;
             }
-            folder.push(name);
-            match fs::create_dir(&folder) {
+            directory.push(name);
+            match fs::create_dir(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).or_spec(|| format!("create cgroup {}", folder.display()));
+                    return Err(error).or_spec(|| format!("create cgroup {}", directory.display()));
                 }
                 _ => {}
             }
@@ -103,7 +103,7 @@ impl Cgroup {
         if file.contains('/') || file.starts_with('.') {
             return Err(error(ErrorKind::Spec, format!("{file:?} is not the name of a cgroup file")));
         }
-        write_file(&self.folder.join(file), value)
+        write_file(&self.directory.join(file), value)
             .or_spec(|| format!("linux.resources: write {value:?} to cgroup file {file}"))
     }
 
@@ -119,9 +119,11 @@ impl Cgroup {
             "memory.reclaim",
         ];
         FILES.iter().try_for_each(|file| {
-            match std::os::unix::fs::chown(self.folder.join(file), Some(uid), None) {
+            match std::os::unix::fs::chown(self.directory.join(file), Some(uid), None) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                given => given.or_internal(|| format!("give cgroup {} to user {uid}", self.folder.display())),
+                given => {
+                    given.or_internal(|| format!("give cgroup {} to user {uid}", self.directory.display()))
+                }
             }
         })
     }
@@ -146,7 +148,7 @@ impl Cgroup {
     /// What a file says, up to [`FILE_LIMIT`] bytes; `None` where it is not there or says nothing.
     pub fn read(&self, file: &str) -> Option<String> {
         let mut text = Vec::new();
-        File::open(self.folder.join(file)).ok()?.take(FILE_LIMIT).read_to_end(&mut text).ok()?;
+        File::open(self.directory.join(file)).ok()?.take(FILE_LIMIT).read_to_end(&mut text).ok()?;
         if text.len() as u64 == FILE_LIMIT {
             // Part of a line would be another number.
             text.truncate(text.iter().rposition(|byte| *byte == b'\n')? + 1);
@@ -156,7 +158,7 @@ impl Cgroup {
 
     /// Names of its files that begin with `prefix`.
     pub fn files(&self, prefix: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(&self.directory) else { return Vec::new() };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let mut names: Vec<String> = names.filter(|name| name.starts_with(prefix)).collect();
         names.sort();
@@ -168,15 +170,15 @@ impl Cgroup {
         if rules.is_empty() { Ok(()) } else { cgroup_devices::attach(&self.open()?, rules) }
     }
 
-    /// Its folder, open: where clone3 puts a process.
+    /// Its directory, open: where clone3 puts a process.
     pub fn open(&self) -> Result<File> {
-        open_folder(&self.folder).or_internal(|| format!("open cgroup {}", self.folder.display()))
+        open_directory(&self.directory).or_internal(|| format!("open cgroup {}", self.directory.display()))
     }
 
     /// As [`open`](Self::open) for a cgroup that its processes have made below it.
     pub fn below(&self, path: &str) -> Result<File> {
-        let folder = self.folder.join(relative(path)?);
-        open_folder(&folder).or_spec(|| format!("open the container's cgroup {path:?}"))
+        let directory = self.directory.join(relative(path)?);
+        open_directory(&directory).or_spec(|| format!("open the container's cgroup {path:?}"))
     }
 
     /// Where another process of it belongs, opened: this one, or that of its `init` where processes of the container
@@ -195,7 +197,7 @@ impl Cgroup {
 
     /// The part below this cgroup of a path in /proc/PID/cgroup; `None` where that leads elsewhere.
     fn own_part<'a>(&self, line: &'a str) -> Option<&'a str> {
-        let own = self.folder.strip_prefix(ROOT).ok()?.to_str()?;
+        let own = self.directory.strip_prefix(ROOT).ok()?.to_str()?;
         let path = line.trim_end().strip_prefix("0::/")?.strip_prefix(own)?;
         path.strip_prefix('/')
     }
@@ -212,7 +214,7 @@ impl Cgroup {
     }
 
     fn open_file(&self, name: &str) -> Result<File> {
-        let path = self.folder.join(name);
+        let path = self.directory.join(name);
         File::open(&path).or_internal(|| format!("open {}", path.display()))
     }
 
@@ -225,7 +227,7 @@ impl Cgroup {
     /// Has the kernel freeze or thaw it; its `cgroup.events` tells when that is done.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let value = if frozen { "1" } else { "0" };
-        write_file(&self.folder.join("cgroup.freeze"), value)
+        write_file(&self.directory.join("cgroup.freeze"), value)
             .or_internal(|| format!("write {value} to cgroup.freeze"))
     }
 
@@ -236,17 +238,17 @@ impl Cgroup {
 
     /// Kills every process in it, those of its own children included.
     pub fn kill(&self) -> Result<()> {
-        match write_file(&self.folder.join("cgroup.kill"), "1") {
+        match write_file(&self.directory.join("cgroup.kill"), "1") {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.or_internal(|| format!("kill cgroup {}", self.folder.display())),
+            other => other.or_internal(|| format!("kill cgroup {}", self.directory.display())),
         }
     }
 
     /// The processes in it and in those below it, by their PIDs in the guest's root PID namespace.
     pub fn processes(&self) -> Result<BTreeSet<i32>> {
         let mut processes = BTreeSet::new();
-        collect_processes(&self.folder, &mut processes)
-            .or_internal(|| format!("list the processes of cgroup {}", self.folder.display()))?;
+        collect_processes(&self.directory, &mut processes)
+            .or_internal(|| format!("list the processes of cgroup {}", self.directory.display()))?;
         Ok(processes)
     }
 
@@ -266,59 +268,59 @@ impl Cgroup {
 
     /// Removes it, if no process is left in it, and the parents that nobody else uses; true if it is gone.
     pub fn remove(&self) -> bool {
-        if remove_tree(&self.folder).is_err_and(|error| errno_of(&error) != Errno::ENOENT) {
+        if remove_tree(&self.directory).is_err_and(|error| errno_of(&error) != Errno::ENOENT) {
             return false;
         }
         let unused = |parent: &&Path| *parent != Path::new(ROOT) && fs::remove_dir(parent).is_ok();
-        self.folder.ancestors().skip(1).take_while(unused).for_each(drop);
+        self.directory.ancestors().skip(1).take_while(unused).for_each(drop);
         true
     }
 }
 
-fn open_folder(folder: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(folder)
+fn open_directory(directory: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(directory)
 }
 
-/// The folder for a path that the host has given.
-fn folder(path: &str) -> Result<PathBuf> {
+/// The directory for a path that the host has given.
+fn directory(path: &str) -> Result<PathBuf> {
     Ok(Path::new(ROOT).join(relative(path)?))
 }
 
 /// A path that the host has given: it must lead down only.
 fn relative(path: &str) -> Result<&Path> {
     let mut components = Path::new(path).components().peekable();
-    let names_a_folder =
+    let names_a_directory =
         components.peek().is_some() && components.all(|part| matches!(part, Component::Normal(_)));
-    if !names_a_folder {
+    if !names_a_directory {
         return Err(error(ErrorKind::Spec, format!("{path:?} is not a path below the cgroup root")));
     }
     Ok(Path::new(path))
 }
 
-fn subfolders(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(folder)? {
+fn subdirectories(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut directories = Vec::new();
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            folders.push(entry.path());
+            directories.push(entry.path());
         }
     }
-    Ok(folders)
+    Ok(directories)
 }
 
-fn collect_processes(folder: &Path, into: &mut BTreeSet<i32>) -> io::Result<()> {
-    let processes = fs::read_to_string(folder.join("cgroup.procs"))?;
+fn collect_processes(directory: &Path, into: &mut BTreeSet<i32>) -> io::Result<()> {
+    let processes = fs::read_to_string(directory.join("cgroup.procs"))?;
     into.extend(processes.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
-    subfolders(folder)?.iter().try_for_each(|child| collect_processes(child, into))
+    subdirectories(directory)?.iter().try_for_each(|child| collect_processes(child, into))
 }
 
 /// Removes a cgroup with those that its processes have made below it.
-fn remove_tree(folder: &Path) -> io::Result<()> {
-    if fs::remove_dir(folder).is_ok() {
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    if fs::remove_dir(directory).is_ok() {
         return Ok(());
     }
-    subfolders(folder)?.iter().try_for_each(|child| remove_tree(child))?;
-    fs::remove_dir(folder)
+    subdirectories(directory)?.iter().try_for_each(|child| remove_tree(child))?;
+    fs::remove_dir(directory)
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ struct AttachAttributes {
     attach_flags: u32,
 }
 
-/// Puts the rules in force for the cgroup whose folder this is.
+/// Puts the rules in force for the cgroup whose directory this is.
 pub fn attach(cgroup: impl AsFd, rules: &[DeviceRule]) -> Result<()> {
     let program = compile(rules);
     load(&program)

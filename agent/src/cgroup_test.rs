@@ -2,18 +2,18 @@ use super::*;
 
 #[test]
 fn paths_stay_below_the_root() {
-    assert_eq!(folder("a/b").unwrap(), Path::new("/run/cgroup/a/b"));
+    assert_eq!(directory("a/b").unwrap(), Path::new("/run/cgroup/a/b"));
     for path in ["", "/", "/a", "..", "a/../..", "./a/.."] {
-        let error = folder(path).unwrap_err();
+        let error = directory(path).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Spec, "{path:?}");
     }
 }
 
 #[test]
 fn files_are_named_and_must_exist() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("pids.max"), "").unwrap();
-    let cgroup = Cgroup::at(folder.path().to_owned());
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("pids.max"), "").unwrap();
+    let cgroup = Cgroup::at(directory.path().to_owned());
     let spec = |file: &str| container::Cgroup {
         path: "a".into(),
         values: vec![(file.into(), "9".into())],
@@ -21,7 +21,7 @@ fn files_are_named_and_must_exist() {
     };
 
     cgroup.configure(&spec("pids.max")).unwrap();
-    assert_eq!(fs::read_to_string(folder.path().join("pids.max")).unwrap(), "9");
+    assert_eq!(fs::read_to_string(directory.path().join("pids.max")).unwrap(), "9");
 
     let unknown = cgroup.configure(&spec("memory.nope")).unwrap_err();
     assert_eq!(
@@ -36,20 +36,20 @@ fn files_are_named_and_must_exist() {
 #[test]
 fn removal_takes_the_cgroups_below_along() {
     let root = tempfile::tempdir().unwrap();
-    let folder = root.path().join("c");
-    fs::create_dir_all(folder.join("made/by/systemd")).unwrap();
-    remove_tree(&folder).unwrap();
-    assert!(!folder.exists());
-    assert_eq!(errno_of(&remove_tree(&folder).unwrap_err()), Errno::ENOENT);
+    let directory = root.path().join("c");
+    fs::create_dir_all(directory.join("made/by/systemd")).unwrap();
+    remove_tree(&directory).unwrap();
+    assert!(!directory.exists());
+    assert_eq!(errno_of(&remove_tree(&directory).unwrap_err()), Errno::ENOENT);
 }
 
 #[test]
 fn a_failed_update_takes_back_what_it_has_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let cgroup = Cgroup::at(folder.path().to_owned());
-    let says = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
-    fs::write(folder.path().join("pids.max"), "5\n").unwrap();
-    fs::write(folder.path().join("cpu.max"), "max 100000\n").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let cgroup = Cgroup::at(directory.path().to_owned());
+    let says = |file: &str| fs::read_to_string(directory.path().join(file)).unwrap();
+    fs::write(directory.path().join("pids.max"), "5\n").unwrap();
+    fs::write(directory.path().join("cpu.max"), "max 100000\n").unwrap();
     let values = |list: &[(&str, &str)]| -> Vec<_> {
         list.iter().map(|(file, value)| (String::from(*file), String::from(*value))).collect()
     };
@@ -58,7 +58,7 @@ fn a_failed_update_takes_back_what_it_has_written() {
     assert!(failed.unwrap_err().message.contains("no.such"));
     assert_eq!((says("pids.max"), says("cpu.max")), ("5\n".into(), "max 100000\n".into()));
 
-    fs::write(folder.path().join("io.stat"), "8:0 rbytes=1234567890\n".repeat(1000)).unwrap();
+    fs::write(directory.path().join("io.stat"), "8:0 rbytes=1234567890\n".repeat(1000)).unwrap();
     let read = cgroup.read("io.stat").unwrap();
     assert!(read.len() < FILE_LIMIT as usize && read.lines().all(|line| line == "8:0 rbytes=1234567890"));
 

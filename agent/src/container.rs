@@ -12,7 +12,10 @@ use stockade_protocol::{
     container::{DeviceRule, IdMappings, MemoryPolicy, Namespaces, SeccompFilter},
 };
 
-use crate::{cgroup::Cgroup, copies::Copies, disks::Disks, init::ForAll, poller::Token, sockets::Sockets};
+use crate::{
+    atomic_volumes::AtomicVolumes, cgroup::Cgroup, disks::Disks, init::ForAll, poller::Token,
+    sockets::Sockets,
+};
 
 /// One container.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub struct Container {
     /// Its disks.
     pub disks: Disks,
     /// What it has copies of.
-    pub copies: Copies,
+    pub atomic_volumes: AtomicVolumes,
     /// Its sockets that stand for the host's.
     pub sockets: Sockets,
     /// Who is told what happens to it.

@@ -1,4 +1,4 @@
-//! Disks of a container: block devices of the VM, in spare slots, which the container has as device nodes or as mounts.
+//! Disks of a container: block devices of the VM, in hotplug slots, which the container has as device nodes or as mounts.
 //!
 //! The host names a disk by its slot. Here its driver is bound, and what the container is built from gets the numbers that
 //! the guest's kernel has given it. When the container goes, the driver lets go of the disk, but not before the file system
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Where the agent has a node for each disk, named by its slot.
-pub const FOLDER: &str = "/run/disks";
+pub const DIRECTORY: &str = "/run/disks";
 
 /// How often it is looked whether a file system is unmounted, before it is given up: some seconds.
 const MAX_LOOKS: u32 = 250;
@@ -128,7 +128,7 @@ fn slot(number: u32) -> Result<u8> {
 }
 
 fn node(slot: u8) -> PathBuf {
-    Path::new(FOLDER).join(slot.to_string())
+    Path::new(DIRECTORY).join(slot.to_string())
 }
 
 /// The numbers that the guest's kernel has given to the disk in a slot.
@@ -148,7 +148,7 @@ fn number(bus: &Slots, slot: u8) -> Result<(u32, u32)> {
 fn make_node(slot: u8, (major, minor): (u32, u32)) -> Result<()> {
     let path = node(slot);
     let make = || -> Result<(), Errno> {
-        match nix::unistd::mkdir(FOLDER, Mode::S_IRWXU) {
+        match nix::unistd::mkdir(DIRECTORY, Mode::S_IRWXU) {
             Err(Errno::EEXIST) => {}
             made => made?,
         }

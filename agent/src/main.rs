@@ -9,12 +9,12 @@ use std::{arch::x86_64::_rdtsc, convert::Infallible};
 
 use nix::sys::reboot::{RebootMode, reboot};
 
+mod atomic_volumes;
 mod boot;
 mod cgroup;
 mod cgroup_devices;
 mod connection;
 mod container;
-mod copies;
 mod disks;
 mod error;
 mod init;

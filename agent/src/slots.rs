@@ -44,7 +44,7 @@ impl Slots {
         }
     }
 
-    /// The folder of the device of this class (`net`, `block`) that is in a slot, if there is one.
+    /// The directory of the device of this class (`net`, `block`) that is in a slot, if there is one.
     pub fn device(&self, slot: u8, class: &str) -> io::Result<Option<PathBuf>> {
         match child(&self.path("bus/platform/devices").join(name(slot)), "virtio")? {
             Some(virtio) => child(&virtio.join(class), ""),
@@ -66,9 +66,9 @@ pub fn name(slot: u8) -> String {
     format!("virtio-mmio.{slot}")
 }
 
-/// The first entry of a folder whose name begins so.
-fn child(folder: &Path, prefix: &str) -> io::Result<Option<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
+/// The first entry of a directory whose name begins so.
+fn child(directory: &Path, prefix: &str) -> io::Result<Option<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         entries => entries?,
     };

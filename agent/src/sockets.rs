@@ -33,7 +33,7 @@ const BACKLOG: i32 = 128;
 /// One container's sockets, which go with it.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    folder: PathBuf,
+    directory: PathBuf,
     list: Vec<Socket>,
 }
 
@@ -62,12 +62,12 @@ impl Sockets {
         for mount in mounts {
             let MountSource::Socket { number, mode, uid, gid } = mount.source else { continue };
             if sockets.list.is_empty() {
-                sockets.folder = root.join(id);
-                [root, &sockets.folder].into_iter().try_for_each(|path| {
-                    make_folder(path).or_internal(|| format!("make {}", path.display()))
+                sockets.directory = root.join(id);
+                [root, &sockets.directory].into_iter().try_for_each(|path| {
+                    make_directory(path).or_internal(|| format!("make {}", path.display()))
                 })?;
             }
-            let listener = make(&sockets.folder, number, Mode::from_bits_truncate(mode), (uid, gid))
+            let listener = make(&sockets.directory, number, Mode::from_bits_truncate(mode), (uid, gid))
                 .or_spec(|| format!("make the socket for {}", mount.destination))?;
             sockets.list.push(Socket { number, listener, token: None, waiting: None });
         }
@@ -87,9 +87,9 @@ impl Sockets {
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        if !self.folder.as_os_str().is_empty() {
+        if !self.directory.as_os_str().is_empty() {
             // It is a file system of the agent's own: what is there can be removed.
-            let _ = fs::remove_dir_all(&self.folder);
+            let _ = fs::remove_dir_all(&self.directory);
         }
     }
 }
@@ -113,24 +113,24 @@ pub fn open(id: &str, number: u16) -> nix::Result<OwnedFd> {
     open_below(ROOT, &format!("{id}/{number}"))
 }
 
-fn make_folder(path: &Path) -> Result<(), Errno> {
+fn make_directory(path: &Path) -> Result<(), Errno> {
     match mkdir(path, Mode::S_IRWXU) {
         Err(Errno::EEXIST) => Ok(()),
         made => made,
     }
 }
 
-fn make(folder: &Path, number: u16, mode: Mode, (uid, gid): (u32, u32)) -> Result<OwnedFd, Errno> {
+fn make(directory: &Path, number: u16, mode: Mode, (uid, gid): (u32, u32)) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     // An ID may be longer than a socket's address.
     let open = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let folder = nix::fcntl::open(folder, open, Mode::empty())?;
+    let directory = nix::fcntl::open(directory, open, Mode::empty())?;
     let name = number.to_string();
-    bind(socket.as_raw_fd(), &UnixAddr::new(&Path::new(&path_of(&folder)).join(&name))?)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(&Path::new(&path_of(&directory)).join(&name))?)?;
     let owner = (Uid::from_raw(uid), Gid::from_raw(gid));
-    fchownat(&folder, name.as_str(), Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    fchmodat(&folder, name.as_str(), mode, FchmodatFlags::FollowSymlink)?;
+    fchownat(&directory, name.as_str(), Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    fchmodat(&directory, name.as_str(), mode, FchmodatFlags::FollowSymlink)?;
     listen(&socket, Backlog::new(BACKLOG)?)?;
     Ok(socket)
 }

@@ -24,26 +24,26 @@ fn sockets_have_their_modes_listen_and_go() {
     // Longer than a socket's address.
     let id = "i".repeat(200);
     let mut sockets = Sockets::make_below(root.path(), &id, &[mount(7, 0o660), mount(8, 0o4700)]).unwrap();
-    let folder = root.path().join(&id);
+    let directory = root.path().join(&id);
     for (name, mode) in [("7", 0o660), ("8", 0o4700)] {
-        let found = fs::symlink_metadata(folder.join(name)).unwrap();
+        let found = fs::symlink_metadata(directory.join(name)).unwrap();
         assert!(found.file_type().is_socket());
         assert_eq!(found.mode() & 0o7777, mode);
     }
     assert!(sockets.get_mut(7).unwrap().accept().is_none());
-    let opened = fs::File::open(&folder).unwrap();
+    let opened = fs::File::open(&directory).unwrap();
     let _client = UnixStream::connect(Path::new(&path_of(&opened)).join("7")).unwrap();
     assert!(sockets.get_mut(8).unwrap().accept().is_none());
     assert!(sockets.get_mut(7).unwrap().accept().is_some());
     drop(sockets);
-    assert!(!folder.exists());
+    assert!(!directory.exists());
 }
 
 #[test]
 fn nothing_is_made_for_other_mounts() {
     let root = tempfile::tempdir().unwrap();
-    let folder = root.path().join("root");
+    let directory = root.path().join("root");
     let share = Mount { source: MountSource::Share("c/m0".to_owned()), ..mount(0, 0) };
-    let mut sockets = Sockets::make_below(&folder, "c", &[share]).unwrap();
-    assert!(sockets.iter_mut().next().is_none() && !folder.exists());
+    let mut sockets = Sockets::make_below(&directory, "c", &[share]).unwrap();
+    assert!(sockets.iter_mut().next().is_none() && !directory.exists());
 }

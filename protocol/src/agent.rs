@@ -320,7 +320,7 @@ pub enum ProcessCommand {
     Signal(i32),
     /// The terminal's window changed.
     Resize(WindowSize),
-    /// Something has changed in a folder of the host of which the container of this init has a copy.
+    /// Something has changed in a directory of the host of which the container of this init has a copy.
     Changed,
 }
 

@@ -118,7 +118,7 @@ pub struct Mount {
 /// What a [`Mount`] mounts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
-    /// A folder or single file of the host, at this path below the share's root.
+    /// A directory or single file of the host, at this path below the share's root.
     Share(String),
     /// A file system that the guest's kernel makes.
     FileSystem {
@@ -131,9 +131,10 @@ pub enum MountSource {
     Remount,
     /// No mount, but a symbolic link to this.
     Link(String),
-    /// As Share, of a folder of which the container gets a copy that follows it ([`crate::agent::ProcessCommand::Changed`]),
-    /// so that it is notified of changes; where that cannot be, the folder itself. The folder holds a symbolic link `..data`
-    /// to one of its folders, with which all of its content is swapped.
+    /// As Share, of a directory of which the container gets a copy that follows it
+    /// ([`crate::agent::ProcessCommand::Changed`]), so that it is notified of changes; where that cannot be, the
+    /// directory itself. The directory holds a symbolic link `..data` to one of its directories, with which all of
+    /// its content is swapped.
     Copy(String),
     /// The file system on a disk of the VM.
     Disk {
@@ -162,7 +163,7 @@ pub struct Process {
     pub args: Vec<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
-    /// Working folder: absolute.
+    /// Working directory: absolute.
     pub cwd: String,
     /// Credentials.
     pub user: User,

@@ -10,8 +10,9 @@ use std::io::{self, Write};
 use anyhow::{Result, ensure};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
-/// Folders that the agent mounts on, parents first.
-const FOLDERS: [&str; 7] = ["dev", "proc", "run", "run/cgroup", "run/devices", "run/rootfs", "run/shares"];
+/// Directories that the agent mounts on, parents first.
+const DIRECTORIES: [&str; 7] =
+    ["dev", "proc", "run", "run/cgroup", "run/devices", "run/rootfs", "run/shares"];
 
 /// The kernel opens it as fds 0–2 of the agent: char device 5:1.
 const CONSOLE: &str = "dev/console";
@@ -22,7 +23,7 @@ const INIT: &str = "init";
 /// The archive with `agent` as its /init.
 pub fn build(agent: &[u8]) -> Result<Vec<u8>> {
     ensure!(agent.starts_with(b"\x7fELF"), "the agent is not an ELF executable");
-    let mut names: Vec<&str> = FOLDERS.into_iter().chain([CONSOLE, INIT]).collect();
+    let mut names: Vec<&str> = DIRECTORIES.into_iter().chain([CONSOLE, INIT]).collect();
     names.sort_unstable();
 
     let mut archive = Vec::with_capacity(agent.len() + 4096);

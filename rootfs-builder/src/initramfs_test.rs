@@ -40,10 +40,10 @@ fn holds_the_agent_the_console_and_the_mount_points() {
     let find = |name: &str| entries.iter().find(|entry| entry.name == name).unwrap();
     assert_eq!((find("init").mode, &*find("init").content), (0o100_500, AGENT));
     assert_eq!((find("dev/console").mode, find("dev/console").rdev), (0o020_600, (5, 1)));
-    for folder in FOLDERS {
-        assert_eq!(find(folder).mode, 0o040_755, "{folder}");
+    for directory in DIRECTORIES {
+        assert_eq!(find(directory).mode, 0o040_755, "{directory}");
     }
-    assert_eq!(entries.len(), FOLDERS.len() + 2);
+    assert_eq!(entries.len(), DIRECTORIES.len() + 2);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Builds the initramfs of stockade's guest: the agent and the folders that it mounts on.
+//! Builds the initramfs of stockade's guest: the agent and the directories that it mounts on.
 
 use std::{
     env,

@@ -25,8 +25,8 @@ fn names_what_is_wrong_with_the_arguments() {
 
 #[test]
 fn replaces_without_touching_the_old_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("initramfs");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("initramfs");
     fs::write(&path, "old").unwrap();
     let mut old = fs::File::open(&path).unwrap();
 
@@ -36,14 +36,14 @@ fn replaces_without_touching_the_old_file() {
     std::io::Read::read_to_string(&mut old, &mut kept).unwrap();
     assert_eq!(kept, "old");
     assert_eq!(fs::read(&path).unwrap(), b"new");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[test]
 fn leaves_nothing_behind_where_it_cannot_write() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("taken");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("taken");
     fs::create_dir(&path).unwrap();
     assert!(replace(&path, b"new").is_err());
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }

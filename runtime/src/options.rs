@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 /// Options of every command.
 #[derive(Debug, Args)]
 pub struct Globals {
-    /// Folder for the containers' state [default: /run/stockade, or $XDG_RUNTIME_DIR/stockade when not root]
+    /// Directory for the containers' state [default: /run/stockade, or $XDG_RUNTIME_DIR/stockade when not root]
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// File to append log lines to; without it errors go to stderr, and warnings too if that is a terminal

@@ -49,10 +49,10 @@ fn has(least: u32) -> bool {
 
 #[test]
 fn nothing_is_allowed_but_what_is_listed() {
-    let folder = tempfile::tempdir().unwrap();
-    let inside = folder.path().join("inside");
+    let directory = tempfile::tempdir().unwrap();
+    let inside = directory.path().join("inside");
     fs::create_dir(&inside).unwrap();
-    let [listed, other] = [inside.join("file"), folder.path().join("other")];
+    let [listed, other] = [inside.join("file"), directory.path().join("other")];
     for path in [&listed, &other] {
         fs::write(path, "text").unwrap();
     }
@@ -63,7 +63,7 @@ fn nothing_is_allowed_but_what_is_listed() {
         &|| read(&other),
         &|| write(&listed),
         &|| write(&inside.join("more")),
-        &|| fs::read_dir(folder.path()).is_ok(),
+        &|| fs::read_dir(directory.path()).is_ok(),
         &|| fs::remove_file(&listed).is_ok(),
     ];
     if has(1) {

@@ -32,8 +32,8 @@ pub const PROGRAMS: [&str; 12] = [
 /// Files that the programs look for: what a pod's `hosts` is made of.
 pub const FILES: [&str; 1] = ["/etc/hosts"];
 
-/// Folders that they look for: the interface of the CRI, and iptables' extensions.
-pub const FOLDERS: [&str; 2] =
+/// Directories that they look for: the interface of the CRI, and iptables' extensions.
+pub const DIRECTORIES: [&str; 2] =
     [concat!(env!("CARGO_MANIFEST_DIR"), "/cri"), "/usr/lib/x86_64-linux-gnu/xtables"];
 
 /// The container: it says that it runs, and waits.
@@ -88,7 +88,7 @@ impl Kubelet {
         let mut container = container_config("bench", &ARGS);
         container["image"]["image"] = PAUSE.into();
         container["linux"]["resources"] = resources;
-        let log = PathBuf::from(config["log_directory"].as_str().context("the pod's folder of logs")?)
+        let log = PathBuf::from(config["log_directory"].as_str().context("the pod's directory of logs")?)
             .join("bench.log");
         let _ = fs::remove_file(&log);
 

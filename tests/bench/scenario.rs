@@ -54,7 +54,7 @@ pub struct Scenario {
     bundle: Bundle,
     flood: Bundle,
     network: Network,
-    folder: PathBuf,
+    directory: PathBuf,
     initramfs: PathBuf,
 }
 
@@ -76,12 +76,12 @@ impl Scenario {
         let mut programs =
             vec!["crun", "runc", "qemu-system-x86_64", "sh", "cpio", "mkdir", "mknod", "find", "ip"];
         programs.extend(pod::PROGRAMS);
-        stage::enter(&programs, &files, &[&["/usr/share/qemu"], &pod::FOLDERS[..]].concat())?;
+        stage::enter(&programs, &files, &[&["/usr/share/qemu"], &pod::DIRECTORIES[..]].concat())?;
 
-        let folder = PathBuf::from("/tmp/bench");
-        fs::create_dir_all(&folder)?;
+        let directory = PathBuf::from("/tmp/bench");
+        fs::create_dir_all(&directory)?;
         for (name, config) in [("small", "memory_mib = 128\n"), ("default", "")] {
-            fs::write(folder.join(name), config)?;
+            fs::write(directory.join(name), config)?;
         }
         let first = built("x86_64-unknown-linux-gnu/release/bench-first");
         let bundle = Bundle::busybox(&["/first"]);
@@ -92,13 +92,13 @@ impl Scenario {
 
         let network = Network::prepare(&built("x86_64-unknown-linux-gnu/release/bench-peer"))?;
 
-        let initramfs = folder.join("initramfs");
-        fs::create_dir_all(folder.join("root"))?;
-        fs::copy(&first, folder.join("root/init"))?;
+        let initramfs = directory.join("initramfs");
+        fs::create_dir_all(directory.join("root"))?;
+        fs::copy(&first, directory.join("root/init"))?;
         let script = "mkdir -p dev && mknod dev/console c 5 1 && find . | cpio -o -H newc --quiet";
-        let cpio = Command::new("sh").args(["-c", script]).current_dir(folder.join("root")).output()?;
+        let cpio = Command::new("sh").args(["-c", script]).current_dir(directory.join("root")).output()?;
         fs::write(&initramfs, cpio.stdout)?;
-        Ok(Self { bundle, flood, network, folder, initramfs })
+        Ok(Self { bundle, flood, network, directory, initramfs })
     }
 
     fn command(&self, size: Sizes) -> Command {
@@ -107,14 +107,14 @@ impl Scenario {
             Sizes::Small => "small",
             Sizes::Default => "default",
         };
-        command.env("STOCKADE_CONFIG", self.folder.join(config));
-        command.arg("--root").arg(self.folder.join("state"));
+        command.env("STOCKADE_CONFIG", self.directory.join(config));
+        command.arg("--root").arg(self.directory.join("state"));
         command
     }
 
     /// One `stockade run`.
     pub fn stockade(&self, size: Sizes) -> Result<Stockade> {
-        let log = self.folder.join("log");
+        let log = self.directory.join("log");
         let _ = fs::remove_file(&log);
         let mut command = self.command(size);
         command.args(["--log-format", "json", "--log-level", "debug", "--log", text(&log)]);
@@ -151,7 +151,7 @@ impl Scenario {
             None => self.command(Sizes::Default),
             Some(program) => {
                 let mut command = Command::new(program);
-                command.arg("--root").arg(self.folder.join(program));
+                command.arg("--root").arg(self.directory.join(program));
                 command
             }
         }
@@ -165,14 +165,14 @@ impl Scenario {
     /// One run under a runtime of the host's own kernel: the container's first instruction, and all of it.
     pub fn host_runtime(&self, program: &str) -> Result<(u64, Between)> {
         let mut command = Command::new(program);
-        command.arg("--root").arg(self.folder.join(program));
+        command.arg("--root").arg(self.directory.join(program));
         let run = Run::of(command.args(["run", "--bundle", text(self.bundle.path()), "bench"]))?;
         Ok((run.first_tsc()? - run.start, run.between))
     }
 
     /// From exec to end of a `create` under a runtime of the host's own kernel, the container being deleted again.
     pub fn host_create(&self, program: &str) -> Result<u64> {
-        let root = self.folder.join(program);
+        let root = self.directory.join(program);
         let command = |args: &[&str]| {
             let mut command = Command::new(program);
             command.arg("--root").arg(&root).args(args);
@@ -220,7 +220,7 @@ impl Scenario {
 
     /// The guest kernel's log after a boot with more kernel parameters.
     pub fn kernel_log(&self, parameters: &str) -> Result<String> {
-        let config = self.folder.join("debug");
+        let config = self.directory.join("debug");
         fs::write(&config, format!("memory_mib = 128\nkernel_parameters = {parameters:?}\n"))?;
         let bundle = Bundle::busybox(&["dmesg"]).edit(|config| {
             for set in ["bounding", "effective", "permitted"] {

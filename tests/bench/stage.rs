@@ -16,14 +16,14 @@ use nix::unistd::{chdir, pivot_root};
 /// Where the new root is made.
 const ROOT: &str = "/tmp/bench-root";
 
-/// Moves this process into a new root with these programs (with the libraries that ldd names), files and folders.
-pub fn enter(programs: &[&str], files: &[&str], folders: &[&str]) -> Result<()> {
+/// Moves this process into a new root with these programs (with the libraries that ldd names), files and directories.
+pub fn enter(programs: &[&str], files: &[&str], directories: &[&str]) -> Result<()> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("unshare")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     fs::create_dir_all(ROOT)?;
     mount(Some("bench"), ROOT, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
-    for folder in ["tmp", "run", "etc", "old", "var"] {
-        fs::create_dir_all(format!("{ROOT}/{folder}"))?;
+    for directory in ["tmp", "run", "etc", "old", "var"] {
+        fs::create_dir_all(format!("{ROOT}/{directory}"))?;
     }
     symlink("/run", format!("{ROOT}/var/run"))?;
     for system in ["/proc", "/sys", "/dev"] {
@@ -42,12 +42,12 @@ pub fn enter(programs: &[&str], files: &[&str], folders: &[&str]) -> Result<()> 
             .try_for_each(|file| copy(Path::new(file)))?;
     }
     files.iter().try_for_each(|file| copy(Path::new(file)))?;
-    for folder in folders {
-        let target = PathBuf::from(format!("{ROOT}{folder}"));
+    for directory in directories {
+        let target = PathBuf::from(format!("{ROOT}{directory}"));
         fs::create_dir_all(target.parent().context("an absolute path")?)?;
-        let copied = Command::new("cp").args(["-rL", folder]).arg(&target).status()?;
+        let copied = Command::new("cp").args(["-rL", directory]).arg(&target).status()?;
         if !copied.success() {
-            bail!("cp -rL {folder}: {copied}");
+            bail!("cp -rL {directory}: {copied}");
         }
     }
     chdir(ROOT)?;
@@ -69,7 +69,7 @@ fn find(program: &str) -> Result<PathBuf> {
         return Ok(program.into());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    match std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file()) {
+    match std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file()) {
         Some(file) => Ok(file),
         None => bail!("{program} is not in PATH: run `make setup`"),
     }

@@ -41,7 +41,7 @@ const JOB: &str = "/run/stockade-lab";
 /// The argument with which systemd runs this program.
 const AS_SERVICE: &str = "service";
 const CHECKOUT_TAG: &str = "checkout";
-/// Folders that start empty: engines keep their state there, and the machine's own content would be in the way.
+/// Directories that start empty: engines keep their state there, and the machine's own content would be in the way.
 const FRESH: [(&str, u32); 7] = [
     ("/dev/shm", 0o1777),
     ("/run", 0o755),

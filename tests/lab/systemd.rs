@@ -30,7 +30,7 @@ const FILES: [(&str, &str); 5] = [
     ("system/dbus.service.d/lab.conf", "[Unit]\nDefaultDependencies=no\n"),
 ];
 
-/// Makes systemd of this process; `job` is the folder in /run where the service finds what it is to run.
+/// Makes systemd of this process; `job` is the directory in /run where the service finds what it is to run.
 ///
 /// # Errors
 /// Returns only if it fails.

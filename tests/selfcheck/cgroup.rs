@@ -23,12 +23,12 @@ pub fn check(config: &Value, findings: &mut Findings) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
     }
-    let Some(folder) = folder()? else {
+    let Some(directory) = directory()? else {
         findings.unseen("linux.resources", "no cgroup2 is mounted");
         return Ok(());
     };
     for (path, file, wanted) in wanted {
-        let found = fs::read_to_string(folder.join(&file));
+        let found = fs::read_to_string(directory.join(&file));
         let found = found.map_or_else(|error| error.to_string(), |text| text.trim().to_owned());
         let word = |place: usize| found.split(' ').nth(place).unwrap_or_default().to_owned();
         let found = match (file.as_str(), path.ends_with(".period")) {
@@ -42,7 +42,7 @@ pub fn check(config: &Value, findings: &mut Findings) -> Result<()> {
 }
 
 /// Where this process's cgroup is mounted.
-fn folder() -> Result<Option<PathBuf>> {
+fn directory() -> Result<Option<PathBuf>> {
     let Ok(mounts) = mount_tree::read() else { return Ok(None) };
     let Some(mount) = mounts.iter().find(|mount| mount.fstype == "cgroup2") else { return Ok(None) };
     let text = fs::read_to_string("/proc/self/cgroup")?;

@@ -65,11 +65,11 @@ fn making(findings: &mut Findings) -> Result<()> {
     if !capabilities::has("MKNOD")? {
         return Ok(());
     }
-    let folder = ["/dev", "/tmp"]
-        .into_iter()
-        .find(|folder| OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(folder).is_ok());
-    let Some(folder) = folder else { return Ok(()) };
-    let node = Path::new(folder).join(format!("self-check-{}", std::process::id()));
+    let directory = ["/dev", "/tmp"].into_iter().find(|directory| {
+        OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(directory).is_ok()
+    });
+    let Some(directory) = directory else { return Ok(()) };
+    let node = Path::new(directory).join(format!("self-check-{}", std::process::id()));
     let made = mknod(&node, SFlag::S_IFBLK, Mode::empty(), makedev(240, 77));
     let _ = fs::remove_file(&node);
     findings.holds("linux.resources.devices", made != Err(nix::errno::Errno::EPERM), || {

@@ -1,11 +1,11 @@
 //! Runs in a container, compares a config.json with what a process there finds, and says every difference.
 //!
 //! ```text
-//! self-check [--list] [--executed] FILE|FOLDER... [-- ANYTHING]
+//! self-check [--list] [--executed] FILE|DIRECTORY... [-- ANYTHING]
 //! self-check --stay
 //! ```
 //!
-//! A difference is one line that begins with the JSON path; with several files (or a folder of them) the file's name
+//! A difference is one line that begins with the JSON path; with several files (or a directory of them) the file's name
 //! comes before it. `--list` names what was compared, by its entry in [`stockade_tests::compared`]. What cannot be
 //! seen from where the program runs (no /proc, say) is named too. The exit status is 1 if there is any difference.
 //! `--executed` says that it is no container's init. With `--stay` it waits to be killed, so that others can be executed beside it.
@@ -90,7 +90,7 @@ fn check(config: &Value, executed: bool) -> Result<Findings> {
     Ok(findings)
 }
 
-/// The files that the arguments name: a folder stands for those in it, by name.
+/// The files that the arguments name: a directory stands for those in it, by name.
 fn configs(arguments: &[String]) -> Result<Vec<PathBuf>> {
     anyhow::ensure!(!arguments.is_empty(), "which config.json?");
     let mut files = Vec::new();

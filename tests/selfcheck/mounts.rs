@@ -1,7 +1,7 @@
 //! `mounts`, `root.readonly` and `linux.rootfsPropagation`.
 //!
-//! Where a bind mount comes from cannot be seen in a VM, so sources that are to be compared say it themselves: a folder
-//! in its file `.source`, a file by its content.
+//! Where a bind mount comes from cannot be seen in a VM, so sources that are to be compared say it themselves: a
+//! directory in its file `.source`, a file by its content.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! `process`: arguments, environment, working folder, user, terminal and single numbers.
+//! `process`: arguments, environment, working directory, user, terminal and single numbers.
 
 use std::fs;
 use std::io::IsTerminal;

@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A bundle in a folder of its own, removed with the value.
+/// A bundle in a directory of its own, removed with the value.
 pub struct Bundle {
-    folder: TempDir,
+    directory: TempDir,
     /// config.json as it will be written.
     pub config: Value,
 }
 
 /// Where bundles and what they mount lie.
-pub const FOLDER: &str = "/tmp/bundles";
+pub const DIRECTORY: &str = "/tmp/bundles";
 
-/// A temporary folder below [`FOLDER`], removed with the value.
-pub fn folder() -> TempDir {
-    fs::create_dir_all(FOLDER).expect("folder of bundles");
-    tempfile::tempdir_in(FOLDER).expect("temporary folder")
+/// A temporary directory below [`DIRECTORY`], removed with the value.
+pub fn directory() -> TempDir {
+    fs::create_dir_all(DIRECTORY).expect("directory of bundles");
+    tempfile::tempdir_in(DIRECTORY).expect("temporary directory")
 }
 
 /// The busybox applets that tests call by name.
@@ -34,9 +34,9 @@ const APPLETS: &[&str] = &[
 impl Bundle {
     /// A bundle that runs `args`; the config is what runc's `spec` would write, less the terminal.
     pub fn busybox(args: &[&str]) -> Self {
-        let folder = folder();
-        make_rootfs(&folder.path().join("rootfs"));
-        let bundle = Self { folder, config: default_config(args) };
+        let directory = directory();
+        make_rootfs(&directory.path().join("rootfs"));
+        let bundle = Self { directory, config: default_config(args) };
         bundle.write();
         bundle
     }
@@ -58,12 +58,12 @@ impl Bundle {
         fs::write(self.path().join("config.json"), text).expect("write config.json");
     }
 
-    /// The bundle's folder.
+    /// The bundle's directory.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
-    /// The root file system's folder.
+    /// The root file system's directory.
     pub fn rootfs(&self) -> PathBuf {
         self.path().join("rootfs")
     }
@@ -77,14 +77,14 @@ impl Bundle {
 pub fn chown_all(path: &Path, id: u32) {
     lchown(path, Some(id), Some(id)).expect("chown");
     if path.symlink_metadata().expect("metadata").is_dir() {
-        fs::read_dir(path).expect("folder").for_each(|entry| chown_all(&entry.expect("entry").path(), id));
+        fs::read_dir(path).expect("directory").for_each(|entry| chown_all(&entry.expect("entry").path(), id));
     }
 }
 
 /// Fills `rootfs` with busybox and the few files that programs expect.
 pub fn make_rootfs(rootfs: &Path) {
-    for folder in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "var"] {
-        fs::create_dir_all(rootfs.join(folder)).expect("rootfs folder");
+    for directory in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "var"] {
+        fs::create_dir_all(rootfs.join(directory)).expect("rootfs directory");
     }
     fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("copy /bin/busybox (package busybox-static)");
     for applet in APPLETS {

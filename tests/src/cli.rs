@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// Longest that one command may take before its test fails.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// A file of the checkout's `target` folder.
+/// A file of the checkout's `target` directory.
 pub fn built(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join(path).canonicalize().unwrap_or_else(
         |e| {
@@ -23,10 +23,10 @@ pub fn built(path: &str) -> PathBuf {
     )
 }
 
-/// `stockade` with a state folder of its own.
+/// `stockade` with a state directory of its own.
 pub struct Stockade {
     root: TempDir,
-    /// Which build it is: a folder below `target`.
+    /// Which build it is: a directory below `target`.
     build: &'static str,
     /// Environment variables of every command.
     pub env: Vec<(String, String)>,
@@ -39,10 +39,10 @@ impl Default for Stockade {
 }
 
 impl Stockade {
-    /// A state folder in a temporary folder.
+    /// A state directory in a temporary directory.
     pub fn new() -> Self {
-        let root = tempfile::Builder::new().prefix("state-").tempdir().expect("temporary folder");
-        std::fs::create_dir(root.path().join("run")).expect("state folder");
+        let root = tempfile::Builder::new().prefix("state-").tempdir().expect("temporary directory");
+        std::fs::create_dir(root.path().join("run")).expect("state directory");
         Self { root, build: "release", env: Vec::new() }
     }
 
@@ -61,7 +61,7 @@ impl Stockade {
         Self { build, ..self }
     }
 
-    /// The state folder: `--root`.
+    /// The state directory: `--root`.
     pub fn root(&self) -> PathBuf {
         self.root.path().join("run")
     }

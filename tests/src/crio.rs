@@ -29,11 +29,11 @@ pub const POD_ADDRESS: &str = "10.85.0.2";
 /// That of the node, as the pod sees it.
 const NODE_ADDRESS: &str = "10.85.0.1";
 
-/// The folders that a CRI-O has on a node, and stockade as the runtime of one of its handlers.
+/// The directories that a CRI-O has on a node, and stockade as the runtime of one of its handlers.
 pub struct Crio {
     /// The runtime with its `runtime_root`.
     pub stockade: Stockade,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Default for Crio {
@@ -43,14 +43,14 @@ impl Default for Crio {
 }
 
 impl Crio {
-    /// Makes the folders.
+    /// Makes the directories.
     pub fn new() -> Self {
-        let folder = crate::bundle::folder();
+        let directory = crate::bundle::directory();
         for name in ["exits", "persist", "sockets", "logs"] {
-            fs::create_dir(folder.path().join(name)).expect("folder");
+            fs::create_dir(directory.path().join(name)).expect("directory");
         }
         for kept in ["/run/ipcns", "/run/utsns", "/run/userns", "/run/netns", PODS] {
-            fs::create_dir_all(kept).expect("folder");
+            fs::create_dir_all(kept).expect("directory");
         }
         // The kubelet hands the controllers down.
         for parent in ["/sys/fs/cgroup", "/sys/fs/cgroup/kubepods", PODS] {
@@ -59,7 +59,7 @@ impl Crio {
         }
         // `ip` makes /run/netns a mount of its own, and leaves it.
         drop(Netns::new("first"));
-        Self { stockade: Stockade::new(), folder }
+        Self { stockade: Stockade::new(), directory }
     }
 
     /// A runtime command as CRI-O gives it: without an environment.
@@ -76,12 +76,12 @@ impl Crio {
 
     /// The log of a container, which conmon writes: `TIME STREAM TAG LINE`.
     pub fn log(&self, id: &str) -> PathBuf {
-        self.folder.path().join("logs").join(id)
+        self.directory.path().join("logs").join(id)
     }
 
     /// The file that conmon writes when the container has ended.
     pub fn exit_file(&self, id: &str) -> PathBuf {
-        self.folder.path().join("exits").join(id)
+        self.directory.path().join("exits").join(id)
     }
 
     /// Waits for a container's end; its exit status.
@@ -106,18 +106,18 @@ impl Crio {
 
     /// The conmon that creates a container, not yet started.
     pub fn create_command(&self, bundle: &Bundle, id: &str) -> Command {
-        let folder = |name: &str| self.folder.path().join(name);
+        let directory = |name: &str| self.directory.path().join(name);
         let file = |name: &str| bundle.path().join(name);
         let mut command = Command::new("conmon");
         command
             .args(["-b", text(bundle.path()), "-c", id])
-            .args(["--exit-dir", text(&folder("exits")), "-l", text(&self.log(id)), "--log-level", "info"])
+            .args(["--exit-dir", text(&directory("exits")), "-l", text(&self.log(id)), "--log-level", "info"])
             .args(["-n", &format!("k8s_{id}"), "-P", text(&file("conmon-pidfile"))])
-            .args(["-p", text(&file("pidfile")), "--persist-dir", text(&folder("persist"))])
+            .args(["-p", text(&file("pidfile")), "--persist-dir", text(&directory("persist"))])
             .arg("-r")
             .arg(built("release/stockade"))
             .args(["--runtime-arg", &format!("--root={}", self.stockade.root().display())])
-            .args(["--socket-dir-path", text(&folder("sockets")), "--syslog", "-u", id])
+            .args(["--socket-dir-path", text(&directory("sockets")), "--syslog", "-u", id])
             .args(["--log-size-max", "-1"])
             .current_dir(bundle.path());
         command
@@ -161,8 +161,8 @@ impl Crio {
     /// The CRI's `ExecSync`: conmon runs the process, whose output is in a log; exit status, stdout, stderr.
     #[track_caller]
     pub fn exec_sync(&self, bundle: &Bundle, id: &str, args: &[&str]) -> (i32, String, String) {
-        let folder = crate::bundle::folder();
-        let file = |name: &str| folder.path().join(name);
+        let directory = crate::bundle::directory();
+        let file = |name: &str| directory.path().join(name);
         fs::write(file("process"), process(bundle, args).to_string()).expect("process");
         let exec_log = format!("exec-{id}");
         let _ = fs::remove_file(self.log(&exec_log));
@@ -171,7 +171,7 @@ impl Crio {
             .args(["-c", id, "-n", &format!("k8s_{id}"), "-r"])
             .arg(built("release/stockade"))
             .args(["-p", text(&file("pidfile")), "-e", "-l", text(&self.log(&exec_log))])
-            .args(["--socket-dir-path", text(&self.folder.path().join("sockets")), "--log-level", "info"])
+            .args(["--socket-dir-path", text(&self.directory.path().join("sockets")), "--log-level", "info"])
             .args(["--sync", "--log-global-size-max", "16777216"])
             .args(["--exec-process-spec", text(&file("process"))])
             .args(["--runtime-arg", &format!("--root={}", self.stockade.root().display())]);
@@ -186,8 +186,8 @@ impl Crio {
 
     /// The CRI's `Exec`: the runtime in the foreground, with its caller's stdio.
     pub fn exec(&self, bundle: &Bundle, id: &str, args: &[&str], input: &[u8]) -> Outcome {
-        let folder = crate::bundle::folder();
-        let file = folder.path().join("process");
+        let directory = crate::bundle::directory();
+        let file = directory.path().join("process");
         fs::write(&file, process(bundle, args).to_string()).expect("process");
         Outcome::of(&mut self.command(&["exec", "--process", text(&file), id]), input)
     }
@@ -300,7 +300,7 @@ impl Pod {
 
         let pinned: Vec<_> = [("ipc", "/run/ipcns"), ("uts", "/run/utsns")]
             .into_iter()
-            .map(|(kind, folder)| (kind, Path::new(folder).join(format!("uuid-{id}"))))
+            .map(|(kind, directory)| (kind, Path::new(directory).join(format!("uuid-{id}"))))
             .collect();
         let mut pin = Command::new("unshare");
         for (kind, path) in &pinned {
@@ -309,9 +309,9 @@ impl Pod {
         }
         assert!(pin.arg("true").status().expect("unshare").success(), "{pin:?}");
 
-        let run = crate::bundle::folder();
+        let run = crate::bundle::directory();
         let shm = run.path().join("shm");
-        fs::create_dir(&shm).expect("folder");
+        fs::create_dir(&shm).expect("directory");
         let flags = MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(Some("shm"), &shm, Some("tmpfs"), flags, Some("mode=1777,size=65536k")).expect("mount shm");
         fs::write(run.path().join("hostname"), format!("host-{id}\n")).expect("hostname");

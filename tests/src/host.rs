@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub sockets: BTreeSet<String>,
     /// Cgroups.
     pub cgroups: BTreeSet<String>,
-    /// Files of the folders where a runtime may keep something.
+    /// Files of the directories where a runtime may keep something.
     pub files: BTreeSet<String>,
     /// Network interfaces.
     pub interfaces: BTreeSet<String>,
@@ -35,16 +35,16 @@ impl Snapshot {
     /// The host as it is now.
     pub fn take() -> Self {
         let mut cgroups = BTreeSet::new();
-        walk(Path::new("/sys/fs/cgroup"), &mut |path, is_folder| {
-            if is_folder {
+        walk(Path::new("/sys/fs/cgroup"), &mut |path, is_directory| {
+            if is_directory {
                 cgroups.insert(path.display().to_string());
             }
         });
         let mut files = BTreeSet::new();
-        for folder in ["/run", "/tmp", "/var/tmp", "/dev/shm", "/etc/stockade", "/var/lib/stockade"] {
-            walk(Path::new(folder), &mut |path, _| {
+        for directory in ["/run", "/tmp", "/var/tmp", "/dev/shm", "/etc/stockade", "/var/lib/stockade"] {
+            walk(Path::new(directory), &mut |path, _| {
                 // Bundles are the caller's: what containers write there stays. The file of locks is the host's, and empty.
-                if !path.starts_with(crate::bundle::FOLDER) && path != Path::new(LOCKS) {
+                if !path.starts_with(crate::bundle::DIRECTORY) && path != Path::new(LOCKS) {
                     files.insert(path.display().to_string());
                 }
             });
@@ -133,11 +133,11 @@ pub fn wait_for_end(pid: i32) {
     assert_eq!(ready, 1, "process {pid} has not ended within a minute");
 }
 
-/// Waits until there is a file at `path`, whose folder exists.
+/// Waits until there is a file at `path`, whose directory exists.
 pub fn wait_for_file(path: &Path) {
     let inotify = Inotify::init(InitFlags::empty()).expect("inotify");
-    let folder = path.parent().expect("an absolute path");
-    inotify.add_watch(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO).expect("watch");
+    let directory = path.parent().expect("an absolute path");
+    inotify.add_watch(directory, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO).expect("watch");
     let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
     while !path.exists() {
         let ready = poll(&mut fds, LIMIT_MS).expect("poll");
@@ -146,7 +146,7 @@ pub fn wait_for_file(path: &Path) {
     }
 }
 
-/// Waits until there is a file at `path`, whose folder exists, and it holds `text`.
+/// Waits until there is a file at `path`, whose directory exists, and it holds `text`.
 pub fn wait_for_text(path: &Path, text: &str) {
     wait_for_file(path);
     let inotify = Inotify::init(InitFlags::empty()).expect("inotify");
@@ -184,12 +184,12 @@ fn fields(file: &str, index: usize) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.split_whitespace().nth(index)).map(str::to_owned).collect()
 }
 
-fn walk(folder: &Path, visit: &mut impl FnMut(&Path, bool)) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
+fn walk(directory: &Path, visit: &mut impl FnMut(&Path, bool)) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        visit(&entry.path(), is_folder);
-        if is_folder {
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        visit(&entry.path(), is_directory);
+        if is_directory {
             walk(&entry.path(), visit);
         }
     }

@@ -75,7 +75,7 @@ pub fn kill_during<T>(
     })
 }
 
-/// The first process of this role (`relay` or `vmm`) that the records below a state folder tell of and that lives.
+/// The first process of this role (`relay` or `vmm`) that the records below a state directory tell of and that lives.
 pub fn recorded(root: &Path, role: &str) -> Option<i32> {
     let mut pids: Vec<i32> = fs::read_dir(root)
         .ok()?

@@ -175,9 +175,9 @@ pub struct ConsoleSocket {
 }
 
 impl ConsoleSocket {
-    /// Listens in `folder`.
-    pub fn listen(folder: &Path) -> Self {
-        let path = folder.join("console.sock");
+    /// Listens in `directory`.
+    pub fn listen(directory: &Path) -> Self {
+        let path = directory.join("console.sock");
         let listener = UnixListener::bind(&path).expect("bind the console socket");
         Self { path, listener }
     }

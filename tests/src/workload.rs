@@ -34,7 +34,7 @@ const ENGINE_CAPABILITIES: [&str; 14] = [
 
 /// A bundle whose root is Debian, unmounted and removed with the value.
 pub struct Workload {
-    // Unmounted before its folder goes.
+    // Unmounted before its directory goes.
     _root: Overlay,
     bundle: Bundle,
 }
@@ -48,7 +48,7 @@ impl Workload {
             set_capabilities(process, &json!(ENGINE_CAPABILITIES));
             process["rlimits"] = json!([]);
         });
-        // In the bundle's folder, so that it goes with it.
+        // In the bundle's directory, so that it goes with it.
         let _root = Overlay::mount(&image(), bundle.path());
         Self { _root, bundle }
     }
@@ -114,7 +114,7 @@ fn all_capabilities() -> Value {
     features["linux"]["capabilities"].clone()
 }
 
-/// The image's folder.
+/// The image's directory.
 pub(crate) fn image() -> PathBuf {
     let link = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("workloads");
     link.canonicalize().unwrap_or_else(|e| panic!("{}: {e}; run tests/setup/workloads first", link.display()))
@@ -124,13 +124,13 @@ pub(crate) fn image() -> PathBuf {
 struct Overlay(PathBuf);
 
 impl Overlay {
-    /// Mounts it over `rootfs` in `folder`, with its layer beside it.
-    fn mount(lower: &Path, folder: &Path) -> Self {
-        let [upper, work] = ["upper", "work"].map(|name| folder.join(name));
+    /// Mounts it over `rootfs` in `directory`, with its layer beside it.
+    fn mount(lower: &Path, directory: &Path) -> Self {
+        let [upper, work] = ["upper", "work"].map(|name| directory.join(name));
         for layer in [&upper, &work] {
-            fs::create_dir(layer).expect("folder of a layer");
+            fs::create_dir(layer).expect("directory of a layer");
         }
-        let target = folder.join("rootfs");
+        let target = directory.join("rootfs");
         let layers =
             format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
         mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(layers.as_str()))

@@ -163,13 +163,13 @@ fn a_kernel_that_is_none() {
 
 #[test]
 fn an_agent_that_never_answers_shows_the_stage_and_the_console() {
-    let folder = tempfile::tempdir().expect("folder");
-    let initramfs = folder.path().join("initramfs");
+    let directory = tempfile::tempdir().expect("directory");
+    let initramfs = directory.path().join("initramfs");
     // An init that says something and then never answers: busybox as cat of an endless stream.
     let script = "mkdir -p r/dev && cp /bin/busybox r/busybox && mknod r/dev/console c 5 1 && \
                   printf '#!/busybox sh\\necho the init is stuck > /dev/console\\nexec /busybox sleep 100000\\n' > r/init && \
                   chmod +x r/init && cd r && find . | cpio -o -H newc --quiet > ../initramfs";
-    let made = Command::new("sh").args(["-c", script]).current_dir(folder.path()).status().expect("sh");
+    let made = Command::new("sh").args(["-c", script]).current_dir(directory.path()).status().expect("sh");
     assert!(made.success());
     refused_by_configuration(
         &format!("initramfs = {:?}", text(&initramfs)),

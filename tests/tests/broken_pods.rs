@@ -26,10 +26,10 @@ fn set_hook(config: &mut Value, script: &str) {
 #[test]
 fn a_path_that_leads_to_no_network_namespace_is_named() {
     let stockade = Stockade::new();
-    let folder = stockade_tests::bundle::folder();
-    let file = folder.path().join("file");
+    let directory = stockade_tests::bundle::directory();
+    let file = directory.path().join("file");
     fs::write(&file, "").expect("file");
-    let ipc = folder.path().join("ipc");
+    let ipc = directory.path().join("ipc");
     fs::write(&ipc, "").expect("file");
     let pin = Command::new("unshare").arg(format!("--ipc={}", ipc.display())).arg("true").status();
     assert!(pin.expect("unshare").success());

@@ -25,9 +25,9 @@ fn features_are_the_specifications_json() {
 #[test]
 fn every_command_has_completions_and_a_manual_page() {
     let stockade = Stockade::new();
-    let pages = tempfile::tempdir().expect("folder");
-    let folder = pages.path().join("man1");
-    stockade.run(&["man", "--output", text(&folder)]).success();
+    let pages = tempfile::tempdir().expect("directory");
+    let directory = pages.path().join("man1");
+    stockade.run(&["man", "--output", text(&directory)]).success();
     let bash = stockade.run(&["completion", "bash"]).success().stdout;
     let zsh = stockade.run(&["completion", "zsh"]).success().stdout;
     let fish = stockade.run(&["completion", "fish"]).success().stdout;
@@ -36,12 +36,12 @@ fn every_command_has_completions_and_a_manual_page() {
         for (script, shell) in [(&bash, "bash"), (&zsh, "zsh"), (&fish, "fish")] {
             assert!(script.contains(command), "no {command} for {shell}");
         }
-        let page = fs::read_to_string(folder.join(format!("stockade-{command}.1"))).expect("page");
+        let page = fs::read_to_string(directory.join(format!("stockade-{command}.1"))).expect("page");
         for part in [".SH NAME", ".SH SYNOPSIS", ".SH EXAMPLES", &format!("stockade {command}")] {
             assert!(page.contains(part), "{command}: no {part:?} in {page}");
         }
     }
-    assert!(fs::read_to_string(folder.join("stockade.1")).expect("page").contains("stockade\\-create(1)"));
+    assert!(fs::read_to_string(directory.join("stockade.1")).expect("page").contains("stockade\\-create(1)"));
     Outcome::of(Command::new("bash").arg("-n"), bash.as_bytes()).success();
     stockade.run(&["completion", "tcsh"]).failure(1, &["tcsh", "bash"]);
 }

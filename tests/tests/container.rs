@@ -36,10 +36,10 @@ fn it_runs_under_another_kernel_as_pid_1_with_its_own_hostname() {
 #[test]
 fn environment_cwd_and_arguments_are_the_configs() {
     let out = sees("pwd; env; echo \"$0\"", |config| {
-        config["process"]["cwd"] = "/var/new/folder".into();
+        config["process"]["cwd"] = "/var/new/directory".into();
         config["process"]["env"] = json!(["PATH=/bin", "GREETING=hello world", "EMPTY="]);
     });
-    assert_eq!(out.lines().next(), Some("/var/new/folder"));
+    assert_eq!(out.lines().next(), Some("/var/new/directory"));
     for line in ["PATH=/bin", "GREETING=hello world", "EMPTY=", "HOME=/root"] {
         assert!(out.lines().any(|found| found == line), "{line} in {out}");
     }
@@ -182,7 +182,7 @@ fn a_readonly_root_refuses_writes_and_tmpfs_takes_them() {
         mounts.push(tmpfs("/etc", &["nosuid", "nodev", "tmpcopyup"]));
     });
     let etc = bundle.rootfs().join("etc");
-    std::fs::create_dir(etc.join("sub")).expect("folder");
+    std::fs::create_dir(etc.join("sub")).expect("directory");
     std::fs::set_permissions(etc.join("sub"), std::fs::Permissions::from_mode(0o1750)).expect("mode");
     std::os::unix::fs::symlink("/proc/1/root", etc.join("sub/link")).expect("link");
     let outcome = Stockade::new().run_bundle(&bundle, "tmpfs").success();

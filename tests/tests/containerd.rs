@@ -10,9 +10,9 @@ use stockade_tests::host;
 use stockade_tests::terminal::Terminal;
 
 fn rootfs() -> tempfile::TempDir {
-    let folder = stockade_tests::bundle::folder();
-    make_rootfs(folder.path());
-    folder
+    let directory = stockade_tests::bundle::directory();
+    make_rootfs(directory.path());
+    directory
 }
 
 /// A task's line of `ctr task ls`: its ID, PID and status.
@@ -133,8 +133,10 @@ fn containerd_cleans_up_after_any_process_was_killed() {
         drop(events);
         if victim == "containerd-shim" {
             // The shim's socket and the pipes of a `ctr` that failed stay with every runtime.
-            for folder in ["/run/containerd/s", "/run/containerd/fifo"] {
-                fs::remove_dir_all(folder).and_then(|()| fs::create_dir(folder)).expect("empty folder");
+            for directory in ["/run/containerd/s", "/run/containerd/fifo"] {
+                fs::remove_dir_all(directory)
+                    .and_then(|()| fs::create_dir(directory))
+                    .expect("empty directory");
             }
         }
         containerd.assert_clean();

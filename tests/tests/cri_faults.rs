@@ -65,7 +65,7 @@ fn a_pod_that_has_lost_its_network_namespace_is_removed() {
     let pod = Pod::run(&cri, &node, "lost", |_| ());
     pod.start(&container_config("runs", FOREVER));
     let namespaces: Vec<_> =
-        fs::read_dir("/run/netns").expect("folder").flatten().map(|e| e.path()).collect();
+        fs::read_dir("/run/netns").expect("directory").flatten().map(|e| e.path()).collect();
     for namespace in &namespaces {
         umount2(namespace, MntFlags::MNT_DETACH).expect("unmount the namespace");
         fs::remove_file(namespace).expect("remove its file");

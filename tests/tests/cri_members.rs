@@ -40,7 +40,7 @@ fn init_containers_members_and_their_restarts() {
     let cri = Cri::new(&node.socket());
     let pod = Pod::run(&cri, &node, "stages", |_| ());
     let data = node.path().join("data");
-    fs::create_dir(&data).expect("folder");
+    fs::create_dir(&data).expect("directory");
     let volume = json!([{ "host_path": data, "container_path": "/data" }]);
     let stage = |name: &str, attempt: u32, script: &str| {
         let mut config = container_config(name, &["sh", "-c", script]);

@@ -25,7 +25,7 @@ struct Image(TempDir);
 
 impl Image {
     fn new() -> Self {
-        let image = Self(bundle::folder());
+        let image = Self(bundle::directory());
         let file = fs::File::create(image.path()).expect("image");
         file.set_len(16 * MIB).expect("size");
         succeed("mkfs.ext4", &["-q", "-F", text(&image.path())]);
@@ -94,7 +94,7 @@ fn join(config: &mut Value, sandbox: &str) {
 fn the_file_system_in_an_image_is_mounted_in_the_guest_and_unmounted_before_the_end() {
     let image = Image::new();
     let stockade = Stockade::new();
-    let bundle = Bundle::script("echo kept > /data/file; mkdir /data/folder; grep ' /data ' /proc/mounts")
+    let bundle = Bundle::script("echo kept > /data/file; mkdir /data/directory; grep ' /data ' /proc/mounts")
         .edit(|config| mount(config, &image.path(), "/data", &["loop", "noatime"]));
     let outcome = stockade.run_bundle(&bundle, "image").success();
     assert!(outcome.stdout.contains(" /data ext4 rw,noatime"), "{outcome:#?}");
@@ -115,7 +115,7 @@ fn the_file_system_in_an_image_is_mounted_in_the_guest_and_unmounted_before_the_
 
 #[test]
 fn a_block_device_is_a_node_with_the_owner_and_mode_that_config_json_says() {
-    let file = bundle::folder();
+    let file = bundle::directory();
     let path = file.path().join("raw");
     fs::write(&path, vec![b'a'; MIB as usize]).expect("write");
     let device = Loop::new(&path);
@@ -177,7 +177,7 @@ fn members_of_a_pod_get_disks_and_give_them_back() {
 fn what_is_mounted_on_the_host_or_asked_for_by_nobody_is_not_handed_over() {
     let image = Image::new();
     let device = Loop::new(&image.path());
-    let point = bundle::folder();
+    let point = bundle::directory();
     succeed("mount", &[&device.0, text(point.path())]);
     let stockade = Stockade::new();
     let before = host::Snapshot::take();

@@ -30,7 +30,7 @@ fn each_is_run_at_its_step_with_the_containers_state() {
     let stockade = Stockade::new();
     let bundle = Bundle::script("cat /mnt/file >> /log; touch /ready; sleep 1000");
     let (log, rootfs) = (bundle.rootfs().join("log"), bundle.rootfs());
-    fs::create_dir(rootfs.join("mnt")).expect("folder");
+    fs::create_dir(rootfs.join("mnt")).expect("directory");
     let in_guest = "grep -q '\"pid\":1,' && echo startContainer $$ $(uname -r) >> /log";
     let mount = format!(
         "mount -n -t tmpfs none {0}/mnt && echo mounted > {0}/mnt/file && echo createContainer $(jq .pid) >> {1}",

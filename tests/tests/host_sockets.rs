@@ -21,16 +21,16 @@ const INSIDE: &str = "/var/service.sock";
 /// More than all buffers on the way hold.
 const LENGTH: usize = 3_000_000;
 
-/// Sockets of the host in a folder of their own.
+/// Sockets of the host in a directory of their own.
 struct Sockets(tempfile::TempDir);
 
 impl Sockets {
     fn new() -> Self {
-        Self(bundle::folder())
+        Self(bundle::directory())
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().canonicalize().expect("folder").join(name)
+        self.0.path().canonicalize().expect("directory").join(name)
     }
 
     /// Listens on a socket with this mode.
@@ -53,7 +53,7 @@ fn mount(config: &mut Value, socket: &Path) {
     let bind = |source: &str, destination: &str, option: &str| json!({ "source": source, "destination": destination, "type": "none", "options": ["rbind", option] });
     let mounts = config["mounts"].as_array_mut().expect("mounts");
     mounts.push(bind(text(socket), INSIDE, "rw"));
-    mounts.extend(["/lib", "/lib64", "/usr"].map(|folder| bind(folder, folder, "ro")));
+    mounts.extend(["/lib", "/lib64", "/usr"].map(|directory| bind(directory, directory, "ro")));
 }
 
 /// A command that runs a script of perl with the functions that it needs.
@@ -280,7 +280,7 @@ fn a_container_without_proc_is_connected_too() {
         config["mounts"].as_array_mut().expect("mounts").retain(|mount| mount["type"] != "proc");
         mount(config, &sockets.path("service.sock"));
     });
-    fs::remove_dir(bundle.rootfs().join("proc")).expect("no folder for it");
+    fs::remove_dir(bundle.rootfs().join("proc")).expect("no directory for it");
     let server = thread::spawn(move || echo(listener.accept().expect("accept").0));
     assert_eq!(stockade.run_bundle(&bundle, "c1").success().stdout, "hello\n");
     assert_eq!(server.join().expect("server"), 6);

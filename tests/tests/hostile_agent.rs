@@ -74,9 +74,9 @@ fn answers_that_never_come_hold_up_no_other_command() {
     let pod = Pod::new(script);
     each(cases, |name, _| {
         let mut create = pod.begin_create(name);
-        let folder = pod.stockade().root().join(name);
-        host::wait_for_file(&folder);
-        host::wait_for_file(&folder.join("state.json"));
+        let directory = pod.stockade().root().join(name);
+        host::wait_for_file(&directory);
+        host::wait_for_file(&directory.join("state.json"));
         pod.assert_rid_of(name);
         assert_ne!(wait(&mut create, name), 0);
         pod.oracle.assert_commands_end(pod.stockade(), name);

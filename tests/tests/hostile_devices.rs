@@ -29,7 +29,7 @@ fn attack(group: &str, least: usize, edit: impl FnOnce(&mut Value)) {
 
 /// The same in a VM that has a disk and a network device too.
 fn attack_with_all_devices(group: &str, least: usize) {
-    let image = bundle::folder();
+    let image = bundle::directory();
     let path = image.path().join("image");
     File::create(&path).and_then(|file| file.set_len(MIB)).expect("image");
     let (pod, outside) = (Netns::new("pod"), Netns::new("outside"));

@@ -49,8 +49,8 @@ impl Trees {
     fn new(oracle: &mut Oracle) -> Self {
         let trees = Self {
             bundle: hostile::bundle(),
-            readonly: bundle::folder(),
-            volume: bundle::folder(),
+            readonly: bundle::directory(),
+            volume: bundle::directory(),
             other: hostile::bundle().edit(join),
         };
         let rootfs = trees.bundle.rootfs();
@@ -58,9 +58,9 @@ impl Trees {
         for name in ["file", "scratch"] {
             write(&rootfs.join(name), "content\n");
         }
-        for (folder, count) in [("directory", 0), ("many", 400)] {
-            fs::create_dir(rootfs.join(folder)).expect("directory");
-            (0..count).for_each(|number| write(&rootfs.join(folder).join(number.to_string()), ""));
+        for (directory, count) in [("directory", 0), ("many", 400)] {
+            fs::create_dir(rootfs.join(directory)).expect("directory");
+            (0..count).for_each(|number| write(&rootfs.join(directory).join(number.to_string()), ""));
         }
         write(&rootfs.join("directory/file"), "content\n");
         // Relative paths that lead out of the bundle, and beside its root file system.
@@ -169,8 +169,8 @@ fn a_read_only_root_is_never_written_to() {
     let mut oracle = Oracle::new();
     let bundle = hostile::bundle().edit(|config| config["root"]["readonly"] = true.into());
     // What the container's mounts are put on is made by the runtime.
-    for folder in ["dev/pts", "dev/shm", "dev/mqueue", "sys/fs/cgroup"] {
-        let _ = fs::create_dir_all(bundle.rootfs().join(folder));
+    for directory in ["dev/pts", "dev/shm", "dev/mqueue", "sys/fs/cgroup"] {
+        let _ = fs::create_dir_all(bundle.rootfs().join(directory));
     }
     oracle.guard(&bundle.rootfs().join("etc"));
     let outcome = hostile.stockade.run_bundle(&bundle, "sealed");
@@ -200,7 +200,7 @@ fn a_user_without_rights_does_not_close_descriptors_of_others() {
     let stockade = Cleaned(Stockade::new());
     let Cleaned(stockade) = &stockade;
     let oracle = Oracle::new();
-    let (pod, volume) = (pod_bundle(), bundle::folder());
+    let (pod, volume) = (pod_bundle(), bundle::directory());
     fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o777)).expect("mode");
     stockade.create(&pod, "pod");
     stockade.run(&["start", "pod"]).success();

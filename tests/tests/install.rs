@@ -15,29 +15,29 @@ const FILES: [(&str, &str); 4] = [
     ("--crio", "etc/crio/crio.conf.d/stockade.conf"),
 ];
 
-/// A folder that stands for the root of the file system.
+/// A directory that stands for the root of the file system.
 struct Prefix {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     stockade: Stockade,
 }
 
 impl Prefix {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("folder"), stockade: Stockade::new() }
+        Self { directory: tempfile::tempdir().expect("directory"), stockade: Stockade::new() }
     }
 
     fn path(&self, file: &str) -> PathBuf {
-        self.folder.path().join(file)
+        self.directory.path().join(file)
     }
 
     fn run(&self, args: &[&str]) -> Outcome {
         let mut all = args.to_vec();
-        all.extend(["--prefix", text(self.folder.path())]);
+        all.extend(["--prefix", text(self.directory.path())]);
         self.stockade.run(&all)
     }
 
     fn write(&self, file: &str, content: &str) {
-        fs::create_dir_all(self.path(file).parent().expect("parent")).expect("folder");
+        fs::create_dir_all(self.path(file).parent().expect("parent")).expect("directory");
         fs::write(self.path(file), content).expect("write");
     }
 }
@@ -104,15 +104,15 @@ fn containerd_reads_it_beside_what_it_had() {
     }
 }
 
-/// podman's own folder is another one, but only for this podman.
+/// podman's own directory is another one, but only for this podman.
 #[test]
 fn podman_runs_the_runtime_by_its_name() {
     let prefix = Prefix::new();
-    fs::create_dir(prefix.path("etc")).expect("folder");
+    fs::create_dir(prefix.path("etc")).expect("directory");
     let copied = Command::new("cp").args(["-a", "/etc/containers", text(&prefix.path("etc"))]).status();
     assert!(copied.expect("cp").success());
     prefix.run(&["install", "--podman"]).success();
-    let rootfs = stockade_tests::bundle::folder();
+    let rootfs = stockade_tests::bundle::directory();
     make_rootfs(rootfs.path());
     let script = "mount --bind \"$1\" /etc/containers && exec podman --cgroup-manager cgroupfs --events-backend file \
                   --runtime stockade run --rm --network none --rootfs \"$2\" uname -r";

@@ -289,7 +289,7 @@ fn conmon_dies() {
 fn containerd_dies() {
     let mut dice = Dice::new("containerd_dies");
     let mut containerd = Containerd::new();
-    let rootfs = stockade_tests::bundle::folder();
+    let rootfs = stockade_tests::bundle::directory();
     make_rootfs(rootfs.path());
     for n in 0..count(2) {
         let id = format!("box-{n}");
@@ -316,8 +316,8 @@ fn containerd_dies() {
             assert_eq!(listed.stdout, "", "{command}s");
         }
         // The shim's socket and the pipes of a `ctr` that was killed stay with every runtime.
-        for folder in ["/run/containerd/s", "/run/containerd/fifo"] {
-            fs::remove_dir_all(folder).and_then(|()| fs::create_dir(folder)).expect("empty folder");
+        for directory in ["/run/containerd/s", "/run/containerd/fifo"] {
+            fs::remove_dir_all(directory).and_then(|()| fs::create_dir(directory)).expect("empty directory");
         }
         containerd.assert_clean();
     }

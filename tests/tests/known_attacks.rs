@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::{Value, json};
-use stockade_tests::bundle::{Bundle, folder};
+use stockade_tests::bundle::{Bundle, directory};
 use stockade_tests::cli::{Outcome, Stockade, built, text};
 use stockade_tests::host::Snapshot;
 use stockade_tests::terminal::Terminal;
@@ -90,14 +90,15 @@ fn cve_2019_5736_the_runtimes_program_is_overwritten() {
     before.0.assert_same_now();
 }
 
-/// runc: while it mounts beneath a volume, another container that has the volume swaps a folder for a link to /, and the
-/// mount goes to the host's file system, from where the container sees all of it. Here the mount's place is resolved
-/// beneath the root in the guest, to a descriptor; nothing outside of the container is there in the first place.
+/// runc: while it mounts beneath a volume, another container that has the volume swaps a directory for a link to /,
+/// and the mount goes to the host's file system, from where the container sees all of it. Here the mount's place is
+/// resolved beneath the root in the guest, to a descriptor; nothing outside of the container is there in the first
+/// place.
 #[test]
 fn cve_2021_30465_a_mount_follows_a_link_that_is_swapped_in() {
     let stockade = Stockade::with_config(SMALL);
-    let volume = folder();
-    fs::create_dir(volume.path().join("place")).expect("folder");
+    let volume = directory();
+    fs::create_dir(volume.path().join("place")).expect("directory");
     symlink("/../../../../..", volume.path().join("link")).expect("link");
     let before = Snapshot::take();
     // The directory may be called `link` by the time that it is looked at.
@@ -158,11 +159,11 @@ fn cve_2022_29162_an_exec_has_inheritable_capabilities() {
     stockade.run(&["delete", "--force", "c"]).success();
 }
 
-/// runc: a descriptor of the host's /sys/fs/cgroup leaks into the container's process, and a working folder
-/// /proc/self/fd/N is outside of the container. Here a working folder through a descriptor is refused, and what leaked would
-/// be the guest's.
+/// runc: a descriptor of the host's /sys/fs/cgroup leaks into the container's process, and a working directory
+/// /proc/self/fd/N is outside of the container. Here a working directory through a descriptor is refused, and what
+/// leaked would be the guest's.
 #[test]
-fn cve_2024_21626_a_working_folder_is_a_leaked_descriptor() {
+fn cve_2024_21626_a_working_directory_is_a_leaked_descriptor() {
     let stockade = Stockade::with_config(SMALL);
     let before = Snapshot::take();
     for number in [3, 7] {
@@ -170,7 +171,7 @@ fn cve_2024_21626_a_working_folder_is_a_leaked_descriptor() {
             config["process"]["cwd"] = format!("/proc/self/fd/{number}").into();
         });
         let outcome = stockade.run_bundle(&bundle, "leaked");
-        outcome.failure(1, &["working folder", &format!("/proc/self/fd/{number}")]);
+        outcome.failure(1, &["working directory", &format!("/proc/self/fd/{number}")]);
     }
     let _bundle = sleeper(&stockade, |_| ());
     shell(&stockade, "ln -s /proc/self/fd/7 /tmp/leak; ln -s /proc/self/fd /tmp/fds").success();
@@ -197,7 +198,7 @@ fn cve_2025_31133_masked_paths_are_covered_with_the_images_null() {
     let script = "for f in kcore keys timer_list interrupts; do [ -e /proc/$f ] || continue; \
                   stat -c '%t:%T' /proc/$f; head -c 20 /proc/$f | wc -c; done; ls /sys/firmware | wc -l; \
                   echo '|/evil' > /proc/keys; cat /proc/sys/kernel/core_pattern";
-    let dev = folder();
+    let dev = directory();
     let bundle = |null: Option<&str>| {
         let _ = fs::remove_file(dev.path().join("null"));
         if let Some(target) = null {
@@ -233,8 +234,8 @@ fn cve_2025_31133_masked_paths_are_covered_with_the_images_null() {
 fn cve_2025_52565_the_console_is_another_file() {
     let stockade = Stockade::with_config(SMALL);
     let before = Snapshot::take();
-    let dev = folder();
-    fs::create_dir(dev.path().join("pts")).expect("folder");
+    let dev = directory();
+    fs::create_dir(dev.path().join("pts")).expect("directory");
     for n in 0..4 {
         symlink("/proc/sys/kernel/core_pattern", dev.path().join(format!("pts/{n}"))).expect("link");
     }
@@ -279,11 +280,11 @@ fn cve_2025_52565_the_console_is_another_file() {
 #[test]
 fn cve_2025_52881_writes_to_procfs_are_led_elsewhere() {
     let stockade = Stockade::with_config(SMALL);
-    let fake = folder();
+    let fake = directory();
     let (proc, victim) = (fake.path().join("proc"), fake.path().join("victim"));
     fs::write(&victim, "as it was").expect("victim");
-    fs::create_dir_all(proc.join("sys/kernel")).expect("folders");
-    fs::create_dir_all(proc.join("self/attr")).expect("folders");
+    fs::create_dir_all(proc.join("sys/kernel")).expect("directories");
+    fs::create_dir_all(proc.join("self/attr")).expect("directories");
     for file in ["sys/kernel/shm_rmid_forced", "self/oom_score_adj", "self/attr/exec", "self/timens_offsets"]
     {
         symlink("/fake/victim", proc.join(file)).expect("link");
@@ -345,12 +346,12 @@ fn cve_2026_24834_the_guests_root_is_written_to_through_a_device() {
 
 /// Kata Containers: the guest's root sends FUSE_SYMLINK with an absolute name to virtiofsd, which makes the link on the host,
 /// as its root. Here a name with a slash is no name (the hostile guest sends such requests itself); what a guest's root gets
-/// through its kernel, in every folder that it is shown, stays in the container's own files.
+/// through its kernel, in every directory that it is shown, stays in the container's own files.
 #[test]
 fn cve_2026_47243_the_guests_root_makes_links_on_the_host() {
     let stockade = Stockade::with_config(&format!("{SMALL}debug_shell = \"/bin/busybox\"\n"));
-    let volume = folder();
-    let secret = folder();
+    let volume = directory();
+    let secret = directory();
     fs::write(secret.path().join("file"), "secret").expect("file");
     let before = Snapshot::take();
     let bundle = sleeper(&stockade, |config| bind(config, volume.path(), "/vol"));
@@ -371,6 +372,6 @@ fn cve_2026_47243_the_guests_root_makes_links_on_the_host() {
     before.assert_same_now();
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").path()).collect()
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).expect("directory").map(|entry| entry.expect("entry").path()).collect()
 }

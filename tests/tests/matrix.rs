@@ -66,7 +66,7 @@ fn an_unknown_container_and_one_whose_creator_made_nothing() {
     check(&stockade, "unknown", "nobody", &ABSENT);
     for case in ABSENT {
         // runc's delete, too, removes what there is of it and then says that there is none.
-        fs::create_dir_all(stockade.root().join("empty")).expect("state folder");
+        fs::create_dir_all(stockade.root().join("empty")).expect("state directory");
         check(&stockade, "empty", "empty", &[case]);
     }
     assert!(!stockade.root().join("empty").exists());

@@ -41,7 +41,7 @@ fn run(program: &str, args: &[&str]) {
 
 #[test]
 fn flags_and_recursive_flags_show_in_mountinfo() {
-    let host = bundle::folder();
+    let host = bundle::directory();
     let cases: [(&[&str], &str); 9] = [
         (&["rbind"], "rw,relatime"),
         (&["rbind", "rro"], "ro,relatime"),
@@ -65,7 +65,7 @@ fn flags_and_recursive_flags_show_in_mountinfo() {
 
 #[test]
 fn a_recursive_read_only_bind_is_so_below_too() {
-    let host = bundle::folder();
+    let host = bundle::directory();
     let below = host.path().join("below");
     fs::create_dir(&below).expect("mkdir");
     run("mount", &["-t", "tmpfs", "below", text(&below)]);
@@ -80,7 +80,7 @@ fn a_recursive_read_only_bind_is_so_below_too() {
 
 #[test]
 fn order_and_what_is_over_what_are_the_configs() {
-    let host = bundle::folder();
+    let host = bundle::directory();
     fs::create_dir_all(host.path().join("sub")).expect("mkdir");
     fs::write(host.path().join("file"), "host\n").expect("write");
     let out = output(
@@ -108,7 +108,7 @@ fn order_and_what_is_over_what_are_the_configs() {
 
 #[test]
 fn a_mount_can_be_changed_by_a_later_one() {
-    let host = bundle::folder();
+    let host = bundle::directory();
     let out = output(
         "awk '$5 == \"/data\" || $5 == \"/scratch\" || $5 == \"/\" { print $5, $6 }' /proc/self/mountinfo | sort; \
          df -k /scratch | tail -1 | tr -s ' ' | cut -d' ' -f2; touch /data/x /x",
@@ -132,7 +132,7 @@ fn a_mount_can_be_changed_by_a_later_one() {
 
 #[test]
 fn sockets_pipes_and_links_can_be_sources() {
-    let host = bundle::folder();
+    let host = bundle::directory();
     let at = |name: &str| host.path().join(name);
     let _listener = UnixListener::bind(at("socket")).expect("socket");
     mkfifo(&at("fifo"), Mode::from_bits_truncate(0o666)).expect("fifo");
@@ -164,12 +164,12 @@ fn sockets_pipes_and_links_can_be_sources() {
 }
 
 #[test]
-fn an_overlay_is_made_of_the_hosts_folders() {
-    let host = bundle::folder();
+fn an_overlay_is_made_of_the_hosts_directories() {
+    let host = bundle::directory();
     // What is below the layers must be a file system that takes an upper one.
     run("mount", &["-t", "tmpfs", "layers", text(host.path())]);
-    for folder in ["low", "high", "upper", "work"] {
-        fs::create_dir(host.path().join(folder)).expect("mkdir");
+    for directory in ["low", "high", "upper", "work"] {
+        fs::create_dir(host.path().join(directory)).expect("mkdir");
     }
     for (name, content) in [("low/a", "low\n"), ("low/b", "low\n"), ("high/b", "high\n")] {
         fs::write(host.path().join(name), content).expect("write");
@@ -200,15 +200,15 @@ fn an_overlay_is_made_of_the_hosts_folders() {
 
 #[test]
 fn ids_of_a_bind_mount_are_mapped_by_the_host() {
-    let host = bundle::folder();
+    let host = bundle::directory();
     run("mount", &["-t", "tmpfs", "mapped", text(host.path())]);
     let below = host.path().join("below");
     fs::create_dir(&below).expect("mkdir");
     run("mount", &["-t", "tmpfs", "below", text(&below)]);
-    for folder in [host.path(), &below] {
-        fs::write(folder.join("file"), "").expect("write");
-        lchown(folder.join("file"), Some(5), Some(6)).expect("chown");
-        lchown(folder, Some(0), Some(0)).expect("chown");
+    for directory in [host.path(), &below] {
+        fs::write(directory.join("file"), "").expect("write");
+        lchown(directory.join("file"), Some(5), Some(6)).expect("chown");
+        lchown(directory, Some(0), Some(0)).expect("chown");
     }
     let mapping = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 65536 }]);
     let script = "stat -c %u:%g /own/file /own/below/file /all/below/file; touch /all/below/made; \
@@ -243,7 +243,7 @@ fn ids_of_a_bind_mount_are_mapped_by_the_host() {
 
 #[test]
 fn an_image_that_changes_meanwhile_leads_nowhere_on_the_host() {
-    let host = bundle::folder();
+    let host = bundle::directory();
     let bundle = Bundle::busybox(&["true"]).edit(|config| {
         for number in 0..8 {
             let destination = format!("/swapped/{number}/made");
@@ -251,8 +251,8 @@ fn an_image_that_changes_meanwhile_leads_nowhere_on_the_host() {
             bind(config, Path::new("/etc/hostname"), &format!("/swapped/{number}/name"), &["bind"]);
         }
     });
-    let (folder, link) = (bundle.rootfs().join("swapped"), bundle.rootfs().join("other"));
-    fs::create_dir(&folder).expect("mkdir");
+    let (directory, link) = (bundle.rootfs().join("swapped"), bundle.rootfs().join("other"));
+    fs::create_dir(&directory).expect("mkdir");
     symlink(host.path(), &link).expect("link");
     let stockade = Stockade::new();
     let before = Snapshot::take();
@@ -261,7 +261,7 @@ fn an_image_that_changes_meanwhile_leads_nowhere_on_the_host() {
         scope.spawn(|| {
             let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
             while !done.load(Ordering::Relaxed) {
-                nix::fcntl::renameat2(nix::fcntl::AT_FDCWD, &folder, nix::fcntl::AT_FDCWD, &link, flags)
+                nix::fcntl::renameat2(nix::fcntl::AT_FDCWD, &directory, nix::fcntl::AT_FDCWD, &link, flags)
                     .expect("swap");
             }
         });
@@ -272,7 +272,7 @@ fn an_image_that_changes_meanwhile_leads_nowhere_on_the_host() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    assert!(fs::read_dir(host.path()).expect("folder").next().is_none(), "made outside of the image");
+    assert!(fs::read_dir(host.path()).expect("directory").next().is_none(), "made outside of the image");
     before.assert_same_now();
 }
 

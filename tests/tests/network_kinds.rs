@@ -93,7 +93,7 @@ fn what_is_wrong_with_a_network_is_said_and_nothing_is_left() {
     let gone = Bundle::script("true").edit(|config| pod.join_as_administrator(config));
     drop(pod);
     stockade.run_bundle(&gone, "gone").failure(1, &["linux.namespaces", "/run/netns/pod"]);
-    let states = fs::read_dir(stockade.root()).expect("state folder").count();
+    let states = fs::read_dir(stockade.root()).expect("state directory").count();
     assert_eq!(states, 0, "nothing is left of it");
 }
 

@@ -14,22 +14,22 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use stockade_tests::bundle::{Bundle, folder};
+use stockade_tests::bundle::{Bundle, directory};
 use stockade_tests::cli::{Outcome, Stockade, built, text};
 
 const TARBALL: &str = "dist/stockade.tar.gz";
 
-/// A folder that is a node's root to the installer.
+/// A directory that is a node's root to the installer.
 struct Node(tempfile::TempDir);
 
 const API_FILE_SYSTEMS: [&str; 3] = ["dev", "proc", "sys"];
 
 impl Node {
     fn new() -> Self {
-        let root = folder();
+        let root = directory();
         for name in API_FILE_SYSTEMS {
             let target = root.path().join(name);
-            fs::create_dir(&target).expect("folder");
+            fs::create_dir(&target).expect("directory");
             let source = Path::new("/").join(name);
             mount(Some(&source), &target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
                 .expect("bind mount");
@@ -83,7 +83,7 @@ fn next_labels(requests: &Receiver<(String, Value)>) -> Value {
 fn the_installer_makes_a_node_ready() {
     let node = Node::new();
     let root = node.0.path();
-    let commands = folder();
+    let commands = directory();
     // What would restart containerd in the node's mount namespace.
     let nsenter = commands.path().join("nsenter");
     fs::write(&nsenter, format!("#!/bin/sh\necho \"$@\" >> {}/restarts\n", text(commands.path())))

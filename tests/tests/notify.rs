@@ -24,9 +24,9 @@ fn a_container_tells_the_service_manager_that_it_is_ready() {
             .extend(std::iter::once("sh").chain(said).map(Into::into));
         process["env"].as_array_mut().expect("env").push(format!("PERL={PERL}").into());
         process["user"] = json!({ "uid": 1000, "gid": 1000 });
-        for folder in ["/usr", "/lib", "/lib64"] {
+        for directory in ["/usr", "/lib", "/lib64"] {
             let mount = json!({
-                "destination": folder, "type": "bind", "source": folder, "options": ["rbind", "ro"]
+                "destination": directory, "type": "bind", "source": directory, "options": ["rbind", "ro"]
             });
             config["mounts"].as_array_mut().expect("mounts").push(mount);
         }

@@ -57,9 +57,9 @@ fn a_detached_container_can_be_looked_at_copied_from_and_stopped() {
     assert!(stats[0].parse::<u32>().expect("PIDs") > 0, "{stats:?}");
     assert!(stats[1].ends_with("MiB"), "{stats:?}");
 
-    fs::create_dir_all(at("folder/below")).expect("folder");
-    fs::write(at("folder/below/file"), "copied\n").expect("file");
-    podman.run(&["cp", text(&at("folder")), "box:/etc/stockade-copied"]).success();
+    fs::create_dir_all(at("directory/below")).expect("directory");
+    fs::write(at("directory/below/file"), "copied\n").expect("file");
+    podman.run(&["cp", text(&at("directory")), "box:/etc/stockade-copied"]).success();
     assert!(!Path::new("/etc/stockade-copied").exists(), "podman cp wrote to the host");
     podman.run(&["cp", "box:/etc/stockade-copied/below", text(&at("back"))]).success();
     assert_eq!(fs::read_to_string(at("back/file")).expect("file"), "copied\n");
@@ -82,11 +82,11 @@ fn a_detached_container_can_be_looked_at_copied_from_and_stopped() {
 fn options_hold_inside() {
     let podman = Podman::new();
     let at = |name: &str| podman.path().join(name);
-    fs::create_dir(at("data")).expect("folder");
+    fs::create_dir(at("data")).expect("directory");
     fs::write(at("data/given"), "from the host\n").expect("file");
     fs::write(at("file"), "read me\n").expect("file");
     let script = "\
-        echo user=$(id -u):$(id -g) $(id -G); echo host=$(hostname); echo folder=$PWD; echo variable=$VARIABLE; \
+        echo user=$(id -u):$(id -g) $(id -G); echo host=$(hostname); echo directory=$PWD; echo variable=$VARIABLE; \
         grep Cap /proc/self/status | tr -d '\\t' | tr : =; \
         echo init=$(tr '\\0' ' ' < /proc/1/cmdline); \
         echo files=$(ulimit -S -n):$(ulimit -H -n); \
@@ -99,7 +99,7 @@ fn options_hold_inside() {
         echo sysctl=$(cat /proc/sys/kernel/msgmax); \
         echo shm=$(stat -f -c %b:%S /dev/shm); \
         echo device=$(stat -c %t:%T /dev/fuse); \
-        echo seccomp=$(mkdir /tmp/folder 2>&1)";
+        echo seccomp=$(mkdir /tmp/directory 2>&1)";
     let profile = json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EXDEV }],
@@ -139,7 +139,7 @@ fn options_hold_inside() {
     let expected = [
         ("user", "1000:2000 2000 3000"),
         ("host", "inside"),
-        ("folder", "/tmp"),
+        ("directory", "/tmp"),
         ("variable", "value"),
         // podman gives a user that is not root its added capabilities in every set.
         ("CapEff", "0000000002000000"),
@@ -155,7 +155,7 @@ fn options_hold_inside() {
         ("sysctl", "4096"),
         ("shm", "512:4096"),
         ("device", "a:e5"),
-        ("seccomp", "mkdir: can't create directory '/tmp/folder': Invalid cross-device link"),
+        ("seccomp", "mkdir: can't create directory '/tmp/directory': Invalid cross-device link"),
     ];
     for (name, value) in expected {
         assert_eq!(inside.get(name), Some(&value), "{name}: {outcome:#?}");
@@ -228,7 +228,7 @@ fn a_running_container_executes_pauses_and_is_healthy() {
 fn a_failed_container_is_restarted() {
     let podman = Podman::new();
     let data = podman.path().join("data");
-    fs::create_dir(&data).expect("folder");
+    fs::create_dir(&data).expect("directory");
     let script = "[ -e /data/first ] && touch /data/second && exec sleep 1000; touch /data/first; exit 3";
     let volume = format!("{}:/data", data.display());
     let options = ["-d", "--name", "again", "--restart", "on-failure:1", "--volume", &volume];

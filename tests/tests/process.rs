@@ -199,14 +199,14 @@ fn every_rlimit_is_the_configs_for_the_init_and_an_exec() {
 }
 
 #[test]
-fn the_working_folder_is_made_and_stays_in_the_container() {
+fn the_working_directory_is_made_and_stays_in_the_container() {
     let bundle = Bundle::script("pwd -P; cat /proc/self/status | grep Uid; ls").edit(|config| {
         config["process"]["cwd"] = "/out/new".into();
         config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
     });
-    // Neither a link that leads out nor a folder that only root may enter is in the way.
+    // Neither a link that leads out nor a directory that only root may enter is in the way.
     symlink("../../../../../../var/closed", bundle.rootfs().join("out")).expect("link");
-    fs::create_dir(bundle.rootfs().join("var/closed")).expect("folder");
+    fs::create_dir(bundle.rootfs().join("var/closed")).expect("directory");
     fs::set_permissions(bundle.rootfs().join("var/closed"), fs::Permissions::from_mode(0o700)).expect("mode");
     let outcome = Stockade::new().run_bundle(&bundle, "cwd").success();
     assert_eq!(outcome.stdout.lines().next(), Some("/var/closed/new"), "{outcome:#?}");

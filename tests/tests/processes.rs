@@ -123,12 +123,12 @@ fn a_file_system_that_hangs_holds_up_no_other_container() {
     let pod = Bundle::busybox(&["sleep", "1000"]);
     stockade.create(&pod, "pod");
     stockade.run(&["start", "pod"]).success();
-    let folder = tempfile::tempdir().expect("folder");
-    let hanging = Hanging::mount(folder.path());
+    let directory = tempfile::tempdir().expect("directory");
+    let hanging = Hanging::mount(directory.path());
     let mut stuck = Shell::start(&stockade, "stuck", |config| {
         join(config, "pod");
         let mount = json!({
-            "destination": "/hanging", "type": "bind", "source": text(folder.path()), "options": ["rbind"],
+            "destination": "/hanging", "type": "bind", "source": text(directory.path()), "options": ["rbind"],
         });
         config["mounts"].as_array_mut().expect("mounts").push(mount);
     });
@@ -152,11 +152,11 @@ fn a_file_system_that_hangs_holds_up_no_other_container() {
 #[test]
 fn a_container_may_have_more_mounts_than_a_message_has_descriptors() {
     let stockade = Stockade::new();
-    let folder = tempfile::tempdir().expect("folder");
+    let directory = tempfile::tempdir().expect("directory");
     let bundle = Bundle::script("cat /m/*/f | awk '{ s += $1 } END { print s }'; ls /m | wc -l").edit(|config| {
         for index in 1..=300 {
-            let source = folder.path().join(index.to_string());
-            fs::create_dir(&source).expect("folder");
+            let source = directory.path().join(index.to_string());
+            fs::create_dir(&source).expect("directory");
             fs::write(source.join("f"), format!("{index}\n")).expect("file");
             let mount = json!({
                 "destination": format!("/m/{index}"), "type": "bind", "source": text(&source), "options": ["rbind"],

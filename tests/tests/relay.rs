@@ -123,13 +123,13 @@ fn the_vmm_is_confined() {
 
 #[test]
 fn the_file_system_of_a_deleted_container_is_free() {
-    let folder = stockade_tests::bundle::folder();
-    let mount = folder.path().join("fs");
+    let directory = stockade_tests::bundle::directory();
+    let mount = directory.path().join("fs");
     fs::create_dir(&mount).expect("mkdir");
     let script = "truncate -s 64M $1/image && mkfs.ext4 -q $1/image && mount -o loop $1/image $1/fs";
     let run = |script: &str| {
         let status = std::process::Command::new("sh")
-            .args(["-c", script, "sh", stockade_tests::cli::text(folder.path())])
+            .args(["-c", script, "sh", stockade_tests::cli::text(directory.path())])
             .status()
             .expect("sh");
         assert!(status.success(), "{script}");

@@ -103,8 +103,8 @@ fn mount_socket(config: &mut Value, source: &str) {
 
 #[test]
 fn a_pods_relay_is_powerless_while_it_forwards_ports_and_serves_metrics() {
-    let folder = bundle::folder();
-    let served = folder.path().join("served");
+    let directory = bundle::directory();
+    let served = directory.path().join("served");
     let _listener = UnixListener::bind(&served).expect("bind");
     let stockade = Stockade::with_config(&format!("host_sockets = [\"{}\"]", served.display()));
     let namespace = Netns::new("confined");
@@ -166,8 +166,8 @@ fn who_watches_a_network_has_but_one_capability_and_one_containers_state() {
     assert_powerless(watcher, NET_ADMIN);
     assert_no_way_to_the_kernel(watcher);
     let root = Path::new("/proc").join(watcher.to_string()).join("root");
-    let names = |folder: &Path| -> Vec<String> {
-        let entries = fs::read_dir(folder).expect("directory").flatten();
+    let names = |directory: &Path| -> Vec<String> {
+        let entries = fs::read_dir(directory).expect("directory").flatten();
         let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().expect("name")).collect();
         names.sort();
         names

@@ -15,28 +15,28 @@ fn bind(config: &mut Value, source: &str, destination: &str, options: &[&str]) {
 }
 
 #[test]
-fn folders_and_single_files_are_shared_both_ways() {
-    let host = stockade_tests::bundle::folder();
-    let (folder, file) = (host.path().join("folder"), host.path().join("hosts"));
-    fs::create_dir(&folder).expect("mkdir");
-    fs::write(folder.join("from-host"), "hello\n").expect("write");
+fn directories_and_single_files_are_shared_both_ways() {
+    let host = stockade_tests::bundle::directory();
+    let (directory, file) = (host.path().join("directory"), host.path().join("hosts"));
+    fs::create_dir(&directory).expect("mkdir");
+    fs::write(directory.join("from-host"), "hello\n").expect("write");
     fs::write(&file, "one\n").expect("write");
     let bundle = Bundle::script(
         "cat /data/from-host /etc/hosts; echo two >> /etc/hosts; echo reply > /data/from-guest",
     )
     .edit(|config| {
-        bind(config, text(&folder), "/data", &["rbind", "rw"]);
+        bind(config, text(&directory), "/data", &["rbind", "rw"]);
         bind(config, text(&file), "/etc/hosts", &["bind"]);
     });
     let outcome = Stockade::new().run_bundle(&bundle, "binds").success();
     assert_eq!(outcome.stdout, "hello\none\n");
     assert_eq!(fs::read_to_string(&file).expect("read"), "one\ntwo\n");
-    assert_eq!(fs::read_to_string(folder.join("from-guest")).expect("read"), "reply\n");
+    assert_eq!(fs::read_to_string(directory.join("from-guest")).expect("read"), "reply\n");
 }
 
 #[test]
 fn a_read_only_bind_is_read_only_for_root_too() {
-    let host = stockade_tests::bundle::folder();
+    let host = stockade_tests::bundle::directory();
     fs::write(host.path().join("file"), "kept\n").expect("write");
     let bundle = Bundle::script(
         "(echo x > /data/file || echo refused; mount -o remount,rw,bind /data; echo x > /data/file || echo refused) 2>/dev/null",
@@ -55,8 +55,8 @@ fn a_read_only_bind_is_read_only_for_root_too() {
 #[test]
 fn owners_modes_and_links_are_what_the_container_made() {
     let bundle = Bundle::script(
-        "cd /tmp; echo text > file; chmod 4750 file; ln file hard; ln -s file soft; mkdir folder; \
-         stat -c '%u %a %h' file; readlink soft; mv folder moved; rm hard",
+        "cd /tmp; echo text > file; chmod 4750 file; ln file hard; ln -s file soft; mkdir directory; \
+         stat -c '%u %a %h' file; readlink soft; mv directory moved; rm hard",
     )
     .edit(|config| config["process"]["user"] = json!({ "uid": 1234, "gid": 4321 }));
     fs::set_permissions(bundle.rootfs().join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod");
@@ -70,7 +70,7 @@ fn owners_modes_and_links_are_what_the_container_made() {
 
 #[test]
 fn links_planted_in_the_image_lead_nowhere_on_the_host() {
-    let host = stockade_tests::bundle::folder();
+    let host = stockade_tests::bundle::directory();
     fs::write(host.path().join("secret"), "secret\n").expect("write");
     let bundle = Bundle::script("cat /escape/secret /file 2>/dev/null; ls /mounted").edit(|config| {
         bind(config, "/usr/share/doc", "/escape-by-mount/inside", &["rbind", "ro"]);
@@ -86,7 +86,7 @@ fn links_planted_in_the_image_lead_nowhere_on_the_host() {
 
 #[test]
 fn mounts_below_a_source_come_along_and_none_shows_on_the_host() {
-    let host = stockade_tests::bundle::folder();
+    let host = stockade_tests::bundle::directory();
     let inner = host.path().join("inner");
     fs::create_dir(&inner).expect("mkdir");
     let mounted = Command::new("mount").args(["-t", "tmpfs", "below", text(&inner)]).status().expect("mount");
@@ -163,13 +163,13 @@ fn a_read_only_root_is_so_before_its_container_is_built() {
     stockade.run(&["delete", "--force", "pod"]).success();
 }
 
-/// An image from scratch has none of the folders that a container needs.
+/// An image from scratch has none of the directories that a container needs.
 #[test]
 fn what_a_read_only_root_lacks_is_made_by_the_host() {
-    let host = stockade_tests::bundle::folder();
+    let host = stockade_tests::bundle::directory();
     fs::write(host.path().join("file"), "mounted\n").expect("write");
     let outside = host.path().join("outside");
-    fs::create_dir(&outside).expect("folder");
+    fs::create_dir(&outside).expect("directory");
     let bundle = Bundle::script(
         "cat /etc/deep/file /data/file; pwd; echo x > /new || echo refused; ls /dev | grep -c 'null\\|console\\|ptmx'; \
          readlink /dev/ptmx; cd /link/into && echo linked",
@@ -184,8 +184,8 @@ fn what_a_read_only_root_lacks_is_made_by_the_host() {
         bind(config, text(host.path()), "/data", &["rbind", "ro"]);
         bind(config, text(host.path()), "/link/into", &["rbind", "ro"]);
     });
-    for folder in ["dev", "etc", "proc", "sys", "tmp", "var", "root"] {
-        fs::remove_dir_all(bundle.rootfs().join(folder)).expect("remove");
+    for directory in ["dev", "etc", "proc", "sys", "tmp", "var", "root"] {
+        fs::remove_dir_all(bundle.rootfs().join(directory)).expect("remove");
     }
     symlink(&outside, bundle.rootfs().join("link")).expect("link");
     let outcome = Stockade::new().run_bundle(&bundle, "scratch");
@@ -194,12 +194,12 @@ fn what_a_read_only_root_lacks_is_made_by_the_host() {
         "{outcome:#?}"
     );
     assert_eq!(
-        fs::read_dir(&outside).expect("folder").count(),
+        fs::read_dir(&outside).expect("directory").count(),
         0,
         "the link leads to a place in the container"
     );
     // Where the file system itself is read-only, the agent says what is missing.
-    let mounted = stockade_tests::bundle::folder();
+    let mounted = stockade_tests::bundle::directory();
     let tree = mounted.path();
     let flags = nix::mount::MsFlags::MS_BIND;
     let none = None::<&str>;

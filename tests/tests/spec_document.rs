@@ -28,7 +28,7 @@ const UNKNOWN_TO_THE_CRATE: [&str; 1] = ["vm.hwConfig.*"];
 
 /// The checkout.
 fn checkout() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder above tests/").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a directory above tests/").to_owned()
 }
 
 fn rows() -> Vec<Row> {
@@ -110,14 +110,14 @@ fn every_property_that_is_applied_or_refused_has_a_test_that_exists() {
 
 /// The sources of all crates.
 fn sources() -> Vec<(PathBuf, String)> {
-    let mut folders: Vec<_> =
+    let mut directories: Vec<_> =
         ["agent/src", "protocol", "runtime/src", "tests/tests", "vmm/src"].map(|f| checkout().join(f)).into();
     let mut sources = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("folder").flatten() {
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).expect("directory").flatten() {
             let path = entry.path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).expect("source");
                 sources.push((path, text));

@@ -1,4 +1,4 @@
-//! `--systemd-cgroup`: scopes instead of folders. `tests/run` boots these in a lab with systemd as PID 1.
+//! `--systemd-cgroup`: scopes instead of directories. `tests/run` boots these in a lab with systemd as PID 1.
 
 use std::collections::HashMap;
 use std::process::{Command, Stdio};

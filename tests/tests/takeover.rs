@@ -104,7 +104,7 @@ fn no_thread_gets_anywhere() {
     ))
     .of_build("takeover");
     let oracle = Oracle::new();
-    let image = bundle::folder();
+    let image = bundle::directory();
     let path = image.path().join("image");
     File::create(&path).and_then(|file| file.set_len(8 << 20)).expect("image");
     let status = std::process::Command::new("mkfs.ext4").args(["-q", "-F", text(&path)]).status();

@@ -188,7 +188,7 @@ fn another_root_is_another_world() {
 }
 
 #[test]
-fn a_container_outlives_its_bundles_folder() {
+fn a_container_outlives_its_bundles_directory() {
     let stockade = Stockade::new();
     let bundle = sleeper();
     let before = Snapshot::take();
@@ -242,7 +242,7 @@ fn a_hundred_containers_are_listed_and_the_living_told_from_the_dead() {
         let id = format!("dead-{number}");
         let mut record: Value = serde_json::from_slice(&record).expect("JSON");
         record["id"] = id.as_str().into();
-        fs::create_dir(stockade.root().join(&id)).expect("folder");
+        fs::create_dir(stockade.root().join(&id)).expect("directory");
         fs::write(stockade.root().join(&id).join("state.json"), record.to_string()).expect("write");
     }
     stockade.create(&bundles[1], "waiting");

@@ -259,7 +259,7 @@ fn clocks_are_offset_in_a_time_namespace() {
 
 #[test]
 fn start_hooks_and_mounts_of_the_host_are_the_namespaces() {
-    let host = stockade_tests::bundle::folder();
+    let host = stockade_tests::bundle::directory();
     fs::write(host.path().join("file"), "kept\n").expect("write");
     fs::set_permissions(host.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let (_bundle, out) = output(

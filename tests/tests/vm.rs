@@ -7,7 +7,7 @@ use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Stockade, built, text};
 use stockade_tests::host;
 
-/// `[vm]` with these folders and limits.
+/// `[vm]` with these directories and limits.
 fn config(kernels: &str) -> String {
     format!(
         "[vm]\nkernels = [\"{kernels}\"]\ninitrds = [\"{kernels}\"]\nkernel_parameters = [\"loglevel\", \"stockade.note\"]\n\
@@ -17,15 +17,15 @@ fn config(kernels: &str) -> String {
 
 #[test]
 fn kernel_initramfs_parameters_and_memory_are_the_bundles() {
-    let folder = tempfile::tempdir().expect("folder");
+    let directory = tempfile::tempdir().expect("directory");
     for name in ["vmlinux", "initramfs"] {
-        fs::copy(built(&format!("guest/{name}")), folder.path().join(name)).expect("copy");
+        fs::copy(built(&format!("guest/{name}")), directory.path().join(name)).expect("copy");
     }
-    let stockade = Stockade::with_config(&config(text(folder.path())));
+    let stockade = Stockade::with_config(&config(text(directory.path())));
     let bundle = Bundle::busybox(&["sleep", "10000"]).edit(|config| {
         config["vm"] = json!({
             "kernel": {
-                "path": folder.path().join("vmlinux"), "initrd": folder.path().join("initramfs"),
+                "path": directory.path().join("vmlinux"), "initrd": directory.path().join("initramfs"),
                 "parameters": ["stockade.note=bundle", "loglevel=3"],
             },
             "hwConfig": { "vcpus": 1, "memory": 256 << 20 },
@@ -35,7 +35,7 @@ fn kernel_initramfs_parameters_and_memory_are_the_bundles() {
     let vmm = stockade.vmm_pid(relay);
     // The kernel's file is mapped for as long as the VM lives.
     let maps = fs::read_to_string(format!("/proc/{vmm}/maps")).expect("maps");
-    assert!(maps.contains(&folder.path().join("vmlinux").display().to_string()), "{maps}");
+    assert!(maps.contains(&directory.path().join("vmlinux").display().to_string()), "{maps}");
     let line = stockade.run(&["exec", "c", "cat", "/proc/cmdline"]).success().stdout;
     assert!(line.contains("stockade.note=bundle loglevel=3"), "{line}");
     let memory = stockade.run(&["exec", "c", "grep", "MemTotal", "/proc/meminfo"]).success().stdout;

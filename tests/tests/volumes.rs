@@ -1,4 +1,5 @@
-//! Volumes as Kubernetes' kubelet and other engines hand them to a runtime: bind mounts of tmpfs, folders and files.
+//! Volumes as Kubernetes' kubelet and other engines hand them to a runtime: bind mounts of tmpfs, directories and
+//! files.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -16,13 +17,13 @@ struct Tmpfs(PathBuf, #[expect(dead_code, reason = "removed when it is dropped")
 
 impl Tmpfs {
     fn new(options: &str) -> Self {
-        let folder = bundle::folder();
-        let point = folder.path().join("volume");
+        let directory = bundle::directory();
+        let point = directory.path().join("volume");
         fs::create_dir(&point).expect("mkdir");
         let status =
             Command::new("mount").args(["-t", "tmpfs", "-o", options, "volume", text(&point)]).status();
         assert!(status.expect("mount").success());
-        Self(point, folder)
+        Self(point, directory)
     }
 }
 
@@ -40,8 +41,8 @@ fn bind(config: &mut Value, source: &Path, destination: &str, options: &[&str]) 
 
 /// Gives a container the host's perl, whose `syscall` does what no applet does.
 fn add_perl(config: &mut Value) {
-    for folder in ["/usr", "/lib", "/lib64"] {
-        bind(config, Path::new(folder), folder, &["rbind", "ro"]);
+    for directory in ["/usr", "/lib", "/lib64"] {
+        bind(config, Path::new(directory), directory, &["rbind", "ro"]);
     }
 }
 
@@ -74,38 +75,40 @@ fn an_empty_dir_in_memory_ends_where_its_size_limit_is() {
 
 #[test]
 fn an_empty_dir_on_disk_is_one_for_all_containers_of_a_pod_and_outlives_each() {
-    let folder = bundle::folder();
-    let volume = folder.path().join("empty-dir");
+    let directory = bundle::directory();
+    let volume = directory.path().join("empty-dir");
     fs::create_dir(&volume).expect("mkdir");
     // As kubelet makes it for fsGroup 2000.
     chown(&volume, None, Some(2000)).expect("chown");
     fs::set_permissions(&volume, fs::Permissions::from_mode(0o2777)).expect("chmod");
     let stockade = Stockade::new();
     let mut pod = Shell::start(&stockade, "pod", |config| bind(config, &volume, "/work", &["rbind", "rw"]));
-    pod.ask("mkdir /work/folder; echo one > /work/folder/file");
-    let member = Bundle::script("cat /data/folder/file; echo two >> /data/folder/file; id > /data/mine")
-        .edit(|config| {
-            join(config, "pod");
-            bind(config, &volume, "/data", &["rbind", "rw"]);
-            config["process"]["user"] =
-                json!({ "uid": 1000, "gid": 1000, "additionalGids": [2000], "umask": 0o002 });
-        });
-    // The folder is another user's, and the file in it as well: only what the volume itself allows is.
+    pod.ask("mkdir /work/directory; echo one > /work/directory/file");
+    let member = Bundle::script(
+        "cat /data/directory/file; echo two >> /data/directory/file; id > /data/mine",
+    )
+    .edit(|config| {
+        join(config, "pod");
+        bind(config, &volume, "/data", &["rbind", "rw"]);
+        config["process"]["user"] =
+            json!({ "uid": 1000, "gid": 1000, "additionalGids": [2000], "umask": 0o002 });
+    });
+    // The directory is another user's, and the file in it as well: only what the volume itself allows is.
     let outcome = stockade.run_bundle(&member, "first");
     assert_eq!(outcome.stdout, "one\n", "{outcome:#?}");
-    pod.ask("chmod 666 /work/folder/file");
+    pod.ask("chmod 666 /work/directory/file");
     let outcome = stockade.run_bundle(&member, "first").success();
     assert_eq!(outcome.stdout, "one\n");
-    assert_eq!(pod.ask("cat /work/folder/file"), "one\ntwo\n");
+    assert_eq!(pod.ask("cat /work/directory/file"), "one\ntwo\n");
     let mine = fs::metadata(volume.join("mine")).expect("file on the host");
     assert_eq!((mine.uid(), mine.gid()), (1000, 2000), "the volume's group is inherited");
     assert_eq!(pod.end(), 0);
-    assert_eq!(fs::read_to_string(volume.join("folder/file")).expect("file"), "one\ntwo\n");
+    assert_eq!(fs::read_to_string(volume.join("directory/file")).expect("file"), "one\ntwo\n");
 }
 
 #[test]
-fn a_host_path_may_be_a_folder_or_a_file() {
-    let host = bundle::folder();
+fn a_host_path_may_be_a_directory_or_a_file() {
+    let host = bundle::directory();
     fs::write(host.path().join("file"), "host\n").expect("write");
     let script = "cat /mnt/file /etc/single; echo new > /mnt/made; (echo x > /etc/single) 2>/dev/null || echo refused; \
                   stat -c %F /mnt /etc/single";
@@ -119,11 +122,11 @@ fn a_host_path_may_be_a_folder_or_a_file() {
     assert_eq!(fs::read_to_string(host.path().join("file")).expect("file"), "host\n");
 }
 
-/// kubelet binds a subPath to a folder of its own first, so that nobody can replace it by a link meanwhile.
+/// kubelet binds a subPath to a directory of its own first, so that nobody can replace it by a link meanwhile.
 #[test]
 fn a_sub_path_shows_that_part_of_the_volume_alone() {
-    let volume = bundle::folder();
-    let staged = bundle::folder();
+    let volume = bundle::directory();
+    let staged = bundle::directory();
     fs::create_dir_all(volume.path().join("inner/deep")).expect("mkdir");
     fs::write(volume.path().join("inner/deep/file"), "deep\n").expect("write");
     fs::write(volume.path().join("secret"), "secret\n").expect("write");
@@ -213,7 +216,7 @@ struct Swapped(TempDir);
 
 impl Swapped {
     fn new(version: &str, keys: &[(&str, &str)]) -> Self {
-        let volume = Self(bundle::folder());
+        let volume = Self(bundle::directory());
         volume.swap(version, keys);
         volume
     }
@@ -223,12 +226,12 @@ impl Swapped {
     }
 
     fn swap(&self, version: &str, keys: &[(&str, &str)]) {
-        let folder = self.path().join(version);
-        fs::create_dir(&folder).expect("mkdir");
+        let directory = self.path().join(version);
+        fs::create_dir(&directory).expect("mkdir");
         for (key, text) in keys {
-            fs::write(folder.join(key), text).expect("write");
-            fs::set_permissions(folder.join(key), fs::Permissions::from_mode(0o640)).expect("chmod");
-            chown(folder.join(key), None, Some(2000)).expect("chown");
+            fs::write(directory.join(key), text).expect("write");
+            fs::set_permissions(directory.join(key), fs::Permissions::from_mode(0o640)).expect("chmod");
+            chown(directory.join(key), None, Some(2000)).expect("chown");
         }
         let data = self.path().join("..data");
         let old = fs::read_link(&data).ok();
@@ -278,9 +281,9 @@ fn a_config_map_that_changes_on_the_host_is_told_to_who_watches_it() {
     assert_eq!(shell.end(), 0);
 }
 
-/// What is too large for a copy is shared as any other folder: the content follows, without events.
+/// What is too large for a copy is shared as any other directory: the content follows, without events.
 #[test]
-fn a_large_folder_with_versions_follows_the_host_within_the_caches_time() {
+fn a_large_directory_with_versions_follows_the_host_within_the_caches_time() {
     let large = "x".repeat(3 << 20);
     let volume = Swapped::new("..1", &[("key", "one\n"), ("large", &large)]);
     let stockade = Stockade::new();

@@ -14,20 +14,20 @@ use stockade_tests::terminal::{ConsoleSocket, Terminal};
 /// What busybox's shell prints when it waits: its prompt, and a question for the cursor's position.
 const PROMPT: &str = "/ # \u{1b}[6n";
 
-/// Runs a tool in `folder`.
-fn tool(folder: &Path, program: &str, args: &[&str]) -> String {
+/// Runs a tool in `directory`.
+fn tool(directory: &Path, program: &str, args: &[&str]) -> String {
     let mut command = Command::new(program);
-    Outcome::of(command.args(args).current_dir(folder), b"").success().stdout
+    Outcome::of(command.args(args).current_dir(directory), b"").success().stdout
 }
 
 /// A bundle that umoci has unpacked from an image with busybox in it.
-fn unpacked(folder: &Path) -> PathBuf {
-    bundle::make_rootfs(&folder.join("files"));
-    tool(folder, "umoci", &["init", "--layout", "image"]);
-    tool(folder, "umoci", &["new", "--image", "image:latest"]);
-    tool(folder, "umoci", &["insert", "--image", "image:latest", "files", "/"]);
-    tool(folder, "umoci", &["unpack", "--image", "image:latest", "bundle"]);
-    folder.join("bundle")
+fn unpacked(directory: &Path) -> PathBuf {
+    bundle::make_rootfs(&directory.join("files"));
+    tool(directory, "umoci", &["init", "--layout", "image"]);
+    tool(directory, "umoci", &["new", "--image", "image:latest"]);
+    tool(directory, "umoci", &["insert", "--image", "image:latest", "files", "/"]);
+    tool(directory, "umoci", &["unpack", "--image", "image:latest", "bundle"]);
+    directory.join("bundle")
 }
 
 /// Changes config.json with jq, as a person does.
@@ -59,13 +59,13 @@ impl Walk {
 
 #[test]
 fn from_an_image_to_nothing() {
-    let folder = bundle::folder();
-    let walk = Walk { bundle: unpacked(folder.path()), stockade: Stockade::new() };
+    let directory = bundle::directory();
+    let walk = Walk { bundle: unpacked(directory.path()), stockade: Stockade::new() };
     let before = host::Snapshot::take();
 
     fs::remove_file(walk.bundle.join("config.json")).expect("umoci's config.json");
     walk.run(&["spec"]).success();
-    let console = ConsoleSocket::listen(folder.path());
+    let console = ConsoleSocket::listen(directory.path());
     let status = walk
         .stockade
         .command(&["create", "-b", text(&walk.bundle), "--console-socket", console.path(), "c"])

@@ -54,8 +54,8 @@ fn a_busybox_system_boots_serves_and_powers_off() {
         }
     });
     let rootfs = bundle.rootfs();
-    for folder in ["sbin", "www", "usr", "usr/bin", "usr/sbin"] {
-        std::fs::create_dir(rootfs.join(folder)).expect("folder");
+    for directory in ["sbin", "www", "usr", "usr/bin", "usr/sbin"] {
+        std::fs::create_dir(rootfs.join(directory)).expect("directory");
     }
     symlink("../bin/busybox", rootfs.join("sbin/init")).expect("init");
     std::fs::write(rootfs.join("www/index.html"), "a page\n").expect("page");

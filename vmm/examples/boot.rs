@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! boot VMM KERNEL INITRAMFS MEMORY_MIB [KERNEL PARAMETERS]
-//! boot … --share NAME=FOLDER        serve FOLDER as NAME/rootfs
+//! boot … --share NAME=DIRECTORY        serve DIRECTORY as NAME/rootfs
 //! boot … --user ID                  the VMM's user
 //! boot … --cpus N                   list N CPUs
 //! boot … --most MIB                 let the guest grow to this later
@@ -39,9 +39,9 @@ fn main() -> Result<()> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--share" => {
-                let share = arguments.next().ok_or("--share NAME=FOLDER")?;
-                let (name, folder) = share.split_once('=').ok_or("--share NAME=FOLDER")?;
-                shares.push((name.to_owned(), folder.to_owned()));
+                let share = arguments.next().ok_or("--share NAME=DIRECTORY")?;
+                let (name, directory) = share.split_once('=').ok_or("--share NAME=DIRECTORY")?;
+                shares.push((name.to_owned(), directory.to_owned()));
             }
             "--most" => most = arguments.next().ok_or("--most MIB")?.parse()?,
             "--user" => user = Some(arguments.next().ok_or("--user ID")?.parse()?),
@@ -61,12 +61,12 @@ fn main() -> Result<()> {
         user,
     };
 
-    let folder = std::env::temp_dir().join(format!("stockade-boot-{}", std::process::id()));
-    std::fs::create_dir(&folder)?;
-    let control_path = folder.join("control");
+    let directory = std::env::temp_dir().join(format!("stockade-boot-{}", std::process::id()));
+    std::fs::create_dir(&directory)?;
+    let control_path = directory.join("control");
     let control = UnixListener::bind(&control_path)?;
-    let agent = UnixListener::bind(folder.join("agent"))?;
-    let files_path = folder.join("files");
+    let agent = UnixListener::bind(directory.join("agent"))?;
+    let files_path = directory.join("files");
     let files = UnixListener::bind(&files_path)?;
     let (status, vmm_status) = seqpacket_pair()?;
     let (mut ready, vmm_ready) = UnixStream::pair()?;
@@ -104,8 +104,8 @@ fn main() -> Result<()> {
                 println!("[{:>9.3}] {stage:?}", now as f64 / 1e6);
                 if stage == Stage::Isolated {
                     let files = UnixStream::connect(&files_path)?;
-                    for (name, folder) in &shares {
-                        share(&files, name, folder)?;
+                    for (name, directory) in &shares {
+                        share(&files, name, directory)?;
                     }
                 }
                 if stage == Stage::AgentConnected || stage == Stage::DriverReady {
@@ -127,7 +127,7 @@ fn main() -> Result<()> {
                     let entry_tsc = hello.as_ref().map(|ready| ready.entry_tsc).unwrap_or_default();
                     let since = entry_tsc.wrapping_sub(tsc_offset).wrapping_sub(start);
                     println!("ready: {hello:?}\nexec to the agent: {:.3} M", since as f64 / 1e6);
-                    let mut agent = UnixStream::connect(folder.join("agent"))?;
+                    let mut agent = UnixStream::connect(directory.join("agent"))?;
                     frame::write(&mut agent, &agent::Hello::new(agent::Purpose::Control))?;
                     let reply: Option<agent::HelloReply> = frame::read(&mut agent, frame::GUEST_LIMIT)?;
                     println!("agent: {reply:?}");
@@ -155,7 +155,7 @@ fn main() -> Result<()> {
     }
     drop(status);
     println!("exit: {}", child.wait()?);
-    std::fs::remove_dir_all(&folder)?;
+    std::fs::remove_dir_all(&directory)?;
     Ok(())
 }
 
@@ -215,9 +215,9 @@ fn spawn(vmm: &str, descriptors: Vec<(OwnedFd, RawFd)>) -> Result<Child> {
     Ok(command.spawn()?)
 }
 
-/// Clones a folder of the host and gives it to the file server as the share's one tree, as the runtime does.
-fn share(files: &UnixStream, name: &str, folder: &str) -> Result<()> {
-    let source = CString::new(folder)?;
+/// Clones a directory of the host and gives it to the file server as the share's one tree, as the runtime does.
+fn share(files: &UnixStream, name: &str, directory: &str) -> Result<()> {
+    let source = CString::new(directory)?;
     let flags = libc::OPEN_TREE_CLONE | libc::AT_RECURSIVE as u32 | libc::OPEN_TREE_CLOEXEC;
     // SAFETY: the path is a C string.
     let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) };

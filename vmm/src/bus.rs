@@ -11,8 +11,8 @@ use std::{
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
+    activation::Activations,
     console::{self, SerialLine},
-    handover::Handover,
     virtio::{
         mmio::{self, MmioTransport, register},
         slots,
@@ -38,20 +38,20 @@ pub enum Outcome {
 pub struct Bus {
     serial: Mutex<SerialLine>,
     slots: Vec<Mutex<Option<MmioTransport>>>,
-    handover: Handover,
+    activation: Activations,
 }
 
 impl Bus {
-    /// A bus with the serial line, the devices of [`slots::all`], in order, and `spare` empty slots after them.
+    /// A bus with the serial line, the devices of [`slots::all`], in order, and `hotplug` empty slots after them.
     ///
     /// # Errors
     /// No descriptors are left.
-    pub fn new(serial: SerialLine, transports: Vec<MmioTransport>, spare: usize) -> io::Result<Self> {
-        let empty = std::iter::repeat_with(|| None).take(spare);
+    pub fn new(serial: SerialLine, transports: Vec<MmioTransport>, hotplug: usize) -> io::Result<Self> {
+        let empty = std::iter::repeat_with(|| None).take(hotplug);
         Ok(Self {
             serial: Mutex::new(serial),
             slots: transports.into_iter().map(Some).chain(empty).map(Mutex::new).collect(),
-            handover: Handover::new()?,
+            activation: Activations::new()?,
         })
     }
 
@@ -82,13 +82,13 @@ impl Bus {
     }
 
     /// Readable while [`Self::start_and_stop_devices`] has something to do.
-    pub fn handover_event(&self) -> &EventFd {
-        self.handover.event()
+    pub fn activation_event(&self) -> &EventFd {
+        self.activation.event()
     }
 
     /// Carries out what the vCPUs have handed over to the main thread.
     pub fn start_and_stop_devices(&self) {
-        while let Some(write) = self.handover.take() {
+        while let Some(write) = self.activation.take() {
             // A device that has been taken away meanwhile has no status.
             if let Some(transport) =
                 self.slots.get(write.slot).map(lock).as_deref_mut().and_then(Option::as_mut)
@@ -136,7 +136,7 @@ impl Bus {
             Ok(value) if offset == register::STATUS => {
                 // The main thread takes the lock to carry it out.
                 drop(slot);
-                self.handover.submit(index, value);
+                self.activation.submit(index, value);
             }
             _ => transport.write(offset, data),
         }

@@ -46,7 +46,7 @@ fn write_status(bus: &Arc<Bus>, slot: u64, value: u32) {
         move || bus.write_mmio(MMIO_START.0 + slot * slots::SIZE + register::STATUS, &value.to_le_bytes())
     });
     // SAFETY: the bus outlives the call.
-    let event = unsafe { BorrowedFd::borrow_raw(bus.handover_event().as_raw_fd()) };
+    let event = unsafe { BorrowedFd::borrow_raw(bus.activation_event().as_raw_fd()) };
     poll(&mut [PollFd::new(event, PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
     bus.start_and_stop_devices();
     vcpu.join().unwrap();
@@ -139,7 +139,7 @@ fn a_device_that_leaves_while_its_status_is_written_leaves_its_vcpu_alone() {
         move || bus.write_mmio(MMIO_START.0 + slots::SIZE + register::STATUS, &1u32.to_le_bytes())
     });
     // SAFETY: the bus outlives the call.
-    let event = unsafe { BorrowedFd::borrow_raw(bus.handover_event().as_raw_fd()) };
+    let event = unsafe { BorrowedFd::borrow_raw(bus.activation_event().as_raw_fd()) };
     poll(&mut [PollFd::new(event, PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
     drop(bus.empty(1).unwrap());
     bus.start_and_stop_devices();

@@ -27,12 +27,12 @@ use crate::{
     bus::Bus,
     console::Output,
     devices::{blk::Blk, net::Nic},
-    figures::{self, FigureSource},
     file_server,
     greeting::Greeting,
+    hotplug::HotplugSlots,
     machine::Machine,
     ram::Ram,
-    spare::SpareSlots,
+    stats::{self, StatsSource},
     status::StatusSocket,
     vcpu::{self, End},
     virtio::{device::VirtioDevice, failures::Failures},
@@ -53,7 +53,7 @@ const NO_SHARES: &str = "the file server is asked for shares";
 const STATUS: u64 = 0;
 const LISTENER: u64 = 1;
 const ENDING: u64 = 2;
-const HANDOVER: u64 = 3;
+const ACTIVATION: u64 = 3;
 const FAILURES: u64 = 4;
 const FILE_SERVER: u64 = 5;
 const FIRST_CONNECTION: u64 = 6;
@@ -102,7 +102,7 @@ pub struct Services {
     /// The devices.
     pub bus: Arc<Bus>,
     /// Where further devices go.
-    pub spare: SpareSlots,
+    pub hotplug: HotplugSlots,
     /// The file server, where there is one.
     pub files: Option<file_server::Process>,
     /// Why devices have failed.
@@ -110,7 +110,7 @@ pub struct Services {
     /// The guest's console.
     pub console: Output,
     /// Figures of this process.
-    pub figures: FigureSource,
+    pub stats: StatsSource,
     /// The machine, its RAM and its vCPUs, where there is one.
     pub machine: Option<(Arc<Machine>, Ram, vcpu::Threads)>,
 }
@@ -152,7 +152,7 @@ pub fn serve(
     watch(&status.as_fd(), EpollFlags::EPOLLRDHUP, STATUS)?;
     watch(listener, EpollFlags::EPOLLIN, LISTENER)?;
     watch(&ending.event, EpollFlags::EPOLLIN, ENDING)?;
-    watch(services.bus.handover_event(), EpollFlags::EPOLLIN, HANDOVER)?;
+    watch(services.bus.activation_event(), EpollFlags::EPOLLIN, ACTIVATION)?;
     watch(services.failures.event(), EpollFlags::EPOLLIN, FAILURES)?;
     if let Some(files) = &services.files {
         watch(&files.as_fd(), EpollFlags::EPOLLIN, FILE_SERVER)?;
@@ -174,7 +174,7 @@ pub fn serve(
                         return Ok(Some(end));
                     }
                 }
-                HANDOVER => services.bus.start_and_stop_devices(),
+                ACTIVATION => services.bus.start_and_stop_devices(),
                 FAILURES => report_failures(status, services),
                 FILE_SERVER => {
                     let words = services.files.as_ref().map(file_server::Process::last_words);
@@ -271,9 +271,9 @@ fn respond(
         Request::AddShare { .. } | Request::RemoveShare { .. } => Err(NO_SHARES.into()),
         Request::AddNic(nic) => return Some(add(Nic::new(nic, descriptors), services)),
         Request::AddDisk(disk) => return Some(add(Blk::new(disk, descriptors), services)),
-        Request::RemoveDevice { slot } => services.spare.remove(slot).map_err(|e| e.to_string()),
+        Request::RemoveDevice { slot } => services.hotplug.remove(slot).map_err(|e| e.to_string()),
         Request::Threads => {
-            return Some(Response::Threads(figures::thread_times(services.files.as_ref())));
+            return Some(Response::Threads(stats::thread_times(services.files.as_ref())));
         }
         Request::Failures => return Some(Response::Failures(services.failures.all())),
         Request::SetMemory { mib } => return set_memory(mib, stream, services).err().and_then(refused),
@@ -299,8 +299,8 @@ fn respond(
         }
         Request::Console => return Some(Response::Console(services.console.bytes())),
         Request::Figures => {
-            return match services.figures.read(services.files.as_ref()) {
-                Ok(figures) => Some(Response::Figures(figures)),
+            return match services.stats.read(services.files.as_ref()) {
+                Ok(stats) => Some(Response::Figures(stats)),
                 Err(e) => refused(format!("cannot read the VMM's memory map: {e}")),
             };
         }
@@ -311,7 +311,7 @@ fn respond(
 fn add<E: ToString>(device: Result<impl VirtioDevice + 'static, E>, services: &Services) -> Response {
     let added = device
         .map_err(|e| e.to_string())
-        .and_then(|device| services.spare.add(Box::new(device)).map_err(|e| e.to_string()));
+        .and_then(|device| services.hotplug.add(Box::new(device)).map_err(|e| e.to_string()));
     added.map_or_else(Response::Error, Response::Slot)
 }
 

@@ -23,10 +23,10 @@ use super::{Ending, Services, serve};
 use crate::{
     bus::Bus,
     console::{Irq, Output, SerialLine},
-    figures::FigureSource,
+    hotplug::HotplugSlots,
     machine::{self, Wiring},
     memory,
-    spare::SpareSlots,
+    stats::StatsSource,
     status::StatusSocket,
     vcpu::End,
     virtio::{failures::Failures, mmio::MmioTransport, slots::Slot},
@@ -62,9 +62,9 @@ impl Runtime {
     fn new() -> Self {
         let (status, vmm_status) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("control")).unwrap();
-        let mut connection = UnixStream::connect(folder.path().join("control")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("control")).unwrap();
+        let mut connection = UnixStream::connect(directory.path().join("control")).unwrap();
         frame::write(&mut connection, &Hello::new(VERSION)).unwrap();
         let socket = Arc::new(StatusSocket::new(vmm_status));
         let ending = Arc::new(Ending::new().unwrap());
@@ -77,7 +77,7 @@ impl Runtime {
         let failures = Failures::new().unwrap();
         let wiring = Arc::new(Wires(Arc::clone(&wires)));
         let services = Services {
-            spare: SpareSlots {
+            hotplug: HotplugSlots {
                 wiring,
                 bus: Arc::clone(&bus),
                 memory: memory.clone(),
@@ -88,7 +88,7 @@ impl Runtime {
             files: None,
             failures: failures.clone(),
             console,
-            figures: FigureSource {
+            stats: StatsSource {
                 entry_tsc: 1,
                 run_tsc: 2,
                 tsc_offset: 3,
@@ -140,9 +140,9 @@ impl Runtime {
 fn requests_are_answered_in_order_on_one_connection() {
     let mut runtime = Runtime::new();
     assert_eq!(runtime.ask(&Request::Console), Response::Console(b"hello".to_vec()));
-    let Response::Figures(figures) = runtime.ask(&Request::Figures) else { panic!("no figures") };
-    assert_eq!((figures.entry_tsc, figures.run_tsc, figures.tsc_offset), (1, 2, 3));
-    assert!(figures.overhead_kib > 0);
+    let Response::Figures(stats) = runtime.ask(&Request::Figures) else { panic!("no stats") };
+    assert_eq!((stats.entry_tsc, stats.run_tsc, stats.tsc_offset), (1, 2, 3));
+    assert!(stats.overhead_kib > 0);
     assert_eq!(runtime.ask(&Request::Failures), Response::Failures(Vec::new()));
 }
 

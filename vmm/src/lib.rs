@@ -2,6 +2,7 @@
 //!
 //! `main.rs` is the sequence from the inherited descriptors to the running guest; each step is a module here.
 
+pub mod activation;
 pub mod boot;
 pub mod bus;
 pub mod console;
@@ -9,20 +10,19 @@ pub mod control;
 pub mod devices;
 pub mod error;
 pub mod faults;
-pub mod figures;
 pub mod file_server;
 pub mod files;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod greeting;
-pub mod handover;
+pub mod hotplug;
 pub mod inherited;
 pub mod isolation;
 pub mod machine;
 pub mod memory;
 pub mod ram;
 pub mod seccomp;
-pub mod spare;
+pub mod stats;
 pub mod status;
 pub mod vcpu;
 pub mod virtio;

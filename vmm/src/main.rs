@@ -14,14 +14,14 @@ use stockade_vmm::{
     control::{self, Ending, Services},
     devices::{self, fs::channel, mem::Growth},
     error::Error,
-    faults,
-    figures::{FigureSource, host_tsc},
-    file_server, inherited, isolation,
+    faults, file_server,
+    hotplug::HotplugSlots,
+    inherited, isolation,
     machine::Machine,
     memory::{self, Size},
     ram::{Growing, Ram},
     seccomp::{self, Thread},
-    spare::SpareSlots,
+    stats::{StatsSource, host_tsc},
     status::StatusSocket,
     vcpu::{self, End},
     virtio::{failures::Failures, slots},
@@ -110,8 +110,8 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         on_ready,
     })
     .map_err(Error::Device)?;
-    let first_spare = devices.len();
-    let slots = first_spare + slots::SPARE;
+    let first_hotplug = devices.len();
+    let slots = first_hotplug + slots::HOTPLUG;
     let command_line = command_line::build(slots, config.vcpus, &config.kernel_parameters)
         .map_err(boot::Error::CommandLine)?;
     let lines: Vec<u8> =
@@ -122,13 +122,13 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     let failures = Failures::new().map_err(Error::Device)?;
     let transports = machine.attach(devices, &memory, status, &failures)?;
     let bus =
-        Bus::new(machine.serial_line(console.clone())?, transports, slots::SPARE).map_err(Error::Device)?;
+        Bus::new(machine.serial_line(console.clone())?, transports, slots::HOTPLUG).map_err(Error::Device)?;
     let bus = Arc::new(bus);
     let vcpu = machine.boot_cpu(entry, config.vcpus)?;
     status.reached(Stage::Loaded);
 
     let ending = Arc::new(Ending::new().map_err(Error::Thread)?);
-    let figures = FigureSource {
+    let stats = StatsSource {
         entry_tsc,
         run_tsc: host_tsc(),
         tsc_offset: vcpu.tsc_offset(),
@@ -142,11 +142,16 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
 
     let machine = Arc::new(machine);
     let wiring = Arc::<Machine>::clone(&machine);
-    let spare =
-        SpareSlots { wiring, bus: Arc::clone(&bus), memory, failures: failures.clone(), first: first_spare };
+    let hotplug = HotplugSlots {
+        wiring,
+        bus: Arc::clone(&bus),
+        memory,
+        failures: failures.clone(),
+        first: first_hotplug,
+    };
     let machine = Some((machine, ram, cpus));
     let console = console.clone();
-    let services = Services { bus, spare, files: Some(files), failures, console, figures, machine };
+    let services = Services { bus, hotplug, files: Some(files), failures, console, stats, machine };
     Ok(control::serve(status, &inherited.control_listener, &ending, &services)?)
 }
 

@@ -19,27 +19,27 @@ use nix::{
 use super::rootfs::path_of;
 use crate::error::errno_of;
 
-/// Folders in folders that are copied at most: two descriptors are open for each.
+/// Directories in directories that are copied at most: two descriptors are open for each.
 const DEEPEST: usize = 256;
 
-/// Copies the content of one folder into another, which is empty.
+/// Copies the content of one directory into another, which is empty.
 pub fn copy_content(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
-    copy_folder(&open_folder(from, OsStr::new("."))?, to, DEEPEST)
+    copy_directory(&open_directory(from, OsStr::new("."))?, to, DEEPEST)
 }
 
-/// Gives a folder the owner and the mode of another.
+/// Gives a directory the owner and the mode of another.
 pub fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     own(to, &fstat(from)?)
 }
 
-fn copy_folder(from: &OwnedFd, to: BorrowedFd<'_>, levels: usize) -> Result<(), Errno> {
+fn copy_directory(from: &OwnedFd, to: BorrowedFd<'_>, levels: usize) -> Result<(), Errno> {
     let levels = levels.checked_sub(1).ok_or(Errno::ELOOP)?;
     names(from)?.iter().try_for_each(|name| copy_entry(from, to, name, levels))
 }
 
-/// What a folder holds.
-pub fn names(folder: &OwnedFd) -> Result<Vec<OsString>, Errno> {
-    fs::read_dir(path_of(folder))
+/// What a directory holds.
+pub fn names(directory: &OwnedFd) -> Result<Vec<OsString>, Errno> {
+    fs::read_dir(path_of(directory))
         .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>())
         .map_err(|error| errno_of(&error))
 }
@@ -50,8 +50,8 @@ fn copy_entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &OsStr, levels: usize) -
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFDIR => {
             mkdirat(to, name, private)?;
-            let copy = open_folder(to, name)?;
-            copy_folder(&open_folder(from.as_fd(), name)?, copy.as_fd(), levels)?;
+            let copy = open_directory(to, name)?;
+            copy_directory(&open_directory(from.as_fd(), name)?, copy.as_fd(), levels)?;
             own(copy.as_fd(), &stat)
         }
         SFlag::S_IFREG => {
@@ -74,8 +74,8 @@ fn copy_entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &OsStr, levels: usize) -
     }
 }
 
-/// Opens a folder in a folder, which is no link.
-pub fn open_folder(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+/// Opens a directory in a directory, which is no link.
+pub fn open_directory(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(at, name, flags, Mode::empty())
 }

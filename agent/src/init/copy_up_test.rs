@@ -5,17 +5,17 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 fn everything_is_copied_as_it_is_and_links_are_not_followed() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let at = |name: &str| from.path().join(name);
-    fs::create_dir_all(at("folder/below")).unwrap();
-    fs::write(at("folder/below/file"), "content").unwrap();
-    fs::set_permissions(at("folder/below/file"), fs::Permissions::from_mode(0o640)).unwrap();
-    fs::set_permissions(at("folder"), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::create_dir_all(at("directory/below")).unwrap();
+    fs::write(at("directory/below/file"), "content").unwrap();
+    fs::set_permissions(at("directory/below/file"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(at("directory"), fs::Permissions::from_mode(0o1777)).unwrap();
     symlink("/etc", at("link")).unwrap();
     nix::unistd::mkfifo(&at("fifo"), Mode::S_IRUSR).unwrap();
 
     copy_content(File::open(from.path()).unwrap().as_fd(), File::open(to.path()).unwrap().as_fd()).unwrap();
     let copy = |name: &str| to.path().join(name);
-    assert_eq!(fs::read_to_string(copy("folder/below/file")).unwrap(), "content");
-    for name in ["folder", "folder/below/file", "link", "fifo"] {
+    assert_eq!(fs::read_to_string(copy("directory/below/file")).unwrap(), "content");
+    for name in ["directory", "directory/below/file", "link", "fifo"] {
         let [before, after] = [at(name), copy(name)].map(|path| fs::symlink_metadata(path).unwrap());
         assert_eq!(
             (before.mode(), before.uid(), before.gid()),
@@ -27,7 +27,7 @@ fn everything_is_copied_as_it_is_and_links_are_not_followed() {
 }
 
 #[test]
-fn folders_in_folders_have_an_end() {
+fn directories_in_directories_have_an_end() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::create_dir_all(from.path().join("f/".repeat(DEEPEST + 1))).unwrap();
     let copied =

@@ -58,7 +58,7 @@ pub fn prepare(spec: &Container) -> Result<Option<OwnedFd>> {
     if nodes.is_empty() {
         return Ok(None);
     }
-    let folder = mount_api::new_file_system("tmpfs", "tmpfs", "mode=0755", 0)
+    let directory = mount_api::new_file_system("tmpfs", "tmpfs", "mode=0755", 0)
         .or_internal(|| "make a file system for device nodes".to_owned())?;
     for (index, device) in nodes.iter().enumerate() {
         let step = || format!("create device {}", device.path);
@@ -70,9 +70,9 @@ pub fn prepare(spec: &Container) -> Result<Option<OwnedFd>> {
             return Err(error(ErrorKind::Spec, message));
         };
         let device = Device { uid, gid, ..device.clone() };
-        make_node(&folder, Path::new(&index.to_string()), &device).or_spec(step)?;
+        make_node(&directory, Path::new(&index.to_string()), &device).or_spec(step)?;
     }
-    Ok(Some(folder))
+    Ok(Some(directory))
 }
 
 /// `linux.devices` and the default ones.
@@ -89,10 +89,10 @@ fn default_device(path: &str, major: u32, minor: u32) -> Device {
 /// Makes one node; what is there already stays, as with other runtimes.
 fn create(root: &Root, device: &Device, index: usize, stage: &mut Stage) -> Result<(), Errno> {
     let path = Path::new(&device.path);
-    let (folder, name) = root.parent(path)?;
+    let (directory, name) = root.parent(path)?;
     let can_make = !stage.is_prepared || device.kind == DeviceKind::Fifo;
-    let made = if can_make && fstatfs(&folder)?.filesystem_type() == TMPFS_MAGIC {
-        make_node(&folder, name, device)
+    let made = if can_make && fstatfs(&directory)?.filesystem_type() == TMPFS_MAGIC {
+        make_node(&directory, name, device)
     } else {
         let target = root.open_or_create(path, Missing::File)?;
         let node = stage.node(device, index)?;
@@ -104,24 +104,24 @@ fn create(root: &Root, device: &Device, index: usize, stage: &mut Stage) -> Resu
     }
 }
 
-fn make_node(folder: &OwnedFd, name: &Path, device: &Device) -> Result<(), Errno> {
+fn make_node(directory: &OwnedFd, name: &Path, device: &Device) -> Result<(), Errno> {
     let (kind, number) = match device.kind {
         DeviceKind::Char => (SFlag::S_IFCHR, makedev(device.major.into(), device.minor.into())),
         DeviceKind::Block => (SFlag::S_IFBLK, makedev(device.major.into(), device.minor.into())),
         DeviceKind::Fifo => (SFlag::S_IFIFO, 0),
         DeviceKind::Disk => return Err(Errno::ENXIO),
     };
-    mknodat(folder, name, kind, Mode::from_bits_truncate(device.mode), number)?;
+    mknodat(directory, name, kind, Mode::from_bits_truncate(device.mode), number)?;
     if (device.uid, device.gid) == (0, 0) {
         return Ok(());
     }
     let owner = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-    fchownat(folder, name, Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)
+    fchownat(directory, name, Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)
 }
 
 fn create_links(root: &Root) -> Result<()> {
     let dev = root
-        .open_or_create(Path::new("/dev"), Missing::Folder)
+        .open_or_create(Path::new("/dev"), Missing::Directory)
         .or_spec(|| "create /dev in the root file system".to_owned())?;
     for (name, target) in DEVICE_LINKS {
         let mut linked = symlinkat(target, &dev, name);
@@ -145,7 +145,7 @@ fn create_links(root: &Root) -> Result<()> {
 /// A tmpfs for nodes to be bound; mounted with the first, and detached after the last.
 #[derive(Default)]
 struct Stage {
-    folder: Option<OwnedFd>,
+    directory: Option<OwnedFd>,
     /// All nodes are there already.
     is_prepared: bool,
 }
@@ -154,25 +154,25 @@ impl Stage {
     fn of_prepared(nodes: OwnedFd) -> Result<Self, Errno> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         mount_api::attach(&nodes, open(STAGE, flags, Mode::empty())?)?;
-        Ok(Self { folder: Some(nodes), is_prepared: true })
+        Ok(Self { directory: Some(nodes), is_prepared: true })
     }
 
     /// Makes a node, if it is not there, and says where.
     fn node(&mut self, device: &Device, index: usize) -> Result<PathBuf, Errno> {
-        if self.folder.is_none() {
+        if self.directory.is_none() {
             mount(Some("tmpfs"), STAGE, Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))?;
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            self.folder = Some(open(STAGE, flags, Mode::empty())?);
+            self.directory = Some(open(STAGE, flags, Mode::empty())?);
         }
-        let Some(folder) = &self.folder else { return Err(Errno::ENOENT) };
+        let Some(directory) = &self.directory else { return Err(Errno::ENOENT) };
         let name = index.to_string();
         if !self.is_prepared {
-            make_node(folder, Path::new(&name), device)?;
+            make_node(directory, Path::new(&name), device)?;
         }
         Ok(Path::new(STAGE).join(name))
     }
 
     fn leave(self) -> Result<(), Errno> {
-        if self.folder.is_some() { umount2(STAGE, MntFlags::MNT_DETACH) } else { Ok(()) }
+        if self.directory.is_some() { umount2(STAGE, MntFlags::MNT_DETACH) } else { Ok(()) }
     }
 }

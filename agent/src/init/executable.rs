@@ -45,9 +45,9 @@ fn look_up(name: &str, search: &str) -> Result<PathBuf> {
         };
     }
     let mut found = Errno::ENOENT;
-    // An empty entry is the working folder.
-    for folder in search.split(':').map(|folder| if folder.is_empty() { "." } else { folder }) {
-        let path = Path::new(folder).join(name);
+    // An empty entry is the working directory.
+    for directory in search.split(':').map(|directory| if directory.is_empty() { "." } else { directory }) {
+        let path = Path::new(directory).join(name);
         match check(&path) {
             Ok(()) if !name.is_empty() => return Ok(path),
             Err(errno @ (Errno::EACCES | Errno::EISDIR)) => found = errno,

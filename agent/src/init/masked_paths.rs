@@ -62,8 +62,8 @@ fn protect(found: &OwnedFd) -> Result<(), Errno> {
     mount_api::attach(&tree, found)
 }
 
-/// What hides files and folders. All folders share an empty one, because a file system of their own would cost each of
-/// them more than the mount.
+/// What hides files and directories. All directories share an empty one, because a file system of their own would
+/// cost each of them more than the mount.
 #[derive(Default)]
 struct Covers {
     null: Option<OwnedFd>,
@@ -72,8 +72,8 @@ struct Covers {
 
 impl Covers {
     fn hide(&mut self, found: &OwnedFd) -> Result<(), Errno> {
-        let is_folder = fstat(found)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
-        match (is_folder, &self.empty) {
+        let is_directory = fstat(found)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
+        match (is_directory, &self.empty) {
             (false, _) => {
                 let null = self.null.take().map_or_else(open_null, Ok)?;
                 let hidden =

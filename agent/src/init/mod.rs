@@ -47,9 +47,9 @@ mod sysctl;
 mod terminal;
 mod time_namespace;
 mod user_namespace;
-mod working_folder;
+mod working_directory;
 
-pub use copy_up::{copy_attributes, copy_content, names, open_folder};
+pub use copy_up::{copy_attributes, copy_content, names, open_directory};
 pub use namespaces::Joined;
 pub use program::{Spawned, Surroundings, is_container_process};
 pub use report::{Report, hear};
@@ -184,7 +184,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Surrou
         if spec.notify {
             notify = Some(notify::open(&root)?);
         }
-        rootfs::create_folder(&root, &process.cwd)?;
+        rootfs::create_directory(&root, &process.cwd)?;
         mounted.finish()?;
         masked_paths::apply(&root, &spec.masked_paths, &spec.readonly_paths)?;
         rootfs::pivot(root)?;

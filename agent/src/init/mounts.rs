@@ -24,7 +24,7 @@ use super::{
     rootfs::{open_shared, path_of},
 };
 use crate::{
-    copies, disks,
+    atomic_volumes, disks,
     error::{Context, ErrorKind, Result, error},
     sockets,
 };
@@ -78,7 +78,7 @@ pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
         }
         MountSource::FileSystem { fstype, source } => {
             let fstype = guests_name(fstype);
-            let is_on_disk = Path::new(source).starts_with(disks::FOLDER);
+            let is_on_disk = Path::new(source).starts_with(disks::DIRECTORY);
             if !is_on_disk && !is_of_other_owner(fstype, &spec.namespaces) {
                 return Ok(None);
             }
@@ -119,7 +119,7 @@ fn mount_share(root: &Root, entry: &Mount, id: &str, prepared: Option<OwnedFd>) 
     };
     let tree = prepared.map_or_else(|| clone_share(entry, id), Ok).or_spec(step)?;
     let kind = SFlag::from_bits_truncate(fstat(&tree).or_spec(step)?.st_mode & SFlag::S_IFMT.bits());
-    let missing = if kind == SFlag::S_IFDIR { Missing::Folder } else { Missing::File };
+    let missing = if kind == SFlag::S_IFDIR { Missing::Directory } else { Missing::File };
     let target = root.open_or_create(Path::new(&entry.destination), missing).or_spec(step)?;
     mount_api::attach(&tree, &target).or_spec(step)?;
     propagate(&tree, entry)
@@ -129,7 +129,7 @@ fn mount_share(root: &Root, entry: &Mount, id: &str, prepared: Option<OwnedFd>) 
 fn clone_share(entry: &Mount, id: &str) -> Result<OwnedFd, Errno> {
     let source = match &entry.source {
         MountSource::Share(share) => open_shared(share)?,
-        MountSource::Copy(share) => copies::open(share)?,
+        MountSource::Copy(share) => atomic_volumes::open(share)?,
         MountSource::Socket { number, .. } => sockets::open(id, *number)?,
         _ => return Err(Errno::EINVAL),
     };
@@ -144,7 +144,7 @@ fn clone_share(entry: &Mount, id: &str) -> Result<OwnedFd, Errno> {
 /// Mounts what was [prepared](prepare).
 fn attach(root: &Root, entry: &Mount, mount: &OwnedFd, fstype: &str) -> Result<()> {
     let step = || format!("mount the guest's {fstype} on {}", entry.destination);
-    let target = root.open_or_create(Path::new(&entry.destination), Missing::Folder).or_spec(step)?;
+    let target = root.open_or_create(Path::new(&entry.destination), Missing::Directory).or_spec(step)?;
     mount_api::attach(mount, target).or_spec(step)?;
     propagate(mount, entry)
 }
@@ -158,7 +158,7 @@ fn mount_file_system(
 ) -> Result<()> {
     let step = || format!("mount {fstype} on {}", entry.destination);
     let destination = Path::new(&entry.destination);
-    let target = root.open_or_create(destination, Missing::Folder).or_spec(step)?;
+    let target = root.open_or_create(destination, Missing::Directory).or_spec(step)?;
     let fstype = guests_name(fstype);
     let fills_later = fstype == "tmpfs" && entry.flags & libc::MS_RDONLY != 0;
     let mut flags = MsFlags::from_bits_retain(entry.flags as libc::c_ulong);
@@ -207,14 +207,14 @@ fn remount(root: &Root, entry: &Mount) -> Result<()> {
 /// `copy-symlink`: what is a link on the host is the same link in the container, unless something else is there.
 fn link(root: &Root, entry: &Mount, target: &str) -> Result<()> {
     let step = || format!("link {} to {target}", entry.destination);
-    let (folder, name) = root.parent(Path::new(&entry.destination)).or_spec(step)?;
-    match symlinkat(target, &folder, name) {
-        Err(Errno::EEXIST) if readlinkat(&folder, name).is_ok_and(|found| found == target) => Ok(()),
+    let (directory, name) = root.parent(Path::new(&entry.destination)).or_spec(step)?;
+    match symlinkat(target, &directory, name) {
+        Err(Errno::EEXIST) if readlinkat(&directory, name).is_ok_and(|found| found == target) => Ok(()),
         made => made.or_spec(step),
     }
 }
 
-/// The new mount looks like the folder that it covers, but where its options say otherwise.
+/// The new mount looks like the directory that it covers, but where its options say otherwise.
 fn copy_up(covered: &OwnedFd, mount: &OwnedFd, entry: &Mount) -> Result<(), Errno> {
     let has_own = entry
         .data

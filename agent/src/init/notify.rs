@@ -22,17 +22,17 @@ use crate::error::{Context, ErrorKind, Result, error};
 /// Makes the socket where the container finds it; it is for the agent. umask(2) must be 0: whoever the container's
 /// processes are, they may write to it.
 pub fn open(root: &Root) -> Result<OwnedFd> {
-    let (Some(folder), Some(name)) =
+    let (Some(directory), Some(name)) =
         (Path::new(NOTIFY_SOCKET).parent(), Path::new(NOTIFY_SOCKET).file_name())
     else {
         return Err(error(ErrorKind::Internal, format!("{NOTIFY_SOCKET} is no path of a socket")));
     };
     let step = || format!("make the notification socket {NOTIFY_SOCKET}");
-    let target = root.open_or_create(folder, Missing::Folder).or_spec(step)?;
+    let target = root.open_or_create(directory, Missing::Directory).or_spec(step)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let data = Some("mode=755,size=4k");
     mount(Some("tmpfs"), path_of(&target).as_str(), Some("tmpfs"), flags, data).or_spec(step)?;
-    let top = root.open(folder, OFlag::O_PATH).or_spec(step)?;
+    let top = root.open(directory, OFlag::O_PATH).or_spec(step)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None).or_internal(step)?;
     let address = UnixAddr::new(&Path::new(&path_of(&top)).join(name)).or_internal(step)?;

@@ -60,17 +60,17 @@ mod tests {
 
     #[test]
     fn nothing_else_is() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("file"), "as it was").unwrap();
-        let error = write_below(folder.path().to_str().unwrap(), Path::new("file"), "x").unwrap_err();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("file"), "as it was").unwrap();
+        let error = write_below(directory.path().to_str().unwrap(), Path::new("file"), "x").unwrap_err();
         assert!(error.to_string().contains("no procfs"), "{error}");
-        // A folder of a procfs is not its root.
+        // A directory of a procfs is not its root.
         assert!(write_below("/proc/self", Path::new("oom_score_adj"), "0").is_err());
         // Links of processes lead anywhere.
-        std::os::unix::fs::symlink(folder.path(), folder.path().join("link")).unwrap();
-        let through = format!("self/cwd/{}", folder.path().join("file").display());
+        std::os::unix::fs::symlink(directory.path(), directory.path().join("link")).unwrap();
+        let through = format!("self/cwd/{}", directory.path().join("file").display());
         assert!(write(through, "x").is_err());
         assert!(write("../proc/self/oom_score_adj", "0").is_err());
-        assert_eq!(std::fs::read_to_string(folder.path().join("file")).unwrap(), "as it was");
+        assert_eq!(std::fs::read_to_string(directory.path().join("file")).unwrap(), "as it was");
     }
 }

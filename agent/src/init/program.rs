@@ -23,7 +23,7 @@ use stockade_protocol::container::{Hook, Process};
 use super::{
     ForAll, c_strings, capabilities, cpu_affinity, credentials, descriptors::Kept, environment, executable,
     io_priority, memory_policy, oom_score, personality, report, rlimits, scheduler, seccomp, signals,
-    start_hooks, working_folder,
+    start_hooks, working_directory,
 };
 use crate::{
     error::{Context, ErrorKind, Result, error, reason},
@@ -160,11 +160,11 @@ fn prepare_and_execute(
         prctl::set_no_new_privs().or_internal(|| "set no_new_privs".to_owned())?;
     }
     let needs_privilege = !for_all.seccomp.is_empty() && !process.no_new_privileges;
-    let folder = working_folder::enter_early(&process.cwd)?;
+    let directory = working_directory::enter_early(&process.cwd)?;
     let capabilities = capabilities::limit(process.capabilities, needs_privilege)?;
     credentials::apply(&process.user)?;
     capabilities.apply()?;
-    folder.enter()?;
+    directory.enter()?;
     let program = executable::find(process)?;
     let args = c_strings("process.args", &process.args)?;
 

@@ -22,8 +22,8 @@ pub struct Root(OwnedFd);
 /// What is made where nothing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// A folder.
-    Folder,
+    /// A directory.
+    Directory,
     /// An empty file.
     File,
 }
@@ -35,9 +35,9 @@ impl AsFd for Root {
 }
 
 impl Root {
-    /// The root that this folder is.
-    pub fn new(folder: OwnedFd) -> Self {
-        Self(folder)
+    /// The root that this directory is.
+    pub fn new(directory: OwnedFd) -> Self {
+        Self(directory)
     }
 
     /// Opens what `path` names, with links followed as if this were the root.
@@ -60,10 +60,10 @@ impl Root {
         self.create_through(path.to_owned(), missing, MAX_LINKS)
     }
 
-    /// The folder that `path` is in, made if it is missing, and the name in it.
+    /// The directory that `path` is in, made if it is missing, and the name in it.
     pub fn parent<'a>(&self, path: &'a Path) -> Result<(OwnedFd, &'a Path), Errno> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::EINVAL) };
-        Ok((self.open_or_create(parent, Missing::Folder)?, Path::new(name)))
+        Ok((self.open_or_create(parent, Missing::Directory)?, Path::new(name)))
     }
 
     fn create_through(&self, path: PathBuf, missing: Missing, links: usize) -> Result<OwnedFd, Errno> {
@@ -72,11 +72,11 @@ impl Root {
             result => return result,
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ENOENT) };
-        let folder = self.create_through(parent.to_owned(), Missing::Folder, links)?;
-        match make(&folder, Path::new(name), missing) {
+        let directory = self.create_through(parent.to_owned(), Missing::Directory, links)?;
+        match make(&directory, Path::new(name), missing) {
             // It is there and yet was not found: a link to something that is not.
             Err(Errno::EEXIST) if links > 0 => {
-                let target = readlinkat(&folder, name)?;
+                let target = readlinkat(&directory, name)?;
                 self.create_through(parent.join(target), missing, links - 1)
             }
             Err(Errno::EEXIST) => Err(Errno::ELOOP),
@@ -85,17 +85,17 @@ impl Root {
     }
 }
 
-/// Makes `name`, which must not exist, in a folder, and opens it.
-fn make(folder: &OwnedFd, name: &Path, missing: Missing) -> Result<OwnedFd, Errno> {
+/// Makes `name`, which must not exist, in a directory, and opens it.
+fn make(directory: &OwnedFd, name: &Path, missing: Missing) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     match missing {
-        Missing::Folder => {
-            mkdirat(folder, name, Mode::from_bits_retain(0o755))?;
-            openat(folder, name, flags | OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
+        Missing::Directory => {
+            mkdirat(directory, name, Mode::from_bits_retain(0o755))?;
+            openat(directory, name, flags | OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
         }
         Missing::File => {
             let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
-            openat(folder, name, flags | create, Mode::from_bits_retain(0o644))
+            openat(directory, name, flags | create, Mode::from_bits_retain(0o644))
         }
     }
 }

@@ -39,11 +39,11 @@ impl Tree {
 #[test]
 fn makes_what_is_missing() {
     let (tree, root) = Tree::new();
-    assert_eq!(tree.open_or_create(&root, "/a/b/c", Missing::Folder), Ok("a/b/c".into()));
+    assert_eq!(tree.open_or_create(&root, "/a/b/c", Missing::Directory), Ok("a/b/c".into()));
     assert_eq!(tree.open_or_create(&root, "/a/x/file", Missing::File), Ok("a/x/file".into()));
     assert!(tree.root().join("a/b/c").is_dir());
     assert!(tree.root().join("a/x/file").is_file());
-    assert_eq!(tree.open_or_create(&root, "/", Missing::Folder), Ok("".into()));
+    assert_eq!(tree.open_or_create(&root, "/", Missing::Directory), Ok("".into()));
 }
 
 #[test]
@@ -52,11 +52,11 @@ fn links_do_not_lead_out() {
     symlink("/", tree.root().join("absolute")).unwrap();
     symlink("../../..", tree.root().join("climbing")).unwrap();
     symlink("../secret", tree.root().join("beside")).unwrap();
-    assert_eq!(tree.open_or_create(&root, "/absolute/x", Missing::Folder), Ok("x".into()));
-    assert_eq!(tree.open_or_create(&root, "/climbing/y", Missing::Folder), Ok("y".into()));
-    assert_eq!(tree.open_or_create(&root, "/../../z", Missing::Folder), Ok("z".into()));
+    assert_eq!(tree.open_or_create(&root, "/absolute/x", Missing::Directory), Ok("x".into()));
+    assert_eq!(tree.open_or_create(&root, "/climbing/y", Missing::Directory), Ok("y".into()));
+    assert_eq!(tree.open_or_create(&root, "/../../z", Missing::Directory), Ok("z".into()));
     // The link names /secret of the container, which is made; the one outside stays empty.
-    assert_eq!(tree.open_or_create(&root, "/beside/w", Missing::Folder), Ok("secret/w".into()));
+    assert_eq!(tree.open_or_create(&root, "/beside/w", Missing::Directory), Ok("secret/w".into()));
     assert_eq!(fs::read_dir(tree.outer.path().join("secret")).unwrap().count(), 0);
 }
 
@@ -77,27 +77,27 @@ fn gives_up_on_links_in_a_circle() {
     let (tree, root) = Tree::new();
     symlink("b", tree.root().join("a")).unwrap();
     symlink("a", tree.root().join("b")).unwrap();
-    assert_eq!(tree.open_or_create(&root, "/a/x", Missing::Folder), Err(Errno::ELOOP));
+    assert_eq!(tree.open_or_create(&root, "/a/x", Missing::Directory), Err(Errno::ELOOP));
 }
 
 #[test]
 fn gives_up_on_links_that_lengthen_themselves() {
     let (tree, root) = Tree::new();
     symlink("more/more", tree.root().join("more")).unwrap();
-    assert!(tree.open_or_create(&root, "/more", Missing::Folder).is_err());
+    assert!(tree.open_or_create(&root, "/more", Missing::Directory).is_err());
 }
 
 #[test]
 fn a_file_in_the_way_is_an_error() {
     let (tree, root) = Tree::new();
     fs::write(tree.root().join("file"), "").unwrap();
-    assert_eq!(tree.open_or_create(&root, "/file/x", Missing::Folder), Err(Errno::ENOTDIR));
+    assert_eq!(tree.open_or_create(&root, "/file/x", Missing::Directory), Err(Errno::ENOTDIR));
 }
 
 #[test]
 fn parents_are_made_and_names_split() {
     let (tree, root) = Tree::new();
-    let (folder, name) = root.parent(Path::new("/dev/net/tun")).unwrap();
-    assert_eq!((tree.name(&folder), name), ("dev/net".into(), Path::new("tun")));
+    let (directory, name) = root.parent(Path::new("/dev/net/tun")).unwrap();
+    assert_eq!((tree.name(&directory), name), ("dev/net".into(), Path::new("tun")));
     assert_eq!(root.parent(Path::new("/")).unwrap_err(), Errno::EINVAL);
 }

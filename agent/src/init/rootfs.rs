@@ -26,24 +26,24 @@ pub fn open_shared(path: &str) -> nix::Result<OwnedFd> {
     open_below(SHARES, path)
 }
 
-/// Opens something below a folder of the agent's, likewise.
-pub fn open_below(folder: &str, path: &str) -> nix::Result<OwnedFd> {
-    let folder = open_folder(folder)?;
+/// Opens something below a directory of the agent's, likewise.
+pub fn open_below(directory: &str, path: &str) -> nix::Result<OwnedFd> {
+    let directory = open_directory(directory)?;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    openat2(&folder, path, how)
+    openat2(&directory, path, how)
 }
 
 /// The shared tree as a mount of its own, attached nowhere.
 pub fn clone(spec: &Rootfs) -> Result<OwnedFd> {
-    let source = open_shared(&spec.share).or_spec(|| format!("open the shared folder {}", spec.share))?;
+    let source = open_shared(&spec.share).or_spec(|| format!("open the shared directory {}", spec.share))?;
     mount_api::clone_tree(source, true).or_internal(|| "clone the root file system".to_owned())
 }
 
 /// Mounts the root where it can be filled.
 pub fn open(root: OwnedFd) -> Result<Root> {
-    open_folder(STAGE)
+    open_directory(STAGE)
         .and_then(|stage| mount_api::attach(&root, stage))
         .or_internal(|| "mount the root file system".to_owned())?;
     Ok(Root::new(root))
@@ -51,18 +51,18 @@ pub fn open(root: OwnedFd) -> Result<Root> {
 
 /// The root that the process has now.
 pub fn current() -> Result<Root> {
-    open_folder("/").map(Root::new).or_internal(|| "open the root".to_owned())
+    open_directory("/").map(Root::new).or_internal(|| "open the root".to_owned())
 }
 
-fn open_folder(path: &str) -> nix::Result<OwnedFd> {
+fn open_directory(path: &str) -> nix::Result<OwnedFd> {
     open_path(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Makes the working folder, as other runtimes do.
-pub fn create_folder(root: &Root, path: &str) -> Result<()> {
-    root.open_or_create(Path::new(path), Missing::Folder)
+/// Makes the working directory, as other runtimes do.
+pub fn create_directory(root: &Root, path: &str) -> Result<()> {
+    root.open_or_create(Path::new(path), Missing::Directory)
         .map(drop)
-        .or_spec(|| format!("create the working folder {path:?}"))
+        .or_spec(|| format!("create the working directory {path:?}"))
 }
 
 /// Makes the container's root the root, and lets go of the guest's.

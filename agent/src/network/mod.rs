@@ -1,4 +1,4 @@
-//! The guest's network interfaces: NICs that the VMM has put into spare slots, made what the pod's network namespace on the
+//! The guest's network interfaces: NICs that the VMM has put into hotplug slots, made what the pod's network namespace on the
 //! host has.
 //!
 //! The runtime has seen that namespace and says what is to be done, step by step; what is sent to the kernel for each step

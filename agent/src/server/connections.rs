@@ -195,7 +195,7 @@ impl Server {
             }
             ProcessCommand::Signal(_) => {}
             ProcessCommand::Resize(size) => process.stdio.resize(size),
-            ProcessCommand::Changed => self.refresh_copies_later(id),
+            ProcessCommand::Changed => self.refresh_atomic_volumes_later(id),
         }
     }
 }

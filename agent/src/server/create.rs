@@ -9,9 +9,9 @@ use stockade_protocol::{
 
 use super::Server;
 use crate::{
+    atomic_volumes::AtomicVolumes,
     cgroup::Cgroup,
     container::{Audience, Container},
-    copies::Copies,
     disks::Disks,
     error::{AgentError, ErrorKind, Result, error},
     init::{self, Joined},
@@ -41,14 +41,15 @@ impl Server {
         }
         let joined = self.joined_namespaces(&spec.namespaces)?;
         let disks = Disks::attach(&mut spec)?;
-        let copies = Copies::make(&spec.mounts);
+        let atomic_volumes = AtomicVolumes::make(&spec.mounts);
         let mut sockets = Sockets::make(&spec.id, &spec.mounts)?;
         let cgroup = Cgroup::create(&spec.cgroup)?;
         let given = spec.cgroup_owner.map_or(Ok(()), |owner| cgroup.give_to(owner));
-        let folder = given.and_then(|()| cgroup.open());
+        let directory = given.and_then(|()| cgroup.open());
         let init = Rc::new(ProcessId { container: spec.id.clone(), exec: None });
-        let ready = folder.and_then(|folder| self.watch_sockets(&init, &mut sockets).map(|()| folder));
-        let spawned = match ready.and_then(|folder| init::spawn_init(&spec, &joined, &folder)) {
+        let ready =
+            directory.and_then(|directory| self.watch_sockets(&init, &mut sockets).map(|()| directory));
+        let spawned = match ready.and_then(|directory| init::spawn_init(&spec, &joined, &directory)) {
             Ok(spawned) => spawned,
             Err(error) => {
                 self.dismiss_clients(&spec.id, sockets);
@@ -68,7 +69,7 @@ impl Server {
             frozen: false,
             freezing: None,
             disks,
-            copies,
+            atomic_volumes,
             sockets,
             audience: Audience::default(),
             removal: None,

@@ -73,7 +73,7 @@ impl Server {
         }
         self.dismiss_all(container.audience);
         self.dismiss_clients(id, container.sockets);
-        for (_, token) in container.copies.due.iter().chain(&container.disks.due) {
+        for (_, token) in container.atomic_volumes.due.iter().chain(&container.disks.due) {
             self.poller.forget(*token);
         }
         // The host may take them away when it hears of the end.

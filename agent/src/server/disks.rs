@@ -4,7 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use stockade_protocol::agent::ProcessId;
 
-use super::{Server, Target, copies::timer};
+use super::{Server, Target, atomic_volumes::timer};
 
 /// Between two looks.
 const AGAIN: Duration = Duration::from_millis(20);

@@ -2,7 +2,7 @@
 //!
 //! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
 //! ends), [`reports`] (what comes before a program), [`freezer`] (what Pause and Resume share), [`events`] and
-//! [`notify`] (what the host is told unasked), [`copies`] (what follows the host's files), [`forward`] (connections to the
+//! [`notify`] (what the host is told unasked), [`atomic_volumes`] (what follows the host's files), [`forward`] (connections to the
 //! guest's ports), [`sockets`] (connections to the host's sockets); every request has one of its own name.
 
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
@@ -19,10 +19,10 @@ use crate::{
     reaper,
 };
 
+mod atomic_volumes;
 mod carried;
 mod cgroup_files;
 mod connections;
-mod copies;
 mod create;
 mod delete;
 mod disks;
@@ -73,7 +73,7 @@ enum Target {
     /// It is time to see whether the disks of this init's container are free.
     Disks(Rc<ProcessId>),
     /// It is time to follow what has changed on the host.
-    Copies(Rc<ProcessId>),
+    AtomicVolumes(Rc<ProcessId>),
 }
 
 /// Everything that the agent knows.
@@ -135,7 +135,7 @@ impl Server {
             Target::Forward(token) => self.run_forward(token),
             Target::Socket(id, number) => self.serve_client(&id, number),
             Target::Disks(id) => self.look_at_disks(&id),
-            Target::Copies(id) => self.refresh_copies(&id.container),
+            Target::AtomicVolumes(id) => self.refresh_atomic_volumes(&id.container),
         }
     }
 

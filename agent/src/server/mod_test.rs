@@ -151,7 +151,7 @@ impl Guest {
             frozen: false,
             freezing: None,
             disks: crate::disks::Disks::default(),
-            copies: crate::copies::Copies::default(),
+            atomic_volumes: crate::atomic_volumes::AtomicVolumes::default(),
             sockets: crate::sockets::Sockets::default(),
             audience: Audience::default(),
             removal: None,
@@ -426,7 +426,7 @@ fn delete_answers_when_the_init_is_reaped_and_its_cgroup_gone() {
     let init = guest.add("c", Phase::Running, pid, stdio);
     let mut process = guest.greet(Purpose::Process(init.id.clone())).unwrap();
     let mut control = guest.greet(Purpose::Control).unwrap();
-    // A folder that is not there stands for a cgroup that is gone.
+    // A directory that is not there stands for a cgroup that is gone.
     init.cgroup.close().unwrap();
     guest.tell(&mut control, &Request::Delete { container: "c".into() });
     assert!(frame::read::<Response>(&mut control, GUEST_LIMIT).is_err(), "answered before the end");

@@ -36,9 +36,9 @@ fn mount_sysfs() -> Result<()> {
 }
 
 /// CPU 0 is always there.
-fn set(folder: &Path, count: u16) -> Result<()> {
+fn set(directory: &Path, count: u16) -> Result<()> {
     for cpu in 1.. {
-        let file = folder.join(format!("cpu{cpu}/online"));
+        let file = directory.join(format!("cpu{cpu}/online"));
         let is_wanted = cpu < count;
         let now = match fs::read_to_string(&file) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound && !is_wanted => return Ok(()),

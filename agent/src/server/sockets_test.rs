@@ -19,22 +19,22 @@ struct Fixture {
     guest: Guest,
     init: FakeInit,
     _pipes: ProcessPipes,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Fixture {
     fn new() -> Self {
         let mut guest = Guest::new();
         let (init, pipes) = guest.add_created("c");
-        let folder = tempfile::tempdir().unwrap();
-        let mut sockets = Sockets::make_below(folder.path(), "c", &[mount(3, 0o600)]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut sockets = Sockets::make_below(directory.path(), "c", &[mount(3, 0o600)]).unwrap();
         guest.server.watch_sockets(&Rc::new(init.id.clone()), &mut sockets).unwrap();
         guest.server.containers.get_mut("c").unwrap().sockets = sockets;
-        Self { guest, init, _pipes: pipes, folder }
+        Self { guest, init, _pipes: pipes, directory }
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("c/3")
+        self.directory.path().join("c/3")
     }
 
     /// A connection of the host that waits for a client.
@@ -149,13 +149,13 @@ fn nothing_is_left_of_a_deleted_container() {
     assert_eq!(receive::<HelloReply>(&mut host), HelloReply::Welcome);
     let mut waiting = fixture.host();
     let mut control = fixture.guest.greet(Purpose::Control).unwrap();
-    // No process, and a folder that is not there, stand for a container whose processes are gone.
+    // No process, and a directory that is not there, stand for a container whose processes are gone.
     fixture.guest.server.processes.clear();
     fixture.init.cgroup.close().unwrap();
     fixture.guest.tell(&mut control, &Request::Delete { container: "c".to_owned() });
     assert_eq!(receive::<Response>(&mut control), Response::Deleted);
     assert!([&mut host, &mut client, &mut waiting].into_iter().all(is_closed));
-    assert!(!fixture.folder.path().join("c").exists());
+    assert!(!fixture.directory.path().join("c").exists());
     let server = &fixture.guest.server;
     assert_eq!((server.forwards.len(), server.connections.len()), (0, 1));
 }

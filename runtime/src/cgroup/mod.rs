@@ -44,7 +44,7 @@ pub enum CgroupError {
     /// A file of it cannot be read or written.
     #[error("cgroup {path}: {cause}")]
     File {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// Why.
         cause: io::Error,
@@ -71,12 +71,12 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CgroupError + '_ {
     |cause| CgroupError::File { path: path.to_owned(), cause }
 }
 
-/// A container's cgroup and which of its folders stockade makes, itself or through systemd.
+/// A container's cgroup and which of its directories stockade makes, itself or through systemd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
-    /// The container's folder.
+    /// The container's directory.
     pub path: PathBuf,
-    /// Folders that were not there before, outermost first.
+    /// Directories that were not there before, outermost first.
     made: Vec<PathBuf>,
     /// The unit that it belongs to.
     scope: Option<Scope>,
@@ -100,15 +100,15 @@ impl Cgroup {
             return Err(CgroupError::InUse(path));
         }
         let mut made: Vec<PathBuf> =
-            path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
+            path.ancestors().take_while(|directory| !directory.exists()).map(Path::to_owned).collect();
         made.reverse();
         Ok(Self { path, made, scope: None })
     }
 
-    /// Whether this process may write where the first folder is to be made.
+    /// Whether this process may write where the first directory is to be made.
     pub fn may_be_made(&self) -> bool {
-        let there = self.path.ancestors().find(|folder| folder.exists());
-        there.is_some_and(|folder| access(folder, AccessFlags::W_OK).is_ok())
+        let there = self.path.ancestors().find(|directory| directory.exists());
+        there.is_some_and(|directory| access(directory, AccessFlags::W_OK).is_ok())
     }
 
     /// As [`plan`](Self::plan), for a scope of systemd's.
@@ -138,12 +138,14 @@ impl Cgroup {
         }
         let root = Path::new(ROOT);
         let below = self.path.strip_prefix(root).unwrap_or(&self.path);
-        let mut folder = root.to_owned();
+        let mut directory = root.to_owned();
         for component in below.components() {
-            pass_on_controllers(&folder);
-            folder.push(component);
-            match fs::create_dir(&folder) {
-                Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(at(&folder)(cause)),
+            pass_on_controllers(&directory);
+            directory.push(component);
+            match fs::create_dir(&directory) {
+                Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(at(&directory)(cause));
+                }
                 _ => {}
             }
         }
@@ -193,7 +195,7 @@ impl Cgroup {
         })
     }
 
-    /// Its folder, to clone a process into.
+    /// Its directory, to clone a process into.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -221,7 +223,7 @@ impl Cgroup {
         Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
     }
 
-    /// Kills what is in it and removes the folders that stockade made. Fine if they are gone already.
+    /// Kills what is in it and removes the directories that stockade made. Fine if they are gone already.
     ///
     /// # Errors
     /// [`CgroupError::NotEmpty`] or [`CgroupError::File`].
@@ -236,13 +238,13 @@ impl Cgroup {
         if let Some(scope) = &self.scope {
             scope.stop().map_err(ScopeError::from)?;
         }
-        for folder in self.made.iter().rev() {
-            match fs::remove_dir(folder) {
+        for directory in self.made.iter().rev() {
+            match fs::remove_dir(directory) {
                 Ok(()) => {}
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-                // An outer folder that others have begun to use is theirs now.
-                Err(cause) if cause.kind() == io::ErrorKind::ResourceBusy && *folder != self.path => {}
-                Err(cause) => return Err(at(folder)(cause)),
+                // An outer directory that others have begun to use is theirs now.
+                Err(cause) if cause.kind() == io::ErrorKind::ResourceBusy && *directory != self.path => {}
+                Err(cause) => return Err(at(directory)(cause)),
             }
         }
         Ok(())
@@ -282,11 +284,11 @@ impl Cgroup {
     }
 }
 
-/// The smallest `memory.max` of a folder and those above it, in bytes.
+/// The smallest `memory.max` of a directory and those above it, in bytes.
 pub fn nearest_memory_limit(path: &Path) -> Option<u64> {
     path.ancestors()
-        .take_while(|folder| folder.starts_with(ROOT))
-        .filter_map(|folder| fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok())
+        .take_while(|directory| directory.starts_with(ROOT))
+        .filter_map(|directory| fs::read_to_string(directory.join("memory.max")).ok()?.trim().parse().ok())
         .min()
 }
 
@@ -336,17 +338,17 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
-/// Enables the controllers for the folders below `folder`. Each is tried on its own: one that cannot be had (a folder
-/// with processes, a controller in use by v1) shows when a limit is written, and only then matters.
-fn pass_on_controllers(folder: &Path) {
-    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+/// Enables the controllers for the directories below `directory`. Each is tried on its own: one that cannot be had
+/// (a directory with processes, a controller in use by v1) shows when a limit is written, and only then matters.
+fn pass_on_controllers(directory: &Path) {
+    let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
     let (available, enabled) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
     let has = |list: &str, controller| list.split_ascii_whitespace().any(|name| name == controller);
     for controller in CONTROLLERS {
         if has(&available, controller) && !has(&enabled, controller) {
-            let path = folder.join("cgroup.subtree_control");
+            let path = directory.join("cgroup.subtree_control");
             if let Err(cause) = write(&path, &format!("+{controller}")) {
-                tracing::debug!("cgroup {}: cannot enable {controller}: {cause}", folder.display());
+                tracing::debug!("cgroup {}: cannot enable {controller}: {cause}", directory.display());
             }
         }
     }

@@ -25,7 +25,7 @@ pub struct Create {
 /// Options of create and run.
 #[derive(Debug, Args)]
 pub struct CreateOptions {
-    /// Folder of the bundle
+    /// Directory of the bundle
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     pub bundle: PathBuf,
     /// Another file than the bundle's config.json

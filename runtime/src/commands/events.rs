@@ -58,7 +58,7 @@ impl Events {
             print_stats(&handle)
         } else {
             let mut wait = handle.wait();
-            let listener = Listener::open(handle.folder.as_fd(), handle.id.as_str(), &mut wait);
+            let listener = Listener::open(handle.directory.as_fd(), handle.id.as_str(), &mut wait);
             watch(&handle, &relay, listener.map_err(explain)?, self.interval)
         };
         match printed {

@@ -36,7 +36,7 @@ pub struct Exec {
     /// File with the whole process as JSON, as `process` in config.json
     #[arg(short, long, value_name = "FILE")]
     process: Option<PathBuf>,
-    /// Working folder in the container
+    /// Working directory in the container
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
     /// Environment variable to set; may be given several times
@@ -140,19 +140,19 @@ impl Exec {
                 anyhow::bail!("--process: the file names the command, so there can be none beside it");
             }
             let mut process = read_process(path, warnings)?;
-            complete(&mut process, handle.folder.read_process()?);
+            complete(&mut process, handle.directory.read_process()?);
             if self.tty {
                 process.set_terminal(Some(true));
             }
             if process.capabilities().is_none() {
-                process.set_capabilities(handle.folder.read_process()?.capabilities().clone());
+                process.set_capabilities(handle.directory.read_process()?.capabilities().clone());
             }
             return Ok(process);
         }
         if self.command.is_empty() {
             anyhow::bail!("exec needs a command, or --process with a file that names one");
         }
-        let mut process = handle.folder.read_process()?;
+        let mut process = handle.directory.read_process()?;
         self.change(&mut process, &handle.record.rootfs)?;
         Ok(process)
     }

@@ -35,7 +35,7 @@ pub struct InstallOptions {
     /// Only print what would change
     #[arg(long)]
     pub dry_run: bool,
-    /// Folder that stands for the root of the file system
+    /// Directory that stands for the root of the file system
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub prefix: PathBuf,
 }

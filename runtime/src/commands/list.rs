@@ -43,18 +43,18 @@ impl List {
     /// Lists them.
     ///
     /// # Errors
-    /// When the folder of the containers' state cannot be read. A container whose own state cannot be read is warned
+    /// When the directory of the containers' state cannot be read. A container whose own state cannot be read is warned
     /// about, and the others are listed.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let root = Root::new(globals.root.as_deref());
         let deadline = Deadline::within(GLANCE);
         let is_table = !self.quiet && self.format == Format::Table;
-        let outcomes = life_cycle::for_each(&root, |folder, record| {
-            let status = life_cycle::status(folder, &record);
+        let outcomes = life_cycle::for_each(&root, |directory, record| {
+            let status = life_cycle::status(directory, &record);
             let is_mute = is_table
                 && status == Status::Running
                 && !deadline.left().is_zero()
-                && !life_cycle::answers(folder, &record, deadline);
+                && !life_cycle::answers(directory, &record, deadline);
             (record, status, is_mute)
         })?;
         outcomes.problems.iter().for_each(|problem| tracing::warn!("{problem}"));

@@ -34,12 +34,12 @@ impl Logs {
     /// [`ContainerError::DoesNotExist`], or that there is no console.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let id: ContainerId = self.id.parse()?;
-        let folder = Root::new(globals.root.as_deref()).peek(&id)?;
-        let record = folder.read()?.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()))?;
-        let console = match folder.console_log()? {
+        let directory = Root::new(globals.root.as_deref()).peek(&id)?;
+        let record = directory.read()?.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()))?;
+        let console = match directory.console_log()? {
             last if !last.is_empty() => last,
             // A member of a pod is led to the VM of its sandbox.
-            _ => match Control::connect(folder.as_fd()) {
+            _ => match Control::connect(directory.as_fd()) {
                 Ok(mut vmm) => vmm.call(call::Console())?,
                 Err(_) => return Err(no_console(&id, record.sandbox.as_deref())),
             },

@@ -16,7 +16,7 @@ const EXAMPLES: &str = "Examples:";
 #[command(after_help = "Examples:
   stockade man --output /usr/local/share/man/man1")]
 pub struct Man {
-    /// Folder to write stockade.1 and stockade-COMMAND.1 to; made if it is not there
+    /// Directory to write stockade.1 and stockade-COMMAND.1 to; made if it is not there
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }
@@ -34,7 +34,7 @@ impl Man {
     }
 }
 
-fn write_page(command: Command, folder: &Path) -> anyhow::Result<()> {
+fn write_page(command: Command, directory: &Path) -> anyhow::Result<()> {
     let has_commands = command.has_subcommands();
     let rest = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let page = clap_mangen::Man::new(command).manual("stockade").source(crate::check::version::line());
@@ -46,7 +46,7 @@ fn write_page(command: Command, folder: &Path) -> anyhow::Result<()> {
         .and_then(|()| page.render_options_section(&mut text))
         .and_then(|()| if has_commands { page.render_subcommands_section(&mut text) } else { Ok(()) })
         .and_then(|()| render_rest(&rest, &mut text))?;
-    let path = folder.join(page.get_filename());
+    let path = directory.join(page.get_filename());
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 

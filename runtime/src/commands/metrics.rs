@@ -10,7 +10,7 @@ use clap::Args;
 use crate::life_cycle::{Handle, for_each};
 use crate::metrics::{self, Reach, Sandbox, Subject};
 use crate::options::Globals;
-use crate::state::{ContainerError, Folder, Record, Root};
+use crate::state::{ContainerError, Directory, Record, Root};
 use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::vm::{AGENT_SOCKET, Control};
@@ -47,11 +47,11 @@ impl Metrics {
                     anyhow::bail!("container {id} is in the VM of sandbox {sandbox}, whose metrics have it");
                 }
                 handle.relay()?;
-                vec![measure(&handle.folder, &handle.record).ok_or(ContainerError::NotRunning)?]
+                vec![measure(&handle.directory, &handle.record).ok_or(ContainerError::NotRunning)?]
             }
             None => {
                 let root = Root::new(globals.root.as_deref());
-                let outcomes = for_each(&root, |folder, record| measure(folder, &record))?;
+                let outcomes = for_each(&root, |directory, record| measure(directory, &record))?;
                 outcomes.problems.iter().for_each(|problem| tracing::warn!("{problem}"));
                 outcomes.found.into_iter().flatten().collect()
             }
@@ -64,25 +64,25 @@ impl Metrics {
 }
 
 /// `None` where there is no VM that is the container's own.
-fn measure(folder: &Folder, record: &Record) -> Option<Sandbox> {
+fn measure(directory: &Directory, record: &Record) -> Option<Sandbox> {
     let relay = record.relay.filter(|relay| record.complete && relay.is_alive())?;
     let subject = Subject::of(record)?;
-    Some(Sandbox::measure(subject, &Host { folder: folder.as_fd(), relay: relay.pid }, WITHIN))
+    Some(Sandbox::measure(subject, &Host { directory: directory.as_fd(), relay: relay.pid }, WITHIN))
 }
 
-/// Reaches a sandbox by its folder and its relay's PID.
+/// Reaches a sandbox by its directory and its relay's PID.
 struct Host<'a> {
-    folder: BorrowedFd<'a>,
+    directory: BorrowedFd<'a>,
     relay: i32,
 }
 
 impl Reach for Host<'_> {
     fn vmm(&self, deadline: Deadline) -> io::Result<Control> {
-        Control::connect_by(self.folder, deadline)
+        Control::connect_by(self.directory, deadline)
     }
 
     fn agent(&self) -> io::Result<UnixStream> {
-        descriptors::connect(self.folder, AGENT_SOCKET)
+        descriptors::connect(self.directory, AGENT_SOCKET)
     }
 
     fn interfaces(&self) -> Option<String> {

@@ -32,6 +32,6 @@ impl Pause {
             }
             error => explain(error),
         })?;
-        handle.folder.change(|record| record.paused = true)
+        handle.directory.change(|record| record.paused = true)
     }
 }

@@ -33,6 +33,6 @@ impl Resume {
             }
             error => anyhow::Error::from(error),
         })?;
-        handle.folder.change(|record| record.paused = false)
+        handle.directory.change(|record| record.paused = false)
     }
 }

@@ -45,12 +45,12 @@ impl Run {
         let root = Root::new(globals.root.as_deref());
         let mut created = life_cycle::create(&self.options.request(globals, &id, self.detach))?;
         let raw = RawMode::for_process(created.terminal, self.detach)?;
-        if let Err(error) = life_cycle::start(&created.folder, &created.record, &mut created.vm) {
+        if let Err(error) = life_cycle::start(&created.directory, &created.record, &mut created.vm) {
             created.relay.process.kill();
             if let Some(vmm) = created.vm.release() {
                 vmm.kill();
             }
-            life_cycle::force_remove(created.folder, &id)?;
+            life_cycle::force_remove(created.directory, &id)?;
             return Err(error);
         }
         if self.detach {
@@ -77,14 +77,14 @@ impl Run {
 
 /// Waits until the container has ended, and gives the terminal back; returns its VMM and its status.
 fn wait(created: Created, raw: Option<RawMode>) -> anyhow::Result<(Option<Child>, u8)> {
-    let Created { mut folder, mut vm, relay, .. } = created;
+    let Created { mut directory, mut vm, relay, .. } = created;
     let signals = vm.take_interrupts().context("no signals to wait for")?;
-    folder.unlock().context("cannot unlock the container's state")?;
+    directory.unlock().context("cannot unlock the container's state")?;
     // The relay alone decides now how long the VM lives.
     let vmm = vm.release();
     let status = life_cycle::attend(&signals, &relay.process)?;
     drop(raw);
-    let console_log = folder.console_log().unwrap_or_default();
+    let console_log = directory.console_log().unwrap_or_default();
     if !console_log.is_empty() {
         tracing::error!("the VM has ended{}", vm::shown(&String::from_utf8_lossy(&console_log)));
     }

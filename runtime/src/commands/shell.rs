@@ -92,16 +92,16 @@ impl<'a> Share<'a> {
 
     fn files(&self) -> anyhow::Result<Files> {
         let vmm = self.handle.vmm().ok_or(ContainerError::NotRunning)?;
-        Ok(Files::connect(self.handle.folder.as_fd(), vmm.as_fd())?)
+        Ok(Files::connect(self.handle.directory.as_fd(), vmm.as_fd())?)
     }
 
     fn process(&self) -> Process {
-        let folder = format!("{SHARES}/{}", self.name);
+        let directory = format!("{SHARES}/{}", self.name);
         let terminal = io::stdin().is_terminal().then(WindowSize::default);
         let name = std::env::var("TERM").ok().filter(|_| terminal.is_some());
-        let env = [Some(format!("PATH={folder}:/bin")), name.map(|name| format!("TERM={name}"))];
+        let env = [Some(format!("PATH={directory}:/bin")), name.map(|name| format!("TERM={name}"))];
         Process {
-            args: vec![format!("{folder}/{NAME}")],
+            args: vec![format!("{directory}/{NAME}")],
             env: env.into_iter().flatten().collect(),
             cwd: "/".to_owned(),
             user: User::default(),

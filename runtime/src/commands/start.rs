@@ -23,6 +23,6 @@ impl Start {
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let handle = Handle::lock(globals, &self.id)?;
         handle.relay().map_err(|_| ContainerError::HasStopped)?;
-        life_cycle::start(&handle.folder, &handle.record, &mut handle.wait())
+        life_cycle::start(&handle.directory, &handle.record, &mut handle.wait())
     }
 }

@@ -70,7 +70,7 @@ impl Top {
 
 /// What every container uses now that runs, the busiest VM first.
 fn measure(root: &Root) -> anyhow::Result<Vec<Usage>> {
-    let outcomes = life_cycle::for_each(root, |folder, record| Usage::measure(folder, &record))?;
+    let outcomes = life_cycle::for_each(root, |directory, record| Usage::measure(directory, &record))?;
     outcomes.problems.iter().for_each(|problem| tracing::debug!("{problem}"));
     Ok(outcomes.found.into_iter().flatten().collect())
 }

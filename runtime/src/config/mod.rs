@@ -121,9 +121,9 @@ impl VmmUsers {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct AllowedVm {
-    /// Kernels, or folders with kernels.
+    /// Kernels, or directories with kernels.
     pub kernels: Vec<PathBuf>,
-    /// Initramfs files, or folders with such.
+    /// Initramfs files, or directories with such.
     pub initrds: Vec<PathBuf>,
     /// Names of kernel parameters.
     pub kernel_parameters: Vec<String>,
@@ -201,13 +201,13 @@ impl Config {
     }
 
     fn resolve(file: File, program: &Path, exists: impl Fn(&Path) -> bool) -> Self {
-        let folder = program.parent().unwrap_or(Path::new("/"));
-        let prefix = folder.parent().unwrap_or(Path::new("/"));
-        let beside = folder.join("stockade-vmm");
+        let directory = program.parent().unwrap_or(Path::new("/"));
+        let prefix = directory.parent().unwrap_or(Path::new("/"));
+        let beside = directory.join("stockade-vmm");
         let installed = prefix.join("libexec/stockade/stockade-vmm");
         // In a checkout the program is target/PROFILE/stockade or target/TRIPLE/PROFILE/stockade.
         let guest = if exists(&beside) && !exists(&installed) {
-            folder
+            directory
                 .ancestors()
                 .skip(1)
                 .take(2)

@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// An absolute path, in which `*` stands for any characters of a name.
 ///
 /// It is held against a socket's path as it is after all links are followed, and no link of its own is: otherwise who may
-/// make links in a folder that is listed would decide what is listed.
+/// make links in a directory that is listed would decide what is listed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern(String);

@@ -7,13 +7,13 @@ struct Fixture(tempfile::TempDir);
 impl Fixture {
     fn new() -> Self {
         let fixture = Self(tempfile::tempdir().unwrap());
-        fixture.folders().iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+        fixture.directories().iter().for_each(|directory| fs::create_dir_all(directory).unwrap());
         fixture
     }
 
     /// What every system has.
-    fn folders(&self) -> [PathBuf; 2] {
-        ["etc", "var/lib"].map(|folder| self.0.path().join(folder))
+    fn directories(&self) -> [PathBuf; 2] {
+        ["etc", "var/lib"].map(|directory| self.0.path().join(directory))
     }
 
     fn path(&self, engine: Engine) -> PathBuf {
@@ -47,7 +47,7 @@ impl Fixture {
     }
 
     fn is_empty(&self) -> bool {
-        self.folders().iter().all(|folder| fs::read_dir(folder).unwrap().next().is_none())
+        self.directories().iter().all(|directory| fs::read_dir(directory).unwrap().next().is_none())
     }
 }
 

@@ -66,8 +66,8 @@ pub struct Change {
     record_path: PathBuf,
     /// What is to be remembered; nothing once it is taken back.
     record: Option<Record>,
-    /// Folders that go if they are empty.
-    folders: Vec<PathBuf>,
+    /// Directories that go if they are empty.
+    directories: Vec<PathBuf>,
 }
 
 /// What makes `binary` the runtime `stockade` of an engine whose files are below `prefix`.
@@ -90,13 +90,13 @@ pub fn install(engine: Engine, prefix: &Path, binary: &str) -> Result<Change, In
     let base = if is_untouched { &before } else { &now }.clone().unwrap_or_default();
     let settings = engine.settings(binary, before.as_deref().unwrap_or_default()).map_err(understood)?;
     let after = engine.format().set(&base, &settings).map_err(|e| understood(e.into()))?;
-    let folders = match former {
-        Some(record) => record.folders,
-        None => missing_folders(&path),
+    let directories = match former {
+        Some(record) => record.directories,
+        None => missing_directories(&path),
     };
     let places = settings.into_iter().map(|setting| setting.keys).collect();
-    let record = Record { before, after: after.clone(), places, folders };
-    Ok(Change { path, now, then: Some(after), record_path, record: Some(record), folders: Vec::new() })
+    let record = Record { before, after: after.clone(), places, directories };
+    Ok(Change { path, now, then: Some(after), record_path, record: Some(record), directories: Vec::new() })
 }
 
 /// What takes that back; `None` where nothing was installed.
@@ -111,8 +111,8 @@ pub fn uninstall(engine: Engine, prefix: &Path) -> Result<Option<Change>, Instal
     let then = record
         .take_back(engine.format(), now.as_deref())
         .map_err(|e| InstallError::NotUnderstood { path: path.clone(), problem: e.into() })?;
-    let folders = record.folders;
-    Ok(Some(Change { path, now, then, record_path, record: None, folders }))
+    let directories = record.directories;
+    Ok(Some(Change { path, now, then, record_path, record: None, directories }))
 }
 
 impl Change {
@@ -139,13 +139,13 @@ impl Change {
         if let Some(record) = &self.record
             && self.now != self.then
         {
-            make_folders(&self.record_path)?;
+            make_directories(&self.record_path)?;
             record.write(&self.record_path)?;
         }
         match &self.then {
             _ if self.now == self.then => {}
             Some(text) => {
-                make_folders(&self.path)?;
+                make_directories(&self.path)?;
                 write(&self.path, text, 0o644).map_err(failed("write", &self.path))?;
             }
             None => fs::remove_file(&self.path).map_err(failed("remove", &self.path))?,
@@ -153,9 +153,9 @@ impl Change {
         if self.record.is_none() {
             fs::remove_file(&self.record_path).map_err(failed("remove", &self.record_path))?;
             let records = self.record_path.ancestors().skip(1).take(2);
-            for folder in self.folders.iter().map(PathBuf::as_path).chain(records) {
+            for directory in self.directories.iter().map(PathBuf::as_path).chain(records) {
                 // Somebody else's files may be in it by now.
-                let _ = fs::remove_dir(folder);
+                let _ = fs::remove_dir(directory);
             }
         }
         Ok(())
@@ -173,14 +173,14 @@ fn read(path: &Path) -> Result<Option<String>, InstallError> {
     }
 }
 
-/// Folders above a file that are not there, the innermost first.
-fn missing_folders(path: &Path) -> Vec<PathBuf> {
-    path.ancestors().skip(1).take_while(|folder| !folder.exists()).map(Path::to_owned).collect()
+/// Directories above a file that are not there, the innermost first.
+fn missing_directories(path: &Path) -> Vec<PathBuf> {
+    path.ancestors().skip(1).take_while(|directory| !directory.exists()).map(Path::to_owned).collect()
 }
 
-fn make_folders(path: &Path) -> Result<(), InstallError> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder).map_err(failed("make", folder))
+fn make_directories(path: &Path) -> Result<(), InstallError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory).map_err(failed("make", directory))
 }
 
 /// Replaces a file, which keeps its owner and mode, or makes it; where the path is a link, the file that it leads to.

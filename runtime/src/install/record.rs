@@ -19,8 +19,9 @@ pub(super) struct Record {
     pub after: String,
     /// Where something was set.
     pub places: Vec<Keys>,
-    /// Folders that were made for it, the innermost first.
-    pub folders: Vec<PathBuf>,
+    /// Directories that were made for it, the innermost first.
+    #[serde(rename = "folders")]
+    pub directories: Vec<PathBuf>,
 }
 
 /// Where an engine's record is.

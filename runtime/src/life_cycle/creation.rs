@@ -26,7 +26,7 @@ use crate::options::CgroupDriver;
 use crate::relay::service::Served;
 use crate::relay::{CreateHooks, Namespaces, Own, Plan, Relay};
 use crate::state::role::Role;
-use crate::state::{Folder, Record, pid_file, sandbox};
+use crate::state::{Directory, Record, pid_file, sandbox};
 use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::{tsc, user_namespace};
@@ -42,25 +42,25 @@ type Undone<T> = ScopeGuard<T, fn(T)>;
 pub(super) struct Draft<'a> {
     request: &'a Request<'a>,
     bundle: &'a Bundle,
-    folder: Folder,
+    directory: Directory,
     record: Record,
     /// It has failed because its sandbox's guest does not answer.
     is_mute: bool,
 }
 
 impl<'a> Draft<'a> {
-    /// Nothing but a folder and what there will be to remember.
+    /// Nothing but a directory and what there will be to remember.
     pub(super) fn begin(
         request: &'a Request<'a>,
         bundle: &'a Bundle,
-        folder: Folder,
+        directory: Directory,
         record: Record,
     ) -> Undone<Self> {
-        guard(Self { request, bundle, folder, record, is_mute: false }, Self::undo as fn(Self))
+        guard(Self { request, bundle, directory, record, is_mute: false }, Self::undo as fn(Self))
     }
 
     fn undo(self) {
-        if let Err(error) = remove::release(self.folder, &self.record, self.is_mute) {
+        if let Err(error) = remove::release(self.directory, &self.record, self.is_mute) {
             tracing::warn!("while undoing what was begun: {error:#}");
         }
     }
@@ -112,13 +112,13 @@ impl<'a> Draft<'a> {
             matches!(failure.or_else(|| cause.downcast_ref()), Some(MachineError::Silent { .. }))
         });
         let Some(sandbox) = &self.record.sandbox else { return error };
-        let processes = self.folder.neighbour(sandbox).map(|record| [record.relay, record.vmm]);
+        let processes = self.directory.neighbour(sandbox).map(|record| [record.relay, record.vmm]);
         let lives = processes.is_some_and(|all| all.iter().flatten().all(ProcessRef::is_alive));
         if lives { error } else { error.context(format!("sandbox {sandbox:?} ended meanwhile")) }
     }
 
     fn remember(&self) -> anyhow::Result<()> {
-        self.folder.write(&self.record)
+        self.directory.write(&self.record)
     }
 
     /// The cgroup, and the VM: its own begins to boot.
@@ -128,7 +128,7 @@ impl<'a> Draft<'a> {
         place: Place,
         interrupts: SignalFd,
     ) -> anyhow::Result<Placed> {
-        let Self { folder, record, .. } = self;
+        let Self { directory, record, .. } = self;
         let cgroup = plan_cgroup(self.request, plan)?;
         record.cgroup.clone_from(&cgroup);
         record.demand = plan.demand;
@@ -136,9 +136,9 @@ impl<'a> Draft<'a> {
             record.sandbox = Some(sandbox.id.to_string());
         }
         record.volumes.clone_from(&plan.written);
-        folder.write(record)?;
+        directory.write(record)?;
         if let Some(process) = self.bundle.spec.process() {
-            folder.write_process(process)?;
+            directory.write_process(process)?;
         }
         let cgroup = cgroup.as_ref();
         let mut scope = None;
@@ -153,20 +153,20 @@ impl<'a> Draft<'a> {
                 }
                 record.vm_size = Some(size);
                 let procs = cgroup.map(Cgroup::open_procs).transpose()?;
-                let mut machine = launch.start(self.request.id, folder.as_fd(), procs, |vmm| {
+                let mut machine = launch.start(self.request.id, directory.as_fd(), procs, |vmm| {
                     record.vmm = vmm.reference();
-                    folder.write(record)
+                    directory.write(record)
                 })?;
-                machine.watch_with(folder.as_fd(), interrupts).context("cannot watch the VM")?;
+                machine.watch_with(directory.as_fd(), interrupts).context("cannot watch the VM")?;
                 Vm::Own(machine)
             }
             Place::Sandbox(sandbox) => {
                 if let Some(cgroup) = cgroup {
                     scope = cgroup.make(&plan.cgroup.values)?;
                 }
-                folder.join(&sandbox.id).context("cannot find the sandbox's VM again")?;
-                resize::make_room(folder, record)?;
-                Vm::Shared(Shared::new(sandbox.vmm, folder.as_fd(), interrupts)?)
+                directory.join(&sandbox.id).context("cannot find the sandbox's VM again")?;
+                resize::make_room(directory, record)?;
+                Vm::Shared(Shared::new(sandbox.vmm, directory.as_fd(), interrupts)?)
             }
         };
         Ok(Placed { vm: guard(vm, kill_vm as fn(Vm)), _scope: scope })
@@ -186,9 +186,9 @@ impl<'a> Draft<'a> {
         if let Some(path) = draft.request.pid_file {
             pid_file::write(path, relay.process.pid)?;
         }
-        let Self { folder, record, .. } = ScopeGuard::into_inner(draft);
+        let Self { directory, record, .. } = ScopeGuard::into_inner(draft);
         let (relay, vm) = (ScopeGuard::into_inner(relay), ScopeGuard::into_inner(vm));
-        Ok(Created { folder, record, relay, vm, terminal: has_terminal })
+        Ok(Created { directory, record, relay, vm, terminal: has_terminal })
     }
 }
 
@@ -219,8 +219,8 @@ impl Placed {
         pty: Option<&Pty>,
     ) -> anyhow::Result<Attended> {
         let lease = self.vm.lease();
-        let Draft { bundle, folder, record, .. } = draft;
-        let console_log = lease.map(|_| folder.create_console_log()).transpose()?;
+        let Draft { bundle, directory, record, .. } = draft;
+        let console_log = lease.map(|_| directory.create_console_log()).transpose()?;
         let cgroup = record.cgroup.as_ref().map(Cgroup::open).transpose()?;
         let namespaces = &plan.guest.namespaces;
         let user = plan.user.as_ref().map(open_user_namespace).transpose()?;
@@ -228,7 +228,7 @@ impl Placed {
         let pod_network = plan.network.path().filter(|_| is_sandbox);
         let services = services::prepare(&Served {
             record,
-            folder: folder.as_fd(),
+            directory: directory.as_fd(),
             has_lease: lease.is_some(),
             pod_network,
             sockets: &sockets,
@@ -268,7 +268,7 @@ impl Placed {
         record.relay = relay.process.reference();
         record.namespaces = sandbox::namespaces(&bundle.spec, relay.process.pid, user.as_ref());
         record.hooks.clone_from(&plan.hooks);
-        folder.write(record)?;
+        directory.write(record)?;
         Ok(Attended { vm: self.vm, relay })
     }
 }
@@ -309,13 +309,13 @@ impl Attended {
         if let Some(network) = &plan.user_network {
             user_mode::start(network, relay)?;
         }
-        network::connect(&draft.folder, &mut draft.record, &plan.network, relay.pid)
+        network::connect(&draft.directory, &mut draft.record, &plan.network, relay.pid)
     }
 
     /// Gives the guest the trees that the relay has cloned.
     fn share(&mut self, draft: &mut Draft<'_>, plan: &ContainerPlan) -> anyhow::Result<()> {
         let vm = &mut *self.vm;
-        let folder = draft.record.share();
+        let directory = draft.record.share();
         let clones = self.relay.prepared()?;
         let trees = plan.trees.iter().zip(clones);
         let trees = trees.map(|(tree, clone)| shares::map_ids(tree, clone.as_fd()).map(|()| (tree, clone)));
@@ -326,7 +326,7 @@ impl Attended {
         };
         let (volumes, trees) = (named(volumes), named(trees));
         let mut files = vm.files().map_err(|error| vm.explain(error))?;
-        let shared = files.add_share(folder, trees, vm).and_then(|()| match &plan.volumes {
+        let shared = files.add_share(directory, trees, vm).and_then(|()| match &plan.volumes {
             Some(pod) if !volumes.is_empty() => files.add_trees(pod, volumes, vm),
             _ => Ok(()),
         });
@@ -351,9 +351,9 @@ impl Attended {
         let vm = &mut *self.vm;
         if let Vm::Own(machine) = vm {
             let ready = machine.agent_ready()?;
-            log_figures(machine, &ready);
+            log_stats(machine, &ready);
         }
-        let mut control = Connection::open(draft.folder.as_fd(), Purpose::Control, vm)?;
+        let mut control = Connection::open(draft.directory.as_fd(), Purpose::Control, vm)?;
         // Before the NICs, whose driver looks once how many CPUs there are.
         if let Some(vcpus) = draft.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
             vm.control()?.call(vm::call::AddVcpus(vcpus))?;
@@ -383,8 +383,8 @@ impl Attended {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let folder = draft.folder.as_fd();
-        self.relay.hand_over(&ProcessConnections::open(folder, &init, terminal, streams, vm)?)?;
+        let directory = draft.directory.as_fd();
+        self.relay.hand_over(&ProcessConnections::open(directory, &init, terminal, streams, vm)?)?;
         tracing::debug!(tsc = tsc::now(), "the container is connected");
         Ok(())
     }
@@ -435,7 +435,7 @@ fn vm_size(plan: &ContainerPlan, size: VmSize, cgroup: Option<&Cgroup>) -> anyho
 }
 
 /// What a benchmark needs to place the guest's first instruction in the host's time.
-fn log_figures(machine: &Machine, ready: &Ready) {
+fn log_stats(machine: &Machine, ready: &Ready) {
     if !log::is_debug() {
         return;
     }
@@ -444,17 +444,17 @@ fn log_figures(machine: &Machine, ready: &Ready) {
         .map_err(anyhow::Error::from)
         .and_then(|mut control| Ok(control.call(vm::call::ReadFigures())?))
     {
-        Ok(figures) => tracing::debug!(
+        Ok(stats) => tracing::debug!(
             tsc = tsc::now(),
-            vmm_entry_tsc = figures.entry_tsc,
-            vmm_run_tsc = figures.run_tsc,
-            tsc_offset = figures.tsc_offset,
+            vmm_entry_tsc = stats.entry_tsc,
+            vmm_run_tsc = stats.run_tsc,
+            tsc_offset = stats.tsc_offset,
             agent_entry_tsc = ready.entry_tsc,
-            vmm_overhead_kib = figures.overhead_kib,
-            guest_kib = figures.guest_kib,
+            vmm_overhead_kib = stats.overhead_kib,
+            guest_kib = stats.guest_kib,
             "the agent is ready on Linux {}",
             ready.kernel_release
         ),
-        Err(error) => tracing::debug!("no figures from the VMM: {error:#}"),
+        Err(error) => tracing::debug!("no stats from the VMM: {error:#}"),
     }
 }

@@ -75,8 +75,8 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     process.streams = exec.preserved.kinds();
     process.terminal = process.terminal.map(|size| terminal::initial_size(size, exec.console_socket));
     let interrupts = signals::block_all().context("cannot block signals")?;
-    let folder = exec.handle.folder.as_fd();
-    let mut vm = Shared::new(vmm, folder, interrupts)?;
+    let directory = exec.handle.directory.as_fd();
+    let mut vm = Shared::new(vmm, directory, interrupts)?;
     // What is not paused answers at once.
     if exec.ignore_paused && exec.handle.status() == Status::Paused {
         vm = vm.with_patience(UNTIL_RESUMED);
@@ -91,7 +91,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         ignore_paused: exec.ignore_paused,
     };
     let mut control =
-        Connection::open(folder, Purpose::Control, &mut vm).map_err(|e| explain(exec.handle, e))?;
+        Connection::open(directory, Purpose::Control, &mut vm).map_err(|e| explain(exec.handle, e))?;
     for warning in control.call(call::MakeProcess(request), &mut vm).map_err(|e| explain(exec.handle, e))? {
         tracing::warn!("{warning}");
     }
@@ -113,7 +113,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     let mut start = || -> anyhow::Result<(SignalFd, Option<RawMode>)> {
         relay.prepared()?;
         relay.hand_over(&ProcessConnections::open(
-            folder,
+            directory,
             &id,
             terminal,
             exec.preserved.kinds().len(),

@@ -3,7 +3,7 @@
 use std::thread;
 
 use crate::oci::container_id::ContainerId;
-use crate::state::{Folder, Record, Root};
+use crate::state::{Directory, Record, Root};
 
 /// Containers that are looked at at the same time; each costs some descriptors.
 const AT_A_TIME: usize = 64;
@@ -20,10 +20,10 @@ pub struct Outcomes<T> {
 /// Looks at every container.
 ///
 /// # Errors
-/// When the folder of the containers' state cannot be read.
+/// When the directory of the containers' state cannot be read.
 pub fn for_each<T: Send>(
     root: &Root,
-    look: impl Fn(&Folder, Record) -> T + Sync,
+    look: impl Fn(&Directory, Record) -> T + Sync,
 ) -> anyhow::Result<Outcomes<T>> {
     let mut outcomes = Outcomes { found: Vec::new(), problems: Vec::new() };
     for ids in root.containers()?.chunks(AT_A_TIME) {
@@ -55,12 +55,12 @@ pub fn for_each<T: Send>(
 fn look_at<T>(
     root: &Root,
     id: &ContainerId,
-    look: impl Fn(&Folder, Record) -> T,
+    look: impl Fn(&Directory, Record) -> T,
 ) -> Option<Result<T, String>> {
-    let folder = root.peek(id).ok()?;
-    match folder.read() {
-        Ok(Some(record)) => Some(Ok(look(&folder, record))),
-        Ok(None) if folder.is_busy() => None,
+    let directory = root.peek(id).ok()?;
+    match directory.read() {
+        Ok(Some(record)) => Some(Ok(look(&directory, record))),
+        Ok(None) if directory.is_busy() => None,
         Ok(None) => {
             Some(Err(format!("container {id} was never created completely; delete --force removes it")))
         }

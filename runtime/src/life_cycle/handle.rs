@@ -10,7 +10,7 @@ use super::{Status, status};
 use crate::log;
 use crate::oci::container_id::ContainerId;
 use crate::options::Globals;
-use crate::state::{ContainerError, Folder, Record, Root};
+use crate::state::{ContainerError, Directory, Record, Root};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Pidfd, ProcessRef};
 use crate::vm::MachineError;
@@ -24,8 +24,8 @@ pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 pub struct Handle {
     /// Its ID.
     pub id: ContainerId,
-    /// Its folder.
-    pub folder: Folder,
+    /// Its directory.
+    pub directory: Directory,
     /// What the host remembers.
     pub record: Record,
     deadline: Deadline,
@@ -38,8 +38,8 @@ impl Handle {
     /// [`ContainerError::DoesNotExist`], or why its state cannot be read.
     pub fn peek(globals: &Globals, id: &str) -> anyhow::Result<Self> {
         let id: ContainerId = id.parse()?;
-        let folder = Root::new(globals.root.as_deref()).peek(&id)?;
-        Self::new(id, folder)
+        let directory = Root::new(globals.root.as_deref()).peek(&id)?;
+        Self::new(id, directory)
     }
 
     /// Takes a container for a change: two commands that change it take turns.
@@ -48,15 +48,15 @@ impl Handle {
     /// As [`Handle::peek`].
     pub fn lock(globals: &Globals, id: &str) -> anyhow::Result<Self> {
         let id: ContainerId = id.parse()?;
-        let folder = Root::new(globals.root.as_deref()).open(&id)?;
-        Self::new(id, folder)
+        let directory = Root::new(globals.root.as_deref()).open(&id)?;
+        Self::new(id, directory)
     }
 
-    fn new(id: ContainerId, folder: Folder) -> anyhow::Result<Self> {
-        match folder.read()? {
+    fn new(id: ContainerId, directory: Directory) -> anyhow::Result<Self> {
+        match directory.read()? {
             Some(record) => {
                 log::about(id.as_str(), record.sandbox.as_deref());
-                Ok(Self { id, folder, record, deadline: Deadline::within(ANSWERS_WITHIN) })
+                Ok(Self { id, directory, record, deadline: Deadline::within(ANSWERS_WITHIN) })
             }
             // Its creator died before it had made anything.
             None => Err(ContainerError::DoesNotExist(id.to_string()).into()),
@@ -75,7 +75,7 @@ impl Handle {
     /// The process of its VM, which for a member of a pod is its sandbox's.
     pub fn vmm(&self) -> Option<Pidfd> {
         let vmm = match &self.record.sandbox {
-            Some(sandbox) => self.folder.neighbour(sandbox)?.vmm,
+            Some(sandbox) => self.directory.neighbour(sandbox)?.vmm,
             None => self.record.vmm,
         };
         vmm?.open()
@@ -83,7 +83,7 @@ impl Handle {
 
     /// How the container is now.
     pub fn status(&self) -> Status {
-        status(&self.folder, &self.record)
+        status(&self.directory, &self.record)
     }
 
     /// How this command waits for the container's agent.
@@ -94,7 +94,7 @@ impl Handle {
     /// The same for one of many things that the command asks, as long as it goes on.
     pub fn wait_until(&self, deadline: Deadline) -> AnswerDeadline<'_> {
         let relay = self.record.relay.and_then(|relay| relay.open());
-        AnswerDeadline::new(self.folder.as_fd(), deadline).while_lives(relay)
+        AnswerDeadline::new(self.directory.as_fd(), deadline).while_lives(relay)
     }
 
     /// Asks the container's agent for one thing.
@@ -117,7 +117,7 @@ impl Handle {
         C: Call<Request = Request, Response = Response>,
     {
         let mut wait = self.wait_until(deadline);
-        Connection::open(self.folder.as_fd(), Purpose::Control, &mut wait)?.call(call, &mut wait)
+        Connection::open(self.directory.as_fd(), Purpose::Control, &mut wait)?.call(call, &mut wait)
     }
 }
 

@@ -9,7 +9,7 @@ use stockade_protocol::agent::Purpose;
 use stockade_protocol::vmm::MAX_QUEUE_PAIRS;
 
 use crate::network::{self, Namespace, Network, NetworkNamespace, Pending};
-use crate::state::{Folder, Record};
+use crate::state::{Directory, Record};
 use crate::sys::process::ProcessRef;
 use crate::vm::agent::{Connection, call};
 use crate::vm::{self, Control, Wait};
@@ -25,7 +25,7 @@ fn queue_pairs(record: &Record) -> usize {
 /// # Errors
 /// Those of [`Network::connect`]; the record then tells what is to be undone.
 pub(super) fn connect(
-    folder: &Folder,
+    directory: &Directory,
     record: &mut Record,
     network: &NetworkNamespace,
     relay: i32,
@@ -40,7 +40,7 @@ pub(super) fn connect(
     let queue_pairs = queue_pairs(record);
     let pending = network.connect(&namespace, queue_pairs, |network| {
         record.network = Some(network.clone());
-        folder.write(record)
+        directory.write(record)
     })?;
     Ok(pending.has_taps().then_some(pending))
 }
@@ -73,13 +73,13 @@ pub(super) fn hand_over(
 ///
 /// # Errors
 /// Those of [`Network::connect`] and [`hand_over`].
-pub(super) fn refresh(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::Result<bool> {
+pub(super) fn refresh(directory: &Directory, record: &Record, wait: &mut impl Wait) -> anyhow::Result<bool> {
     let Some(relay) = record.relay.filter(|_| record.sandbox.is_none()) else { return Ok(false) };
     if record.network.is_none() && has_only_loopback(relay.pid) {
         return Ok(false);
     }
     let namespace = Namespace::open(&of_process(relay.pid))?;
-    refresh_in(&namespace, folder, record, wait, |record| folder.write(record))
+    refresh_in(&namespace, directory, record, wait, |record| directory.write(record))
 }
 
 /// The same, in the relay's network namespace; `remember` keeps what becomes of it.
@@ -88,7 +88,7 @@ pub(super) fn refresh(folder: &Folder, record: &Record, wait: &mut impl Wait) ->
 /// As there.
 pub(super) fn refresh_in(
     namespace: &Namespace,
-    folder: &Folder,
+    directory: &Directory,
     record: &Record,
     wait: &mut impl Wait,
     remember: impl Fn(&Record) -> anyhow::Result<()> + Sync,
@@ -107,8 +107,8 @@ pub(super) fn refresh_in(
         return Ok(!network.interfaces.is_empty());
     }
     record.network = Some(network);
-    let vmm = Control::connect(folder.as_fd()).context("cannot reach the VMM")?;
-    let mut agent = Connection::open(folder.as_fd(), Purpose::Control, wait)?;
+    let vmm = Control::connect(directory.as_fd()).context("cannot reach the VMM")?;
+    let mut agent = Connection::open(directory.as_fd(), Purpose::Control, wait)?;
     let handed_over = hand_over(&mut record, pending, vmm, &mut agent, wait);
     // Also where that has failed: some NICs may be in their slots.
     remember(&record)?;

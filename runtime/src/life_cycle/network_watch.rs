@@ -22,7 +22,7 @@ use super::{handle, network};
 use crate::cgroup::Cgroup;
 use crate::log;
 use crate::network::{Events, Namespace, own_root};
-use crate::state::{self, Folder, Record};
+use crate::state::{self, Directory, Record};
 use crate::sys::deadline::Deadline;
 use crate::sys::seccomp::{self, Kind};
 use crate::sys::{descriptors, privileges, process, signals};
@@ -35,16 +35,16 @@ const SETTLES_WITHIN: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What is missing for that; the container has the network that it has.
-pub(super) fn begin(folder: &Folder, record: &Record) -> anyhow::Result<()> {
+pub(super) fn begin(directory: &Directory, record: &Record) -> anyhow::Result<()> {
     let begin = || -> anyhow::Result<()> {
         let (Some(relay), Some(vmm)) = (record.relay, record.vmm.and_then(|vmm| vmm.open())) else {
             return Ok(());
         };
         let cgroup = record.cgroup.as_ref().map(Cgroup::open).transpose()?;
-        folder.make_network_directory()?;
+        directory.make_network_directory()?;
         let launch = || {
             let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-            let body = || watch(folder, record, relay.pid);
+            let body = || watch(directory, record, relay.pid);
             // SAFETY: this process is a copy of a command, which has one thread.
             let watcher = unsafe { process::clone(libc::CLONE_NEWNS, cgroup, body) };
             status(watcher.map(drop).map_err(io::Error::from))
@@ -82,8 +82,8 @@ fn exited(status: WaitStatus) -> i32 {
 }
 
 /// The watcher's whole life; returns its exit status.
-fn watch(folder: &Folder, record: &Record, relay: i32) -> i32 {
-    match prepare(folder, relay).and_then(|watched| serve(folder, record, &watched)) {
+fn watch(directory: &Directory, record: &Record, relay: i32) -> i32 {
+    match prepare(directory, relay).and_then(|watched| serve(directory, record, &watched)) {
         Ok(()) => 0,
         Err(error) => {
             tracing::warn!("the network namespace is not watched any more: {error:#}");
@@ -99,7 +99,7 @@ struct Watched {
 }
 
 /// Leaves alone what is the command's, its lock on the container, its lease of the VM, its output, and the host.
-fn prepare(folder: &Folder, relay: i32) -> anyhow::Result<Watched> {
+fn prepare(directory: &Directory, relay: i32) -> anyhow::Result<Watched> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     for stdio in 0..=2 {
         descriptors::become_stdio(&null, stdio)?;
@@ -118,24 +118,28 @@ fn prepare(folder: &Folder, relay: i32) -> anyhow::Result<Watched> {
     // Read once, as long as it can be.
     state::boot_id();
     capabilities::forbid_new_privileges().context("no_new_privs")?;
-    own_root::enter(folder.path(), &folder.network_directory()).context("a root of its own")?;
+    own_root::enter(directory.path(), &directory.network_directory()).context("a root of its own")?;
     namespace.enter()?;
     privileges::keep_only(Capability::NetAdmin.bit()).context("give up capabilities")?;
     seccomp::restrict(Kind::NetworkWatch).context("seccomp")?;
     Ok(Watched { namespace, events: Events::open()? })
 }
 
-fn serve(folder: &Folder, record: &Record, Watched { namespace, events }: &Watched) -> anyhow::Result<()> {
+fn serve(
+    directory: &Directory,
+    record: &Record,
+    Watched { namespace, events }: &Watched,
+) -> anyhow::Result<()> {
     // What has changed since `start` has looked goes first.
     loop {
-        let folder = folder.peek_neighbour(&record.id)?;
-        let Some(current) = folder.read()?.filter(|current| current.created == record.created) else {
+        let directory = directory.peek_neighbour(&record.id)?;
+        let Some(current) = directory.read()?.filter(|current| current.created == record.created) else {
             return Ok(());
         };
-        let mut wait = AnswerDeadline::new(folder.as_fd(), Deadline::within(handle::ANSWERS_WITHIN));
+        let mut wait = AnswerDeadline::new(directory.as_fd(), Deadline::within(handle::ANSWERS_WITHIN));
         let remember =
-            |record: &Record| record.network.as_ref().map_or(Ok(()), |now| folder.write_network(now));
-        if let Err(error) = network::refresh_in(namespace, &folder, &current, &mut wait, remember) {
+            |record: &Record| record.network.as_ref().map_or(Ok(()), |now| directory.write_network(now));
+        if let Err(error) = network::refresh_in(namespace, &directory, &current, &mut wait, remember) {
             tracing::warn!("a change of the network namespace: {error:#}");
         }
         events.wait()?;

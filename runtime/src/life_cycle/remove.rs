@@ -12,7 +12,7 @@ use super::{Status, network, resize, status};
 use crate::log;
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks;
-use crate::state::{ContainerError, Folder, Record, Root};
+use crate::state::{ContainerError, Directory, Record, Root};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::ProcessRef;
 use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
@@ -43,27 +43,27 @@ pub fn remove(root: &Root, id: &ContainerId, force: bool) -> anyhow::Result<()> 
         kill_complete(root, id);
         return force_remove(root.open(id)?, id);
     }
-    let folder = root.open(id)?;
-    let Some(record) = folder.read()? else {
-        folder.remove()?;
+    let directory = root.open(id)?;
+    let Some(record) = directory.read()? else {
+        directory.remove()?;
         return Err(ContainerError::DoesNotExist(id.to_string()).into());
     };
-    match status(&folder, &record) {
+    match status(&directory, &record) {
         Status::Created => {}
-        other if other == Status::Stopped || has_ended_in_guest(&folder, &record) => {
+        other if other == Status::Stopped || has_ended_in_guest(&directory, &record) => {
             if let Some(relay) = record.relay.and_then(|relay| relay.open()) {
                 relay.wait_end(DELIVERS_WITHIN);
             }
         }
         other => return Err(ContainerError::NotStopped { id: id.to_string(), status: other.name() }.into()),
     }
-    release(folder, &record, false)
+    release(directory, &record, false)
 }
 
-/// Kills what stands for a container that has been created, before its folder is waited for: a command that has it and
-/// waits for the guest waits no more.
+/// Kills what stands for a container that has been created, before its directory is waited for: a command that has
+/// it and waits for the guest waits no more.
 fn kill_complete(root: &Root, id: &ContainerId) {
-    let record = root.peek(id).and_then(|folder| folder.read());
+    let record = root.peek(id).and_then(|directory| directory.read());
     let Ok(Some(record)) = record else { return };
     if record.complete {
         kill(&record);
@@ -83,55 +83,55 @@ pub fn kill(record: &Record) {
 ///
 /// # Errors
 /// What could not be removed.
-pub fn force_remove(folder: Folder, id: &ContainerId) -> anyhow::Result<()> {
-    match folder.read() {
-        Ok(Some(record)) => release(folder, &record, false),
-        Ok(None) => folder.remove(),
+pub fn force_remove(directory: Directory, id: &ContainerId) -> anyhow::Result<()> {
+    match directory.read() {
+        Ok(Some(record)) => release(directory, &record, false),
+        Ok(None) => directory.remove(),
         Err(error) => {
             tracing::warn!("{error:#}; its cgroup may be left");
-            end_unrecorded(&folder, id).context("its record cannot be read, and its VM")?;
-            folder.remove()
+            end_unrecorded(&directory, id).context("its record cannot be read, and its VM")?;
+            directory.remove()
         }
     }
 }
 
 /// Ends a container that no record leads to any more: the agent forgets it, then its relay ends, and with that its VM.
-fn end_unrecorded(folder: &Folder, id: &ContainerId) -> anyhow::Result<()> {
-    let Ok(vmm) = Control::connect(folder.as_fd()) else { return Ok(()) };
+fn end_unrecorded(directory: &Directory, id: &ContainerId) -> anyhow::Result<()> {
+    let Ok(vmm) = Control::connect(directory.as_fd()) else { return Ok(()) };
     let mut wait = AnswerDeadline::without_reason(Deadline::within(FORGETS_WITHIN));
-    match Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
+    match Connection::open(directory.as_fd(), Purpose::Control, &mut wait)
         .and_then(|mut control| control.call(call::Delete(id.to_string()), &mut wait))
     {
         Err(ClientError::Agent(error)) if error.kind != ErrorKind::NotFound => return Err(error.into()),
         result => tracing::debug!("delete in the guest: {result:?}"),
     }
-    if !folder.is_in_a_sandbox() && !vmm.wait_end(ENDS_WITHIN) {
+    if !directory.is_in_a_sandbox() && !vmm.wait_end(ENDS_WITHIN) {
         anyhow::bail!("does not end; kill the process stockade-vmm {id}");
     }
     Ok(())
 }
 
-/// Ends what a record tells of, removes it and its folder, and runs the `poststop` hooks. A guest of which it is known that
-/// it does not answer is not asked again.
+/// Ends what a record tells of, removes it and its directory, and runs the `poststop` hooks. A guest of which it is
+/// known that it does not answer is not asked again.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn release(folder: Folder, record: &Record, is_mute: bool) -> anyhow::Result<()> {
+pub fn release(directory: Directory, record: &Record, is_mute: bool) -> anyhow::Result<()> {
     log::about(&record.id, record.sandbox.as_deref());
     let namespace = network::namespace_to_leave(record);
     end(record.relay).context("the container's relay on the host")?;
     if let Some(sandbox) = &record.sandbox
-        && leave(&folder, sandbox, record, is_mute)?
+        && leave(&directory, sandbox, record, is_mute)?
     {
-        resize::give_back(&folder, record);
+        resize::give_back(&directory, record);
     }
     end(record.vmm).context("the container's VM")?;
     // Nobody watches the namespace any more, so what is remembered stays so.
-    network::leave(&folder.follow_network(record.clone()), namespace.as_ref())?;
+    network::leave(&directory.follow_network(record.clone()), namespace.as_ref())?;
     if let Some(cgroup) = &record.cgroup {
         cgroup.remove()?;
     }
-    folder.remove()?;
+    directory.remove()?;
     // Each has its chance, and none can fail what is done already.
     for hook in &record.hooks.poststop {
         let state = record.state_json("stopped", None);
@@ -144,16 +144,16 @@ pub fn release(folder: Folder, record: &Record, is_mute: bool) -> anyhow::Result
 
 /// Takes a member out of its sandbox's VM; false where there is no VM any more, or where its guest does not answer: that
 /// keeps nobody, because the VMM takes the container's files away from it.
-fn leave(folder: &Folder, sandbox: &str, member: &Record, is_mute: bool) -> anyhow::Result<bool> {
-    let vmm = folder.neighbour(sandbox).and_then(|record| record.vmm).and_then(|vmm| vmm.open());
+fn leave(directory: &Directory, sandbox: &str, member: &Record, is_mute: bool) -> anyhow::Result<bool> {
+    let vmm = directory.neighbour(sandbox).and_then(|record| record.vmm).and_then(|vmm| vmm.open());
     let Some(vmm) = vmm else { return Ok(false) };
-    if !folder.is_in_a_sandbox() {
+    if !directory.is_in_a_sandbox() {
         // Its creator has come to an end before it had a way to the VM.
         return Ok(false);
     }
     let within = if is_mute { Duration::ZERO } else { FORGETS_WITHIN };
     let mut wait = AnswerDeadline::without_reason(Deadline::within(within));
-    let forgotten = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)
+    let forgotten = Connection::open(directory.as_fd(), Purpose::Control, &mut wait)
         .and_then(|mut control| control.call(call::Delete(member.id.clone()), &mut wait));
     let answers = match forgotten {
         Ok(()) => true,
@@ -169,7 +169,7 @@ fn leave(folder: &Folder, sandbox: &str, member: &Record, is_mute: bool) -> anyh
     };
     let deadline = Deadline::within(LETS_GO_WITHIN);
     if !member.disks.is_empty()
-        && let Ok(mut control) = Control::connect_by(folder.as_fd(), deadline)
+        && let Ok(mut control) = Control::connect_by(directory.as_fd(), deadline)
     {
         for slot in &member.disks {
             if let Err(error) = control.call(vm::call::RemoveDevice(*slot)) {
@@ -177,8 +177,8 @@ fn leave(folder: &Folder, sandbox: &str, member: &Record, is_mute: bool) -> anyh
             }
         }
     }
-    let removed =
-        Files::connect(folder.as_fd(), vmm.as_fd()).and_then(|mut files| files.remove_share(member.share()));
+    let removed = Files::connect(directory.as_fd(), vmm.as_fd())
+        .and_then(|mut files| files.remove_share(member.share()));
     if let Err(error) = removed {
         // It had not been shared yet, the VM is gone meanwhile, or a file of it hangs and is closed with the VM.
         tracing::debug!("{error}");

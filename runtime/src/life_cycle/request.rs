@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::oci::container_id::ContainerId;
 use crate::options::Globals;
 use crate::relay::Relay;
-use crate::state::{Folder, Record, Root};
+use crate::state::{Directory, Record, Root};
 use crate::sys::process::{Pidfd, ProcessRef};
 use crate::vm::sizing::VmSize;
 use crate::vm::{Launch, Vm};
@@ -19,7 +19,7 @@ pub struct Request<'a> {
     pub globals: &'a Globals,
     /// The container's ID.
     pub id: &'a ContainerId,
-    /// The bundle's folder.
+    /// The bundle's directory.
     pub bundle: &'a Path,
     /// Another file than the bundle's config.json.
     pub config: Option<&'a Path>,
@@ -38,8 +38,8 @@ pub struct Request<'a> {
 /// A created container, whose creator still lives.
 #[derive(Debug)]
 pub struct Created {
-    /// Its folder, locked.
-    pub folder: Folder,
+    /// Its directory, locked.
+    pub directory: Directory,
     /// What the host remembers.
     pub record: Record,
     /// Its relay, which has not been told to live on alone.

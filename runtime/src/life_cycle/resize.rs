@@ -5,8 +5,8 @@
 //!  shrink  the guest unplugs what it can ─→ memory.max of the host's cgroup ─→ remembered
 //! ```
 //!
-//! All containers of a pod change one VM, so whoever does has the sandbox's folder locked, and a member takes its own before
-//! that.
+//! All containers of a pod change one VM, so whoever does has the sandbox's directory locked, and a member takes its
+//! own before that.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use anyhow::Context;
 use stockade_protocol::agent::Purpose;
 
 use crate::cgroup::{self, Cgroup};
-use crate::state::{Folder, Record};
+use crate::state::{Directory, Record};
 use crate::sys::deadline::Deadline;
 use crate::vm::agent::{AnswerDeadline, Connection, call};
 use crate::vm::sizing::{self, Demand};
@@ -77,30 +77,31 @@ pub fn available(cgroup: Option<&Cgroup>) -> Option<u64> {
 pub struct Sizing<'a> {
     /// What is remembered of the container whose VM it is.
     record: Record,
-    folder: Held<'a>,
+    directory: Held<'a>,
     others: Vec<Demand>,
     /// When all changes have to be over.
     deadline: Deadline,
 }
 
-/// That container's folder, which is locked.
+/// That container's directory, which is locked.
 enum Held<'a> {
     /// By whoever has called.
-    Before(&'a Folder),
+    Before(&'a Directory),
     /// For this.
-    Now(Folder),
+    Now(Directory),
 }
 
 impl<'a> Sizing<'a> {
-    /// For a change of this container's limits, which has its folder locked; `None` if there is no VM whose size is known.
+    /// For a change of this container's limits, which has its directory locked; `None` if there is no VM whose size
+    /// is known.
     ///
     /// # Errors
-    /// When the sandbox's folder cannot be locked.
-    pub fn begin(folder: &'a Folder, record: &Record) -> anyhow::Result<Option<Self>> {
+    /// When the sandbox's directory cannot be locked.
+    pub fn begin(directory: &'a Directory, record: &Record) -> anyhow::Result<Option<Self>> {
         let (record_of_vm, held) = match &record.sandbox {
-            None => (Some(record.clone()), Held::Before(folder)),
+            None => (Some(record.clone()), Held::Before(directory)),
             Some(sandbox) => {
-                let sandbox = folder.lock_neighbour(sandbox)?;
+                let sandbox = directory.lock_neighbour(sandbox)?;
                 (sandbox.read()?, Held::Now(sandbox))
             }
         };
@@ -109,10 +110,10 @@ impl<'a> Sizing<'a> {
             let is_alive = !other.complete || other.relay.is_some_and(|relay| relay.is_alive());
             other.sandbox.as_ref() == Some(&vm.id) && other.id != record.id && is_alive
         };
-        let records = folder.records();
+        let records = directory.records();
         let others = records.iter().filter(|other| is_counted(other)).map(|other| other.demand).collect();
         let deadline = Deadline::within(CHANGES_WITHIN);
-        Ok(Some(Self { others, record: vm, folder: held, deadline }))
+        Ok(Some(Self { others, record: vm, directory: held, deadline }))
     }
 
     /// RAM, in MiB, and CPUs, if the container `id` asks for this.
@@ -129,17 +130,17 @@ impl<'a> Sizing<'a> {
     }
 
     fn set_vcpus(&mut self, count: u8) -> anyhow::Result<()> {
-        let folder = self.folder().as_fd();
-        let mut control = Control::connect_by(folder, self.deadline).context("cannot reach the VM")?;
+        let directory = self.directory().as_fd();
+        let mut control = Control::connect_by(directory, self.deadline).context("cannot reach the VM")?;
         control.call(vm::call::AddVcpus(count))?;
-        let mut wait = AnswerDeadline::new(folder, self.deadline);
-        Connection::open(folder, Purpose::Control, &mut wait)?
+        let mut wait = AnswerDeadline::new(directory, self.deadline);
+        Connection::open(directory, Purpose::Control, &mut wait)?
             .call(call::SetCpus(count.into()), &mut wait)?;
         tracing::debug!(vcpus = count, "the VM's new size");
         if let Some(size) = &mut self.record.vm_size {
             size.vcpus = count;
         }
-        self.folder().write(&self.record)
+        self.directory().write(&self.record)
     }
 
     fn try_to_lower_vcpus(&mut self, wanted: u8) {
@@ -154,10 +155,10 @@ impl<'a> Sizing<'a> {
         self.record.vm_size.unwrap_or_default().mib
     }
 
-    fn folder(&self) -> &Folder {
-        match &self.folder {
-            Held::Before(folder) => folder,
-            Held::Now(folder) => folder,
+    fn directory(&self) -> &Directory {
+        match &self.directory {
+            Held::Before(directory) => directory,
+            Held::Now(directory) => directory,
         }
     }
 
@@ -170,12 +171,12 @@ impl<'a> Sizing<'a> {
 
     /// Has the guest change; what it has then, in MiB.
     fn ask(&self, mib: u32, patience: Duration) -> anyhow::Result<u32> {
-        let mut control = Control::connect(self.folder().as_fd()).context("cannot reach the VM")?;
+        let mut control = Control::connect(self.directory().as_fd()).context("cannot reach the VM")?;
         if control.set_memory(mib, patience, self.deadline)? {
             return Ok(mib);
         }
         // The connection may still get the answer to what has been given up.
-        Ok(Control::connect(self.folder().as_fd())?.call(vm::call::Memory())?)
+        Ok(Control::connect(self.directory().as_fd())?.call(vm::call::Memory())?)
     }
 
     fn grow(&mut self, wanted: u32) -> anyhow::Result<()> {
@@ -218,7 +219,7 @@ impl<'a> Sizing<'a> {
         if let Some(size) = &mut self.record.vm_size {
             size.mib = mib;
         }
-        self.folder().write(&self.record)
+        self.directory().write(&self.record)
     }
 
     /// Before the container's limits rise to `demand`: the VM is large enough for them afterwards.
@@ -289,8 +290,8 @@ impl<'a> Sizing<'a> {
 ///
 /// # Errors
 /// The VM does not grow.
-pub fn make_room(folder: &Folder, member: &Record) -> anyhow::Result<()> {
-    let Some(mut sizing) = Sizing::begin(folder, member)? else { return Ok(()) };
+pub fn make_room(directory: &Directory, member: &Record) -> anyhow::Result<()> {
+    let Some(mut sizing) = Sizing::begin(directory, member)? else { return Ok(()) };
     let (wanted, vcpus) = sizing.wanted(&member.id, Some(member.demand));
     let mib = match wanted > sizing.mib() {
         true => sizing::within(wanted, available(sizing.record.cgroup.as_ref()))?,
@@ -300,16 +301,17 @@ pub fn make_room(folder: &Folder, member: &Record) -> anyhow::Result<()> {
 }
 
 /// After a member has gone: its sandbox's VM gives back what it had grown by. It matters to nobody whether it can.
-pub fn give_back(folder: &Folder, member: &Record) {
+pub fn give_back(directory: &Directory, member: &Record) {
     let shrink = || -> anyhow::Result<()> {
         // The sandbox may be gone, or on its way.
-        let is_running = member.sandbox.as_ref().and_then(|id| folder.neighbour(id)).is_some_and(|sandbox| {
-            sandbox.vm_size.is_some() && sandbox.vmm.is_some_and(|vmm| vmm.is_alive())
-        });
+        let is_running =
+            member.sandbox.as_ref().and_then(|id| directory.neighbour(id)).is_some_and(|sandbox| {
+                sandbox.vm_size.is_some() && sandbox.vmm.is_some_and(|vmm| vmm.is_alive())
+            });
         if !is_running {
             return Ok(());
         }
-        let Some(mut sizing) = Sizing::begin(folder, member)? else { return Ok(()) };
+        let Some(mut sizing) = Sizing::begin(directory, member)? else { return Ok(()) };
         sizing.deadline = Deadline::within(GIVES_BACK_WITHIN);
         let (mib, vcpus) = sizing.wanted(&member.id, None);
         sizing.try_to_lower_vcpus(vcpus);

@@ -7,7 +7,7 @@ use stockade_protocol::agent::{ErrorKind, ProcessId, Purpose};
 
 use super::{network, network_watch};
 use crate::oci::hooks;
-use crate::state::{ContainerError, Folder, Record};
+use crate::state::{ContainerError, Directory, Record};
 use crate::sys::deadline::Deadline;
 use crate::vm::Wait;
 use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
@@ -22,22 +22,26 @@ const ENDS_WITHIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`ContainerError`] in another state than "created", why the program cannot be executed, or a hook's failure.
-pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::Result<()> {
+pub fn start(directory: &Directory, record: &Record, wait: &mut impl Wait) -> anyhow::Result<()> {
     let Some(relay) = record.relay.filter(|relay| relay.is_alive()) else {
         return Err(ContainerError::HasStopped.into());
     };
-    let has_network = network::refresh(folder, record, wait)?;
+    let has_network = network::refresh(directory, record, wait)?;
     let hooks_within = record.hooks.start_within();
     // Noted before: whoever dies here leaves what may run, and not what seems to wait.
-    folder.change(|record| record.started = true)?;
+    directory.change(|record| record.started = true)?;
     let started = if hooks_within.is_zero() {
-        execute(folder, record, wait)
+        execute(directory, record, wait)
     } else {
         let deadline = Deadline::within(hooks_within + MARGIN);
-        execute(folder, record, &mut AnswerDeadline::new(folder.as_fd(), deadline).while_lives(relay.open()))
+        execute(
+            directory,
+            record,
+            &mut AnswerDeadline::new(directory.as_fd(), deadline).while_lives(relay.open()),
+        )
     };
     if let Err(ClientError::Agent(_)) = started {
-        folder.change(|now| now.started = record.started)?;
+        directory.change(|now| now.started = record.started)?;
     }
     match started {
         Err(ClientError::Agent(error)) if error.kind == ErrorKind::WrongState => {
@@ -56,7 +60,7 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
         }
         result => result?,
     }
-    if has_network && let Err(error) = network_watch::begin(folder, record) {
+    if has_network && let Err(error) = network_watch::begin(directory, record) {
         tracing::warn!("{error:#}");
     }
     let state = record.state_json("running", Some(relay.pid));
@@ -70,8 +74,8 @@ pub fn start(folder: &Folder, record: &Record, wait: &mut impl Wait) -> anyhow::
     Ok(())
 }
 
-fn execute(folder: &Folder, record: &Record, wait: &mut impl Wait) -> Result<(), ClientError> {
+fn execute(directory: &Directory, record: &Record, wait: &mut impl Wait) -> Result<(), ClientError> {
     let init = ProcessId { container: record.id.clone(), exec: None };
-    Connection::open(folder.as_fd(), Purpose::Control, wait)
+    Connection::open(directory.as_fd(), Purpose::Control, wait)
         .and_then(|mut control| control.call(call::Start(init), wait))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stockade_protocol::agent::{ContainerState, Purpose};
 
-use crate::state::{Folder, Record};
+use crate::state::{Directory, Record};
 use crate::sys::deadline::Deadline;
 use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
 
@@ -41,14 +41,14 @@ impl Status {
 }
 
 /// How the container is now.
-pub fn status(folder: &Folder, record: &Record) -> Status {
+pub fn status(directory: &Directory, record: &Record) -> Status {
     if !record.complete {
-        // A creator holds the folder. Where it has died, its relay may just be about to notice.
-        return if folder.is_busy() { Status::Creating } else { Status::Stopped };
+        // A creator holds the directory. Where it has died, its relay may just be about to notice.
+        return if directory.is_busy() { Status::Creating } else { Status::Stopped };
     }
     let relay_lives = record.relay.is_some_and(|relay| relay.is_alive());
     // With its VM it has ended, and its relay is about to notice.
-    if !relay_lives || !vm_lives(folder, record) {
+    if !relay_lives || !vm_lives(directory, record) {
         return Status::Stopped;
     }
     match (record.paused, record.started) {
@@ -58,26 +58,26 @@ pub fn status(folder: &Folder, record: &Record) -> Status {
     }
 }
 
-fn vm_lives(folder: &Folder, record: &Record) -> bool {
+fn vm_lives(directory: &Directory, record: &Record) -> bool {
     let vmm = match &record.sandbox {
-        Some(sandbox) => folder.neighbour(sandbox).and_then(|sandbox| sandbox.vmm),
+        Some(sandbox) => directory.neighbour(sandbox).and_then(|sandbox| sandbox.vmm),
         None => record.vmm,
     };
     vmm.is_some_and(|vmm| vmm.is_alive())
 }
 
 /// Whether a container has ended in the guest whose relay still delivers what it has said.
-pub fn has_ended_in_guest(folder: &Folder, record: &Record) -> bool {
-    matches!(ask(folder, record, Deadline::within(ANSWERS_WITHIN)), Ok(ContainerState::Stopped(_)))
+pub fn has_ended_in_guest(directory: &Directory, record: &Record) -> bool {
+    matches!(ask(directory, record, Deadline::within(ANSWERS_WITHIN)), Ok(ContainerState::Stopped(_)))
 }
 
 /// Whether the guest of a container answers by then.
-pub fn answers(folder: &Folder, record: &Record, deadline: Deadline) -> bool {
-    matches!(ask(folder, record, deadline), Ok(_) | Err(ClientError::Agent(_)))
+pub fn answers(directory: &Directory, record: &Record, deadline: Deadline) -> bool {
+    matches!(ask(directory, record, deadline), Ok(_) | Err(ClientError::Agent(_)))
 }
 
-fn ask(folder: &Folder, record: &Record, deadline: Deadline) -> Result<ContainerState, ClientError> {
+fn ask(directory: &Directory, record: &Record, deadline: Deadline) -> Result<ContainerState, ClientError> {
     let mut wait = AnswerDeadline::without_reason(deadline);
-    let mut control = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)?;
+    let mut control = Connection::open(directory.as_fd(), Purpose::Control, &mut wait)?;
     control.call(call::State(record.id.clone()), &mut wait)
 }

@@ -34,7 +34,7 @@ pub fn update(handle: &Handle, wanted: &LinuxResources) -> anyhow::Result<()> {
     // An unchanged limit leaves alone what has been made of it.
     let mut sizing = match demand == former {
         true => None,
-        false => Sizing::begin(&handle.folder, &handle.record)?,
+        false => Sizing::begin(&handle.directory, &handle.record)?,
     };
     let id = handle.id.as_str();
     if let Some(sizing) = &mut sizing {
@@ -50,7 +50,7 @@ pub fn update(handle: &Handle, wanted: &LinuxResources) -> anyhow::Result<()> {
         return Ok(());
     }
     let record = sizing.and_then(|sizing| sizing.finish(id, demand)).unwrap_or_else(|| handle.record.clone());
-    handle.folder.write(&Record { demand, ..record })
+    handle.directory.write(&Record { demand, ..record })
 }
 
 fn change(handle: &Handle, limits: Limits) -> anyhow::Result<()> {

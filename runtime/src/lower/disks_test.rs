@@ -23,8 +23,8 @@ fn a_device_that_no_rule_names_is_not_handed_over() {
 
 #[test]
 fn whoever_writes_to_an_image_has_it_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let image = folder.path().join("image");
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("image");
     fs::write(&image, [0; 4096]).unwrap();
     let mut readers = Disks::default();
     assert_eq!(readers.add(&image, true, "mounts[0]").unwrap(), DiskNumber(0));

@@ -6,14 +6,14 @@ use stockade_protocol::container::{MountSource, Namespace};
 
 /// A bundle whose config.json is the default one with `change` made to it.
 fn bundle(change: impl FnOnce(&mut serde_json::Value)) -> (tempfile::TempDir, Bundle) {
-    let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("rootfs")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("rootfs")).unwrap();
     let mut config: serde_json::Value =
         serde_json::from_str(include_str!("../commands/default_config.json")).unwrap();
     change(&mut config);
-    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    let bundle = Bundle::load(folder.path(), None).unwrap();
-    (folder, bundle)
+    fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
+    let bundle = Bundle::load(directory.path(), None).unwrap();
+    (directory, bundle)
 }
 
 /// What becomes of it where the administrator allows this.
@@ -21,7 +21,7 @@ pub(super) fn lowered_with(
     allowed: Allowed<'_>,
     change: impl FnOnce(&mut serde_json::Value),
 ) -> Result<Lowered, SpecError> {
-    let (_folder, bundle) = bundle(change);
+    let (_directory, bundle) = bundle(change);
     lower(&bundle, &"c1".parse().unwrap(), "c1", &Peers::default(), allowed, false)
 }
 

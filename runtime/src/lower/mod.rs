@@ -3,6 +3,7 @@
 //! Everything is checked here, before any resource exists, so that a mistake in config.json leaves nothing behind
 //! and is named by its JSON path. What no part of stockade applies yet is listed by [`unapplied`].
 
+mod atomic_volume;
 mod block_io;
 mod capabilities;
 mod cgroup;
@@ -30,7 +31,6 @@ mod seccomp_fixture;
 mod seccomp_program;
 mod security_labels;
 mod sockets;
-mod swapped;
 mod time_offsets;
 mod unapplied;
 mod unified;
@@ -85,10 +85,10 @@ pub struct Allowed<'a> {
     pub host_sockets: &'a [Pattern],
 }
 
-/// The rootfs's name in the container's folder of the share.
+/// The rootfs's name in the container's directory of the share.
 pub const ROOTFS_SHARE: &str = "rootfs";
 
-/// Translates a bundle, whose trees are to be in this folder of the VM's share. `notify` says that the container's
+/// Translates a bundle, whose trees are to be in this directory of the VM's share. `notify` says that the container's
 /// service manager waits for notifications.
 ///
 /// # Errors
@@ -96,7 +96,7 @@ pub const ROOTFS_SHARE: &str = "rootfs";
 pub fn lower(
     bundle: &Bundle,
     id: &ContainerId,
-    folder: &str,
+    directory: &str,
     peers: &Peers,
     allowed: Allowed<'_>,
     notify: bool,
@@ -119,12 +119,12 @@ pub fn lower(
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let id_mappings = user.as_ref().map(|user| user.mappings.clone());
     let hooks = hooks::lower(spec)?;
-    let own = PodVolumes { folder: folder.to_owned(), ..PodVolumes::default() };
+    let own = PodVolumes { directory: directory.to_owned(), ..PodVolumes::default() };
     // Hooks may have mounts made below the sources, for this container alone.
     let pod = Some(peers.volumes.as_ref().unwrap_or(&own)).filter(|_| !hooks.has_create());
     let mut disks = Disks::default();
     let (mut mounts, sources) =
-        mounts::lower(bundle, folder, pod, id_mappings.as_ref(), &mut disks, &mut warnings)?;
+        mounts::lower(bundle, directory, pod, id_mappings.as_ref(), &mut disks, &mut warnings)?;
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
     let (devices, rules) =
         disks.take_devices(devices::nodes(linux)?, devices::rules(rules)?, &mut warnings)?;
@@ -150,13 +150,13 @@ pub fn lower(
         ..Tree::default()
     }];
     trees.extend(sources);
-    let sockets = sockets::connect(&mut trees, &mut mounts, folder, allowed.host_sockets, &mut warnings);
+    let sockets = sockets::connect(&mut trees, &mut mounts, directory, allowed.host_sockets, &mut warnings);
     let written = trees.iter().filter(|tree| tree.is_volume && !tree.readonly);
     let written = written.map(|tree| tree.name.clone()).collect();
     let guest = GuestPlan {
         id: id.as_str().to_owned(),
         rootfs: Rootfs {
-            share: share_path(folder, ROOTFS_SHARE),
+            share: share_path(directory, ROOTFS_SHARE),
             readonly,
             propagation: mounts::rootfs_propagation(linux)?,
         },
@@ -180,7 +180,7 @@ pub fn lower(
     let plan = ContainerPlan {
         guest,
         trees,
-        volumes: pod.map(|pod| pod.folder.clone()),
+        volumes: pod.map(|pod| pod.directory.clone()),
         written,
         seccomp: seccomp::Profile::check(linux)?,
         hooks,
@@ -213,8 +213,8 @@ pub fn lower_process(
 }
 
 /// Path of a tree below the share's root.
-pub fn share_path(folder: &str, name: &str) -> String {
-    format!("{folder}/{name}")
+pub fn share_path(directory: &str, name: &str) -> String {
+    format!("{directory}/{name}")
 }
 
 fn names(spec: &Spec) -> Result<(Option<String>, Option<String>), SpecError> {

@@ -12,7 +12,7 @@ use stockade_protocol::container::{IdMappings, MountSource};
 use super::disks::{self, Disks};
 use super::mount_options::{Options, propagation};
 use super::plan::{PlannedMount, PlannedSource};
-use super::{absolute, share_path, swapped, user_namespace, volumes};
+use super::{absolute, atomic_volume, share_path, user_namespace, volumes};
 use crate::oci::bundle::{Bundle, SpecError};
 use crate::state::sandbox::PodVolumes;
 use crate::vm::{IdMap, Tree};
@@ -26,7 +26,7 @@ const OVERLAY: &str = "overlay";
 /// A [`SpecError`] that names the mount.
 pub fn lower(
     bundle: &Bundle,
-    folder: &str,
+    directory: &str,
     pod: Option<&PodVolumes>,
     container: Option<&IdMappings>,
     disks: &mut Disks,
@@ -65,7 +65,7 @@ pub fn lower(
             continue;
         }
         let name = format!("m{}", trees.len());
-        let share = MountSource::Share(share_path(folder, &name));
+        let share = MountSource::Share(share_path(directory, &name));
         let source = if is_remount {
             MountSource::Remount.into()
         } else if is_bind {
@@ -78,16 +78,16 @@ pub fn lower(
                     let tree = Tree { name, id_map, ..tree(bundle, spec, &options, &property)? };
                     match (volumes::name(&tree, pod), pod) {
                         (Some(name), Some(pod)) => {
-                            let share = MountSource::Share(share_path(&pod.folder, &name));
+                            let share = MountSource::Share(share_path(&pod.directory, &name));
                             if trees.iter().all(|tree| tree.name != name) {
-                                let of_pod = pod.folder != folder;
+                                let of_pod = pod.directory != directory;
                                 trees.push(Tree { name, is_volume: true, of_pod, ..tree });
                             }
                             share.into()
                         }
-                        _ if swapped::is_swapped(&tree) => {
-                            let copy = MountSource::Copy(share_path(folder, &tree.name));
-                            trees.push(Tree { is_copied: true, ..tree });
+                        _ if atomic_volume::is_atomic(&tree) => {
+                            let copy = MountSource::Copy(share_path(directory, &tree.name));
+                            trees.push(Tree { is_atomic_volume: true, ..tree });
                             copy.into()
                         }
                         _ => {

@@ -23,7 +23,7 @@ pub struct ContainerPlan {
     pub guest: GuestPlan,
     /// Trees of the host that the guest needs: the rootfs first, then the mounts' sources.
     pub trees: Vec<Tree>,
-    /// The folder of the VM's share of those that are the pod's.
+    /// The directory of the VM's share of those that are the pod's.
     pub volumes: Option<String>,
     /// The names there of those that the container writes to.
     pub written: Vec<String>,

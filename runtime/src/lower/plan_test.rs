@@ -19,8 +19,8 @@ fn late(slots: Slots) -> Late<'static> {
 
 #[test]
 fn disks_have_the_slots_that_they_were_given() {
-    let folder = tempfile::tempdir().unwrap();
-    let images = ["a", "b"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let images = ["a", "b"].map(|name| directory.path().join(name));
     images.iter().for_each(|image| fs::write(image, [0; 4096]).unwrap());
     let Lowered { plan, disks, .. } = lowered_with(Allowed::default(), |config| {
         let mount = |image| json!({ "destination": "/x", "type": "ext4", "source": image });

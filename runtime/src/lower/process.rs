@@ -1,4 +1,4 @@
-//! `process`: program, environment, working folder, credentials.
+//! `process`: program, environment, working directory, credentials.
 
 use std::collections::HashSet;
 

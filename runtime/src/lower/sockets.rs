@@ -21,12 +21,13 @@ const MAX: usize = 64;
 /// The owner of files whose own is not mapped, as Linux has it.
 const NOBODY: u32 = 65534;
 
-/// Connects the sockets that are listed, of a container whose trees are in this folder of the share, and warns of the others.
+/// Connects the sockets that are listed, of a container whose trees are in this directory of the share, and warns of
+/// the others.
 /// What is returned are those of the host, by their numbers.
 pub fn connect(
     trees: &mut Vec<Tree>,
     mounts: &mut [PlannedMount],
-    folder: &str,
+    directory: &str,
     listed: &[Pattern],
     warnings: &mut Vec<String>,
 ) -> Vec<OwnedFd> {
@@ -41,7 +42,7 @@ pub fn connect(
                 if !may_connect(&found) {
                     warn(forbidden(&tree.source, &found));
                 }
-                let share = PlannedSource::Guest(MountSource::Share(share_path(folder, &tree.name)));
+                let share = PlannedSource::Guest(MountSource::Share(share_path(directory, &tree.name)));
                 let number = sockets.len() as u16;
                 for mount in mounts.iter_mut().filter(|mount| mount.source == share) {
                     mount.source = source(number, &found, tree).into();

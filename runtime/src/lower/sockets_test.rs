@@ -28,14 +28,16 @@ fn mounting(sources: &[&Path], patterns: &[&str]) -> Lowered {
 
 #[test]
 fn only_what_is_listed_is_connected_and_the_rest_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path().canonicalize().unwrap();
-    let path = |name: &str| folder.join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().canonicalize().unwrap();
+    let path = |name: &str| directory.join(name);
     let _sockets = ["a.sock", "b.sock"].map(|name| UnixListener::bind(path(name)).unwrap());
     std::fs::write(path("c.sock"), "").unwrap();
     let sources = [path("a.sock"), path("b.sock"), path("c.sock")];
-    let Lowered { plan, sockets, .. } =
-        mounting(&sources.each_ref().map(|path| path.as_path()), &[&format!("{}/b*.sock", folder.display())]);
+    let Lowered { plan, sockets, .. } = mounting(
+        &sources.each_ref().map(|path| path.as_path()),
+        &[&format!("{}/b*.sock", directory.display())],
+    );
 
     let sources: Vec<_> = plan.guest.mounts.iter().map(|mount| &mount.source).collect();
     assert_eq!(*sources[0], MountSource::Share("c1/m0".to_owned()).into());
@@ -53,8 +55,8 @@ fn only_what_is_listed_is_connected_and_the_rest_is_named() {
 
 #[test]
 fn a_socket_that_the_relay_may_not_connect_to_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().canonicalize().unwrap().join("a.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap().join("a.sock");
     let _socket = UnixListener::bind(&path).unwrap();
     for (mode, warnings) in [(0o577, 1), (0o200, 0)] {
         std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
@@ -70,8 +72,8 @@ fn a_socket_that_the_relay_may_not_connect_to_is_named() {
 
 #[test]
 fn there_is_an_end_to_the_number_of_sockets() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().canonicalize().unwrap().join("a.sock");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap().join("a.sock");
     let _socket = UnixListener::bind(&path).unwrap();
     let Lowered { plan, sockets, .. } = mounting(&vec![path.as_path(); MAX + 1], &[path.to_str().unwrap()]);
     assert_eq!((sockets.len(), plan.trees.len()), (MAX, 2));
@@ -86,22 +88,23 @@ fn there_is_an_end_to_the_number_of_sockets() {
 
 #[test]
 fn a_link_does_not_stand_for_what_it_leads_to() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path().canonicalize().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().canonicalize().unwrap();
     for name in ["own", "others"] {
-        std::fs::create_dir(folder.join(name)).unwrap();
+        std::fs::create_dir(directory.join(name)).unwrap();
     }
-    let _socket = UnixListener::bind(folder.join("others/secret.sock")).unwrap();
-    symlink("../others/secret.sock", folder.join("own/a.sock")).unwrap();
-    symlink("../others", folder.join("own/folder")).unwrap();
-    let sources = [folder.join("own/a.sock"), folder.join("own/folder/secret.sock")];
+    let _socket = UnixListener::bind(directory.join("others/secret.sock")).unwrap();
+    symlink("../others/secret.sock", directory.join("own/a.sock")).unwrap();
+    symlink("../others", directory.join("own/directory")).unwrap();
+    let sources = [directory.join("own/a.sock"), directory.join("own/directory/secret.sock")];
     let mounting = |patterns: &[&str]| mounting(&[&sources[0], &sources[1]], patterns);
-    let own = [format!("{}/own/*.sock", folder.display()), format!("{}/own/*/*.sock", folder.display())];
+    let own =
+        [format!("{}/own/*.sock", directory.display()), format!("{}/own/*/*.sock", directory.display())];
     let Lowered { plan, sockets, .. } = mounting(&[&own[0], &own[1]]);
     assert_eq!((sockets.len(), plan.trees.len(), plan.warnings.len()), (0, 3, 2));
     assert!(plan.warnings.iter().all(|warning| warning.contains("others/secret.sock")));
 
     // Who lists the socket itself has it by any way.
-    let Lowered { plan, sockets, .. } = mounting(&[&format!("{}/others/secret.sock", folder.display())]);
+    let Lowered { plan, sockets, .. } = mounting(&[&format!("{}/others/secret.sock", directory.display())]);
     assert_eq!((sockets.len(), plan.trees.len()), (2, 1));
 }

@@ -130,7 +130,7 @@ fn choose(
     }
     let refused = || {
         error(format!(
-            "is not allowed; list it, or a folder that it is in, under `{key}` in the table [vm] of \
+            "is not allowed; list it, or a directory that it is in, under `{key}` in the table [vm] of \
              /etc/stockade/config.toml"
         ))
     };

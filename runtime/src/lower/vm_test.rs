@@ -2,16 +2,16 @@ use super::*;
 use crate::config::{AllowedVm, VmmUsers};
 use serde_json::{Value, json};
 
-/// What the section makes of a configuration that allows `allowed` to exist in `folder`.
-fn applied(folder: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Fixed), SpecError> {
-    fs::create_dir_all(folder.join("rootfs")).unwrap();
+/// What the section makes of a configuration that allows `allowed` to exist in `directory`.
+fn applied(directory: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Fixed), SpecError> {
+    fs::create_dir_all(directory.join("rootfs")).unwrap();
     let config = json!({ "ociVersion": "1.3.0", "root": { "path": "rootfs" }, "vm": vm });
-    fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    let bundle = Bundle::load(folder, None).unwrap();
+    fs::write(directory.join("config.json"), config.to_string()).unwrap();
+    let bundle = Bundle::load(directory, None).unwrap();
     let config = Config {
         vmm: "/dev/null".into(),
-        kernel: folder.join("kernel"),
-        initramfs: folder.join("initramfs"),
+        kernel: directory.join("kernel"),
+        initramfs: directory.join("initramfs"),
         kernel_parameters: "quiet".to_owned(),
         memory_mib: 512,
         max_vcpus: None,
@@ -25,19 +25,19 @@ fn applied(folder: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, Fix
     apply(&bundle, config, Some(256 << 20))
 }
 
-fn files(folder: &Path) {
-    fs::create_dir(folder.join("kernels")).unwrap();
+fn files(directory: &Path) {
+    fs::create_dir(directory.join("kernels")).unwrap();
     for name in ["kernel", "initramfs", "kernels/new", "other"] {
-        fs::write(folder.join(name), "").unwrap();
+        fs::write(directory.join(name), "").unwrap();
     }
-    std::os::unix::fs::symlink("../other", folder.join("kernels/out")).unwrap();
+    std::os::unix::fs::symlink("../other", directory.join("kernels/out")).unwrap();
 }
 
 #[test]
 fn what_is_listed_is_used() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    files(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    files(directory.path());
     let allowed = AllowedVm {
         kernels: vec![at("kernels")],
         initrds: vec![at("other")],
@@ -50,7 +50,7 @@ fn what_is_listed_is_used() {
         "kernel": { "path": at("kernels/new"), "initrd": at("other"), "parameters": ["loglevel=7", "init_x"] },
         "hwConfig": { "vcpus": 8, "memory": 1024 << 20 },
     });
-    let (config, fixed) = applied(folder.path(), &allowed, vm).unwrap();
+    let (config, fixed) = applied(directory.path(), &allowed, vm).unwrap();
     assert_eq!(config.kernel, at("kernels/new").canonicalize().unwrap());
     assert_eq!(config.initramfs, at("other").canonicalize().unwrap());
     assert_eq!(config.kernel_parameters, "quiet loglevel=7 init_x");
@@ -59,20 +59,20 @@ fn what_is_listed_is_used() {
 
 #[test]
 fn what_the_installation_uses_anyway_needs_no_leave() {
-    let folder = tempfile::tempdir().unwrap();
-    files(folder.path());
-    for path in [json!(""), json!(folder.path().join("kernel"))] {
+    let directory = tempfile::tempdir().unwrap();
+    files(directory.path());
+    for path in [json!(""), json!(directory.path().join("kernel"))] {
         let vm = json!({ "kernel": { "path": path }, "hwConfig": { "vcpus": 1 } });
-        let (config, fixed) = applied(folder.path(), &AllowedVm::default(), vm).unwrap();
-        assert_eq!((config.kernel, fixed.mib), (folder.path().join("kernel"), None));
+        let (config, fixed) = applied(directory.path(), &AllowedVm::default(), vm).unwrap();
+        assert_eq!((config.kernel, fixed.mib), (directory.path().join("kernel"), None));
     }
 }
 
 #[test]
 fn what_is_not_listed_or_cannot_be_is_named_with_the_key_that_would_allow_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    files(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    files(directory.path());
     let some = AllowedVm {
         kernels: vec![at("kernels")],
         initrds: vec![],
@@ -116,12 +116,12 @@ fn what_is_not_listed_or_cannot_be_is_named_with_the_key_that_would_allow_it() {
         (hardware(json!({ "memory": 2048u64 << 20 })), "vm.hwConfig.memory", "1024 MiB"),
         (hardware(json!({ "memory": 200 << 20 })), "vm.hwConfig.memory", "linux.resources.memory.limit"),
     ] {
-        let error = applied(folder.path(), &some, vm.clone()).unwrap_err();
+        let error = applied(directory.path(), &some, vm.clone()).unwrap_err();
         assert_eq!(error.path, path, "{vm}");
         assert!(error.problem.contains(word), "{vm}: {error}");
     }
-    let error = applied(folder.path(), &AllowedVm::default(), hardware(json!({ "memory": 512 << 20 })));
+    let error = applied(directory.path(), &AllowedVm::default(), hardware(json!({ "memory": 512 << 20 })));
     assert!(error.unwrap_err().problem.contains("`max_memory_mib`"));
-    let error = applied(folder.path(), &AllowedVm::default(), hardware(json!({ "vcpus": 2 })));
+    let error = applied(directory.path(), &AllowedVm::default(), hardware(json!({ "vcpus": 2 })));
     assert!(error.unwrap_err().problem.contains("`max_vcpus`"));
 }

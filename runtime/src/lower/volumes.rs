@@ -1,4 +1,4 @@
-//! Volumes of a pod: a folder that one container of a pod writes to is one share for all of them.
+//! Volumes of a pod: a directory that one container of a pod writes to is one share for all of them.
 //!
 //! For the guest's kernel a share of its own would be a file system of its own: what two containers map of one file would
 //! be two files, locks of the one would not hold for the other, and neither would be notified of what the other does
@@ -23,7 +23,7 @@ pub fn name(tree: &Tree, pod: Option<&PodVolumes>) -> Option<String> {
     (!tree.readonly || pod.writable.contains(&name)).then_some(name)
 }
 
-/// The same for the same folder by the same mount; `None` for a file.
+/// The same for the same directory by the same mount; `None` for a file.
 fn identity(path: &Path, recursive: bool) -> Option<String> {
     const WANTED: libc::c_uint = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_MNT_ID;
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
@@ -37,9 +37,9 @@ fn identity(path: &Path, recursive: bool) -> Option<String> {
         }
         found.assume_init()
     };
-    let is_folder = u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
+    let is_directory = u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
     let mounts_below = if recursive { "r" } else { "" };
-    is_folder.then(|| {
+    is_directory.then(|| {
         format!(
             "v{:x}-{:x}-{:x}-{:x}{mounts_below}",
             found.stx_dev_major, found.stx_dev_minor, found.stx_ino, found.stx_mnt_id

@@ -1,8 +1,8 @@
-//! The metrics of a sandbox on a socket of its own, `metrics.sock` in its folder: `GET /metrics` over HTTP/1.
+//! The metrics of a sandbox on a socket of its own, `metrics.sock` in its directory: `GET /metrics` over HTTP/1.
 //!
 //! The sandbox's relay serves it. A scrape has a thread of its own, and only one at a time, so that neither a slow reader
 //! nor a guest that does not answer keeps the relay from its work; who comes meanwhile waits in the socket's queue. The
-//! relay has nothing of the sandbox's folder but the sockets in it.
+//! relay has nothing of the sandbox's directory but the sockets in it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -48,20 +48,20 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// For a container with a VM of its own, whose VMM has been started: listens in its folder.
+    /// For a container with a VM of its own, whose VMM has been started: listens in its directory.
     ///
     /// # Errors
     /// bind(2)'s.
     pub fn prepare<'a>(served: &Served<'a>) -> anyhow::Result<Option<Box<dyn Service + 'a>>> {
         let subject = Subject::of(served.record).filter(|_| served.has_lease);
-        let metrics = subject.map(|subject| Self::listen(subject, served.folder)).transpose();
+        let metrics = subject.map(|subject| Self::listen(subject, served.directory)).transpose();
         let metrics = metrics.with_context(|| format!("cannot listen on {METRICS_SOCKET}"))?;
         Ok(metrics.map(|metrics| Box::new(metrics) as Box<dyn Service>))
     }
 
-    fn listen(subject: Subject, folder: BorrowedFd<'_>) -> io::Result<Self> {
-        let socket = |name| descriptors::open_socket(folder, name);
-        let listener = descriptors::listen(folder, METRICS_SOCKET)?;
+    fn listen(subject: Subject, directory: BorrowedFd<'_>) -> io::Result<Self> {
+        let socket = |name| descriptors::open_socket(directory, name);
+        let listener = descriptors::listen(directory, METRICS_SOCKET)?;
         listener.set_nonblocking(true)?;
         Ok(Self { subject, listener, agent: socket(AGENT_SOCKET)?, vmm: socket(CONTROL_SOCKET)? })
     }

@@ -42,8 +42,8 @@ fn what_is_no_request_or_never_ends_is_not_answered() {
 /// One is served at a time, and who comes meanwhile has not come in vain.
 #[test]
 fn a_client_that_says_nothing_keeps_only_the_others_waiting() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("socket");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
     listener.set_nonblocking(true).unwrap();
     let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());

@@ -60,16 +60,16 @@ impl Families {
     fn add_sandbox(&mut self, sandbox: &Sandbox) {
         let subject = &sandbox.subject;
         let labels: Labels = vec![("sandbox", subject.id.clone())];
-        let answers = sandbox.figures.is_some() && sandbox.containers.is_some();
+        let answers = sandbox.stats.is_some() && sandbox.containers.is_some();
         self.add(UP, &labels, f64::from(u8::from(answers)));
         let created = subject.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.add(START_TIME, &labels, created.as_secs_f64());
         if let Some(mib) = sandbox.memory_mib {
             self.add(MEMORY, &labels, f64::from(mib) * f64::from(1 << 20));
         }
-        if let Some(figures) = &sandbox.figures {
-            self.add(GUEST_RESIDENT, &labels, figures.guest_kib as f64 * 1024.0);
-            self.add(VMM_RESIDENT, &labels, figures.overhead_kib as f64 * 1024.0);
+        if let Some(stats) = &sandbox.stats {
+            self.add(GUEST_RESIDENT, &labels, stats.guest_kib as f64 * 1024.0);
+            self.add(VMM_RESIDENT, &labels, stats.overhead_kib as f64 * 1024.0);
         }
         for thread in &sandbox.threads {
             let labels = with(&labels, "thread", printable(&thread.name));

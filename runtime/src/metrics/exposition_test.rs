@@ -8,7 +8,7 @@ fn sandbox(files: Vec<(String, String)>) -> Sandbox {
     let created = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_500);
     Sandbox {
         subject: Subject { id: "pod".into(), created },
-        figures: Some(Figures { guest_kib: 3, overhead_kib: 1, ..Figures::default() }),
+        stats: Some(Figures { guest_kib: 3, overhead_kib: 1, ..Figures::default() }),
         memory_mib: Some(2),
         threads: vec![ThreadTime { name: "vcpu\"0\n".into(), cpu_ms: 250 }],
         failures: vec![DeviceFailure { device: "fs".into(), cause: "no\nsense".into(), count: 2 }],

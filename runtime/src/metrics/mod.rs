@@ -66,7 +66,7 @@ pub trait Reach {
 #[derive(Debug)]
 pub struct Sandbox {
     subject: Subject,
-    figures: Option<Figures>,
+    stats: Option<Figures>,
     memory_mib: Option<u32>,
     threads: Vec<ThreadTime>,
     failures: Vec<DeviceFailure>,
@@ -79,12 +79,12 @@ impl Sandbox {
     pub fn measure(subject: Subject, reach: &impl Reach, within: Duration) -> Self {
         let deadline = Deadline::within(within);
         let vmm = reach.vmm(deadline);
-        let mut figures = None;
+        let mut stats = None;
         let mut memory_mib = None;
         let mut threads = Vec::new();
         let mut failures = Vec::new();
         if let Ok(mut control) = vmm {
-            figures = control.call(vm::call::ReadFigures()).ok();
+            stats = control.call(vm::call::ReadFigures()).ok();
             memory_mib = control.call(vm::call::Memory()).ok();
             threads = control.call(vm::call::Threads()).unwrap_or_default();
             failures = control.call(vm::call::Failures()).unwrap_or_default();
@@ -94,7 +94,7 @@ impl Sandbox {
             tracing::debug!("sandbox {}: {error}", subject.id);
         }
         let interfaces = reach.interfaces().unwrap_or_default();
-        Self { subject, figures, memory_mib, threads, failures, interfaces, containers: containers.ok() }
+        Self { subject, stats, memory_mib, threads, failures, interfaces, containers: containers.ok() }
     }
 }
 

@@ -26,7 +26,7 @@ const PROGRAM: &str = "pasta";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Hidden from it by what it is to open.
-const FOLDER: &str = "/tmp";
+const DIRECTORY: &str = "/tmp";
 
 /// How long it may take until it has made its interface.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -134,8 +134,8 @@ fn execute(
 fn offer(namespace: &File) -> io::Result<String> {
     let none = None::<&Path>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    mount(Some("tmpfs"), FOLDER, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, none)?;
-    let path = format!("{FOLDER}/netns");
+    mount(Some("tmpfs"), DIRECTORY, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, none)?;
+    let path = format!("{DIRECTORY}/netns");
     File::create(&path)?;
     let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
     mount(Some(source.as_str()), path.as_str(), none, MsFlags::MS_BIND, none)?;

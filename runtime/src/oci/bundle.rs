@@ -1,4 +1,4 @@
-//! The bundle: a folder with a config.json (runtime-spec "Filesystem Bundle").
+//! The bundle: a directory with a config.json (runtime-spec "Filesystem Bundle").
 
 use std::fs;
 use std::io;
@@ -20,11 +20,11 @@ const LIMIT: u64 = 8 << 20;
 /// A bundle that has been read.
 #[derive(Debug)]
 pub struct Bundle {
-    /// Its folder, absolute.
+    /// Its directory, absolute.
     pub path: PathBuf,
     /// Its configuration.
     pub spec: Spec,
-    /// Its root file system: absolute and a folder.
+    /// Its root file system: absolute and a directory.
     pub rootfs: PathBuf,
     /// `vm.hwConfig`, which is not in `spec`.
     pub hw_config: Option<HwConfig>,
@@ -35,9 +35,9 @@ pub struct Bundle {
 /// Why a bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// The folder is not there.
+    /// The directory is not there.
     #[error("bundle {path}: {cause}")]
-    Folder {
+    Directory {
         /// As given.
         path: PathBuf,
         /// Why.
@@ -87,20 +87,20 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`], which names the file and the property.
     pub fn load(path: &Path, config: Option<&Path>) -> Result<Self, BundleError> {
-        let folder =
-            fs::canonicalize(path).map_err(|cause| BundleError::Folder { path: path.to_owned(), cause })?;
-        let file = config.map_or_else(|| folder.join(CONFIG), Path::to_owned);
+        let directory = fs::canonicalize(path)
+            .map_err(|cause| BundleError::Directory { path: path.to_owned(), cause })?;
+        let file = config.map_or_else(|| directory.join(CONFIG), Path::to_owned);
         let text = read(&file).map_err(|cause| BundleError::Read { path: file.clone(), cause })?;
         let json = |problem| BundleError::Json { path: file.clone(), problem };
         let mut warnings = Vec::new();
         let spec: Spec = parse_adapted(&text, |spec| spec.get_mut("process"), &mut warnings).map_err(json)?;
         check_version(spec.version())?;
-        let rootfs = rootfs(&folder, &spec)?;
+        let rootfs = rootfs(&directory, &spec)?;
         let hw_config = match spec.vm() {
             Some(_) => parse::<specification::Rest>(&text).map_err(json)?.hw_config(),
             None => None,
         };
-        Ok(Self { path: folder, spec, rootfs, hw_config, warnings })
+        Ok(Self { path: directory, spec, rootfs, hw_config, warnings })
     }
 }
 
@@ -171,16 +171,16 @@ fn check_version(version: &str) -> Result<(), SpecError> {
     }
 }
 
-fn rootfs(folder: &Path, spec: &Spec) -> Result<PathBuf, SpecError> {
+fn rootfs(directory: &Path, spec: &Spec) -> Result<PathBuf, SpecError> {
     let root = spec.root().as_ref().ok_or_else(|| SpecError::new("root", "is missing"))?;
     if root.path().as_os_str().is_empty() {
         return Err(SpecError::new("root.path", "is missing or empty"));
     }
-    let path = folder.join(root.path());
+    let path = directory.join(root.path());
     let problem = |cause: io::Error| SpecError::new("root.path", format!("{}: {cause}", path.display()));
     let real = fs::canonicalize(&path).map_err(problem)?;
     if !fs::metadata(&real).map_err(problem)?.is_dir() {
-        return Err(SpecError::new("root.path", format!("{} is not a folder", path.display())));
+        return Err(SpecError::new("root.path", format!("{} is not a directory", path.display())));
     }
     if real == Path::new("/") {
         return Err(SpecError::new("root.path", "is the host's own root; give the container one of its own"));

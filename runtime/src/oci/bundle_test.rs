@@ -33,13 +33,13 @@ fn broken_json_says_where() {
 
 #[test]
 fn files_that_are_missing_are_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let error = Bundle::load(&folder.path().join("none"), None).unwrap_err().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let error = Bundle::load(&directory.path().join("none"), None).unwrap_err().to_string();
     assert!(error.contains("none"), "{error}");
-    let error = Bundle::load(folder.path(), None).unwrap_err().to_string();
+    let error = Bundle::load(directory.path(), None).unwrap_err().to_string();
     assert!(error.contains("config.json"), "{error}");
-    fs::write(folder.path().join(CONFIG), r#"{"ociVersion":"1.0.0","root":{"path":"rootfs"}}"#).unwrap();
-    let error = Bundle::load(folder.path(), None).unwrap_err().to_string();
+    fs::write(directory.path().join(CONFIG), r#"{"ociVersion":"1.0.0","root":{"path":"rootfs"}}"#).unwrap();
+    let error = Bundle::load(directory.path(), None).unwrap_err().to_string();
     assert!(error.contains("root.path") && error.contains("rootfs"), "{error}");
 }
 
@@ -116,14 +116,14 @@ fn what_the_specification_and_runc_know_and_the_crate_does_not_is_understood() {
 
 #[test]
 fn the_hardware_of_a_vm_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("rootfs")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("rootfs")).unwrap();
     let load = |hw_config: &str| {
         let text = format!(
             r#"{{"ociVersion":"1.3.0","root":{{"path":"rootfs"}},"vm":{{"kernel":{{"path":""}},"hwConfig":{hw_config}}}}}"#
         );
-        fs::write(folder.path().join(CONFIG), text).unwrap();
-        Bundle::load(folder.path(), None)
+        fs::write(directory.path().join(CONFIG), text).unwrap();
+        Bundle::load(directory.path(), None)
     };
     let hw_config = load(r#"{"vcpus":1,"memory":1048576}"#).unwrap().hw_config.unwrap();
     assert_eq!((hw_config.vcpus, hw_config.memory), (Some(1), Some(1 << 20)));

@@ -9,7 +9,7 @@ fn what_engines_use_is_valid() {
 }
 
 #[test]
-fn what_could_leave_a_folder_is_not() {
+fn what_could_leave_a_directory_is_not() {
     for id in ["", ".", "..", "a/b", "/", "a\0b", "a b", "ü", "a\n"] {
         assert!(id.parse::<ContainerId>().is_err(), "{id:?}");
     }

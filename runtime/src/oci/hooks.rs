@@ -99,8 +99,8 @@ impl Hooks {
     }
 }
 
-/// Runs hooks one after the other in the bundle's folder, until one fails. With `while_open` each also ends when that
-/// descriptor's other side closes.
+/// Runs hooks one after the other in the bundle's directory, until one fails. With `while_open` each also ends when
+/// that descriptor's other side closes.
 ///
 /// # Errors
 /// [`HookError`].

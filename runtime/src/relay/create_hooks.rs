@@ -15,7 +15,7 @@ pub struct CreateHooks<'a> {
     pub hooks: &'a [Hook],
     /// The container's state as JSON.
     pub state: String,
-    /// The bundle's folder.
+    /// The bundle's directory.
     pub bundle: &'a Path,
 }
 

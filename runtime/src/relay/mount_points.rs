@@ -1,9 +1,10 @@
 //! What has to be in a read-only root before it is shared: the agent can make nothing in it any more.
 //!
 //! A root that the guest could write to until its container is built would be no read-only root, for a guest that is
-//! hostile already. So the host makes what the agent would: where mounts, device nodes, links and the working folder go. The
-//! rootfs is hostile content. Every name in it is looked up by itself, beneath a descriptor, and a link is followed here and
-//! not by the kernel: none leads out. What lies in an earlier mount is the agent's business, as it is for a writable root.
+//! hostile already. So the host makes what the agent would: where mounts, device nodes, links and the working
+//! directory go. The rootfs is hostile content. Every name in it is looked up by itself, beneath a descriptor, and a
+//! link is followed here and not by the kernel: none leads out. What lies in an earlier mount is the agent's
+//! business, as it is for a writable root.
 //!
 //! What cannot be made, as on a file system that is read-only itself, is left: where it is missed, the agent says so.
 
@@ -30,7 +31,7 @@ const MAX_LINKS: usize = 40;
 /// What is made where nothing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind<'a> {
-    Folder,
+    Directory,
     File,
     /// A symbolic link to this; what an image has there goes if `replaces`.
     Link {
@@ -41,8 +42,8 @@ enum Kind<'a> {
 
 /// Makes in the rootfs what the container needs there; to be called where its trees are cloned.
 pub fn make(rootfs: &Path, container: &GuestPlan, trees: &[Tree]) {
-    let folder = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(rootfs);
-    let Ok(root) = folder else { return };
+    let directory = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(rootfs);
+    let Ok(root) = directory else { return };
     let owner = container.id_mappings.as_ref();
     let owner = owner.and_then(|ids| ids.user(0).zip(ids.group(0))).unwrap_or((0, 0));
     let mut walk = Walk { root: root.into(), owner, covered: HashSet::new() };
@@ -52,8 +53,8 @@ pub fn make(rootfs: &Path, container: &GuestPlan, trees: &[Tree]) {
     umask(former);
 }
 
-/// Whether a mount's source is a folder, by the name of its tree.
-fn is_folder(share: &str, trees: &[Tree]) -> bool {
+/// Whether a mount's source is a directory, by the name of its tree.
+fn is_directory(share: &str, trees: &[Tree]) -> bool {
     let name = share.rsplit('/').next().unwrap_or(share);
     let Some(tree) = trees.iter().find(|tree| tree.name == name) else { return true };
     let found = if tree.no_follow { fs::symlink_metadata(&tree.source) } else { fs::metadata(&tree.source) };
@@ -73,14 +74,14 @@ impl Walk {
         for mount in &container.mounts {
             let kind = match &mount.source {
                 PlannedSource::Guest(MountSource::Share(share) | MountSource::Copy(share))
-                    if !is_folder(share, trees) =>
+                    if !is_directory(share, trees) =>
                 {
                     Kind::File
                 }
                 PlannedSource::Guest(MountSource::Socket { .. }) => Kind::File,
                 PlannedSource::Guest(MountSource::Remount) => continue,
                 PlannedSource::Guest(MountSource::Link(target)) => Kind::Link { target, replaces: false },
-                PlannedSource::Guest(_) | PlannedSource::Disk(..) => Kind::Folder,
+                PlannedSource::Guest(_) | PlannedSource::Disk(..) => Kind::Directory,
             };
             let permit = self.note(&mount.destination, kind);
             if let (Some(permit), false) = (permit, matches!(kind, Kind::Link { .. })) {
@@ -102,10 +103,10 @@ impl Walk {
         if container.process.terminal.is_some() {
             self.note("/dev/console", Kind::File);
         }
-        if let (true, Some(folder)) = (container.notify, Path::new(NOTIFY_SOCKET).parent()) {
-            self.note(&folder.to_string_lossy(), Kind::Folder);
+        if let (true, Some(directory)) = (container.notify, Path::new(NOTIFY_SOCKET).parent()) {
+            self.note(&directory.to_string_lossy(), Kind::Directory);
         }
-        self.note(&container.process.cwd, Kind::Folder);
+        self.note(&container.process.cwd, Kind::Directory);
     }
 
     /// As [`Walk::place`]; a path that cannot be made is the agent's to name.
@@ -122,85 +123,91 @@ impl Walk {
             return Ok(None);
         }
         let mut pending: VecDeque<OsString> = names(path).collect();
-        let mut folders: Vec<(OsString, OwnedFd)> = Vec::new();
+        let mut directories: Vec<(OsString, OwnedFd)> = Vec::new();
         let mut links = MAX_LINKS;
         while let Some(name) = pending.pop_front() {
             if name == ".." {
-                folders.pop();
+                directories.pop();
                 continue;
             }
-            let mut here: PathBuf = folders.iter().map(|(name, _)| name).collect();
+            let mut here: PathBuf = directories.iter().map(|(name, _)| name).collect();
             here.push(&name);
             if self.covered.contains(&here) {
                 return Ok(None);
             }
-            let folder = folders.last().map_or(self.root.as_fd(), |(_, folder)| folder.as_fd());
+            let directory = directories.last().map_or(self.root.as_fd(), |(_, directory)| directory.as_fd());
             let is_last = pending.is_empty();
             if let (true, Kind::Link { target, replaces }) = (is_last, kind) {
-                return self.link(folder, &name, target, replaces).map(|()| Some(here));
+                return self.link(directory, &name, target, replaces).map(|()| Some(here));
             }
-            let found = match open(folder, &name) {
+            let found = match open(directory, &name) {
                 Err(Errno::ENOENT) if is_last && kind == Kind::File => {
-                    return self.file(folder, &name).map(|()| Some(here));
+                    return self.file(directory, &name).map(|()| Some(here));
                 }
                 Err(Errno::ENOENT) => {
-                    mkdirat(folder, &*name, Mode::from_bits_retain(0o755))?;
-                    self.own(folder, &name)?;
-                    open(folder, &name)?
+                    mkdirat(directory, &*name, Mode::from_bits_retain(0o755))?;
+                    self.own(directory, &name)?;
+                    open(directory, &name)?
                 }
                 found => found?,
             };
             match SFlag::from_bits_truncate(fstat(&found)?.st_mode & SFlag::S_IFMT.bits()) {
                 SFlag::S_IFLNK => {
                     links = links.checked_sub(1).ok_or(Errno::ELOOP)?;
-                    let target = PathBuf::from(readlinkat(folder, &*name)?);
+                    let target = PathBuf::from(readlinkat(directory, &*name)?);
                     if target.is_absolute() {
-                        folders.clear();
+                        directories.clear();
                     }
                     pending = names(&target).chain(pending).collect();
                 }
-                SFlag::S_IFDIR => folders.push((name, found)),
+                SFlag::S_IFDIR => directories.push((name, found)),
                 _ if is_last => return Ok(Some(here)),
                 _ => return Err(Errno::ENOTDIR),
             }
         }
-        Ok(Some(folders.into_iter().map(|(name, _)| name).collect()))
+        Ok(Some(directories.into_iter().map(|(name, _)| name).collect()))
     }
 
-    fn file(&self, folder: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    fn file(&self, directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        openat(folder, name, flags, Mode::from_bits_retain(0o644))?;
-        self.own(folder, name)
+        openat(directory, name, flags, Mode::from_bits_retain(0o644))?;
+        self.own(directory, name)
     }
 
-    fn link(&self, folder: BorrowedFd<'_>, name: &OsStr, target: &str, replaces: bool) -> Result<(), Errno> {
-        match symlinkat(target, folder, name) {
+    fn link(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &OsStr,
+        target: &str,
+        replaces: bool,
+    ) -> Result<(), Errno> {
+        match symlinkat(target, directory, name) {
             Err(Errno::EEXIST)
-                if !replaces || readlinkat(folder, name).is_ok_and(|found| found == target) =>
+                if !replaces || readlinkat(directory, name).is_ok_and(|found| found == target) =>
             {
                 return Ok(());
             }
             Err(Errno::EEXIST) => {
-                unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
-                symlinkat(target, folder, name)?;
+                unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?;
+                symlinkat(target, directory, name)?;
             }
             made => made?,
         }
-        self.own(folder, name)
+        self.own(directory, name)
     }
 
-    fn own(&self, folder: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    fn own(&self, directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
         let (user, group) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
         if user.is_root() && group.as_raw() == 0 {
             return Ok(());
         }
-        fchownat(folder, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)
+        fchownat(directory, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 }
 
 /// Opens one name, whatever it is, and no link's target.
-fn open(folder: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
-    openat(folder, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+fn open(directory: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    openat(directory, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// The names of a path, `..` among them.

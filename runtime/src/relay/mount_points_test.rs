@@ -6,18 +6,18 @@ struct Fixture(tempfile::TempDir);
 
 impl Fixture {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for name in ["rootfs", "outside"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::create_dir(directory.path().join(name)).unwrap();
         }
-        Self(folder)
+        Self(directory)
     }
 
     fn rootfs(&self) -> PathBuf {
         self.0.path().join("rootfs")
     }
 
-    /// Makes what mounts on these need, each of a file system of the guest's, or of a file or folder of the host's.
+    /// Makes what mounts on these need, each of a file system of the guest's, or of a file or directory of the host's.
     fn make(&self, mounts: &[(&str, Option<&str>)]) {
         let mut config: serde_json::Value =
             serde_json::from_str(include_str!("../commands/default_config.json")).unwrap();
@@ -45,12 +45,12 @@ impl Fixture {
 }
 
 #[test]
-fn folders_files_and_links_are_made_where_mounts_devices_and_the_process_need_them() {
+fn directories_files_and_links_are_made_where_mounts_devices_and_the_process_need_them() {
     let fixture = Fixture::new();
     fixture.make(&[("/proc", None), ("/a/b", Some("/tmp")), ("/etc/hosts", Some("/etc/hostname"))]);
     let rootfs = fixture.rootfs();
-    for folder in ["proc", "a/b", "dev", "work/here"] {
-        assert!(rootfs.join(folder).is_dir(), "{folder}");
+    for directory in ["proc", "a/b", "dev", "work/here"] {
+        assert!(rootfs.join(directory).is_dir(), "{directory}");
     }
     for file in ["etc/hosts", "dev/null", "dev/tty", "dev/console"] {
         assert_eq!(fs::symlink_metadata(rootfs.join(file)).unwrap().len(), 0, "{file}");

@@ -1,7 +1,7 @@
 //! What callers find around a relay: namespaces and a root file system.
 //!
-//! A container's relay makes its own. Nothing is written into the bundle's rootfs but the folder that `proc` is mounted
-//! on, which images from scratch lack and every runtime makes, and none of its links is followed: it is hostile
+//! A container's relay makes its own. Nothing is written into the bundle's rootfs but the directory that `proc` is
+//! mounted on, which images from scratch lack and every runtime makes, and none of its links is followed: it is hostile
 //! content, and the relay is the host's root until it gives up its capabilities. An exec's relay joins those.
 
 use std::fs::{File, OpenOptions};
@@ -155,7 +155,7 @@ pub(super) fn join(relay: BorrowedFd<'_>) -> Result<(), RelayError> {
 pub(super) struct Made {
     /// Keep the trees watched.
     pub watches: Vec<OwnedFd>,
-    /// Its procfs, where the rootfs has a folder for one.
+    /// Its procfs, where the rootfs has a directory for one.
     pub proc: Option<OwnedFd>,
 }
 
@@ -190,9 +190,9 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
             .map(shares::clone_tree)
             .collect::<Result<Vec<OwnedFd>, _>>()
             .map_err(|error| RelayError::Failed(error.to_string()))?;
-        for (_, clone) in trees.iter().zip(&clones).filter(|(tree, _)| tree.is_copied) {
+        for (_, clone) in trees.iter().zip(&clones).filter(|(tree, _)| tree.is_atomic_volume) {
             watches.push(
-                watch(clone.as_fd()).map_err(system("watch a folder that the container has a copy of"))?,
+                watch(clone.as_fd()).map_err(system("watch a directory that the container has a copy of"))?,
             );
         }
         let raw: Vec<RawFd> = clones.iter().map(AsRawFd::as_raw_fd).collect();
@@ -201,8 +201,8 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
     Ok(watches)
 }
 
-/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a folder for it, which is made
-/// where the container has one too. One that is needed is there without a folder, too, but mounted nowhere.
+/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a directory for it, which is
+/// made where the container has one too. One that is needed is there without a directory, too, but mounted nowhere.
 fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
     clone_tree_at(rootfs, true, false)
         .and_then(|tree| {
@@ -215,13 +215,13 @@ fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Opti
         // It is there already, or is a link, or the file system is read-only: opening it tells.
         let _ = mkdirat(nix::fcntl::AT_FDCWD, "proc", Mode::from_bits_retain(0o755));
     }
-    let folder = OpenOptions::new()
+    let directory = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open("proc");
-    let proc = match folder.ok() {
+    let proc = match directory.ok() {
         None if !needs_proc => None,
-        folder => Some(mount_proc(folder.as_ref().map(AsFd::as_fd)).map_err(system("mount proc"))?),
+        directory => Some(mount_proc(directory.as_ref().map(AsFd::as_fd)).map_err(system("mount proc"))?),
     };
     // The old root is now on top of the new one, and "." is beneath both.
     pivot_root(".", ".")
@@ -231,13 +231,13 @@ fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Opti
     Ok(proc)
 }
 
-/// A procfs, mounted on `folder` if there is one. Nothing in it can be written to, so that nobody who gets into the relay
+/// A procfs, mounted on `directory` if there is one. Nothing in it can be written to, so that nobody who gets into the relay
 /// reaches the host by it: every file of a procfs is the host's root's, who needs no capability for it. Engines read more
 /// there than processes (`podman top` the time of the boot, in /proc/stat), but no sysctl.
-fn mount_proc(folder: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
-    let Some(folder) = folder else { return Ok(own_processes()?) };
+fn mount_proc(directory: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let Some(directory) = directory else { return Ok(own_processes()?) };
     let proc = new_file_system("proc", "proc", "", HARMLESS)?;
-    attach(&proc, folder)?;
+    attach(&proc, directory)?;
     let sysctls = openat(&proc, "sys", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     attach(new_file_system("tmpfs", "tmpfs", "", HARMLESS)?, sysctls)?;
     Ok(proc)

@@ -24,8 +24,8 @@ fn what_means_nothing_on_the_host_stays_in_the_guest() {
 
 #[test]
 fn it_reaches_the_socket_that_the_environment_names() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("notify");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     let socket = connect(path.as_os_str().as_bytes()).unwrap();
     Notifier::new(socket.into()).unwrap().pass_on(b"READY=1");
@@ -45,8 +45,9 @@ fn a_socket_that_would_be_mounted_is_found_on_the_host() {
         );
         serde_json::from_str(&text).unwrap()
     };
-    let folder = r#"{"destination":"/run/notify","type":"bind","source":"/host/notify","options":["bind"]}"#;
-    assert_eq!(mounted(&config(folder)), Some("/host/notify/notify.sock".into()));
+    let directory =
+        r#"{"destination":"/run/notify","type":"bind","source":"/host/notify","options":["bind"]}"#;
+    assert_eq!(mounted(&config(directory)), Some("/host/notify/notify.sock".into()));
     let tmpfs = r#"{"destination":"/run","type":"tmpfs","source":"tmpfs"}"#;
     assert_eq!(mounted(&config(tmpfs)), None);
     assert_eq!(mounted(&config("")), None);

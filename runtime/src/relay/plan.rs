@@ -13,7 +13,7 @@ pub struct Plan<'a> {
     pub namespaces: Namespaces<'a>,
     /// What `ps` shows.
     pub args: &'a [String],
-    /// Its cgroup's folder.
+    /// Its cgroup's directory.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The process has a terminal, so size changes are passed on.
     pub terminal: bool,

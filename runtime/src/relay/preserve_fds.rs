@@ -154,7 +154,7 @@ fn kind(fd: BorrowedFd<'_>) -> Result<StreamKind, &'static str> {
         }),
         Ok(SFlag::S_IFSOCK) => socket(fd),
         Ok(SFlag::S_IFREG) => Err("a regular file"),
-        Ok(SFlag::S_IFDIR) => Err("a folder"),
+        Ok(SFlag::S_IFDIR) => Err("a directory"),
         Ok(SFlag::S_IFCHR | SFlag::S_IFBLK) => Err("a device"),
         _ => Err("no stream"),
     }

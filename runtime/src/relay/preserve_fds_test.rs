@@ -16,14 +16,14 @@ fn streams_are_told_from_what_cannot_be_relayed() {
     let pty = nix::pty::openpty(None, None).unwrap();
     assert_eq!(kind(pty.slave.as_fd()), Ok(StreamKind::Socket));
 
-    let folder = tempfile::tempdir().unwrap();
-    let named = UnixListener::bind(folder.path().join("socket")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let named = UnixListener::bind(directory.path().join("socket")).unwrap();
     assert_eq!(kind(listener.as_fd()), Err("a listening socket"));
     assert_eq!(kind(named.as_fd()), Err("a listening socket"));
     assert_eq!(kind(UnixDatagram::pair().unwrap().0.as_fd()), Err("a socket that is no stream"));
     assert_eq!(kind(UdpSocket::bind("127.0.0.1:0").unwrap().as_fd()), Err("a socket that is no stream"));
     assert_eq!(kind(File::open("/dev/null").unwrap().as_fd()), Err("a device"));
-    assert_eq!(kind(File::open("/").unwrap().as_fd()), Err("a folder"));
+    assert_eq!(kind(File::open("/").unwrap().as_fd()), Err("a directory"));
     assert_eq!(kind(tempfile::tempfile().unwrap().as_fd()), Err("a regular file"));
     let signals = nix::sys::signalfd::SignalFd::new(&nix::sys::signal::SigSet::empty()).unwrap();
     assert_eq!(kind(signals.as_fd()), Err("no stream"));

@@ -53,7 +53,7 @@ pub(super) struct Ends {
     pub notifier: Option<Notifier>,
     /// What it offers besides.
     pub services: Vec<Box<dyn Running>>,
-    /// Folders of the host of whose changes the agent is told.
+    /// Directories of the host of whose changes the agent is told.
     pub watches: Vec<OwnedFd>,
 }
 

@@ -21,7 +21,7 @@ pub struct Served<'a> {
     /// What is remembered of it.
     pub record: &'a Record,
     /// Where the sockets of its VM are.
-    pub folder: BorrowedFd<'a>,
+    pub directory: BorrowedFd<'a>,
     /// It has a VM of its own, whose lease its relay holds.
     pub has_lease: bool,
     /// The network namespace that an engine has made, where it is the sandbox of a pod.

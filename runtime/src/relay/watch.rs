@@ -1,4 +1,4 @@
-//! Folders of the host whose changes the guest is told of.
+//! Directories of the host whose changes the guest is told of.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -10,19 +10,19 @@ use nix::sys::stat::Mode;
 /// get other owners and modes; again and again.
 const CHANGES: libc::c_int = 0x4 | 0x8 | 0x10 | 0x20 | i32::MIN;
 
-/// Has the kernel send SIGIO to this process whenever an entry of the folder changes, for as long as what is returned is
-/// open. It is opened by a clone of its tree, so that the caller's own mount of it can go.
+/// Has the kernel send SIGIO to this process whenever an entry of the directory changes, for as long as what is
+/// returned is open. It is opened by a clone of its tree, so that the caller's own mount of it can go.
 ///
 /// # Errors
 /// open(2)'s, and EINVAL where the kernel has no such notification.
 pub(super) fn watch(tree: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let folder = openat(tree, ".", flags, Mode::empty())?;
+    let directory = openat(tree, ".", flags, Mode::empty())?;
     // SAFETY: F_NOTIFY takes an integer.
-    if unsafe { libc::fcntl(folder.as_raw_fd(), libc::F_NOTIFY, CHANGES) } < 0 {
+    if unsafe { libc::fcntl(directory.as_raw_fd(), libc::F_NOTIFY, CHANGES) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(folder)
+    Ok(directory)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The folders of containers below `--root`, and what lies in them.
+//! The directories of containers below `--root`, and what lies in them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ const FILE: &str = "state.json";
 /// A record that is being written.
 const NEW_FILE: &str = ".state.json.new";
 
-/// The socket that metrics are served on, in a sandbox's folder.
+/// The socket that metrics are served on, in a sandbox's directory.
 pub const METRICS_SOCKET: &str = "metrics.sock";
 
 /// config.json's `process`, for `exec`: the bundle may change or go.
@@ -30,27 +30,27 @@ const PROCESS: &str = "process.json";
 /// What a VMM that has failed said last.
 const CONSOLE_LOG: &str = "console.log";
 
-/// Everything that a container's folder may hold.
+/// Everything that a container's directory may hold.
 const CONTENT: [&str; 5] = [NEW_FILE, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
 
-/// The folder that holds the containers' folders.
+/// The directory that holds the containers' directories.
 #[derive(Clone, Debug)]
 pub struct Root(PathBuf);
 
 impl Root {
     /// `--root`, or the default for this user.
     pub fn new(given: Option<&Path>) -> Self {
-        // Absolute, for who outlives the command and leaves its folder; without a current one it fails later.
+        // Absolute, for who outlives the command and leaves its directory; without a current one it fails later.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Self(given.map_or_else(default_root, absolute))
     }
 
-    /// Makes the folder of a new container and locks it.
+    /// Makes the directory of a new container and locks it.
     ///
     /// # Errors
     /// [`ContainerError::Exists`], or what the file system says.
-    pub fn create(&self, id: &ContainerId) -> anyhow::Result<Folder> {
-        let context = || format!("cannot make the state folder {}", self.0.join(id.as_str()).display());
+    pub fn create(&self, id: &ContainerId) -> anyhow::Result<Directory> {
+        let context = || format!("cannot make the state directory {}", self.0.join(id.as_str()).display());
         fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.0).with_context(context)?;
         let path = self.0.join(id.as_str());
         match fs::DirBuilder::new().mode(0o700).create(&path) {
@@ -59,22 +59,22 @@ impl Root {
             }
             result => result.with_context(context)?,
         }
-        Folder::lock(path).with_context(context)?.ok_or_else(|| {
+        Directory::lock(path).with_context(context)?.ok_or_else(|| {
             anyhow::anyhow!("container {:?} was deleted while it was being created", id.as_str())
         })
     }
 
-    /// Locks the folder of an existing container; waits for a command that has it.
+    /// Locks the directory of an existing container; waits for a command that has it.
     ///
     /// # Errors
     /// [`ContainerError::DoesNotExist`], or what the file system says.
-    pub fn open(&self, id: &ContainerId) -> anyhow::Result<Folder> {
+    pub fn open(&self, id: &ContainerId) -> anyhow::Result<Directory> {
         let path = self.0.join(id.as_str());
-        let folder = match Folder::lock(path) {
+        let directory = match Directory::lock(path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
             result => result.with_context(|| format!("cannot lock the state of container {id}"))?,
         };
-        folder.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()).into())
+        directory.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()).into())
     }
 
     /// What is remembered of every container whose record can be read.
@@ -115,13 +115,13 @@ impl Root {
         Ok(self.containers()?.into_iter().filter(|id| regex.is_match(id.as_str())).collect())
     }
 
-    /// The folder of an existing container, without waiting for a command that has it.
+    /// The directory of an existing container, without waiting for a command that has it.
     ///
     /// # Errors
     /// As [`Root::open`].
-    pub fn peek(&self, id: &ContainerId) -> anyhow::Result<Folder> {
+    pub fn peek(&self, id: &ContainerId) -> anyhow::Result<Directory> {
         let path = self.0.join(id.as_str());
-        match Folder::open(path) {
+        match Directory::open(path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 Err(ContainerError::DoesNotExist(id.to_string()).into())
             }
@@ -130,7 +130,8 @@ impl Root {
     }
 }
 
-/// Below /run for root; for other users, who may be root in a user namespace of theirs, in the folder that is theirs.
+/// Below /run for root; for other users, who may be root in a user namespace of theirs, in the directory that is
+/// theirs.
 fn default_root() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
         Some(dir) if !nix::unistd::geteuid().is_root() || user_namespace::is_inner() => {
@@ -140,29 +141,31 @@ fn default_root() -> PathBuf {
     }
 }
 
-/// A container's folder, open; locked for as long as it is, unless it was only peeked at.
+/// A container's directory, open; locked for as long as it is, unless it was only peeked at.
 #[derive(Debug)]
-pub struct Folder {
+pub struct Directory {
     pub(super) path: PathBuf,
     file: File,
     is_ours: bool,
 }
 
-impl Folder {
+impl Directory {
     fn open(path: PathBuf) -> io::Result<Self> {
         let file =
             OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(&path)?;
         Ok(Self { path, file, is_ours: false })
     }
 
-    /// `None` if the folder was deleted while another command had it.
+    /// `None` if the directory was deleted while another command had it.
     fn lock(path: PathBuf) -> io::Result<Option<Self>> {
-        let mut folder = Self::open(path)?;
-        folder.file.lock()?;
-        folder.is_ours = true;
-        let locked = folder.file.metadata()?;
-        match fs::metadata(&folder.path) {
-            Ok(named) => Ok(((named.dev(), named.ino()) == (locked.dev(), locked.ino())).then_some(folder)),
+        let mut directory = Self::open(path)?;
+        directory.file.lock()?;
+        directory.is_ours = true;
+        let locked = directory.file.metadata()?;
+        match fs::metadata(&directory.path) {
+            Ok(named) => {
+                Ok(((named.dev(), named.ino()) == (locked.dev(), locked.ino())).then_some(directory))
+            }
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(cause) => Err(cause),
         }
@@ -192,7 +195,7 @@ impl Folder {
         Record::parse(&text).ok()
     }
 
-    /// Locks the folder of another container in the same root; waits for a command that has it.
+    /// Locks the directory of another container in the same root; waits for a command that has it.
     ///
     /// # Errors
     /// As [`Root::open`].
@@ -242,10 +245,10 @@ impl Folder {
         write().with_context(|| format!("cannot write {}", self.path.join(FILE).display()))
     }
 
-    /// Changes what the record says, for who has the folder locked. One that is gone stays so.
+    /// Changes what the record says, for who has the directory locked. One that is gone stays so.
     ///
     /// # Errors
-    /// Those of [`Folder::read`] and [`Folder::write`].
+    /// Those of [`Directory::read`] and [`Directory::write`].
     pub fn change(&self, change: impl FnOnce(&mut Record)) -> anyhow::Result<()> {
         let Some(mut record) = self.read()? else { return Ok(()) };
         change(&mut record);
@@ -319,7 +322,7 @@ impl Folder {
         }
     }
 
-    /// Removes the folder; nothing else of the container may be left.
+    /// Removes the directory; nothing else of the container may be left.
     ///
     /// # Errors
     /// What the file system says.
@@ -338,13 +341,13 @@ impl Folder {
     }
 }
 
-impl AsFd for Folder {
+impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 }
 
-impl AsRawFd for Folder {
+impl AsRawFd for Directory {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.file.as_raw_fd()
     }

@@ -4,7 +4,7 @@ use crate::state::boot_id;
 use crate::sys::process::ProcessRef;
 use crate::vm::{CONTROL_SOCKET, CONTROL_SOCKET_OF_0_1, FILES_SOCKET};
 
-fn error(result: anyhow::Result<Folder>) -> ContainerError {
+fn error(result: anyhow::Result<Directory>) -> ContainerError {
     result.unwrap_err().downcast().unwrap()
 }
 
@@ -32,14 +32,14 @@ fn a_member_is_led_to_the_sockets_that_its_sandbox_has() {
         for name in sockets {
             File::create_new(base.path().join("pod").join(name)).unwrap();
         }
-        let folder = root.create(&member).unwrap();
-        assert!(!folder.is_in_a_sandbox());
-        folder.join(&pod).unwrap();
-        assert!(folder.is_in_a_sandbox());
+        let directory = root.create(&member).unwrap();
+        assert!(!directory.is_in_a_sandbox());
+        directory.join(&pod).unwrap();
+        assert!(directory.is_in_a_sandbox());
         for name in SOCKETS {
             assert_eq!(base.path().join("member").join(name).exists(), sockets.contains(&name), "{name}");
         }
-        folder.remove().unwrap();
+        directory.remove().unwrap();
         sandbox.remove().unwrap();
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
     }
@@ -50,18 +50,18 @@ fn a_record_is_read_as_written_and_removed_without_trace() {
     let base = tempfile::tempdir().unwrap();
     let root = Root::new(Some(base.path()));
     let id: ContainerId = "a".parse().unwrap();
-    let folder = root.create(&id).unwrap();
-    assert_eq!(folder.read().unwrap(), None);
-    folder.write(&record("a")).unwrap();
-    assert_eq!(folder.read().unwrap(), Some(record("a")));
+    let directory = root.create(&id).unwrap();
+    assert_eq!(directory.read().unwrap(), None);
+    directory.write(&record("a")).unwrap();
+    assert_eq!(directory.read().unwrap(), Some(record("a")));
     assert_eq!(error(root.create(&id)), ContainerError::Exists("a".to_owned()));
-    folder.remove().unwrap();
+    directory.remove().unwrap();
     assert_eq!(error(root.open(&id)), ContainerError::DoesNotExist("a".to_owned()));
     assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn a_folder_deleted_while_waiting_does_not_exist() {
+fn a_directory_deleted_while_waiting_does_not_exist() {
     let base = tempfile::tempdir().unwrap();
     let root = Root::new(Some(base.path()));
     let id: ContainerId = "a".parse().unwrap();
@@ -82,20 +82,20 @@ fn a_folder_deleted_while_waiting_does_not_exist() {
 #[test]
 fn a_record_of_an_earlier_boot_names_no_process() {
     let base = tempfile::tempdir().unwrap();
-    let folder = Root::new(Some(base.path())).create(&"a".parse().unwrap()).unwrap();
+    let directory = Root::new(Some(base.path())).create(&"a".parse().unwrap()).unwrap();
     let now = Record { relay: ProcessRef::of(1), vmm: ProcessRef::of(1), ..record("a") };
-    folder.write(&now).unwrap();
-    assert_eq!(folder.read().unwrap(), Some(now.clone()));
+    directory.write(&now).unwrap();
+    assert_eq!(directory.read().unwrap(), Some(now.clone()));
     let earlier = Record { boot_id: "earlier".to_owned(), ..now };
-    folder.write(&earlier).unwrap();
-    assert_eq!(folder.read().unwrap(), Some(Record { relay: None, vmm: None, ..earlier }));
+    directory.write(&earlier).unwrap();
+    assert_eq!(directory.read().unwrap(), Some(Record { relay: None, vmm: None, ..earlier }));
 }
 
 #[test]
 fn a_damaged_record_says_so() {
     let base = tempfile::tempdir().unwrap();
     let root = Root::new(Some(base.path()));
-    let folder = root.create(&"a".parse().unwrap()).unwrap();
+    let directory = root.create(&"a".parse().unwrap()).unwrap();
     fs::write(base.path().join("a/state.json"), "{").unwrap();
-    assert!(format!("{:#}", folder.read().unwrap_err()).contains("damaged"));
+    assert!(format!("{:#}", directory.read().unwrap_err()).contains("damaged"));
 }

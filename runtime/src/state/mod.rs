@@ -2,7 +2,7 @@
 //!
 //! The file is replaced atomically, and tells of a resource before that exists: whoever finds it after a crash can
 //! remove everything. It holds what commands have brought the container to; whether it lives, the relay tells. Commands that change a container lock its
-//! folder, so two of them take turns.
+//! directory, so two of them take turns.
 
 mod directory;
 mod error;
@@ -14,7 +14,7 @@ mod record;
 pub mod role;
 pub mod sandbox;
 
-pub use directory::{Folder, METRICS_SOCKET, Root};
+pub use directory::{Directory, METRICS_SOCKET, Root};
 pub use error::ContainerError;
 pub use record::{Record, boot_id};
 

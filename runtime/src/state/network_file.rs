@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::directory::Folder;
+use super::directory::Directory;
 use super::record::Record;
 use crate::network::{Connected, MAX_INTERFACES, Network, Picture};
 use crate::sys::replacement::Replacement;
@@ -32,7 +32,7 @@ struct Progress {
     told: Picture,
 }
 
-impl Folder {
+impl Directory {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -6,11 +6,11 @@ use super::super::record::tests::record;
 use super::*;
 use crate::oci::container_id::ContainerId;
 
-/// The folder of a container that has a network, whose watcher may write now.
-fn watched() -> (tempfile::TempDir, Folder, Record) {
+/// The directory of a container that has a network, whose watcher may write now.
+fn watched() -> (tempfile::TempDir, Directory, Record) {
     let root = tempfile::tempdir().unwrap();
     let id: ContainerId = "c1".parse().unwrap();
-    let folder = Root::new(Some(root.path())).create(&id).unwrap();
+    let directory = Root::new(Some(root.path())).create(&id).unwrap();
     let known = Connected { interface: 2, slot: Some(1) };
     let network = Network {
         path: Some("/run/netns/pod".into()),
@@ -19,32 +19,32 @@ fn watched() -> (tempfile::TempDir, Folder, Record) {
         ..Network::default()
     };
     let record = Record { network: Some(network), ..record("c1") };
-    folder.write(&record).unwrap();
-    folder.make_network_directory().unwrap();
-    (root, folder, record)
+    directory.write(&record).unwrap();
+    directory.make_network_directory().unwrap();
+    (root, directory, record)
 }
 
 #[test]
 fn what_the_watcher_remembers_goes_before_the_record_and_goes_with_it() {
-    let (_root, folder, record) = watched();
-    assert_eq!(folder.read().unwrap().unwrap(), record);
+    let (_root, directory, record) = watched();
+    assert_eq!(directory.read().unwrap().unwrap(), record);
     let mut network = record.network.clone().unwrap();
     network.interfaces.push(Connected { interface: 3, slot: None });
-    folder.write_network(&Network { path: None, inode: 8, ..network.clone() }).unwrap();
+    directory.write_network(&Network { path: None, inode: 8, ..network.clone() }).unwrap();
     // Which namespace it is, is the record's.
-    assert_eq!(folder.read().unwrap().unwrap().network, Some(network));
-    fs::write(folder.network_directory().join("planted"), "").unwrap();
-    let path = folder.path().to_owned();
-    folder.remove().unwrap();
+    assert_eq!(directory.read().unwrap().unwrap().network, Some(network));
+    fs::write(directory.network_directory().join("planted"), "").unwrap();
+    let path = directory.path().to_owned();
+    directory.remove().unwrap();
     assert!(!path.exists());
 }
 
 #[test]
 fn what_a_taken_over_watcher_plants_is_left_aside() {
-    let (root, folder, record) = watched();
+    let (root, directory, record) = watched();
     let secret = root.path().join("secret");
     fs::write(&secret, r#"{"interfaces":[],"told":{"interfaces":[],"routes":[]}}"#).unwrap();
-    let file = folder.network_directory().join(FILE);
+    let file = directory.network_directory().join(FILE);
     let many = vec![Connected { interface: 2, slot: None }; 2 * MAX_INTERFACES + 1];
     let plants: [&dyn Fn(); 5] = [
         &|| symlink(&secret, &file).unwrap(),
@@ -58,11 +58,11 @@ fn what_a_taken_over_watcher_plants_is_left_aside() {
     ];
     for plant in plants {
         plant();
-        assert_eq!(folder.read().unwrap().unwrap(), record);
+        assert_eq!(directory.read().unwrap().unwrap(), record);
         fs::remove_file(&file).unwrap();
     }
-    fs::remove_dir(folder.network_directory()).unwrap();
-    symlink(root.path(), folder.network_directory()).unwrap();
-    folder.remove().unwrap();
+    fs::remove_dir(directory.network_directory()).unwrap();
+    symlink(root.path(), directory.network_directory()).unwrap();
+    directory.remove().unwrap();
     assert!(secret.exists());
 }

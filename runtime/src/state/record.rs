@@ -22,7 +22,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub struct Record {
     /// Its ID.
     pub id: String,
-    /// Folder of its bundle.
+    /// Directory of its bundle.
     pub bundle: PathBuf,
     /// Its root file system.
     pub rootfs: PathBuf,
@@ -85,8 +85,8 @@ impl Record {
         self.sandbox.as_deref().unwrap_or(&self.id)
     }
 
-    /// Its folder in the VM's share. No other creation has it: for a while the guest's kernel takes a name for what it
-    /// was last, so a member must not have that of an earlier one, as its ID may be.
+    /// Its directory in the VM's share. No other creation has it: for a while the guest's kernel takes a name for
+    /// what it was last, so a member must not have that of an earlier one, as its ID may be.
     pub fn share(&self) -> &str {
         &self.created
     }

@@ -55,8 +55,8 @@ pub struct Peers {
 /// The volumes of a pod ([`crate::lower`] says which they are).
 #[derive(Clone, Debug, Default)]
 pub struct PodVolumes {
-    /// Their folder in the VM's share: the sandbox's.
-    pub folder: String,
+    /// Their directory in the VM's share: the sandbox's.
+    pub directory: String,
     /// Those that a container writes to, by their names there.
     pub writable: HashSet<String>,
 }
@@ -115,7 +115,7 @@ impl Peers {
         for record in records.iter().filter(|record| record.vm() == sandbox) {
             let pod: &mut PodVolumes = volumes.get_or_insert_default();
             if record.id == sandbox {
-                pod.folder = record.share().to_owned();
+                pod.directory = record.share().to_owned();
             }
             if record.complete {
                 pod.writable.extend(record.volumes.iter().cloned());
@@ -128,8 +128,8 @@ impl Peers {
                 }
             }
         }
-        // Without a sandbox there is no such folder; creating the container tells that it is gone.
-        let volumes = volumes.filter(|pod| !pod.folder.is_empty());
+        // Without a sandbox there is no such directory; creating the container tells that it is gone.
+        let volumes = volumes.filter(|pod| !pod.directory.is_empty());
         Ok(Self { sandbox: Some(sandbox.parse()?), volumes, known })
     }
 

@@ -41,15 +41,15 @@ const MEMBER: [(&str, &str); 2] =
 
 /// A root with a sandbox `pod` whose relay is this process, and a member `member` of it.
 struct Fixture {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     root: Root,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(Some(folder.path()));
-        let fixture = Self { folder, root };
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::new(Some(directory.path()));
+        let fixture = Self { directory, root };
         fixture.write("pod", None, std::process::id() as i32, &[]);
         fixture.write("member", Some("pod"), std::process::id() as i32, &[]);
         fixture
@@ -62,7 +62,7 @@ impl Fixture {
             namespaces: namespaces.to_vec(),
             ..crate::state::fixture(id)
         };
-        let path = self.folder.path().join(id);
+        let path = self.directory.path().join(id);
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("state.json"), serde_json::to_vec(&record).unwrap()).unwrap();
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use stockade_protocol::agent::{ContainerState, Purpose};
 
-use crate::state::{Folder, Record};
+use crate::state::{Directory, Record};
 use crate::stats::CgroupFiles;
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{ProcessRef, ProcessUsage};
@@ -44,9 +44,9 @@ pub struct ContainerUsage {
 
 impl Usage {
     /// What a container uses now; `None` of one that has ended.
-    pub fn measure(folder: &Folder, record: &Record) -> Option<Self> {
+    pub fn measure(directory: &Directory, record: &Record) -> Option<Self> {
         record.relay.filter(|relay| record.complete && relay.is_alive())?;
-        let asked = ask(folder, record);
+        let asked = ask(directory, record);
         let (status, container) = match asked {
             Ok((ContainerState::Stopped(_), _)) => return None,
             Ok((state, files)) => (name(state), Some(ContainerUsage::new(&files, age(record)))),
@@ -95,9 +95,9 @@ impl ContainerUsage {
     }
 }
 
-fn ask(folder: &Folder, record: &Record) -> Result<(ContainerState, CgroupFiles), ClientError> {
-    let mut wait = AnswerDeadline::new(folder.as_fd(), Deadline::within(ANSWERS_WITHIN));
-    let mut control = Connection::open(folder.as_fd(), Purpose::Control, &mut wait)?;
+fn ask(directory: &Directory, record: &Record) -> Result<(ContainerState, CgroupFiles), ClientError> {
+    let mut wait = AnswerDeadline::new(directory.as_fd(), Deadline::within(ANSWERS_WITHIN));
+    let mut control = Connection::open(directory.as_fd(), Purpose::Control, &mut wait)?;
     let state = control.call(call::State(record.id.clone()), &mut wait)?;
     let files = control.call(call::CgroupFiles(record.id.clone()), &mut wait)?;
     Ok((state, CgroupFiles::new(files)))

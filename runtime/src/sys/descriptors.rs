@@ -62,33 +62,33 @@ pub fn receive_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<us
     }
 }
 
-/// A path to `name` in an open folder that fits in a socket address, however deep the folder lies.
-fn socket_path(folder: BorrowedFd<'_>, name: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+/// A path to `name` in an open directory that fits in a socket address, however deep the directory lies.
+fn socket_path(directory: BorrowedFd<'_>, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
 }
 
-/// Listens on a new socket `name` in an open folder.
+/// Listens on a new socket `name` in an open directory.
 ///
 /// # Errors
 /// bind(2)'s.
-pub fn listen(folder: BorrowedFd<'_>, name: &str) -> io::Result<UnixListener> {
-    UnixListener::bind(socket_path(folder, name))
+pub fn listen(directory: BorrowedFd<'_>, name: &str) -> io::Result<UnixListener> {
+    UnixListener::bind(socket_path(directory, name))
 }
 
-/// Opens the socket `name` in `folder` as a file that can only be connected to.
+/// Opens the socket `name` in `directory` as a file that can only be connected to.
 ///
 /// # Errors
 /// openat(2)'s.
-pub fn open_socket(folder: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
-    Ok(openat(folder, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
+pub fn open_socket(directory: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    Ok(openat(directory, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
-/// Connects to the socket `name` in an open folder.
+/// Connects to the socket `name` in an open directory.
 ///
 /// # Errors
 /// connect(2)'s; `TimedOut` where the listener has accepted nobody for so long that its queue is full.
-pub fn connect(folder: BorrowedFd<'_>, name: &str) -> io::Result<UnixStream> {
-    connect_in_time(&socket_path(folder, name))
+pub fn connect(directory: BorrowedFd<'_>, name: &str) -> io::Result<UnixStream> {
+    connect_in_time(&socket_path(directory, name))
 }
 
 /// Connects to the socket at a path that fits in a socket address.
@@ -111,10 +111,10 @@ pub fn connect_in_time(path: &Path) -> io::Result<UnixStream> {
 /// Connects to a socket that the caller has named; its path may be longer than a socket address.
 ///
 /// # Errors
-/// open(2)'s on its folder, or connect(2)'s.
+/// open(2)'s on its directory, or connect(2)'s.
 pub fn connect_to(path: &Path) -> io::Result<UnixStream> {
-    let (folder, name) = split(path)?;
-    UnixStream::connect(socket_path(folder.as_fd(), name))
+    let (directory, name) = split(path)?;
+    UnixStream::connect(socket_path(directory.as_fd(), name))
 }
 
 /// As [`connect_to`], for datagrams.
@@ -122,18 +122,19 @@ pub fn connect_to(path: &Path) -> io::Result<UnixStream> {
 /// # Errors
 /// As there.
 pub fn connect_datagrams_to(path: &Path) -> io::Result<UnixDatagram> {
-    let (folder, name) = split(path)?;
+    let (directory, name) = split(path)?;
     let socket = UnixDatagram::unbound()?;
-    socket.connect(socket_path(folder.as_fd(), name))?;
+    socket.connect(socket_path(directory.as_fd(), name))?;
     Ok(socket)
 }
 
-/// The folder of a path, open, and the name in it.
+/// The directory of a path, open, and the name in it.
 fn split(path: &Path) -> io::Result<(File, &str)> {
     let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(parent)?;
-    Ok((folder, name))
+    let directory =
+        OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(parent)?;
+    Ok((directory, name))
 }
 
 /// A description of our own of the file that `fd` is open on, which never blocks.

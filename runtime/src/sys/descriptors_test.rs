@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn a_listener_that_accepts_nobody_is_given_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let opened = File::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let opened = File::open(directory.path()).unwrap();
     let listener = listen(opened.as_fd(), "socket").unwrap();
     // SAFETY: listen takes two integers.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);

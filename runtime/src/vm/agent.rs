@@ -78,12 +78,16 @@ impl From<FrameError> for ClientError {
 pub struct Connection(UnixStream);
 
 impl Connection {
-    /// Connects, through the socket in `folder`, for one purpose.
+    /// Connects, through the socket in `directory`, for one purpose.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn open(folder: BorrowedFd<'_>, purpose: Purpose, wait: &mut impl Wait) -> Result<Self, ClientError> {
-        let stream = descriptors::connect(folder, AGENT_SOCKET).map_err(ClientError::Connect)?;
+    pub fn open(
+        directory: BorrowedFd<'_>,
+        purpose: Purpose,
+        wait: &mut impl Wait,
+    ) -> Result<Self, ClientError> {
+        let stream = descriptors::connect(directory, AGENT_SOCKET).map_err(ClientError::Connect)?;
         Self::greet(stream, purpose, wait)
     }
 
@@ -161,13 +165,13 @@ impl ProcessConnections {
     /// # Errors
     /// [`ClientError`].
     pub fn open(
-        folder: BorrowedFd<'_>,
+        directory: BorrowedFd<'_>,
         id: &ProcessId,
         terminal: bool,
         extra: usize,
         wait: &mut impl Wait,
     ) -> Result<Self, ClientError> {
-        let mut open = |purpose| Ok::<_, ClientError>(Connection::open(folder, purpose, wait)?.0.into());
+        let mut open = |purpose| Ok::<_, ClientError>(Connection::open(directory, purpose, wait)?.0.into());
         let process = open(Purpose::Process(id.clone()))?;
         let mut stream = |stream| open(Purpose::Stream(id.clone(), stream));
         let stdio = if terminal {
@@ -185,20 +189,20 @@ impl ProcessConnections {
 #[derive(Debug)]
 pub struct AnswerDeadline<'a> {
     /// Where the console of a VM that does not answer is looked at, if anybody wants to know.
-    folder: Option<BorrowedFd<'a>>,
+    directory: Option<BorrowedFd<'a>>,
     deadline: Deadline,
     relay: Option<Pidfd>,
 }
 
 impl<'a> AnswerDeadline<'a> {
-    /// Waits for answers from the VM whose sockets are in `folder`.
-    pub fn new(folder: BorrowedFd<'a>, deadline: Deadline) -> Self {
-        Self { folder: Some(folder), deadline, relay: None }
+    /// Waits for answers from the VM whose sockets are in `directory`.
+    pub fn new(directory: BorrowedFd<'a>, deadline: Deadline) -> Self {
+        Self { directory: Some(directory), deadline, relay: None }
     }
 
     /// The same for who goes on without an answer.
     pub fn without_reason(deadline: Deadline) -> Self {
-        Self { folder: None, deadline, relay: None }
+        Self { directory: None, deadline, relay: None }
     }
 
     /// The same, but no longer than the container's relay lives: who kills that waits for no guest.
@@ -222,7 +226,7 @@ impl Wait for AnswerDeadline<'_> {
             return Ok(());
         }
         let stage = Some(Stage::AgentConnected);
-        Err(MachineError::silent(what, self.deadline.length(), stage, self.folder))
+        Err(MachineError::silent(what, self.deadline.length(), stage, self.directory))
     }
 }
 

@@ -6,22 +6,22 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 use stockade_protocol::agent::ErrorKind;
 
-/// A folder with an agent that reads a greeting, answers with `bytes`, and closes.
+/// A directory with an agent that reads a greeting, answers with `bytes`, and closes.
 fn agent_that_answers(bytes: Vec<u8>) -> (tempfile::TempDir, std::thread::JoinHandle<()>) {
-    let folder = tempfile::tempdir().unwrap();
-    let listener = UnixListener::bind(folder.path().join(AGENT_SOCKET)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join(AGENT_SOCKET)).unwrap();
     let thread = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         frame::read::<Hello>(&mut stream, frame::HOST_LIMIT).unwrap();
         // The client may have closed on the first bytes already.
         let _ = stream.write_all(&bytes);
     });
-    (folder, thread)
+    (directory, thread)
 }
 
 fn greet(bytes: Vec<u8>) -> Result<Connection, ClientError> {
-    let (folder, thread) = agent_that_answers(bytes);
-    let opened = std::fs::File::open(folder.path()).unwrap();
+    let (directory, thread) = agent_that_answers(bytes);
+    let opened = std::fs::File::open(directory.path()).unwrap();
     let mut wait = AnswerDeadline::new(opened.as_fd(), Deadline::within(Duration::from_secs(10)));
     let result = Connection::open(opened.as_fd(), Purpose::Control, &mut wait);
     thread.join().unwrap();
@@ -65,9 +65,9 @@ fn an_announced_gigabyte_is_not_buffered() {
 
 #[test]
 fn a_silent_agent_is_given_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let _listener = UnixListener::bind(folder.path().join(AGENT_SOCKET)).unwrap();
-    let opened = std::fs::File::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let _listener = UnixListener::bind(directory.path().join(AGENT_SOCKET)).unwrap();
+    let opened = std::fs::File::open(directory.path()).unwrap();
     let mut wait = AnswerDeadline::new(opened.as_fd(), Deadline::within(Duration::from_millis(1)));
     let error = Connection::open(opened.as_fd(), Purpose::Control, &mut wait).unwrap_err();
     assert!(matches!(error, ClientError::Machine(MachineError::Silent { .. })), "{error}");
@@ -76,8 +76,8 @@ fn a_silent_agent_is_given_up() {
 /// As the agent of a guest that has been taken over: an answer of 200 KiB, a byte at a time.
 #[test]
 fn an_agent_that_drips_its_answer_is_given_up_as_one_that_is_silent() {
-    let folder = tempfile::tempdir().unwrap();
-    let listener = UnixListener::bind(folder.path().join(AGENT_SOCKET)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join(AGENT_SOCKET)).unwrap();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         frame::read::<Hello>(&mut stream, frame::HOST_LIMIT).unwrap();
@@ -86,7 +86,7 @@ fn an_agent_that_drips_its_answer_is_given_up_as_one_that_is_silent() {
         answer.resize(200 << 10, 0);
         crate::sys::deadline::tests::drip(stream, answer);
     });
-    let opened = std::fs::File::open(folder.path()).unwrap();
+    let opened = std::fs::File::open(directory.path()).unwrap();
     let began = std::time::Instant::now();
     let mut wait = AnswerDeadline::new(opened.as_fd(), Deadline::within(Duration::from_millis(500)));
     let mut control = Connection::open(opened.as_fd(), Purpose::Control, &mut wait).unwrap();
@@ -100,9 +100,9 @@ fn an_agent_that_drips_its_answer_is_given_up_as_one_that_is_silent() {
 
 #[test]
 fn nobody_waits_for_the_guest_of_a_container_that_is_killed() {
-    let folder = tempfile::tempdir().unwrap();
-    let _listener = UnixListener::bind(folder.path().join(AGENT_SOCKET)).unwrap();
-    let opened = std::fs::File::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let _listener = UnixListener::bind(directory.path().join(AGENT_SOCKET)).unwrap();
+    let opened = std::fs::File::open(directory.path()).unwrap();
     let mut relay = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     let pidfd = Pidfd::open(relay.id() as i32).unwrap();
     let killer = std::thread::spawn(move || {

@@ -76,12 +76,12 @@ pub struct Control {
 }
 
 impl Control {
-    /// Connects to the VMM whose sockets are in `folder`. It answers once it is running.
+    /// Connects to the VMM whose sockets are in `directory`. It answers once it is running.
     ///
     /// # Errors
     /// connect(2)'s.
-    pub fn connect(folder: BorrowedFd<'_>) -> io::Result<Self> {
-        let (stream, version) = exchange::connect(folder)?;
+    pub fn connect(directory: BorrowedFd<'_>) -> io::Result<Self> {
+        let (stream, version) = exchange::connect(directory)?;
         Self::over(stream, version, TIMEOUT)
     }
 
@@ -89,34 +89,34 @@ impl Control {
     ///
     /// # Errors
     /// connect(2)'s.
-    pub fn connect_by(folder: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Self> {
-        Ok(Self { by: Some(deadline), ..Self::connect(folder)? })
+    pub fn connect_by(directory: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Self> {
+        Ok(Self { by: Some(deadline), ..Self::connect(directory)? })
     }
 
     /// The guest's console, as far as a VMM that may hang or not run yet gives it.
-    pub fn glance_at_console(folder: BorrowedFd<'_>) -> String {
-        Self::glance(folder, Deadline::within(GLANCE), call::Console())
+    pub fn glance_at_console(directory: BorrowedFd<'_>) -> String {
+        Self::glance(directory, Deadline::within(GLANCE), call::Console())
             .map(|console| String::from_utf8_lossy(&console).into_owned())
             .unwrap_or_default()
     }
 
     /// What a VMM that may hang or not run yet tells of why its guest does not answer.
-    pub fn glance_at_all(folder: BorrowedFd<'_>) -> Glance {
+    pub fn glance_at_all(directory: BorrowedFd<'_>) -> Glance {
         let deadline = Deadline::within(GLANCE);
-        let console = Self::glance(folder, deadline, call::Console()).unwrap_or_default();
+        let console = Self::glance(directory, deadline, call::Console()).unwrap_or_default();
         Glance {
             console: String::from_utf8_lossy(&console).into_owned(),
-            cpu: Self::glance(folder, deadline, call::Position()),
-            failures: Self::glance(folder, deadline, call::Failures()).unwrap_or_default(),
+            cpu: Self::glance(directory, deadline, call::Position()),
+            failures: Self::glance(directory, deadline, call::Failures()).unwrap_or_default(),
         }
     }
 
-    fn glance<C>(folder: BorrowedFd<'_>, deadline: Deadline, call: C) -> Option<C::Answer>
+    fn glance<C>(directory: BorrowedFd<'_>, deadline: Deadline, call: C) -> Option<C::Answer>
     where
         C: Call<Request = Request, Response = Response>,
     {
         (!deadline.left().is_zero())
-            .then(|| Self::connect_by(folder, deadline).ok())?
+            .then(|| Self::connect_by(directory, deadline).ok())?
             .and_then(|mut control| control.call(call).ok())
     }
 

@@ -1,8 +1,8 @@
 //! Messages on a connection to one of the VMM's sockets, in the version of the protocol that is spoken there.
 //!
-//! The name of a socket tells the version: only the runtime makes names in a container's folder, so a VMM that its guest has taken
-//! over has no say in it. From version 2 on a hello goes with the first request, and its reply comes with the first answer, so that
-//! it costs no round trip.
+//! The name of a socket tells the version: only the runtime makes names in a container's directory, so a VMM that
+//! its guest has taken over has no say in it. From version 2 on a hello goes with the first request, and its reply
+//! comes with the first answer, so that it costs no round trip.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -63,23 +63,23 @@ fn versions((oldest, newest): (u16, u16)) -> String {
     if oldest == newest { format!("version {newest}") } else { format!("versions {oldest} to {newest}") }
 }
 
-/// Connects to the VMM whose sockets are in `folder`; tells the version that it speaks.
+/// Connects to the VMM whose sockets are in `directory`; tells the version that it speaks.
 ///
 /// # Errors
 /// connect(2)'s, or that there is only the socket of a newer version.
-pub fn connect(folder: BorrowedFd<'_>) -> io::Result<(UnixStream, u16)> {
+pub fn connect(directory: BorrowedFd<'_>) -> io::Result<(UnixStream, u16)> {
     for (name, version) in [(CONTROL_SOCKET, VERSION), (CONTROL_SOCKET_OF_0_1, OLDEST_VERSION)] {
-        match descriptors::connect(folder, name) {
+        match descriptors::connect(directory, name) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
             connected => return Ok((connected?, version)),
         }
     }
-    Err(newer(folder).map_or(io::ErrorKind::NotFound.into(), io::Error::other))
+    Err(newer(directory).map_or(io::ErrorKind::NotFound.into(), io::Error::other))
 }
 
 /// What a newer release has left there.
-fn newer(folder: BorrowedFd<'_>) -> Option<Mismatch> {
-    let names = fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd())).ok()?;
+fn newer(directory: BorrowedFd<'_>) -> Option<Mismatch> {
+    let names = fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
     names.flatten().find_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
         let version = name.strip_prefix("vmm-")?.strip_suffix(".sock")?.parse().ok()?;

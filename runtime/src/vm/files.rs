@@ -82,13 +82,14 @@ enum Server {
 }
 
 impl Files {
-    /// Connects to the file server of the VM of this VMM, whose sockets are in `folder`. It answers once it has begun.
+    /// Connects to the file server of the VM of this VMM, whose sockets are in `directory`. It answers once it has
+    /// begun.
     ///
     /// # Errors
     /// [`FilesError::Connect`].
-    pub fn connect(folder: BorrowedFd<'_>, vmm: BorrowedFd<'_>) -> Result<Self, FilesError> {
-        let server = match descriptors::connect(folder, FILES_SOCKET) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Control::connect(folder)
+    pub fn connect(directory: BorrowedFd<'_>, vmm: BorrowedFd<'_>) -> Result<Self, FilesError> {
+        let server = match descriptors::connect(directory, FILES_SOCKET) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Control::connect(directory)
                 .and_then(|control| Ok(Server::Mounts(control, vmm.try_clone_to_owned()?))),
             connected => connected
                 .and_then(|stream| Exchange::new(stream, FILES_SOCKET, VERSION, LIMIT, TIMEOUT))

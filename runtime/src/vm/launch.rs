@@ -130,24 +130,24 @@ impl Launch {
         self
     }
 
-    /// Starts the VMM of a container, with its sockets in `folder`, to join the cgroup whose `cgroup.procs` is given. It does nothing
-    /// before `remember` has returned: whoever finds what the runtime has left must know of it.
+    /// Starts the VMM of a container, with its sockets in `directory`, to join the cgroup whose `cgroup.procs` is
+    /// given. It does nothing before `remember` has returned: whoever finds what the runtime has left must know of it.
     ///
     /// # Errors
     /// [`LaunchError`], or the one of `remember`.
     pub fn start(
         mut self,
         id: &ContainerId,
-        folder: BorrowedFd<'_>,
+        directory: BorrowedFd<'_>,
         cgroup_procs: Option<File>,
         remember: impl FnOnce(&Child) -> anyhow::Result<()>,
     ) -> anyhow::Result<Machine> {
         let (config_reader, config_writer) = io::pipe().map_err(system("pipe"))?;
         let (status, status_end) = descriptors::packet_pair().map_err(system("status socket"))?;
         let (ready, ready_end) = UnixStream::pair().map_err(system("ready socket"))?;
-        let agent = descriptors::listen(folder, AGENT_SOCKET).map_err(system(AGENT_SOCKET))?;
-        let control = descriptors::listen(folder, CONTROL_SOCKET).map_err(system(CONTROL_SOCKET))?;
-        let files = descriptors::listen(folder, FILES_SOCKET).map_err(system(FILES_SOCKET))?;
+        let agent = descriptors::listen(directory, AGENT_SOCKET).map_err(system(AGENT_SOCKET))?;
+        let control = descriptors::listen(directory, CONTROL_SOCKET).map_err(system(CONTROL_SOCKET))?;
+        let files = descriptors::listen(directory, FILES_SOCKET).map_err(system(FILES_SOCKET))?;
         let user = vmm_user::reserve(self.users)?;
         self.config.user = user.as_ref().map(|user| user.id);
         let null =

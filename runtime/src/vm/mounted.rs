@@ -15,7 +15,7 @@ use stockade_sys::mount_api;
 
 use crate::sys::process;
 
-/// The shares' folder in the VMM's mount namespace.
+/// The shares' directory in the VMM's mount namespace.
 const SHARES: &str = "/shares";
 
 /// Mounts trees in a new share, which the guest is not served yet.
@@ -23,14 +23,14 @@ const SHARES: &str = "/shares";
 /// # Errors
 /// What the file system says.
 pub fn attach(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]) -> io::Result<()> {
-    let folder = Path::new(SHARES).join(share);
+    let directory = Path::new(SHARES).join(share);
     inside(vmm, || {
-        make_folder(&folder)?;
+        make_directory(&directory)?;
         trees.iter().try_for_each(|(name, tree)| {
-            let target = folder.join(name);
+            let target = directory.join(name);
             let kind = SFlag::from_bits_truncate(fstat(tree)?.st_mode & SFlag::S_IFMT.bits());
             if kind == SFlag::S_IFDIR {
-                make_folder(&target)?
+                make_directory(&target)?
             } else {
                 drop(fs::File::create_new(&target)?)
             }
@@ -39,20 +39,20 @@ pub fn attach(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]) -> 
     })
 }
 
-/// Mounts trees of folders in a share that the guest is served already. What is there of the same name stays.
+/// Mounts trees of directories in a share that the guest is served already. What is there of the same name stays.
 ///
 /// # Errors
 /// What the file system says.
 pub fn attach_more(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]) -> io::Result<()> {
-    let folder = Path::new(SHARES).join(share);
+    let directory = Path::new(SHARES).join(share);
     inside(vmm, || {
         // Two containers of a pod may be created at the same time.
-        let lock = fs::File::open(&folder)?;
+        let lock = fs::File::open(&directory)?;
         lock.lock()?;
         let device = lock.metadata()?.dev();
         trees.iter().try_for_each(|(name, tree)| {
-            let target = folder.join(name);
-            match make_folder(&target) {
+            let target = directory.join(name);
+            match make_directory(&target) {
                 // Whoever has made it may have died before it was a mount.
                 Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
                     if fs::metadata(&target)?.dev() != device {
@@ -71,23 +71,23 @@ pub fn attach_more(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]
 /// # Errors
 /// What the file system says.
 pub fn detach(vmm: BorrowedFd<'_>, share: &str) -> io::Result<()> {
-    let folder = Path::new(SHARES).join(share);
+    let directory = Path::new(SHARES).join(share);
     inside(vmm, || {
-        let entries = match fs::read_dir(&folder) {
+        let entries = match fs::read_dir(&directory) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
         };
         for entry in entries {
             let path = entry?.path();
-            // One that was never mounted is only a folder or file to remove.
+            // One that was never mounted is only a directory or file to remove.
             let _ = umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
             fs::remove_dir(&path).or_else(|_| fs::remove_file(&path))?;
         }
-        fs::remove_dir(&folder)
+        fs::remove_dir(&directory)
     })
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
+fn make_directory(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o755).create(path)
 }
 

@@ -34,8 +34,8 @@ fn vmm() -> Child {
     child
 }
 
-fn tree(folder: &Path, content: &str) -> (String, OwnedFd) {
-    let source = folder.join(content);
+fn tree(directory: &Path, content: &str) -> (String, OwnedFd) {
+    let source = directory.join(content);
     fs::create_dir_all(&source).unwrap();
     fs::write(source.join("file"), content).unwrap();
     (content.to_owned(), mount_api::clone_tree_at(&source, false, false).unwrap())

@@ -34,7 +34,7 @@ pub struct Shared {
     /// The VMM's process.
     vmm: Pidfd,
     /// Holds the VMM's sockets.
-    folder: OwnedFd,
+    directory: OwnedFd,
     interrupts: Option<SignalFd>,
     patience: Duration,
     /// What is left of it.
@@ -42,13 +42,13 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The VM of this VMM, whose sockets are in `folder`; every wait for it ends at one of the signals.
+    /// The VM of this VMM, whose sockets are in `directory`; every wait for it ends at one of the signals.
     ///
     /// # Errors
     /// When no descriptors are left.
-    pub fn new(vmm: Pidfd, folder: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<Self> {
-        let folder = folder.try_clone_to_owned()?;
-        Ok(Self { vmm, folder, interrupts: Some(interrupts), patience: TIMEOUT, left: TIMEOUT })
+    pub fn new(vmm: Pidfd, directory: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<Self> {
+        let directory = directory.try_clone_to_owned()?;
+        Ok(Self { vmm, directory, interrupts: Some(interrupts), patience: TIMEOUT, left: TIMEOUT })
     }
 
     /// The same, but it may be waited for this long.
@@ -81,7 +81,7 @@ impl Wait for Shared {
             true => Ok(()),
             false => {
                 let stage = Some(Stage::AgentConnected);
-                Err(MachineError::silent(what, self.patience, stage, Some(self.folder.as_fd())))
+                Err(MachineError::silent(what, self.patience, stage, Some(self.directory.as_fd())))
             }
         }
     }
@@ -103,7 +103,7 @@ impl Vm {
     pub fn control(&self) -> io::Result<Control> {
         match self {
             Self::Own(machine) => machine.control(),
-            Self::Shared(shared) => Control::connect(shared.folder.as_fd()),
+            Self::Shared(shared) => Control::connect(shared.directory.as_fd()),
         }
     }
 
@@ -114,7 +114,7 @@ impl Vm {
     pub fn files(&self) -> Result<Files, FilesError> {
         match self {
             Self::Own(machine) => machine.files(),
-            Self::Shared(shared) => Files::connect(shared.folder.as_fd(), shared.vmm.as_fd()),
+            Self::Shared(shared) => Files::connect(shared.directory.as_fd(), shared.vmm.as_fd()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The sockets of a VM, in its container's folder.
+//! The sockets of a VM, in its container's directory.
 
 /// The socket to the agent.
 pub const AGENT_SOCKET: &str = "agent.sock";

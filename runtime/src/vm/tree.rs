@@ -18,13 +18,13 @@ pub struct IdMap {
 pub struct Tree {
     /// Where it is on the host: absolute.
     pub source: PathBuf,
-    /// Its name in the container's folder of the share.
+    /// Its name in the container's directory of the share.
     pub name: String,
     /// The container gets a copy, which follows it.
-    pub is_copied: bool,
+    pub is_atomic_volume: bool,
     /// The name is the same for all containers of the pod.
     pub is_volume: bool,
-    /// The folder is the pod's, and what is there of that name already is as good.
+    /// The directory is the pod's, and what is there of that name already is as good.
     pub of_pod: bool,
     /// JSON path of the property that names it.
     pub property: String,

@@ -63,8 +63,8 @@ pub fn reserve(users: VmmUsers) -> Result<Option<VmmUser>, UserError> {
 fn reserve_in(path: &Path, users: VmmUsers, start: u32) -> Result<VmmUser, UserError> {
     let failed = |cause| UserError::Lock { path: path.to_owned(), cause };
     let search = || -> io::Result<Option<VmmUser>> {
-        if let Some(folder) = path.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+        if let Some(directory) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
         }
         let options = |writes: bool| {
             let mut options = OpenOptions::new();

@@ -4,8 +4,8 @@ const USERS: VmmUsers = VmmUsers { first: 1000, count: 3 };
 
 #[test]
 fn a_user_is_taken_as_long_as_somebody_has_its_lock() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("locks");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("locks");
     let reserve = |start| reserve_in(&path, USERS, start);
     let (first, second) = (reserve(1).unwrap(), reserve(1).unwrap());
     assert_eq!((first.id, second.id), (1001, 1002));
@@ -18,8 +18,8 @@ fn a_user_is_taken_as_long_as_somebody_has_its_lock() {
 
 #[test]
 fn when_all_are_taken_the_key_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("locks");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("locks");
     let taken: Vec<_> = (0..3).map(|_| reserve_in(&path, USERS, 0).unwrap()).collect();
     let error = reserve_in(&path, USERS, 0).unwrap_err();
     assert!(error.to_string().contains("vmm_users.count"), "{error}");
@@ -28,8 +28,8 @@ fn when_all_are_taken_the_key_is_named() {
 
 #[test]
 fn what_a_vmm_inherits_cannot_be_written_to() {
-    let folder = tempfile::tempdir().unwrap();
-    let user = reserve_in(&folder.path().join("locks"), USERS, 0).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let user = reserve_in(&directory.path().join("locks"), USERS, 0).unwrap();
     assert!(io::Write::write(&mut File::from(user.lock), b"x").is_err());
 }
 

@@ -93,14 +93,14 @@ pub enum MachineError {
 }
 
 impl MachineError {
-    /// Nothing happened for too long in a VM whose VMM has its sockets in `folder`.
+    /// Nothing happened for too long in a VM whose VMM has its sockets in `directory`.
     pub fn silent(
         what: &'static str,
         waited: Duration,
         stage: Option<Stage>,
-        folder: Option<BorrowedFd<'_>>,
+        directory: Option<BorrowedFd<'_>>,
     ) -> Self {
-        let Glance { console, cpu, failures } = folder.map(Control::glance_at_all).unwrap_or_default();
+        let Glance { console, cpu, failures } = directory.map(Control::glance_at_all).unwrap_or_default();
         Self::Silent { what, waited, stage, cpu, failures, console }
     }
 }
@@ -157,7 +157,7 @@ pub struct Machine {
     ready: UnixStream,
     kernel: PathBuf,
     stage: Option<Stage>,
-    folder: Option<OwnedFd>,
+    directory: Option<OwnedFd>,
     interrupts: Option<SignalFd>,
     console_length: usize,
     /// When the exchange that is going on has failed, if nothing happens until then.
@@ -182,7 +182,7 @@ impl Machine {
             ready,
             kernel,
             stage: None,
-            folder: None,
+            directory: None,
             interrupts: None,
             console_length: 0,
             deadline: Deadline::within(TIMEOUT),
@@ -194,8 +194,8 @@ impl Machine {
     ///
     /// # Errors
     /// When no descriptors are left.
-    pub fn watch_with(&mut self, folder: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<()> {
-        self.folder = Some(folder.try_clone_to_owned()?);
+    pub fn watch_with(&mut self, directory: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<()> {
+        self.directory = Some(directory.try_clone_to_owned()?);
         self.interrupts = Some(interrupts);
         Ok(())
     }
@@ -244,8 +244,8 @@ impl Machine {
     /// # Errors
     /// connect(2)'s.
     pub fn control(&self) -> io::Result<Control> {
-        match &self.folder {
-            Some(folder) => Control::connect(folder.as_fd()),
+        match &self.directory {
+            Some(directory) => Control::connect(directory.as_fd()),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -255,8 +255,8 @@ impl Machine {
     /// # Errors
     /// [`FilesError::Connect`].
     pub fn files(&self) -> Result<Files, FilesError> {
-        match &self.folder {
-            Some(folder) => Files::connect(folder.as_fd(), self.vmm.pidfd.as_fd()),
+        match &self.directory {
+            Some(directory) => Files::connect(directory.as_fd(), self.vmm.pidfd.as_fd()),
             None => Err(FilesError::Connect(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -292,7 +292,7 @@ impl Machine {
                     what,
                     self.deadline.or(self.last).length(),
                     self.stage,
-                    self.folder.as_ref().map(AsFd::as_fd),
+                    self.directory.as_ref().map(AsFd::as_fd),
                 ));
             }
             let found = self.poll(wanted, left.min(GLANCE))?;
@@ -366,7 +366,10 @@ impl Machine {
     }
 
     fn console(&self) -> String {
-        self.folder.as_ref().map(|folder| Control::glance_at_console(folder.as_fd())).unwrap_or_default()
+        self.directory
+            .as_ref()
+            .map(|directory| Control::glance_at_console(directory.as_fd()))
+            .unwrap_or_default()
     }
 
     fn console_has_grown(&mut self) -> bool {

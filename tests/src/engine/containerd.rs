@@ -18,9 +18,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// containerd on a socket of its own.
 pub struct Containerd {
-    // The daemon ends before its folder goes.
+    // The daemon ends before its directory goes.
     daemon: Daemon,
-    folder: TempDir,
+    directory: TempDir,
     before: Snapshot,
 }
 
@@ -33,9 +33,9 @@ impl Default for Containerd {
 impl Containerd {
     /// Starts containerd and waits until it serves.
     pub fn new() -> Self {
-        let folder = crate::bundle::folder();
-        let config = folder.path().join("config.toml");
-        let path = folder.path().display();
+        let directory = crate::bundle::directory();
+        let config = directory.path().join("config.toml");
+        let path = directory.path().display();
         fs::write(
             &config,
             format!(
@@ -47,24 +47,24 @@ impl Containerd {
         .expect("write containerd's config");
         // What shim, `ctr` and runtime keep their things in stays.
         for kept in ["/run/containerd/s", "/run/containerd/fifo", "/run/containerd/runc/default"] {
-            fs::create_dir_all(kept).expect("folder");
+            fs::create_dir_all(kept).expect("directory");
         }
-        let daemon = Self::start(folder.path());
-        Self { daemon, folder, before: Snapshot::take() }
+        let daemon = Self::start(directory.path());
+        Self { daemon, directory, before: Snapshot::take() }
     }
 
-    fn start(folder: &Path) -> Daemon {
+    fn start(directory: &Path) -> Daemon {
         Daemon::start(
-            Command::new("containerd").arg("--config").arg(folder.join("config.toml")),
+            Command::new("containerd").arg("--config").arg(directory.join("config.toml")),
             "containerd successfully booted",
-            &folder.join("log"),
+            &directory.join("log"),
         )
     }
 
     /// Kills the daemon, and starts another one that finds what it was doing.
     pub fn restart_after_kill(&mut self) {
         self.daemon.kill();
-        self.daemon = Self::start(self.folder.path());
+        self.daemon = Self::start(self.directory.path());
         // Another process, but as many as before.
         let now = Snapshot::take();
         self.before.processes.retain(|_, name| name != "containerd");
@@ -75,7 +75,7 @@ impl Containerd {
     /// A `ctr` command, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("ctr");
-        command.arg("--address").arg(self.folder.path().join("socket")).args(args);
+        command.arg("--address").arg(self.directory.path().join("socket")).args(args);
         command
     }
 
@@ -105,9 +105,9 @@ impl Containerd {
         Events { child, lines: receive }
     }
 
-    /// A folder that the test may use.
+    /// A directory that the test may use.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     /// Fails the test if containers have left anything behind.

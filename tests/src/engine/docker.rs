@@ -15,9 +15,9 @@ const CLIENT: &str = "/usr/bin/docker";
 
 /// dockerd on a socket of its own, with a containerd of its own and stockade as its default runtime.
 pub struct Docker {
-    // The daemon ends before its folder goes.
+    // The daemon ends before its directory goes.
     _daemon: Daemon,
-    folder: TempDir,
+    directory: TempDir,
     before: Snapshot,
 }
 
@@ -30,8 +30,8 @@ impl Default for Docker {
 impl Docker {
     /// Starts the daemon, waits until it serves and imports the image.
     pub fn new() -> Self {
-        let folder = crate::bundle::folder();
-        let at = |name: &str| folder.path().join(name);
+        let directory = crate::bundle::directory();
+        let at = |name: &str| directory.path().join(name);
         let config = json!({
             "runtimes": { "stockade": { "path": built("release/stockade") } },
             "default-runtime": "stockade",
@@ -42,15 +42,15 @@ impl Docker {
             "bridge": "none", "iptables": false, "ip6tables": false,
         });
         std::fs::write(at("daemon.json"), config.to_string()).expect("write daemon.json");
-        // The folder of the shims' sockets stays.
-        std::fs::create_dir_all("/run/containerd/s").expect("folder");
+        // The directory of the shims' sockets stays.
+        std::fs::create_dir_all("/run/containerd/s").expect("directory");
         let daemon = Daemon::start(
             Command::new("/usr/sbin/dockerd").arg("--config-file").arg(at("daemon.json")),
             "API listen on",
             &at("log"),
         );
-        let tar = image_tar(folder.path());
-        let mut docker = Self { _daemon: daemon, folder, before: Snapshot::take() };
+        let tar = image_tar(directory.path());
+        let mut docker = Self { _daemon: daemon, directory, before: Snapshot::take() };
         docker.run(&["import", text(&tar), IMAGE]).success();
         docker.before = Snapshot::take();
         docker
@@ -80,9 +80,9 @@ impl Docker {
         Outcome::of(&mut self.container_command(options, args), b"")
     }
 
-    /// A folder that the test may use.
+    /// A directory that the test may use.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     /// Fails the test if containers have left anything behind.

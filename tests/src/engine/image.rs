@@ -36,16 +36,16 @@ http {
 }
 ";
 
-/// An archive in `folder` of busybox that waits, as a pod's first container does.
-pub(super) fn pause(folder: &Path, name: &str) -> PathBuf {
-    let root = folder.join("pause");
+/// An archive in `directory` of busybox that waits, as a pod's first container does.
+pub(super) fn pause(directory: &Path, name: &str) -> PathBuf {
+    let root = directory.join("pause");
     make_rootfs(&root);
-    archive(folder, &root, name, &["/bin/sleep", "1000000"])
+    archive(directory, &root, name, &["/bin/sleep", "1000000"])
 }
 
-/// An archive in `folder` of busybox and Debian's nginx.
-pub(super) fn web(folder: &Path, name: &str) -> PathBuf {
-    let root = folder.join("web");
+/// An archive in `directory` of busybox and Debian's nginx.
+pub(super) fn web(directory: &Path, name: &str) -> PathBuf {
+    let root = directory.join("web");
     make_rootfs(&root);
     let debian = workload::image();
     let nginx = "/usr/sbin/nginx";
@@ -53,21 +53,21 @@ pub(super) fn web(folder: &Path, name: &str) -> PathBuf {
     let libraries = libraries.stdout.split_whitespace().filter(|word| word.starts_with('/'));
     for file in libraries.chain([nginx, "/usr/share/nginx/html/index.html"]) {
         let (from, to) = (debian.join(&file[1..]), root.join(&file[1..]));
-        fs::create_dir_all(to.parent().expect("a folder")).expect("folder");
+        fs::create_dir_all(to.parent().expect("a directory")).expect("directory");
         fs::copy(&from, to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
     }
-    for folder in ["etc/nginx", "var/log/nginx", "var/lib/nginx"] {
-        fs::create_dir_all(root.join(folder)).expect("folder");
+    for directory in ["etc/nginx", "var/log/nginx", "var/lib/nginx"] {
+        fs::create_dir_all(root.join(directory)).expect("directory");
     }
     symlink("/dev/stderr", root.join("var/log/nginx/error.log")).expect("link");
     fs::write(root.join("etc/nginx/nginx.conf"), NGINX_CONFIG).expect("nginx.conf");
-    archive(folder, &root, name, &[nginx])
+    archive(directory, &root, name, &[nginx])
 }
 
-/// An image of the folder `root`, which is used up.
-fn archive(folder: &Path, root: &Path, name: &str, command: &[&str]) -> PathBuf {
-    let parts = folder.join("parts");
-    fs::create_dir(&parts).expect("folder");
+/// An image of the directory `root`, which is used up.
+fn archive(directory: &Path, root: &Path, name: &str, command: &[&str]) -> PathBuf {
+    let parts = directory.join("parts");
+    fs::create_dir(&parts).expect("directory");
     let at = |part: &str| parts.join(part);
     tar(root, &["."], &at("layer.tar"));
     let sum = Outcome::of(Command::new("sha256sum").arg(at("layer.tar")), b"").success().stdout;
@@ -85,13 +85,13 @@ fn archive(folder: &Path, root: &Path, name: &str, command: &[&str]) -> PathBuf 
     let archive = root.with_extension("tar");
     tar(&parts, &["manifest.json", "config.json", "layer.tar"], &archive);
     for used in [&parts, root] {
-        fs::remove_dir_all(used).expect("remove a folder");
+        fs::remove_dir_all(used).expect("remove a directory");
     }
     archive
 }
 
-fn tar(folder: &Path, content: &[&str], to: &Path) {
+fn tar(directory: &Path, content: &[&str], to: &Path) {
     let mut command = Command::new("tar");
-    command.args(["--numeric-owner", "-C", text(folder), "-cf", text(to)]).args(content);
+    command.args(["--numeric-owner", "-C", text(directory), "-cf", text(to)]).args(content);
     Outcome::of(&mut command, b"").success();
 }

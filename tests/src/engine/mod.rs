@@ -26,14 +26,14 @@ use crate::cli::text;
 /// What the image is called in every engine.
 pub const IMAGE: &str = "busybox";
 
-/// A tar of busybox in `folder`, without the folders that only mounts need: images made from scratch lack them.
-fn image_tar(folder: &Path) -> PathBuf {
-    let rootfs = folder.join("image");
+/// A tar of busybox in `directory`, without the directories that only mounts need: images made from scratch lack them.
+fn image_tar(directory: &Path) -> PathBuf {
+    let rootfs = directory.join("image");
     make_rootfs(&rootfs);
     for mount_point in ["dev", "proc", "sys"] {
         std::fs::remove_dir(rootfs.join(mount_point)).expect("remove a mount point");
     }
-    let tar = folder.join("image.tar");
+    let tar = directory.join("image.tar");
     let status =
         Command::new("tar").args(["-C", text(&rootfs), "-cf", text(&tar), "."]).status().expect("tar");
     assert!(status.success(), "tar: {status}");

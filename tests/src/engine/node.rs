@@ -36,9 +36,9 @@ pub const RUNTIME_ROOT: &str = "/run/containerd/runc/k8s.io";
 
 /// containerd that serves the CRI on a socket of its own, with the runtime handlers `stockade` and `runc`.
 pub struct Node {
-    // The daemon ends before its folder goes.
+    // The daemon ends before its directory goes.
     daemon: Option<Daemon>,
-    folder: TempDir,
+    directory: TempDir,
     before: Snapshot,
 }
 
@@ -59,7 +59,7 @@ impl Node {
 
     /// As [`new`](Self::new), with no image but the sandboxes'.
     pub fn bare() -> Self {
-        let folder = crate::bundle::folder();
+        let directory = crate::bundle::directory();
         // What containerd, shims, `ctr` and the plugins keep their things in stays.
         for kept in [
             "/run/containerd/s",
@@ -68,12 +68,12 @@ impl Node {
             "/run/netns",
             "/sys/fs/cgroup/kubepods",
         ] {
-            fs::create_dir_all(kept).expect("folder");
+            fs::create_dir_all(kept).expect("directory");
         }
         ip(&["link", "add", BRIDGE, "type", "bridge"]);
         ip(&["addr", "add", GATEWAY, "dev", BRIDGE]);
         ip(&["link", "set", BRIDGE, "up"]);
-        let mut node = Self { daemon: None, folder, before: Snapshot::take() };
+        let mut node = Self { daemon: None, directory, before: Snapshot::take() };
         node.write_network();
         node.write_config();
         node.start();
@@ -139,9 +139,9 @@ impl Node {
         self.path().join("socket")
     }
 
-    /// A folder that the test may use.
+    /// A directory that the test may use.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     /// What containerd has logged.
@@ -167,9 +167,9 @@ impl Node {
         self.before.assert_same_now();
     }
 
-    /// What a folder has now and had not before there were pods.
-    fn new_files(&self, folder: &str) -> Vec<PathBuf> {
-        let files = fs::read_dir(folder).expect("folder").flatten().map(|entry| entry.path());
+    /// What a directory has now and had not before there were pods.
+    fn new_files(&self, directory: &str) -> Vec<PathBuf> {
+        let files = fs::read_dir(directory).expect("directory").flatten().map(|entry| entry.path());
         files.filter(|file| !self.before.files.contains(text(file))).collect()
     }
 
@@ -198,7 +198,7 @@ impl Node {
     fn write_config(&self) {
         let path = self.path().display();
         let file = self.path().join("etc/containerd/config.toml");
-        fs::create_dir_all(file.parent().expect("a folder")).expect("folder");
+        fs::create_dir_all(file.parent().expect("a directory")).expect("directory");
         let config = format!(
             "version = 2\nroot = \"{path}/root\"\nstate = \"{path}/state\"\n\
              [grpc]\naddress = \"{path}/socket\"\n\
@@ -220,11 +220,11 @@ impl Node {
     fn write_network(&self) {
         for plugin in NETWORK {
             let link = self.plugin(plugin);
-            fs::create_dir_all(link.parent().expect("a folder")).expect("folder");
+            fs::create_dir_all(link.parent().expect("a directory")).expect("directory");
             symlink(Path::new(PLUGINS).join(plugin), link).expect("link to a plugin");
         }
         let file = self.path().join("net.d/10-pods.conflist");
-        fs::create_dir_all(file.parent().expect("a folder")).expect("folder");
+        fs::create_dir_all(file.parent().expect("a directory")).expect("directory");
         let config = json!({
             "cniVersion": "0.4.0",
             "name": "pods",

@@ -13,7 +13,7 @@ use crate::host::{self, Snapshot};
 
 /// podman with storage of its own and stockade as its runtime.
 pub struct Podman {
-    folder: TempDir,
+    directory: TempDir,
     before: Snapshot,
 }
 
@@ -26,13 +26,13 @@ impl Default for Podman {
 impl Podman {
     /// Makes the storage and imports the image.
     pub fn new() -> Self {
-        let folder = crate::bundle::folder();
+        let directory = crate::bundle::directory();
         // What every runtime and podman itself leave for the next container.
         for kept in ["/run/stockade", "/sys/fs/cgroup/libpod_parent/conmon"] {
-            fs::create_dir_all(kept).expect("folder");
+            fs::create_dir_all(kept).expect("directory");
         }
-        let tar = image_tar(folder.path());
-        let mut podman = Self { folder, before: Snapshot::take() };
+        let tar = image_tar(directory.path());
+        let mut podman = Self { directory, before: Snapshot::take() };
         podman.run(&["import", text(&tar), IMAGE]).success();
         podman.unmount_storage();
         podman.before = Snapshot::take();
@@ -57,8 +57,8 @@ impl Podman {
     /// As [`command`](Self::command), with another manager of cgroups.
     pub fn command_with_cgroups(&self, manager: &str, args: &[&str]) -> Command {
         let mut command = Command::new("podman");
-        for (option, folder) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
-            command.arg(option).arg(self.path().join(folder));
+        for (option, directory) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+            command.arg(option).arg(self.path().join(directory));
         }
         command
             .args(["--storage-driver", "overlay", "--cgroup-manager", manager, "--events-backend", "file"])
@@ -91,9 +91,9 @@ impl Podman {
         outcome.stdout.trim_end().to_owned()
     }
 
-    /// A folder that the test may use.
+    /// A directory that the test may use.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     /// Fails the test if containers have left anything behind.

@@ -32,7 +32,7 @@ const INSTALLED: [(&str, &str); 4] = [
 
 /// Rootless podman with storage of its own and stockade as its runtime.
 pub struct RootlessPodman {
-    folder: TempDir,
+    directory: TempDir,
     before: Snapshot,
 }
 
@@ -45,20 +45,20 @@ impl Default for RootlessPodman {
 impl RootlessPodman {
     /// Makes the user and the storage, and imports the image.
     pub fn new() -> Self {
-        let folder = crate::bundle::folder();
+        let directory = crate::bundle::directory();
         let before = Snapshot::take();
-        let mut podman = Self { folder, before };
+        let mut podman = Self { directory, before };
         let at = |name: &str| podman.path().join(name);
         fs::set_permissions(podman.path(), fs::Permissions::from_mode(0o755)).expect("mode");
         for (name, content) in COVERED {
             fs::write(at(name), content).expect("file");
         }
         for (from, to) in INSTALLED {
-            fs::create_dir_all(at(to).parent().expect("a folder")).expect("folder");
+            fs::create_dir_all(at(to).parent().expect("a directory")).expect("directory");
             fs::copy(built(from), at(to)).expect("install");
         }
         for owned in ["home", "run"] {
-            fs::create_dir(at(owned)).expect("folder");
+            fs::create_dir(at(owned)).expect("directory");
             chown(at(owned), Some(UID), Some(UID)).expect("owner");
         }
         let tar = image_tar(podman.path());
@@ -69,11 +69,11 @@ impl RootlessPodman {
 
     /// A podman command, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
-        let script = "folder=$1; shift; \
-                      for file in passwd subuid subgid; do mount --bind $folder/$file /etc/$file || exit; done; \
+        let script = "directory=$1; shift; \
+                      for file in passwd subuid subgid; do mount --bind $directory/$file /etc/$file || exit; done; \
                       exec setpriv --reuid 64242 --regid 64242 --clear-groups env -i \
-                      PATH=/usr/bin:/usr/sbin:/bin:/sbin USER=builder HOME=$folder/home XDG_RUNTIME_DIR=$folder/run \
-                      podman --cgroup-manager cgroupfs --events-backend file --runtime $folder/bin/stockade \"$@\"";
+                      PATH=/usr/bin:/usr/sbin:/bin:/sbin USER=builder HOME=$directory/home XDG_RUNTIME_DIR=$directory/run \
+                      podman --cgroup-manager cgroupfs --events-backend file --runtime $directory/bin/stockade \"$@\"";
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--propagation", "private", "sh", "-c", script, USER, text(self.path())])
@@ -87,9 +87,9 @@ impl RootlessPodman {
         Outcome::of(&mut self.command(args), b"")
     }
 
-    /// A folder that the test may use.
+    /// A directory that the test may use.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     /// Fails the test if containers have left anything behind, where the host or the user keeps such things.

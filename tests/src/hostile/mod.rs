@@ -33,15 +33,15 @@ impl Hostile {
 
     /// The same, with these kernel parameters: a word `hostile=…` is for a guest that does not get as far as its script.
     pub fn with(script: &Script, parameters: &str) -> Self {
-        let folder = bundle::folder();
-        let initramfs = folder.path().join("script");
+        let directory = bundle::directory();
+        let initramfs = directory.path().join("script");
         fs::write(&initramfs, script.encode()).expect("write the script");
         let stockade = Stockade::with_config(&format!(
             "kernel = {:?}\ninitramfs = {:?}\nkernel_parameters = {parameters:?}\nmemory_mib = {MEMORY_MIB}\n",
             text(&kernel()),
             text(&initramfs),
         ));
-        Self { stockade, _script: folder }
+        Self { stockade, _script: directory }
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Oracle {
 impl Oracle {
     /// As it is now, with files outside of everything that is shared.
     pub fn new() -> Self {
-        let canary = bundle::folder();
+        let canary = bundle::directory();
         fs::write(canary.path().join("secret"), SECRET).expect("secret");
         fs::set_permissions(canary.path().join("secret"), fs::Permissions::from_mode(0o666)).expect("mode");
         fs::create_dir(canary.path().join("directory")).expect("directory");

@@ -45,8 +45,8 @@ impl fmt::Display for Refused {
 impl Cri {
     /// One that calls the server on this socket.
     pub fn new(socket: &Path) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cri");
-        let mut compiler = protox::Compiler::new([folder]).expect("folder of api.proto");
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cri");
+        let mut compiler = protox::Compiler::new([directory]).expect("directory of api.proto");
         compiler.open_file("api.proto").expect("api.proto");
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()

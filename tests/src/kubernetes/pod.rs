@@ -45,7 +45,7 @@ impl<'a> Pod<'a> {
         // The kubelet makes it, and keeps it until the pod is gone.
         fs::create_dir_all(format!("/sys/fs/cgroup{parent}")).expect("the pod's cgroup");
         let logs = node.path().join("logs").join(name);
-        fs::create_dir_all(&logs).expect("folder of logs");
+        fs::create_dir_all(&logs).expect("directory of logs");
         let mut config = json!({
             "metadata": { "name": name, "uid": format!("uid-{name}"), "namespace": "default", "attempt": 0 },
             "hostname": name,

@@ -57,7 +57,7 @@ fn process() -> Vec<Alteration> {
         change(|config| config["process"]["args"][1] = "/other".into(), &["process.args"]),
         change(|config| config["process"]["env"][2] = "GREETING=bye".into(), &["process.env"]),
         same("process.cwd", json!("/var/new"))
-            .says("process.cwd: is /var/new/folder, config.json says /var/new"),
+            .says("process.cwd: is /var/new/directory, config.json says /var/new"),
         change(
             |config| {
                 config["process"]["user"]["uid"] = 1002.into();

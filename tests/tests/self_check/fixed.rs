@@ -20,7 +20,7 @@ pub fn full() -> Value {
     let mut set = |path: &str, value: Value| fixture::set(&mut config, path, value);
     set("process.args", json!([PROGRAM, "--list", "/config.json", "--", "one more", "", "ünïcode"]));
     set("process.env", json!(["PATH=/bin", "EMPTY=", "GREETING=hello = world"]));
-    set("process.cwd", json!("/var/new/folder"));
+    set("process.cwd", json!("/var/new/directory"));
     set("process.user", json!({ "uid": 1000, "gid": 1001, "umask": 0o27, "additionalGids": [77, 5] }));
     set(
         "process.capabilities",

@@ -12,14 +12,14 @@ use tempfile::TempDir;
 pub const PROGRAM: &str = "/self-check";
 
 static PROGRAM_COPY: LazyLock<TempDir> = LazyLock::new(|| {
-    let folder = bundle::folder();
-    fs::copy(env!("CARGO_BIN_EXE_self-check"), folder.path().join("self-check"))
+    let directory = bundle::directory();
+    fs::copy(env!("CARGO_BIN_EXE_self-check"), directory.path().join("self-check"))
         .expect("copy the self-check");
-    folder
+    directory
 });
 
-/// Folders of the bundle that are mounted: each says so in its file `.source`.
-pub const FOLDERS: [&str; 3] = ["sources/one", "sources/two", "sources/three"];
+/// Directories of the bundle that are mounted: each says so in its file `.source`.
+pub const DIRECTORIES: [&str; 3] = ["sources/one", "sources/two", "sources/three"];
 
 /// Files of the bundle that are mounted: each contains its path.
 pub const FILES: [&str; 2] = ["sources/first.txt", "sources/second.txt"];
@@ -38,22 +38,22 @@ impl Checked {
         // Copied once: it is large, with all its debug information.
         fs::hard_link(PROGRAM_COPY.path().join("self-check"), rootfs.join(&PROGRAM[1..]))
             .expect("self-check");
-        for folder in FOLDERS {
-            let folder = (bundle.path().join(folder), folder);
-            fs::create_dir_all(&folder.0).expect("source");
-            fs::write(folder.0.join(".source"), folder.1).expect("source");
+        for directory in DIRECTORIES {
+            let directory = (bundle.path().join(directory), directory);
+            fs::create_dir_all(&directory.0).expect("source");
+            fs::write(directory.0.join(".source"), directory.1).expect("source");
         }
         for file in FILES {
             fs::write(bundle.path().join(file), file).expect("source");
         }
-        fs::create_dir_all(rootfs.join("masked")).expect("folder");
+        fs::create_dir_all(rootfs.join("masked")).expect("directory");
         fs::write(rootfs.join("masked/file"), "secret").expect("file");
-        fs::create_dir_all(rootfs.join("writable")).expect("folder");
-        fs::create_dir_all(rootfs.join("linked")).expect("folder");
+        fs::create_dir_all(rootfs.join("writable")).expect("directory");
+        fs::create_dir_all(rootfs.join("linked")).expect("directory");
         symlink("/linked", rootfs.join("link")).expect("link");
         for (name, config) in files {
             let file = rootfs.join(name);
-            fs::create_dir_all(file.parent().expect("folder")).expect("folder");
+            fs::create_dir_all(file.parent().expect("directory")).expect("directory");
             fs::write(file, format!("{config:#}")).expect("config");
         }
         Self { bundle }

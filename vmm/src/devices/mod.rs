@@ -1,4 +1,4 @@
-//! The devices of a microVM: one file or folder each, and one line in [`all`] for those with which it boots.
+//! The devices of a microVM: one file or directory each, and one line in [`all`] for those with which it boots.
 
 pub mod balloon;
 pub mod blk;

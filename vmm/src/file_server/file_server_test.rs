@@ -45,9 +45,9 @@ fn how_it_ended_is_told_with_what_it_said() {
 
 /// The main thread on a thread of this process, and a connection to it.
 fn connection() -> (UnixStream, Arc<FileServer>) {
-    let folder = tempfile::tempdir().unwrap();
-    let listener = UnixListener::bind(folder.path().join("files")).unwrap();
-    let mut stream = UnixStream::connect(folder.path().join("files")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join("files")).unwrap();
+    let mut stream = UnixStream::connect(directory.path().join("files")).unwrap();
     frame::write(&mut stream, &Hello::new(VERSION)).unwrap();
     let server = Arc::new(FileServer::new(path("/proc/self/fd").into(), Limits::default()));
     let served = Arc::clone(&server);
@@ -85,8 +85,8 @@ fn any_number_of_trees_comes_in_pieces() {
     let share = FilesRequest::AddShare { name: "s0".into() };
     assert_eq!(ask(&stream, &share, &[]), FilesResponse::Done);
     assert!(matches!(ask(&stream, &share, &[]), FilesResponse::Error(_)), "there is one");
-    let folder = path("/");
-    let trees = vec![folder.as_raw_fd(); 250];
+    let directory = path("/");
+    let trees = vec![directory.as_raw_fd(); 250];
     for _ in 0..2 {
         assert_eq!(ask(&stream, &add(0, 250), &trees), FilesResponse::Done);
     }

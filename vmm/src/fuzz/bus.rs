@@ -39,7 +39,7 @@ impl MainThread {
         thread::spawn(move || {
             for bus in to_serve {
                 // SAFETY: the event is open as long as the bus.
-                let event = unsafe { BorrowedFd::borrow_raw(bus.handover_event().as_raw_fd()) };
+                let event = unsafe { BorrowedFd::borrow_raw(bus.activation_event().as_raw_fd()) };
                 let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
                 epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, 0)).unwrap();
                 // libFuzzer's alarm may interrupt it.
@@ -59,9 +59,9 @@ impl MainThread {
         self.buses.send(Arc::clone(bus)).unwrap();
         vcpu();
         // It may have handed over nothing.
-        bus.handover_event().write(1).unwrap();
+        bus.activation_event().write(1).unwrap();
         self.done.recv().unwrap();
-        let _ = bus.handover_event().read();
+        let _ = bus.activation_event().read();
     }
 }
 

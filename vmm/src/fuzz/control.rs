@@ -26,9 +26,9 @@ use crate::{
     bus::Bus,
     console::{Irq, Output, SerialLine},
     control::{self, Connection, Services},
-    figures::FigureSource,
+    hotplug::HotplugSlots,
     machine::{self, Wiring},
-    spare::SpareSlots,
+    stats::StatsSource,
     virtio::{failures::Failures, mmio::MmioTransport, slots::Slot},
 };
 
@@ -50,7 +50,7 @@ fn services() -> Services {
     let bus = Arc::new(Bus::new(serial, Vec::new(), 2).unwrap());
     let failures = Failures::new().unwrap();
     Services {
-        spare: SpareSlots {
+        hotplug: HotplugSlots {
             wiring: Arc::new(NoWires),
             bus: Arc::clone(&bus),
             memory: memory.clone(),
@@ -61,7 +61,7 @@ fn services() -> Services {
         files: None,
         failures,
         console,
-        figures: FigureSource {
+        stats: StatsSource {
             entry_tsc: 1,
             run_tsc: 2,
             tsc_offset: 3,

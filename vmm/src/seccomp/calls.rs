@@ -180,7 +180,7 @@ const MAIN: &List = &[
     ),
     any(libc::SYS_lseek),
     when(libc::SYS_madvise, &[one_of(2, GIVE_BACK_SHARED)]),
-    // What has come with a request, and its own figures.
+    // What has come with a request, and its own statistics.
     any(libc::SYS_recvmsg),
     any(libc::SYS_pread64),
     when(libc::SYS_seccomp, &[one_of(0, &[libc::SECCOMP_SET_MODE_FILTER])]),

@@ -12,7 +12,7 @@ const LINES: [u8; 17] = [5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21,
 
 /// Slots that are empty when the guest boots, for devices that are added to it while it runs. Each costs its boot 0.15
 /// million instructions: a platform device to register, to find empty, and its interrupt line.
-pub const SPARE: usize = 8;
+pub const HOTPLUG: usize = 8;
 
 /// One place for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,7 +41,7 @@ impl HostSockets<'_> {
         if served.sockets.is_empty() {
             return Ok(None);
         }
-        let agent = descriptors::open_socket(served.folder, AGENT_SOCKET)
+        let agent = descriptors::open_socket(served.directory, AGENT_SOCKET)
             .context("cannot open the socket to the VM's agent")?;
         Ok(Some(Box::new(HostSockets { container: &served.record.id, agent, sockets: served.sockets })))
     }

@@ -23,20 +23,20 @@ struct Between {
     agent: UnixListener,
     service: Option<UnixListener>,
     thread: JoinHandle<io::Result<()>>,
-    _folder: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl Between {
     fn new(semaphore: &Semaphore) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let paths = ["agent", "service"].map(|name| folder.path().join(name));
+        let directory = tempfile::tempdir().unwrap();
+        let paths = ["agent", "service"].map(|name| directory.path().join(name));
         let [agent, service] = [0, 1].map(|index| UnixListener::bind(&paths[index]).unwrap());
         let open = |path| OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).unwrap();
         let [agents, services] = [0, 1].map(|index| OwnedFd::from(open(&paths[index])));
         let semaphore = semaphore.clone();
         let proc = OwnProc::enter(File::open("/proc").unwrap().into()).unwrap();
         let thread = thread::spawn(move || serve(&hello(), &agents, &services, &semaphore, proc));
-        Self { agent, service: Some(service), thread, _folder: folder }
+        Self { agent, service: Some(service), thread, _directory: directory }
     }
 
     /// The connection that waits for a client.

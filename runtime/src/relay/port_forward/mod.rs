@@ -46,16 +46,17 @@ impl PortForward {
     /// None.
     pub fn prepare<'a>(served: &Served<'a>) -> anyhow::Result<Option<Box<dyn Service + 'a>>> {
         let forward = served.pod_network.and_then(|path| {
-            Self::listen(path, served.folder).inspect_err(|error| tracing::warn!("{error:#}")).ok()
+            Self::listen(path, served.directory).inspect_err(|error| tracing::warn!("{error:#}")).ok()
         });
         Ok(forward.map(|forward| Box::new(forward) as Box<dyn Service>))
     }
 
-    /// Listens in the network namespace at `path` for a sandbox whose VMM has been started and has its sockets in `folder`.
+    /// Listens in the network namespace at `path` for a sandbox whose VMM has been started and has its sockets in
+    /// `directory`.
     /// Fails mostly where the host's kernel is older than 5.9 or the caller may not load programs into it.
-    fn listen(path: &Path, folder: BorrowedFd<'_>) -> anyhow::Result<Self> {
+    fn listen(path: &Path, directory: BorrowedFd<'_>) -> anyhow::Result<Self> {
         let prepare = || -> anyhow::Result<Self> {
-            let agent = descriptors::open_socket(folder, AGENT_SOCKET)?;
+            let agent = descriptors::open_socket(directory, AGENT_SOCKET)?;
             let namespace = Namespace::open(path)?;
             let listeners = namespace.within(|| listeners().context("listen in it"))?;
             let program = sk_lookup::attach(namespace.as_fd(), &listeners)?;

@@ -206,8 +206,8 @@ fn a_process_behind_it_lives_by_what_is_listed_and_dies_of_the_rest() {
 
 #[test]
 fn a_relay_that_connects_has_threads_and_sockets() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("socket");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
     let pair = UnixStream::pair().unwrap();
     let status = behind(Kind::ConnectingRelay, || {

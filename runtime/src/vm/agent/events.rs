@@ -25,8 +25,12 @@ impl Events {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn open(folder: BorrowedFd<'_>, container: &str, wait: &mut impl Wait) -> Result<Self, ClientError> {
-        Self::over(Connection::open(folder, Purpose::Events(container.to_owned()), wait)?)
+    pub fn open(
+        directory: BorrowedFd<'_>,
+        container: &str,
+        wait: &mut impl Wait,
+    ) -> Result<Self, ClientError> {
+        Self::over(Connection::open(directory, Purpose::Events(container.to_owned()), wait)?)
     }
 
     /// What comes by a connection for events.

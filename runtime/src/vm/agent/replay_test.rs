@@ -55,9 +55,9 @@ fn recorded(step: &str) -> Vec<Talk> {
 }
 
 /// Plays the peer's part of all connections to a socket, one after the other; the runtime has to play its own.
-fn peer(folder: &Path, socket: &str, talks: &[Talk]) -> JoinHandle<()> {
+fn peer(directory: &Path, socket: &str, talks: &[Talk]) -> JoinHandle<()> {
     let talks: Vec<Talk> = talks.iter().filter(|talk| talk.socket == socket).cloned().collect();
-    let listener = UnixListener::bind(folder.join(socket)).unwrap();
+    let listener = UnixListener::bind(directory.join(socket)).unwrap();
     thread::spawn(move || {
         for talk in talks {
             let (stream, _) = listener.accept().unwrap();
@@ -128,9 +128,9 @@ fn ask_vmm(control: &mut Control, request: vmm::Request) -> String {
 /// The whole conversation of a step; what is heard, in words.
 fn replay(step: &str) -> Vec<String> {
     let talks = recorded(step);
-    let folder = tempfile::tempdir().unwrap();
-    let peers = [AGENT_SOCKET, CONTROL_SOCKET_OF_0_1].map(|socket| peer(folder.path(), socket, &talks));
-    let opened = File::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let peers = [AGENT_SOCKET, CONTROL_SOCKET_OF_0_1].map(|socket| peer(directory.path(), socket, &talks));
+    let opened = File::open(directory.path()).unwrap();
     let mut wait = AnswerDeadline::new(opened.as_fd(), Deadline::within(LONG));
     let mut heard = Vec::new();
     for talk in talks {

@@ -7,7 +7,7 @@ use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
 use super::{Settings, given};
-use crate::fixture::{FILES, FOLDERS};
+use crate::fixture::{DIRECTORIES, FILES};
 
 pub fn root() -> impl Strategy<Value = Settings> {
     let propagation =
@@ -72,18 +72,18 @@ fn tmpfs() -> impl Strategy<Value = (&'static str, Value, Vec<String>)> {
     })
 }
 
-fn folder() -> impl Strategy<Value = (&'static str, Value, Vec<String>)> {
+fn directory() -> impl Strategy<Value = (&'static str, Value, Vec<String>)> {
     let kinds = select(vec![("bind", "rbind"), ("bind", "bind"), ("none", "rbind"), ("none", "bind")]);
-    (kinds, select(&FOLDERS))
+    (kinds, select(&DIRECTORIES))
         .prop_map(|((kind, option), source)| (kind, json!(source), vec![option.to_owned()]))
 }
 
 pub fn mounts() -> impl Strategy<Value = Settings> {
-    const FOLDER_PLACES: [&str; 6] = ["/m", "/m/a", "/m/a/b", "/m/c", "/link/d", "/opt/new/e"];
+    const DIRECTORY_PLACES: [&str; 6] = ["/m", "/m/a", "/m/a/b", "/m/c", "/link/d", "/opt/new/e"];
     const FILE_PLACES: [&str; 3] = ["/etc/one", "/new/file", "/link/file"];
-    let folder = (select(&FOLDER_PLACES), prop_oneof![tmpfs().boxed(), folder().boxed()], options());
+    let directory = (select(&DIRECTORY_PLACES), prop_oneof![tmpfs().boxed(), directory().boxed()], options());
     let file = (select(&FILE_PLACES), select(&FILES), options());
-    let folder = folder.prop_map(|(destination, (kind, source, own), options)| {
+    let directory = directory.prop_map(|(destination, (kind, source, own), options)| {
         let options = [own, options].concat();
         json!({ "destination": destination, "type": kind, "source": source, "options": options })
     });
@@ -91,12 +91,12 @@ pub fn mounts() -> impl Strategy<Value = Settings> {
         let options = [options, vec!["bind".to_owned()]].concat();
         json!({ "destination": destination, "type": "bind", "source": source, "options": options })
     });
-    let mounts = vec(prop_oneof![3 => folder.boxed(), 1 => file.boxed()], 0..6);
+    let mounts = vec(prop_oneof![3 => directory.boxed(), 1 => file.boxed()], 0..6);
     mounts.prop_map(|mounts| given([("mounts", Some(Value::Array(buildable(mounts))))]))
 }
 
-/// Without what cannot be mounted: there is no place for a mount point in a folder of the host's that is read-only, nor
-/// one that the guest may make a link in.
+/// Without what cannot be mounted: there is no place for a mount point in a directory of the host's that is
+/// read-only, nor one that the guest may make a link in.
 fn buildable(mounts: Vec<Value>) -> Vec<Value> {
     let place = |mount: &Value| mount["destination"].as_str().unwrap_or_default().to_owned();
     let has = |mount: &Value, option: &str| {

@@ -22,7 +22,7 @@ pub fn program() -> impl Strategy<Value = Settings> {
             if has_home {
                 env.push("HOME=/nowhere".to_owned());
             }
-            // The working folder is seen without links.
+            // The working directory is seen without links.
             let cwd = if cwd == "/link" { "/linked" } else { cwd };
             given([
                 ("process.args", Some(json!(all))),

@@ -227,8 +227,8 @@ fn chains_that_are_no_requests_fail_the_device() {
 
 #[test]
 fn backings_are_looked_at_before_they_are_used() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
     std::fs::write(&path, [0; 512]).unwrap();
     let open = |options: &mut std::fs::OpenOptions| OwnedFd::from(options.open(&path).unwrap());
     let make = |readonly, fd| Blk::new(disk(readonly, ""), vec![fd]).map(drop);
@@ -237,7 +237,7 @@ fn backings_are_looked_at_before_they_are_used() {
     assert!(matches!(make(false, open(options().read(true))), Err(Error::Mode("writing"))));
     assert!(matches!(make(true, open(options().write(true))), Err(Error::Mode("reading"))));
     assert!(matches!(make(false, open(options().read(true).append(true))), Err(Error::Mode(_))));
-    assert!(matches!(make(true, File::open(folder.path()).unwrap().into()), Err(Error::Kind)));
+    assert!(matches!(make(true, File::open(directory.path()).unwrap().into()), Err(Error::Kind)));
     assert!(matches!(make(true, File::open("/dev/null").unwrap().into()), Err(Error::Kind)));
     std::fs::write(&path, [0; 511]).unwrap();
     assert!(matches!(make(true, open(options().read(true))), Err(Error::Empty)));

@@ -199,7 +199,7 @@ fn no_slot_is_lost_with_a_request_that_makes_the_device_fail() {
         });
         assert!(matches!(failed, Err(ChannelError::Rules("malformed"))));
         assert!(!device.is_resetting(), "what came with it has been heard");
-        (0..4).for_each(|_| drop(server.next().unwrap()));
+        (0..4).for_each(|_| _ = server.next().unwrap());
     }
     assert_eq!((device.free_slot(), receive(&mut device).unwrap()), (Some(0), vec![]));
 }

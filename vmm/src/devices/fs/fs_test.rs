@@ -105,10 +105,10 @@ fn configuration_has_the_tag_and_one_request_queue() {
 #[test]
 fn the_guest_finds_what_it_is_given() {
     let Served { mut fs, server } = served();
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("file"), "content").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("file"), "content").unwrap();
     server.add_share("c").unwrap();
-    server.add_trees("c", vec![("rootfs".into(), path(folder.path()).into())]).unwrap();
+    server.add_trees("c", vec![("rootfs".into(), path(directory.path()).into())]).unwrap();
     let mut driver = DeviceFixture::activate(&mut fs);
     assert_eq!(error(&driver.ask(REQUESTS, &init(), 256).unwrap()), 0);
     let missing = request(FUSE_LOOKUP, ROOT, b"nothing\0");

@@ -16,7 +16,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// Writes to status registers on their way.
 #[derive(Debug)]
-pub struct Handover {
+pub struct Activations {
     event: EventFd,
     writes: Mutex<VecDeque<StatusWrite>>,
 }
@@ -32,7 +32,7 @@ pub struct StatusWrite {
     _done: SyncSender<()>,
 }
 
-impl Handover {
+impl Activations {
     /// Nothing is on its way.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What a running VMM and its file server cost.
 //!
-//! Neither sees a procfs. What their figures are read from was opened before: two files of it, which tell nothing else.
+//! Neither sees a procfs. What their stats are read from was opened before: two files of it, which tell nothing else.
 
 use std::{
     fs::File,
@@ -21,9 +21,9 @@ pub fn host_tsc() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// Where the figures come from.
+/// Where the stats come from.
 #[derive(Debug)]
-pub struct FigureSource {
+pub struct StatsSource {
     /// Host TSC when `main` began.
     pub entry_tsc: u64,
     /// Host TSC when the boot CPU was about to run.
@@ -36,8 +36,8 @@ pub struct FigureSource {
     pub smaps: File,
 }
 
-impl FigureSource {
-    /// The figures now.
+impl StatsSource {
+    /// The stats now.
     ///
     /// # Errors
     /// The kernel does not tell.
@@ -168,5 +168,5 @@ fn cpu_time(id: i32, kind: i32) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[path = "figures_test.rs"]
+#[path = "stats_test.rs"]
 mod tests;

@@ -4,7 +4,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::*;
 
-/// A folder as kubelet makes it.
+/// A directory as kubelet makes it.
 struct Volume(tempfile::TempDir);
 
 impl Volume {
@@ -51,8 +51,9 @@ impl Volume {
     }
 }
 
-fn keys(folder: &Path) -> Vec<String> {
-    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+fn keys(directory: &Path) -> Vec<String> {
+    let names =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.filter(|name| !name.starts_with("..")).collect();
     names.sort();
     names
@@ -64,13 +65,13 @@ fn open_path(path: &Path) -> OwnedFd {
 
 #[test]
 fn a_copy_has_the_content_owners_modes_and_links() {
-    let volume = Volume::new("..1", &[("key", "one"), ("folder/deep", "two")]);
+    let volume = Volume::new("..1", &[("key", "one"), ("directory/deep", "two")]);
     fs::set_permissions(volume.path("..1/key"), fs::Permissions::from_mode(0o440)).unwrap();
     fs::set_permissions(volume.path("..1"), fs::Permissions::from_mode(0o2750)).unwrap();
     let copy = tempfile::tempdir().unwrap();
     volume.copy_to(copy.path()).unwrap();
     assert_eq!(fs::read_to_string(copy.path().join("key")).unwrap(), "one");
-    assert_eq!(fs::read_to_string(copy.path().join("folder/deep")).unwrap(), "two");
+    assert_eq!(fs::read_to_string(copy.path().join("directory/deep")).unwrap(), "two");
     assert_eq!(fs::read_link(copy.path().join("key")).unwrap(), Path::new("..data/key"));
     assert_eq!(fs::metadata(copy.path().join("key")).unwrap().mode() & 0o7777, 0o440);
     assert_eq!(fs::metadata(copy.path().join("..data")).unwrap().mode() & 0o7777, 0o2750);

@@ -17,13 +17,16 @@ const LATER: Duration = Duration::from_millis(1200);
 
 impl Server {
     /// Something has changed in what the container of this init has copies of.
-    pub(super) fn refresh_copies_later(&mut self, init: &Rc<ProcessId>) {
+    pub(super) fn refresh_atomic_volumes_later(&mut self, init: &Rc<ProcessId>) {
         let Some(container) = self.containers.get(&init.container) else { return };
-        if init.exec.is_some() || container.copies.is_empty() || container.copies.due.is_some() {
+        if init.exec.is_some()
+            || container.atomic_volumes.is_empty()
+            || container.atomic_volumes.due.is_some()
+        {
             return;
         }
         let watched = timer(LATER).and_then(|timer| {
-            let token = self.poller.add(&timer, |_| Target::Copies(init.clone()))?;
+            let token = self.poller.add(&timer, |_| Target::AtomicVolumes(init.clone()))?;
             Ok((timer, token))
         });
         let due = match watched {
@@ -34,17 +37,17 @@ impl Server {
             }
         };
         if let Some(container) = self.containers.get_mut(&init.container) {
-            container.copies.due = due;
+            container.atomic_volumes.due = due;
         }
     }
 
     /// The time has come.
-    pub(super) fn refresh_copies(&mut self, id: &str) {
+    pub(super) fn refresh_atomic_volumes(&mut self, id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return };
-        if let Some((_, token)) = container.copies.due.take() {
+        if let Some((_, token)) = container.atomic_volumes.due.take() {
             self.poller.forget(token);
         }
-        container.copies.refresh();
+        container.atomic_volumes.refresh();
     }
 }
 

@@ -52,7 +52,7 @@ pub enum Error {
 }
 
 /// The slots that were empty at boot.
-pub struct SpareSlots {
+pub struct HotplugSlots {
     /// The machine around them.
     pub wiring: Arc<dyn Wiring>,
     /// Where they are.
@@ -65,14 +65,14 @@ pub struct SpareSlots {
     pub first: usize,
 }
 
-impl SpareSlots {
+impl HotplugSlots {
     /// Puts a device into a free slot and returns which.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Event`], [`Error::Machine`].
     pub fn add(&self, device: Box<dyn VirtioDevice>) -> Result<u8, Error> {
-        let index = self.bus.empty_slot().ok_or(Error::Full(slots::SPARE))?;
-        let (number, slot) = self.slot(index).ok_or(Error::Full(slots::SPARE))?;
+        let index = self.bus.empty_slot().ok_or(Error::Full(slots::HOTPLUG))?;
+        let (number, slot) = self.slot(index).ok_or(Error::Full(slots::HOTPLUG))?;
         let irq = EventFd::new(EFD_NONBLOCK).map_err(Error::Event)?;
         let transport = MmioTransport::new(device, self.memory.clone(), irq, Box::new(|| ()), &self.failures)
             .map_err(Error::Event)?;
@@ -94,6 +94,6 @@ impl SpareSlots {
     }
 
     fn slot(&self, index: usize) -> Option<(u8, Slot)> {
-        Some((u8::try_from(index).ok()?, slots::all().take(self.first + slots::SPARE).nth(index)?))
+        Some((u8::try_from(index).ok()?, slots::all().take(self.first + slots::HOTPLUG).nth(index)?))
     }
 }

@@ -1,16 +1,16 @@
-//! Copies of small folders of the host, so that their containers are notified of changes.
+//! Copies of small directories of the host, so that their containers are notified of changes.
 //!
 //! A shared file system reports to inotify(7) only what the guest itself does. What kubelet makes of ConfigMaps and Secrets
 //! is small, and changes in one way:
 //!
 //! ```text
 //!  key → ..data/key        one link for every key
-//!  ..data → ..2024_1       swapped by rename(2) when the folder that it leads to is complete
+//!  ..data → ..2024_1       swapped by rename(2) when the directory that it leads to is complete
 //!  ..2024_1/key            the content, which never changes
 //! ```
 //!
-//! The same is done in the copy, so that whoever watches it sees what the watcher of a folder of the host sees. The copy
-//! lies in a tmpfs of the agent's, of which the container has a read-only mount.
+//! The same is done in the copy, so that whoever watches it sees what the watcher of a directory of the host sees.
+//! The copy lies in a tmpfs of the agent's, of which the container has a read-only mount.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -37,11 +37,11 @@ use stockade_protocol::container::{Mount, MountSource};
 
 use crate::{
     error::{Result, errno_of},
-    init::{copy_attributes, copy_content, names, open_below, open_folder, open_shared, path_of},
+    init::{copy_attributes, copy_content, names, open_below, open_directory, open_shared, path_of},
     poller::Token,
 };
 
-/// Where all copies are, each at the path that its folder has in the share.
+/// Where all copies are, each at the path that its directory has in the share.
 const ROOT: &str = "/run/copies";
 
 /// What all copies of the guest may hold. Of each there are two versions while it changes.
@@ -50,10 +50,10 @@ const OPTIONS: &str = "mode=0700,size=32m,nr_inodes=32k";
 /// Longest content of a copy, in bytes: two ConfigMaps of the size that Kubernetes allows.
 const MAX_BYTES: u64 = 2 << 20;
 
-/// Most files and folders of a copy.
+/// Most files and directories of a copy.
 const MAX_FILES: usize = 1024;
 
-/// Folders in folders that are counted.
+/// Directories in directories that are counted.
 const DEEPEST: usize = 8;
 
 /// The link that is swapped.
@@ -64,29 +64,29 @@ const NEW_DATA: &str = "..data_tmp";
 
 /// One container's copies, which go with it.
 #[derive(Debug, Default)]
-pub struct Copies {
+pub struct AtomicVolumes {
     /// Paths in the share.
     shares: Vec<String>,
-    /// The folders of the copies.
-    folders: Vec<PathBuf>,
+    /// The directories of the copies.
+    directories: Vec<PathBuf>,
     /// Set while there is something to follow.
     pub due: Option<(TimerFd, Token)>,
 }
 
-impl Copies {
+impl AtomicVolumes {
     /// Copies what the mounts ask for; what cannot be copied is shared as it is.
     pub fn make(mounts: &[Mount]) -> Self {
         let mut copies = Self::default();
         for mount in mounts {
             let MountSource::Copy(share) = &mount.source else { continue };
-            let folder = Path::new(ROOT).join(share);
-            match make(share, &folder) {
+            let directory = Path::new(ROOT).join(share);
+            match make(share, &directory) {
                 Ok(()) => {
                     copies.shares.push(share.clone());
-                    copies.folders.push(folder);
+                    copies.directories.push(directory);
                 }
                 Err(errno) => {
-                    let _ = fs::remove_dir_all(&folder);
+                    let _ = fs::remove_dir_all(&directory);
                     complain(&mount.destination, errno);
                 }
             }
@@ -111,14 +111,14 @@ impl Copies {
     }
 }
 
-impl Drop for Copies {
+impl Drop for AtomicVolumes {
     fn drop(&mut self) {
-        for folder in &self.folders {
+        for directory in &self.directories {
             // Its parent goes with the last of the container's.
-            let removed = fs::remove_dir_all(folder);
-            let _ = folder.parent().map(fs::remove_dir);
+            let removed = fs::remove_dir_all(directory);
+            let _ = directory.parent().map(fs::remove_dir);
             if let Err(cause) = removed {
-                eprintln!("stockade-agent: remove {}: {cause}", folder.display());
+                eprintln!("stockade-agent: remove {}: {cause}", directory.display());
             }
         }
     }
@@ -129,7 +129,7 @@ fn complain(what: &str, errno: Errno) {
     eprintln!("stockade-agent: {what} does not follow the host by a copy: {}", errno.desc());
 }
 
-/// The folder that a container is to have: the copy, or what is shared where there is none.
+/// The directory that a container is to have: the copy, or what is shared where there is none.
 pub fn open(share: &str) -> Result<OwnedFd, Errno> {
     match open_below(ROOT, share) {
         Err(Errno::ENOENT) => open_shared(share),
@@ -137,7 +137,7 @@ pub fn open(share: &str) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn make(share: &str, folder: &Path) -> Result<(), Errno> {
+fn make(share: &str, directory: &Path) -> Result<(), Errno> {
     let from = open_shared(share)?;
     let made = |result: std::io::Result<()>| result.map_err(|cause| errno_of(&cause));
     match fs::create_dir(ROOT) {
@@ -148,14 +148,14 @@ fn make(share: &str, folder: &Path) -> Result<(), Errno> {
         Err(cause) if cause.kind() == IoErrorKind::AlreadyExists => {}
         Err(cause) => return Err(errno_of(&cause)),
     }
-    made(fs::create_dir_all(folder))?;
+    made(fs::create_dir_all(directory))?;
     let to = open_below(ROOT, share)?;
     refresh(from.as_fd(), to.as_fd())?;
-    let to = open_folder(to.as_fd(), OsStr::new("."))?;
+    let to = open_directory(to.as_fd(), OsStr::new("."))?;
     copy_attributes(from.as_fd(), to.as_fd())
 }
 
-/// Makes of `to` a copy of `from`, in the steps in which kubelet changes a folder.
+/// Makes of `to` a copy of `from`, in the steps in which kubelet changes a directory.
 fn refresh(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let data = readlinkat(from, DATA)?;
     if !is_hidden(&data) || data.as_bytes().contains(&b'/') || data == ".." {
@@ -180,7 +180,7 @@ fn refresh(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
         }
         symlinkat(target.as_os_str(), to, name.as_os_str())?;
     }
-    for name in names(&open_folder(to, OsStr::new("."))?)? {
+    for name in names(&open_directory(to, OsStr::new("."))?)? {
         if !is_hidden(&name) && !links.iter().any(|(kept, _)| *kept == name) {
             unlinkat(to, name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
         }
@@ -191,19 +191,19 @@ fn refresh(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-/// The links of a folder, with where they lead, but those that belong to the swap.
+/// The links of a directory, with where they lead, but those that belong to the swap.
 ///
 /// # Errors
 /// ENOTSUP where there is something else.
-fn links(folder: BorrowedFd<'_>) -> Result<Vec<(OsString, OsString)>, Errno> {
-    let names = names(&open_folder(folder, OsStr::new("."))?)?;
+fn links(directory: BorrowedFd<'_>) -> Result<Vec<(OsString, OsString)>, Errno> {
+    let names = names(&open_directory(directory, OsStr::new("."))?)?;
     if names.len() > MAX_FILES {
         return Err(Errno::EFBIG);
     }
     names
         .into_iter()
         .filter(|name| !is_hidden(name))
-        .map(|name| match readlinkat(folder, name.as_os_str()) {
+        .map(|name| match readlinkat(directory, name.as_os_str()) {
             Ok(target) => Ok((name, target)),
             Err(Errno::EINVAL) => Err(Errno::ENOTSUP),
             Err(errno) => Err(errno),
@@ -215,25 +215,25 @@ fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"..")
 }
 
-/// Copies the folder of one version.
+/// Copies the directory of one version.
 fn copy_version(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    let from = open_folder(from, name)?;
+    let from = open_directory(from, name)?;
     let (mut files, mut bytes) = (MAX_FILES, MAX_BYTES);
     count(&from, &mut files, &mut bytes, DEEPEST)?;
     mkdirat(to, name, Mode::S_IRWXU)?;
-    let to = open_folder(to, name)?;
+    let to = open_directory(to, name)?;
     copy_content(from.as_fd(), to.as_fd())?;
     copy_attributes(from.as_fd(), to.as_fd())
 }
 
-/// Subtracts what a folder holds from what it may.
-fn count(folder: &OwnedFd, files: &mut usize, bytes: &mut u64, levels: usize) -> Result<(), Errno> {
+/// Subtracts what a directory holds from what it may.
+fn count(directory: &OwnedFd, files: &mut usize, bytes: &mut u64, levels: usize) -> Result<(), Errno> {
     let levels = levels.checked_sub(1).ok_or(Errno::EFBIG)?;
-    for name in names(folder)? {
+    for name in names(directory)? {
         *files = files.checked_sub(1).ok_or(Errno::EFBIG)?;
-        let stat = fstatat(folder, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let stat = fstatat(directory, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
         match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
-            SFlag::S_IFDIR => count(&open_folder(folder.as_fd(), &name)?, files, bytes, levels)?,
+            SFlag::S_IFDIR => count(&open_directory(directory.as_fd(), &name)?, files, bytes, levels)?,
             SFlag::S_IFREG => {
                 let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
                 *bytes = bytes.checked_sub(size).ok_or(Errno::EFBIG)?;
@@ -245,13 +245,13 @@ fn count(folder: &OwnedFd, files: &mut usize, bytes: &mut u64, levels: usize) ->
     Ok(())
 }
 
-fn remove(folder: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    match fs::remove_dir_all(Path::new(&path_of(&folder)).join(name)) {
+fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    match fs::remove_dir_all(Path::new(&path_of(&directory)).join(name)) {
         Err(cause) if cause.kind() != IoErrorKind::NotFound => Err(errno_of(&cause)),
         _ => Ok(()),
     }
 }
 
 #[cfg(test)]
-#[path = "copies_test.rs"]
+#[path = "atomic_volumes_test.rs"]
 mod tests;

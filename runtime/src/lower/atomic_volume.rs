@@ -1,6 +1,6 @@
-//! Folders of the host that change by a swap, as ConfigMaps and Secrets do: kubelet makes a new version beside the old one
-//! and then lets a link lead to it. Containers get a copy of them that follows the host, because a shared file system
-//! tells nobody in the guest of what the host changes (inotify).
+//! Directories of the host that change by a swap, as ConfigMaps and Secrets do: kubelet makes a new version beside
+//! the old one and then lets a link lead to it. Containers get a copy of them that follows the host, because a
+//! shared file system tells nobody in the guest of what the host changes (inotify).
 
 use std::fs;
 
@@ -9,12 +9,12 @@ use crate::vm::Tree;
 /// The link that is swapped.
 const DATA: &str = "..data";
 
-/// 1 where the host's kernel tells processes of changes in folders (fcntl(2), F_NOTIFY). That needs nothing that is scarce,
-/// as inotify's instances are: 128 for all relays and everything else that root runs.
+/// 1 where the host's kernel tells processes of changes in directories (fcntl(2), F_NOTIFY). That needs nothing that
+/// is scarce, as inotify's instances are: 128 for all relays and everything else that root runs.
 const NOTIFY: &str = "/proc/sys/fs/dir-notify-enable";
 
 /// Whether the container gets a copy. What it may write to must be the host's own.
-pub fn is_swapped(tree: &Tree) -> bool {
+pub fn is_atomic(tree: &Tree) -> bool {
     let has_version = || {
         let version = fs::read_link(tree.source.join(DATA));
         version.is_ok_and(|version| version.to_str().is_some_and(|name| name.starts_with("..")))
@@ -24,5 +24,5 @@ pub fn is_swapped(tree: &Tree) -> bool {
 }
 
 #[cfg(test)]
-#[path = "swapped_test.rs"]
+#[path = "atomic_volume_test.rs"]
 mod tests;
