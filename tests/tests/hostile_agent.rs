@@ -351,9 +351,9 @@ fn reports_that_are_none() {
         ("of-a-nasty-kernel".into(), (report(|ready| ready.kernel_release = nasty(200_000)), true)),
         (
             "after-a-flood".into(),
-            (vec![Action::Connect(600, 1), Action::Connect(200, 2), honest.clone()], true),
+            (vec![Action::Connect(300, 1), Action::Connect(100, 2), honest.clone()], true),
         ),
-        ("after-much-on-the-console".into(), (vec![Action::Console(1 << 20), honest.clone()], true)),
+        ("after-much-on-the-console".into(), (vec![Action::Console(1 << 17), honest.clone()], true)),
         ("and-more".into(), (vec![honest.clone(), honest.clone(), Action::raw(vec![0xff; 5000])], true)),
         ("and-a-crash".into(), (vec![honest, Action::Crash], false)),
     ];
