@@ -2,7 +2,10 @@
 //! IDs name what is done to them. The host's commands end in time, name what is wrong, and leave nothing behind.
 
 use std::fs;
+use std::io::{self, Read};
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use stockade_protocol::agent::{ExitStatus, HelloReply, ProcessEntry, ProcessEvent, Ready, Response};
@@ -209,8 +212,13 @@ fn output_without_end() {
         .spawn()
         .expect("run");
     let mut output = run.stdout.take().expect("piped");
-    std::io::copy(&mut std::io::Read::take(&mut output, 1 << 20), &mut std::io::sink())
-        .expect("a MiB of output");
+    let (done, finished) = mpsc::channel();
+    thread::spawn(move || {
+        let read = io::copy(&mut output.by_ref().take(1 << 20), &mut io::sink());
+        let _ = done.send((read, output));
+    });
+    let (read, output) = finished.recv_timeout(4 * LIMIT).expect("a MiB of output within a minute");
+    assert_eq!(read.expect("read"), 1 << 20);
     let relay = pod.stockade().state("floods")["pid"].as_i64().expect("pid") as i32;
     let resident: u64 =
         host::status_field(relay, "VmRSS").trim_end_matches(" kB").trim().parse().expect("a number of KiB");
@@ -343,9 +351,9 @@ fn reports_that_are_none() {
         ("of-a-nasty-kernel".into(), (report(|ready| ready.kernel_release = nasty(200_000)), true)),
         (
             "after-a-flood".into(),
-            (vec![Action::Connect(3000, 1), Action::Connect(500, 2), honest.clone()], true),
+            (vec![Action::Connect(300, 1), Action::Connect(100, 2), honest.clone()], true),
         ),
-        ("after-much-on-the-console".into(), (vec![Action::Console(1 << 20), honest.clone()], true)),
+        ("after-much-on-the-console".into(), (vec![Action::Console(1 << 17), honest.clone()], true)),
         ("and-more".into(), (vec![honest.clone(), honest.clone(), Action::raw(vec![0xff; 5000])], true)),
         ("and-a-crash".into(), (vec![honest, Action::Crash], false)),
     ];

@@ -14,7 +14,7 @@ pub fn run(report: &mut Report<'_>) {
 
 /// The opcodes that there are, and some that there are not.
 fn opcodes() -> impl Iterator<Item = u32> {
-    (0..60).chain([100, 255, 256, 4096, 0x0010_0000, 1 << 31, u32::MAX])
+    (0..54).chain([255, 4096, 1 << 31, u32::MAX])
 }
 
 const CASES: [Case; 12] = [
@@ -36,7 +36,7 @@ const CASES: [Case; 12] = [
     }),
     ("shape: a body that is cut off, for every opcode", |files| {
         for opcode in opcodes().filter(|opcode| *opcode != op::DESTROY && *opcode != op::INIT) {
-            for length in [0, 7, 8, 39] {
+            for length in [0, 8, 39] {
                 let _ = files.ask(opcode, files.rootfs, &vec![0xff; length]);
                 files.renew()?;
             }
@@ -144,10 +144,10 @@ const CASES: [Case; 12] = [
         }
         Ok(())
     }),
-    ("shape: 1000 requests of chance", |files| {
+    ("shape: 400 requests of chance", |files| {
         let mut dice = Dice(0x5eed);
         let nodes: Vec<u64> = [ROOT, files.share, files.rootfs, files.readonly, files.volume].into();
-        for _ in 0..1000 {
+        for _ in 0..400 {
             let opcode = dice.below(53) as u32;
             if matches!(opcode, op::DESTROY | op::INIT) {
                 continue;
