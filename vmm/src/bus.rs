@@ -159,7 +159,7 @@ impl Bus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRemovable {
     /// There is none.
-    #[error("no device is in it")]
+    #[error("the slot has no device")]
     Empty,
     /// It is in use.
     #[error("the guest's driver has not let go of its device: unbind it first")]

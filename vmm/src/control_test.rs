@@ -174,7 +174,7 @@ fn descriptors_that_no_device_is_made_of_are_closed() {
         (Request::AddNic(Nic { mac: [2; 6], mtu: 1500 }), "not an open tap"),
         (Request::AddNic(Nic { mac: [1; 6], mtu: 1500 }), "hardware address"),
         (Request::AddNic(Nic { mac: [2; 6], mtu: 67 }), "MTU of 67"),
-        (Request::RemoveDevice { slot: 1 }, "no device is in it"),
+        (Request::RemoveDevice { slot: 1 }, "the slot has no device"),
         (Request::RemoveDevice { slot: 200 }, "slot 200"),
     ];
     for (request, expected) in requests {
@@ -204,7 +204,7 @@ fn devices_fill_free_slots_until_there_are_none_and_leave_them_again() {
     assert_eq!(runtime.ask(&Request::RemoveDevice { slot: 0 }), Response::Done);
     assert_eq!(runtime.wires.load(Ordering::SeqCst), 1);
     let gone = runtime.ask(&Request::RemoveDevice { slot: 0 });
-    assert!(matches!(&gone, Response::Error(e) if e.contains("no device is in it")), "{gone:?}");
+    assert!(matches!(&gone, Response::Error(e) if e.contains("the slot has no device")), "{gone:?}");
     assert_eq!(runtime.ask_with(&add, &descriptor), Response::Slot(0));
 }
 

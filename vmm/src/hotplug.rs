@@ -39,7 +39,7 @@ pub enum Error {
     #[error(transparent)]
     Machine(#[from] crate::machine::Error),
     /// It was there when the machine booted, or there is no such slot.
-    #[error("slot {0} is none to which devices are added")]
+    #[error("slot {0} is not a hotplug slot")]
     NotSpare(u8),
     /// The device is in use, or not there.
     #[error("cannot empty slot {slot}: {reason}")]

@@ -61,7 +61,7 @@ impl<'a> Draft<'a> {
 
     fn undo(self) {
         if let Err(error) = remove::release(self.directory, &self.record, self.is_mute) {
-            tracing::warn!("while undoing what was begun: {error:#}");
+            tracing::warn!("cannot undo all of a failed create: {error:#}");
         }
     }
 

@@ -58,7 +58,7 @@ pub enum ResizeError {
         fixed: u32,
     },
     /// The guest does not do it.
-    #[error("the VM's guest took {reached} MiB of RAM into use and not the {wanted} MiB that it was given")]
+    #[error("the guest onlined {reached} of {wanted} MiB of RAM")]
     Stuck {
         /// What it has, in MiB.
         reached: u32,
@@ -269,7 +269,7 @@ impl<'a> Sizing<'a> {
         if wanted < self.mib() {
             match self.shrink(wanted) {
                 Ok(reached) if reached > wanted => tracing::warn!(
-                    "the VM's guest uses memory that it was to give back: it keeps {reached} MiB of RAM instead of {wanted}"
+                    "the guest did not give back all memory: it has {reached} MiB of RAM instead of {wanted} MiB"
                 ),
                 Ok(_) => {}
                 Err(error) => tracing::warn!("the VM keeps its size: {error:#}"),

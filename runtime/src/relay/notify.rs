@@ -50,7 +50,7 @@ impl NotifySocket {
         let connected = connect(name.as_bytes()).map(Self);
         if let Err(cause) = &connected {
             tracing::warn!(
-                "{VARIABLE}: the container gets none, as nothing answers at {}: {cause}",
+                "{VARIABLE} is not passed to the container: nothing answers at {}: {cause}",
                 name.display()
             );
         }

@@ -85,7 +85,7 @@ pub enum MachineError {
     #[error("the container ended meanwhile")]
     ContainerEnded,
     /// What came is not what the protocol says.
-    #[error("the guest's agent is not one that this stockade understands: {0}")]
+    #[error("this stockade does not understand the guest's agent: {0}")]
     Agent(String),
     /// A system call failed.
     #[error("cannot wait for the VM: {0}")]
