@@ -26,6 +26,12 @@ impl Numbers {
         Self(seed)
     }
 
+    /// The same, but other numbers for each test.
+    pub fn of(test: &str) -> Self {
+        let Self(seed) = Self::new();
+        Self(test.bytes().fold(seed, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(u64::from(byte))))
+    }
+
     /// The next, below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

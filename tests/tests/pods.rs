@@ -1,6 +1,7 @@
 //! Several containers in one VM: by annotations as Kubernetes' callers give them, and by namespace paths as podman does.
 //! And none where the author of a pod only says so.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -207,7 +208,9 @@ fn a_create_of_a_member_that_is_killed_early_leaves_nothing_after_delete() {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        status.expect("strace");
+        // strace ends as what it has traced.
+        let signal = status.expect("strace").signal();
+        assert_eq!(signal, Some(libc::SIGKILL), "{call} {n} was not reached");
         let outcome = stockade.run(&["delete", "--force", "torn"]);
         assert_eq!((outcome.status, outcome.stderr.as_str()), (0, ""), "after {call} {n}: {outcome:#?}");
         before.assert_same_now();

@@ -64,5 +64,10 @@ fn a_chain_that_loops_ends() {
     );
     driver.queues[0].publish(0);
     driver.notify(0);
+    let used = driver.queues[0].used();
+    assert!(
+        driver.interrupt.has_failed() != used.is_some_and(|(_, length)| length as usize <= MAX),
+        "{used:?}"
+    );
     rng.reset();
 }
