@@ -41,10 +41,13 @@ impl Snapshot {
             }
         });
         let mut files = BTreeSet::new();
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of it");
         for directory in ["/run", "/tmp", "/var/tmp", "/dev/shm", "/etc/stockade", "/var/lib/stockade"] {
             walk(Path::new(directory), &mut |path, _| {
-                // Bundles are the caller's: what containers write there stays. The file of locks is the host's, and empty.
-                if !path.starts_with(crate::bundle::DIRECTORY) && path != Path::new(LOCKS) {
+                // Bundles are the caller's: what containers write there stays. The file of locks is the host's, and empty. The
+                // checkout may lie in one of these, and is anybody's who works in it.
+                let is_others = path.starts_with(crate::bundle::DIRECTORY) || path.starts_with(checkout);
+                if !is_others && path != Path::new(LOCKS) {
                     files.insert(path.display().to_string());
                 }
             });
