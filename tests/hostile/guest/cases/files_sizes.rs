@@ -97,8 +97,11 @@ pub const CASES: [Case; 6] = [
     }),
 ];
 
+/// Of a node, a handle of it, and a size.
+type OfSize = fn(&mut Files, u64, u64, u32) -> Outcome;
+
 /// What is asked of a file, and of a handle of it, with a size in the request.
-const OF_SIZES: [fn(&mut Files, u64, u64, u32) -> Outcome; 7] = [
+const OF_SIZES: [OfSize; 7] = [
     |files, file, _, size| {
         let _ = files.ask(op::GETXATTR, file, &named(&words(&[size, 0]), b"user.none"));
         Ok(())
