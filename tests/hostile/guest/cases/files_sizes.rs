@@ -97,9 +97,10 @@ pub const CASES: [Case; 6] = [
     }),
 ];
 
-/// A question about a file and a handle of it, with a size of the attacker's choice.
+/// Of a node, a handle of it, and a size.
 type OfSize = fn(&mut Files, u64, u64, u32) -> Outcome;
 
+/// What is asked of a file, and of a handle of it, with a size in the request.
 const OF_SIZES: [OfSize; 7] = [
     |files, file, _, size| {
         let _ = files.ask(op::GETXATTR, file, &named(&words(&[size, 0]), b"user.none"));
