@@ -9,7 +9,7 @@ BINARIES := stockade stockade-vmm stockade-agent
 GUEST    := target/guest
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
-.PHONY: all binaries kernel kernel-reproducible initramfs setup demo test bench lab install dist clean
+.PHONY: all binaries kernel lab-kernel kernel-reproducible initramfs setup demo test bench lab fuzz install dist clean
 
 all: binaries kernel initramfs
 
@@ -23,6 +23,10 @@ binaries:
 
 kernel:
 	guest-kernel/build.sh
+
+# The lab's; `make test` and `make demo` build it where there is no KVM for them.
+lab-kernel:
+	guest-kernel/build.sh lab
 
 # Builds the kernel twice in different directories, without the cache, and compares.
 kernel-reproducible:
@@ -43,12 +47,18 @@ demo: setup all
 test: setup all dist
 	@tests/run
 
-bench: setup all
+bench: setup all lab-kernel
 	@tests/bench/run
 
 # make lab CMD='uname -a'
-lab: setup all
+lab: setup all lab-kernel
 	@tests/lab/run -- sh -c '$(CMD)'
+
+# make fuzz TARGET=blk SECONDS=60
+TARGET  ?= all
+SECONDS ?= 60
+fuzz: setup
+	@fuzz/run $(TARGET) $(SECONDS)
 
 install: all
 	install -D -m 755 target/release/stockade $(DESTDIR)$(PREFIX)/bin/stockade

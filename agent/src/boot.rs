@@ -14,11 +14,11 @@ use nix::{
     unistd::{chroot, fchdir},
 };
 use stockade_protocol::agent::{SHARE_TAG, SHARES};
+use stockade_sys::mount_api;
 
 use crate::{
     cgroup,
     error::{Context, Result},
-    mount_api,
 };
 
 /// A container may divide its cgroup but not change the limits of its root, and protection of memory reaches

@@ -6,10 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    error::{Context, Result},
-    mount_api::{self, attr},
-};
+use stockade_sys::mount_api::{self, attr};
+
+use crate::error::{Context, Result};
 
 /// The driver of all slots.
 const DRIVER: &str = "bus/platform/drivers/virtio-mmio";

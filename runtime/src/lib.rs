@@ -5,6 +5,8 @@ mod check;
 mod cli;
 mod commands;
 mod config;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod install;
 mod life_cycle;
 mod log;
@@ -18,7 +20,6 @@ mod state;
 mod stats;
 mod sys;
 mod text;
-
 mod vm;
 
 use std::io::Write;

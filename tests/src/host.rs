@@ -110,6 +110,12 @@ pub fn status_field(pid: i32, field: &str) -> String {
         .to_owned()
 }
 
+/// Whether a process has ended, reaped or not.
+pub fn has_ended(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
+}
+
 /// Waits until a process, which need not be a child, has ended (a zombie has).
 #[track_caller]
 pub fn wait_for_end(pid: i32) {

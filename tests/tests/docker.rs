@@ -65,4 +65,17 @@ fn containers_run_execute_pause_and_are_looked_at_copied_from_and_stopped() {
     assert_eq!(logs.stderr, "err\n", "{logs:#?}");
     docker.run(&["rm", "box"]).success();
     docker.assert_clean();
+    jobs_share_what_the_page_on_ci_runners_says(&docker);
+}
+
+/// The commands of docs/ci-runners.md: two jobs, one after the other, each in a machine of its own.
+fn jobs_share_what_the_page_on_ci_runners_says(docker: &Docker) {
+    let options =
+        ["--rm", "--runtime", "stockade", "--memory", "256m", "-v", "builds:/builds", "-v", "cache:/cache"];
+    let job = |args: &[&str]| docker.container(&options, args).success();
+    job(&["sh", "-c", "date > /cache/last; echo built > /builds/result"]);
+    let outcome = job(&["cat", "/builds/result", "/cache/last"]);
+    assert!(outcome.stdout.starts_with("built\n") && outcome.stdout.lines().count() == 2, "{outcome:#?}");
+    docker.run(&["volume", "rm", "builds", "cache"]).success();
+    docker.assert_clean();
 }

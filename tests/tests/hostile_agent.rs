@@ -1,209 +1,54 @@
 //! A guest whose agent lies, drips, floods or says nothing: what it does is told in the script of each test, for containers whose
 //! IDs name what is done to them. The host's commands end in time, name what is wrong, and leave nothing behind.
 
-use std::fs::{self, File};
-use std::panic::{self, AssertUnwindSafe};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
 
-use serde_json::{Value, json};
-use stockade_protocol::agent::{
-    AgentError, ErrorKind, ExitStatus, HelloReply, ProcessEntry, ProcessEvent, Ready, Response,
-};
-use stockade_tests::bundle::Bundle;
-use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_protocol::agent::{ExitStatus, HelloReply, ProcessEntry, ProcessEvent, Ready, Response};
+use stockade_tests::cli::{Outcome, text};
 use stockade_tests::host;
+use stockade_tests::hostile::lies::{drips, error, nasty, nonsense};
 use stockade_tests::hostile::oracle::{LIMIT, Oracle, within};
+use stockade_tests::hostile::pod::{Pod, assert_is_a_line, each, wait};
 use stockade_tests::hostile::script::{Action, Moment, Script, Target, framed, ready};
 use stockade_tests::hostile::{self, Hostile};
 
-/// Longest answer that the host takes, in bytes.
-const FRAME_LIMIT: u32 = 256 << 10;
-
-/// What would clear a terminal, begin a line that looks like another's, and go on for long.
-fn nasty(length: usize) -> String {
-    "\u{1b}[2J\r\nstockade: all is well\u{9b}\0".chars().cycle().take(length).collect()
+/// Answers that are none, to what is asked at a moment of which the cases' names tell.
+fn nonsense_to(moment: &str) -> Vec<(String, Vec<Action>)> {
+    nonsense().into_iter().map(|(name, actions)| (format!("{moment}-{name}"), actions)).collect()
 }
 
-fn error(message: String) -> AgentError {
-    AgentError { kind: ErrorKind::Internal, message }
-}
-
-/// A message of this length that never comes to its end.
-fn drips() -> Vec<Action> {
-    let mut bytes = (200u32 << 10).to_le_bytes().to_vec();
-    bytes.resize(200 << 10, 0);
-    vec![Action::Drip(bytes, 1000)]
-}
-
-/// Answers that are none.
-fn nonsense() -> Vec<(&'static str, Vec<Action>)> {
-    let raw = |bytes: &[u8]| vec![Action::raw(bytes.to_vec())];
-    vec![
-        ("malformed", raw(&[5, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff])),
-        ("empty", raw(&[0, 0, 0, 0])),
-        ("too-long", raw(&(FRAME_LIMIT + 1).to_le_bytes())),
-        ("of-4-gib", raw(&[0xff; 4])),
-        ("cut-off", vec![Action::raw(vec![100, 0, 0, 0, 1, 2, 3]), Action::Close(Target::Asking)]),
-        ("closed", vec![Action::Close(Target::Asking)]),
-        ("reset", vec![Action::Reset(Target::Asking)]),
-        ("another", vec![Action::answer(&Response::CpusSet)]),
-        ("nasty", vec![Action::answer(&Response::Error(error(nasty(60_000))))]),
-    ]
-}
-
-fn member() -> Bundle {
-    hostile::bundle().edit(|config| {
-        config["annotations"] = json!({
-            "io.kubernetes.cri.container-type": "container",
-            "io.kubernetes.cri.sandbox-id": "pod",
-        });
-    })
-}
-
-/// A pod of which the guest is hostile to members.
-struct Pod {
-    hostile: Hostile,
-    oracle: Oracle,
-    bundle: Bundle,
-    member: Bundle,
-}
-
-impl Pod {
-    fn new(script: Script) -> Self {
-        let hostile = Hostile::new(&script);
-        let mut oracle = Oracle::new();
-        let bundle = hostile::bundle().edit(|config: &mut Value| {
-            config["annotations"] = json!({ "io.kubernetes.cri.container-type": "sandbox" });
-        });
-        let member = member();
-        oracle.guard(&member.rootfs().join("etc"));
-        hostile.stockade.create(&bundle, "pod");
-        hostile.stockade.run(&["start", "pod"]).success();
-        Self { hostile, oracle, bundle, member }
-    }
-
-    fn stockade(&self) -> &Stockade {
-        &self.hostile.stockade
-    }
-
-    /// `create` of a member, to its end.
-    fn create(&self, id: &str) -> Outcome {
-        let mut child = self.begin_create(id);
-        let status = wait(&mut child, id);
-        let stderr = fs::read_to_string(self.log(id)).expect("log");
-        Outcome { status, stdout: String::new(), stderr }
-    }
-
-    /// `create` of a member, whose output goes to a file: pipes would be held by what lives on.
-    fn begin_create(&self, id: &str) -> Child {
-        let log = File::create(self.log(id)).expect("log");
-        let mut command = self.stockade().command(&["create", "--bundle", text(self.member.path()), id]);
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("log"))
-            .stderr(log)
-            .spawn()
-            .expect("create")
-    }
-
-    fn log(&self, id: &str) -> std::path::PathBuf {
-        self.bundle.path().join(format!("{id}.log"))
-    }
-
-    /// After an attack on a member: the host is rid of it, and the pod lives.
-    #[track_caller]
-    fn assert_rid_of(&self, id: &str) {
-        self.oracle.assert_commands_end(self.stockade(), id);
-        assert_eq!(self.stockade().status("pod"), "running");
-    }
-
-    /// At the end of all attacks.
-    #[track_caller]
-    fn assert_clean(self) {
-        self.oracle.assert_commands_end(self.stockade(), "pod");
-        self.oracle.assert_nothing_left();
-    }
-}
-
-/// Waits for a command that must end in time.
-#[track_caller]
-fn wait(child: &mut Child, name: &str) -> i32 {
-    let begun = Instant::now();
-    host::wait_for_end(child.id() as i32);
-    let status = child.wait().expect("wait");
-    assert!(begun.elapsed() < Duration::from_secs(50), "{name} took {:?}", begun.elapsed());
-    status.code().unwrap_or(-1)
-}
-
-/// Runs all cases and fails with those that have failed.
-fn each<T>(cases: Vec<(String, T)>, mut case: impl FnMut(&str, T)) {
-    let count = cases.len();
-    let mut failed = Vec::new();
-    for (name, input) in cases {
-        eprintln!("case {name}");
-        if panic::catch_unwind(AssertUnwindSafe(|| case(&name, input))).is_err() {
-            failed.push(name);
-        }
-    }
-    assert!(failed.is_empty(), "{} of {count} cases have failed: {failed:?}", failed.len());
-}
-
-/// One line, which no guest can make look like another or let steer a terminal.
-#[track_caller]
-fn assert_is_a_line(stderr: &str) {
-    assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr:?}");
-    assert!(!stderr.trim_end().chars().any(char::is_control), "{stderr:?}");
-    assert!(stderr.starts_with("stockade: ") && stderr.len() < 1 << 20, "{} bytes", stderr.len());
+/// Members that are answered so at this moment of their creation do not come into being, and one line says why.
+fn none_is_created(moment: Moment, cases: Vec<(String, Vec<Action>)>) {
+    let pod = Pod::new(Script::honest().on_each(&moment, &cases));
+    each(cases, |name, _| {
+        let outcome = pod.create(name);
+        assert_ne!(outcome.status, 0, "{name}");
+        assert_is_a_line(&outcome.stderr);
+        pod.assert_rid_of(name);
+    });
+    pod.assert_clean();
 }
 
 #[test]
 fn answers_to_create_that_are_none() {
-    let cases: Vec<_> =
-        nonsense().into_iter().map(|(name, actions)| (format!("create-{name}"), actions)).collect();
-    let script = cases
-        .iter()
-        .fold(Script::honest(), |script, (name, actions)| script.on(Moment::create(), name, actions.clone()));
-    let pod = Pod::new(script);
-    each(cases, |name, _| {
-        let outcome = pod.create(name);
-        assert_ne!(outcome.status, 0, "{name}");
-        assert_is_a_line(&outcome.stderr);
-        pod.assert_rid_of(name);
-    });
-    pod.assert_clean();
+    none_is_created(Moment::create(), nonsense_to("create"));
 }
 
 #[test]
 fn answers_to_hellos_that_are_none() {
+    let mut cases = nonsense_to("hello");
+    cases.retain(|(name, _)| !matches!(&name[..], "hello-another" | "hello-nasty"));
     let refused = Action::answer(&HelloReply::Refused(error(nasty(60_000))));
-    let mut cases: Vec<_> = nonsense()
-        .into_iter()
-        .filter(|(name, _)| !matches!(*name, "another" | "nasty"))
-        .map(|(name, actions)| (format!("hello-{name}"), actions))
-        .collect();
     cases.push(("hello-refused".to_owned(), vec![refused]));
-    let script = cases.iter().fold(Script::honest(), |script, (name, actions)| {
-        script.on(Moment::process_hello(), name, actions.clone())
-    });
-    let pod = Pod::new(script);
-    each(cases, |name, _| {
-        let outcome = pod.create(name);
-        assert_ne!(outcome.status, 0, "{name}");
-        assert_is_a_line(&outcome.stderr);
-        pod.assert_rid_of(name);
-    });
-    pod.assert_clean();
+    none_is_created(Moment::process_hello(), cases);
 }
 
 #[test]
 fn answers_to_start_that_are_none() {
-    let cases: Vec<_> =
-        nonsense().into_iter().map(|(name, actions)| (format!("start-{name}"), actions)).collect();
-    let script = cases
-        .iter()
-        .fold(Script::honest(), |script, (name, actions)| script.on(Moment::start(), name, actions.clone()));
-    let pod = Pod::new(script);
+    let cases = nonsense_to("start");
+    let pod = Pod::new(Script::honest().on_each(&Moment::start(), &cases));
     each(cases, |name, _| {
         assert_eq!(pod.create(name).status, 0);
         let outcome = within(pod.stockade(), &["start", name], LIMIT);
@@ -340,10 +185,7 @@ fn ends_and_events_out_of_order() {
     ]
     .map(|(name, actions)| (name.to_owned(), actions))
     .into();
-    let script = cases
-        .iter()
-        .fold(Script::honest(), |script, (name, actions)| script.on(Moment::start(), name, actions.clone()));
-    let pod = Pod::new(script);
+    let pod = Pod::new(Script::honest().on_each(&Moment::start(), &cases));
     each(cases, |name, _| {
         assert_eq!(pod.create(name).status, 0);
         within(pod.stockade(), &["start", name], LIMIT);
@@ -516,16 +358,11 @@ fn reports_that_are_none() {
         let hostile = Hostile::new(&Script::honest().on(Moment::READY, "", actions));
         let oracle = Oracle::new();
         let bundle = hostile::bundle();
-        let log = File::create(bundle.path().join("log")).expect("log");
+        let log = bundle.path().join("log");
         let mut create = hostile.stockade.command(&["create", "--bundle", text(bundle.path()), "reported"]);
-        let mut create = create
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("log"))
-            .stderr(log)
-            .spawn()
-            .expect("create");
+        let mut create = hostile::logged(&mut create, &log);
         let status = wait(&mut create, name);
-        let stderr = fs::read_to_string(bundle.path().join("log")).expect("log");
+        let stderr = fs::read_to_string(&log).expect("log");
         assert_eq!(status == 0, works, "{name}: {stderr}");
         if !works {
             assert_is_a_line(&stderr);

@@ -142,8 +142,7 @@ fn guests_whose_agent_never_comes() {
         let stockade = &hostile.stockade;
         let bundle = hostile::bundle();
         let mut create = stockade.command(&["create", "--bundle", text(bundle.path()), "mute"]);
-        let log = File::create(bundle.path().join("log")).expect("log");
-        let mut create = create.stdout(log.try_clone().expect("log")).stderr(log).spawn().expect("create");
+        let mut create = hostile::logged(&mut create, &bundle.path().join("log"));
         while host::pids_named("stockade-vmm").is_empty() {
             assert!(create.try_wait().expect("wait").is_none(), "create has ended");
             std::thread::yield_now();

@@ -149,7 +149,7 @@ fn attack(group: &str, least: usize) {
 
 #[test]
 fn names_nodes_handles_and_sizes() {
-    attack("files", 24);
+    attack("files", 25);
 }
 
 #[test]

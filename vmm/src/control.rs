@@ -20,13 +20,14 @@ use stockade_protocol::{
     frame::{self, FrameBuffer},
     vmm::{DeviceFailure, MAX_QUEUE_PAIRS, Request, Response},
 };
+use stockade_sys::fd_passing;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
     bus::Bus,
     console::Output,
     devices::{blk::Blk, net::Nic},
-    fd_passing, file_server,
+    file_server,
     greeting::Greeting,
     hotplug::HotplugSlots,
     machine::Machine,
@@ -114,7 +115,8 @@ pub struct Services {
     pub machine: Option<(Arc<Machine>, Ram, vcpu::Threads)>,
 }
 
-struct Connection {
+/// One of the runtime.
+pub(crate) struct Connection {
     stream: UnixStream,
     greeting: Greeting,
     requests: FrameBuffer,
@@ -123,7 +125,8 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: UnixStream) -> Self {
+    /// No request has come yet.
+    pub(crate) fn new(stream: UnixStream) -> Self {
         let requests = FrameBuffer::new(REQUEST_LIMIT);
         Self { stream, greeting: Greeting::default(), requests, descriptors: Vec::new() }
     }
@@ -215,7 +218,10 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 }
 
 /// Reads what has come and answers what is complete; an error drops the connection.
-fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
+///
+/// # Errors
+/// What came is no request, or nobody takes the answer.
+pub(crate) fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
     let mut bytes = [0; 1024];
     let before = connection.descriptors.len();
     let length =

@@ -22,6 +22,8 @@ pub enum Error {
     Device(io::Error),
     #[error("the way to the file server: {0}")]
     Channel(io::Error),
+    #[error("the handler of faults: {0}")]
+    Faults(io::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error(transparent)]

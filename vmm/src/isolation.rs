@@ -25,8 +25,7 @@ use nix::{
     },
     unistd::{Gid, Pid, Uid, chdir, getpid, pivot_root, setgroups, setresgid, setresuid},
 };
-
-use crate::{capabilities, landlock};
+use stockade_sys::{capabilities, landlock};
 
 /// A directory that every mount namespace has, to mount the new root on before it becomes the root.
 const STEPPING_STONE: &str = "/proc";
@@ -181,7 +180,7 @@ pub fn enter() -> Result<Procfs, Error> {
     pivot_root(".", ".").map_err(failed("pivot_root"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(failed("detach the old root"))?;
     chdir("/").map_err(failed("chdir"))?;
-    capabilities::clear_bounding_set().map_err(step("PR_CAPBSET_DROP"))?;
+    capabilities::bound(0).map_err(failed("PR_CAPBSET_DROP"))?;
     Ok(procfs)
 }
 
@@ -198,9 +197,9 @@ pub fn confine(user: Option<u32>) -> Result<(), Error> {
         setresgid(gid, gid, gid).map_err(failed("setresgid"))?;
         setresuid(uid, uid, uid).map_err(failed("setresuid"))?;
     }
-    capabilities::keep(&[]).map_err(step("capset"))?;
+    capabilities::keep(0).map_err(failed("capset"))?;
     make_unreachable()?;
-    landlock::deny_all().map_err(step("Landlock"))
+    landlock::restrict(&[]).map_err(failed("Landlock"))
 }
 
 /// No new privileges, and no other process of the same user may look into this one.

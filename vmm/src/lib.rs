@@ -5,19 +5,19 @@
 pub mod activation;
 pub mod boot;
 pub mod bus;
-mod capabilities;
 pub mod console;
 pub mod control;
 pub mod devices;
 pub mod error;
-pub mod fd_passing;
+pub mod faults;
 pub mod file_server;
 pub mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod greeting;
 pub mod hotplug;
 pub mod inherited;
 pub mod isolation;
-mod landlock;
 pub mod machine;
 pub mod memory;
 pub mod ram;

@@ -14,7 +14,7 @@ use stockade_vmm::{
     control::{self, Ending, Services},
     devices::{self, fs::channel, mem::Growth},
     error::Error,
-    file_server,
+    faults, file_server,
     hotplug::HotplugSlots,
     inherited, isolation,
     machine::Machine,
@@ -97,6 +97,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
 
     let ram = reserve(&machine, Size { memory_mib: config.memory_mib, most_mib: config.most_memory_mib })?;
     let memory = ram.memory.clone();
+    faults::report(status, &memory).map_err(Error::Faults)?;
     machine.set_up()?;
     let growth = ram.growth.as_ref().map(Growing::device);
     let on_ready = report_when_grown(status, growth.clone());

@@ -9,7 +9,7 @@
 //!
 //! The upper region is as large as the guest may ever become, but that is address space only: KVM, whose slots cost memory
 //! by their size, and the host's page tables know the part that may be plugged now ([`crate::ram`]). What is above that
-//! cannot be accessed: a device that a guest sends there ends the VMM.
+//! cannot be accessed: a device that a guest sends there ends the VMM, which says so ([`crate::faults`]).
 //!
 //! Of the kernel, what the guest only reads is mapped copy-on-write and costs a page of the host's page cache, however many
 //! guests there are. What it writes to is read into RAM's huge pages: a page that is mapped, read and then written takes

@@ -40,9 +40,18 @@ impl StatusSocket {
 
     /// Reports that the VMM gives up; the caller exits.
     pub fn failed(&self, reason: &str, console: String) {
+        self.send(&self.failure(reason, console));
+    }
+
+    /// That report, without a console, for whoever can only send what has been written down before.
+    pub fn last_words(&self, reason: &str) -> Option<Vec<u8>> {
+        postcard::to_stdvec(&self.failure(reason, String::new())).ok()
+    }
+
+    fn failure(&self, reason: &str, console: String) -> Status {
         // A VMM that cannot read its configuration has not reached any stage; the first is the nearest.
         let after = self.last.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Stage::Started);
-        self.send(&Status::Failed { after, reason: one_line(reason), console });
+        Status::Failed { after, reason: one_line(reason), console }
     }
 
     /// Reports that the guest has ended its machine; the caller exits.

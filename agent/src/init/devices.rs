@@ -23,15 +23,13 @@ use nix::{
 use stockade_protocol::container::{
     Container, DEFAULT_DEVICES, DEVICE_LINKS, Device, DeviceKind, PTMX, share_covers_dev,
 };
+use stockade_sys::mount_api;
 
 use super::{
     resolve::{Missing, Root},
     rootfs::path_of,
 };
-use crate::{
-    error::{Context, ErrorKind, Result, error},
-    mount_api,
-};
+use crate::error::{Context, ErrorKind, Result, error};
 
 /// Where nodes are made that are to be bound.
 const STAGE: &str = "/run/devices";

@@ -15,12 +15,10 @@ use nix::{
     fcntl::{OFlag, open},
     sys::stat::{Mode, SFlag, fstat, makedev, mknod},
 };
+use stockade_sys::mount_api::{self, MountAttributes, attr};
 
 use super::resolve::Root;
-use crate::{
-    error::{Context, Result},
-    mount_api::{self, MountAttributes, attr},
-};
+use crate::error::{Context, Result};
 
 /// The guest's own null device, which no container sees.
 const NULL: &str = "/run/null";

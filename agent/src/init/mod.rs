@@ -14,10 +14,7 @@ use nix::{
 };
 use stockade_protocol::container::{Container, IdMappings, MemoryPolicy, Process, SeccompFilter};
 
-use crate::{
-    clone::Fork,
-    error::{Context, ErrorKind, Result, error},
-};
+use crate::error::{Context, ErrorKind, Result, error};
 
 mod capabilities;
 mod copy_up;
@@ -98,7 +95,7 @@ pub fn spawn_init(spec: &Container, joined: &Joined, cgroup: &File) -> Result<Sp
     let spawned = program::spawn(
         &job,
         // SAFETY: the agent has one thread.
-        || unsafe { fork() }.map(Fork::from).or_internal(|| "fork".to_owned()),
+        || unsafe { fork() }.or_internal(|| "fork".to_owned()),
         |channel| user_namespace::enter(channel, spec, joined),
         |prepared| build(spec, joined, prepared),
     )?;

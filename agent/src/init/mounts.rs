@@ -16,6 +16,7 @@ use nix::{
     unistd::symlinkat,
 };
 use stockade_protocol::container::{Container, Mount, MountSource, Namespace, Namespaces};
+use stockade_sys::mount_api::{self, MountAttributes, attr};
 
 use super::{
     copy_up,
@@ -25,7 +26,6 @@ use super::{
 use crate::{
     atomic_volumes, disks,
     error::{Context, ErrorKind, Result, error},
-    mount_api::{self, MountAttributes, attr},
     sockets,
 };
 

@@ -1,17 +1,18 @@
 //! `linux.namespaces`: which are cloned, which are joined, which stay the guest's.
 
-use std::{fs::File, os::fd::OwnedFd};
+use std::{
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use nix::{
     sched::{CloneFlags, setns, unshare},
-    unistd::Pid,
+    unistd::{ForkResult, Pid},
 };
 use stockade_protocol::container::{Namespace, Namespaces};
+use stockade_sys::clone::Fork;
 
-use crate::{
-    clone::{self, Fork},
-    error::{Context, ErrorKind, Result, error},
-};
+use crate::error::{Context, ErrorKind, Result, error};
 
 /// The namespaces of other containers that a new process enters, by their inits as the agent's /proc knows them.
 #[derive(Debug, Default)]
@@ -77,14 +78,15 @@ impl Joined {
     }
 
     /// Forks into new namespaces and a cgroup, the child being in the PID namespace to be joined, if any.
-    pub fn fork_into(&self, namespaces: CloneFlags, cgroup: &File) -> Result<Fork> {
+    pub fn fork_into(&self, namespaces: CloneFlags, cgroup: &File) -> Result<ForkResult> {
         let own = self.pid.map(|_| open(Pid::this(), "pid")).transpose()?;
         self.enter_pid_for_children()?;
-        // SAFETY: the agent has one thread.
-        let fork = unsafe { clone::fork_into(namespaces, cgroup) };
+        let fork = Fork { namespaces: namespaces.bits(), cgroup: Some(cgroup.as_fd()), is_sibling: false };
+        // SAFETY: the agent has one thread, and the child goes its own way.
+        let fork = unsafe { fork.fork() }.map(ForkResult::from);
         // The child is where its own children are to be.
         match (&fork, own) {
-            (Ok(Fork::Child), _) | (_, None) => {}
+            (Ok(ForkResult::Child), _) | (_, None) => {}
             (_, Some(own)) => enter_namespace(&own, CloneFlags::CLONE_NEWPID)?,
         }
         fork.or_internal(|| "clone the process".to_owned())

@@ -11,15 +11,13 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket},
 };
 use stockade_protocol::agent::NOTIFY_SOCKET;
+use stockade_sys::mount_api::{self, MountAttributes};
 
 use super::{
     resolve::{Missing, Root},
     rootfs::path_of,
 };
-use crate::{
-    error::{Context, ErrorKind, Result, error},
-    mount_api::{self, MountAttributes},
-};
+use crate::error::{Context, ErrorKind, Result, error};
 
 /// Makes the socket where the container finds it; it is for the agent. umask(2) must be 0: whoever the container's
 /// processes are, they may write to it.

@@ -16,7 +16,7 @@ use nix::{
         prctl,
         stat::{Mode, umask},
     },
-    unistd::{Pid, execve, setsid},
+    unistd::{ForkResult, Pid, execve, setsid},
 };
 use stockade_protocol::container::{Hook, Process};
 
@@ -26,7 +26,6 @@ use super::{
     start_hooks, working_directory,
 };
 use crate::{
-    clone::Fork,
     error::{Context, ErrorKind, Result, error, reason},
     stdio::Stdio,
 };
@@ -81,7 +80,7 @@ pub struct Job<'a> {
 /// process of its own making.
 pub fn spawn<T>(
     job: &Job<'_>,
-    fork: impl FnOnce() -> Result<Fork>,
+    fork: impl FnOnce() -> Result<ForkResult>,
     enter: impl FnOnce(&OwnedFd) -> Result<T>,
     surround: impl FnOnce(T) -> Result<Surroundings>,
 ) -> Result<Spawned> {
@@ -96,8 +95,8 @@ pub fn spawn<T>(
     let (ours, channel) = report::channel()?;
     let kept = Kept { pipes, extra, channel };
     match fork()? {
-        Fork::Parent(pid) => Ok(Spawned { pid, stdio, channel: ours }),
-        Fork::Child => {
+        ForkResult::Parent { child: pid } => Ok(Spawned { pid, stdio, channel: ours }),
+        ForkResult::Child => {
             IS_CONTAINER_PROCESS.store(true, Ordering::Relaxed);
             run(job, kept, enter, surround)
         }

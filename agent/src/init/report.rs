@@ -1,21 +1,15 @@
 //! The channel between a new process and the agent: it reports that its surroundings are made (with its terminal and its notification socket),
 //! or what failed; it waits for one byte, the start; execve closes the channel, so its end says that the program runs.
 
-use std::{
-    io::{IoSlice, IoSliceMut},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::{
-    cmsg_space,
     errno::Errno,
-    sys::socket::{
-        AddressFamily, CmsgIterator, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
-        recvmsg, sendmsg, socketpair,
-    },
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair},
 };
 use serde::{Deserialize, Serialize};
 use stockade_protocol::frame;
+use stockade_sys::fd_passing;
 
 use super::Surroundings;
 use crate::error::{AgentError, Context, ErrorKind, Result, error};
@@ -65,26 +59,18 @@ pub fn send(channel: &OwnedFd, outcome: Result<Surroundings>) -> Result<()> {
     let frame = frame::encode(&message)
         .map_err(|cause| error(ErrorKind::Internal, format!("report to the agent: {cause}")))?;
     let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let control = [ControlMessage::ScmRights(&descriptors)];
-    let control = if descriptors.is_empty() { &[] } else { &control[..] };
-    sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(&frame)], control, MsgFlags::MSG_NOSIGNAL, None)
-        .map(drop)
-        .or_internal(|| "report to the agent".to_owned())
+    fd_passing::send(channel, &frame, &descriptors).or_internal(|| "report to the agent".to_owned())
 }
 
 /// What a process has reported, without waiting.
 pub fn hear(channel: &OwnedFd) -> Report {
     let mut packet = vec![0; REPORT_LIMIT];
-    let mut control = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
-    let mut parts = [IoSliceMut::new(&mut packet)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let (length, descriptors) =
-        match recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut control), flags) {
-            Err(Errno::EAGAIN | Errno::EINTR) => return Report::None,
-            Err(_) => return Report::Closed,
-            Ok(message) if message.bytes == 0 => return Report::Closed,
-            Ok(message) => (message.bytes, message.cmsgs().map(received_descriptors).unwrap_or_default()),
-        };
+    let mut descriptors = Vec::new();
+    let length = match fd_passing::try_receive(channel, &mut packet, MAX_DESCRIPTORS, &mut descriptors) {
+        Ok(None) => return Report::None,
+        Ok(Some(length)) if length > 0 => length,
+        Ok(_) | Err(_) => return Report::Closed,
+    };
     match frame::read::<Result<Built>>(&mut &packet[..length], REPORT_LIMIT) {
         Ok(Some(Ok(Built { warnings, terminal, notify }))) => {
             let mut descriptors = descriptors.into_iter();
@@ -96,17 +82,6 @@ pub fn hear(channel: &OwnedFd) -> Report {
             Report::Failed(error(ErrorKind::Internal, "the process sent an unreadable report"))
         }
     }
-}
-
-fn received_descriptors(control: CmsgIterator<'_>) -> Vec<OwnedFd> {
-    let mut received = Vec::new();
-    for message in control {
-        if let ControlMessageOwned::ScmRights(fds) = message {
-            // SAFETY: the kernel has just made these descriptors for this process, and nobody else knows them.
-            received.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-        }
-    }
-    received
 }
 
 /// Waits until the agent releases this process.

@@ -12,12 +12,10 @@ use nix::{
     unistd::{chdir, fchdir, pivot_root},
 };
 use stockade_protocol::{agent::SHARES, container::Rootfs};
+use stockade_sys::mount_api::{self, MountAttributes};
 
 use super::resolve::{Missing, Root};
-use crate::{
-    error::{Context, Result},
-    mount_api::{self, MountAttributes},
-};
+use crate::error::{Context, Result};
 
 /// Where the root is mounted until it is the root; every container has a mount namespace, and so one of
 /// these.

@@ -1,7 +1,7 @@
 //! `linux.seccomp`: the programs come compiled.
 
-use nix::errno::Errno;
 use stockade_protocol::container::SeccompFilter;
+use stockade_sys::seccomp;
 
 use crate::error::{Context, ErrorKind, Result, error};
 
@@ -9,7 +9,7 @@ use crate::error::{Context, ErrorKind, Result, error};
 pub fn load(filters: &[SeccompFilter]) -> Result<()> {
     filters.iter().try_for_each(|filter| {
         let instructions = instructions(&filter.program)?;
-        set_filter(filter.flags, &instructions).or_spec(|| "load linux.seccomp".to_owned())
+        seccomp::install(&instructions, filter.flags).or_spec(|| "load linux.seccomp".to_owned())
     })
 }
 
@@ -31,18 +31,6 @@ fn instructions(program: &[u8]) -> Result<Vec<libc::sock_filter>> {
             k: u32::from_ne_bytes([k0, k1, k2, k3]),
         })
         .collect())
-}
-
-fn set_filter(flags: u32, instructions: &[libc::sock_filter]) -> Result<(), Errno> {
-    let program = libc::sock_fprog {
-        // Checked to fit.
-        len: instructions.len() as u16,
-        filter: instructions.as_ptr().cast_mut(),
-    };
-    // SAFETY: the kernel only reads the program and its instructions, which outlive the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
-    Errno::result(result).map(drop)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
     ffi::CString,
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
-    os::fd::{AsFd, FromRawFd, OwnedFd},
+    os::fd::AsFd,
 };
 
 use nix::{
@@ -20,6 +20,7 @@ use nix::{
     unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork},
 };
 use stockade_protocol::container::Hook;
+use stockade_sys::pidfd::Pidfd;
 
 use super::c_strings;
 use crate::error::{Context, ErrorKind, Result, error, reason};
@@ -86,10 +87,7 @@ fn wait(child: Pid, timeout_s: Option<u32>) -> Result<Ending, Errno> {
     let milliseconds = |seconds: u32| u64::from(seconds) * 1000;
     let timeout = timeout_s
         .map_or(PollTimeout::NONE, |s| PollTimeout::try_from(milliseconds(s)).unwrap_or(PollTimeout::MAX));
-    // SAFETY: pidfd_open takes two integers.
-    let pidfd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) })?;
-    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as i32) };
+    let pidfd = Pidfd::open(child.as_raw())?;
     let ended = loop {
         match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
             Err(Errno::EINTR) => {}

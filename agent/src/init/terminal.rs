@@ -13,11 +13,11 @@ use nix::{
     unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown},
 };
 use stockade_protocol::agent::WindowSize;
+use stockade_sys::mount_api;
 
 use super::resolve::{Missing, Root};
 use crate::{
     error::{Context, Result},
-    mount_api,
     stdio::set_window_size,
 };
 

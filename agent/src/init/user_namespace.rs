@@ -19,24 +19,24 @@
 
 use std::{
     io::{Read, Write, pipe},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use nix::{
     errno::Errno,
     sched::CloneFlags,
     sys::socket::{MsgFlags, recv, send},
-    unistd::{Gid, Pid, Uid, setresgid, setresuid, setsid},
+    unistd::{ForkResult, Gid, Pid, Uid, setresgid, setresuid, setsid},
 };
 use stockade_protocol::{
     container::{Container, IdMapping, Namespace},
     frame,
 };
+use stockade_sys::clone::Fork;
 
 use super::{Joined, devices, mounts, namespaces, proc_files, rlimits, rootfs, sysctl};
 use crate::{
     cgroup::Cgroup,
-    clone::{self, Fork},
     error::{Context, ErrorKind, Result, error},
 };
 
@@ -78,17 +78,18 @@ pub fn enter(channel: &OwnedFd, spec: &Container, joined: &Joined) -> Result<Pre
 
     let (mut released, mut release) = pipe().or_internal(|| "make a pipe".to_owned())?;
     let namespaces = namespaces::to_clone(&spec.namespaces);
-    // SAFETY: the helper is a copy of the agent, which has one thread.
-    let fork = unsafe { clone::fork_sibling_into(namespaces, &cgroup) };
+    let fork = Fork { namespaces: namespaces.bits(), cgroup: Some(cgroup.as_fd()), is_sibling: true };
+    // SAFETY: the helper is a copy of the agent, which has one thread, and the child goes its own way.
+    let fork = unsafe { fork.fork() }.map(ForkResult::from);
     match fork.or_spec(|| "clone the process into a user namespace".to_owned())? {
-        Fork::Child => {
+        ForkResult::Child => {
             drop(release);
             if released.read(&mut [0]).is_ok_and(|length| length == 1) {
                 setsid().or_internal(|| "begin a session".to_owned())?;
                 return Ok(prepared);
             }
         }
-        Fork::Parent(pid) => {
+        ForkResult::Parent { child: pid } => {
             if spec.namespaces.user == Namespace::New {
                 map(pid, spec)?;
             }

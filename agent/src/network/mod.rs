@@ -11,7 +11,6 @@ use stockade_protocol::{
 
 use crate::error::{Context, ErrorKind, Result, error, reason};
 
-mod message;
 mod netlink;
 mod nics;
 mod requests;

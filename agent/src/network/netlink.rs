@@ -6,8 +6,7 @@ use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
 };
-
-use super::message::{HEADER, Message};
+use stockade_sys::netlink::{HEADER, Message};
 
 /// Room for an acknowledgement, which quotes the request where that failed.
 const ANSWER: usize = 16 << 10;
@@ -25,7 +24,7 @@ impl Netlink {
 
     /// Has the kernel do what a request says.
     pub fn ask(&self, request: Message) -> Result<(), Errno> {
-        send(self.0.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
+        send(self.0.as_raw_fd(), &request.finish(0), MsgFlags::empty())?;
         let mut answer = vec![0; ANSWER];
         loop {
             match recv(self.0.as_raw_fd(), &mut answer, MsgFlags::empty()) {

@@ -1,6 +1,7 @@
-use super::{message::Message, requests, *};
+use super::{requests, *};
 use proptest::prelude::*;
 use stockade_protocol::network::{Address, Hop, Link, Neighbour, Route};
+use stockade_sys::netlink::Message;
 
 /// Types and values.
 type Attributes = Vec<(u16, Vec<u8>)>;
@@ -18,7 +19,7 @@ fn attributes(bytes: &[u8]) -> Attributes {
 }
 
 fn request(message: Message, body: usize) -> (u16, Vec<u8>, Attributes) {
-    let bytes = message.finish();
+    let bytes = message.finish(0);
     assert_eq!(u32::from_ne_bytes(bytes[..4].try_into().unwrap()) as usize, bytes.len());
     let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
     (kind, bytes[16..16 + body].to_vec(), attributes(&bytes[16 + body..]))

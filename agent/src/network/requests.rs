@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 use stockade_protocol::network::{Address, Hop, Link, Neighbour, NetworkStep, Route};
+use stockade_sys::netlink::Message;
 
-use super::message::Message;
 use crate::error::Result;
 
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
@@ -69,7 +69,7 @@ pub fn link(link: &Link, index: u32) -> Vec<Message> {
         body[4..8].copy_from_slice(&index.to_ne_bytes());
         body[8..12].copy_from_slice(&flags.to_ne_bytes());
         body[12..16].copy_from_slice(&change.to_ne_bytes());
-        Message::new(libc::RTM_NEWLINK, 0, &body)
+        Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &body)
     };
     let mut properties = header(flag(!link.arp, libc::IFF_NOARP), libc::IFF_NOARP);
     let mut name = link.name.clone().into_bytes();
@@ -92,7 +92,7 @@ pub fn address(purpose: Purpose, address: &Address, index: u32) -> Message {
     // A change of flags or lifetimes replaces what is there.
     let replace = if purpose == Purpose::Add { libc::NLM_F_REPLACE } else { 0 };
     let kind = purpose.kind(libc::RTM_NEWADDR, libc::RTM_DELADDR);
-    let mut message = Message::new(kind, purpose.flags() | replace, &body);
+    let mut message = Message::new(kind, libc::NLM_F_ACK | purpose.flags() | replace, &body);
     message.attribute(libc::IFA_LOCAL, &octets(&address.address));
     message.attribute(libc::IFA_ADDRESS, &octets(address.peer.as_ref().unwrap_or(&address.address)));
     if let Some(broadcast) = address.broadcast {
@@ -136,7 +136,7 @@ pub fn route(purpose: Purpose, route: &Route, index: impl Fn(u32) -> Result<u32>
     ];
     body[8..12].copy_from_slice(&u32::from(single.map_or(0, flags)).to_ne_bytes());
     let kind = purpose.kind(libc::RTM_NEWROUTE, libc::RTM_DELROUTE);
-    let mut message = Message::new(kind, purpose.flags(), &body);
+    let mut message = Message::new(kind, libc::NLM_F_ACK | purpose.flags(), &body);
     if route.prefix > 0 {
         message.attribute(libc::RTA_DST, &octets(&route.destination));
     }
@@ -199,7 +199,7 @@ pub fn neighbour(purpose: Purpose, neighbour: &Neighbour, index: u32) -> Message
     body[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
     let replace = if purpose == Purpose::Add { libc::NLM_F_REPLACE } else { 0 };
     let kind = purpose.kind(libc::RTM_NEWNEIGH, libc::RTM_DELNEIGH);
-    let mut message = Message::new(kind, purpose.flags() | replace, &body);
+    let mut message = Message::new(kind, libc::NLM_F_ACK | purpose.flags() | replace, &body);
     message.attribute(libc::NDA_DST, &octets(&neighbour.address));
     message.attribute(libc::NDA_LLADDR, &neighbour.mac);
     message

@@ -5,9 +5,9 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use stockade_sys::descriptors::close_all_but;
 
 use super::systemd::{Properties, Systemd, SystemdError, Value};
-use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
 
 /// What the names of slices end with.
@@ -152,13 +152,16 @@ pub struct Placeholder(
 impl Placeholder {
     fn start() -> io::Result<Self> {
         let (mut reader, writer) = io::pipe()?;
-        let child = process::clone(0, None, || {
+        let body = || {
             // Only the creator's end may keep it waiting.
-            if descriptors::close_all_but(&[reader.as_raw_fd()]).is_ok() {
+            // SAFETY: what is closed is the creator's, and this child does nothing with it.
+            if unsafe { close_all_but(0, &[reader.as_raw_fd()]) }.is_ok() {
                 let _ended = reader.read(&mut [0]);
             }
             0
-        })?;
+        };
+        // SAFETY: commands have one thread.
+        let child = unsafe { process::clone(0, None, body) }?;
         Ok(Self(child, writer))
     }
 }

@@ -4,10 +4,10 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use nix::sys::utsname::uname;
+use stockade_sys::landlock;
 
 use super::Row;
 use crate::cgroup::{self, ROOT};
-use crate::sys::landlock;
 use crate::vm::sizing;
 
 /// The first kernel with everything that stockade uses: mount_setattr(2) is the newest.

@@ -79,7 +79,7 @@ fn device_remedy() -> &'static str {
 
 fn probe() -> io::Result<Outcome> {
     let (mut reader, mut writer) = io::pipe()?;
-    let child = process::clone(0, None, || {
+    let body = || {
         let mut report = writer.try_clone().ok();
         let mut tell = |bytes: &[u8]| {
             if let Some(report) = &mut report {
@@ -99,7 +99,9 @@ fn probe() -> io::Result<Outcome> {
             }
         }
         0
-    })?;
+    };
+    // SAFETY: commands have one thread.
+    let child = unsafe { process::clone(0, None, body) }?;
     writer.flush()?;
     drop(writer);
     let mut bytes = Vec::new();

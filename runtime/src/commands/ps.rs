@@ -69,7 +69,7 @@ fn relays(handle: &Handle) -> anyhow::Result<Vec<i32>> {
     Ok(pids)
 }
 
-fn table(processes: &[ProcessEntry], now: SystemTime) -> String {
+pub(crate) fn table(processes: &[ProcessEntry], now: SystemTime) -> String {
     let lines = processes.iter().map(|process| line(process, now));
     [HEADING.to_owned()].into_iter().chain(lines).collect()
 }

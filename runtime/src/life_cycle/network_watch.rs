@@ -9,13 +9,14 @@
 //! remember it, and `podman top`, which lists the relay's, does not show it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::WaitStatus;
+use stockade_sys::capabilities::{self, Capability};
 
 use super::{handle, network};
 use crate::cgroup::Cgroup;
@@ -43,17 +44,22 @@ pub(super) fn begin(directory: &Directory, record: &Record) -> anyhow::Result<()
         directory.make_network_directory()?;
         let launch = || {
             let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-            let flags = libc::CLONE_NEWNS as u64;
-            status(process::clone(flags, cgroup, || watch(directory, record, relay.pid)).map(drop))
+            let body = || watch(directory, record, relay.pid);
+            // SAFETY: this process is a copy of a command, which has one thread.
+            let watcher = unsafe { process::clone(libc::CLONE_NEWNS, cgroup, body) };
+            status(watcher.map(drop).map_err(io::Error::from))
         };
         // Who has entered another PID namespace may not be let back into its own, so a process in between does; and one
         // more in there, because an orphan goes to the init of its parent's namespace, and engines wait for theirs.
-        let between = process::clone(0, None, || {
+        let between = || {
             let entered = setns(&vmm, CloneFlags::CLONE_NEWPID).map_err(io::Error::from);
             entered
-                .and_then(|()| process::clone(0, None, launch)?.reap())
+                // SAFETY: this process is a copy of a command, which has one thread.
+                .and_then(|()| unsafe { process::clone(0, None, launch) }?.reap())
                 .map_or_else(|e| status(Err(e)), exited)
-        })?;
+        };
+        // SAFETY: commands have one thread.
+        let between = unsafe { process::clone(0, None, between) }?;
         match exited(between.reap()?) {
             0 => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno).into()),
@@ -96,12 +102,13 @@ struct Watched {
 fn prepare(directory: &Directory, relay: i32) -> anyhow::Result<Watched> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     for stdio in 0..=2 {
-        descriptors::duplicate_to(null.as_raw_fd(), stdio)?;
+        descriptors::become_stdio(&null, stdio)?;
     }
     let keep: Vec<_> = [0, 1, 2].into_iter().chain(log::descriptor()).collect();
     // All at once, and this one is not used any more.
     let _ = std::os::fd::IntoRawFd::into_raw_fd(null);
-    descriptors::close_all_but(&keep)?;
+    // SAFETY: what is closed belongs to the command's part of the stack, which a cloned child never returns to.
+    unsafe { stockade_sys::descriptors::close_all_but(0, &keep) }?;
     signals::unblock_all()?;
     nix::unistd::setsid()?;
     nix::unistd::chdir("/")?;
@@ -110,10 +117,10 @@ fn prepare(directory: &Directory, relay: i32) -> anyhow::Result<Watched> {
     let mut namespace = Namespace::open(Path::new(&format!("/proc/{relay}/ns/net")))?;
     // Read once, as long as it can be.
     state::boot_id();
-    privileges::forbid_new().context("no_new_privs")?;
+    capabilities::forbid_new_privileges().context("no_new_privs")?;
     own_root::enter(directory.path(), &directory.network_directory()).context("a root of its own")?;
     namespace.enter()?;
-    privileges::keep_only(privileges::NET_ADMIN).context("give up capabilities")?;
+    privileges::keep_only(Capability::NetAdmin.bit()).context("give up capabilities")?;
     seccomp::restrict(Kind::NetworkWatch).context("seccomp")?;
     Ok(Watched { namespace, events: Events::open()? })
 }

@@ -8,10 +8,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use netlink_packet_core::{DefaultNla, Emitable, ErrorBuffer, NetlinkBuffer, NlaBuffer, NlasIterator};
+use netlink_packet_core::{ErrorBuffer, NetlinkBuffer, NlaBuffer, NlasIterator};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use stockade_protocol::network::INTERFACE_NAME;
+use stockade_sys::netlink::Message;
 
 /// Room for the largest part of an answer that the kernel makes, in bytes.
 const PART: usize = 64 << 10;
@@ -24,24 +25,8 @@ const ATTEMPTS: usize = 10;
 
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
-/// Length of `struct nlmsghdr`.
-const HEADER: usize = 16;
-
 /// Length of `struct nlattr`.
 const ATTRIBUTE: usize = 4;
-
-/// A request.
-#[derive(Debug)]
-pub struct Request<'a> {
-    /// `RTM_*`.
-    pub kind: u16,
-    /// `NLM_F_*` besides those of any request.
-    pub flags: i32,
-    /// The fixed part.
-    pub body: &'a [u8],
-    /// What follows.
-    pub attributes: Vec<DefaultNla>,
-}
 
 /// What ioctl(2) is told about the interface with this name.
 pub fn named(name: &str, value: libc::__c_anonymous_ifr_ifru) -> libc::ifreq {
@@ -84,19 +69,9 @@ impl Netlink {
         }
     }
 
-    fn send(&mut self, request: &Request<'_>, flags: i32) -> io::Result<()> {
+    fn send(&mut self, request: Message) -> io::Result<()> {
         self.sequence += 1;
-        let attributes = request.attributes.as_slice();
-        let body = request.body.len().next_multiple_of(4);
-        let mut bytes = vec![0; HEADER + body + attributes.buffer_len()];
-        bytes[HEADER..HEADER + request.body.len()].copy_from_slice(request.body);
-        attributes.emit(&mut bytes[HEADER + body..]);
-        let length = bytes.len() as u32;
-        let mut header = NetlinkBuffer::new(&mut bytes);
-        header.set_length(length);
-        header.set_message_type(request.kind);
-        header.set_flags((libc::NLM_F_REQUEST | request.flags | flags) as u16);
-        header.set_sequence_number(self.sequence);
+        let bytes = request.finish(self.sequence);
         let sent = send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
         if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
@@ -115,8 +90,9 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn ask(&mut self, request: &Request<'_>) -> io::Result<()> {
-        self.send(request, libc::NLM_F_ACK)?;
+    pub fn ask(&mut self, mut request: Message) -> io::Result<()> {
+        request.add_flags(libc::NLM_F_ACK);
+        self.send(request)?;
         let mut buffer = vec![0; PART];
         let length = self.receive(&mut buffer)?;
         let mut outcome = Err(malformed());
@@ -134,7 +110,7 @@ impl Netlink {
     /// The kernel's; `FileTooLarge` where there is too much.
     pub fn list(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         for _ in 0..ATTEMPTS {
-            self.send(&Request { kind, flags: 0, body, attributes: Vec::new() }, libc::NLM_F_DUMP)?;
+            self.send(Message::new(kind, libc::NLM_F_DUMP, body))?;
             if let Some(list) = self.receive_list()? {
                 return Ok(list);
             }
@@ -250,20 +226,6 @@ pub fn address(bytes: &[u8]) -> Option<IpAddr> {
         return Some(Ipv4Addr::from(octets).into());
     }
     <[u8; 16]>::try_from(bytes).ok().map(|octets| Ipv6Addr::from(octets).into())
-}
-
-/// An attribute that holds others.
-pub fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    DefaultNla::new(kind, bytes)
-}
-
-/// An attribute that is a string.
-pub fn string(kind: u16, text: &str) -> DefaultNla {
-    let mut bytes = text.as_bytes().to_vec();
-    bytes.push(0);
-    DefaultNla::new(kind, bytes)
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 use super::*;
 use proptest::prelude::*;
+use stockade_sys::netlink::HEADER;
 
 #[test]
 fn requests_and_answers_are_framed_alike() {
-    let inner = [string(1, "mirred"), DefaultNla::new(2, vec![1, 2, 3])];
-    let mut bytes = vec![0; [nested(7, &inner)].as_slice().buffer_len()];
-    [nested(7, &inner)].as_slice().emit(&mut bytes);
-    let outer = Attributes::read(&bytes);
+    let mut message = Message::new(0, 0, &[]);
+    message.nested(7, |message| {
+        message.string(1, "mirred");
+        message.attribute(2, &[1, 2, 3]);
+    });
+    let bytes = message.finish(0);
+    let outer = Attributes::read(&bytes[HEADER..]);
     let inside = Attributes::read(outer.get(7).unwrap());
     assert_eq!(inside.string(1).as_deref(), Some("mirred"));
     assert_eq!(inside.get(2), Some(&[1, 2, 3][..]));
@@ -34,8 +38,7 @@ fn the_loopback_interface_is_listed() {
         links.iter().filter_map(|link| Attributes::read(&link[16..]).string(libc::IFLA_IFNAME)).collect();
     assert!(names.contains(&"lo".to_owned()), "{names:?}");
     // One answer does not spill into the next.
-    let refused =
-        netlink.ask(&Request { kind: libc::RTM_DELLINK, flags: 0, body: &[0; 16], attributes: vec![] });
+    let refused = netlink.ask(Message::new(libc::RTM_DELLINK, 0, &[0; 16]));
     assert!(refused.is_err());
     assert_eq!(netlink.list(libc::RTM_GETLINK, &[0; 16]).unwrap().len(), links.len());
 }

@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, fchdir, pivot_root};
+use stockade_sys::landlock::{self, Beneath, access};
+use stockade_sys::mount_api::{
+    MountAttributes, attach, attach_at, attr, clone_tree_at, new_file_system, restrict, set_attributes,
+};
 
 use super::tap;
-use crate::sys::landlock::{self, Beneath, access};
-use crate::sys::mount::{self, attach, attach_at, attr, clone_tree, restrict};
+use crate::sys::mount::own_processes;
 
 /// What it may do with the container's state.
 const READ_RIGHTS: u64 = access::READ_FILE | access::READ_DIR;
@@ -36,34 +39,34 @@ const TUN_RIGHTS: u64 = access::READ_FILE | access::WRITE_FILE | access::IOCTL_D
 pub fn enter(state: &Path, own: &Path) -> io::Result<()> {
     let none = None::<&Path>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let (tree, own_tree) = (clone_tree(state, false)?, clone_tree(own, false)?);
+    let (tree, own_tree) = (clone_tree_at(state, false, false)?, clone_tree_at(own, false, false)?);
     restrict(tree.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
     restrict(own_tree.as_fd(), attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
     // Without it there are no taps, which making one tells.
-    let tun = clone_tree(Path::new(tap::DEVICE), false).ok();
-    let proc = mount::own_processes()?;
-    let root = mount::new_file_system(c"tmpfs", &[], attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-    attach(root.as_fd(), state)?;
+    let tun = clone_tree_at(Path::new(tap::DEVICE), false, false).ok();
+    let proc = own_processes()?;
+    let root = new_file_system("tmpfs", "tmpfs", "", attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    attach_at(&root, state)?;
     fchdir(&root)?;
 
     let state = inside(state);
     fs::create_dir_all(&state)?;
-    attach_at(tree.as_fd(), open(&state)?.as_fd())?;
-    attach_at(own_tree.as_fd(), open(&inside(own))?.as_fd())?;
+    attach(&tree, open(&state)?)?;
+    attach(&own_tree, open(&inside(own))?)?;
     fs::create_dir_all("proc")?;
-    attach_at(proc.as_fd(), open(Path::new("proc"))?.as_fd())?;
+    attach(&proc, open(Path::new("proc"))?)?;
     if let Some(tun) = &tun {
         restrict(tun.as_fd(), attr::NOSUID | attr::NOEXEC)?;
         let device = inside(Path::new(tap::DEVICE));
         device.parent().map(fs::create_dir_all).transpose()?;
         File::create(&device)?;
-        attach_at(tun.as_fd(), open(&device)?.as_fd())?;
+        attach(tun, open(&device)?)?;
     }
     // The old root is now on top of the new one, and "." is beneath both.
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
-    mount::make_read_only(root.as_fd())?;
+    set_attributes(&root, MountAttributes::READONLY, false)?;
 
     let beneath = |file, rights| Beneath { file, rights };
     let allowed = [
@@ -72,7 +75,7 @@ pub fn enter(state: &Path, own: &Path) -> io::Result<()> {
         tun.as_ref().map(|tun| beneath(tun.as_fd(), TUN_RIGHTS)),
     ];
     let allowed: Vec<_> = allowed.into_iter().flatten().collect();
-    landlock::restrict(&allowed)
+    Ok(landlock::restrict(&allowed)?)
 }
 
 /// Where an absolute path is below the current directory.

@@ -4,10 +4,10 @@
 
 use std::io;
 
-use netlink_packet_core::DefaultNla;
+use stockade_sys::netlink::Message;
 
 use super::NetworkError;
-use super::netlink::{Netlink, Request, nested, string};
+use super::netlink::Netlink;
 
 /// Where the qdisc of what comes in is.
 const TC_H_INGRESS: u32 = 0xffff_fff1;
@@ -62,7 +62,7 @@ pub fn redirect(from: u32, to: u32, interface: &str, netlink: &mut Netlink) -> R
 /// # Errors
 /// The kernel's.
 pub fn remove(from: u32, netlink: &mut Netlink) -> io::Result<()> {
-    let filter = filter(libc::RTM_DELTFILTER, 0, from, Vec::new(), netlink);
+    let filter = netlink.ask(filter(libc::RTM_DELTFILTER, 0, from));
     if !is_gone(&filter) {
         filter?;
     }
@@ -70,13 +70,7 @@ pub fn remove(from: u32, netlink: &mut Netlink) -> io::Result<()> {
     if !netlink.list(libc::RTM_GETTFILTER, &body(from, 0, INGRESS, 0))?.is_empty() {
         return Ok(());
     }
-    let request = Request {
-        kind: libc::RTM_DELQDISC,
-        flags: 0,
-        body: &body(from, INGRESS, TC_H_INGRESS, 0),
-        attributes: vec![string(TCA_KIND, QDISC)],
-    };
-    match netlink.ask(&request) {
+    match netlink.ask(qdisc(libc::RTM_DELQDISC, 0, from)) {
         Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         removed if is_gone(&removed) => Ok(()),
         removed => removed,
@@ -89,44 +83,37 @@ fn is_gone(result: &io::Result<()>) -> bool {
 }
 
 fn make_qdisc(index: u32, netlink: &mut Netlink) -> io::Result<()> {
-    netlink.ask(&Request {
-        kind: libc::RTM_NEWQDISC,
-        flags: libc::NLM_F_CREATE | libc::NLM_F_EXCL,
-        body: &body(index, INGRESS, TC_H_INGRESS, 0),
-        attributes: vec![string(TCA_KIND, QDISC)],
-    })
+    netlink.ask(qdisc(libc::RTM_NEWQDISC, libc::NLM_F_CREATE | libc::NLM_F_EXCL, index))
+}
+
+fn qdisc(kind: u16, flags: i32, index: u32) -> Message {
+    let mut message = Message::new(kind, flags, &body(index, INGRESS, TC_H_INGRESS, 0));
+    message.string(TCA_KIND, QDISC);
+    message
 }
 
 fn make_filter(from: u32, to: u32, netlink: &mut Netlink) -> io::Result<()> {
     // `struct tc_mirred`: index, capabilities, action, two counts, what to do, and to which interface.
     let words = [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to];
-    let parameters = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let action = [
-        string(TCA_ACT_KIND, "mirred"),
-        nested(TCA_ACT_OPTIONS, &[DefaultNla::new(TCA_MIRRED_PARMS, parameters)]),
-    ];
-    // Actions go by their place, from 1 on.
-    let actions = nested(TCA_MATCHALL_ACT, &[nested(1, &action)]);
-    filter(
-        libc::RTM_NEWTFILTER,
-        libc::NLM_F_CREATE | libc::NLM_F_EXCL,
-        from,
-        vec![nested(TCA_OPTIONS, &[actions])],
-        netlink,
-    )
+    let parameters: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let mut message = filter(libc::RTM_NEWTFILTER, libc::NLM_F_CREATE | libc::NLM_F_EXCL, from);
+    message.nested(TCA_OPTIONS, |options| {
+        options.nested(TCA_MATCHALL_ACT, |actions| {
+            // Actions go by their place, from 1 on.
+            actions.nested(1, |action| {
+                action.string(TCA_ACT_KIND, "mirred");
+                action.nested(TCA_ACT_OPTIONS, |options| options.attribute(TCA_MIRRED_PARMS, &parameters));
+            });
+        });
+    });
+    netlink.ask(message)
 }
 
-fn filter(
-    kind: u16,
-    flags: i32,
-    from: u32,
-    options: Vec<DefaultNla>,
-    netlink: &mut Netlink,
-) -> io::Result<()> {
-    let mut attributes = vec![string(TCA_KIND, "matchall")];
-    attributes.extend(options);
+fn filter(kind: u16, flags: i32, from: u32) -> Message {
     let protocol = PRIORITY << 16 | u32::from(ETH_P_ALL.to_be());
-    netlink.ask(&Request { kind, flags, body: &body(from, FILTER, INGRESS, protocol), attributes })
+    let mut message = Message::new(kind, flags, &body(from, FILTER, INGRESS, protocol));
+    message.string(TCA_KIND, "matchall");
+    message
 }
 
 /// `struct tcmsg`.

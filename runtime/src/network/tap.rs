@@ -5,11 +5,11 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use netlink_packet_core::DefaultNla;
 use stockade_protocol::network::Link;
+use stockade_sys::netlink::Message;
 
 use super::NetworkError;
-use super::netlink::{Netlink, Request, named, nested};
+use super::netlink::{Netlink, named};
 
 /// What the names of taps begin with, before the number of their interface.
 const PREFIX: &str = "stkd";
@@ -79,21 +79,27 @@ fn open(name: &str, is_one_of_several: bool) -> io::Result<OwnedFd> {
 
 /// The host's kernel says nothing of its own on it: only what is redirected reaches the guest.
 fn set_up(index: u32, mtu: u32, netlink: &mut Netlink) -> io::Result<()> {
-    let mode = DefaultNla::new(IFLA_INET6_ADDR_GEN_MODE, vec![IN6_ADDR_GEN_MODE_NONE]);
-    let silent = nested(libc::IFLA_AF_SPEC, &[nested(libc::AF_INET6 as u16, &[mode])]);
-    match set(index, 0, vec![silent], netlink) {
+    let mut silent = change(index, 0);
+    silent.nested(libc::IFLA_AF_SPEC, |families| {
+        families.nested(libc::AF_INET6 as u16, |ipv6| {
+            ipv6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+        });
+    });
+    match netlink.ask(silent) {
         // A kernel without IPv6.
         Err(cause) if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
         set => set?,
     }
-    let mtu = DefaultNla::new(libc::IFLA_MTU, mtu.to_ne_bytes().to_vec());
-    set(index, libc::IFF_UP, vec![mtu], netlink)
+    let mut up = change(index, libc::IFF_UP);
+    up.attribute(libc::IFLA_MTU, &mtu.to_ne_bytes());
+    netlink.ask(up)
 }
 
-fn set(index: u32, flags: libc::c_int, attributes: Vec<DefaultNla>, netlink: &mut Netlink) -> io::Result<()> {
+/// A change of an interface, which sets these flags.
+fn change(index: u32, flags: libc::c_int) -> Message {
     let mut body = [0; 16];
     body[4..8].copy_from_slice(&index.to_ne_bytes());
     body[8..12].copy_from_slice(&flags.to_ne_bytes());
     body[12..16].copy_from_slice(&flags.to_ne_bytes());
-    netlink.ask(&Request { kind: libc::RTM_NEWLINK, flags: 0, body: &body, attributes })
+    Message::new(libc::RTM_NEWLINK, 0, &body)
 }

@@ -14,10 +14,11 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::WaitStatus;
+use stockade_sys::descriptors;
 
 use super::NetworkError;
 use crate::sys::process::{self, Child};
-use crate::sys::{descriptors, signals};
+use crate::sys::signals;
 
 const PROGRAM: &str = "pasta";
 
@@ -51,12 +52,13 @@ pub fn start(network: &UserNetwork, relay: &Child) -> Result<(), NetworkError> {
     let namespace = File::open(format!("/proc/{}/ns/net", relay.pid)).map_err(failed)?;
     let (mut output, writer) = pipe().map_err(failed)?;
     // A process in between, because who has entered another PID namespace may not be let back into its own.
-    let child = process::clone(0, None, || match enter_and_launch(network, relay, &namespace, &writer) {
+    let launch = || match enter_and_launch(network, relay, &namespace, &writer) {
         Ok(true) => 0,
         Ok(false) => 1,
         Err(cause) => explain(&cause, &writer),
-    });
-    let child = child.map_err(failed)?;
+    };
+    // SAFETY: commands have one thread.
+    let child = unsafe { process::clone(0, None, launch) }.map_err(|errno| failed(errno.into()))?;
     drop(writer);
     if !child.pidfd.wait_end(READY_WITHIN) {
         child.kill();
@@ -86,10 +88,12 @@ fn enter_and_launch(
     output: &io::PipeWriter,
 ) -> io::Result<bool> {
     setns(relay.pidfd.as_fd(), CloneFlags::CLONE_NEWPID)?;
-    let pasta = process::clone(libc::CLONE_NEWNS as u64, None, || {
+    let body = || {
         let Err(cause) = execute(network, namespace, output);
         explain(&cause, output)
-    })?;
+    };
+    // SAFETY: this process is a copy of a command, which has one thread.
+    let pasta = unsafe { process::clone(libc::CLONE_NEWNS, None, body) }?;
     Ok(matches!(pasta.reap()?, WaitStatus::Exited(_, 0)))
 }
 
@@ -110,7 +114,8 @@ fn execute(
     output: &io::PipeWriter,
 ) -> io::Result<std::convert::Infallible> {
     let netns = offer(namespace)?;
-    descriptors::close_all_but(&[0, 1, 2, output.as_raw_fd()])?;
+    // SAFETY: this process is a child, which only executes a program.
+    unsafe { descriptors::close_all_but(0, &[0, 1, 2, output.as_raw_fd()]) }?;
     signals::unblock_all()?;
     Err(Command::new(PROGRAM)
         .args(arguments(network))

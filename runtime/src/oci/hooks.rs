@@ -143,7 +143,7 @@ fn run_one(
     // SAFETY: between fork and exec it makes two system calls and touches no memory of the parent's.
     unsafe { command.pre_exec(become_hook) };
     let mut child = command.spawn().map_err(text)?;
-    let pidfd = Pidfd::open(child.id().cast_signed()).map_err(text)?;
+    let pidfd = Pidfd::open(child.id().cast_signed()).map_err(|errno| text(errno.into()))?;
     let timeout = hook.timeout_s.map(|seconds| Duration::from_secs(seconds.into()));
     let ended = wait(&pidfd, timeout, while_open);
     if !matches!(ended, Ok(true)) {

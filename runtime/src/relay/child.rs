@@ -6,6 +6,8 @@ use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::setsid;
+use stockade_sys::descriptors::close_all_but;
+use stockade_sys::landlock;
 
 use super::error::{RelayError, system};
 use super::messages::Message;
@@ -18,7 +20,7 @@ use crate::log;
 use crate::sys::own_proc::OwnProc;
 use crate::sys::seccomp::{self, Kind};
 use crate::sys::terminal::{self, Window};
-use crate::sys::{descriptors, landlock, privileges, process, signals};
+use crate::sys::{descriptors, privileges, process, signals};
 
 /// The relay's whole life; returns its exit status.
 pub(super) fn run(plan: &Plan<'_>, network: Option<BorrowedFd<'_>>, socket: BorrowedFd<'_>) -> i32 {
@@ -47,7 +49,8 @@ fn prepare(
     let streams = plan.preserved.open_ends().map_err(system("preserved descriptors"))?;
     keep.extend(streams.iter().flat_map(|ends| ends.source.iter().chain(&ends.sink)).map(AsRawFd::as_raw_fd));
     log::end();
-    descriptors::close_all_but(&keep).map_err(system("close_range"))?;
+    // SAFETY: what is closed belongs to the creator's part of the stack, which a cloned child never returns to.
+    unsafe { close_all_but(0, &keep) }.map_err(|e| system("close_range")(e.into()))?;
     setsid().map_err(|e| system("setsid")(e.into()))?;
     take_stdio(plan.slave).map_err(system("stdio"))?;
     // Before the creator, which waits for this relay, sets it to raw mode.
@@ -99,12 +102,12 @@ fn prepare(
 fn confine(ends: &Ends) -> Result<(), RelayError> {
     let connects = !ends.services.is_empty();
     let kind = if connects { Kind::ConnectingRelay } else { Kind::Relay };
-    privileges::keep_only(0).map_err(system("giving up capabilities"))?;
-    landlock::restrict(&[]).map_err(system("Landlock"))?;
+    privileges::keep_only(0).map_err(|e| system("giving up capabilities")(e.into()))?;
+    landlock::restrict(&[]).map_err(|e| system("Landlock")(e.into()))?;
     if connects {
         process::one_arena();
     }
-    seccomp::restrict(kind).map_err(system("seccomp"))
+    seccomp::restrict(kind).map_err(|e| system("seccomp")(e.into()))
 }
 
 /// Takes over a service; without a procfs there is none, and nothing of it is left.
@@ -132,7 +135,7 @@ fn take_stdio(slave: Option<BorrowedFd<'_>>) -> io::Result<()> {
         terminal::control_by(slave)?;
         for stdio in 0..=2 {
             let own = descriptors::reopen_nonblocking(slave, stdio != 0)?;
-            descriptors::duplicate_to(own.as_raw_fd(), stdio)?;
+            descriptors::become_stdio(&own, stdio)?;
         }
         // Closed when this scope ends: only stdio stays.
         drop(adopt(slave));
@@ -142,7 +145,7 @@ fn take_stdio(slave: Option<BorrowedFd<'_>>) -> io::Result<()> {
         // SAFETY: descriptors 0 to 2 are open in every Rust program, and nobody closes them.
         let inherited = unsafe { BorrowedFd::borrow_raw(stdio) };
         let own = descriptors::reopen_nonblocking(inherited, write)?;
-        descriptors::duplicate_to(own.as_raw_fd(), stdio)?;
+        descriptors::become_stdio(&own, stdio)?;
     }
     Ok(())
 }

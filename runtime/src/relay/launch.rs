@@ -3,13 +3,15 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use stockade_sys::landlock;
+
 use super::child;
 use super::error::{RelayError, system};
 use super::messages::Message;
 use super::plan::Plan;
 use crate::log;
+use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
-use crate::sys::{descriptors, landlock};
 use crate::vm::agent::{ProcessConnections, Stdio};
 
 /// How long a relay that has closed its socket may take to end.
@@ -40,9 +42,9 @@ impl Relay {
         let namespaces = plan.namespaces.namespaces()?;
         let process = namespaces
             .for_child(|flags| {
-                process::clone(flags, plan.cgroup, || {
-                    child::run(plan, namespaces.network.as_ref().map(AsFd::as_fd), its_end.as_fd())
-                })
+                let body = || child::run(plan, namespaces.network.as_ref().map(AsFd::as_fd), its_end.as_fd());
+                // SAFETY: commands have one thread.
+                Ok(unsafe { process::clone(flags, plan.cgroup, body) }?)
             })
             .map_err(system("clone3"))?;
         Ok(Self { process, socket })

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
+use stockade_sys::fd_passing;
+
 use crate::sys::descriptors;
 
 /// Longest packet, in bytes.
@@ -76,7 +78,7 @@ impl Message {
     /// # Errors
     /// sendmsg(2)'s.
     pub fn send_with(&self, socket: BorrowedFd<'_>, descriptors: &[RawFd]) -> io::Result<()> {
-        descriptors::send(socket, &self.encode(), descriptors)
+        fd_passing::send(socket, &self.encode(), descriptors)
     }
 
     /// Waits for one, with its descriptors; `None` where the other side has closed, or says what is no message.

@@ -35,7 +35,7 @@ fn descriptors_come_along_and_a_long_text_is_cut() {
 fn what_is_no_message_is_none_and_neither_is_the_end() {
     let (ours, theirs) = descriptors::packet_pair().unwrap();
     for packet in [&[0][..], &[8], &[255, 1]] {
-        descriptors::send(ours.as_fd(), packet, &[]).unwrap();
+        stockade_sys::fd_passing::send(&ours, packet, &[]).unwrap();
         assert!(Message::receive(theirs.as_fd()).unwrap().is_none());
     }
     drop(ours);

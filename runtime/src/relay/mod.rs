@@ -26,6 +26,8 @@ mod console_log;
 pub mod copy;
 mod create_hooks;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 pub mod host_sockets;
 mod launch;
 mod messages;

@@ -1,7 +1,7 @@
 //! What callers find around a relay: namespaces and a root file system.
 //!
-//! A container's relay makes its own. Nothing is written into the bundle's rootfs but the directory that `proc` is
-//! mounted on, which images from scratch lack and every runtime makes, and none of its links is followed: it is hostile
+//! A container's relay makes its own. Nothing is written into the bundle's rootfs but the directory that `proc` is mounted
+//! on, which images from scratch lack and every runtime makes, and none of its links is followed: it is hostile
 //! content, and the relay is the host's root until it gives up its capabilities. An exec's relay joins those.
 
 use std::fs::{File, OpenOptions};
@@ -16,6 +16,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{chdir, pivot_root, sethostname};
+use stockade_sys::mount_api::{attach, attach_at, attr, clone_tree_at, new_file_system, restrict};
 
 use super::create_hooks::CreateHooks;
 use super::error::{RelayError, system};
@@ -26,7 +27,7 @@ use super::watch::watch;
 use crate::lower::plan::GuestPlan;
 use crate::network::NetworkNamespace;
 use crate::sys::descriptors;
-use crate::sys::mount::{attach, attach_at, attr, clone_tree, new_file_system, own_processes, restrict};
+use crate::sys::mount::{HARMLESS, own_processes};
 use crate::vm::{Tree, shares};
 
 /// Where a relay's namespaces and root come from.
@@ -127,11 +128,11 @@ impl CloneInto<'_> {
     ///
     /// # Errors
     /// setns(2)'s, and those of `clone`.
-    pub fn for_child<T>(&self, clone: impl FnOnce(u64) -> io::Result<T>) -> io::Result<T> {
-        let Some(relay) = self.pid_of else { return clone(self.new as u64) };
+    pub fn for_child<T>(&self, clone: impl FnOnce(libc::c_int) -> io::Result<T>) -> io::Result<T> {
+        let Some(relay) = self.pid_of else { return clone(self.new) };
         let own = File::open("/proc/self/ns/pid")?;
         setns(relay, CloneFlags::CLONE_NEWPID)?;
-        let result = clone(self.new as u64);
+        let result = clone(self.new);
         match setns(own, CloneFlags::CLONE_NEWPID) {
             // Root in a user namespace cannot go back to the host's: a later child of this command would be in the
             // container's, and an exec has none.
@@ -200,15 +201,15 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
     Ok(watches)
 }
 
-/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a directory for it, which is
-/// made where the container has one too. One that is needed is there without a directory, too, but mounted nowhere.
+/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a directory for it, which is made
+/// where the container has one too. One that is needed is there without a directory, too, but mounted nowhere.
 fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
-    clone_tree(rootfs, true)
+    clone_tree_at(rootfs, true, false)
         .and_then(|tree| {
-            restrict(tree.as_fd(), attr::NOSUID | attr::NODEV)?;
-            attach(tree.as_fd(), rootfs)
+            restrict(&tree, attr::NOSUID | attr::NODEV)?;
+            attach_at(&tree, rootfs)
         })
-        .map_err(system("mount the rootfs"))?;
+        .map_err(|e| system("mount the rootfs")(e.into()))?;
     chdir(rootfs).map_err(|e| system("enter the rootfs")(e.into()))?;
     if make_proc {
         // It is there already, or is a link, or the file system is read-only: opening it tells.
@@ -230,15 +231,14 @@ fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Opti
     Ok(proc)
 }
 
-/// A procfs, mounted on `directory` if there is one. Nothing in it can be written to, so that nobody who gets into
-/// the relay reaches the host by it: every file of a procfs is the host's root's, who needs no capability for it.
-/// Engines read more there than processes (`podman top` the time of the boot, in /proc/stat), but no sysctl.
+/// A procfs, mounted on `directory` if there is one. Nothing in it can be written to, so that nobody who gets into the relay
+/// reaches the host by it: every file of a procfs is the host's root's, who needs no capability for it. Engines read more
+/// there than processes (`podman top` the time of the boot, in /proc/stat), but no sysctl.
 fn mount_proc(directory: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
-    const HARMLESS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    let Some(directory) = directory else { return own_processes() };
-    let proc = new_file_system(c"proc", &[], HARMLESS)?;
-    attach_at(proc.as_fd(), directory)?;
+    let Some(directory) = directory else { return Ok(own_processes()?) };
+    let proc = new_file_system("proc", "proc", "", HARMLESS)?;
+    attach(&proc, directory)?;
     let sysctls = openat(&proc, "sys", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    attach_at(new_file_system(c"tmpfs", &[], HARMLESS)?.as_fd(), sysctls.as_fd())?;
+    attach(new_file_system("tmpfs", "tmpfs", "", HARMLESS)?, sysctls)?;
     Ok(proc)
 }

@@ -127,7 +127,7 @@ fn for_host(datagram: &[u8], main_pid: &str) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-fn is_passed(line: &str) -> bool {
+pub(super) fn is_passed(line: &str) -> bool {
     line.split_once('=')
         .is_some_and(|(name, value)| PASSED.contains(&name) && !value.contains(char::is_control))
 }

@@ -103,7 +103,7 @@ fn wait(fds: &mut [PollFd<'_>]) -> io::Result<()> {
     }
 }
 
-struct Relay {
+pub(super) struct Relay {
     signals: SignalFd,
     /// Gone once the creator has committed.
     creator: Option<OwnedFd>,
@@ -136,7 +136,11 @@ enum Source {
 }
 
 impl Relay {
-    fn new(ends: Ends, connections: Vec<OwnedFd>, [stdin, stdout, stderr]: [OwnedFd; 3]) -> io::Result<Self> {
+    pub(super) fn new(
+        ends: Ends,
+        connections: Vec<OwnedFd>,
+        [stdin, stdout, stderr]: [OwnedFd; 3],
+    ) -> io::Result<Self> {
         let mut connections = connections.into_iter().map(UnixStream::from);
         let mut next = || -> io::Result<UnixStream> {
             let connection = connections.next().ok_or(io::ErrorKind::InvalidData)?;
@@ -185,7 +189,7 @@ impl Relay {
         Ok(relay)
     }
 
-    fn run(&mut self) -> io::Result<u8> {
+    pub(super) fn run(&mut self) -> io::Result<u8> {
         loop {
             if let Some(status) = self.ended
                 && self.outputs.iter().all(Copy::is_done)

@@ -7,6 +7,7 @@ use nix::sys::signal::{SigSet, Signal};
 use proptest::prelude::*;
 use stockade_protocol::agent::ExitStatus;
 use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
+use stockade_sys::fd_passing;
 
 use crate::sys::descriptors;
 
@@ -135,7 +136,7 @@ fn dies_after(reports: &[Status]) -> String {
     let mut fixture = Fixture::new();
     let vmm = fixture.vmm.take().unwrap();
     for report in reports {
-        descriptors::send(vmm.as_fd(), &postcard::to_stdvec(report).unwrap(), &[]).unwrap();
+        fd_passing::send(vmm.as_fd(), &postcard::to_stdvec(report).unwrap(), &[]).unwrap();
     }
     drop(vmm);
     drop(fixture.stdout.take());
@@ -157,7 +158,7 @@ fn a_vmm_that_has_been_taken_over_writes_little_and_leaves_no_descriptors() {
     let (reader, writer) = io::pipe().unwrap();
     let nonsense = [vec![0xff; 100], vec![1; STATUS_LIMIT + 1], vec![0]];
     for packet in nonsense {
-        descriptors::send(vmm.as_fd(), &packet, &[writer.as_raw_fd()]).unwrap();
+        fd_passing::send(vmm.as_fd(), &packet, &[writer.as_raw_fd()]).unwrap();
     }
     drop((vmm, writer, fixture.stdout.take()));
     assert!(fixture.console_log().len() <= STATUS_LIMIT + 100);

@@ -1,20 +1,20 @@
 //! File descriptors: passing them on, closing what is not ours, and writing without blocking the caller's files.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use nix::cmsg_space;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recv,
-    recvmsg, sendmsg, setsockopt, socket, socketpair, sockopt::SendTimeout,
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, recv, setsockopt, socket, socketpair,
+    sockopt::SendTimeout,
 };
 use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike};
+use stockade_sys::fd_passing;
 
 /// Descriptors in one message; the kernel's limit is 253.
 pub const PER_MESSAGE: usize = 128;
@@ -30,18 +30,6 @@ pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
-/// Sends one message with descriptors, at most [`PER_MESSAGE`].
-///
-/// # Errors
-/// sendmsg(2)'s.
-pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
-    let rights = [ControlMessage::ScmRights(descriptors)];
-    let control: &[ControlMessage<'_>] = if descriptors.is_empty() { &[] } else { &rights };
-    let sent =
-        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
-    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
-}
-
 /// Sends one message without descriptors.
 ///
 /// # Errors
@@ -51,28 +39,14 @@ pub fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// Receives one message and its descriptors; no bytes means that the peer has closed.
+/// Receives one message and its descriptors, [`PER_MESSAGE`] at most; no bytes means that the peer has closed.
 ///
 /// # Errors
-/// recvmsg(2)'s.
+/// Those of [`fd_passing::receive`].
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut control = cmsg_space!([RawFd; PER_MESSAGE]);
-    let mut slices = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = loop {
-        match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags) {
-            Err(nix::errno::Errno::EINTR) => {}
-            result => break result?,
-        }
-    };
     let mut descriptors = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(received) = control {
-            // SAFETY: the kernel has just installed these descriptors here, and nobody else has them.
-            descriptors.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-        }
-    }
-    Ok((message.bytes, descriptors))
+    let length = fd_passing::receive(socket, buffer, PER_MESSAGE, &mut descriptors)?;
+    Ok((length, descriptors))
 }
 
 /// Receives one message without the descriptors that may come with it; no bytes means that the peer has closed.
@@ -86,30 +60,6 @@ pub fn receive_bytes(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<us
             result => return Ok(result?),
         }
     }
-}
-
-/// Closes every descriptor but those in `keep`.
-///
-/// # Errors
-/// close_range(2)'s.
-pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep = keep.to_vec();
-    #[cfg(feature = "takeover")]
-    keep.push(stockade_takeover::REPORT);
-    keep.sort_unstable();
-    let mut first = 0;
-    for fd in keep.into_iter().chain([RawFd::MAX]) {
-        let last = fd - 1;
-        if first <= last {
-            let last = if fd == RawFd::MAX { libc::c_uint::MAX } else { last as libc::c_uint };
-            // SAFETY: the caller gives up every descriptor that it does not list; none is used after this.
-            if unsafe { libc::close_range(first as libc::c_uint, last, 0) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        first = fd.saturating_add(1);
-    }
-    Ok(())
 }
 
 /// A path to `name` in an open directory that fits in a socket address, however deep the directory lies.
@@ -210,27 +160,16 @@ pub fn reopen_nonblocking(fd: BorrowedFd<'_>, write: bool) -> io::Result<OwnedFd
     Ok(reopened.unwrap_or(file).into())
 }
 
-/// Makes `from` also the descriptor number `to`, without close-on-exec.
+/// Makes `from` also standard input (0), output (1) or error (2), without close-on-exec.
 ///
 /// # Errors
-/// dup2(2)'s.
-pub fn duplicate_to(from: RawFd, to: RawFd) -> io::Result<()> {
-    // SAFETY: dup2 takes two integers; the callers own both numbers.
-    if unsafe { libc::dup2(from, to) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// A duplicate of `fd` with a number of at least `lowest`, closed on exec.
-///
-/// # Errors
-/// fcntl(2)'s.
-pub fn duplicate_above(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_DUPFD_CLOEXEC takes an integer and returns a new descriptor or -1.
-    let duplicate = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) };
-    if duplicate < 0 {
-        return Err(io::Error::last_os_error());
+/// Those of dup2(2); `InvalidInput` for another number.
+pub fn become_stdio(from: impl AsFd, stdio: RawFd) -> io::Result<()> {
+    if !(0..=2).contains(&stdio) {
+        return Err(io::ErrorKind::InvalidInput.into());
     }
-    // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+    // SAFETY: nothing owns these numbers: they are open in every Rust program, and nobody closes them.
+    Ok(unsafe { stockade_sys::descriptors::duplicate_to(from, stdio) }?)
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
-//! System calls that no crate in the workspace wraps, each made safe once, and what stands directly on them: deadlines of
-//! exchanges, files that are replaced as a whole, terminals.
+//! What stands directly on system calls: deadlines of exchanges, files that are replaced as a whole, terminals, processes. The
+//! calls that no crate wraps are in `stockade-sys`.
 
 pub mod deadline;
 pub mod descriptors;
-pub mod landlock;
 pub mod mount;
 pub mod namespace;
 pub mod own_proc;

@@ -2,22 +2,21 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use serde::{Deserialize, Serialize};
+use stockade_sys::clone::{Fork, Forked};
+pub use stockade_sys::pidfd::Pidfd;
 
 /// Exit status of a cloned child whose closure panicked.
 const PANICKED: i32 = 101;
 
 /// Bytes of a page of x86-64.
 const PAGE: u64 = 4096;
-
-/// libc's constant overflows its type.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// A process that is named by PID and start time, so that a reused PID is not mistaken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,66 +144,6 @@ impl Stat {
     }
 }
 
-/// A pidfd.
-#[derive(Debug)]
-pub struct Pidfd(OwnedFd);
-
-impl Pidfd {
-    /// Opens one for a PID.
-    ///
-    /// # Errors
-    /// ESRCH when there is no such process.
-    pub fn open(pid: i32) -> io::Result<Self> {
-        // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
-    }
-
-    /// Sends a signal.
-    ///
-    /// # Errors
-    /// ESRCH when the process is gone.
-    pub fn signal(&self, signal: i32) -> io::Result<()> {
-        let no_info = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: a null siginfo is allowed and means what kill(2) would send.
-        let result =
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, no_info, 0) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    /// Waits until the process has ended; false if it has not after `timeout`.
-    pub fn wait_end(&self, timeout: Duration) -> bool {
-        self.wait(PollFlags::POLLIN, timeout)
-    }
-
-    /// Waits until its parent has reaped it; false if it has not after `timeout`, or before Linux 6.9.
-    pub fn wait_reaped(&self, timeout: Duration) -> bool {
-        // poll(2) reports POLLHUP without being asked.
-        self.wait(PollFlags::empty(), timeout)
-    }
-
-    fn wait(&self, events: PollFlags, timeout: Duration) -> bool {
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(self.0.as_fd(), events)];
-        loop {
-            match poll(&mut fds, timeout) {
-                Err(nix::errno::Errno::EINTR) => {}
-                result => return result.is_ok_and(|ready| ready > 0),
-            }
-        }
-    }
-}
-
-impl AsFd for Pidfd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 /// A child made by [`clone`].
 #[derive(Debug)]
 pub struct Child {
@@ -248,38 +187,28 @@ impl Child {
     }
 }
 
-/// Runs `body` in a child process made by clone3(2) with these `CLONE_NEW*` flags, in `cgroup` if given; the child
-/// exits with the status that `body` returns. Commands that clone have one thread and start no other, so the child may
-/// do what any program may.
+/// Runs `body` in a child process with these `CLONE_NEW*` flags, in `cgroup` if given; the child exits with the status that
+/// `body` returns.
 ///
 /// # Errors
-/// clone3's.
-pub fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce() -> i32) -> io::Result<Child> {
-    let mut pidfd: RawFd = -1;
-    // SAFETY: clone_args is plain integers; zero means "not used" for each.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | libc::CLONE_PIDFD as u64;
-    args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    if let Some(cgroup) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    // SAFETY: without CLONE_VM the child has its own copy of this single-threaded process, as after fork(2); `args`
-    // and `pidfd` outlive the call.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
-    match pid {
-        -1 => Err(io::Error::last_os_error()),
-        0 => {
+/// Those of clone3(2).
+///
+/// # Safety
+/// This process has one thread: the child may then do what any program may. What `body` has borrowed and closes, or takes over, is
+/// the child's own copy.
+pub unsafe fn clone(
+    namespaces: libc::c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+    body: impl FnOnce() -> i32,
+) -> Result<Child, Errno> {
+    // SAFETY: the caller's promise; the child does not unwind.
+    match unsafe { Fork { namespaces, cgroup, is_sibling: false }.fork() }? {
+        Forked::Parent(pid, pidfd) => Ok(Child { pid, pidfd }),
+        Forked::Child => {
             // Nothing of the parent's stack may be unwound in the child: it would undo the parent's work.
             let _exit = ExitOnUnwind;
             let status = body();
             exit(status)
-        }
-        pid => {
-            // SAFETY: clone3 has stored a new descriptor here, and nobody else has it.
-            let pidfd = Pidfd(unsafe { OwnedFd::from_raw_fd(pidfd) });
-            Ok(Child { pid: pid as i32, pidfd })
         }
     }
 }

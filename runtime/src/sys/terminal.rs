@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, unlockpt};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use stockade_protocol::agent::WindowSize;
+use stockade_sys::fd_passing;
 
 use super::descriptors;
 
@@ -71,7 +72,7 @@ pub fn check(terminal: bool, console_socket: Option<&Path>, detached: bool) -> a
 /// When the socket cannot be reached.
 pub fn send_to(socket: &Path, option: &str, name: &str, descriptor: BorrowedFd<'_>) -> anyhow::Result<()> {
     descriptors::connect_to(socket)
-        .and_then(|stream| descriptors::send(stream.as_fd(), name.as_bytes(), &[descriptor.as_raw_fd()]))
+        .and_then(|stream| fd_passing::send(stream.as_fd(), name.as_bytes(), &[descriptor.as_raw_fd()]))
         .with_context(|| format!("{option}: cannot send to {}", socket.display()))
 }
 

@@ -17,7 +17,7 @@ use super::process::{self, Child, Pidfd};
 /// clone3(2)'s, or those of writing a map.
 pub fn create(mappings: &IdMappings) -> io::Result<OwnedFd> {
     with_process(
-        libc::CLONE_NEWUSER as u64,
+        libc::CLONE_NEWUSER,
         || Ok(()),
         |child| {
             fs::write(format!("/proc/{}/uid_map", child.pid), text(&mappings.users))?;
@@ -47,19 +47,21 @@ pub fn maps(path: &Path) -> io::Result<[String; 2]> {
 
 /// Looks at a process that has been cloned with these flags, has entered somewhere and waits for its end.
 fn with_process<T>(
-    flags: u64,
+    flags: libc::c_int,
     enter: impl FnOnce() -> io::Result<()>,
     look: impl FnOnce(&Child) -> io::Result<T>,
 ) -> io::Result<T> {
     let (mut entered, mut enters) = io::pipe()?;
     let creator = Pidfd::open(std::process::id() as i32)?;
-    let child = process::clone(flags, None, || {
+    let body = || {
         let error = enter().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
         // Its creator kills it, or is gone.
         let _ = enters.write_all(&error.to_ne_bytes());
         creator.wait_end(Duration::MAX);
         0
-    })?;
+    };
+    // SAFETY: commands have one thread.
+    let child = unsafe { process::clone(flags, None, body) }?;
     drop(enters);
     let mut error = [0; 4];
     let looked = entered.read_exact(&mut error).and_then(|()| match i32::from_ne_bytes(error) {

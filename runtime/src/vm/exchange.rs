@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use stockade_protocol::call::Call;
 use stockade_protocol::frame::{self, FrameBuffer, FrameError};
 use stockade_protocol::vmm::{Hello, HelloReply, OLDEST_VERSION, VERSION};
+use stockade_sys::fd_passing;
 
 use super::{CONTROL_SOCKET, CONTROL_SOCKET_OF_0_1};
 use crate::sys::deadline::Deadline;
@@ -148,7 +149,7 @@ impl Exchange {
             deadline.on(&self.stream).write_all(&bytes)
         } else {
             let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-            descriptors::send(self.stream.as_fd(), &bytes, &raw)
+            fd_passing::send(&self.stream, &bytes, &raw)
         };
         Ok(sent.map_err(FrameError::from)?)
     }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use stockade_protocol::frame;
 use stockade_protocol::vmm::{Config, Hello, Stage, Status, VERSION, fd};
+use stockade_sys::descriptors::{duplicate_above, duplicate_to};
+use stockade_sys::fd_passing;
 
 use super::vmm_user::{self, VmmUser};
 use super::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, Machine, core_scheduling};
@@ -174,9 +176,8 @@ impl Launch {
             },
             null: null.into(),
         };
-        let flags = NAMESPACES as u64;
         tracing::debug!(vmm_start_tsc = crate::sys::tsc::now(), "starting {}", self.vmm.display());
-        let child: Child = process::clone(flags, None, || {
+        let body = || {
             let isolated = if self.core_scheduling { core_scheduling::isolate() } else { Ok(()) };
             // The status socket is the VMM's own way to say this, so the waiting side needs no second one.
             let reason = match isolated {
@@ -189,10 +190,12 @@ impl Launch {
             let status = Status::Failed { after: Stage::Started, reason, console: String::new() };
             let packet = postcard::to_stdvec(&status).unwrap_or_default();
             // Nobody is left to tell if even this fails.
-            let _ = descriptors::send(inherited.status.as_fd(), &packet, &[]);
+            let _ = fd_passing::send(inherited.status.as_fd(), &packet, &[]);
             1
-        })
-        .map_err(system("clone3"))?;
+        };
+        // SAFETY: commands have one thread.
+        let child = unsafe { process::clone(NAMESPACES, None, body) };
+        let child: Child = child.map_err(|errno| system("clone3")(errno.into()))?;
 
         // The VMM waits for its configuration. One that is gone already has said why on the status socket.
         let configured = remember(&child).and_then(|()| {
@@ -256,10 +259,11 @@ fn become_program(
     // First away from the numbers that are about to be overwritten, then into place.
     let moved = places
         .iter()
-        .map(|(from, to)| Ok((descriptors::duplicate_above(*from, SCRATCH)?, *to)))
+        .map(|(from, to)| Ok((duplicate_above(*from, SCRATCH)?, *to)))
         .collect::<io::Result<Vec<_>>>()?;
     for (from, to) in &moved {
-        descriptors::duplicate_to(from.as_raw_fd(), *to)?;
+        // SAFETY: whatever owned the number is the creator's, and this process becomes another program.
+        unsafe { duplicate_to(from, *to) }?;
     }
     // Everything else closes on exec: Rust opens nothing without that flag. What the caller has passed to the runtime
     // without it (containerd's sockets) is marked now.

@@ -19,6 +19,7 @@ pub mod sizing;
 mod sockets;
 mod tree;
 mod vmm_user;
+mod wait;
 mod watch;
 
 pub use control::Control;
@@ -28,4 +29,5 @@ pub use shared::{Shared, Vm};
 pub use sockets::{AGENT_SOCKET, CONTROL_SOCKET, CONTROL_SOCKET_OF_0_1, FILES_SOCKET, SOCKETS};
 pub use stockade_protocol::vmm::call;
 pub use tree::{IdMap, Tree};
-pub use watch::{DIED_SILENTLY, Machine, MachineError, Wait, shown, wait_for};
+pub use wait::{Wait, wait_for};
+pub use watch::{DIED_SILENTLY, Machine, MachineError, shown};

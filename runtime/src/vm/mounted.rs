@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
@@ -11,8 +11,9 @@ use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::wait::WaitStatus;
+use stockade_sys::mount_api;
 
-use crate::sys::{mount, process};
+use crate::sys::process;
 
 /// The shares' directory in the VMM's mount namespace.
 const SHARES: &str = "/shares";
@@ -33,7 +34,7 @@ pub fn attach(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]) -> 
             } else {
                 drop(fs::File::create_new(&target)?)
             }
-            mount::attach(tree.as_fd(), &target)
+            Ok(mount_api::attach_at(tree, &target)?)
         })
     })
 }
@@ -60,7 +61,7 @@ pub fn attach_more(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]
                 }
                 made => made?,
             }
-            mount::attach(tree.as_fd(), &target)
+            Ok(mount_api::attach_at(tree, &target)?)
         })
     })
 }
@@ -79,7 +80,7 @@ pub fn detach(vmm: BorrowedFd<'_>, share: &str) -> io::Result<()> {
         for entry in entries {
             let path = entry?.path();
             // One that was never mounted is only a directory or file to remove.
-            let _ = umount2(&path, MntFlags::MNT_DETACH);
+            let _ = umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
             fs::remove_dir(&path).or_else(|_| fs::remove_file(&path))?;
         }
         fs::remove_dir(&directory)
@@ -93,13 +94,15 @@ fn make_directory(path: &Path) -> io::Result<()> {
 /// Does something in the VMM's mount namespace, in a child process: only a process of its own may enter it.
 fn inside(vmm: BorrowedFd<'_>, body: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let (mut problem, mut reporter) = io::pipe()?;
-    let child = process::clone(0, None, || {
+    let body = || {
         let done = setns(vmm, CloneFlags::CLONE_NEWNS).map_err(io::Error::from).and_then(|()| body());
         let Err(cause) = done else { return 0 };
         // The exit status tells of the failure even if its reason cannot be written.
         let _ = write!(reporter, "{cause}");
         1
-    })?;
+    };
+    // SAFETY: commands have one thread.
+    let child = unsafe { process::clone(0, None, body) }?;
     drop(reporter);
     let mut text = String::new();
     let read = problem.read_to_string(&mut text);

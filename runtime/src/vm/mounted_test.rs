@@ -1,3 +1,5 @@
+use std::os::fd::AsFd;
+
 use super::*;
 
 use nix::mount::{MsFlags, mount as mount_fs};
@@ -8,7 +10,7 @@ use crate::sys::process::Child;
 /// A process in a mount namespace with nothing but an empty /shares, as the VMM of 0.1.
 fn vmm() -> Child {
     let (mut ready, mut is_ready) = io::pipe().unwrap();
-    let child = process::clone(libc::CLONE_NEWNS as u64, None, || {
+    let body = || {
         let enter = || -> nix::Result<()> {
             let none: Option<&str> = None;
             mount_fs(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
@@ -24,8 +26,9 @@ fn vmm() -> Child {
         loop {
             nix::unistd::pause();
         }
-    })
-    .unwrap();
+    };
+    // SAFETY: the child makes system calls, and takes no lock but its allocator's, which survives a fork.
+    let child = unsafe { process::clone(libc::CLONE_NEWNS, None, body) }.unwrap();
     drop(is_ready);
     ready.read_exact(&mut [0]).expect("needs to be root");
     child
@@ -35,7 +38,7 @@ fn tree(directory: &Path, content: &str) -> (String, OwnedFd) {
     let source = directory.join(content);
     fs::create_dir_all(&source).unwrap();
     fs::write(source.join("file"), content).unwrap();
-    (content.to_owned(), mount::clone_tree(&source, false).unwrap())
+    (content.to_owned(), mount_api::clone_tree_at(&source, false, false).unwrap())
 }
 
 #[test]

@@ -9,7 +9,8 @@ use nix::sys::signalfd::SignalFd;
 use stockade_protocol::vmm::Stage;
 
 use super::files::{Files, FilesError};
-use super::watch::{self, MachineError, Wait};
+use super::wait::{self, Wait};
+use super::watch::MachineError;
 use super::{Control, Machine};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Child, Pidfd};
@@ -73,7 +74,7 @@ impl Wait for Shared {
         let began = Instant::now();
         let ends = (&self.vmm, MachineError::SandboxEnded);
         let deadline = Deadline::within(self.left);
-        let waited = watch::wait_for((fd, flags), deadline, Some(ends), self.interrupts.as_ref());
+        let waited = wait::wait_for((fd, flags), deadline, Some(ends), self.interrupts.as_ref());
         // Only the waits count, and not what the command does in between.
         self.left = self.left.saturating_sub(began.elapsed());
         match waited? {

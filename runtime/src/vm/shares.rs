@@ -5,13 +5,13 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, umount2};
+use stockade_sys::mount_api::{self, attr};
 
 use super::tree::{IdMap, Tree};
-use crate::sys::mount::{self, attr};
 use crate::sys::user_namespace;
 
 /// The file system of layers.
@@ -78,25 +78,21 @@ pub fn clone_tree(tree: &Tree) -> Result<OwnedFd, ShareError> {
             cause: cause.into(),
         })?;
     }
-    let cloned = if tree.no_follow {
-        mount::clone_tree_no_follow(&tree.source, tree.recursive)
-    } else {
-        mount::clone_tree(&tree.source, tree.recursive)
-    };
+    let cloned = mount_api::clone_tree_at(&tree.source, tree.recursive, tree.no_follow);
     let uncovered = match &tree.overlay {
-        Some(_) => umount2(&tree.source, MntFlags::MNT_DETACH).map_err(io::Error::from),
+        Some(_) => umount2(&tree.source, MntFlags::MNT_DETACH),
         None => Ok(()),
     };
     cloned
         .and_then(|clone| {
             uncovered?;
-            mount::restrict(clone.as_fd(), attr::NOSUID | attr::NODEV | readonly)?;
+            mount_api::restrict(&clone, attr::NOSUID | attr::NODEV | readonly)?;
             Ok(clone)
         })
-        .map_err(|cause| ShareError::Clone {
+        .map_err(|errno| ShareError::Clone {
             property: tree.property.clone(),
             path: tree.source.clone(),
-            cause,
+            cause: errno.into(),
         })
 }
 
@@ -107,7 +103,7 @@ pub fn clone_tree(tree: &Tree) -> Result<OwnedFd, ShareError> {
 pub fn map_ids(tree: &Tree, clone: BorrowedFd<'_>) -> Result<(), ShareError> {
     let Some(IdMap { mappings, recursive }) = &tree.id_map else { return Ok(()) };
     user_namespace::create(mappings)
-        .and_then(|namespace| mount::map_ids(clone, namespace.as_fd(), *recursive))
+        .and_then(|namespace| Ok(mount_api::map_ids(clone, namespace, *recursive)?))
         .map_err(|cause| ShareError::MapIds {
             property: tree.property.clone(),
             path: tree.source.clone(),

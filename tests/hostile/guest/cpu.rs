@@ -89,9 +89,10 @@ pub fn hypercall(number: u64, argument: u64) -> u64 {
     let result;
     // SAFETY: a fault goes on behind the instruction, and no call that KVM knows writes to the addresses used here.
     unsafe {
-        asm!("push rbx", "lea {tmp}, [rip + 2f]", "mov [{resume}], {tmp}", "mov rbx, rcx", "vmmcall", "2:",
-             "mov qword ptr [{resume}], 0", "pop rbx",
-             tmp = out(reg) _, resume = in(reg) resume, inout("rax") number => result, in("rcx") argument,
+        // Named registers: any might be rbx.
+        asm!("push rbx", "lea r8, [rip + 2f]", "mov [r9], r8", "mov rbx, rcx", "vmmcall", "2:",
+             "mov qword ptr [r9], 0", "pop rbx",
+             out("r8") _, in("r9") resume, inout("rax") number => result, in("rcx") argument,
              in("rdx") argument, in("rsi") argument);
     }
     result

@@ -89,6 +89,8 @@ pub struct Session {
     request: u64,
     reply: u64,
     unique: u64,
+    /// Nodes that the server has given.
+    pub given: Vec<u64>,
     /// A reply had the host's secret in it.
     pub leaked: bool,
     /// Uid and gid of requests.
@@ -142,6 +144,7 @@ impl Session {
             request,
             reply: request + ROOM,
             unique: 0,
+            given: Vec::new(),
             leaked: false,
             caller: (0, 0),
         })
@@ -240,7 +243,9 @@ impl Session {
     }
 
     pub fn lookup(&mut self, parent: u64, name: &[u8]) -> Answer<Entry> {
-        entry(&self.ask(op::LOOKUP, parent, &named(&[], name))?)
+        let entry = entry(&self.ask(op::LOOKUP, parent, &named(&[], name))?)?;
+        self.given.push(entry.node);
+        Ok(entry)
     }
 
     /// Follows names from a node.

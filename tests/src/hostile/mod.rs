@@ -1,10 +1,13 @@
 //! VMs whose guest is hostile (`tests/hostile/guest`), and what must hold whatever such a guest does.
 
+pub mod lies;
 pub mod oracle;
+pub mod pod;
 pub mod script;
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -60,6 +63,12 @@ fn kernel() -> PathBuf {
 /// A bundle of which the hostile guest runs nothing: what it would run is the group of attacks that its ID names.
 pub fn bundle() -> Bundle {
     Bundle::busybox(&["/bin/true"])
+}
+
+/// Starts a command whose output goes to a file: a pipe would be held by what lives on.
+pub fn logged(command: &mut Command, log: &Path) -> Child {
+    let log = File::create(log).expect("log");
+    command.stdin(Stdio::null()).stdout(log.try_clone().expect("log")).stderr(log).spawn().expect("stockade")
 }
 
 /// The outcomes of a group: which cases have passed, and which have not and why.

@@ -244,6 +244,14 @@ impl Script {
         self
     }
 
+    /// Departs from it at this moment for each of these containers.
+    #[must_use]
+    pub fn on_each(self, moment: &Moment, cases: &[(String, Vec<Action>)]) -> Self {
+        cases.iter().fold(self, |script, (container, actions)| {
+            script.on(moment.clone(), container, actions.iter().cloned())
+        })
+    }
+
     /// The bytes that the guest reads.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = (self.0.len() as u16).to_le_bytes().to_vec();

@@ -22,6 +22,9 @@ pub const FILTERED: i32 = libc::ENOANO;
 /// Where reports go, if the test has made the file.
 pub const REPORT_FILE: &CStr = c"/tmp/stockade-takeover";
 
+/// A file that the test has put into the root of every tree that the pod has.
+pub const TREE_MARK: &CStr = c"a-tree-of-the-pod";
+
 /// The report's descriptor: one that nothing else gets.
 pub const REPORT: i32 = 200;
 

@@ -65,7 +65,7 @@ impl VirtioDevice for Balloon {
 }
 
 /// Takes pages back.
-struct Host;
+pub(crate) struct Host;
 
 impl Handler for Host {
     fn handle(

@@ -158,6 +158,11 @@ impl Growth {
         Ok(())
     }
 
+    /// The guest has a driver, which is told by this.
+    pub(crate) fn connect(&self, interrupt: Arc<Interrupt>) {
+        self.lock().interrupt = Some(interrupt);
+    }
+
     /// Bytes that are plugged.
     pub fn plugged(&self) -> u64 {
         self.lock().state.plugged
@@ -221,7 +226,7 @@ impl VirtioDevice for Mem {
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let interrupt = Arc::clone(&activation.interrupt);
         self.worker = Some(Worker::spawn(NAME, Thread::Mem, STACK, activation, self.growth.clone())?);
-        self.growth.lock().interrupt = Some(interrupt);
+        self.growth.connect(interrupt);
         Ok(())
     }
 

@@ -55,7 +55,8 @@ impl VirtioDevice for Rng {
     }
 }
 
-struct Source;
+/// Answers requests.
+pub(crate) struct Source;
 
 impl Handler for Source {
     fn handle(

@@ -25,10 +25,7 @@ fn child(body: impl FnOnce()) -> Process {
         }
         ForkResult::Parent { child } => {
             drop(stderr);
-            // SAFETY: takes numbers; the descriptor is new.
-            let pidfd = unsafe {
-                OwnedFd::from_raw_fd(libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) as RawFd)
-            };
+            let pidfd = Pidfd::open(child.as_raw()).unwrap();
             let memory = File::open("/proc/self/smaps_rollup").unwrap();
             Process { pid: child, pidfd, words: File::from(OwnedFd::from(words)), memory }
         }

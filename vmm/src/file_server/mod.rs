@@ -19,7 +19,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd},
         unix::net::UnixListener,
     },
     panic,
@@ -36,9 +36,13 @@ use nix::{
     },
     unistd::{ForkResult, Pid, dup2_stderr, fork, getpid, getppid, setgroups},
 };
+use stockade_sys::{
+    capabilities::{self, Capability},
+    descriptors,
+    pidfd::Pidfd,
+};
 
 use crate::{
-    capabilities::{self, Capability},
     devices::fs::channel::{ChannelError, ServerEnd},
     files::{FileServer, Limits},
     isolation::{self, Procfs, failed, step},
@@ -50,16 +54,14 @@ pub const NAME: &str = "stockade-files";
 
 /// What serving files for all users of a guest takes. Never CAP_SYS_ADMIN: mounting is the runtime's. Never
 /// CAP_DAC_READ_SEARCH, by which files outside of the trees could be opened by their handles.
-const CAPABILITIES: [Capability; 8] = [
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::Fowner,
-    Capability::Fsetid,
-    Capability::Mknod,
-    Capability::Setfcap,
-    Capability::Setgid,
-    Capability::Setuid,
-];
+const CAPABILITIES: u64 = Capability::Chown.bit()
+    | Capability::DacOverride.bit()
+    | Capability::Fowner.bit()
+    | Capability::Fsetid.bit()
+    | Capability::Mknod.bit()
+    | Capability::Setfcap.bit()
+    | Capability::Setgid.bit()
+    | Capability::Setuid.bit();
 
 /// Threads take on the uid of a request's caller to create files as its own; this keeps their capabilities while they do
 /// (capabilities(7), "securebits"). The caller's rights are the guest's to check.
@@ -93,7 +95,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Process {
     pid: Pid,
-    pidfd: OwnedFd,
+    pidfd: Pidfd,
     /// What it writes to its standard error.
     words: File,
     /// Its /proc/PID/smaps_rollup.
@@ -119,11 +121,7 @@ impl Process {
                 exit()
             }
             ForkResult::Parent { child } => {
-                // SAFETY: takes two numbers and returns a new descriptor or -1.
-                let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
-                let pidfd = Errno::result(pidfd).map_err(failed("pidfd_open"))?;
-                // SAFETY: the kernel has just made it, and nobody else has it.
-                let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as RawFd) };
+                let pidfd = Pidfd::open(child.as_raw()).map_err(failed("pidfd_open"))?;
                 let memory = parts.procfs.open(&format!("{child}/smaps_rollup"))?;
                 let words = File::from(OwnedFd::from(words));
                 Ok((Self { pid: child, pidfd, words, memory }, parts.user_lock))
@@ -181,22 +179,22 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
     // Closed with all others.
     let _ = stderr.into_raw_fd();
     let kept = channel.descriptors().into_iter().chain([listener.as_raw_fd(), procfs.number()]);
-    #[cfg(feature = "takeover")]
-    let kept = kept.chain([stockade_takeover::REPORT]);
-    close_all_but(kept.chain(user_lock.as_ref().map(AsRawFd::as_raw_fd))).map_err(failed("close_range"))?;
+    let kept: Vec<RawFd> = kept.chain(user_lock.as_ref().map(AsRawFd::as_raw_fd)).collect();
+    // SAFETY: what is closed is the VMM's; nothing of it is used, or dropped, in this process.
+    unsafe { descriptors::close_all_but(3, &kept) }.map_err(failed("close_range"))?;
     // By its peer's credentials the runtime finds out which process this is.
     listen(&listener, Backlog::new(BACKLOG).map_err(failed("listen"))?).map_err(failed("listen"))?;
-    let descriptors = procfs.into_descriptors()?;
+    let own_descriptors = procfs.into_descriptors()?;
     isolation::limit_descriptors(MAX_DESCRIPTORS)?;
     // Not allowed, and not needed, in a user namespace whose owner may not.
     let _ = setgroups(&[]);
     // SAFETY: no pointers are passed.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECURE_BITS) })
         .map_err(failed("PR_SET_SECUREBITS"))?;
-    capabilities::keep(&CAPABILITIES).map_err(step("capset"))?;
+    capabilities::keep(CAPABILITIES).map_err(failed("capset"))?;
     isolation::make_unreachable()?;
 
-    let server = Arc::new(FileServer::new(descriptors, Limits::default()));
+    let server = Arc::new(FileServer::new(own_descriptors, Limits::default()));
     let confine = || seccomp::restrict(Thread::FileWorker).map_err(io::Error::other);
     Workers::start(Arc::clone(&server), channel, confine, give_up).map_err(step("a thread"))?;
     seccomp::restrict(Thread::Files).map_err(|error| step("seccomp")(io::Error::other(error)))?;
@@ -222,22 +220,6 @@ fn exit() -> ! {
 fn rename() {
     // It fails for no name.
     let _ = std::ffi::CString::new(NAME).map(|name| prctl::set_name(&name));
-}
-
-/// Closes every descriptor from 3 on but these.
-fn close_all_but(kept: impl Iterator<Item = RawFd>) -> nix::Result<()> {
-    let mut kept: Vec<RawFd> = kept.collect();
-    kept.sort_unstable();
-    let mut first = 3;
-    for number in kept.into_iter().chain([RawFd::MAX]) {
-        if first < number {
-            let last = if number == RawFd::MAX { libc::c_uint::MAX } else { number as libc::c_uint - 1 };
-            // SAFETY: what is closed is the VMM's; nothing of it is used, or dropped, in this process.
-            Errno::result(unsafe { libc::close_range(first as libc::c_uint, last, 0) })?;
-        }
-        first = number.saturating_add(1);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

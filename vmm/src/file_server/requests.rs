@@ -20,8 +20,9 @@ use stockade_protocol::{
     frame::FrameBuffer,
     vmm::{FilesRequest, FilesResponse, MAX_TREES},
 };
+use stockade_sys::fd_passing;
 
-use crate::{fd_passing, files::FileServer, greeting::Greeting};
+use crate::{files::FileServer, greeting::Greeting};
 
 /// Longest request, in bytes: names of trees.
 const REQUEST_LIMIT: usize = 128 << 10;

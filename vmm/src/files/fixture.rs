@@ -209,8 +209,12 @@ fn isolate() {
 }
 
 fn open_descriptors() -> usize {
-    // One of them is the listing's own.
-    fs::read_dir("/proc/thread-self/fd").unwrap().count() - 1
+    const DIRECTORY: &str = "/proc/thread-self/fd";
+    match fs::metadata(DIRECTORY).unwrap().len() {
+        // Before Linux 6.2. One of them is the listing's own.
+        0 => fs::read_dir(DIRECTORY).unwrap().count() - 1,
+        count => count as usize,
+    }
 }
 
 /// An O_PATH descriptor.

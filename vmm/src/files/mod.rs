@@ -24,7 +24,8 @@ mod attributes;
 mod budget;
 mod data;
 mod directories;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzz targets need a part of it"))]
 mod fixture;
 mod handles;
 mod init;
@@ -42,6 +43,9 @@ mod shares;
 mod sync;
 mod sys;
 mod thread;
+#[cfg(any(test, feature = "fuzz"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzz targets need a part of it"))]
+pub(crate) mod wild;
 mod xattrs;
 
 use std::{
@@ -197,9 +201,6 @@ impl fmt::Debug for FileServer {
     }
 }
 
-#[cfg(test)]
-#[path = "fuzz_test.rs"]
-mod fuzz_tests;
 #[cfg(test)]
 #[path = "mounts_test.rs"]
 mod mounts_tests;

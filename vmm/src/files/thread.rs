@@ -8,10 +8,11 @@
 //! file's group.
 
 use std::{
-    ffi::c_int,
     io,
     os::fd::{AsRawFd, BorrowedFd},
 };
+
+use stockade_sys::capabilities::{Capability, Sets};
 
 use super::sys::{Errno, Result};
 
@@ -21,24 +22,7 @@ pub const REQUEST_BYTES: usize = 68 << 10;
 /// Extended attributes and their lists, and raw directory entries.
 pub const SCRATCH_BYTES: usize = 64 << 10;
 
-const CAP_FSETID: u32 = 1 << 4;
-
-/// Version 3 of capset(2)'s structures.
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
-
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: c_int,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct CapabilityData {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
+const FSETID: u64 = Capability::Fsetid.bit();
 
 /// One thread's; it must be made by the thread that uses it.
 pub struct ThreadState {
@@ -46,7 +30,7 @@ pub struct ThreadState {
     pub(super) request: Box<[u8]>,
     /// For an operation's own use.
     pub(super) scratch: Box<[u8]>,
-    capabilities: [CapabilityData; 2],
+    capabilities: Sets,
     has_fsetid: bool,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -64,17 +48,12 @@ impl ThreadState {
         if unsafe { libc::unshare(libc::CLONE_FS) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        let mut capabilities = [CapabilityData::default(); 2];
-        let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
-        // SAFETY: version 3 has two data structures, and they outlive the call.
-        if unsafe { libc::syscall(libc::SYS_capget, &raw const header, capabilities.as_mut_ptr()) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let capabilities = Sets::get()?;
         Ok(Self {
             // Zeroed pages that nothing is written to take no memory.
             request: vec![0; REQUEST_BYTES].into_boxed_slice(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            has_fsetid: capabilities[0].effective & CAP_FSETID != 0,
+            has_fsetid: capabilities.effective & FSETID != 0,
             capabilities,
             uid: None,
             gid: None,
@@ -114,17 +93,9 @@ impl ThreadState {
         if self.has_fsetid == keep {
             return Ok(());
         }
-        let mut data = self.capabilities;
         // Where the server never had it, nothing is kept.
-        data[0].effective &= !CAP_FSETID;
-        if keep {
-            data[0].effective |= self.capabilities[0].effective & CAP_FSETID;
-        }
-        let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
-        // SAFETY: version 3 has two data structures, and they outlive the call.
-        if unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) } < 0 {
-            return Err(Errno::last());
-        }
+        let effective = self.capabilities.effective & if keep { u64::MAX } else { !FSETID };
+        Sets { effective, ..self.capabilities }.set().map_err(|errno| Errno::new(errno as i32))?;
         self.has_fsetid = keep;
         Ok(())
     }

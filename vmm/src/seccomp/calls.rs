@@ -1,22 +1,21 @@
 //! The system calls of each thread.
 
-use super::{Thread, program::Check};
+use stockade_sys::seccomp::{Rule, any, fails, one_of, own_process, when, without};
 
-use Check::{Any, OneOf, OwnProcess, Refuse, Without};
+use super::Thread;
 
 /// A part of a thread's list.
-pub type List = [(libc::c_long, Check)];
+pub type List = [Rule];
 
 /// A thread's list; of two entries for one call the first counts.
-pub fn of(thread: Thread) -> &'static [&'static List] {
+pub const fn of(thread: Thread) -> &'static [&'static List] {
     match thread {
         Thread::Main => &[MAIN, BASE, THREADS, DEVICE, SOCKETS, TAPS, DISKS],
         Thread::Vcpu => &[VCPU, BASE],
         Thread::Rng => &[BASE, DEVICE],
         Thread::Balloon => &[BASE, DEVICE],
-        // It reports that the guest has grown.
-        Thread::Mem => &[BASE, DEVICE, &[(libc::SYS_sendto, Any)]],
-        Thread::Fs => &[&[(libc::SYS_madvise, OneOf(2, GIVE_BACK_SHARED))], BASE, DEVICE],
+        Thread::Mem => &[BASE, DEVICE, GROWTH],
+        Thread::Fs => &[SHARED_MEMORY, BASE, DEVICE],
         Thread::Vsock => &[VSOCK, BASE, DEVICE, SOCKETS],
         Thread::Net => &[NET, BASE, DEVICE, TAPS],
         Thread::Blk => &[BASE, DEVICE, DISKS],
@@ -24,6 +23,11 @@ pub fn of(thread: Thread) -> &'static [&'static List] {
         Thread::FileWorker => &[FILE_WORKER, BASE, THREADS],
     }
 }
+
+/// To report that the guest has grown.
+const GROWTH: &List = &[any(libc::SYS_sendto)];
+
+const SHARED_MEMORY: &List = &[when(libc::SYS_madvise, &[one_of(2, GIVE_BACK_SHARED)])];
 
 const EXECUTABLE: u32 = libc::PROT_EXEC as u32;
 
@@ -36,32 +40,32 @@ const GIVE_BACK_SHARED: &[u32] =
 
 /// Memory that holds no code, locks, random numbers (hash tables have seeds), signals, the end of a thread and of the process.
 const BASE: &List = &[
-    (libc::SYS_brk, Any),
+    any(libc::SYS_brk),
     // Where the host has no clock in its vDSO, and the times of threads.
-    (libc::SYS_clock_gettime, Any),
-    (libc::SYS_close, Any),
-    (libc::SYS_exit, Any),
-    (libc::SYS_exit_group, Any),
+    any(libc::SYS_clock_gettime),
+    any(libc::SYS_close),
+    any(libc::SYS_exit),
+    any(libc::SYS_exit_group),
     // A debug build looks at a descriptor's flags before it closes one.
-    (libc::SYS_fcntl, OneOf(1, &[libc::F_GETFD as u32])),
-    (libc::SYS_futex, Any),
-    (libc::SYS_getpid, Any),
-    (libc::SYS_getrandom, Any),
-    (libc::SYS_gettid, Any),
-    (libc::SYS_madvise, OneOf(2, GIVE_BACK)),
-    (libc::SYS_mmap, Without(2, EXECUTABLE)),
-    (libc::SYS_mprotect, Without(2, EXECUTABLE)),
-    (libc::SYS_mremap, Any),
-    (libc::SYS_munmap, Any),
-    (libc::SYS_read, Any),
-    (libc::SYS_restart_syscall, Any),
-    (libc::SYS_rt_sigaction, Any),
-    (libc::SYS_rt_sigprocmask, Any),
-    (libc::SYS_rt_sigreturn, Any),
-    (libc::SYS_sched_yield, Any),
-    (libc::SYS_sigaltstack, Any),
-    (libc::SYS_tgkill, OwnProcess(0)),
-    (libc::SYS_write, Any),
+    when(libc::SYS_fcntl, &[one_of(1, &[libc::F_GETFD as u32])]),
+    any(libc::SYS_futex),
+    any(libc::SYS_getpid),
+    any(libc::SYS_getrandom),
+    any(libc::SYS_gettid),
+    when(libc::SYS_madvise, &[one_of(2, GIVE_BACK)]),
+    when(libc::SYS_mmap, &[without(2, EXECUTABLE)]),
+    when(libc::SYS_mprotect, &[without(2, EXECUTABLE)]),
+    any(libc::SYS_mremap),
+    any(libc::SYS_munmap),
+    any(libc::SYS_read),
+    any(libc::SYS_restart_syscall),
+    any(libc::SYS_rt_sigaction),
+    any(libc::SYS_rt_sigprocmask),
+    any(libc::SYS_rt_sigreturn),
+    any(libc::SYS_sched_yield),
+    any(libc::SYS_sigaltstack),
+    when(libc::SYS_tgkill, &[own_process(0)]),
+    any(libc::SYS_write),
 ];
 
 /// What the C library asks for when it starts a thread; a process would share less.
@@ -78,17 +82,16 @@ const NEW_THREAD: u32 = (libc::CLONE_VM
 /// To start threads.
 const THREADS: &List = &[
     // Its arguments are in memory, where no filter sees them; the C library then uses the other.
-    (libc::SYS_clone3, Refuse(libc::ENOSYS as u16)),
-    (libc::SYS_clone, OneOf(0, &[NEW_THREAD])),
-    (libc::SYS_prctl, OneOf(0, &[libc::PR_SET_NAME as u32])),
-    (libc::SYS_rseq, Any),
-    (libc::SYS_sched_getaffinity, Any),
-    (libc::SYS_set_robust_list, Any),
+    fails(libc::SYS_clone3, libc::ENOSYS),
+    when(libc::SYS_clone, &[one_of(0, &[NEW_THREAD])]),
+    when(libc::SYS_prctl, &[one_of(0, &[libc::PR_SET_NAME as u32])]),
+    any(libc::SYS_rseq),
+    any(libc::SYS_sched_getaffinity),
+    any(libc::SYS_set_robust_list),
 ];
 
 /// To wait for the guest.
-const DEVICE: &List =
-    &[(libc::SYS_epoll_ctl, Any), (libc::SYS_epoll_pwait, Any), (libc::SYS_epoll_wait, Any)];
+const DEVICE: &List = &[any(libc::SYS_epoll_ctl), any(libc::SYS_epoll_pwait), any(libc::SYS_epoll_wait)];
 
 const KVM_RUN: u32 = 0xae80;
 const KVM_GET_REGS: u32 = 0x8090_ae81;
@@ -106,42 +109,38 @@ const FIONBIO: u32 = libc::FIONBIO as u32;
 const TUNSETQUEUE: u32 = libc::TUNSETQUEUE as u32;
 
 /// To run the guest.
-const VCPU: &List = &[(libc::SYS_ioctl, OneOf(1, &[KVM_RUN, KVM_GET_REGS]))];
+const VCPU: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[KVM_RUN, KVM_GET_REGS])])];
 
 /// Sockets that are there; none can be made, and no descriptor can be sent.
 const SOCKETS: &List = &[
-    (libc::SYS_accept4, Any),
-    (libc::SYS_getsockopt, Any),
-    (libc::SYS_readv, Any),
-    (libc::SYS_recvfrom, Any),
-    (libc::SYS_sendto, Any),
-    (libc::SYS_setsockopt, Any),
-    (libc::SYS_shutdown, Any),
-    (libc::SYS_writev, Any),
+    any(libc::SYS_accept4),
+    any(libc::SYS_getsockopt),
+    any(libc::SYS_readv),
+    any(libc::SYS_recvfrom),
+    any(libc::SYS_sendto),
+    any(libc::SYS_setsockopt),
+    any(libc::SYS_shutdown),
+    any(libc::SYS_writev),
 ];
 
-const VSOCK: &List = &[(libc::SYS_ioctl, OneOf(1, &[FIONBIO]))];
+const VSOCK: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[FIONBIO])])];
 
 /// Taps that are there.
-const TAPS: &List = &[(libc::SYS_readv, Any), (libc::SYS_writev, Any)];
+const TAPS: &List = &[any(libc::SYS_readv), any(libc::SYS_writev)];
 
-const NET: &List = &[(libc::SYS_ioctl, OneOf(1, &[TUNSETQUEUE]))];
+const NET: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[TUNSETQUEUE])])];
 
 /// Files and block devices that are there.
-const DISKS: &List = &[
-    (libc::SYS_fallocate, Any),
-    (libc::SYS_fdatasync, Any),
-    (libc::SYS_preadv, Any),
-    (libc::SYS_pwritev, Any),
-];
+const DISKS: &List =
+    &[any(libc::SYS_fallocate), any(libc::SYS_fdatasync), any(libc::SYS_preadv), any(libc::SYS_pwritev)];
 
 /// To restrict other threads, to wire devices up, and to tell what all of it costs.
 const MAIN: &List = &[
-    (libc::SYS_epoll_create1, Any),
-    (libc::SYS_eventfd2, Any),
-    (
+    any(libc::SYS_epoll_create1),
+    any(libc::SYS_eventfd2),
+    when(
         libc::SYS_fcntl,
-        OneOf(
+        &[one_of(
             1,
             &[
                 libc::F_GETFD as u32,
@@ -150,11 +149,11 @@ const MAIN: &List = &[
                 libc::F_SETFL as u32,
                 libc::F_DUPFD_CLOEXEC as u32,
             ],
-        ),
+        )],
     ),
-    (
+    when(
         libc::SYS_ioctl,
-        OneOf(
+        &[one_of(
             1,
             &[
                 FIONBIO,
@@ -177,27 +176,27 @@ const MAIN: &List = &[
                 KVM_RUN,
                 KVM_GET_REGS,
             ],
-        ),
+        )],
     ),
-    (libc::SYS_lseek, Any),
-    (libc::SYS_madvise, OneOf(2, GIVE_BACK_SHARED)),
+    any(libc::SYS_lseek),
+    when(libc::SYS_madvise, &[one_of(2, GIVE_BACK_SHARED)]),
     // What has come with a request, and its own stats.
-    (libc::SYS_recvmsg, Any),
-    (libc::SYS_pread64, Any),
-    (libc::SYS_seccomp, OneOf(0, &[libc::SECCOMP_SET_MODE_FILTER])),
-    (libc::SYS_statx, Any),
+    any(libc::SYS_recvmsg),
+    any(libc::SYS_pread64),
+    when(libc::SYS_seccomp, &[one_of(0, &[libc::SECCOMP_SET_MODE_FILTER])]),
+    any(libc::SYS_statx),
     // How the file server has ended.
-    (libc::SYS_waitid, OneOf(0, &[libc::P_PIDFD])),
+    when(libc::SYS_waitid, &[one_of(0, &[libc::P_PIDFD])]),
 ];
 
 /// To take trees and to close them.
 const FILES: &List = &[
-    (libc::SYS_epoll_create1, Any),
-    (libc::SYS_fcntl, OneOf(1, &[libc::F_GETFD as u32, libc::F_DUPFD_CLOEXEC as u32])),
-    (libc::SYS_fstatfs, Any),
-    (libc::SYS_ioctl, OneOf(1, &[FIONBIO])),
-    (libc::SYS_recvmsg, Any),
-    (libc::SYS_statx, Any),
+    any(libc::SYS_epoll_create1),
+    when(libc::SYS_fcntl, &[one_of(1, &[libc::F_GETFD as u32, libc::F_DUPFD_CLOEXEC as u32])]),
+    any(libc::SYS_fstatfs),
+    when(libc::SYS_ioctl, &[one_of(1, &[FIONBIO])]),
+    any(libc::SYS_recvmsg),
+    any(libc::SYS_statx),
 ];
 
 /// Copies of a directory's descriptor, and locks of a file that the guest has open.
@@ -206,44 +205,44 @@ const OF_FILES: &[u32] =
 
 /// What is done on behalf of the guest, beneath descriptors that are there.
 const FILE_WORKER: &List = &[
-    (libc::SYS_capget, Any),
-    (libc::SYS_capset, Any),
-    (libc::SYS_copy_file_range, Any),
-    (libc::SYS_fallocate, Any),
-    (libc::SYS_fchdir, Any),
-    (libc::SYS_fchmodat, Any),
-    (libc::SYS_fchownat, Any),
-    (libc::SYS_fcntl, OneOf(1, OF_FILES)),
-    (libc::SYS_fdatasync, Any),
-    (libc::SYS_flock, Any),
-    (libc::SYS_fstatfs, Any),
-    (libc::SYS_fsync, Any),
-    (libc::SYS_ftruncate, Any),
-    (libc::SYS_getdents64, Any),
-    (libc::SYS_getxattr, Any),
-    (libc::SYS_linkat, Any),
-    (libc::SYS_listxattr, Any),
-    (libc::SYS_lseek, Any),
-    (libc::SYS_mkdirat, Any),
-    (libc::SYS_mknodat, Any),
-    (libc::SYS_openat, Any),
-    (libc::SYS_preadv, Any),
-    (libc::SYS_pwritev2, Any),
-    (libc::SYS_readlinkat, Any),
-    (libc::SYS_removexattr, Any),
+    any(libc::SYS_capget),
+    any(libc::SYS_capset),
+    any(libc::SYS_copy_file_range),
+    any(libc::SYS_fallocate),
+    any(libc::SYS_fchdir),
+    any(libc::SYS_fchmodat),
+    any(libc::SYS_fchownat),
+    when(libc::SYS_fcntl, &[one_of(1, OF_FILES)]),
+    any(libc::SYS_fdatasync),
+    any(libc::SYS_flock),
+    any(libc::SYS_fstatfs),
+    any(libc::SYS_fsync),
+    any(libc::SYS_ftruncate),
+    any(libc::SYS_getdents64),
+    any(libc::SYS_getxattr),
+    any(libc::SYS_linkat),
+    any(libc::SYS_listxattr),
+    any(libc::SYS_lseek),
+    any(libc::SYS_mkdirat),
+    any(libc::SYS_mknodat),
+    any(libc::SYS_openat),
+    any(libc::SYS_preadv),
+    any(libc::SYS_pwritev2),
+    any(libc::SYS_readlinkat),
+    any(libc::SYS_removexattr),
     // For renameat2(2) without flags the C library makes the older call.
-    (libc::SYS_renameat, Any),
-    (libc::SYS_renameat2, Any),
-    (libc::SYS_setfsgid, Any),
-    (libc::SYS_setfsuid, Any),
-    (libc::SYS_setxattr, Any),
-    (libc::SYS_statx, Any),
-    (libc::SYS_symlinkat, Any),
-    (libc::SYS_syncfs, Any),
-    (libc::SYS_truncate, Any),
-    (libc::SYS_umask, Any),
-    (libc::SYS_unlinkat, Any),
+    any(libc::SYS_renameat),
+    any(libc::SYS_renameat2),
+    any(libc::SYS_setfsgid),
+    any(libc::SYS_setfsuid),
+    any(libc::SYS_setxattr),
+    any(libc::SYS_statx),
+    any(libc::SYS_symlinkat),
+    any(libc::SYS_syncfs),
+    any(libc::SYS_truncate),
+    any(libc::SYS_umask),
+    any(libc::SYS_unlinkat),
     // A umask and a working directory for each thread.
-    (libc::SYS_unshare, OneOf(0, &[libc::CLONE_FS as u32])),
-    (libc::SYS_utimensat, Any),
+    when(libc::SYS_unshare, &[one_of(0, &[libc::CLONE_FS as u32])]),
+    any(libc::SYS_utimensat),
 ];

@@ -13,23 +13,14 @@
 //! the list is wrong and a test must find out.
 
 mod calls;
-mod program;
 
-use std::io;
-
-use program::{Instruction, Rule};
-
-/// What happens to a call that is not listed.
-#[cfg(not(feature = "takeover"))]
-pub const MISMATCH: u32 = libc::SECCOMP_RET_KILL_PROCESS;
-/// What happens to a call that is not listed, in a build that tries all of them.
-#[cfg(feature = "takeover")]
-pub const MISMATCH: u32 = stockade_takeover::MISMATCH;
+use nix::errno::Errno;
+use stockade_sys::seccomp::Program;
 
 /// A thread cannot be restricted.
 #[derive(Debug, thiserror::Error)]
 #[error("seccomp: {0}")]
-pub struct Error(#[from] io::Error);
+pub struct Error(#[from] Errno);
 
 /// Whose filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,34 +55,37 @@ pub enum Thread {
 /// The kernel has no seccomp filters.
 pub fn restrict(thread: Thread) -> Result<(), Error> {
     crate::stats::count_thread();
-    install(&program::build(&rules(thread), MISMATCH))?;
+    program(thread).install()?;
     #[cfg(feature = "takeover")]
     stockade_takeover::attempt_everything(&format!("vmm {thread:?}"));
     Ok(())
 }
 
-/// The thread's rules, sorted by the number of the call.
-fn rules(thread: Thread) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = calls::of(thread)
-        .iter()
-        .flat_map(|list| list.iter())
-        // System call numbers are small.
-        .map(|(call, check)| Rule { call: *call as u32, check: *check })
-        .collect();
-    // A thread's own numbers come before those that it shares with others.
-    rules.sort_by_key(|rule| rule.call);
-    rules.dedup_by_key(|rule| rule.call);
-    rules
-}
-
-fn install(program: &[Instruction]) -> io::Result<()> {
-    let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // The kernel only reads it.
-    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
-    // SAFETY: the program outlives the call and has the length that is passed with it.
-    let installed =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
-    if installed < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+fn program(thread: Thread) -> &'static Program {
+    static MAIN: Program = Program::new(calls::of(Thread::Main));
+    static VCPU: Program = Program::new(calls::of(Thread::Vcpu));
+    static RNG: Program = Program::new(calls::of(Thread::Rng));
+    static BALLOON: Program = Program::new(calls::of(Thread::Balloon));
+    static MEM: Program = Program::new(calls::of(Thread::Mem));
+    static FS: Program = Program::new(calls::of(Thread::Fs));
+    static VSOCK: Program = Program::new(calls::of(Thread::Vsock));
+    static NET: Program = Program::new(calls::of(Thread::Net));
+    static BLK: Program = Program::new(calls::of(Thread::Blk));
+    static FILES: Program = Program::new(calls::of(Thread::Files));
+    static FILE_WORKER: Program = Program::new(calls::of(Thread::FileWorker));
+    match thread {
+        Thread::Main => &MAIN,
+        Thread::Vcpu => &VCPU,
+        Thread::Rng => &RNG,
+        Thread::Balloon => &BALLOON,
+        Thread::Mem => &MEM,
+        Thread::Fs => &FS,
+        Thread::Vsock => &VSOCK,
+        Thread::Net => &NET,
+        Thread::Blk => &BLK,
+        Thread::Files => &FILES,
+        Thread::FileWorker => &FILE_WORKER,
+    }
 }
 
 #[cfg(test)]

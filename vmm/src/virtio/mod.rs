@@ -9,7 +9,7 @@ pub mod mmio;
 pub mod slots;
 pub mod worker;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod device_fixture;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub mod queue_fixture;

@@ -112,6 +112,13 @@ impl QueueFixture {
         Some((head, length))
     }
 
+    /// Passes over all used chains, whatever they are, and wants an interrupt for the next.
+    pub fn pass_over_used(&mut self) {
+        self.next_used = self.used_index();
+        let used_event = GuestAddress(self.avail + 4 + u64::from(self.size) * 2);
+        self.memory.store(self.next_used, used_event, Ordering::Relaxed).unwrap();
+    }
+
     fn used_index(&self) -> u16 {
         self.memory.load(GuestAddress(self.used + 2), Ordering::Acquire).unwrap()
     }

@@ -93,14 +93,7 @@ impl Worker {
         handler: impl Handler,
     ) -> io::Result<Self> {
         let stop = EventFd::new(EFD_NONBLOCK)?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (event, token) in activation.queue_events.iter().chain([&stop]).zip(0..) {
-            // SAFETY: the descriptor is open for the duration of the call.
-            let event = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
-            epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
-        }
-        let Activation { memory, queues, queue_events, interrupt, .. } = activation;
-        let work = Work { epoll, memory, queues, queue_events, interrupt, handler };
+        let work = Work::new(activation, handler, &stop)?;
         let run = move || match seccomp::restrict(filter) {
             Ok(()) => work.run(),
             Err(error) => work.interrupt.fail(&error),
@@ -117,7 +110,8 @@ impl Worker {
     }
 }
 
-struct Work<H> {
+/// What the thread does.
+pub(crate) struct Work<H> {
     epoll: Epoll,
     memory: GuestMemoryMmap,
     queues: Vec<Queue>,
@@ -127,6 +121,21 @@ struct Work<H> {
 }
 
 impl<H: Handler> Work<H> {
+    /// Watches the queues of `activation`, and `stop`.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub(crate) fn new(activation: Activation, handler: H, stop: &EventFd) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (event, token) in activation.queue_events.iter().chain([stop]).zip(0..) {
+            // SAFETY: the descriptor is open for the duration of the call.
+            let event = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
+            epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        }
+        let Activation { memory, queues, queue_events, interrupt, .. } = activation;
+        Ok(Self { epoll, memory, queues, queue_events, interrupt, handler })
+    }
+
     /// Until stopped; a device that has failed waits for that.
     fn run(mut self) {
         let mut events = [EpollEvent::empty(); 4];
@@ -151,7 +160,10 @@ impl<H: Handler> Work<H> {
     }
 
     /// Works on at most one ring's worth of chains, then lets the other queues and a stop have their turn.
-    fn work(&mut self, index: usize) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// The device fails.
+    pub(crate) fn work(&mut self, index: usize) -> Result<(), Failure> {
         let memory = &self.memory;
         let Some(queue) = self.queues.get_mut(index).filter(|queue| queue.ready()) else { return Ok(()) };
         let mut left = queue.size();

@@ -24,6 +24,8 @@ use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
 use crate::vm::AGENT_SOCKET;
 use serve::Forwarder;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use serve::greet;
 
 /// What a relay needs to forward.
 #[derive(Debug)]

@@ -76,7 +76,11 @@ fn forward(client: TcpStream, agent: &OwnedFd, proc: OwnProc) -> io::Result<()> 
 /// A connection to a port of the guest's loopback interface; `None` if nobody listens there.
 fn connect(port: u16, agent: &OwnedFd, proc: OwnProc) -> io::Result<Option<UnixStream>> {
     let deadline = Deadline::within(ANSWERS_WITHIN);
-    let guest = proc.connect(agent)?;
+    greet(proc.connect(agent)?, port, deadline)
+}
+
+/// Asks the agent for a connection to the port; `None` if nobody listens there.
+pub(crate) fn greet(guest: UnixStream, port: u16, deadline: Deadline) -> io::Result<Option<UnixStream>> {
     frame::write(&mut deadline.on(&guest), &Hello::new(Purpose::Forward(port))).map_err(io::Error::other)?;
     answer(&guest, deadline).map(|is_welcome| is_welcome.then_some(guest))
 }

@@ -10,11 +10,8 @@
 //! that was not there before, no ptrace(2), no mount, no namespace, no signal to another. Anything that is not listed kills the process: either it is taken over, or the list is
 //! wrong and a test must find out. [`restrict`] is the one place where a filter is applied.
 
-mod program;
-
-use std::io;
-
-use program::{Program, Rule, any, fails, one_of, when, without};
+use nix::errno::Errno;
+use stockade_sys::seccomp::{Program, Rule, any, fails, one_of, when, without};
 
 /// Whose filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +28,8 @@ pub enum Kind {
 ///
 /// # Errors
 /// The kernel has no seccomp filters.
-pub fn restrict(kind: Kind) -> io::Result<()> {
-    let instructions = program(kind).instructions();
-    let filter =
-        libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_ptr().cast_mut() };
-    // SAFETY: `filter` is a program of that many instructions, which the kernel copies.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+pub fn restrict(kind: Kind) -> Result<(), Errno> {
+    program(kind).install()?;
     #[cfg(feature = "takeover")]
     stockade_takeover::attempt_everything(&format!("runtime {kind:?}"));
     Ok(())

@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
@@ -10,39 +10,18 @@ use nix::sys::wait::WaitStatus;
 
 use super::*;
 use crate::relay::proxy::{self, Semaphore};
-use crate::sys::{descriptors, landlock, privileges, process};
+use stockade_sys::landlock;
+use stockade_sys::seccomp::verdict;
+
+use crate::sys::{descriptors, privileges, process};
 
 const X86_64: u32 = 0xc000_003e;
 const RELAYS: [Kind; 2] = [Kind::Relay, Kind::ConnectingRelay];
 const EVERY: [Kind; 3] = [Kind::Relay, Kind::ConnectingRelay, Kind::NetworkWatch];
 
-/// Runs the few instructions that the programs are made of; returns the answer.
-fn run(kind: Kind, architecture: u32, call: u32, arguments: [u64; 3]) -> u32 {
-    let program = program(kind).instructions();
-    let (mut at, mut value) = (0, 0);
-    loop {
-        let instruction = &program[at];
-        let jump = |taken: bool| 1 + usize::from(if taken { instruction.jt } else { instruction.jf });
-        at += match instruction.code {
-            0x20 => {
-                value = match instruction.k {
-                    0 => call,
-                    4 => architecture,
-                    offset @ (16 | 24 | 32) => arguments[(offset as usize - 16) / 8] as u32,
-                    offset => panic!("load of {offset}"),
-                };
-                1
-            }
-            0x54 => {
-                value &= instruction.k;
-                1
-            }
-            0x15 => jump(value == instruction.k),
-            0x35 => jump(value >= instruction.k),
-            0x06 => return instruction.k,
-            code => panic!("instruction {code:#x}"),
-        };
-    }
+/// What the program answers.
+fn run(kind: Kind, architecture: u32, call: u32, [first, second, third]: [u64; 3]) -> u32 {
+    verdict(&program(kind).instructions(), architecture, call, [first, second, third, 0, 0, 0])
 }
 
 fn allows(kind: Kind, call: libc::c_long, arguments: [u64; 3]) -> bool {
@@ -179,16 +158,19 @@ fn other_architectures_have_no_calls() {
 
 /// How a process ends that does this behind the filter.
 fn behind(kind: Kind, body: impl FnOnce()) -> WaitStatus {
-    let child = process::clone(0, None, || {
-        process::one_arena();
-        let confined =
-            privileges::keep_only(0).and_then(|()| landlock::restrict(&[])).and_then(|()| restrict(kind));
-        if confined.is_err() {
-            return 1;
-        }
-        body();
-        0
-    });
+    // SAFETY: the child makes system calls, and takes no lock but its allocator's, which survives a fork.
+    let child = unsafe {
+        process::clone(0, None, || {
+            process::one_arena();
+            let confined =
+                privileges::keep_only(0).and_then(|()| landlock::restrict(&[])).and_then(|()| restrict(kind));
+            if confined.is_err() {
+                return 1;
+            }
+            body();
+            0
+        })
+    };
     let child = child.unwrap();
     assert!(child.pidfd.wait_end(Duration::from_secs(60)));
     let broke_its_filter = child.broke_its_filter();

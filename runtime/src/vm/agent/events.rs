@@ -30,7 +30,14 @@ impl Events {
         container: &str,
         wait: &mut impl Wait,
     ) -> Result<Self, ClientError> {
-        let Connection(stream) = Connection::open(directory, Purpose::Events(container.to_owned()), wait)?;
+        Self::over(Connection::open(directory, Purpose::Events(container.to_owned()), wait)?)
+    }
+
+    /// What comes by a connection for events.
+    ///
+    /// # Errors
+    /// fcntl(2)'s.
+    pub(crate) fn over(Connection(stream): Connection) -> Result<Self, ClientError> {
         stream.set_nonblocking(true).map_err(ClientError::Connect)?;
         Ok(Self { stream, buffer: FrameBuffer::new(GUEST_LIMIT) })
     }

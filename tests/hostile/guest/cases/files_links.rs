@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::files::{Case, Files, done, refused, run_all};
+use super::files::{Case, Files, done, makes_nothing, refused, run_all};
 use super::{Outcome, Report};
 use crate::cpu;
 use crate::fuse::{ROOT, Refusal, Session, flag, longs, named, op, words, write_body};
@@ -350,19 +350,9 @@ pub fn write_everywhere() {
 
 /// Every way to make something, in a directory where nothing can be made.
 fn make_everything(files: &mut Files, directory: u64) -> Outcome {
-    let file = files.session_node("file")?;
-    for number in 0..3 {
-        let name = format!("made-{number}");
-        let name = name.as_bytes();
-        refused("CREATE", files.session.create(directory, name, flag::CREAT | flag::RDWR, 0o100644))?;
-        refused("MKNOD", files.ask(op::MKNOD, directory, &named(&words(&[0o100644, 0, 0, 0]), name)))?;
-        refused("MKDIR", files.ask(op::MKDIR, directory, &named(&words(&[0o755, 0]), name)))?;
-        refused("SYMLINK", files.ask(op::SYMLINK, directory, &named(&named(&[], name), b"/proc")))?;
-        refused("LINK", files.ask(op::LINK, directory, &named(&longs(&[file]), name)))?;
-        let body = [&longs(&[directory])[..], b"file\0", name, b"\0"].concat();
-        refused("RENAME", files.ask(op::RENAME, files.rootfs, &body))?;
-    }
-    Ok(())
+    ["made-0", "made-1", "made-2"]
+        .iter()
+        .try_for_each(|name| makes_nothing(files, directory, name.as_bytes()))
 }
 
 /// Every way to change a file, where none can be changed.

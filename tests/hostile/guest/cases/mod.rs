@@ -3,8 +3,11 @@
 mod cpu_exits;
 mod devices;
 mod files;
+mod files_handles;
 mod files_links;
+mod files_names;
 mod files_shape;
+mod files_sizes;
 mod harness;
 mod memory;
 mod packets;

@@ -111,6 +111,11 @@ impl Blk {
     pub fn state(&self) -> &State {
         &self.state
     }
+
+    /// What carries its requests out.
+    pub(crate) fn requests(&self) -> Requests {
+        Requests::new(Arc::clone(&self.state), Arc::clone(&self.backing))
+    }
 }
 
 impl VirtioDevice for Blk {
@@ -149,8 +154,7 @@ impl VirtioDevice for Blk {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let requests = Requests::new(Arc::clone(&self.state), Arc::clone(&self.backing));
-        self.worker = Some(Worker::spawn(NAME, Thread::Blk, STACK, activation, requests)?);
+        self.worker = Some(Worker::spawn(NAME, Thread::Blk, STACK, activation, self.requests())?);
         Ok(())
     }
 

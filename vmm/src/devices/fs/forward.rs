@@ -155,7 +155,10 @@ impl<'m> Forwarder<'m> {
     }
 
     /// Waits for events and handles them; false if one of them is the end.
-    fn round(&mut self, epoll: &Epoll) -> Result<bool, ForwardError> {
+    ///
+    /// # Errors
+    /// The device cannot go on.
+    pub fn round(&mut self, epoll: &Epoll) -> Result<bool, ForwardError> {
         let is_crowded = self.turns.is_crowded();
         let timeout = if is_crowded {
             // STUCK_AFTER is in whole milliseconds.

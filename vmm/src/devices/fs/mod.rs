@@ -11,7 +11,7 @@
 //! again when it has replied.
 
 pub mod channel;
-mod forward;
+pub(crate) mod forward;
 mod turns;
 
 use std::{

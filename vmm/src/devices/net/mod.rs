@@ -145,7 +145,7 @@ pub struct State {
 
 /// Whether the interface in the host is there; clones are the same.
 #[derive(Clone, Debug)]
-struct Link(Arc<AtomicBool>);
+pub(crate) struct Link(Arc<AtomicBool>);
 
 impl Link {
     fn is_up(&self) -> bool {
@@ -325,8 +325,9 @@ impl Drop for Nic {
     }
 }
 
-#[cfg(test)]
-mod fixture;
+#[cfg(any(test, feature = "fuzz"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzz targets need a part of it"))]
+pub(crate) mod fixture;
 #[cfg(test)]
 mod hostile_test;
 #[cfg(test)]

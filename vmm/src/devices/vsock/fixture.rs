@@ -3,15 +3,17 @@
 use std::{
     collections::{HashMap, VecDeque},
     io::{Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
-    path::PathBuf,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
+    },
+    process,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -136,27 +138,29 @@ pub fn header(op: u16, guest_port: u32, host_port: u32) -> Header {
 
 /// The host's sockets of a device.
 pub struct Host {
-    directory: TempDir,
+    address: SocketAddr,
     pub ready: UnixStream,
     pub announced: Arc<AtomicUsize>,
 }
 
 impl Host {
     pub fn new() -> (Self, UnixListener, UnixStream, Box<dyn FnOnce() + Send>) {
-        let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(directory.path().join("agent")).unwrap();
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("stockade-test-{}-{count}", process::id());
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let (ready, device_end) = UnixStream::pair().unwrap();
         let announced = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&announced);
         let on_connect = Box::new(move || _ = counter.fetch_add(1, Ordering::SeqCst));
-        (Self { directory, ready, announced }, listener, device_end, on_connect)
+        (Self { address, ready, announced }, listener, device_end, on_connect)
     }
 
     /// A process of the host connects to the agent.
     pub fn connect(&self) -> UnixStream {
-        let path: PathBuf = self.directory.path().join("agent");
-        UnixStream::connect(path).unwrap()
+        UnixStream::connect_addr(&self.address).unwrap()
     }
 }
 

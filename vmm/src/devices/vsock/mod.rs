@@ -27,7 +27,7 @@
 mod connection;
 mod credit;
 mod muxer;
-mod packet;
+pub(crate) mod packet;
 mod queues;
 mod socket;
 mod worker;
@@ -65,7 +65,7 @@ const QUEUE_SIZES: [u16; 3] = [128, 128, 8];
 const STACK_SIZE: usize = 128 << 10;
 
 /// The host's sockets that the device serves.
-struct Endpoints {
+pub(crate) struct Endpoints {
     /// Each connection to it becomes one to the agent.
     listener: UnixListener,
     /// Taken by the guest's first connection to the ready port.
@@ -73,7 +73,7 @@ struct Endpoints {
 }
 
 /// Where the guest's one connection goes.
-struct Ready {
+pub(crate) struct Ready {
     socket: UnixStream,
     on_connect: Box<dyn FnOnce() + Send>,
 }
@@ -209,8 +209,9 @@ impl Drop for Vsock {
     }
 }
 
-#[cfg(test)]
-mod fixture;
+#[cfg(any(test, feature = "fuzz"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzz targets need a part of it"))]
+pub(crate) mod fixture;
 #[cfg(test)]
 mod hostile_test;
 #[cfg(test)]

@@ -1,0 +1,125 @@
+//! Landlock (landlock(7)): a thread takes rights away from itself, as far as the host's kernel knows them. What is open stays
+//! usable.
+
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use nix::errno::Errno;
+
+use crate::{done, made};
+
+// include/uapi/linux/landlock.h
+const CREATE_RULESET_VERSION: libc::c_uint = 1;
+const RULE_PATH_BENEATH: libc::c_uint = 1;
+
+/// `LANDLOCK_ACCESS_FS_*`.
+pub mod access {
+    /// To write to a file.
+    pub const WRITE_FILE: u64 = 1 << 1;
+    /// To read a file.
+    pub const READ_FILE: u64 = 1 << 2;
+    /// To list a directory.
+    pub const READ_DIR: u64 = 1 << 3;
+    /// To remove a file.
+    pub const REMOVE_FILE: u64 = 1 << 5;
+    /// To make a regular file.
+    pub const MAKE_REG: u64 = 1 << 8;
+    /// To truncate a file.
+    pub const TRUNCATE: u64 = 1 << 14;
+    /// ioctl(2) on a device.
+    pub const IOCTL_DEV: u64 = 1 << 15;
+}
+
+/// The rights to files of each version of the interface, from 1 on: the first thirteen, to link and rename between
+/// directories, to truncate; version 4 is about networks; ioctl(2).
+const FILES: [u64; 5] = [0x1fff, 0x3fff, 0x7fff, 0x7fff, 0xffff];
+
+/// The version from which on there are rights to bind and to connect TCP sockets, and these.
+const TCP: (u32, u64) = (4, 0x3);
+
+/// The version from which on abstract UNIX sockets and signals of others can be out of reach, and these.
+const SCOPES: (u32, u64) = (6, 0x3);
+
+/// `struct landlock_ruleset_attr` as of version 6; an older kernel takes it where it is zero beyond what that knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+struct Ruleset {
+    handled_access_fs: u64,
+    handled_access_net: u64,
+    scoped: u64,
+}
+
+impl Ruleset {
+    /// Everything that a kernel of this version can deny.
+    fn all(version: u32) -> Self {
+        let files = match version as usize {
+            0 => 0,
+            version => FILES[version.min(FILES.len()) - 1],
+        };
+        let since = |(first, rights): (u32, u64)| if version >= first { rights } else { 0 };
+        Self { handled_access_fs: files, handled_access_net: since(TCP), scoped: since(SCOPES) }
+    }
+}
+
+/// `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct PathBeneath {
+    allowed_access: u64,
+    parent_fd: RawFd,
+}
+
+/// What stays allowed beneath a directory, or of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Beneath<'a> {
+    /// The directory or the file.
+    pub file: BorrowedFd<'a>,
+    /// The rights: [`access`].
+    pub rights: u64,
+}
+
+/// The version of the interface.
+///
+/// # Errors
+/// ENOSYS where the kernel is built without it, EOPNOTSUPP where it was booted without it.
+pub fn version() -> Result<u32, Errno> {
+    let none = std::ptr::null::<Ruleset>();
+    // SAFETY: with this flag there is neither a ruleset nor its size.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, CREATE_RULESET_VERSION) };
+    // Versions are small.
+    Errno::result(version).map(|version| version as u32)
+}
+
+/// Takes from the calling thread, and from all that it starts, every right to files but these, those to bind and connect TCP
+/// sockets, and the reach of abstract UNIX sockets and of signals to others. The thread needs no_new_privs. Where the kernel has no
+/// Landlock, nothing happens.
+///
+/// # Errors
+/// The kernel has Landlock and refuses.
+pub fn restrict(allowed: &[Beneath<'_>]) -> Result<(), Errno> {
+    let Ok(version) = version() else { return Ok(()) };
+    let all = Ruleset::all(version);
+    // SAFETY: the structure has the size that is passed with it, and the call makes a descriptor.
+    let rules = unsafe {
+        made(libc::syscall(libc::SYS_landlock_create_ruleset, &raw const all, size_of::<Ruleset>(), 0))
+    }?;
+    for Beneath { file, rights } in allowed {
+        let beneath =
+            PathBeneath { allowed_access: rights & all.handled_access_fs, parent_fd: file.as_raw_fd() };
+        // SAFETY: the structure is that of this type of rule.
+        done(unsafe {
+            libc::syscall(
+                libc::SYS_landlock_add_rule,
+                rules.as_raw_fd(),
+                RULE_PATH_BENEATH,
+                &raw const beneath,
+                0,
+            )
+        })?;
+    }
+    // SAFETY: the call takes a descriptor and flags.
+    done(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) })
+}
+
+#[cfg(test)]
+#[path = "landlock_test.rs"]
+mod tests;
