@@ -11,17 +11,17 @@ use crate::state::sandbox::Peers;
 
 thread_local! {
     static BUNDLE: TempDir = {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("rootfs")).unwrap();
-        folder
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("rootfs")).unwrap();
+        directory
     };
 }
 
 /// Reads it and translates it, seccomp's profile included.
 pub fn run(input: &[u8]) {
-    BUNDLE.with(|folder| {
-        fs::write(folder.path().join(CONFIG), input).unwrap();
-        let bundle = match Bundle::load(folder.path(), None) {
+    BUNDLE.with(|directory| {
+        fs::write(directory.path().join(CONFIG), input).unwrap();
+        let bundle = match Bundle::load(directory.path(), None) {
             Ok(bundle) => bundle,
             Err(error) => return drop(error.to_string()),
         };

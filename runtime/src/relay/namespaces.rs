@@ -1,7 +1,7 @@
 //! What callers find around a relay: namespaces and a root file system.
 //!
-//! A container's relay makes its own. Nothing is written into the bundle's rootfs but the directory that `proc` is
-//! mounted on, which images from scratch lack and every runtime makes, and none of its links is followed: it is hostile
+//! A container's relay makes its own. Nothing is written into the bundle's rootfs but the directory that `proc` is mounted
+//! on, which images from scratch lack and every runtime makes, and none of its links is followed: it is hostile
 //! content, and the relay is the host's root until it gives up its capabilities. An exec's relay joins those.
 
 use std::fs::{File, OpenOptions};
@@ -201,8 +201,8 @@ fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Re
     Ok(watches)
 }
 
-/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a directory for it, which is
-/// made where the container has one too. One that is needed is there without a directory, too, but mounted nowhere.
+/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a directory for it, which is made
+/// where the container has one too. One that is needed is there without a directory, too, but mounted nowhere.
 fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
     clone_tree_at(rootfs, true, false)
         .and_then(|tree| {

@@ -213,10 +213,10 @@ fn isolate() {
 }
 
 fn open_descriptors() -> usize {
-    const FOLDER: &str = "/proc/thread-self/fd";
-    match fs::metadata(FOLDER).unwrap().len() {
+    const DIRECTORY: &str = "/proc/thread-self/fd";
+    match fs::metadata(DIRECTORY).unwrap().len() {
         // Before Linux 6.2. One of them is the listing's own.
-        0 => fs::read_dir(FOLDER).unwrap().count() - 1,
+        0 => fs::read_dir(DIRECTORY).unwrap().count() - 1,
         count => count as usize,
     }
 }
