@@ -46,6 +46,7 @@ struct Connection {
     inbox: Vec<u8>,
     /// `None` before the hello.
     purpose: Option<u8>,
+    /// Whose it is; of a control connection, whom its last request was about.
     container: Vec<u8>,
     /// Of a stream connection.
     number: u8,
@@ -169,11 +170,22 @@ impl Agent {
         }
     }
 
-    /// A connection has ended; a process whose own that was is killed.
+    /// A connection has ended; a process whose own that was is killed. What the host has asked for, and does not wait for any
+    /// more, goes on where it was to happen.
     fn forget(&mut self, index: usize) {
-        let connection = self.connections.swap_remove(index);
-        if connection.purpose == Some(purpose::PROCESS) {
-            self.set_state(&connection.container, at::STATE_STOPPED);
+        let Connection { purpose, container, todo, .. } = self.connections.swap_remove(index);
+        if purpose == Some(purpose::PROCESS) {
+            self.set_state(&container, at::STATE_STOPPED);
+        }
+        for action in todo {
+            let target = self.connections.iter_mut().find(|connection| match action.target {
+                Target::Asking => false,
+                Target::Process => connection.is(purpose::PROCESS, &container),
+                Target::Stdout => connection.is_stdout(&container),
+            });
+            if let Some(target) = target {
+                target.todo.push_back(Action { target: Target::Asking, ..action });
+            }
         }
     }
 
@@ -225,7 +237,10 @@ impl Agent {
             _ => kind,
         };
         let actions = self.script.actions(moment, &id);
-        self.connections[index].todo.extend(actions);
+        let connection = &mut self.connections[index];
+        connection.todo.extend(actions);
+        // Whose other connections the actions may be about.
+        connection.container.clone_from(&id);
         match kind {
             request::CREATE => self.containers.push((id, at::STATE_CREATED)),
             request::START => {
