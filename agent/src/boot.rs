@@ -33,7 +33,7 @@ const AGENT_OPEN_FILES: u64 = 1 << 16;
 const SYSCTL: [(&str, &str); 2] =
     [("/proc/sys/kernel/threads-max", "32768"), ("/proc/sys/fs/file-max", "9223372036854775807")];
 
-/// Makes the agent's surroundings.
+/// Makes the mounts that the agent needs.
 pub fn prepare() -> Result<()> {
     leave_rootfs()?;
     mount_fs("proc", "/proc", "proc", "")?;

@@ -42,7 +42,7 @@ pub struct Process {
 /// How far a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It makes its surroundings; this connection waits for Created.
+    /// It makes its mounts; this connection waits for Created.
     Creating(Token),
     /// It waits.
     Created,

@@ -41,7 +41,8 @@ impl Snapshot {
             }
         });
         let mut files = BTreeSet::new();
-        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of it");
+        let checkout =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a directory of it");
         for directory in ["/run", "/tmp", "/var/tmp", "/dev/shm", "/etc/stockade", "/var/lib/stockade"] {
             walk(Path::new(directory), &mut |path, _| {
                 // Bundles are the caller's: what containers write there stays. The file of locks is the host's, and empty. The

@@ -177,7 +177,7 @@ pub fn serve(
                 ACTIVATION => services.bus.start_and_stop_devices(),
                 FAILURES => report_failures(status, services),
                 FILE_SERVER => {
-                    let words = services.files.as_ref().map(file_server::Process::last_words);
+                    let words = services.files.as_ref().map(file_server::Process::final_output);
                     return Ok(Some(End::Failed(words.unwrap_or_default())));
                 }
                 LISTENER => {

@@ -54,7 +54,7 @@ struct Report {
 impl Report {
     /// `reason` has a [`PLACE`].
     fn new(status: &StatusSocket, reason: &str) -> Option<Self> {
-        let packet = status.last_words(reason).filter(|packet| packet.len() <= LIMIT)?;
+        let packet = status.final_report(reason).filter(|packet| packet.len() <= LIMIT)?;
         let place = packet.windows(PLACE.len()).position(|bytes| bytes == PLACE.as_bytes())?;
         Some(Self { packet, place })
     }

@@ -44,7 +44,7 @@ impl StatusSocket {
     }
 
     /// That report, without a console, for whoever can only send what has been written down before.
-    pub fn last_words(&self, reason: &str) -> Option<Vec<u8>> {
+    pub fn final_report(&self, reason: &str) -> Option<Vec<u8>> {
         postcard::to_stdvec(&self.failure(reason, String::new())).ok()
     }
 

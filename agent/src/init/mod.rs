@@ -51,7 +51,7 @@ mod working_directory;
 
 pub use copy_up::{copy_attributes, copy_content, names, open_directory};
 pub use namespaces::Joined;
-pub use program::{Spawned, Surroundings, is_container_process};
+pub use program::{Setup, Spawned, is_container_process};
 pub use report::{Report, hear};
 pub use rlimits::MAX_OPEN_FILES;
 pub use rootfs::{open_below, open_shared, path_of};
@@ -124,7 +124,7 @@ pub fn spawn_exec(process: &Process, for_all: ForAll<'_>, joined: &Joined, cgrou
             }
             let open = |size| terminal::open(&rootfs::current()?, size, process.user.uid);
             let terminal = process.terminal.map(open).transpose()?;
-            Ok(Surroundings { terminal, ..Surroundings::default() })
+            Ok(Setup { terminal, ..Setup::default() })
         },
     )?;
     if mapped {
@@ -152,7 +152,7 @@ fn outside(process: &Process, ids: Option<&IdMappings>) -> Result<u32> {
     ids.map_or(Some(uid), |ids| ids.user(uid)).ok_or_else(unmapped)
 }
 
-fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Surroundings> {
+fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup> {
     let process = &spec.process;
     let mut warnings = Vec::new();
     namespaces::make(&spec.namespaces)?;
@@ -196,7 +196,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Surrou
                 .push("without a mount namespace of its own the container gets no NOTIFY_SOCKET".to_owned());
         }
     }
-    Ok(Surroundings { warnings, terminal, notify })
+    Ok(Setup { warnings, terminal, notify })
 }
 
 /// `strings` for the kernel, which ends them at their first NUL.

@@ -1,6 +1,6 @@
 //! From clone to execve: what every process of a container goes through, be it the init or an exec.
 //!
-//! It is a copy of the agent in its new namespaces and cgroup, lets go of the agent, makes its surroundings, becomes
+//! It is a copy of the agent in its new namespaces and cgroup, lets go of the agent, makes its mounts, becomes
 //! what `process` says, reports, waits for its start and executes the program.
 
 use std::{
@@ -54,7 +54,7 @@ pub struct Spawned {
 
 /// What a process has made for itself before it becomes what `process` says.
 #[derive(Debug, Default)]
-pub struct Surroundings {
+pub struct Setup {
     /// What could not be applied.
     pub warnings: Vec<String>,
     /// The master of its terminal.
@@ -76,13 +76,13 @@ pub struct Job<'a> {
     pub owner: u32,
 }
 
-/// Makes a process by `fork`, which `enter`s where it belongs and makes its surroundings there. `enter` may leave that to a
+/// Makes a process by `fork`, which `enter`s where it belongs and makes its mounts there. `enter` may leave that to a
 /// process of its own making.
 pub fn spawn<T>(
     job: &Job<'_>,
     fork: impl FnOnce() -> Result<ForkResult>,
     enter: impl FnOnce(&OwnedFd) -> Result<T>,
-    surround: impl FnOnce(T) -> Result<Surroundings>,
+    set_up: impl FnOnce(T) -> Result<Setup>,
 ) -> Result<Spawned> {
     let (mut stdio, pipes) = match job.process.terminal {
         Some(_) => (Stdio::default(), None),
@@ -98,7 +98,7 @@ pub fn spawn<T>(
         ForkResult::Parent { child: pid } => Ok(Spawned { pid, stdio, channel: ours }),
         ForkResult::Child => {
             IS_CONTAINER_PROCESS.store(true, Ordering::Relaxed);
-            run(job, kept, enter, surround)
+            run(job, kept, enter, set_up)
         }
     }
 }
@@ -107,12 +107,12 @@ fn run<T>(
     job: &Job<'_>,
     kept: Kept,
     enter: impl FnOnce(&OwnedFd) -> Result<T>,
-    surround: impl FnOnce(T) -> Result<Surroundings>,
+    set_up: impl FnOnce(T) -> Result<Setup>,
 ) -> ! {
     let failure = match leave_the_agent(kept) {
         Ok(channel) => {
-            let surround = || surround(enter(&channel)?);
-            let Err(failure) = prepare_and_execute(job, &channel, surround);
+            let set_up = || set_up(enter(&channel)?);
+            let Err(failure) = prepare_and_execute(job, &channel, set_up);
             // The agent has either heard this or is gone.
             let _ = report::send(&channel, Err(failure.clone()));
             failure
@@ -137,17 +137,17 @@ fn exit_status(kind: ErrorKind) -> i32 {
 fn prepare_and_execute(
     job: &Job<'_>,
     channel: &OwnedFd,
-    surround: impl FnOnce() -> Result<Surroundings>,
+    set_up: impl FnOnce() -> Result<Setup>,
 ) -> Result<Infallible> {
     let Job { process, for_all, hooks, owner: _ } = *job;
     umask(Mode::empty());
     cpu_affinity::begin(&process.scheduling)?;
     oom_score::apply(process.oom_score_adj)?;
     rlimits::make_room(&process.rlimits)?;
-    let mut surroundings = surround()?;
+    let mut setup = set_up()?;
 
-    let env = environment::prepare(process, surroundings.notify.is_some())?;
-    memory_policy::apply(for_all.memory_policy, &mut surroundings.warnings)?;
+    let env = environment::prepare(process, setup.notify.is_some())?;
+    memory_policy::apply(for_all.memory_policy, &mut setup.warnings)?;
     personality::apply(for_all.personality)?;
     cpu_affinity::finish(&process.scheduling)?;
     // In a user namespace the agent does it.
@@ -168,7 +168,7 @@ fn prepare_and_execute(
     let program = executable::find(process)?;
     let args = c_strings("process.args", &process.args)?;
 
-    report::send(channel, Ok(surroundings))?;
+    report::send(channel, Ok(setup))?;
     signals::end_by_default()?;
     report::wait_for_start(channel)?;
     start_hooks::run(hooks)?;

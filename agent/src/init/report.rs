@@ -1,4 +1,4 @@
-//! The channel between a new process and the agent: it reports that its surroundings are made (with its terminal and its notification socket),
+//! The channel between a new process and the agent: it reports that its mounts are made (with its terminal and its notification socket),
 //! or what failed; it waits for one byte, the start; execve closes the channel, so its end says that the program runs.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use stockade_protocol::frame;
 use stockade_sys::fd_passing;
 
-use super::Surroundings;
+use super::Setup;
 use crate::error::{AgentError, Context, ErrorKind, Result, error};
 
 /// Longest report, in bytes.
@@ -22,8 +22,8 @@ const REPORT_LIMIT: usize = 64 << 10;
 pub enum Report {
     /// Nothing new.
     None,
-    /// Its surroundings are made.
-    Built(Surroundings),
+    /// Its mounts are made.
+    Built(Setup),
     /// A step failed, and it ends.
     Failed(AgentError),
     /// It has executed its program, or has been killed.
@@ -36,7 +36,7 @@ pub fn channel() -> Result<(OwnedFd, OwnedFd)> {
         .or_internal(|| "make a socket pair".to_owned())
 }
 
-/// What a process says of its surroundings; the descriptors that there are go along, in this order.
+/// What a process says of its setup; the descriptors that there are go along, in this order.
 #[derive(Serialize, Deserialize)]
 struct Built {
     warnings: Vec<String>,
@@ -48,9 +48,9 @@ struct Built {
 const MAX_DESCRIPTORS: usize = 2;
 
 /// Tells the agent what has been made, or what failed.
-pub fn send(channel: &OwnedFd, outcome: Result<Surroundings>) -> Result<()> {
+pub fn send(channel: &OwnedFd, outcome: Result<Setup>) -> Result<()> {
     let (message, descriptors) = match outcome {
-        Ok(Surroundings { warnings, terminal, notify }) => {
+        Ok(Setup { warnings, terminal, notify }) => {
             let built = Built { warnings, terminal: terminal.is_some(), notify: notify.is_some() };
             (Ok(built), [terminal, notify].into_iter().flatten().collect())
         }
@@ -75,7 +75,7 @@ pub fn hear(channel: &OwnedFd) -> Report {
         Ok(Some(Ok(Built { warnings, terminal, notify }))) => {
             let mut descriptors = descriptors.into_iter();
             let mut next = |there: bool| if there { descriptors.next() } else { None };
-            Report::Built(Surroundings { warnings, terminal: next(terminal), notify: next(notify) })
+            Report::Built(Setup { warnings, terminal: next(terminal), notify: next(notify) })
         }
         Ok(Some(Err(failure))) => Report::Failed(failure),
         Ok(None) | Err(_) => {

@@ -1,6 +1,6 @@
 //! Signals to a process on its way to its program.
 //!
-//! While it makes its surroundings, they wait: a SIGHUP from the terminal that a failed step has closed must not be faster
+//! While it makes its mounts, they wait: a SIGHUP from the terminal that a failed step has closed must not be faster
 //! than the report of the failure.
 //!
 //! While it waits for its start, they end it. A container's init is PID 1 of its pid namespace, and the kernel drops what

@@ -11,7 +11,7 @@ use nix::sys::socket::{
 };
 use stockade_protocol::agent::{HelloReply, ProcessId};
 
-use super::{Server, Target, carried::Carried};
+use super::{Server, Target, proxy::Proxy};
 use crate::{
     connection::{Closed, Connection},
     error::{ErrorKind, error, reason},
@@ -28,7 +28,7 @@ pub(super) struct Forward {
     dialling: Option<Dialling>,
     guest: Rc<OwnedFd>,
     /// From then on.
-    carried: Option<Carried>,
+    proxy: Option<Proxy>,
     watched: Vec<Token>,
     /// It is one of this container's, and goes with it.
     pub container: Option<Rc<ProcessId>>,
@@ -58,7 +58,7 @@ impl Server {
                 let mut forward = Forward {
                     dialling: Some(Dialling { port, greeting: connection, is_last_try }),
                     guest: Rc::new(guest),
-                    carried: None,
+                    proxy: None,
                     watched: Vec::new(),
                     container: None,
                 };
@@ -82,7 +82,7 @@ impl Server {
         let mut forward = Forward {
             dialling: None,
             guest: Rc::new(client),
-            carried: None,
+            proxy: None,
             watched: Vec::new(),
             container: Some(init),
         };
@@ -132,7 +132,7 @@ impl Forward {
         if self.dialling.is_some() && !self.connect(poller, token)? {
             return Ok(Progress::Blocked);
         }
-        Ok(self.carried.as_mut().map_or(Progress::Finished, Carried::run))
+        Ok(self.proxy.as_mut().map_or(Progress::Finished, Proxy::run))
     }
 
     /// Goes on connecting to the guest's port; true when it is done.
@@ -168,7 +168,7 @@ impl Forward {
         host.send(&HelloReply::Welcome)?;
         let host = Rc::new(host.into_stream()?);
         self.watched.push(poller.add(&host, |_| Target::Forward(token)).map_err(|_| Closed)?);
-        self.carried = Some(Carried::between(&host, &self.guest));
+        self.proxy = Some(Proxy::between(&host, &self.guest));
         Ok(())
     }
 }

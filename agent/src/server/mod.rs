@@ -20,7 +20,6 @@ use crate::{
 };
 
 mod atomic_volumes;
-mod carried;
 mod cgroup_files;
 mod connections;
 mod create;
@@ -36,6 +35,7 @@ mod network;
 mod notify;
 mod pause;
 mod processes;
+mod proxy;
 mod reports;
 mod resume;
 mod set_cpus;

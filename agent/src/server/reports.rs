@@ -7,7 +7,7 @@ use stockade_protocol::agent::{ProcessId, Response};
 use super::{Server, Target};
 use crate::{
     error::{AgentError, ErrorKind, Result, error},
-    init::{self, Report, Spawned, Surroundings},
+    init::{self, Report, Setup, Spawned},
     poller::Token,
     process::{Channel, Phase, Process},
 };
@@ -67,8 +67,8 @@ impl Server {
         }
     }
 
-    fn finish_creation(&mut self, id: &Rc<ProcessId>, reply_to: Token, made: Surroundings) {
-        let Surroundings { warnings, terminal, notify } = made;
+    fn finish_creation(&mut self, id: &Rc<ProcessId>, reply_to: Token, made: Setup) {
+        let Setup { warnings, terminal, notify } = made;
         let taken = self.take_terminal(id, terminal).and_then(|()| self.take_notify(id, notify));
         let finished = taken.and_then(|()| match id.exec {
             None => self.finish_container(&id.container),

@@ -8,7 +8,8 @@ mod config;
 mod forward;
 mod frames;
 mod metrics;
-pub(crate) mod peer;
+mod peer;
+mod relay;
 mod vmm;
 
 /// A target's name, and what it does with an input.
@@ -21,7 +22,7 @@ pub const TARGETS: [Target; 7] = [
     ("forward", forward::run),
     ("frames", frames::run),
     ("metrics", metrics::run),
-    ("relay", crate::relay::fuzz::run),
+    ("relay", relay::run),
     ("vmm", vmm::run),
 ];
 

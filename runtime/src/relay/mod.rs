@@ -26,19 +26,17 @@ mod console_log;
 pub mod copy;
 mod create_hooks;
 mod error;
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) mod fuzz;
 pub mod host_sockets;
 mod launch;
 mod messages;
 mod mount_points;
 mod namespaces;
-mod notify;
+pub mod notify;
 mod plan;
 pub mod port_forward;
 pub mod preserve_fds;
 pub mod proxy;
-mod serve;
+pub mod serve;
 pub mod service;
 mod watch;
 

@@ -92,7 +92,7 @@ fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
 
 /// The relay's side: it speaks for the container.
 #[derive(Debug)]
-pub(super) struct Notifier {
+pub(crate) struct Notifier {
     socket: UnixDatagram,
     /// The relay's PID as the service manager knows it.
     main_pid: String,
@@ -127,7 +127,7 @@ fn for_host(datagram: &[u8], main_pid: &str) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-pub(super) fn is_passed(line: &str) -> bool {
+pub(crate) fn is_passed(line: &str) -> bool {
     line.split_once('=')
         .is_some_and(|(name, value)| PASSED.contains(&name) && !value.contains(char::is_control))
 }

@@ -34,7 +34,7 @@ const CLOSED: PollFlags = PollFlags::empty();
 
 /// What the relay holds besides its stdio.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(crate) struct Ends {
     /// Every signal that it is sent.
     pub signals: SignalFd,
     /// To the command that has made it.
@@ -58,7 +58,7 @@ pub(super) struct Ends {
 }
 
 /// Serves until the process has ended and its output is delivered; returns the exit status.
-pub(super) fn serve(ends: Ends) -> i32 {
+pub(crate) fn serve(ends: Ends) -> i32 {
     let status = match connections(&ends) {
         Ok(Some(connections)) => match Relay::new(ends, connections, [0, 1, 2].map(stdio)) {
             Ok(mut relay) => relay.run().unwrap_or(KILLED),
@@ -103,7 +103,7 @@ fn wait(fds: &mut [PollFd<'_>]) -> io::Result<()> {
     }
 }
 
-pub(super) struct Relay {
+pub(crate) struct Relay {
     signals: SignalFd,
     /// Gone once the creator has committed.
     creator: Option<OwnedFd>,
@@ -136,7 +136,7 @@ enum Source {
 }
 
 impl Relay {
-    pub(super) fn new(
+    pub(crate) fn new(
         ends: Ends,
         connections: Vec<OwnedFd>,
         [stdin, stdout, stderr]: [OwnedFd; 3],
@@ -189,7 +189,7 @@ impl Relay {
         Ok(relay)
     }
 
-    pub(super) fn run(&mut self) -> io::Result<u8> {
+    pub(crate) fn run(&mut self) -> io::Result<u8> {
         loop {
             if let Some(status) = self.ended
                 && self.outputs.iter().all(Copy::is_done)

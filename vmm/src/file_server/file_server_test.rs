@@ -34,13 +34,13 @@ fn child(body: impl FnOnce()) -> Process {
 
 #[test]
 fn how_it_ended_is_told_with_what_it_said() {
-    let said = child(|| drop(io::stderr().write_all(b"no\tmemory\n"))).last_words();
+    let said = child(|| drop(io::stderr().write_all(b"no\tmemory\n"))).final_output();
     assert_eq!(said, "the file server exited with status 1: no memory");
     let killed = child(|| {
         // SAFETY: it ends the process.
         unsafe { libc::kill(libc::getpid(), libc::SIGSYS) };
     });
-    assert_eq!(killed.last_words(), "the file server was killed by signal 31 (SIGSYS)");
+    assert_eq!(killed.final_output(), "the file server was killed by signal 31 (SIGSYS)");
 }
 
 /// The main thread on a thread of this process, and a connection to it.

@@ -130,7 +130,7 @@ impl Process {
     }
 
     /// Why it has ended; called when it has.
-    pub fn last_words(&self) -> String {
+    pub fn final_output(&self) -> String {
         let how = match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED) {
             Ok(WaitStatus::Signaled(_, signal, _)) => {
                 format!("was killed by signal {} ({signal})", signal as i32)

@@ -33,7 +33,7 @@ pub const CONTROL_BUFFERS: u64 = 0x30_0000;
 pub const QUEUE_SIZE: u16 = 256;
 
 /// A socket in the place of a tap, and the host's end of it.
-pub fn stand_in() -> (OwnedFd, Tap) {
+pub fn fake_tap() -> (OwnedFd, Tap) {
     let (host, tap) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
     (host, Tap::over(tap).unwrap())
@@ -85,8 +85,8 @@ impl<'m> Bench<'m> {
         let [rx_signal, tx_signal, control_signal] =
             signals.each_ref().map(|event| event.try_clone().unwrap());
         let watched = Signals { rx: rx_signal, tx: tx_signal, control: Some(control_signal), stop: event() };
-        let (host, tap) = stand_in();
-        let (_, other) = stand_in();
+        let (host, tap) = fake_tap();
+        let (_, other) = fake_tap();
         let epoll = watched.watch(&tap).unwrap();
         let [rx_queue, tx_queue, control_queue] = [&rx, &tx, &control].map(|fixture| {
             let mut queue = fixture.queue();

@@ -15,7 +15,7 @@ const PLAIN: u64 = bit(VIRTIO_RING_F_EVENT_IDX);
 
 #[test]
 fn configuration_space_tells_address_link_pairs_and_mtu() {
-    let taps = [stand_in(), stand_in(), stand_in()].map(|(_, tap)| tap);
+    let taps = [fake_tap(), fake_tap(), fake_tap()].map(|(_, tap)| tap);
     let nic = Nic::over(vmm::Nic { mac: [2, 3, 4, 5, 6, 7], mtu: 1450 }, taps.into(), true);
     let mut space = [0; 16];
     nic.read_config(0, &mut space);
@@ -32,7 +32,7 @@ fn configuration_space_tells_address_link_pairs_and_mtu() {
 
 #[test]
 fn one_tap_is_one_pair_without_a_control_queue() {
-    let nic = Nic::over(vmm::Nic { mac: [2; 6], mtu: 1500 }, [stand_in().1].into(), false);
+    let nic = Nic::over(vmm::Nic { mac: [2; 6], mtu: 1500 }, [fake_tap().1].into(), false);
     assert_eq!(nic.queue_max_sizes(), [256, 256]);
     let several = bit(VIRTIO_NET_F_MQ) | bit(VIRTIO_NET_F_CTRL_VQ);
     assert_eq!(nic.features() & (several | super::UDP_SEGMENTATION), 0);

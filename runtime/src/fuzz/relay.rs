@@ -1,4 +1,4 @@
-//! A relay whose agent, and whose VMM's last words, come from a fuzz target.
+//! A relay whose agent, and whose VMM's last packet, come from a fuzz target.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -8,14 +8,14 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use stockade_sys::fd_passing;
 
-use super::notify::{self, Notifier};
-use super::serve::{Ends, Relay};
-use crate::fuzz::peer;
+use super::peer;
+use crate::relay::notify::{self, Notifier};
+use crate::relay::serve::{Ends, Relay};
 use crate::sys::descriptors;
 
 /// What the agent tells of the process and what the process writes, and the VMM's last packet.
 pub fn run(input: &[u8]) {
-    let (last_words, rest) = peer::halves(input);
+    let (last_packet, rest) = peer::halves(input);
     let (events, output) = peer::halves(rest);
     let (process, _agent) = peer::saying(events);
     let (stdin, _stdin) = peer::saying(&[]);
@@ -23,10 +23,10 @@ pub fn run(input: &[u8]) {
     let (stderr, _stderr) = peer::saying(&[]);
 
     let (_creator, creator) = descriptors::packet_pair().unwrap();
-    let lease = (!last_words.is_empty()).then(|| {
+    let lease = (!last_packet.is_empty()).then(|| {
         let (vmm, lease) = descriptors::packet_pair().unwrap();
         // It ends with these words; those that no packet holds are not said.
-        let _ = fd_passing::send(&vmm, last_words, &[]);
+        let _ = fd_passing::send(&vmm, last_packet, &[]);
         lease
     });
     let (manager, notified) = UnixDatagram::pair().unwrap();

@@ -14,9 +14,9 @@ use crate::pump::{Progress, Pump};
 
 /// Both directions, each with its sink, until its source is at its end.
 #[derive(Debug)]
-pub(super) struct Carried(Vec<(Pump, Rc<OwnedFd>)>);
+pub(super) struct Proxy(Vec<(Pump, Rc<OwnedFd>)>);
 
-impl Carried {
+impl Proxy {
     /// Between two sockets, both non-blocking.
     pub fn between(host: &Rc<OwnedFd>, guest: &Rc<OwnedFd>) -> Self {
         let pump = |source: &Rc<OwnedFd>, sink: &Rc<OwnedFd>| {
