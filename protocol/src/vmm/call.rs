@@ -1,4 +1,4 @@
-//! The [`Request`]s and [`FilesRequest`]s with their answers.
+//! The [`Request`]s and [`super::FilesRequest`]s with their answers.
 
 use std::ops::RangeInclusive;
 

@@ -1,5 +1,8 @@
 //! From config.json to what the agent builds: one OCI aspect per file.
 //!
+//! To *lower* is a compiler's word: a description is translated into one that says less about what is wanted and more about
+//! how it is done. config.json becomes a [`ContainerPlan`], and that the messages and system calls of a container.
+//!
 //! Everything is checked here, before any resource exists, so that a mistake in config.json leaves nothing behind
 //! and is named by its JSON path. What no part of stockade applies yet is listed by [`unapplied`].
 

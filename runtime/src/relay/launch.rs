@@ -50,7 +50,7 @@ impl Relay {
         Ok(Self { process, socket })
     }
 
-    /// Waits until its namespaces are as the host's hooks should find them. Only a relay with [`CreateHooks`] stops there.
+    /// Waits until its namespaces are as the host's hooks should find them. Only a relay with hooks of `create` stops there.
     ///
     /// # Errors
     /// [`RelayError::Failed`] or [`RelayError::Died`].
