@@ -147,6 +147,14 @@ impl Control {
         poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
     }
 
+    /// Whether this kind of request is in the version that the VMM speaks.
+    ///
+    /// # Errors
+    /// [`ControlError`] if not.
+    pub fn has<C: Call>(&self) -> Result<(), ControlError> {
+        Ok(self.exchange.has::<C>()?)
+    }
+
     /// Asks for something and reads the answer; what the VMM could not do is [`ControlError::Refused`].
     ///
     /// # Errors
@@ -166,7 +174,7 @@ impl Control {
     where
         C: Call<Request = Request, Response = Response>,
     {
-        self.exchange.has::<C>()?;
+        self.has::<C>()?;
         let deadline = self.deadline();
         self.exchange.send(&call.request(), descriptors, deadline)?;
         let response: Response = self.exchange.receive(deadline)?;

@@ -89,8 +89,13 @@ impl Files {
     /// [`FilesError::Connect`].
     pub fn connect(directory: BorrowedFd<'_>, vmm: BorrowedFd<'_>) -> Result<Self, FilesError> {
         let server = match descriptors::connect(directory, FILES_SOCKET) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Control::connect(directory)
-                .and_then(|control| Ok(Server::Mounts(control, vmm.try_clone_to_owned()?))),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                Control::connect(directory).and_then(|control| {
+                    // Nobody enters the mount namespace of a VMM that has a file server.
+                    control.has::<call::AddShare>().map_err(io::Error::other)?;
+                    Ok(Server::Mounts(control, vmm.try_clone_to_owned()?))
+                })
+            }
             connected => connected
                 .and_then(|stream| Exchange::new(stream, FILES_SOCKET, VERSION, LIMIT, TIMEOUT))
                 .map(Server::Process),
@@ -191,3 +196,7 @@ where
     let response: FilesResponse = exchange.receive(deadline)?;
     C::answer(response.accepted().map_err(FilesError::Refused)?).ok_or(FilesError::Closed)
 }
+
+#[cfg(test)]
+#[path = "files_test.rs"]
+mod tests;
