@@ -210,7 +210,8 @@ pub struct Exec {
     pub id: ProcessId,
     /// What it is.
     pub process: Process,
-    /// Path of a cgroup below the container's, without a leading slash; `None` for the container's own.
+    /// Path of a cgroup below the container's, without a leading slash; empty for exactly the container's own; `None` for that,
+    /// or for its init's where that has handed its controllers down.
     pub cgroup: Option<String>,
     /// A paused container is no error: the process begins when the container is resumed.
     pub ignore_paused: bool,

@@ -171,7 +171,7 @@ fn prepare_and_execute(
     report::send(channel, Ok(setup))?;
     signals::end_by_default()?;
     report::wait_for_start(channel)?;
-    start_hooks::run(hooks)?;
+    start_hooks::run(hooks, &env)?;
     // Last: a profile need not allow what a runtime does.
     if needs_privilege {
         capabilities::be_allowed_to_load_a_filter()?;

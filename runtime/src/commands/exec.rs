@@ -51,7 +51,7 @@ pub struct Exec {
     /// Further group; may be given several times
     #[arg(short = 'g', long, value_name = "GID")]
     additional_gids: Vec<u32>,
-    /// Capability to add to all sets; may be given several times
+    /// Capability to add, as far as that needs no inheritable one; may be given several times
     #[arg(short, long, value_name = "CAP")]
     cap: Vec<String>,
     /// Set no_new_privs
@@ -69,7 +69,7 @@ pub struct Exec {
     /// Socket to send a pidfd of the process to
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
-    /// Cgroup below the container's that the process begins in; it must be there
+    /// Cgroup below the container's, or that itself (/), that the process begins in; it must be there and take processes
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
     /// In a paused container, wait until it is resumed
@@ -110,7 +110,7 @@ impl Exec {
             handle: &handle,
             container: handle.id.as_str(),
             process,
-            cgroup: cgroup.filter(|path| !path.is_empty()),
+            cgroup,
             ignore_paused: self.ignore_paused,
             pid_file: self.pid_file.as_deref(),
             console_socket: self.console_socket.as_deref(),

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 
+use super::abandoned::remove_abandoned;
 use super::creation::Draft;
 use super::from_caller::FromCaller;
 use super::request::{Created, Place, Request, running_sandbox};
@@ -28,7 +29,11 @@ use crate::vm::sizing::{self, Demand, VmSize};
 pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let bundle = Bundle::load(request.bundle, request.config)?;
     let root = Root::new(request.globals.root.as_deref());
+    remove_abandoned(&root, None);
     let peers = Peers::find(&root, &bundle.spec)?;
+    if peers.sandbox.is_some() {
+        remove_abandoned(&root, peers.sandbox.as_ref());
+    }
     log::about(request.id.as_str(), peers.sandbox.as_ref().map(ContainerId::as_str));
     // Before the namespaces are looked at, which a sandbox that has ended has no more.
     let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;

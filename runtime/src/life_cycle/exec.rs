@@ -32,7 +32,7 @@ pub struct Exec<'a> {
     pub container: &'a str,
     /// What it is.
     pub process: Process,
-    /// A cgroup below the container's in the guest.
+    /// A cgroup below the container's in the guest; empty for exactly that one.
     pub cgroup: Option<String>,
     /// A paused container is no error: the process begins when it is resumed.
     pub ignore_paused: bool,
