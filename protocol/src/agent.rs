@@ -18,6 +18,9 @@
 //! | version | spoken since |
 //! |---|---|
 //! | 1 | 0.1 |
+//! | 2 | 0.2: Held, Plain, and the kinds Null and Closed of streams |
+//!
+//! All connections are made in version 1, but those on which something newer is asked: sandboxes of 0.1 go on working.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +30,7 @@ use crate::network::NetworkChange;
 pub mod call;
 
 /// The newest version of these messages.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The oldest version that this build still speaks.
 pub const OLDEST_VERSION: u16 = 1;
@@ -74,9 +77,9 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// A hello in the current [`VERSION`].
+    /// A hello in the version that every agent understands.
     pub fn new(purpose: Purpose) -> Self {
-        Self { magic: MAGIC, version: VERSION, purpose }
+        Self { magic: MAGIC, version: OLDEST_VERSION, purpose }
     }
 }
 
@@ -323,6 +326,8 @@ pub enum ProcessCommand {
     Resize(WindowSize),
     /// Something has changed in a directory of the host of which the container of this init has a copy.
     Changed,
+    /// Nobody sits at the terminal: newlines come out of it as they are, without carriage returns. Since version 2.
+    Plain,
 }
 
 /// A terminal's size in characters.
@@ -337,10 +342,19 @@ pub struct WindowSize {
 /// Agent → host on a Process connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcessEvent {
-    /// The process has ended and all of its output has been written to its streams, which are at EOF.
+    /// The process has ended and all of its output has been written to its streams, which are at EOF, but those that are
+    /// held.
     Ended(ExitStatus),
     /// A datagram that came to the container's [`NOTIFY_SOCKET`], of at most [`NOTIFY_LIMIT`] bytes.
     Notify(Vec<u8>),
+    /// Other processes have a stream of the process's output open still, which has ended: it goes on for them. Before Ended.
+    /// Since version 2.
+    Held {
+        /// The stream.
+        stream: Stream,
+        /// Bytes that have been written to it so far.
+        sent: u64,
+    },
 }
 
 /// Where a container with [`Container::notify`] finds its sd_notify(3) socket.

@@ -81,7 +81,7 @@ pub struct Exec {
     /// AppArmor profile. No effect: the guest's kernel has none
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
-    /// Pass the pipes, stream sockets and terminals that are descriptors 3 to 2+N into the container
+    /// Pass descriptors 3 to 2+N into the container: pipes, stream sockets, terminals, /dev/null, and what regular files hold
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// No effect: stockade is no subreaper
@@ -104,6 +104,8 @@ impl Exec {
         let mut warnings = Vec::new();
         let process = self.process(&handle, &mut warnings)?;
         let process = lower::lower_process(&process, &handle.record.annotations, &mut warnings)?;
+        let preserved = Preserved::take(self.preserve_fds)?;
+        warnings.extend(preserved.warnings());
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let cgroup = self.cgroup.as_deref().map(|path| path.trim_matches('/').to_owned());
         let executed = life_cycle::exec(&Request {
@@ -115,7 +117,7 @@ impl Exec {
             pid_file: self.pid_file.as_deref(),
             console_socket: self.console_socket.as_deref(),
             pidfd_socket: self.pidfd_socket.as_deref(),
-            preserved: Preserved::take(self.preserve_fds)?,
+            preserved,
             detached: self.detach,
         })?;
         if self.detach {

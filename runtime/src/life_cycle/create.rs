@@ -57,7 +57,8 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
             Place::Own(Launch::prepare(&config)?, default_size(&config, fixed, plan))
         }
     };
-    plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let of_descriptors = from_caller.preserved.warnings();
+    plan.warnings.iter().chain(&of_descriptors).for_each(|warning| tracing::warn!("{warning}"));
 
     let interrupts = signals::block_all().context("cannot block signals")?;
     let mut draft = Draft::begin(request, &bundle, root.create(request.id)?, record);

@@ -13,6 +13,7 @@ use regex_lite::Regex;
 use super::error::ContainerError;
 use super::record::Record;
 use crate::oci::container_id::ContainerId;
+use crate::relay::held_streams::SOCKET as STREAMS_SOCKET;
 use crate::sys::replacement::Replacement;
 use crate::sys::user_namespace;
 use crate::vm::{AGENT_SOCKET, SOCKETS};
@@ -35,7 +36,7 @@ const CONSOLE_LOG: &str = "console.log";
 const CREATION_ATTEMPTS: usize = 100;
 
 /// Everything that a container's directory may hold.
-const CONTENT: [&str; 5] = [NEW_FILE, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
+const CONTENT: [&str; 6] = [NEW_FILE, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET, STREAMS_SOCKET];
 
 /// The directory that holds the containers' directories.
 #[derive(Clone, Debug)]
@@ -232,6 +233,11 @@ impl Directory {
     pub fn neighbour(&self, id: &str) -> Option<Record> {
         let text = fs::read(self.path.parent()?.join(id).join(FILE)).ok()?;
         Record::parse(&text).ok()
+    }
+
+    /// The directory of another container in the same root.
+    pub fn open_neighbour(&self, id: &str) -> Option<Self> {
+        Self::open(self.path.parent()?.join(id)).ok()
     }
 
     /// Locks the directory of another container in the same root; waits for a command that has it.
