@@ -159,11 +159,12 @@ fn without_cgroups(prefix: &Path) -> Value {
         let list = Engine::Podman.format().get(&text, &PODMANS_WITHOUT_CGROUPS).ok()??;
         Some(list.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>())
     };
-    let mut names = files
-        .into_iter()
-        .filter_map(list)
-        .last()
-        .unwrap_or_else(|| WITHOUT_CGROUPS.map(str::to_owned).into());
+    let own = WITHOUT_CGROUPS.map(str::to_owned).to_vec();
+    let mut names = files.into_iter().filter_map(list).fold(own, |before, names| {
+        // `{append=true}` among the names.
+        let (attributes, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.contains('{'));
+        if attributes.iter().any(|text| text.contains("true")) { [before, names].concat() } else { names }
+    });
     names.retain(|name| name != "stockade");
     names.push("stockade".to_owned());
     json!(names)

@@ -133,7 +133,8 @@ fn podmans_list_of_runtimes_without_cgroups_is_added_to() {
         .unwrap();
     fs::write(beside("z.conf"), "[engine]\nruntime_supports_nocgroups = ['later']\n").unwrap();
     fixture.install(Engine::Podman, "/s");
-    assert_eq!(list(&fixture), serde_json::json!(["mine", "stockade"]));
+    assert_eq!(list(&fixture), serde_json::json!(["crun", "krun", "mine", "stockade"]));
+    fs::write(beside("50-mine.conf"), "[engine]\nruntime_supports_nocgroups = ['mine']\n").unwrap();
     fixture.install(Engine::Podman, "/s");
     assert_eq!(list(&fixture), serde_json::json!(["mine", "stockade"]));
 }
