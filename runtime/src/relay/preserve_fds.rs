@@ -118,8 +118,8 @@ impl Preserved {
     /// # Errors
     /// [`PreserveError::Old`].
     pub fn check(&self, directory: BorrowedFd<'_>) -> Result<(), PreserveError> {
-        let numbered = (FIRST..).zip(&self.descriptors);
-        match numbered.filter(|(_, descriptor)| !descriptor.kind.is_stream()).next() {
+        let mut numbered = (FIRST..).zip(&self.descriptors);
+        match numbered.find(|(_, descriptor)| !descriptor.kind.is_stream()) {
             Some((number, _)) if is_of_0_1(directory) => Err(PreserveError::Old(number)),
             _ => Ok(()),
         }
