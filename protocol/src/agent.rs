@@ -24,7 +24,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::{Container, Process};
+use crate::container::{Container, Process, WindowSize};
 use crate::network::NetworkChange;
 
 pub mod call;
@@ -328,15 +328,6 @@ pub enum ProcessCommand {
     Changed,
     /// Nobody sits at the terminal: newlines come out of it as they are, without carriage returns. Since version 2.
     Plain,
-}
-
-/// A terminal's size in characters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WindowSize {
-    /// Lines.
-    pub rows: u16,
-    /// Columns.
-    pub columns: u16,
 }
 
 /// Agent → host on a Process connection.

@@ -24,5 +24,6 @@ pub mod ram;
 pub mod seccomp;
 pub mod stats;
 pub mod status;
+mod threads;
 pub mod vcpu;
 pub mod virtio;
