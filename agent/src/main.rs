@@ -24,6 +24,7 @@ mod process;
 mod procfs;
 mod pump;
 mod reaper;
+mod resolver;
 mod server;
 mod signal;
 mod slots;

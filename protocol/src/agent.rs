@@ -10,6 +10,7 @@
 //!  Events    ← ContainerEvent, until the container is forgotten
 //!  Forward   after HelloReply: raw bytes of a connection to a port of the guest
 //!  Socket    HelloReply when a client has come, then raw bytes of its connection to a socket of the host
+//!  Resolver  HelloReply when a query for the host's resolver has come, then raw bytes of its connection
 //! ```
 //!
 //! The order for one process is: `Request::Create` or `Request::Exec`; then its Process and Stream connections; then
@@ -18,6 +19,9 @@
 //! | version | spoken since |
 //! |---|---|
 //! | 1 | 0.1 |
+//! | 2 | 0.2: Settings and Confine, Resolver |
+//!
+//! All connections are made in version 1, but those on which something newer is asked: sandboxes of 0.1 go on working.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +31,7 @@ use crate::network::NetworkChange;
 pub mod call;
 
 /// The newest version of these messages.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The oldest version that this build still speaks.
 pub const OLDEST_VERSION: u16 = 1;
@@ -74,8 +78,13 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// A hello in the current [`VERSION`].
+    /// A hello in the version that every agent understands.
     pub fn new(purpose: Purpose) -> Self {
+        Self { magic: MAGIC, version: OLDEST_VERSION, purpose }
+    }
+
+    /// A hello in the current [`VERSION`].
+    pub fn newest(purpose: Purpose) -> Self {
         Self { magic: MAGIC, version: VERSION, purpose }
     }
 }
@@ -98,6 +107,10 @@ pub enum Purpose {
     /// HelloReply comes when there is one, and then the bytes of its connection, both ways, as in Forward. Of two
     /// connections that wait for a client of one socket, the older one is closed.
     Socket(String, u16),
+    /// Since version 2. For the next query that containers send to the resolver that the host has at 127.0.0.11:53, which the
+    /// first such connection gives them: HelloReply comes when there is one, and then the bytes of its connection, both ways,
+    /// as DNS is spoken over TCP. Of two connections that wait, the older one is closed.
+    Resolver,
 }
 
 /// The container of a [`ProcessId`] that runs in the guest itself, for debugging: what no container's ID can be.

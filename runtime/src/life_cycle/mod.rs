@@ -22,6 +22,7 @@ mod network_watch;
 mod remove;
 mod request;
 mod resize;
+mod resolver;
 mod services;
 mod start;
 mod status;

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use stockade_protocol::agent::Purpose;
 use stockade_protocol::vmm::MAX_QUEUE_PAIRS;
 
+use super::resolver;
 use crate::network::{self, Namespace, Network, NetworkNamespace, Pending};
 use crate::state::{Directory, Record};
 use crate::sys::process::ProcessRef;
@@ -80,6 +82,12 @@ pub(super) fn refresh(directory: &Directory, record: &Record, wait: &mut impl Wa
     }
     let namespace = Namespace::open(&of_process(relay.pid))?;
     refresh_in(&namespace, directory, record, wait, |record| directory.write(record))
+}
+
+/// Offers the guest the resolver that an engine has in the relay's network namespace, if there is one; returns the connection
+/// that waits for the first query.
+pub(super) fn offer_resolver(directory: &Directory, relay: ProcessRef) -> Option<UnixStream> {
+    resolver::offer(&Namespace::open(&of_process(relay.pid)).ok()?, directory.as_fd())
 }
 
 /// The same, in the relay's network namespace; `remember` keeps what becomes of it.

@@ -103,7 +103,7 @@ fn confine(ends: &Ends) -> Result<(), RelayError> {
     let connects = !ends.services.is_empty();
     let kind = if connects { Kind::ConnectingRelay } else { Kind::Relay };
     privileges::keep_only(0).map_err(|e| system("giving up capabilities")(e.into()))?;
-    landlock::restrict(&[]).map_err(|e| system("Landlock")(e.into()))?;
+    landlock::restrict(&[], &[]).map_err(|e| system("Landlock")(e.into()))?;
     if connects {
         process::one_arena();
     }
