@@ -19,7 +19,7 @@
 //! | version | spoken since |
 //! |---|---|
 //! | 1 | 0.1 |
-//! | 2 | 0.2: Settings and Confine, Resolver |
+//! | 2 | 0.2: Settings, Confine, Resolver, Held, Plain, and the kinds Null and Closed of streams |
 //!
 //! All connections are made in version 1, but those on which something newer is asked: sandboxes of 0.1 go on working.
 
@@ -223,7 +223,8 @@ pub struct Exec {
     pub id: ProcessId,
     /// What it is.
     pub process: Process,
-    /// Path of a cgroup below the container's, without a leading slash; `None` for the container's own.
+    /// Path of a cgroup below the container's, without a leading slash; empty for exactly the container's own; `None` for that,
+    /// or for its init's where that has handed its controllers down.
     pub cgroup: Option<String>,
     /// A paused container is no error: the process begins when the container is resumed.
     pub ignore_paused: bool,
@@ -335,15 +336,26 @@ pub enum ProcessCommand {
     Resize(WindowSize),
     /// Something has changed in a directory of the host of which the container of this init has a copy.
     Changed,
+    /// Nobody sits at the terminal: newlines come out of it as they are, without carriage returns. Since version 2.
+    Plain,
 }
 
 /// Agent → host on a Process connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcessEvent {
-    /// The process has ended and all of its output has been written to its streams, which are at EOF.
+    /// The process has ended and all of its output has been written to its streams, which are at EOF, but those that are
+    /// held.
     Ended(ExitStatus),
     /// A datagram that came to the container's [`NOTIFY_SOCKET`], of at most [`NOTIFY_LIMIT`] bytes.
     Notify(Vec<u8>),
+    /// Other processes have a stream of the process's output open still, which has ended: it goes on for them. Before Ended.
+    /// Since version 2.
+    Held {
+        /// The stream.
+        stream: Stream,
+        /// Bytes that have been written to it so far.
+        sent: u64,
+    },
 }
 
 /// Where a container with [`Container::notify`] finds its sd_notify(3) socket.

@@ -222,6 +222,17 @@ pub enum StreamKind {
     Output,
     /// A stream socket.
     Socket,
+    /// No stream, but the guest's null device. Since version 2 of the agent's messages.
+    Null,
+    /// Nothing: there is no descriptor of this number. Since version 2 of the agent's messages.
+    Closed,
+}
+
+impl StreamKind {
+    /// Whether there is a connection for it.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Input | Self::Output | Self::Socket)
+    }
 }
 
 /// `process.user`.

@@ -203,6 +203,7 @@ impl Server {
             }
             ProcessCommand::Signal(_) => {}
             ProcessCommand::Resize(size) => process.stdio.resize(size),
+            ProcessCommand::Plain => process.stdio.be_plain(),
             ProcessCommand::Changed => self.refresh_atomic_volumes_later(id),
         }
     }

@@ -47,6 +47,7 @@ impl List {
     /// about, and the others are listed.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let root = Root::new(globals.root.as_deref());
+        life_cycle::remove_abandoned(&root, None);
         let deadline = Deadline::within(GLANCE);
         let is_table = !self.quiet && self.format == Format::Table;
         let outcomes = life_cycle::for_each(&root, |directory, record| {

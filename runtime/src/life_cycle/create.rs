@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 
+use super::abandoned::remove_abandoned;
 use super::creation::Draft;
 use super::from_caller::FromCaller;
 use super::request::{Created, Place, Request, running_sandbox};
@@ -28,7 +29,11 @@ use crate::vm::sizing::{self, Demand, VmSize};
 pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let bundle = Bundle::load(request.bundle, request.config)?;
     let root = Root::new(request.globals.root.as_deref());
+    remove_abandoned(&root, None);
     let peers = Peers::find(&root, &bundle.spec)?;
+    if peers.sandbox.is_some() {
+        remove_abandoned(&root, peers.sandbox.as_ref());
+    }
     log::about(request.id.as_str(), peers.sandbox.as_ref().map(ContainerId::as_str));
     // Before the namespaces are looked at, which a sandbox that has ended has no more.
     let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;
@@ -52,7 +57,8 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
             Place::Own(Launch::prepare(&config)?, default_size(&config, fixed, plan))
         }
     };
-    plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let of_descriptors = from_caller.preserved.warnings();
+    plan.warnings.iter().chain(&of_descriptors).for_each(|warning| tracing::warn!("{warning}"));
 
     let interrupts = signals::block_all().context("cannot block signals")?;
     let mut draft = Draft::begin(request, &bundle, root.create(request.id)?, record);

@@ -9,6 +9,7 @@
 //!
 //! Created and running containers may be paused, until they are resumed or killed.
 
+mod abandoned;
 mod create;
 mod creation;
 mod disks;
@@ -28,6 +29,7 @@ mod start;
 mod status;
 mod update;
 
+pub use abandoned::remove_abandoned;
 pub use create::create;
 pub use exec::{Exec, exec};
 pub use for_each::for_each;

@@ -81,11 +81,12 @@ fn look_up(rootfs: &Path, file: &'static str, name: &str) -> Result<[Option<u32>
 }
 
 fn find(database: impl Read, name: &str) -> Option<[Option<u32>; 2]> {
-    let lines = BufReader::new(database.take(LIMIT)).lines().map_while(Result::ok);
+    // In any encoding: what somebody is called is nobody's name.
+    let lines = BufReader::new(database.take(LIMIT)).split(b'\n').map_while(Result::ok);
     let mut entries = lines.filter_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| {
-            let mut number = |skip| fields.nth(skip).and_then(|field| field.parse().ok());
+        let mut fields = line.split(|byte| *byte == b':');
+        (fields.next() == Some(name.as_bytes())).then(|| {
+            let mut number = |skip| std::str::from_utf8(fields.nth(skip)?).ok()?.parse().ok();
             [number(1), number(0)]
         })
     });

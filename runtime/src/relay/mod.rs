@@ -27,6 +27,7 @@ mod console_log;
 pub mod copy;
 mod create_hooks;
 mod error;
+pub mod held_streams;
 pub mod host_sockets;
 mod launch;
 mod messages;

@@ -91,6 +91,22 @@ fn a_relay_touches_no_file_and_hands_nothing_on() {
 }
 
 #[test]
+fn a_relay_with_an_heir_hands_on_to_nobody_else() {
+    for kind in [Kind::RelayWithHeir, Kind::ConnectingRelayWithHeir] {
+        for number in 0..1100 {
+            let heir = number == crate::relay::held_streams::HEIR as u64;
+            assert_eq!(allows(kind, libc::SYS_sendmsg, [number, 1, 0]), heir, "{kind:?} {number}");
+        }
+        // That no other descriptor gets this number.
+        for call in
+            [libc::SYS_dup2, libc::SYS_dup3, libc::SYS_prlimit64, libc::SYS_setrlimit, libc::SYS_sendmmsg]
+        {
+            assert!(!allows(kind, call, [900, 900, 0]), "{kind:?} {call}");
+        }
+    }
+}
+
+#[test]
 fn who_watches_a_network_has_no_other_sockets_than_it_needs() {
     let kind = Kind::NetworkWatch;
     let netlink = libc::AF_NETLINK as u64;
