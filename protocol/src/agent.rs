@@ -18,16 +18,20 @@
 //! | version | spoken since |
 //! |---|---|
 //! | 1 | 0.1 |
+//! | 2 | 0.2: Settings and Confine |
+//!
+//! All connections are made in version 1, but those on which something newer is asked: sandboxes of 0.1 go on working.
 
 use serde::{Deserialize, Serialize};
 
 use crate::container::{Container, Process};
 use crate::network::NetworkChange;
+use crate::settings::{Confinement, Settings};
 
 pub mod call;
 
 /// The newest version of these messages.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The oldest version that this build still speaks.
 pub const OLDEST_VERSION: u16 = 1;
@@ -74,8 +78,13 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// A hello in the current [`VERSION`].
+    /// A hello in the version that every agent understands.
     pub fn new(purpose: Purpose) -> Self {
+        Self { magic: MAGIC, version: OLDEST_VERSION, purpose }
+    }
+
+    /// A hello in the current [`VERSION`].
+    pub fn newest(purpose: Purpose) -> Self {
         Self { magic: MAGIC, version: VERSION, purpose }
     }
 }
@@ -201,6 +210,15 @@ pub enum Request {
         /// At least 1.
         count: u16,
     },
+    /// Take over the node's settings; since version 2.
+    Settings(Box<Settings>),
+    /// What the process that is made next by this name gets; since version 2.
+    Confine {
+        /// It is not there yet.
+        process: ProcessId,
+        /// What it gets.
+        confinement: Box<Confinement>,
+    },
 }
 
 /// Another process of a container.
@@ -252,6 +270,10 @@ pub enum Response {
     Containers(Vec<String>),
     /// To SetCpus.
     CpusSet,
+    /// To Settings: what the guest's kernel does not take, one sentence each.
+    SettingsTaken(Vec<String>),
+    /// To Confine.
+    Confined,
 }
 
 /// Containers that one guest holds at most.
