@@ -18,6 +18,7 @@ mod container;
 mod disks;
 mod error;
 mod init;
+mod memory;
 mod network;
 mod poller;
 mod process;

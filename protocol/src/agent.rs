@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::{Container, Process, WindowSize};
 use crate::network::NetworkChange;
+use crate::settings::{Confinement, Settings};
 
 pub mod call;
 
@@ -214,6 +215,15 @@ pub enum Request {
         /// At least 1.
         count: u16,
     },
+    /// Take over the node's settings; since version 2.
+    Settings(Box<Settings>),
+    /// What the process that is made next by this name gets; since version 2.
+    Confine {
+        /// It is not there yet.
+        process: ProcessId,
+        /// What it gets.
+        confinement: Box<Confinement>,
+    },
 }
 
 /// Another process of a container.
@@ -266,6 +276,10 @@ pub enum Response {
     Containers(Vec<String>),
     /// To SetCpus.
     CpusSet,
+    /// To Settings: what the guest's kernel does not take, one sentence each.
+    SettingsTaken(Vec<String>),
+    /// To Confine.
+    Confined,
 }
 
 /// Containers that one guest holds at most.

@@ -15,4 +15,5 @@ pub mod call;
 pub mod container;
 pub mod frame;
 pub mod network;
+pub mod settings;
 pub mod vmm;

@@ -14,13 +14,16 @@ use crate::{
     connection::Connection,
     container::Container,
     error::{ErrorKind, Result, error},
+    memory::Follower,
     poller::{Poller, Token},
     process::{Phase, Process},
     reaper,
 };
 
 mod atomic_volumes;
+mod audit;
 mod cgroup_files;
+mod confine;
 mod connections;
 mod create;
 mod delete;
@@ -31,6 +34,7 @@ mod forward;
 mod freezer;
 mod list_containers;
 mod list_processes;
+mod memory;
 mod network;
 mod notify;
 mod pause;
@@ -40,6 +44,7 @@ mod reports;
 mod resolver;
 mod resume;
 mod set_cpus;
+mod settings;
 mod signal;
 mod sockets;
 mod start;
@@ -80,6 +85,10 @@ enum Target {
     Disks(Rc<ProcessId>),
     /// It is time to follow what has changed on the host.
     AtomicVolumes(Rc<ProcessId>),
+    /// The kernel has something to say, of memory perhaps.
+    KernelEvents,
+    /// Memory has come or gone, and stays as it is now.
+    MemorySettled,
 }
 
 /// Everything that the agent knows.
@@ -93,6 +102,9 @@ pub struct Server {
     forwards: BTreeMap<Token, Forward>,
     /// Once the host has offered its resolver.
     resolving: Option<Resolving>,
+    memory: Follower,
+    /// The AppArmor profiles of processes that are not made yet.
+    profiles: BTreeMap<ProcessId, String>,
     /// What is to be looked at again although no event will say so.
     again: Vec<Target>,
 }
@@ -104,7 +116,7 @@ impl Server {
         let children = reaper::watch()?;
         poller.add_listener(&listener, Target::Listener)?;
         poller.add(&children, |_| Target::Children)?;
-        Ok(Self {
+        let mut server = Self {
             poller,
             listener,
             children,
@@ -113,8 +125,12 @@ impl Server {
             processes: BTreeMap::new(),
             forwards: BTreeMap::new(),
             resolving: None,
+            memory: Follower::new()?,
+            profiles: BTreeMap::new(),
             again: Vec::new(),
-        })
+        };
+        server.watch_memory()?;
+        Ok(server)
     }
 
     /// Serves until the guest ends.
@@ -147,6 +163,8 @@ impl Server {
             Target::Query(token) => self.answer_query(token),
             Target::Disks(id) => self.look_at_disks(&id),
             Target::AtomicVolumes(id) => self.refresh_atomic_volumes(&id.container),
+            Target::KernelEvents => self.memory.hear(),
+            Target::MemorySettled => self.follow_memory(),
         }
     }
 
@@ -167,6 +185,8 @@ impl Server {
             Request::SetCpus { count } => Self::set_cpus(count).map(Some),
             Request::Update { container, values } => self.update(&container, &values).map(Some),
             Request::Network(change) => Self::change_network(&change).map(Some),
+            Request::Confine { process, confinement } => self.confine(process, *confinement).map(Some),
+            Request::Settings(settings) => self.take_settings(&settings).map(Some),
         };
         match result {
             Ok(None) => {}

@@ -23,7 +23,7 @@ use stockade_sys::capabilities::{self, Capability};
 use super::{handle, network, resolver};
 use crate::cgroup::Cgroup;
 use crate::log;
-use crate::network::{Events, Namespace, own_root};
+use crate::network::{Events, Look, Namespace, own_root};
 use crate::state::{self, Directory, Record};
 use crate::sys::deadline::Deadline;
 use crate::sys::seccomp::{self, Kind};
@@ -158,7 +158,9 @@ fn serve(
         let mut wait = AnswerDeadline::new(directory.as_fd(), Deadline::within(handle::ANSWERS_WITHIN));
         let remember =
             |record: &Record| record.network.as_ref().map_or(Ok(()), |now| directory.write_network(now));
-        if let Err(error) = network::refresh_in(&namespace, &directory, &current, &mut wait, remember) {
+        if let Err(error) =
+            network::refresh_in(&namespace, Look::Later, &directory, &current, &mut wait, remember)
+        {
             tracing::warn!("a change of the network namespace: {error:#}");
         }
         events.wait()?;
