@@ -17,6 +17,7 @@ mod shared;
 pub mod shares;
 pub mod sizing;
 mod sockets;
+pub mod template;
 mod tree;
 mod vmm_user;
 mod wait;
