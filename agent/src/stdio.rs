@@ -21,8 +21,8 @@ use nix::{
     unistd::{Uid, fchown, pipe2},
 };
 use stockade_protocol::{
-    agent::{Stream, WindowSize},
-    container::StreamKind,
+    agent::Stream,
+    container::{StreamKind, WindowSize},
 };
 
 use crate::{

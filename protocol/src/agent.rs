@@ -21,7 +21,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::{Container, Process};
+use crate::container::{Container, Process, WindowSize};
 use crate::network::NetworkChange;
 
 pub mod call;
@@ -322,15 +322,6 @@ pub enum ProcessCommand {
     Resize(WindowSize),
     /// Something has changed in a directory of the host of which the container of this init has a copy.
     Changed,
-}
-
-/// A terminal's size in characters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WindowSize {
-    /// Lines.
-    pub rows: u16,
-    /// Columns.
-    pub columns: u16,
 }
 
 /// Agent → host on a Process connection.

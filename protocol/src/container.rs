@@ -7,8 +7,6 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::WindowSize;
-
 /// A container as the agent builds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Container {
@@ -440,4 +438,13 @@ pub struct DeviceRule {
     pub write: bool,
     /// mknod(2).
     pub mknod: bool,
+}
+
+/// A terminal's size in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
 }

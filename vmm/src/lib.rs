@@ -26,5 +26,6 @@ pub mod seccomp;
 pub mod stats;
 pub mod status;
 pub mod template;
+mod threads;
 pub mod vcpu;
 pub mod virtio;

@@ -49,7 +49,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         None => {
             let (config, fixed) =
                 lower::vm::apply(&bundle, config, plan.demand.memory).context(crate::oci::bundle::CONFIG)?;
-            Place::Own(Launch::prepare(&config)?, default_size(&config, fixed, plan))
+            Place::Own(Box::new(Launch::prepare(&config)?), default_size(&config, fixed, plan))
         }
     };
     plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -145,8 +145,7 @@ impl<'a> Draft<'a> {
         let vm = match place {
             Place::Own(launch, size) => {
                 let size = vm_size(plan, size, cgroup)?;
-                let launch = launch.memory_mib(size.mib, sizing::most_mib()).vcpus(size.most_vcpus);
-                let (launch, size) = template::choose(launch, size, plan.demand);
+                let (launch, size) = template::choose((*launch).sized(&size), size, plan.demand);
                 if let Some(cgroup) = cgroup {
                     let mut values = plan.cgroup.values.clone();
                     values.push(("memory.max", sizing::host_limit_bytes(size.mib).to_string()));

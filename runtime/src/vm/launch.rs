@@ -13,6 +13,7 @@ use stockade_protocol::vmm::{Config, Hello, Stage, Status, Template, VERSION, fd
 use stockade_sys::descriptors::{duplicate_above, duplicate_to};
 use stockade_sys::fd_passing;
 
+use super::sizing::{self, VmSize};
 use super::vmm_user::{self, VmmUser};
 use super::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, Machine, core_scheduling, template};
 use crate::config::{self, Templates, VmmUsers};
@@ -165,7 +166,7 @@ impl Launch {
 
     /// Has the guest begin as this template's.
     #[must_use]
-    pub fn from_template(mut self, files: template::Files) -> Self {
+    pub fn beginning_as(mut self, files: template::Files) -> Self {
         self.config.template = Template::Use;
         self.template = Some(files);
         self
@@ -173,10 +174,16 @@ impl Launch {
 
     /// Has the guest be saved to these files when its agent is ready.
     #[must_use]
-    pub fn to_template(mut self, files: template::Files) -> Self {
+    pub fn becoming(mut self, files: template::Files) -> Self {
         self.config.template = Template::Save;
         self.template = Some(files);
         self
+    }
+
+    /// Sets both as a VM of this size has them.
+    #[must_use]
+    pub fn sized(self, size: &VmSize) -> Self {
+        self.memory_mib(size.mib, sizing::most_mib()).vcpus(size.most_vcpus)
     }
 
     /// Starts the VMM of a container, with its sockets in `directory`, to join the cgroup whose `cgroup.procs` is

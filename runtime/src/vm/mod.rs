@@ -9,6 +9,7 @@
 pub mod agent;
 mod control;
 mod core_scheduling;
+mod error;
 mod exchange;
 mod files;
 mod launch;
@@ -24,6 +25,7 @@ mod wait;
 mod watch;
 
 pub use control::Control;
+pub use error::{MachineError, shown};
 pub use files::Files;
 pub use launch::Launch;
 pub use shared::{Shared, Vm};
@@ -31,4 +33,4 @@ pub use sockets::{AGENT_SOCKET, CONTROL_SOCKET, CONTROL_SOCKET_OF_0_1, FILES_SOC
 pub use stockade_protocol::vmm::call;
 pub use tree::{IdMap, Tree};
 pub use wait::{Wait, wait_for};
-pub use watch::{DIED_SILENTLY, Machine, MachineError, shown};
+pub use watch::{DIED_SILENTLY, Machine};

@@ -264,7 +264,7 @@ pub fn choose(launch: Launch, size: VmSize, demand: Demand) -> (Launch, VmSize) 
         Some((mib, files)) => {
             tracing::debug!(class_mib = mib, "the VM begins as a template");
             let class_mib = if mib > size.mib { mib } else { 0 };
-            (launch.of_class(mib).from_template(files), VmSize { class_mib, ..size })
+            (launch.of_class(mib).beginning_as(files), VmSize { class_mib, ..size })
         }
         None => (launch, size),
     }

@@ -57,7 +57,7 @@ pub enum Thread {
 /// # Errors
 /// The kernel has no seccomp filters.
 pub fn restrict(thread: Thread) -> Result<(), Error> {
-    crate::stats::count_thread();
+    crate::threads::count_thread();
     program(thread).install()?;
     #[cfg(feature = "takeover")]
     stockade_takeover::attempt_everything(&format!("vmm {thread:?}"));

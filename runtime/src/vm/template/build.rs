@@ -80,7 +80,7 @@ fn fill(store: &Store, launch: Launch, about: &str) -> anyhow::Result<()> {
     let files = Files { state: create(STATE)?, ram: create(RAM)?, directory: None };
     let interrupts = signals::block_all().context("cannot block signals")?;
     let id: ContainerId = ID.parse()?;
-    let mut machine = launch.to_template(files).start(&id, directory.as_fd(), None, |_| Ok(()))?;
+    let mut machine = launch.becoming(files).start(&id, directory.as_fd(), None, |_| Ok(()))?;
     let saved = machine
         .watch_with(directory.as_fd(), interrupts)
         .context("cannot watch the VM")
