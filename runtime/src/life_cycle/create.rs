@@ -54,7 +54,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         None => {
             let (config, fixed) =
                 lower::vm::apply(&bundle, config, plan.demand.memory).context(crate::oci::bundle::CONFIG)?;
-            Place::Own(Launch::prepare(&config)?, default_size(&config, fixed, plan))
+            Place::Own(Box::new(Launch::prepare(&config)?), default_size(&config, fixed, plan))
         }
     };
     let of_descriptors = from_caller.preserved.warnings();

@@ -32,7 +32,7 @@ use crate::sys::terminal::{self, Pty};
 use crate::sys::{tsc, user_namespace};
 use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
 use crate::vm::sizing::{self, VmSize};
-use crate::vm::{self, MachineError, Shared, Tree, Vm, shares};
+use crate::vm::{self, MachineError, Shared, Tree, Vm, shares, template};
 
 /// A value that is undone when it is dropped, unless it is taken out.
 type Undone<T> = ScopeGuard<T, fn(T)>;
@@ -145,7 +145,7 @@ impl<'a> Draft<'a> {
         let vm = match place {
             Place::Own(launch, size) => {
                 let size = vm_size(plan, size, cgroup)?;
-                let launch = launch.memory_mib(size.mib, sizing::most_mib()).vcpus(size.most_vcpus);
+                let (launch, size) = template::choose((*launch).sized(&size), size, plan.demand);
                 if let Some(cgroup) = cgroup {
                     let mut values = plan.cgroup.values.clone();
                     values.push(("memory.max", sizing::host_limit_bytes(size.mib).to_string()));
