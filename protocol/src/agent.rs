@@ -10,6 +10,7 @@
 //!  Events    ← ContainerEvent, until the container is forgotten
 //!  Forward   after HelloReply: raw bytes of a connection to a port of the guest
 //!  Socket    HelloReply when a client has come, then raw bytes of its connection to a socket of the host
+//!  Resolver  HelloReply when a query for the host's resolver has come, then raw bytes of its connection
 //! ```
 //!
 //! The order for one process is: `Request::Create` or `Request::Exec`; then its Process and Stream connections; then
@@ -18,7 +19,7 @@
 //! | version | spoken since |
 //! |---|---|
 //! | 1 | 0.1 |
-//! | 2 | 0.2: Held, Plain, and the kinds Null and Closed of streams |
+//! | 2 | 0.2: Settings, Confine, Resolver, Held, Plain, and the kinds Null and Closed of streams |
 //!
 //! All connections are made in version 1, but those on which something newer is asked: sandboxes of 0.1 go on working.
 
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::{Container, Process, WindowSize};
 use crate::network::NetworkChange;
+use crate::settings::{Confinement, Settings};
 
 pub mod call;
 
@@ -81,6 +83,11 @@ impl Hello {
     pub fn new(purpose: Purpose) -> Self {
         Self { magic: MAGIC, version: OLDEST_VERSION, purpose }
     }
+
+    /// A hello in the current [`VERSION`].
+    pub fn newest(purpose: Purpose) -> Self {
+        Self { magic: MAGIC, version: VERSION, purpose }
+    }
 }
 
 /// What a connection is for.
@@ -101,6 +108,10 @@ pub enum Purpose {
     /// HelloReply comes when there is one, and then the bytes of its connection, both ways, as in Forward. Of two
     /// connections that wait for a client of one socket, the older one is closed.
     Socket(String, u16),
+    /// Since version 2. For the next query that containers send to the resolver that the host has at 127.0.0.11:53, which the
+    /// first such connection gives them: HelloReply comes when there is one, and then the bytes of its connection, both ways,
+    /// as DNS is spoken over TCP. Of two connections that wait, the older one is closed.
+    Resolver,
 }
 
 /// The container of a [`ProcessId`] that runs in the guest itself, for debugging: what no container's ID can be.
@@ -204,6 +215,15 @@ pub enum Request {
         /// At least 1.
         count: u16,
     },
+    /// Take over the node's settings; since version 2.
+    Settings(Box<Settings>),
+    /// What the process that is made next by this name gets; since version 2.
+    Confine {
+        /// It is not there yet.
+        process: ProcessId,
+        /// What it gets.
+        confinement: Box<Confinement>,
+    },
 }
 
 /// Another process of a container.
@@ -256,6 +276,10 @@ pub enum Response {
     Containers(Vec<String>),
     /// To SetCpus.
     CpusSet,
+    /// To Settings: what the guest's kernel does not take, one sentence each.
+    SettingsTaken(Vec<String>),
+    /// To Confine.
+    Confined,
 }
 
 /// Containers that one guest holds at most.

@@ -21,9 +21,9 @@ use nix::{
 use stockade_protocol::container::{Hook, Process, StreamKind};
 
 use super::{
-    ForAll, c_strings, capabilities, cpu_affinity, credentials, descriptors::Kept, environment, executable,
-    io_priority, masked_paths, memory_policy, oom_score, personality, report, rlimits, scheduler, seccomp,
-    signals, start_hooks, working_directory,
+    ForAll, apparmor, c_strings, capabilities, cpu_affinity, credentials, descriptors::Kept, environment,
+    executable, io_priority, masked_paths, memory_policy, oom_score, personality, report, rlimits, scheduler,
+    seccomp, signals, start_hooks, working_directory,
 };
 use crate::{
     error::{Context, ErrorKind, Result, error, reason},
@@ -148,6 +148,7 @@ fn prepare_and_execute(
     cpu_affinity::begin(&process.scheduling)?;
     oom_score::apply(process.oom_score_adj)?;
     rlimits::make_room(&process.rlimits)?;
+    let profile = apparmor::prepare(for_all.apparmor)?;
     let mut setup = set_up()?;
 
     let env = environment::prepare(process, setup.notify.is_some())?;
@@ -162,6 +163,9 @@ fn prepare_and_execute(
     rlimits::apply(&process.rlimits)?;
     if process.no_new_privileges {
         prctl::set_no_new_privs().or_internal(|| "set no_new_privs".to_owned())?;
+    }
+    if let Some(profile) = profile {
+        profile.apply()?;
     }
     let needs_privilege = !for_all.seccomp.is_empty() && !process.no_new_privileges;
     let directory = working_directory::enter_early(&process.cwd)?;

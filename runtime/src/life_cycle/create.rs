@@ -39,7 +39,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;
     let record = record(&bundle, request.id);
     let config = Config::load()?;
-    let from_caller = FromCaller::take(request.preserve_fds, &bundle.spec)?;
+    let from_caller = FromCaller::take(request.preserve_fds, &bundle.spec, &bundle.path)?;
     let allowed = Allowed { annotations: &config.allowed_annotations, host_sockets: &config.host_sockets };
     let notify = from_caller.notify.is_some();
     let lowered = lower::lower(&bundle, request.id, record.share(), &peers, allowed, notify)
@@ -54,7 +54,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         None => {
             let (config, fixed) =
                 lower::vm::apply(&bundle, config, plan.demand.memory).context(crate::oci::bundle::CONFIG)?;
-            Place::Own(Launch::prepare(&config)?, default_size(&config, fixed, plan))
+            Place::Own(Box::new(Launch::prepare(&config)?), default_size(&config, fixed, plan))
         }
     };
     let of_descriptors = from_caller.preserved.warnings();

@@ -89,6 +89,13 @@ pub struct GuestPlan {
     pub memory_policy: Option<MemoryPolicy>,
 }
 
+impl GuestPlan {
+    /// Whether its limits leave room for core dumps.
+    pub fn wants_core_dumps(&self) -> bool {
+        self.process.rlimits.iter().any(|limit| limit.resource == libc::RLIMIT_CORE && limit.soft > 0)
+    }
+}
+
 /// The container's cgroup in the guest.
 #[derive(Debug)]
 pub struct CgroupPlan {

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
@@ -92,13 +93,17 @@ fn find(database: impl Read, name: &str) -> Option<[Option<u32>; 2]> {
     entries.next().filter(|_| !name.is_empty())
 }
 
+/// Opens a file of the image that is a regular one: to open a device would do something to the host's hardware.
 fn open_beneath(rootfs: &Path, file: &str) -> io::Result<File> {
     let root = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    // O_NONBLOCK: a pipe at this place has nobody to wait for.
     let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    Ok(openat2(root, file, how)?.into())
+    let found = File::from(openat2(root, file, how)?);
+    if !found.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }
 
 #[cfg(test)]

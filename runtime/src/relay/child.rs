@@ -113,7 +113,7 @@ fn confine(ends: &Ends) -> Result<(), RelayError> {
         (false, true) => Kind::RelayWithHeir,
     };
     privileges::keep_only(0).map_err(|e| system("giving up capabilities")(e.into()))?;
-    landlock::restrict(&[]).map_err(|e| system("Landlock")(e.into()))?;
+    landlock::restrict(&[], &[]).map_err(|e| system("Landlock")(e.into()))?;
     if connects {
         process::one_arena();
     }

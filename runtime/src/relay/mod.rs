@@ -22,6 +22,7 @@
 //! by: nothing is left running. `run` and `exec` in the foreground never commit.
 
 mod child;
+pub mod clients;
 mod console_log;
 pub mod copy;
 mod create_hooks;
@@ -33,6 +34,7 @@ mod messages;
 mod mount_points;
 mod namespaces;
 pub mod notify;
+mod pace;
 mod plan;
 pub mod port_forward;
 pub mod preserve_fds;

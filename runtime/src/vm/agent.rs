@@ -14,7 +14,6 @@ use nix::poll::PollFlags;
 use serde::de::DeserializeOwned;
 use stockade_protocol::agent::{
     AgentError, ErrorKind, Hello, HelloReply, ProcessCommand, ProcessId, Purpose, Request, Response, Stream,
-    VERSION,
 };
 use stockade_protocol::call::{Call, Response as _};
 use stockade_protocol::container::StreamKind;
@@ -57,7 +56,7 @@ pub enum ClientError {
     Agent(#[from] AgentError),
     /// The agent speaks other versions of the protocol.
     #[error(
-        "the guest's agent, at {AGENT_SOCKET}, does not speak version {VERSION} of stockade's protocol ({0}), so another \
+        "the guest's agent, at {AGENT_SOCKET}, does not speak the protocol of this release ({0}), so another \
          release has started this VM: use that release, or delete the container and its pod with `stockade delete --force`"
     )]
     Version(AgentError),
@@ -99,9 +98,22 @@ impl Connection {
     /// # Errors
     /// [`ClientError`].
     pub fn greet(stream: UnixStream, purpose: Purpose, wait: &mut impl Wait) -> Result<Self, ClientError> {
+        Self::say(stream, &Hello::new(purpose), wait)
+    }
+
+    /// Connects for requests of the newest version, which the agent of an older release refuses.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Version`] is the refusal.
+    pub fn open_newest(directory: BorrowedFd<'_>, wait: &mut impl Wait) -> Result<Self, ClientError> {
+        let stream = descriptors::connect(directory, AGENT_SOCKET).map_err(ClientError::Connect)?;
+        Self::say(stream, &Hello::newest(Purpose::Control), wait)
+    }
+
+    fn say(stream: UnixStream, hello: &Hello, wait: &mut impl Wait) -> Result<Self, ClientError> {
         let mut connection = Self(stream);
         wait.begin();
-        frame::write(&mut connection.on(wait), &Hello::new(purpose))?;
+        frame::write(&mut connection.on(wait), hello)?;
         match connection.receive(wait)? {
             HelloReply::Welcome => Ok(connection),
             HelloReply::Refused(error) if error.kind == ErrorKind::Version => {

@@ -18,6 +18,7 @@ mod shared;
 pub mod shares;
 pub mod sizing;
 mod sockets;
+pub mod template;
 mod tree;
 mod vmm_user;
 mod wait;

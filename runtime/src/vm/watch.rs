@@ -14,11 +14,13 @@ use stockade_protocol::frame::{self, FrameBuffer};
 use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
 
 use super::files::{Files, FilesError};
+use super::template;
 use super::wait::{Wait, interruption};
 use super::{Control, MachineError};
 use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::process::Child;
+use crate::text::table::printable;
 
 /// With no new stage and no console output for this long, a boot has failed. A healthy one says nothing for milliseconds, but
 /// on a host whose processors are all busy those take many times as long.
@@ -44,6 +46,9 @@ pub struct Machine {
     status: OwnedFd,
     ready: UnixStream,
     kernel: PathBuf,
+    /// The directory of the template that its guest begins as.
+    template: Option<PathBuf>,
+    is_saved: bool,
     stage: Option<Stage>,
     directory: Option<OwnedFd>,
     interrupts: Option<SignalFd>,
@@ -63,12 +68,20 @@ struct Found {
 }
 
 impl Machine {
-    pub(super) fn new(vmm: Child, status: OwnedFd, ready: UnixStream, kernel: PathBuf) -> Self {
+    pub(super) fn new(
+        vmm: Child,
+        status: OwnedFd,
+        ready: UnixStream,
+        kernel: PathBuf,
+        template: Option<PathBuf>,
+    ) -> Self {
         Self {
             vmm,
             status,
             ready,
             kernel,
+            template,
+            is_saved: false,
             stage: None,
             directory: None,
             interrupts: None,
@@ -108,6 +121,26 @@ impl Machine {
     /// # Errors
     /// [`MachineError`].
     pub fn agent_ready(&mut self) -> Result<Ready, MachineError> {
+        let ready = self.wait_for_agent();
+        if let (Err(MachineError::Silent { .. } | MachineError::Failed { .. }), Some(template)) =
+            (&ready, self.template.take())
+        {
+            // The next one boots, which tells more.
+            template::discard(&template, "a VM that began as it did not become ready");
+        }
+        ready
+    }
+
+    /// Returns when the guest has been saved as a template; its VMM ends then.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn saved(&mut self) -> Result<(), MachineError> {
+        self.begin();
+        self.wait(None, "the guest to be saved", |machine, _| machine.is_saved)
+    }
+
+    fn wait_for_agent(&mut self) -> Result<Ready, MachineError> {
         let stream = self.ready.try_clone()?;
         let mut buffer = FrameBuffer::new(frame::GUEST_LIMIT);
         self.begin();
@@ -232,6 +265,16 @@ impl Machine {
             }
             Ok(Status::DeviceFailed { device, cause }) => {
                 tracing::warn!("the VM's device {device} has failed: {cause}");
+                Ok(())
+            }
+            Ok(Status::TemplateRefused { reason }) => {
+                if let Some(template) = self.template.take() {
+                    template::discard(&template, &printable(&reason));
+                }
+                Ok(())
+            }
+            Ok(Status::Saved) => {
+                self.is_saved = true;
                 Ok(())
             }
             Ok(Status::Failed { reason, console, .. } | Status::Ended { reason, console }) => {

@@ -112,10 +112,13 @@ fn who_watches_a_network_has_no_other_sockets_than_it_needs() {
     let netlink = libc::AF_NETLINK as u64;
     assert!(allows(kind, libc::SYS_socket, [netlink, 0x80003, 0]));
     assert!(!allows(kind, libc::SYS_socket, [netlink, 0x80003, libc::NETLINK_NETFILTER as u64]));
-    for family in [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK] {
+    assert!(allows(kind, libc::SYS_socket, [libc::AF_INET as u64, 0x80001, 0]));
+    assert!(!allows(kind, libc::SYS_socket, [libc::AF_INET as u64, 0x80002, 0]));
+    for family in [libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK] {
         assert!(!allows(kind, libc::SYS_socket, [family as u64, 0x80003, 0]));
     }
-    assert!(!allows(kind, libc::SYS_clone, [u64::from(THREAD), 0, 0]));
+    assert!(allows(kind, libc::SYS_clone, [u64::from(THREAD), 0, 0]));
+    assert!(!allows(kind, libc::SYS_clone, [libc::SIGCHLD as u64, 0, 0]));
     assert!(!allows(kind, libc::SYS_ioctl, [0, libc::SIOCSIFFLAGS, 0]));
 }
 
@@ -178,8 +181,9 @@ fn behind(kind: Kind, body: impl FnOnce()) -> WaitStatus {
     let child = unsafe {
         process::clone(0, None, || {
             process::one_arena();
-            let confined =
-                privileges::keep_only(0).and_then(|()| landlock::restrict(&[])).and_then(|()| restrict(kind));
+            let confined = privileges::keep_only(0)
+                .and_then(|()| landlock::restrict(&[], &[]))
+                .and_then(|()| restrict(kind));
             if confined.is_err() {
                 return 1;
             }
