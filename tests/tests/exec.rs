@@ -166,6 +166,11 @@ fn a_process_joins_a_container_before_and_after_its_start() {
     let inside = container.exec(&["--cgroup", "/sub", "c", "cat", "/proc/self/cgroup"]).success();
     assert_eq!(inside.stdout, "0::/sub\n");
     container.exec(&["--cgroup", "none", "c", "true"]).failure(255, &["none", "no such file"]);
+    let added = container.exec(&["--cap", "CHOWN", "c", "grep", "Cap", "/proc/self/status"]).success();
+    for set in ["CapInh", "CapAmb"] {
+        assert!(added.stdout.contains(&format!("{set}:\t0000000000000000\n")), "{added:#?}");
+    }
+    assert!(added.stdout.contains("CapEff:\t0000000020000421\n"), "{added:#?}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod mount_options;
 mod mounts;
 mod namespaces;
 mod number_list;
+mod original_groups;
 mod own_annotations;
 mod personality;
 pub mod plan;
@@ -138,7 +139,8 @@ pub fn lower(
         namespaces.uts = Namespace::New;
     }
 
-    let process = process::lower(spec.process().as_ref(), &mut warnings)?;
+    let mut process = process::lower(spec.process().as_ref(), &mut warnings)?;
+    original_groups::keep(spec.annotations().as_ref(), id_mappings.is_some(), &mut process, &mut warnings)?;
     if let Some(mappings) = &id_mappings {
         user_namespace::check(&process, mappings)?;
     }
