@@ -12,6 +12,7 @@ pub mod landlock;
 pub mod mount_api;
 pub mod netlink;
 pub mod pidfd;
+pub mod resolve;
 pub mod seccomp;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

@@ -26,6 +26,7 @@ mod console_log;
 pub mod copy;
 mod create_hooks;
 mod error;
+mod followed;
 pub mod host_sockets;
 mod launch;
 mod messages;
@@ -38,6 +39,7 @@ pub mod preserve_fds;
 pub mod proxy;
 pub mod serve;
 pub mod service;
+mod view;
 mod watch;
 
 pub use create_hooks::CreateHooks;
