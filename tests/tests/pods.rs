@@ -1,6 +1,8 @@
 //! Several containers in one VM: by annotations as Kubernetes' callers give them, and by namespace paths as podman does.
 //! And none where the author of a pod only says so.
 
+use std::fs;
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
@@ -43,6 +45,21 @@ fn members_share_the_sandboxes_vm_and_what_they_ask_for() {
     assert_eq!(outcome.stdout.lines().next(), Some("pod"), "one uts namespace");
     assert!(outcome.stdout.contains("sleep 1000"), "one pid namespace: {outcome:#?}");
     let boot = outcome.stdout.lines().last().expect("boot ID").to_owned();
+
+    // Its init has ended, and the stream goes on for who is left of it in the pod's PID namespace.
+    let script = "(until [ -e /tmp/go ]; do sleep 0.1; done; echo late) & echo now; exit 4";
+    let holder = Bundle::script(script).edit(|config| join(config, relay, &["network", "ipc", "uts", "pid"]));
+    let mut create = stockade.command(&["create", "--bundle", text(holder.path()), "holder"]);
+    let mut create = create.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("create");
+    assert!(create.wait().expect("create").success());
+    let pid = stockade.state("holder")["pid"].as_i64().expect("PID") as i32;
+    stockade.run(&["start", "holder"]).success();
+    host::wait_for_end(pid);
+    fs::write(holder.rootfs().join("tmp/go"), "").expect("write");
+    let mut output = String::new();
+    create.stdout.take().expect("piped").read_to_string(&mut output).expect("read");
+    assert_eq!(output, "now\nlate\n");
+    stockade.run(&["delete", "holder"]).success();
 
     let annotated = Bundle::script("hostname; cat /proc/sys/kernel/random/boot_id").edit(|config| {
         config["annotations"] = json!({
