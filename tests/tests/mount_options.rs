@@ -26,6 +26,14 @@ fn bind(config: &mut Value, source: &Path, destination: &str, options: &[&str]) 
     );
 }
 
+/// A user namespace in which the IDs are the host's.
+fn map_to_itself(config: &mut Value) {
+    config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "user" }));
+    for list in ["uidMappings", "gidMappings"] {
+        config["linux"][list] = json!([{ "containerID": 0, "hostID": 0, "size": 1000 }]);
+    }
+}
+
 #[track_caller]
 fn output(script: &str, edit: impl FnOnce(&mut Value)) -> String {
     let bundle = Bundle::script(&format!("exec 2>&1; {script}")).edit(edit);
@@ -89,7 +97,6 @@ fn a_plain_ro_is_of_the_mount_itself_and_flags_of_the_source_stay() {
         fs::write(directory.join("true"), "#!/bin/sh\n").expect("write");
         fs::set_permissions(directory.join("true"), Permissions::from_mode(0o777)).expect("chmod");
     }
-    let user = json!([{ "containerID": 0, "hostID": 0, "size": 1000 }]);
     let script = "touch /ro/x /ro/a/below/ro /rro/a/below/rro; /kept/true; echo $?; /exec/true; echo $?; \
                   /ro/a/below/true; echo $?; \
                   awk '$5 ~ \"^/(kept|exec|ro|rro)($|/)\" { print $5, $6 }' /proc/self/mountinfo";
@@ -112,9 +119,7 @@ fn a_plain_ro_is_of_the_mount_itself_and_flags_of_the_source_stay() {
     };
     let plain = output(script, edit);
     let mapped = output(script, |config| {
-        config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "user" }));
-        config["linux"]["uidMappings"] = user.clone();
-        config["linux"]["gidMappings"] = user;
+        map_to_itself(config);
         edit(config);
     });
     let made = (below.join("ro").exists(), below.join("rro").exists());
@@ -193,26 +198,26 @@ fn order_and_what_is_over_what_are_the_configs() {
     let host = bundle::directory();
     fs::create_dir_all(host.path().join("sub")).expect("mkdir");
     fs::write(host.path().join("file"), "host\n").expect("write");
-    let out = output(
-        "ls -A /data /data/sub; cat /data/file; awk '$5 == \"/over\" { print $NF != \"\", $6 }' /proc/self/mountinfo; \
-         stat -f -c %T /over; readlink /link; ls /target/in",
-        |config| {
-            bind(config, host.path(), "/data", &["bind"]);
-            mount(config, json!({ "destination": "/data/sub", "type": "tmpfs", "source": "tmpfs" }));
-            bind(config, Path::new("/etc/hostname"), "/data/sub/deep/er/name", &["bind", "ro"]);
-            mount(config, json!({ "destination": "/over", "type": "proc", "source": "proc" }));
-            mount(
-                config,
-                json!({ "destination": "/over", "type": "tmpfs", "source": "x", "options": ["ro"] }),
-            );
-            // A link of an earlier mount's is followed like one of the image's.
-            bind(config, host.path(), "/target/in/absent", &["rbind"]);
-        },
-    );
-    assert_eq!(
-        out,
-        "/data:\nfile\nsub\n\n/data/sub:\ndeep\nhost\n1 rw,relatime\n1 ro,relatime\ntmpfs\nabsent\n"
-    );
+    let script = "ls -A /data /data/sub; cat /data/file; \
+                  awk '$5 == \"/over\" { print $NF != \"\", $6 }' /proc/self/mountinfo; \
+                  stat -f -c %T /over; readlink /link; ls /target/in";
+    let edit = |config: &mut Value| {
+        bind(config, host.path(), "/data", &["bind"]);
+        mount(config, json!({ "destination": "/data/sub", "type": "tmpfs", "source": "tmpfs" }));
+        bind(config, Path::new("/etc/hostname"), "/data/sub/deep/er/name", &["bind", "ro"]);
+        mount(config, json!({ "destination": "/over", "type": "proc", "source": "proc" }));
+        mount(config, json!({ "destination": "/over", "type": "tmpfs", "source": "x", "options": ["ro"] }));
+        // A link of an earlier mount's is followed like one of the image's.
+        bind(config, host.path(), "/target/in/absent", &["rbind"]);
+    };
+    let expected =
+        "/data:\nfile\nsub\n\n/data/sub:\ndeep\nhost\n1 rw,relatime\n1 ro,relatime\ntmpfs\nabsent\n";
+    assert_eq!(output(script, edit), expected);
+    let mapped = output(script, |config| {
+        map_to_itself(config);
+        edit(config);
+    });
+    assert_eq!(mapped, expected, "in a user namespace");
     assert!(fs::read_dir(host.path().join("sub")).expect("sub").next().is_none(), "the tmpfs covered it");
 }
 

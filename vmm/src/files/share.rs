@@ -76,7 +76,7 @@ impl Share {
             return Ok(());
         }
         let stat = sys::stat(tree.as_fd())?;
-        let coming = if has_parent(tree.as_fd(), &stat)? { Coming::Below } else { Coming::Never };
+        let coming = if has_parent(tree.as_fd(), &stat) { Coming::Below } else { Coming::Never };
         let root = self.nodes.add(tree, &stat, Origin::Tree(coming), self.budget.take_anyway())?;
         trees.push(Tree { name, root });
         Ok(())
@@ -123,11 +123,8 @@ impl Share {
 }
 
 /// Whether a tree is mounted somewhere. The kernel passes on what the host mounts later only to those that are; the runtime hands
-/// over others by a descriptor that is all there is of their mount.
-fn has_parent(tree: BorrowedFd<'_>, stat: &libc::statx) -> Result<bool> {
-    if u32::from(stat.stx_mode) & libc::S_IFMT != libc::S_IFDIR {
-        return Ok(false);
-    }
-    let above = sys::stat_at(tree, c"..")?;
-    Ok(above.stx_mnt_id != stat.stx_mnt_id)
+/// over others by a descriptor that is all there is of their mount. One that cannot be entered shows nothing anyway.
+fn has_parent(tree: BorrowedFd<'_>, stat: &libc::statx) -> bool {
+    u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR
+        && sys::stat_at(tree, c"..").is_ok_and(|above| above.stx_mnt_id != stat.stx_mnt_id)
 }
