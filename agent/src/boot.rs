@@ -40,15 +40,19 @@ const SYSCTL: [(&str, &str); 3] = [
     ("/proc/sys/vm/overcommit_memory", "1"),
 ];
 
-/// Makes the mounts that the agent needs.
+/// Makes the guest ready for containers, but for the files that they share with the host.
 pub fn prepare() -> Result<()> {
     leave_rootfs()?;
     mount_fs("proc", "/proc", "proc", "")?;
     mount_fs("cgroup2", cgroup::ROOT, "cgroup2", CGROUP_OPTIONS)?;
-    mount_fs(SHARE_TAG, SHARES, "virtiofs", "")?;
     cgroup::enable_controllers()?;
     raise_limits()?;
     bring_loopback_up()
+}
+
+/// Mounts those. The host's file server knows the guest from then on, so that a template is without.
+pub fn mount_shares() -> Result<()> {
+    mount_fs(SHARE_TAG, SHARES, "virtiofs", "")
 }
 
 /// pivot_root(2) refuses to leave the initial rootfs, so the agent lives in a bind mount over it. Over it and

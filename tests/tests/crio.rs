@@ -55,7 +55,7 @@ fn a_pod_is_run_used_and_removed() {
     let outcome = crio.exec(&server, "server", &["sh", "-c", "cat; echo error >&2; exit 5"], b"input\n");
     assert_eq!((outcome.status, &*outcome.stdout, &*outcome.stderr), (5, "input\n", "error\n"));
     let outcome = crio.exec(&server, "server", &["nowhere"], b"");
-    assert_eq!((outcome.status, outcome.stdout.as_str()), (127, ""), "{outcome:#?}");
+    assert_eq!((outcome.status, outcome.stdout.as_str()), (255, ""), "{outcome:#?}");
     let (_, range, _) = crio.exec_sync(&server, "server", &["cat", "/proc/sys/net/ipv4/ping_group_range"]);
     assert_eq!(range, "0\t0\n", "the sysctl of the infra container");
 

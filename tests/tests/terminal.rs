@@ -114,7 +114,7 @@ fn the_terminal_is_restored_whatever_ends_the_container() {
     });
     let run = terminal.spawn(&mut stockade.command(&["run", "-b", text(missing.path()), "missing"]));
     terminal.expect("/no/such/program");
-    assert_eq!(end(run).code(), Some(127));
+    assert_eq!(end(run).code(), Some(1));
     assert_eq!(terminal.settings(), before);
     snapshot.assert_same_now();
 }

@@ -60,6 +60,7 @@ impl Server {
             return Err(error(ErrorKind::WrongState, format!("container {id} is paused")));
         }
         let cgroup = match &exec.cgroup {
+            Some(path) if path.is_empty() => container.cgroup.open()?,
             Some(path) => container.cgroup.below(path)?,
             None => container.cgroup.open_beside(init)?,
         };

@@ -3,7 +3,7 @@
 //! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
 //! ends), [`reports`] (what comes before a program), [`freezer`] (what Pause and Resume share), [`events`] and
 //! [`notify`] (what the host is told unasked), [`atomic_volumes`] (what follows the host's files), [`forward`] (connections to the
-//! guest's ports), [`sockets`] (connections to the host's sockets); every request has one of its own name.
+//! guest's ports), [`sockets`] (connections to the host's sockets), [`resolver`] (queries to the host's resolver); every request has one of its own name.
 
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
 
@@ -41,6 +41,7 @@ mod pause;
 mod processes;
 mod proxy;
 mod reports;
+mod resolver;
 mod resume;
 mod set_cpus;
 mod settings;
@@ -51,6 +52,7 @@ mod state;
 mod update;
 
 use forward::Forward;
+use resolver::Resolving;
 
 /// What an event is about.
 #[derive(Clone, Debug)]
@@ -75,6 +77,10 @@ enum Target {
     Forward(Token),
     /// A client has come to a socket of this init's container.
     Socket(Rc<ProcessId>, u16),
+    /// Containers ask the host's resolver.
+    Resolver,
+    /// An answer of it has come.
+    Query(Token),
     /// It is time to see whether the disks of this init's container are free.
     Disks(Rc<ProcessId>),
     /// It is time to follow what has changed on the host.
@@ -94,6 +100,8 @@ pub struct Server {
     containers: BTreeMap<String, Container>,
     processes: BTreeMap<Rc<ProcessId>, Process>,
     forwards: BTreeMap<Token, Forward>,
+    /// Once the host has offered its resolver.
+    resolving: Option<Resolving>,
     memory: Follower,
     /// The AppArmor profiles of processes that are not made yet.
     profiles: BTreeMap<ProcessId, String>,
@@ -116,6 +124,7 @@ impl Server {
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
             forwards: BTreeMap::new(),
+            resolving: None,
             memory: Follower::new()?,
             profiles: BTreeMap::new(),
             again: Vec::new(),
@@ -150,6 +159,8 @@ impl Server {
             Target::Memory(id) => self.report_oom(&id.container),
             Target::Forward(token) => self.run_forward(token),
             Target::Socket(id, number) => self.serve_client(&id, number),
+            Target::Resolver => self.resolve(),
+            Target::Query(token) => self.answer_query(token),
             Target::Disks(id) => self.look_at_disks(&id),
             Target::AtomicVolumes(id) => self.refresh_atomic_volumes(&id.container),
             Target::KernelEvents => self.memory.hear(),

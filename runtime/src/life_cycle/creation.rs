@@ -25,15 +25,15 @@ use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::hooks;
 use crate::options::CgroupDriver;
 use crate::relay::service::Served;
-use crate::relay::{CreateHooks, Namespaces, Own, Plan, Relay};
+use crate::relay::{CreateHooks, Namespaces, Own, Plan, Relay, held_streams};
 use crate::state::role::Role;
 use crate::state::{Directory, Record, pid_file, sandbox};
 use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::{tsc, user_namespace};
-use crate::vm::agent::{ClientError, Connection, ProcessConnections, call};
+use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
 use crate::vm::sizing::{self, VmSize};
-use crate::vm::{self, MachineError, Shared, Tree, Vm, shares};
+use crate::vm::{self, MachineError, Shared, Tree, Vm, shares, template};
 
 /// A value that is undone when it is dropped, unless it is taken out.
 type Undone<T> = ScopeGuard<T, fn(T)>;
@@ -146,7 +146,7 @@ impl<'a> Draft<'a> {
         let vm = match place {
             Place::Own(launch, size) => {
                 let size = vm_size(plan, size, cgroup)?;
-                let launch = launch.memory_mib(size.mib, sizing::most_mib()).vcpus(size.most_vcpus);
+                let (launch, size) = template::choose((*launch).sized(&size), size, plan.demand);
                 if let Some(cgroup) = cgroup {
                     let mut values = plan.cgroup.values.clone();
                     values.push(("memory.max", sizing::host_limit_bytes(size.mib).to_string()));
@@ -227,6 +227,11 @@ impl Placed {
         let user = plan.user.as_ref().map(open_user_namespace).transpose()?;
         let is_sandbox = matches!(Role::of(bundle.spec.annotations().as_ref()), Ok(Role::Sandbox));
         let pod_network = plan.network.path().filter(|_| is_sandbox);
+        from_caller.preserved.check(directory.as_fd())?;
+        let adopted = held_streams::listen(directory.as_fd())
+            .context("cannot make the socket for streams that outlive their processes")?;
+        let heir = record.sandbox.as_deref().and_then(|sandbox| directory.open_neighbour(sandbox));
+        let heir = heir.and_then(|sandbox| held_streams::connect(sandbox.as_fd()));
         let services = services::prepare(&Served {
             record,
             directory: directory.as_fd(),
@@ -255,6 +260,7 @@ impl Placed {
                 services: &services,
                 lease,
                 console_log: console_log.as_ref().map(AsFd::as_fd),
+                adopted: adopted.as_fd(),
             }),
             args: &process.args,
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
@@ -262,6 +268,7 @@ impl Placed {
             slave: pty.map(|pty| pty.slave.as_fd()),
             preserved: &from_caller.preserved,
             notify: from_caller.notify.as_ref(),
+            heir: heir.as_ref().map(AsFd::as_fd),
         })?;
         let relay = guard(relay, kill_relay as fn(Relay));
         // The relay has its own.
@@ -389,7 +396,8 @@ impl Attended {
         let init = ProcessId { container: container.id.clone(), exec: None };
         settings::confine(&draft.directory, &init, labels, vm)?;
         let terminal = container.process.terminal.is_some();
-        let streams = container.process.streams.len();
+        let terminal = terminal.then(|| Watched::of(draft.request.console_socket.is_some()));
+        let streams = container.process.streams.clone();
         let asked = tsc::now();
         let warnings = control.call(call::Create(container), vm)?;
         tracing::debug!(create_tsc = asked, created_tsc = tsc::now(), "the agent has built the container");
@@ -397,7 +405,7 @@ impl Attended {
             tracing::warn!("{warning}");
         }
         let directory = draft.directory.as_fd();
-        self.relay.hand_over(&ProcessConnections::open(directory, &init, terminal, streams, vm)?)?;
+        self.relay.hand_over(&ProcessConnections::open(directory, &init, terminal, &streams, vm)?)?;
         tracing::debug!(tsc = tsc::now(), "the container is connected");
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -9,7 +10,7 @@ use stockade_protocol::agent::Purpose;
 use stockade_protocol::settings::Settings;
 use stockade_protocol::vmm::MAX_QUEUE_PAIRS;
 
-use super::settings;
+use super::{resolver, settings};
 use crate::network::{self, Look, Namespace, Network, NetworkNamespace, Pending};
 use crate::state::{Directory, Record};
 use crate::sys::process::ProcessRef;
@@ -82,6 +83,12 @@ pub(super) fn refresh(directory: &Directory, record: &Record, wait: &mut impl Wa
     }
     let namespace = Namespace::open(&of_process(relay.pid))?;
     refresh_in(&namespace, Look::Start, directory, record, wait, |record| directory.write(record))
+}
+
+/// Offers the guest the resolver that an engine has in the relay's network namespace, if there is one; returns the connection
+/// that waits for the first query.
+pub(super) fn offer_resolver(directory: &Directory, relay: ProcessRef) -> Option<UnixStream> {
+    resolver::offer(&Namespace::open(&of_process(relay.pid)).ok()?, directory.as_fd())
 }
 
 /// The same, in the relay's network namespace; `remember` keeps what becomes of it.

@@ -35,6 +35,7 @@ mod seccomp_fixture;
 mod seccomp_program;
 pub mod security_labels;
 mod sockets;
+mod sysctl;
 mod time_offsets;
 mod unapplied;
 mod unified;
@@ -147,6 +148,7 @@ pub fn lower(
     }
     let cgroup_owner = user_namespace::cgroup_owner(&process, id_mappings.as_ref(), &namespaces, &mounts);
     let time_offsets = time_offsets::lower(linux, &namespaces.time)?;
+    let sysctl = sysctl::lower(linux, &namespaces)?;
     let mut trees = vec![Tree {
         source: bundle.rootfs.clone(),
         name: ROOTFS_SHARE.to_owned(),
@@ -177,7 +179,7 @@ pub fn lower(
         devices,
         cgroup: CgroupPlan { path: id.as_str().to_owned(), values: limits.guest, rules },
         cgroup_owner,
-        sysctl: sysctl(linux)?,
+        sysctl,
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
         notify,
@@ -240,18 +242,6 @@ fn names(spec: &Spec) -> Result<(Option<String>, Option<String>), SpecError> {
     }
     let [hostname, domainname] = names;
     Ok((hostname, domainname))
-}
-
-fn sysctl(linux: Option<&oci_spec::runtime::Linux>) -> Result<Vec<(String, String)>, SpecError> {
-    let Some(map) = linux.and_then(|linux| linux.sysctl().as_ref()) else { return Ok(Vec::new()) };
-    let mut pairs: Vec<_> = map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    pairs.sort();
-    for (key, _) in &pairs {
-        if key.is_empty() || key.split(['.', '/']).any(|part| part.is_empty() || part == "..") {
-            return Err(SpecError::new("linux.sysctl", format!("{key:?} is not the name of a sysctl")));
-        }
-    }
-    Ok(pairs)
 }
 
 fn paths(paths: Option<&Vec<String>>, property: &str) -> Result<Vec<String>, SpecError> {

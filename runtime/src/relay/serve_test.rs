@@ -55,6 +55,8 @@ impl Fixture {
                 notifier: None,
                 services: Vec::new(),
                 watches: Vec::new(),
+                adopted: None,
+                heir: None,
             };
             let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);
             let stdio = [stdin_reader.into(), stdout_writer.into(), stderr_writer.into()];

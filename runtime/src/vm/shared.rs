@@ -8,9 +8,9 @@ use nix::poll::PollFlags;
 use nix::sys::signalfd::SignalFd;
 use stockade_protocol::vmm::Stage;
 
+use super::MachineError;
 use super::files::{Files, FilesError};
 use super::wait::{self, Wait};
-use super::watch::MachineError;
 use super::{Control, Machine};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Child, Pidfd};

@@ -3,9 +3,11 @@
 pub mod cpuid;
 mod position;
 pub mod registers;
+mod state;
 mod threads;
 
 pub use position::Position;
+pub use state::State;
 pub use threads::{Error as ThreadsError, Threads};
 
 use kvm_bindings::{CpuId, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr};
@@ -40,6 +42,8 @@ pub enum End {
     Reset,
     /// It cannot go on, for this reason.
     Failed(String),
+    /// Its agent is ready, and it is to be saved as a template.
+    ReadyToSave,
 }
 
 /// One virtual CPU.
@@ -88,8 +92,30 @@ impl Vcpu {
         offset
     }
 
-    /// Runs until the machine ends.
-    pub fn run(mut self, bus: &Bus, position: &Position) -> End {
+    /// How it is, while it does not run.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn save(&self, msrs: &[u32]) -> Result<State, Error> {
+        State::of(&self.fd, msrs).map_err(|(what, source)| Error { id: self.id, what, source })
+    }
+
+    /// Makes it go on as a template's was.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn restore(&self, state: &State) -> Result<(), Error> {
+        state.restore(&self.fd).map_err(|(what, source)| Error { id: self.id, what, source })
+    }
+
+    /// Tells its guest that time has passed in which it did not run, so that no watchdog of the kernel's barks.
+    pub fn was_paused(&self) {
+        // A guest that reads no paravirtual clock cannot be told, and has no such watchdog either.
+        let _ = self.fd.kvmclock_ctrl();
+    }
+
+    /// Runs until the machine ends, or (`None`) until it is to pause.
+    pub fn run(&mut self, bus: &Bus, position: &Position) -> Option<End> {
         loop {
             let failure = match self.fd.run() {
                 Ok(VcpuExit::MmioWrite(address, data)) => {
@@ -102,7 +128,7 @@ impl Vcpu {
                 }
                 Ok(VcpuExit::IoOut(port, data)) => match bus.write_port(port, data) {
                     Outcome::Continue => continue,
-                    Outcome::Reset => return End::Reset,
+                    Outcome::Reset => return Some(End::Reset),
                 },
                 Ok(VcpuExit::IoIn(port, data)) => {
                     bus.read_port(port, data);
@@ -119,13 +145,17 @@ impl Vcpu {
                 Ok(exit) => format!("KVM stopped the guest unexpectedly: {exit:?}"),
                 Err(e) if e.errno() == libc::EINTR => {
                     position.tell(&self.fd);
+                    // What KVM had to do for the guest's last exit is done.
+                    if position.is_pausing() {
+                        return None;
+                    }
                     continue;
                 }
                 Err(e) if e.errno() == libc::EAGAIN => continue,
                 Err(e) if e.errno() == libc::EFAULT => "the host has no memory for the guest".into(),
                 Err(e) => format!("KVM_RUN: {e}"),
             };
-            return End::Failed(format!("vCPU {}: {failure}", self.id));
+            return Some(End::Failed(format!("vCPU {}: {failure}", self.id)));
         }
     }
 
