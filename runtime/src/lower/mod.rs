@@ -6,6 +6,7 @@
 //! Everything is checked here, before any resource exists, so that a mistake in config.json leaves nothing behind
 //! and is named by its JSON path. What no part of stockade applies yet is listed by [`unapplied`].
 
+mod apparmor;
 mod atomic_volume;
 mod block_io;
 mod capabilities;
@@ -34,7 +35,7 @@ pub mod seccomp;
 #[cfg(test)]
 mod seccomp_fixture;
 mod seccomp_program;
-mod security_labels;
+pub mod security_labels;
 mod sockets;
 mod sysctl;
 mod time_offsets;
@@ -47,7 +48,7 @@ mod volumes;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use stockade_protocol::container::{Namespace, Process, Rootfs};
@@ -60,6 +61,7 @@ use crate::vm::Tree;
 use disks::{Disk, Disks};
 use namespaces::Placed;
 use plan::{CgroupPlan, GuestPlan};
+use security_labels::Labels;
 
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroup::{limits, warn_of_pod};
@@ -89,6 +91,8 @@ pub struct Allowed<'a> {
     pub annotations: &'a [String],
     /// Which sockets of the host containers may connect to.
     pub host_sockets: &'a [Pattern],
+    /// Where compiled policies of AppArmor are.
+    pub apparmor_policies: &'a [PathBuf],
 }
 
 /// The rootfs's name in the container's directory of the share.
@@ -113,7 +117,7 @@ pub fn lower(
     warnings.extend(unapplied::warnings(spec));
     let own_annotations =
         own_annotations::counting(spec.annotations().as_ref(), allowed.annotations, &mut warnings);
-    security_labels::check(spec, &mut warnings)?;
+    let labels = security_labels::lower(spec, allowed.apparmor_policies, &mut warnings)?;
     host_only::refuse(linux)?;
     host_namespaces::refuse(spec)?;
     let Placed { guest: mut namespaces, network, user } = namespaces::lower(linux, peers)?;
@@ -201,6 +205,7 @@ pub fn lower(
         network,
         user,
         demand: limits.demand,
+        labels,
         pod: pod_size::lower(spec.annotations().as_ref())?,
         warnings,
     };
@@ -215,10 +220,11 @@ pub fn lower(
 pub fn lower_process(
     spec: &oci_spec::runtime::Process,
     annotations: &HashMap<String, String>,
+    policies: &[PathBuf],
     warnings: &mut Vec<String>,
-) -> Result<Process, SpecError> {
-    security_labels::check_process(spec, Some(annotations), warnings)?;
-    process::lower(Some(spec), warnings)
+) -> Result<(Process, Option<Labels>), SpecError> {
+    let labels = security_labels::lower_process(spec, Some(annotations), policies, warnings)?;
+    Ok((process::lower(Some(spec), warnings)?, labels))
 }
 
 /// Path of a tree below the share's root.
