@@ -13,7 +13,7 @@ const EPOLL_ITEM: u64 = 184;
 
 /// sizeof(struct inode) of this kernel, and of what inotify adds to two of them: INOTIFY_WATCH_COST of
 /// fs/notify/inotify/inotify_user.c.
-const INODE: u64 = 584;
+const INODE: u64 = 608;
 const INOTIFY_WATCH: u64 = 2 * INODE + 80;
 
 /// sizeof(struct inet_peer), in whole cache lines.

@@ -39,6 +39,37 @@ fn formulas_are_the_kernels() {
     }
 }
 
+/// What it had at a boot with 4 GiB, and what it derived then: read in a machine that booted so.
+#[test]
+fn formulas_are_the_kernels_with_4_gib() {
+    let booted = Memory { pages: 1_009_900 };
+    for (name, read) in [
+        ("fs/epoll/max_user_watches", vec![899_272]),
+        ("fs/inotify/max_user_watches", vec![31_917]),
+        ("fs/fanotify/max_user_marks", vec![34_017]),
+        ("user/max_user_namespaces", vec![15_778]),
+        ("net/ipv4/tcp_mem", vec![46_548, 62_065, 93_096]),
+        ("net/ipv4/udp_mem", vec![93_096, 124_130, 186_192]),
+        ("net/ipv4/tcp_max_orphans", vec![16_384]),
+        ("net/ipv4/tcp_max_tw_buckets", vec![16_384]),
+        ("net/ipv4/tcp_max_syn_backlog", vec![256]),
+        ("net/ipv4/tcp_rmem", vec![4096, 131_072, 6_291_456]),
+        ("net/ipv4/tcp_wmem", vec![4096, 16_384, 4_194_304]),
+        ("net/ipv4/inet_peer_threshold", vec![65_664]),
+        ("net/netfilter/nf_conntrack_max", vec![65_536]),
+        ("net/netfilter/nf_conntrack_buckets", vec![65_536]),
+        ("net/netfilter/nf_conntrack_expect_max", vec![1024]),
+        ("vm/user_reserve_kbytes", vec![126_060]),
+    ] {
+        let of = derived(name, booted);
+        let of: Vec<i64> = of.split(' ').map(|of| of.parse().unwrap()).collect();
+        assert_eq!(of.len(), read.len(), "{name}");
+        for (of, read) in of.iter().zip(read) {
+            assert!((of - read).abs() * 400 <= read, "{name}: {of} instead of {read}");
+        }
+    }
+}
+
 #[test]
 fn values_follow_memory() {
     let large = Memory { pages: 4 * GIB - 12_000 };

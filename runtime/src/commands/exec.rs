@@ -8,6 +8,7 @@ use clap::Args;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use crate::commands::exit_status::ExecFailed;
+use crate::config::Config;
 use crate::life_cycle::{self, Exec as Request, Handle};
 use crate::lower;
 use crate::oci::bundle;
@@ -103,7 +104,12 @@ impl Exec {
         let handle = Handle::peek(globals, &self.id)?;
         let mut warnings = Vec::new();
         let process = self.process(&handle, &mut warnings)?;
-        let process = lower::lower_process(&process, &handle.record.annotations, &mut warnings)?;
+        let policies = match process.apparmor_profile() {
+            Some(_) => Config::load()?.apparmor_policies,
+            None => Vec::new(),
+        };
+        let (process, labels) =
+            lower::lower_process(&process, &handle.record.annotations, &policies, &mut warnings)?;
         let preserved = Preserved::take(self.preserve_fds)?;
         warnings.extend(preserved.warnings());
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -112,6 +118,7 @@ impl Exec {
             handle: &handle,
             container: handle.id.as_str(),
             process,
+            labels,
             cgroup,
             ignore_paused: self.ignore_paused,
             pid_file: self.pid_file.as_deref(),

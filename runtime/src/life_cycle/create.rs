@@ -40,7 +40,11 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let record = record(&bundle, request.id);
     let config = Config::load()?;
     let from_caller = FromCaller::take(request.preserve_fds, &bundle.spec, &bundle.path)?;
-    let allowed = Allowed { annotations: &config.allowed_annotations, host_sockets: &config.host_sockets };
+    let allowed = Allowed {
+        annotations: &config.allowed_annotations,
+        host_sockets: &config.host_sockets,
+        apparmor_policies: &config.apparmor_policies,
+    };
     let notify = from_caller.notify.is_some();
     let lowered = lower::lower(&bundle, request.id, record.share(), &peers, allowed, notify)
         .context(crate::oci::bundle::CONFIG)?;

@@ -17,6 +17,7 @@ use crate::cgroup::{Cgroup, Placeholder};
 use crate::lower::disks::Disk;
 use crate::lower::plan::{Late, Slots};
 use crate::lower::seccomp::Profile;
+use crate::lower::security_labels::Labels;
 use crate::lower::{ContainerPlan, Lowered, UserNamespace};
 use crate::network::{Pending, user_mode};
 use crate::node::Node;
@@ -90,7 +91,7 @@ impl<'a> Draft<'a> {
         let network = attended.connect_network(self, &plan)?;
         let seccomp = plan.seccomp.iter().map(Profile::compile).collect::<Result<_, _>>().context(CONFIG)?;
         attended.share(self, &plan)?;
-        attended.build_in_guest(self, network, disks, |slots| {
+        attended.build_in_guest(self, network, disks, plan.labels.as_ref(), |slots| {
             let streams = from_caller.preserved.kinds();
             let env = &from_caller.preserved.env;
             plan.container(Late { terminal, streams, env, seccomp, start_hooks, slots })
@@ -242,8 +243,8 @@ impl Placed {
         let relay = Relay::start(&Plan {
             namespaces: Namespaces::Own(Own {
                 rootfs: &bundle.rootfs,
-                proc: plan.guest.mounts.iter().any(|mount| mount.destination == "/proc"),
-                readonly: Some(&plan.guest).filter(|guest| guest.rootfs.readonly),
+                container: &plan.guest,
+                follows: self.vm.has_file_server(),
                 trees: &plan.trees,
                 hooks: plan.hooks.has_create().then(|| CreateHooks {
                     hooks: &plan.hooks.create_container,
@@ -360,6 +361,7 @@ impl Attended {
         draft: &mut Draft<'_>,
         network: Option<Pending>,
         disks: Vec<Disk>,
+        labels: Option<&Labels>,
         container: impl FnOnce(Slots) -> Container,
     ) -> anyhow::Result<()> {
         let vm = &mut *self.vm;
@@ -392,6 +394,7 @@ impl Attended {
         };
         let container = container(slots);
         let init = ProcessId { container: container.id.clone(), exec: None };
+        settings::confine(&draft.directory, &init, labels, vm)?;
         let terminal = container.process.terminal.is_some();
         let terminal = terminal.then(|| Watched::of(draft.request.console_socket.is_some()));
         let streams = container.process.streams.clone();

@@ -9,8 +9,9 @@ use nix::sys::signalfd::SignalFd;
 use stockade_protocol::agent::{self, ErrorKind, ProcessId, Purpose};
 use stockade_protocol::container::Process;
 
-use super::{Handle, Status, no_longer_runs};
+use super::{Handle, Status, no_longer_runs, settings};
 use crate::cgroup::Cgroup;
+use crate::lower::security_labels::Labels;
 use crate::relay::preserve_fds::Preserved;
 use crate::relay::{Namespaces, Plan, Relay, held_streams};
 use crate::state::{ContainerError, pid_file};
@@ -32,6 +33,8 @@ pub struct Exec<'a> {
     pub container: &'a str,
     /// What it is.
     pub process: Process,
+    /// What security modules make of it.
+    pub labels: Option<Labels>,
     /// A cgroup below the container's in the guest; empty for exactly that one.
     pub cgroup: Option<String>,
     /// A paused container is no error: the process begins when it is resumed.
@@ -91,6 +94,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         cgroup: exec.cgroup.clone(),
         ignore_paused: exec.ignore_paused,
     };
+    settings::confine(&exec.handle.directory, &id, exec.labels.as_ref(), &mut vm)?;
     let mut control =
         Connection::open(directory, Purpose::Control, &mut vm).map_err(|e| explain(exec.handle, e))?;
     for warning in control.call(call::MakeProcess(request), &mut vm).map_err(|e| explain(exec.handle, e))? {

@@ -1,9 +1,13 @@
-//! The node's settings on their way to a guest.
+//! What the host gives a guest besides what config.json says, on its way there.
 
 use std::os::fd::AsFd;
 
+use anyhow::Context;
+use stockade_protocol::agent::ProcessId;
 use stockade_protocol::settings::Settings;
 
+use crate::lower::security_labels::Labels;
+use crate::oci::bundle::CONFIG;
 use crate::state::Directory;
 use crate::vm::Wait;
 use crate::vm::agent::{ClientError, Connection, call};
@@ -31,4 +35,27 @@ pub(super) fn hand_over(
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// Says what security modules are to make of a process that is made next.
+///
+/// # Errors
+/// The agent does not answer, or it cannot do what is required.
+pub(super) fn confine(
+    directory: &Directory,
+    process: &ProcessId,
+    labels: Option<&Labels>,
+    wait: &mut impl Wait,
+) -> anyhow::Result<()> {
+    let Some(labels) = labels else { return Ok(()) };
+    let confine = call::Confine(process.clone(), labels.confinement.clone());
+    let confined =
+        Connection::open_newest(directory.as_fd(), wait).and_then(|mut control| control.call(confine, wait));
+    match confined {
+        Err(error @ (ClientError::Version(_) | ClientError::Agent(_))) => {
+            tracing::warn!("{}", labels.refused(&error.to_string()).context(CONFIG)?);
+            Ok(())
+        }
+        confined => Ok(confined?),
+    }
 }
