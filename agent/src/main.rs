@@ -5,7 +5,7 @@
 
 #![cfg_attr(not(test), no_main)]
 
-use std::{arch::x86_64::_rdtsc, convert::Infallible};
+use std::{arch::x86_64::_rdtsc, convert::Infallible, os::fd::OwnedFd};
 
 use nix::sys::reboot::{RebootMode, reboot};
 
@@ -18,12 +18,15 @@ mod container;
 mod disks;
 mod error;
 mod init;
+mod memory;
 mod network;
 mod poller;
 mod process;
 mod procfs;
 mod pump;
 mod reaper;
+mod renewal;
+mod resolver;
 mod server;
 mod signal;
 mod slots;
@@ -47,10 +50,27 @@ extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> lib
 
 fn run(entry_tsc: u64) -> Result<Infallible> {
     let listener = vsock::listen()?;
+    if renewal::is_template() {
+        return run_clone(listener, entry_tsc);
+    }
     vsock::report_ready(entry_tsc)?;
     // The host prepares the first container meanwhile.
     boot::prepare()?;
+    boot::mount_shares()?;
     server::Server::new(listener)?.run()
+}
+
+/// In a guest that is saved when it is ready. Whatever comes after the wait happens in each clone.
+fn run_clone(listener: OwnedFd, entry_tsc: u64) -> Result<Infallible> {
+    boot::prepare()?;
+    let server = server::Server::new(listener)?;
+    let renewal = renewal::Waiting::prepare()?;
+    vsock::report_ready(entry_tsc)?;
+    renewal.wait()?;
+    // SAFETY: as above.
+    vsock::report_ready(unsafe { _rdtsc() })?;
+    boot::mount_shares()?;
+    server.run()
 }
 
 /// Ends the guest, because a guest without its PID 1 is lost; the host shows the console's last lines.

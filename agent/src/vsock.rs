@@ -33,12 +33,17 @@ fn vsock(flags: SockFlag) -> Result<OwnedFd> {
 
 /// The socket on which the host reaches the agent; non-blocking.
 pub fn listen() -> Result<OwnedFd> {
-    let socket = vsock(SockFlag::SOCK_NONBLOCK)?;
-    let address = VsockAddr::new(VMADDR_CID_ANY, AGENT_PORT);
+    listen_on_port(AGENT_PORT, SockFlag::SOCK_NONBLOCK)
+}
+
+/// A socket that listens on this port.
+pub fn listen_on_port(port: u32, flags: SockFlag) -> Result<OwnedFd> {
+    let socket = vsock(flags)?;
+    let address = VsockAddr::new(VMADDR_CID_ANY, port);
     bind(socket.as_raw_fd(), &address)
         .and_then(|()| Backlog::new(BACKLOG))
         .and_then(|backlog| listen_on(&socket, backlog))
-        .or_internal(|| format!("listen on vsock port {AGENT_PORT}"))?;
+        .or_internal(|| format!("listen on vsock port {port}"))?;
     Ok(socket)
 }
 

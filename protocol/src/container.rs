@@ -7,8 +7,6 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::WindowSize;
-
 /// A container as the agent builds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Container {
@@ -267,6 +265,17 @@ pub enum StreamKind {
     Output,
     /// A stream socket.
     Socket,
+    /// No stream, but the guest's null device. Since version 2 of the agent's messages.
+    Null,
+    /// Nothing: there is no descriptor of this number. Since version 2 of the agent's messages.
+    Closed,
+}
+
+impl StreamKind {
+    /// Whether there is a connection for it.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Input | Self::Output | Self::Socket)
+    }
 }
 
 /// `process.user`.
@@ -483,4 +492,13 @@ pub struct DeviceRule {
     pub write: bool,
     /// mknod(2).
     pub mknod: bool,
+}
+
+/// A terminal's size in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
 }

@@ -3,6 +3,7 @@
 //! | boundary | module | trust |
 //! |---|---|---|
 //! | runtime, relay ↔ agent (vsock) | [`agent`], [`container`], [`network`] | the host does not trust the guest |
+//! | VMM ↔ agent, in clones of a template | [`renewal`] | as above |
 //! | runtime, relay ↔ VMM (inherited descriptors, a UNIX socket) | [`vmm`] | the VMM may have been taken over by its guest |
 //!
 //! Everything is framed by [`frame`]: a length, then postcard. postcard has no field evolution and pods outlive
@@ -15,4 +16,6 @@ pub mod call;
 pub mod container;
 pub mod frame;
 pub mod network;
+pub mod renewal;
+pub mod settings;
 pub mod vmm;

@@ -13,7 +13,7 @@
 //! | version | spoken since | what is new |
 //! |---|---|---|
 //! | 1 | 0.1 | no Hello, no file server: AddShare and RemoveShare tell the VMM what is mounted in its own namespace |
-//! | 2 | 0.2 | Hello, the file server and its requests, Failures, [`Status::DeviceFailed`], [`Config::user`] |
+//! | 2 | 0.2 | Hello, the file server and its requests, Failures, [`Status::DeviceFailed`], [`Config::user`], templates |
 //!
 //! The runtime chooses the version, by what it knows of the VMM that it has started: a VMM that its guest has taken over
 //! cannot make it speak an older one.
@@ -96,6 +96,10 @@ pub mod fd {
     /// A lock that reserves [`super::Config::user`] for as long as the VMM or its file server has this descriptor; nothing
     /// where there is no such user.
     pub const USER_LOCK: i32 = 13;
+    /// The state of a template, open for what [`super::Template`] says; nothing where there is none.
+    pub const TEMPLATE_STATE: i32 = 14;
+    /// The RAM of that template, as its state.
+    pub const TEMPLATE_RAM: i32 = 15;
 }
 
 /// How to make the microVM.
@@ -113,6 +117,21 @@ pub struct Config {
     pub most_memory_mib: u32,
     /// From version 2 on: user and group ID that the VMM takes on; `None` to keep the runtime's.
     pub user: Option<u32>,
+    /// From version 2 on: what is done with a template.
+    pub template: Template,
+}
+
+/// What the VMM does with [`fd::TEMPLATE_STATE`] and [`fd::TEMPLATE_RAM`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Template {
+    /// Nothing: the guest boots.
+    #[default]
+    None,
+    /// The guest boots, and is written there when its agent is ready; the VMM exits with 0 then. Both are open for reading and
+    /// writing, and empty.
+    Save,
+    /// The guest begins as it is there. Both are open for reading. What cannot be used is reported, and the guest boots.
+    Use,
 }
 
 /// What the VMM reports. Stages come in this order, each at most once; `Failed` or `Ended` is the last.
@@ -143,6 +162,13 @@ pub enum Status {
         /// One line.
         cause: String,
     },
+    /// From version 2 on: the template cannot be used, and the guest boots instead.
+    TemplateRefused {
+        /// One line.
+        reason: String,
+    },
+    /// From version 2 on: the guest has been written to the template's files, and the VMM exits.
+    Saved,
 }
 
 /// How far the VMM has come.

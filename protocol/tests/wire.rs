@@ -7,12 +7,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use stockade_protocol::{
     agent::{
         ContainerEvent, Exec, Hello, HelloReply, ProcessCommand, ProcessEvent, ProcessId, Ready, Request,
-        Response, WindowSize,
+        Response,
     },
     container::{
         Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Hook, IdMapping, IdMappings,
         MemoryPolicy, Mount, MountSource, Namespace, Namespaces, Process, Rlimit, Rootfs, Scheduler,
-        Scheduling, SeccompFilter, StreamKind, TimeOffset, User,
+        Scheduling, SeccompFilter, StreamKind, TimeOffset, User, WindowSize,
     },
     frame::{self, FrameBuffer, FrameError, GUEST_LIMIT, HOST_LIMIT},
     network::{Address, Hop, Link, Neighbour, NetworkChange, NetworkStep, NicSlot, Route},

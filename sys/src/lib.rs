@@ -4,6 +4,7 @@
 //! What a function does not check is said in its documentation; an errno is the kernel's own, as the manual page of the
 //! call lists them.
 
+pub mod bpf;
 pub mod capabilities;
 pub mod clone;
 pub mod descriptors;
@@ -14,6 +15,7 @@ pub mod netlink;
 pub mod pidfd;
 pub mod resolve;
 pub mod seccomp;
+pub mod sk_lookup;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 

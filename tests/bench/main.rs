@@ -60,6 +60,14 @@ fn start_up(scenario: &Scenario) -> Result<()> {
     {
         row(name, || scenario.stockade(size).map(|run| (run.container, run.between)))?;
     }
+    let clones = [
+        ("stockade run, 128 MiB, from a template", Sizes::SmallClone),
+        ("stockade run, default size, from a template", Sizes::DefaultClone),
+    ];
+    for (name, size) in clones {
+        scenario.make_template(size)?;
+        row(name, || scenario.stockade(size).map(|run| (run.container, run.between)))?;
+    }
     row("crun run", || scenario.host_runtime("crun"))?;
     row("runc run", || scenario.host_runtime("runc"))?;
     row("qemu -M microvm, same kernel, 128 MiB", || scenario.qemu())?;

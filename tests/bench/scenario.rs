@@ -23,6 +23,10 @@ pub enum Sizes {
     Small,
     /// What `stockade run` takes without a limit.
     Default,
+    /// 128 MiB, as a clone of a template.
+    SmallClone,
+    /// The same for what it takes without a limit.
+    DefaultClone,
 }
 
 /// TSC readings of one `stockade run`, counted from its exec.
@@ -81,7 +85,8 @@ impl Scenario {
         let directory = PathBuf::from("/tmp/bench");
         fs::create_dir_all(&directory)?;
         for (name, config) in [("small", "memory_mib = 128\n"), ("default", "")] {
-            fs::write(directory.join(name), config)?;
+            fs::write(directory.join(name), format!("{config}templates = \"off\"\n"))?;
+            fs::write(directory.join(format!("{name}-clone")), config)?;
         }
         let first = built("x86_64-unknown-linux-gnu/release/bench-first");
         let bundle = Bundle::busybox(&["/first"]);
@@ -101,11 +106,22 @@ impl Scenario {
         Ok(Self { bundle, flood, network, directory, initramfs })
     }
 
+    /// Makes the template of this size.
+    pub fn make_template(&self, size: Sizes) -> Result<()> {
+        let output = self.command(size).args(["template", "build"]).output()?;
+        if !output.status.success() {
+            bail!("stockade template build: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
     fn command(&self, size: Sizes) -> Command {
         let mut command = Command::new(built("release/stockade"));
         let config = match size {
             Sizes::Small => "small",
             Sizes::Default => "default",
+            Sizes::SmallClone => "small-clone",
+            Sizes::DefaultClone => "default-clone",
         };
         command.env("STOCKADE_CONFIG", self.directory.join(config));
         command.arg("--root").arg(self.directory.join("state"));

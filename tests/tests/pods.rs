@@ -94,6 +94,26 @@ fn a_sandbox_that_is_not_there_or_not_stockades_is_named() {
     stockade.run_bundle(&member, "m").failure(1, &["\"gone\"", "does not exist", "annotations"]);
     let foreign = Bundle::busybox(&["/bin/true"]).edit(|config| join(config, 1, &["pid"]));
     stockade.run_bundle(&foreign, "m").failure(1, &["linux.namespaces[0].path", "host's pid namespace"]);
+    // A path of another type than the entry says, of every type, and what is no namespace at all.
+    for (kind, path) in [
+        ("pid", "/proc/self/ns/ipc"),
+        ("network", "/proc/self/ns/uts"),
+        ("ipc", "/proc/self/ns/net"),
+        ("uts", "/proc/self/ns/cgroup"),
+        ("cgroup", "/proc/self/ns/user"),
+        ("user", "/proc/self/ns/mnt"),
+        ("time", "/proc/self/ns/pid"),
+        ("uts", "/dev/null"),
+        ("network", "/etc"),
+    ] {
+        let wrong = Bundle::busybox(&["/bin/true"]).edit(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+            namespaces.retain(|entry| entry["type"] != kind);
+            namespaces.insert(0, json!({ "type": kind, "path": path }));
+        });
+        let words = ["linux.namespaces[0].path", path, "namespace"];
+        stockade.run_bundle(&wrong, "m").failure(1, &words);
+    }
     before.assert_same_now();
 }
 

@@ -26,7 +26,9 @@ use std::{
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use stockade_protocol::{
     agent, frame,
-    vmm::{Config, FilesRequest, FilesResponse, Request, Response, STATUS_LIMIT, Stage, Status, fd},
+    vmm::{
+        Config, FilesRequest, FilesResponse, Request, Response, STATUS_LIMIT, Stage, Status, Template, fd,
+    },
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -59,6 +61,7 @@ fn main() -> Result<()> {
         kernel_parameters: parameters.join(" "),
         most_memory_mib: most,
         user,
+        template: Template::None,
     };
 
     let directory = std::env::temp_dir().join(format!("stockade-boot-{}", std::process::id()));
@@ -134,6 +137,8 @@ fn main() -> Result<()> {
                     break;
                 }
             }
+            Status::TemplateRefused { reason } => println!("no template: {reason}"),
+            Status::Saved => println!("saved"),
             Status::DeviceFailed { device, cause } => {
                 println!("[{:>9.3}] {device} failed: {cause}", now as f64 / 1e6);
             }

@@ -81,6 +81,19 @@ impl Bus {
         }
     }
 
+    /// Stops the serial line and all devices, for good, and returns how they were. The vCPUs have been stopped.
+    ///
+    /// # Errors
+    /// The number of a slot whose device cannot be saved.
+    pub fn save(&self) -> Result<(console::State, Vec<mmio::State>), usize> {
+        let transports = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let state = lock(slot).as_mut()?.save();
+            Some(state.ok_or(index))
+        });
+        let transports = transports.collect::<Result<_, _>>()?;
+        Ok((console::State::of(&lock(&self.serial)), transports))
+    }
+
     /// Readable while [`Self::start_and_stop_devices`] has something to do.
     pub fn activation_event(&self) -> &EventFd {
         self.activation.event()

@@ -6,7 +6,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use vm_superio::{Serial, Trigger, serial::NoEvents};
+use serde::{Deserialize, Serialize};
+use vm_superio::{
+    Serial, SerialState, Trigger,
+    serial::{Error, NoEvents},
+};
 use vmm_sys_util::eventfd::EventFd;
 
 /// First I/O port of the serial line (COM1).
@@ -93,6 +97,58 @@ impl Trigger for Irq {
 
 /// The 16550.
 pub type SerialLine = Serial<Irq, NoEvents, Output>;
+
+/// The line in a template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    divisor: [u8; 2],
+    interrupt_enable: u8,
+    interrupt_identification: u8,
+    line_control: u8,
+    line_status: u8,
+    modem_control: u8,
+    modem_status: u8,
+    scratch: u8,
+    input: Vec<u8>,
+}
+
+impl State {
+    /// As it is now.
+    pub fn of(line: &SerialLine) -> Self {
+        let now = line.state();
+        Self {
+            divisor: [now.baud_divisor_low, now.baud_divisor_high],
+            interrupt_enable: now.interrupt_enable,
+            interrupt_identification: now.interrupt_identification,
+            line_control: now.line_control,
+            line_status: now.line_status,
+            modem_control: now.modem_control,
+            modem_status: now.modem_status,
+            scratch: now.scratch,
+            input: now.in_buffer,
+        }
+    }
+
+    /// A line that goes on as this one was.
+    ///
+    /// # Errors
+    /// There is more input than it keeps, or its interrupt cannot be injected.
+    pub fn restore(self, irq: Irq, output: Output) -> Result<SerialLine, Error<io::Error>> {
+        let state = SerialState {
+            baud_divisor_low: self.divisor[0],
+            baud_divisor_high: self.divisor[1],
+            interrupt_enable: self.interrupt_enable,
+            interrupt_identification: self.interrupt_identification,
+            line_control: self.line_control,
+            line_status: self.line_status,
+            modem_control: self.modem_control,
+            modem_status: self.modem_status,
+            scratch: self.scratch,
+            in_buffer: self.input,
+        };
+        Serial::from_state(&state, irq, NoEvents, output)
+    }
+}
 
 #[cfg(test)]
 #[path = "console_test.rs"]

@@ -24,17 +24,16 @@ use stockade_sys::fd_passing;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
+    adjustable::Adjustable,
     bus::Bus,
     console::Output,
     devices::{blk::Blk, net::Nic},
     file_server,
     greeting::Greeting,
     hotplug::HotplugSlots,
-    machine::Machine,
-    ram::Ram,
     stats::{self, StatsSource},
     status::StatusSocket,
-    vcpu::{self, End},
+    vcpu::End,
     virtio::{device::VirtioDevice, failures::Failures},
 };
 
@@ -43,9 +42,6 @@ const REQUEST_LIMIT: usize = 4 << 10;
 
 /// How long the runtime may take to read a response before its connection is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why something cannot be done.
-const NO_MACHINE: &str = "there is no machine";
 
 /// What the VMM of 0.1 did.
 const NO_SHARES: &str = "the file server is asked for shares";
@@ -111,8 +107,8 @@ pub struct Services {
     pub console: Output,
     /// Figures of this process.
     pub stats: StatsSource,
-    /// The machine, its RAM and its vCPUs, where there is one.
-    pub machine: Option<(Arc<Machine>, Ram, vcpu::Threads)>,
+    /// The machine.
+    pub machine: Arc<dyn Adjustable>,
 }
 
 /// One of the runtime.
@@ -251,12 +247,11 @@ pub(crate) fn answer(connection: &mut Connection, services: &Services) -> io::Re
 }
 
 fn set_memory(mib: u32, stream: &UnixStream, services: &Services) -> Result<(), String> {
-    let (machine, ram, _) = services.machine.as_ref().ok_or(NO_MACHINE)?;
     let mut stream = stream.try_clone().map_err(|e| e.to_string())?;
     let answer = frame::encode(&Response::Done).map_err(|e| e.to_string())?;
     // Who has asked may have gone.
     let on_reached = Box::new(move || drop(stream.write_all(&answer)));
-    ram.resize(machine, mib, on_reached).map_err(|e| e.to_string())
+    services.machine.resize(mib, on_reached)
 }
 
 /// The answer, unless it comes later.
@@ -277,22 +272,10 @@ fn respond(
         }
         Request::Failures => return Some(Response::Failures(services.failures.all())),
         Request::SetMemory { mib } => return set_memory(mib, stream, services).err().and_then(refused),
-        Request::Memory => {
-            return Some(match &services.machine {
-                Some((_, ram, _)) => Response::Memory { mib: ram.mib() },
-                None => Response::Error(NO_MACHINE.into()),
-            });
-        }
-        Request::AddVcpus { count } => {
-            let Some((machine, _, cpus)) = &services.machine else { return refused(NO_MACHINE.into()) };
-            return Some(match cpus.add(machine, count) {
-                Ok(()) => Response::Done,
-                Err(e) => Response::Error(e.to_string()),
-            });
-        }
+        Request::Memory => return Some(Response::Memory { mib: services.machine.mib() }),
+        Request::AddVcpus { count } => services.machine.add_vcpus(count),
         Request::Position => {
-            let Some((_, _, cpus)) = &services.machine else { return refused(NO_MACHINE.into()) };
-            return match cpus.position() {
+            return match services.machine.position() {
                 Some(position) => Some(Response::Position(position)),
                 None => refused("the CPU does not stop to say where it is".into()),
             };

@@ -21,6 +21,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::{Ending, Services, serve};
 use crate::{
+    adjustable::Imagined,
     bus::Bus,
     console::{Irq, Output, SerialLine},
     hotplug::HotplugSlots,
@@ -95,7 +96,7 @@ impl Runtime {
                 memory,
                 smaps: File::open("/proc/self/smaps").unwrap(),
             },
-            machine: None,
+            machine: Arc::new(Imagined::default()),
         };
         let main = thread::spawn({
             let (socket, ending) = (Arc::clone(&socket), Arc::clone(&ending));

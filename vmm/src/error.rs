@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{boot, control, inherited, isolation, machine, memory, seccomp};
+use crate::{boot, control, inherited, isolation, machine, memory, seccomp, template};
 
 /// Any of the VMM's errors; the text is the one line that the runtime shows.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,10 @@ pub enum Error {
     Thread(io::Error),
     #[error(transparent)]
     Seccomp(#[from] seccomp::Error),
+    #[error(transparent)]
+    Template(#[from] template::Error),
+    #[error("the template's device in slot {slot} cannot go on: {reason}")]
+    Restore { slot: usize, reason: String },
     #[error(transparent)]
     Control(#[from] control::Error),
 }

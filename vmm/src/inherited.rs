@@ -10,10 +10,10 @@ use std::{
 
 use stockade_protocol::{
     frame::{self, FrameError},
-    vmm::{Config, Hello, HelloReply, MAX_VCPUS, VERSION, fd},
+    vmm::{Config, Hello, HelloReply, MAX_VCPUS, Template, VERSION, fd},
 };
 
-use crate::status::StatusSocket;
+use crate::{status::StatusSocket, template};
 
 /// What is wrong with what the VMM was started with.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,8 @@ pub struct Inherited {
     pub files_listener: UnixListener,
     /// Reserves the VMM's user, where it has one of its own.
     pub user_lock: Option<OwnedFd>,
+    /// The files of a template, where there is one.
+    pub template: Option<template::Files>,
 }
 
 /// Takes the status socket; everything that fails afterwards is reported on it.
@@ -100,6 +102,13 @@ pub unsafe fn take() -> Result<Inherited, Error> {
         }
         let config = checked(frame::read(&mut config, frame::HOST_LIMIT)?.ok_or(Error::NoConfig)?)?;
         let user_lock = config.user.map(|_| claim(fd::USER_LOCK, "user lock")).transpose()?;
+        let template = match config.template {
+            Template::None => None,
+            Template::Save | Template::Use => Some(template::Files {
+                state: claim(fd::TEMPLATE_STATE, "state of a template")?.into(),
+                ram: claim(fd::TEMPLATE_RAM, "RAM of a template")?.into(),
+            }),
+        };
         Ok(Inherited {
             config,
             kernel: claim(fd::KERNEL, "kernel")?.into(),
@@ -111,6 +120,7 @@ pub unsafe fn take() -> Result<Inherited, Error> {
             kvm: claim(fd::KVM, "KVM")?,
             files_listener: claim(fd::FILES_LISTENER, "files listener")?.into(),
             user_lock,
+            template,
         })
     }
 }

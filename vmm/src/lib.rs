@@ -3,6 +3,7 @@
 //! `main.rs` is the sequence from the inherited descriptors to the running guest; each step is a module here.
 
 pub mod activation;
+pub mod adjustable;
 pub mod boot;
 pub mod bus;
 pub mod console;
@@ -24,5 +25,7 @@ pub mod ram;
 pub mod seccomp;
 pub mod stats;
 pub mod status;
+pub mod template;
+mod threads;
 pub mod vcpu;
 pub mod virtio;

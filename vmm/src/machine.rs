@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_CLOCK_REALTIME, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
+    KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap};
 use vmm_sys_util::{errno, eventfd::EventFd};
@@ -17,7 +20,9 @@ use vmm_sys_util::{errno, eventfd::EventFd};
 use crate::{
     boot::Entry,
     console::{self, Irq, Output, SerialLine},
+    memory,
     status::StatusSocket,
+    template::Checksum,
     vcpu::{self, Vcpu},
     virtio::{
         device::VirtioDevice,
@@ -30,6 +35,9 @@ use stockade_protocol::vmm::Stage;
 
 /// Three pages that Intel's KVM needs in a guest without "unrestricted guest", where nothing else is.
 const TASK_STATE: usize = 0xfffb_d000;
+
+/// The interrupt controllers besides the local ones.
+pub const CHIPS: [u32; 3] = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
 
 /// The only KVM API there is.
 const API_VERSION: i32 = 12;
@@ -48,12 +56,18 @@ pub enum Error {
         /// Why.
         source: errno::Error,
     },
+    /// RAM cannot be reserved.
+    #[error(transparent)]
+    Reserve(#[from] memory::Error),
     /// RAM is to be where there is none.
     #[error("guest memory: {0}")]
     Memory(#[from] GuestMemoryError),
     /// The host has no descriptors or memory left.
     #[error("eventfd: {0}")]
     EventFd(#[from] io::Error),
+    /// The state of the serial line is none.
+    #[error("a template has a serial line that cannot be")]
+    Serial,
     /// There are more devices than slots.
     #[error("more than {0} devices")]
     TooManyDevices(usize),
@@ -99,6 +113,10 @@ impl Machine {
         if kvm.get_api_version() != API_VERSION {
             return Err(Error::NotKvm);
         }
+        Self::of(kvm)
+    }
+
+    fn of(kvm: Kvm) -> Result<Self, Error> {
         let vm = loop {
             match kvm.create_vm() {
                 // A signal that is pending in the kernel's own memory notifier set-up.
@@ -107,6 +125,16 @@ impl Machine {
             }
         };
         Ok(Self { kvm, vm, next_region: AtomicU32::new(0) })
+    }
+
+    /// Another machine of the same KVM, in the place of this one.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn renew(self) -> Result<Self, Error> {
+        let Self { kvm, vm, .. } = self;
+        drop(vm);
+        Self::of(kvm)
     }
 
     /// Gives the machine part of its RAM; the range lies in one region of `memory`, which lasts as long as the process.
@@ -135,12 +163,16 @@ impl Machine {
         self.vm.create_irq_chip().map_err(refused("KVM_CREATE_IRQCHIP"))
     }
 
-    /// The serial line, wired to its interrupt.
+    /// The serial line, wired to its interrupt; `state` is that of a template.
     ///
     /// # Errors
-    /// [`Error::EventFd`], [`Error::Kvm`].
-    pub fn serial_line(&self, output: Output) -> Result<SerialLine, Error> {
-        Ok(SerialLine::new(Irq(self.irq(console::IRQ)?), output))
+    /// [`Error::EventFd`], [`Error::Kvm`], [`Error::Serial`].
+    pub fn serial_line(&self, output: Output, state: Option<console::State>) -> Result<SerialLine, Error> {
+        let irq = Irq(self.irq(console::IRQ)?);
+        match state {
+            None => Ok(SerialLine::new(irq, output)),
+            Some(state) => state.restore(irq, output).map_err(|_| Error::Serial),
+        }
     }
 
     /// The devices behind their transports, in the first slots, wired to their interrupts and notifications.
@@ -201,6 +233,74 @@ impl Machine {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(refused("KVM_GET_SUPPORTED_CPUID"))?;
         Ok(Vcpu::new(&self.vm, &supported, id, listed)?)
+    }
+
+    /// What the host's KVM gives a machine that may have up to `listed` CPUs, as far as a template depends on it: a number that is
+    /// another one when it gives something else.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn fingerprint(&self, listed: u8) -> Result<u64, Error> {
+        let supported = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(refused("KVM_GET_SUPPORTED_CPUID"))?;
+        let mut sum = Checksum::default();
+        // As the first CPU sees it: what the host's says of itself depends on which one is asked.
+        for leaf in vcpu::cpuid::of_cpu(&supported, 0, listed).as_slice() {
+            [leaf.function, leaf.index, leaf.flags, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
+                .iter()
+                .for_each(|word| sum.add(&word.to_le_bytes()));
+        }
+        self.msrs()?.iter().for_each(|index| sum.add(&index.to_le_bytes()));
+        Ok(sum.value())
+    }
+
+    /// The model-specific registers that KVM can save.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn msrs(&self) -> Result<Vec<u32>, Error> {
+        let list = self.kvm.get_msr_index_list().map_err(refused("KVM_GET_MSR_INDEX_LIST"))?;
+        Ok(list.as_slice().to_vec())
+    }
+
+    /// The interrupt controllers, while no vCPU runs.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn save_chips(&self) -> Result<Vec<kvm_irqchip>, Error> {
+        let save = |chip_id| {
+            let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+            self.vm.get_irqchip(&mut chip).map_err(refused("KVM_GET_IRQCHIP"))?;
+            Ok(chip)
+        };
+        CHIPS.into_iter().map(save).collect()
+    }
+
+    /// The same as in a template.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn restore_chips(&self, chips: &[kvm_irqchip]) -> Result<(), Error> {
+        chips.iter().try_for_each(|chip| self.vm.set_irqchip(chip).map_err(refused("KVM_SET_IRQCHIP")))
+    }
+
+    /// The guest's clock, while no vCPU runs.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn save_clock(&self) -> Result<kvm_clock_data, Error> {
+        self.vm.get_clock().map_err(refused("KVM_GET_CLOCK"))
+    }
+
+    /// A clock that has gone on since, where the host could tell what time it was.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn restore_clock(&self, clock: &kvm_clock_data) -> Result<(), Error> {
+        let flags = clock.flags & KVM_CLOCK_REALTIME;
+        self.vm.set_clock(&kvm_clock_data { flags, ..*clock }).map_err(refused("KVM_SET_CLOCK"))
     }
 
     fn irq(&self, line: u8) -> Result<EventFd, Error> {

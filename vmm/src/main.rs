@@ -1,29 +1,38 @@
 //! stockade-vmm: the microVM of one sandbox.
 //!
 //! Started by the runtime with a fixed set of descriptors (`protocol/src/vmm.rs`); takes no arguments and reads no
-//! files. Exits with 0 when the guest has ended or nobody needs it any more, with 1 when it failed; the reason is on the
+//! files. Exits with 0 when the guest has ended, nobody needs it any more, or it has been saved as a template, with 1 when it failed; the reason is on the
 //! status socket.
 
-use std::{panic, process::ExitCode, sync::Arc};
+use std::{panic, process::ExitCode, sync::Arc, thread};
 
-use stockade_protocol::vmm::{CONSOLE_EXCERPT, Stage};
+use stockade_protocol::{
+    renewal,
+    vmm::{self, CONSOLE_EXCERPT, Stage},
+};
 use stockade_vmm::{
+    adjustable::Parts,
     boot::{self, command_line, mp_table::Cpus},
     bus::Bus,
     console::{self, Output},
     control::{self, Ending, Services},
-    devices::{self, fs::channel, mem::Growth},
+    devices::{
+        self,
+        fs::channel,
+        mem::{Growth, OnReached},
+    },
     error::Error,
     faults, file_server,
     hotplug::HotplugSlots,
     inherited, isolation,
-    machine::Machine,
+    machine::{self, Machine},
     memory::{self, Size},
     ram::{Growing, Ram},
     seccomp::{self, Thread},
     stats::{StatsSource, host_tsc},
     status::StatusSocket,
-    vcpu::{self, End},
+    template::{self, Files, Restored, Saving},
+    vcpu::{self, End, Vcpu},
     virtio::{failures::Failures, slots},
 };
 use vm_memory::GuestAddress;
@@ -49,7 +58,7 @@ fn main() -> ExitCode {
     let console = Output::default();
     report_panics(&status, &console);
     match run(entry_tsc, &status, &console) {
-        Ok(None) => ExitCode::SUCCESS,
+        Ok(None | Some(End::ReadyToSave)) => ExitCode::SUCCESS,
         Ok(Some(End::Reset)) => {
             status.ended("the guest reset its machine", console.last_lines(CONSOLE_EXCERPT));
             ExitCode::SUCCESS
@@ -95,12 +104,33 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     isolation::confine(config.user)?;
     status.reached(Stage::Isolated);
 
-    let ram = reserve(&machine, Size { memory_mib: config.memory_mib, most_mib: config.most_memory_mib })?;
+    let size = Size { memory_mib: config.memory_mib, most_mib: config.most_memory_mib };
+    let Template { saves, uses } = Template::of(config.template, inherited.template);
+    let (machine, ram, restored) = match uses {
+        Some(files) => match template::restore(&machine, || reserve(&machine, size), &config, &files) {
+            Ok((ram, restored)) => (machine, ram, Some(restored)),
+            Err(refusal) => {
+                status.template_refused(&refusal.to_string());
+                let machine = machine.renew()?;
+                let ram = reserve(&machine, size)?;
+                machine.set_up()?;
+                (machine, ram, None)
+            }
+        },
+        None => {
+            let ram = reserve(&machine, size)?;
+            machine.set_up()?;
+            (machine, ram, None)
+        }
+    };
     let memory = ram.memory.clone();
     faults::report(status, &memory).map_err(Error::Faults)?;
-    machine.set_up()?;
+    let ending = Arc::new(Ending::new().map_err(Error::Thread)?);
     let growth = ram.growth.as_ref().map(Growing::device);
-    let on_ready = report_when_grown(status, growth.clone());
+    let on_ready = match saves {
+        None => when_grown(growth.clone(), report_agent(status)),
+        Some(_) => when_grown(growth.clone(), end_to_save(&ending)),
+    };
     let devices = devices::all(devices::Parts {
         files: files_channel,
         growth,
@@ -108,36 +138,46 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         agent_listener: inherited.agent_listener,
         ready: inherited.ready,
         on_ready,
+        renewal: restored.is_some().then(template::renewal).transpose().map_err(Error::Device)?,
     })
     .map_err(Error::Device)?;
     let first_hotplug = devices.len();
     let slots = first_hotplug + slots::HOTPLUG;
-    let command_line = command_line::build(slots, config.vcpus, &config.kernel_parameters)
-        .map_err(boot::Error::CommandLine)?;
-    let lines: Vec<u8> =
-        [console::IRQ].into_iter().chain(slots::all().take(slots).map(|slot| slot.irq)).collect();
-    let cpus = Cpus { listed: config.vcpus, lines: &lines };
-    let entry = boot::load(&memory, &inherited.kernel, &inherited.initramfs, &command_line, cpus)?;
-    drop((inherited.kernel, inherited.initramfs));
     let failures = Failures::new().map_err(Error::Device)?;
-    let transports = machine.attach(devices, &memory, status, &failures)?;
-    let bus =
-        Bus::new(machine.serial_line(console.clone())?, transports, slots::HOTPLUG).map_err(Error::Device)?;
-    let bus = Arc::new(bus);
-    let vcpu = machine.boot_cpu(entry, config.vcpus)?;
+    let (vcpus, serial, states) = match restored {
+        Some(Restored { vcpus, serial, devices }) => (vcpus, Some(serial), devices),
+        None => {
+            let parameters = &config.kernel_parameters;
+            let parameters = saves.as_ref().map_or_else(|| parameters.clone(), |_| of_template(parameters));
+            let command_line =
+                command_line::build(slots, config.vcpus, &parameters).map_err(boot::Error::CommandLine)?;
+            let lines: Vec<u8> =
+                [console::IRQ].into_iter().chain(slots::all().take(slots).map(|slot| slot.irq)).collect();
+            let cpus = Cpus { listed: config.vcpus, lines: &lines };
+            let entry = boot::load(&memory, &inherited.kernel, &inherited.initramfs, &command_line, cpus)?;
+            (vec![machine.boot_cpu(entry, config.vcpus)?], None, Vec::new())
+        }
+    };
+    drop((inherited.kernel, inherited.initramfs));
+    let mut transports = machine.attach(devices, &memory, status, &failures)?;
+    // None, where the guest boots.
+    for (slot, (transport, state)) in transports.iter_mut().zip(states).enumerate() {
+        transport.restore(state).map_err(|reason| Error::Restore { slot, reason })?;
+    }
+    let serial = machine.serial_line(console.clone(), serial)?;
+    let bus = Arc::new(Bus::new(serial, transports, slots::HOTPLUG).map_err(Error::Device)?);
     status.reached(Stage::Loaded);
 
-    let ending = Arc::new(Ending::new().map_err(Error::Thread)?);
     let stats = StatsSource {
         entry_tsc,
         run_tsc: host_tsc(),
-        tsc_offset: vcpu.tsc_offset(),
+        tsc_offset: vcpus.first().map_or(0, Vcpu::tsc_offset),
         memory: memory.clone(),
         smaps,
     };
     let cpus = vcpu::Threads::new(config.vcpus, Arc::clone(&bus), Arc::clone(&ending));
-    cpus.start(vcpu).map_err(Error::Thread)?;
-    seccomp::restrict(Thread::Main)?;
+    cpus.start(vcpus).map_err(Error::Thread)?;
+    seccomp::restrict(if saves.is_some() { Thread::Saver } else { Thread::Main })?;
     status.reached(Stage::Running);
 
     let machine = Arc::new(machine);
@@ -149,14 +189,42 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         failures: failures.clone(),
         first: first_hotplug,
     };
-    let machine = Some((machine, ram, cpus));
     let console = console.clone();
+    let parts = Arc::new(Parts { machine, ram, cpus });
+    let machine = Arc::<Parts>::clone(&parts);
     let services = Services { bus, hotplug, files: Some(files), failures, console, stats, machine };
-    Ok(control::serve(status, &inherited.control_listener, &ending, &services)?)
+    let end = control::serve(status, &inherited.control_listener, &ending, &services)?;
+    if let (Some(End::ReadyToSave), Some(files)) = (&end, &saves) {
+        thread::sleep(template::SETTLE);
+        template::save(Saving { config: &config, machine: &parts, bus: &services.bus }, files)?;
+        status.saved();
+    }
+    Ok(end)
+}
+
+/// What is done with a template.
+struct Template {
+    saves: Option<Files>,
+    uses: Option<Files>,
+}
+
+impl Template {
+    fn of(asked: vmm::Template, files: Option<Files>) -> Self {
+        match asked {
+            vmm::Template::None => Self { saves: None, uses: None },
+            vmm::Template::Save => Self { saves: files, uses: None },
+            vmm::Template::Use => Self { saves: None, uses: files },
+        }
+    }
+}
+
+/// The kernel's parameters of a guest that becomes a template.
+fn of_template(parameters: &str) -> String {
+    format!("{parameters} {}=1", renewal::PARAMETER)
 }
 
 /// The guest's RAM: what it boots with and what it is to have soon are the machine's at once.
-fn reserve(machine: &Machine, size: Size) -> Result<Ram, Error> {
+fn reserve(machine: &Machine, size: Size) -> Result<Ram, machine::Error> {
     let memory = memory::reserve(size)?;
     let growth = size.growth().map(Growing::new);
     let boot = (GuestAddress(0), size.boot());
@@ -168,13 +236,23 @@ fn reserve(machine: &Machine, size: Size) -> Result<Ram, Error> {
     Ok(Ram { memory, boot: size.boot(), growth })
 }
 
-/// What happens when the agent connects: the guest takes the rest of its memory into use, and then the runtime hears of the
-/// agent, so that no container begins without its memory.
-fn report_when_grown(status: &Arc<StatusSocket>, growth: Option<Growth>) -> Box<dyn FnOnce() + Send> {
-    let status = Arc::clone(status);
-    let report = move || status.reached(Stage::AgentConnected);
+/// What happens when the agent connects: the guest takes the rest of its memory into use, and then `then`, so that no container
+/// begins, and nothing is saved, without its memory.
+fn when_grown(growth: Option<Growth>, then: OnReached) -> OnReached {
     match growth {
-        Some(growth) => Box::new(move || growth.grow(Box::new(report))),
-        None => Box::new(report),
+        Some(growth) => Box::new(move || growth.grow(then)),
+        None => then,
     }
+}
+
+/// The runtime hears of the agent.
+fn report_agent(status: &Arc<StatusSocket>) -> OnReached {
+    let status = Arc::clone(status);
+    Box::new(move || status.reached(Stage::AgentConnected))
+}
+
+/// The main thread leaves its loop to save the guest.
+fn end_to_save(ending: &Arc<Ending>) -> OnReached {
+    let ending = Arc::clone(ending);
+    Box::new(move || ending.set(End::ReadyToSave))
 }

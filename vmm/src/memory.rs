@@ -265,8 +265,8 @@ fn check_bounds(memory: &GuestMemoryMmap, address: u64, length: u64) -> Result<(
     Ok(())
 }
 
-/// Maps pages over guest memory; the range has been checked to be whole pages of the lower region.
-fn map_pages(
+/// Maps pages over guest memory, copy-on-write; the range has been checked to be whole pages of one region.
+pub(crate) fn map_pages(
     memory: &GuestMemoryMmap,
     start: u64,
     file: &File,

@@ -7,13 +7,12 @@ use std::{
     io::{self, BufRead, BufReader, Read},
     ops::Range,
     os::unix::fs::FileExt,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use stockade_protocol::vmm::{Figures, ThreadTime};
 use vm_memory::{GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
 
-use crate::file_server;
+use crate::{file_server, threads};
 
 /// The host's time stamp counter.
 pub fn host_tsc() -> u64 {
@@ -114,57 +113,12 @@ fn kib(size: &str) -> io::Result<u64> {
     size.trim().trim_end_matches(" kB").parse().map_err(io::Error::other)
 }
 
-/// The threads of this process that have said that they are there, by their IDs.
-static THREADS: Mutex<Vec<(i32, String)>> = Mutex::new(Vec::new());
-
-fn known_threads() -> MutexGuard<'static, Vec<(i32, String)>> {
-    THREADS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the thread that began in `main` is called: as the process.
-const MAIN: &str = "stockade-vmm";
-
-/// Counts the calling thread in [`thread_times`] until it ends.
-pub fn count_thread() {
-    // The C library's function would be missing in a static program: the standard library refers to it weakly, and with
-    // link-time optimisation that is the only reference.
-    // SAFETY: it takes nothing and cannot fail.
-    let id = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
-    let thread = std::thread::current();
-    let name = thread.name().filter(|name| *name != "main").unwrap_or(MAIN).to_owned();
-    let mut threads = known_threads();
-    // The ID may have been that of one that has ended.
-    threads.retain(|(known, _)| *known != id);
-    threads.push((id, name));
-}
-
 /// The CPU times of this process's threads, and of all of the file server's together.
 pub fn thread_times(files: Option<&file_server::Process>) -> Vec<ThreadTime> {
-    let mut times = Vec::new();
-    known_threads().retain(|(id, name)| {
-        let time = cpu_time(*id, CPUCLOCK_SCHED | CPUCLOCK_PER_THREAD);
-        times.extend(time.map(|cpu_ms| ThreadTime { name: name.clone(), cpu_ms }));
-        time.is_some()
-    });
-    let files = files.and_then(|files| cpu_time(files.pid(), CPUCLOCK_SCHED));
+    let mut times = threads::times();
+    let files = files.and_then(|files| threads::process_time(files.pid()));
     times.extend(files.map(|cpu_ms| ThreadTime { name: "files".to_owned(), cpu_ms }));
     times
-}
-
-/// Kinds of CPU clocks (linux/posix-timers.h).
-const CPUCLOCK_SCHED: i32 = 2;
-const CPUCLOCK_PER_THREAD: i32 = 4;
-
-/// CPU time in milliseconds; `None` where there is no such thread or process.
-fn cpu_time(id: i32, kind: i32) -> Option<u64> {
-    let clock = !id << 3 | kind;
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills the structure in.
-    if unsafe { libc::clock_gettime(clock, &raw mut time) } < 0 {
-        return None;
-    }
-    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec).ok()?, u64::try_from(time.tv_nsec).ok()?);
-    Some(seconds * 1000 + nanoseconds / 1_000_000)
 }
 
 #[cfg(test)]

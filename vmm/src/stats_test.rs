@@ -1,9 +1,4 @@
-use std::thread;
-
-use super::{CPUCLOCK_SCHED, count_thread, cpu_time, private, resident, thread_times};
-
-/// PID_MAX_LIMIT of Linux.
-const MAX_PIDS: i32 = 4 << 20;
+use super::{private, resident};
 
 #[test]
 fn guest_memory_is_counted_apart() {
@@ -35,29 +30,4 @@ Private_Dirty:       370 kB
 #[test]
 fn a_size_that_is_no_number_is_an_error() {
     assert!(resident("Rss: many kB\n".as_bytes(), &[]).is_err());
-}
-
-#[test]
-fn a_thread_is_counted_until_it_ends() {
-    let name = "counted".to_owned();
-    let is_there = || thread_times(None).into_iter().find(|thread| thread.name == "counted");
-    let thread = thread::Builder::new().name(name).spawn(move || {
-        count_thread();
-        // It works until that shows.
-        loop {
-            match is_there() {
-                Some(time) if time.cpu_ms < 10 => {}
-                found => break found,
-            }
-        }
-    });
-    let time = thread.unwrap().join().unwrap().unwrap();
-    assert!((10..10_000).contains(&time.cpu_ms), "{time:?}");
-    assert!(is_there().is_none());
-}
-
-#[test]
-fn a_process_that_there_is_not_has_no_time() {
-    assert!(cpu_time(MAX_PIDS + 1, CPUCLOCK_SCHED).is_none());
-    assert!(cpu_time(std::process::id() as i32, CPUCLOCK_SCHED).is_some());
 }

@@ -64,6 +64,16 @@ impl StatusSocket {
         self.send(&Status::DeviceFailed { device, cause: one_line(&cause) });
     }
 
+    /// Reports that the template is of no use; the guest boots.
+    pub fn template_refused(&self, reason: &str) {
+        self.send(&Status::TemplateRefused { reason: one_line(reason) });
+    }
+
+    /// Reports that the guest is saved; the caller exits.
+    pub fn saved(&self) {
+        self.send(&Status::Saved);
+    }
+
     fn send(&self, status: &Status) {
         if let Ok(packet) = postcard::to_stdvec(status) {
             let _ = send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL);

@@ -34,6 +34,12 @@ pub fn provide_null() -> Result<()> {
     }
 }
 
+/// That device, open for reading and writing.
+pub fn null_for_a_process() -> Result<OwnedFd> {
+    provide_null()?;
+    open(NULL, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).or_internal(|| format!("open {NULL}"))
+}
+
 /// Hides the one and protects the other.
 pub fn apply(root: &Root, masked: &[String], readonly: &[String]) -> Result<()> {
     for path in readonly {

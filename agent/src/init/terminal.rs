@@ -12,7 +12,7 @@ use nix::{
     sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs},
     unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown},
 };
-use stockade_protocol::agent::WindowSize;
+use stockade_protocol::container::WindowSize;
 use stockade_sys::{
     mount_api,
     resolve::{Missing, Root},

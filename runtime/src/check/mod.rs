@@ -4,6 +4,7 @@ mod guest_files;
 mod host;
 mod kvm_guest;
 mod kvm_probe;
+mod templates;
 pub mod version;
 
 use std::fmt;
@@ -80,6 +81,7 @@ pub fn report() -> Report {
             guest_files::kernel(&config.kernel),
             guest_files::initramfs(&config.initramfs),
             host::memory(config.memory_mib),
+            templates::row(&config),
         ]),
         Err(error) => rows.push(Row::failed("configuration", error.to_string(), "correct the file")),
     }

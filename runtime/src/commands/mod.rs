@@ -25,6 +25,7 @@ pub mod shell;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod template;
 pub mod top;
 pub mod uninstall;
 pub mod update;
@@ -72,6 +73,8 @@ pub enum Command {
     Spec(spec::Spec),
     /// Say whether this host can run microVMs, and what to do where it cannot
     Check(check::Check),
+    /// Make, list and remove the templates of booted VMs, as which others begin
+    Template(template::Template),
     /// Open a shell in a container's guest itself, to debug it
     Shell(shell::Shell),
     /// Print the console of a container's guest
@@ -124,6 +127,7 @@ pub fn run(
         Command::Spec(command) => command.run(globals)?,
         Command::Logs(command) => command.run(globals)?,
         Command::Features(command) => command.run()?,
+        Command::Template(command) => command.run()?,
         Command::Checkpoint(command) => command.run()?,
         Command::Restore(command) => command.run()?,
         Command::Mounts(command) => command.run()?,

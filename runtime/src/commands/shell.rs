@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use stockade_protocol::agent::{GUEST, SHARES, WindowSize};
+use stockade_protocol::agent::{GUEST, SHARES};
+use stockade_protocol::container::WindowSize;
 use stockade_protocol::container::{Process, Scheduling, User};
 
 use crate::config::Config;

@@ -78,8 +78,23 @@ pub struct Config {
     pub allowed_annotations: Vec<String>,
     /// The users that VMMs run as.
     pub vmm_users: VmmUsers,
+    /// VMs begin as clones of templates, where there are any.
+    pub templates: Templates,
+    /// The sizes for which `stockade template build` makes templates, in MiB; none for that of a container without a limit.
+    pub template_classes_mib: Vec<u32>,
     /// What a bundle may ask of its VM.
     pub vm: AllowedVm,
+}
+
+/// Whether VMs begin as clones of templates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Templates {
+    /// Where there is one.
+    #[default]
+    On,
+    /// Every VM boots.
+    Off,
 }
 
 /// A range of user and group IDs that nobody has.
@@ -151,11 +166,15 @@ struct File {
     allowed_annotations: Vec<String>,
     #[serde(default)]
     vmm_users: VmmUsers,
+    #[serde(default)]
+    templates: Templates,
+    #[serde(default)]
+    template_classes_mib: Vec<u32>,
     vm: Option<AllowedVm>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "vmm",
     "kernel",
     "initramfs",
@@ -167,6 +186,8 @@ const KEYS: [&str; 12] = [
     "core_scheduling",
     "allowed_annotations",
     "vmm_users",
+    "templates",
+    "template_classes_mib",
     "vm",
 ];
 
@@ -230,6 +251,8 @@ impl Config {
             core_scheduling: file.core_scheduling,
             allowed_annotations: file.allowed_annotations,
             vmm_users: file.vmm_users,
+            templates: file.templates,
+            template_classes_mib: file.template_classes_mib,
             vm: file.vm.unwrap_or_default(),
         }
     }
@@ -247,6 +270,9 @@ fn parse(text: &str) -> Result<File, String> {
     let file: File = table.try_into().map_err(|e: toml::de::Error| on_one_line(&e))?;
     if file.memory_mib.is_some_and(|mib| u64::from(mib) < MIN_MIB) {
         return Err(format!("memory_mib must be at least {MIN_MIB}"));
+    }
+    if file.template_classes_mib.iter().any(|mib| u64::from(*mib) < MIN_MIB) {
+        return Err(format!("template_classes_mib must be at least {MIN_MIB} each"));
     }
     check_vcpus("max_vcpus", file.max_vcpus)?;
     file.vmm_users.check()?;

@@ -53,7 +53,7 @@ pub struct Created {
 /// In which VM a container is created.
 pub(super) enum Place {
     /// One that is to be launched, and what its size follows from.
-    Own(Launch, VmSize),
+    Own(Box<Launch>, VmSize),
     /// That of a sandbox.
     Sandbox(RunningSandbox),
 }

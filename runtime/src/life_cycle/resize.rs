@@ -171,12 +171,17 @@ impl<'a> Sizing<'a> {
 
     /// Has the guest change; what it has then, in MiB.
     fn ask(&self, mib: u32, patience: Duration) -> anyhow::Result<u32> {
+        let class = self.record.vm_size.unwrap_or_default().class_mib;
+        if mib.max(self.mib()) <= class {
+            return Ok(mib);
+        }
         let mut control = Control::connect(self.directory().as_fd()).context("cannot reach the VM")?;
-        if control.set_memory(mib, patience, self.deadline)? {
+        if control.set_memory(mib.max(class), patience, self.deadline)? {
             return Ok(mib);
         }
         // The connection may still get the answer to what has been given up.
-        Ok(Control::connect(self.directory().as_fd())?.call(vm::call::Memory())?)
+        let reached = Control::connect(self.directory().as_fd())?.call(vm::call::Memory())?;
+        Ok(if reached <= class { mib } else { reached })
     }
 
     fn grow(&mut self, wanted: u32) -> anyhow::Result<()> {

@@ -22,6 +22,7 @@ mod mounts;
 mod mounts_below;
 mod namespaces;
 mod number_list;
+mod original_groups;
 mod own_annotations;
 mod personality;
 pub mod plan;
@@ -35,6 +36,7 @@ mod seccomp_fixture;
 mod seccomp_program;
 mod security_labels;
 mod sockets;
+mod sysctl;
 mod time_offsets;
 mod unapplied;
 mod unified;
@@ -138,12 +140,14 @@ pub fn lower(
         namespaces.uts = Namespace::New;
     }
 
-    let process = process::lower(spec.process().as_ref(), &mut warnings)?;
+    let mut process = process::lower(spec.process().as_ref(), &mut warnings)?;
+    original_groups::keep(spec.annotations().as_ref(), id_mappings.is_some(), &mut process, &mut warnings)?;
     if let Some(mappings) = &id_mappings {
         user_namespace::check(&process, mappings)?;
     }
     let cgroup_owner = user_namespace::cgroup_owner(&process, id_mappings.as_ref(), &namespaces, &mounts);
     let time_offsets = time_offsets::lower(linux, &namespaces.time)?;
+    let sysctl = sysctl::lower(linux, &namespaces)?;
     let mut trees = vec![Tree {
         source: bundle.rootfs.clone(),
         name: ROOTFS_SHARE.to_owned(),
@@ -175,7 +179,7 @@ pub fn lower(
         devices,
         cgroup: CgroupPlan { path: id.as_str().to_owned(), values: limits.guest, rules },
         cgroup_owner,
-        sysctl: sysctl(linux)?,
+        sysctl,
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
         notify,
@@ -236,18 +240,6 @@ fn names(spec: &Spec) -> Result<(Option<String>, Option<String>), SpecError> {
     }
     let [hostname, domainname] = names;
     Ok((hostname, domainname))
-}
-
-fn sysctl(linux: Option<&oci_spec::runtime::Linux>) -> Result<Vec<(String, String)>, SpecError> {
-    let Some(map) = linux.and_then(|linux| linux.sysctl().as_ref()) else { return Ok(Vec::new()) };
-    let mut pairs: Vec<_> = map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    pairs.sort();
-    for (key, _) in &pairs {
-        if key.is_empty() || key.split(['.', '/']).any(|part| part.is_empty() || part == "..") {
-            return Err(SpecError::new("linux.sysctl", format!("{key:?} is not the name of a sysctl")));
-        }
-    }
-    Ok(pairs)
 }
 
 fn paths(paths: Option<&Vec<String>>, property: &str) -> Result<Vec<String>, SpecError> {

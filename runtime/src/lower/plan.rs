@@ -3,7 +3,7 @@
 //! The agent's [`Container`] is made from it in one place, [`ContainerPlan::container`], which takes all that is known only
 //! when the relay, the hooks and the VM's disks are there.
 
-use stockade_protocol::agent::WindowSize;
+use stockade_protocol::container::WindowSize;
 use stockade_protocol::container::{
     self, Cgroup, Container, Device, DeviceKind, DeviceRule, IdMappings, MemoryPolicy, Mount, MountSource,
     Namespaces, Process, Rootfs, SeccompFilter, StreamKind, TimeOffset, is_shared_dev,
@@ -87,6 +87,13 @@ pub struct GuestPlan {
     pub personality: Option<u32>,
     /// `linux.memoryPolicy`.
     pub memory_policy: Option<MemoryPolicy>,
+}
+
+impl GuestPlan {
+    /// Whether its limits leave room for core dumps.
+    pub fn wants_core_dumps(&self) -> bool {
+        self.process.rlimits.iter().any(|limit| limit.resource == libc::RLIMIT_CORE && limit.soft > 0)
+    }
 }
 
 /// The container's cgroup in the guest.

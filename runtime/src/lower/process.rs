@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use oci_spec::runtime::Process as Spec;
-use stockade_protocol::agent::WindowSize;
+use stockade_protocol::container::WindowSize;
 use stockade_protocol::container::{Process, User};
 
 use super::{absolute, capabilities, rlimits, scheduling};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{AllowedVm, VmmUsers};
+use crate::config::{AllowedVm, Templates, VmmUsers};
 use serde_json::{Value, json};
 
 /// What the section makes of a configuration that allows `allowed` to exist in `directory`.
@@ -20,6 +20,8 @@ fn applied(directory: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, 
         allowed_annotations: Vec::new(),
         core_scheduling: false,
         vmm_users: VmmUsers::default(),
+        templates: Templates::On,
+        template_classes_mib: Vec::new(),
         vm: allowed.clone(),
     };
     apply(&bundle, config, Some(256 << 20))

@@ -70,6 +70,8 @@ pub struct Own<'a> {
     pub lease: Option<BorrowedFd<'a>>,
     /// Where what the VMM says when it ends goes, if this relay holds its lease.
     pub console_log: Option<BorrowedFd<'a>>,
+    /// Where others leave streams to it ([`super::held_streams`]).
+    pub adopted: BorrowedFd<'a>,
 }
 
 /// The namespaces that a relay is cloned into.
@@ -116,8 +118,8 @@ impl<'a> Namespaces<'a> {
     /// The descriptors that the relay needs.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
         let (needed, own) = match self {
-            Self::Own(own) => ([own.lease, own.console_log, own.user], Some(own)),
-            Self::Of(relay) => ([Some(*relay), None, None], None),
+            Self::Own(own) => ([own.lease, own.console_log, own.user, Some(own.adopted)], Some(own)),
+            Self::Of(relay) => ([Some(*relay), None, None, None], None),
         };
         let needed = needed.into_iter().flatten();
         let services = own.map(|own| own.services).unwrap_or_default();

@@ -8,7 +8,7 @@ use anyhow::Context;
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, unlockpt};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use stockade_protocol::agent::WindowSize;
+use stockade_protocol::container::WindowSize;
 use stockade_sys::fd_passing;
 
 use super::descriptors;

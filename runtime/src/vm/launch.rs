@@ -9,13 +9,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use stockade_protocol::frame;
-use stockade_protocol::vmm::{Config, Hello, Stage, Status, VERSION, fd};
+use stockade_protocol::vmm::{Config, Hello, Stage, Status, Template, VERSION, fd};
 use stockade_sys::descriptors::{duplicate_above, duplicate_to};
 use stockade_sys::fd_passing;
 
+use super::sizing::{self, VmSize};
 use super::vmm_user::{self, VmmUser};
-use super::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, Machine, core_scheduling};
-use crate::config::{self, VmmUsers};
+use super::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, Machine, core_scheduling, template};
+use crate::config::{self, Templates, VmmUsers};
 use crate::oci::container_id::ContainerId;
 use crate::sys::process::{self, Child};
 use crate::sys::{descriptors, signals};
@@ -83,6 +84,10 @@ pub struct Launch {
     core_scheduling: bool,
     config: Config,
     users: VmmUsers,
+    /// What a template of it depends on, of its files.
+    identity: String,
+    template: Option<template::Files>,
+    templates: Templates,
 }
 
 impl Launch {
@@ -95,10 +100,16 @@ impl Launch {
             File::open(path).map_err(|cause| LaunchError::File { what, key, path: path.to_owned(), cause })
         };
         // Opened only to see that it is there: execve failing in the child would be harder to explain.
-        open(&installation.vmm, "VMM", "vmm")?;
+        let vmm = open(&installation.vmm, "VMM", "vmm")?;
+        let kernel = open(&installation.kernel, "guest kernel", "kernel")?;
+        let initramfs = open(&installation.initramfs, "initramfs", "initramfs")?;
+        let identity = template::identity([&vmm, &kernel, &initramfs]).map_err(system("fstat"))?;
         Ok(Self {
-            kernel: open(&installation.kernel, "guest kernel", "kernel")?,
-            initramfs: open(&installation.initramfs, "initramfs", "initramfs")?,
+            kernel,
+            initramfs,
+            identity,
+            template: None,
+            templates: installation.templates,
             kvm: open_kvm()?,
             vmm: installation.vmm.clone(),
             kernel_path: installation.kernel.clone(),
@@ -110,6 +121,7 @@ impl Launch {
                 kernel_parameters: installation.kernel_parameters.clone(),
                 most_memory_mib: 0,
                 user: None,
+                template: Template::None,
             },
             users: installation.vmm_users,
         })
@@ -128,6 +140,50 @@ impl Launch {
     pub fn vcpus(mut self, most: u8) -> Self {
         self.config.vcpus = most;
         self
+    }
+
+    /// What a template must be of to be of use.
+    pub fn template_key(&self) -> template::Key {
+        template::Key::new(&self.config, &self.identity)
+    }
+
+    /// The same for another size, in MiB.
+    pub fn key_of_class(&self, mib: u32) -> template::Key {
+        template::Key::new(&Config { memory_mib: mib, ..self.config.clone() }, &self.identity)
+    }
+
+    /// Sets the guest's RAM alone, in MiB.
+    #[must_use]
+    pub fn of_class(mut self, mib: u32) -> Self {
+        self.config.memory_mib = mib;
+        self
+    }
+
+    /// Whether the administrator wants VMs to begin as templates.
+    pub fn uses_templates(&self) -> bool {
+        self.templates == Templates::On
+    }
+
+    /// Has the guest begin as this template's.
+    #[must_use]
+    pub fn beginning_as(mut self, files: template::Files) -> Self {
+        self.config.template = Template::Use;
+        self.template = Some(files);
+        self
+    }
+
+    /// Has the guest be saved to these files when its agent is ready.
+    #[must_use]
+    pub fn becoming(mut self, files: template::Files) -> Self {
+        self.config.template = Template::Save;
+        self.template = Some(files);
+        self
+    }
+
+    /// Sets both as a VM of this size has them.
+    #[must_use]
+    pub fn sized(self, size: &VmSize) -> Self {
+        self.memory_mib(size.mib, sizing::most_mib()).vcpus(size.most_vcpus)
     }
 
     /// Starts the VMM of a container, with its sockets in `directory`, to join the cgroup whose `cgroup.procs` is
@@ -209,12 +265,16 @@ impl Launch {
             child.kill();
             return Err(error);
         }
-        Ok(Machine::new(child, status, ready, self.kernel_path))
+        let template = self.template.and_then(|files| files.directory);
+        Ok(Machine::new(child, status, ready, self.kernel_path, template))
     }
 
     /// In the child: puts every descriptor in its place and becomes the VMM. Returns only what went wrong.
     fn execute(&self, path: &CString, arguments: &[CString], inherited: &Inherited) -> io::Error {
-        let places: [(BorrowedFd<'_>, RawFd); 14] = [
+        let null = inherited.null.as_fd();
+        let (state, ram) =
+            self.template.as_ref().map_or((null, null), |files| (files.state.as_fd(), files.ram.as_fd()));
+        let places: [(BorrowedFd<'_>, RawFd); 16] = [
             (inherited.null.as_fd(), 0),
             (inherited.null.as_fd(), 1),
             (inherited.null.as_fd(), 2),
@@ -229,6 +289,8 @@ impl Launch {
             (self.kvm.as_fd(), fd::KVM),
             (inherited.files.as_fd(), fd::FILES_LISTENER),
             (inherited.user_lock.as_fd(), fd::USER_LOCK),
+            (state, fd::TEMPLATE_STATE),
+            (ram, fd::TEMPLATE_RAM),
         ];
         match become_program(path, arguments, &places) {
             Ok(never) => match never {},

@@ -12,8 +12,7 @@ use stockade_protocol::vmm::Stage;
 
 use super::files::{Files, FilesError};
 use super::wait::{self, Wait};
-use super::watch::MachineError;
-use super::{Control, FILES_SOCKET, Machine};
+use super::{Control, FILES_SOCKET, Machine, MachineError};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Child, Pidfd};
 

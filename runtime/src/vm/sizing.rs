@@ -71,6 +71,10 @@ pub struct VmSize {
     pub most_vcpus: u8,
     /// CPUs that it uses whatever the quotas, where config.json says it.
     pub fixed_vcpus: Option<u8>,
+    /// RAM that its template has given the guest, in MiB, where that is more than asked for. The guest keeps it: what its
+    /// containers may use is in their cgroups, and what the VM may use in the host's.
+    #[serde(default)]
+    pub class_mib: u32,
 }
 
 impl VmSize {
@@ -89,6 +93,11 @@ impl VmSize {
         let limited = if limit > 0 { self.mib_for(limit) } else { 0 };
         let default = if is_unlimited { self.default_mib.into() } else { 0 };
         limited.max(default).clamp(MIN_MIB, MAX_MIB) as u32
+    }
+
+    /// Whether every container has a limit, so that RAM beyond `mib` would do no harm: nobody could use it.
+    pub fn is_limited(&self, own: Demand) -> bool {
+        self.fixed_mib.is_none() && self.pod.demand.memory.or(own.memory).is_some()
     }
 
     /// CPUs, for a sandbox's own limits and those of the members: the sum of the quotas, rounded up, and as many as there may be

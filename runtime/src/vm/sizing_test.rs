@@ -10,6 +10,7 @@ const SIZE: VmSize = VmSize {
     default_vcpus: 4,
     most_vcpus: 6,
     fixed_vcpus: None,
+    class_mib: 0,
 };
 const NONE: Demand = Demand { memory: None, cpus: None };
 

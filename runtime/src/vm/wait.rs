@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signalfd::SignalFd;
 
-use super::watch::MachineError;
+use super::MachineError;
 use crate::sys::deadline::Deadline;
 use crate::sys::process::Pidfd;
 

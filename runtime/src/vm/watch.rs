@@ -4,19 +4,19 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use stockade_protocol::agent::{MAGIC, OLDEST_VERSION, Ready, VERSION};
 use stockade_protocol::frame::{self, FrameBuffer};
-use stockade_protocol::vmm::{CpuPosition, DeviceFailure, STATUS_LIMIT, Stage, Status};
+use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
 
-use super::Control;
-use super::control::Glance;
 use super::files::{Files, FilesError};
+use super::template;
 use super::wait::{Wait, interruption};
+use super::{Control, MachineError};
 use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::process::Child;
@@ -35,118 +35,8 @@ const GLANCE: Duration = Duration::from_millis(2500);
 /// How long a VM whose file server has gone may take to say why.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
-/// Lines of the console that an error carries.
-const CONSOLE_LINES: usize = 8;
-
 /// Why a VMM has ended that has not said why.
 pub const DIED_SILENTLY: &str = "the VMM died without a word (killed, or out of memory?)";
-
-/// Why there is no VM, or no VM any more.
-#[derive(Debug, thiserror::Error)]
-pub enum MachineError {
-    /// The VMM gave up, or its guest did.
-    #[error("the VM failed: {reason}{}; {}{}", of_kernel(*stage, kernel), got_as_far(*stage), shown(console))]
-    Failed {
-        /// The VMM's explanation.
-        reason: String,
-        /// The guest's kernel.
-        kernel: PathBuf,
-        /// The last stage reached.
-        stage: Option<Stage>,
-        /// The console's last lines.
-        console: String,
-    },
-    /// Nothing happened for too long.
-    #[error(
-        "the VM does not answer: nothing happened for {} seconds while waiting for {what}; {}{}{}{}",
-        waited.as_secs(), got_as_far(*stage), at(*cpu), failed(failures), shown(console)
-    )]
-    Silent {
-        /// What was waited for.
-        what: &'static str,
-        /// For how long.
-        waited: Duration,
-        /// The last stage reached.
-        stage: Option<Stage>,
-        /// Where the guest's first CPU is.
-        cpu: Option<CpuPosition>,
-        /// Devices that have failed.
-        failures: Vec<DeviceFailure>,
-        /// The console's last lines.
-        console: String,
-    },
-    /// A signal asked the command to stop.
-    #[error("interrupted by signal {0}")]
-    Interrupted(u32),
-    /// The VM of a sandbox is gone.
-    #[error("the VM of the sandbox ended meanwhile")]
-    SandboxEnded,
-    /// The container is gone that something was to be done with.
-    #[error("the container ended meanwhile")]
-    ContainerEnded,
-    /// What came is not what the protocol says.
-    #[error("this stockade does not understand the guest's agent: {0}")]
-    Agent(String),
-    /// A system call failed.
-    #[error("cannot wait for the VM: {0}")]
-    System(#[from] io::Error),
-}
-
-impl MachineError {
-    /// Nothing happened for too long in a VM whose VMM has its sockets in `directory`.
-    pub fn silent(
-        what: &'static str,
-        waited: Duration,
-        stage: Option<Stage>,
-        directory: Option<BorrowedFd<'_>>,
-    ) -> Self {
-        let Glance { console, cpu, failures } = directory.map(Control::glance_at_all).unwrap_or_default();
-        Self::Silent { what, waited, stage, cpu, failures, console }
-    }
-}
-
-fn got_as_far(stage: Option<Stage>) -> String {
-    match stage {
-        Some(stage) => format!("the last thing known is that {}", stage.describe()),
-        None => "the VMM had not even started".to_owned(),
-    }
-}
-
-/// Where the CPU is, for whoever has the kernel's symbols.
-fn at(cpu: Option<CpuPosition>) -> String {
-    cpu.map_or_else(String::new, |CpuPosition { instruction, interrupts }| {
-        let on = if interrupts { "on" } else { "off" };
-        format!("; its CPU is at {instruction:#x} with interrupts {on}")
-    })
-}
-
-/// Which devices do no more work, and why.
-fn failed(failures: &[DeviceFailure]) -> String {
-    let one = |DeviceFailure { device, cause, .. }: &DeviceFailure| {
-        printable(&format!("; its device {device} has failed: {cause}"))
-    };
-    failures.iter().map(one).collect()
-}
-
-/// Before the kernel is in memory, it may be the culprit.
-fn of_kernel(stage: Option<Stage>, kernel: &Path) -> String {
-    if stage < Some(Stage::Loaded) { format!(" (kernel {})", kernel.display()) } else { String::new() }
-}
-
-/// The console's last lines as one line.
-pub fn shown(console: &str) -> String {
-    let lines: Vec<&str> = console.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    // A panic's reason comes before its register dump and stack.
-    let panic = lines.iter().rposition(|line| line.contains("Kernel panic"));
-    let first = panic.unwrap_or(lines.len().saturating_sub(CONSOLE_LINES));
-    let last = &lines[first..lines.len().min(first + CONSOLE_LINES)];
-    if last.is_empty() {
-        "; the guest's console is empty".to_owned()
-    } else {
-        let text: String = last.join(" | ").chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        format!("; the guest's console: {text}")
-    }
-}
 
 /// A VM that boots or runs, while the command that has started it lives.
 #[derive(Debug)]
@@ -156,6 +46,9 @@ pub struct Machine {
     status: OwnedFd,
     ready: UnixStream,
     kernel: PathBuf,
+    /// The directory of the template that its guest begins as.
+    template: Option<PathBuf>,
+    is_saved: bool,
     stage: Option<Stage>,
     directory: Option<OwnedFd>,
     interrupts: Option<SignalFd>,
@@ -175,12 +68,20 @@ struct Found {
 }
 
 impl Machine {
-    pub(super) fn new(vmm: Child, status: OwnedFd, ready: UnixStream, kernel: PathBuf) -> Self {
+    pub(super) fn new(
+        vmm: Child,
+        status: OwnedFd,
+        ready: UnixStream,
+        kernel: PathBuf,
+        template: Option<PathBuf>,
+    ) -> Self {
         Self {
             vmm,
             status,
             ready,
             kernel,
+            template,
+            is_saved: false,
             stage: None,
             directory: None,
             interrupts: None,
@@ -220,6 +121,26 @@ impl Machine {
     /// # Errors
     /// [`MachineError`].
     pub fn agent_ready(&mut self) -> Result<Ready, MachineError> {
+        let ready = self.wait_for_agent();
+        if let (Err(MachineError::Silent { .. } | MachineError::Failed { .. }), Some(template)) =
+            (&ready, self.template.take())
+        {
+            // The next one boots, which tells more.
+            template::discard(&template, "a VM that began as it did not become ready");
+        }
+        ready
+    }
+
+    /// Returns when the guest has been saved as a template; its VMM ends then.
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub fn saved(&mut self) -> Result<(), MachineError> {
+        self.begin();
+        self.wait(None, "the guest to be saved", |machine, _| machine.is_saved)
+    }
+
+    fn wait_for_agent(&mut self) -> Result<Ready, MachineError> {
         let stream = self.ready.try_clone()?;
         let mut buffer = FrameBuffer::new(frame::GUEST_LIMIT);
         self.begin();
@@ -344,6 +265,16 @@ impl Machine {
             }
             Ok(Status::DeviceFailed { device, cause }) => {
                 tracing::warn!("the VM's device {device} has failed: {cause}");
+                Ok(())
+            }
+            Ok(Status::TemplateRefused { reason }) => {
+                if let Some(template) = self.template.take() {
+                    template::discard(&template, &printable(&reason));
+                }
+                Ok(())
+            }
+            Ok(Status::Saved) => {
+                self.is_saved = true;
                 Ok(())
             }
             Ok(Status::Failed { reason, console, .. } | Status::Ended { reason, console }) => {

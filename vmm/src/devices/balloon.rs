@@ -13,54 +13,35 @@ use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryMmap};
 use crate::{
     memory::PAGE_SIZE,
     seccomp::Thread,
-    virtio::{
-        device::{ActivateError, Activation, VirtioDevice},
-        worker::{Failure, Handler, Worker},
-    },
+    virtio::worker::{ChainDevice, Failure, Handler, WorkerDevice},
 };
-
-const NAME: &str = "balloon";
-const DEVICE_TYPE: u32 = 5;
-const STACK: usize = 64 << 10;
 
 /// VIRTIO_BALLOON_F_PAGE_REPORTING.
 const REPORTING: u64 = 1 << 5;
 
-/// To inflate, to deflate, to report: queues whose features are not offered have no number.
-const QUEUE_SIZES: [u16; 3] = [16, 16, 64];
+/// The queue of reports.
 const REPORTS: usize = 2;
 
 /// A balloon device.
+pub type Balloon = WorkerDevice<Reporting>;
+
+/// What is particular to it. Its configuration space is all zero: the balloon is to be empty, and is.
 #[derive(Debug, Default)]
-pub struct Balloon {
-    worker: Option<Worker>,
-}
+pub struct Reporting;
 
-impl VirtioDevice for Balloon {
-    fn device_type(&self) -> u32 {
-        DEVICE_TYPE
-    }
-
-    fn queue_max_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
-    }
+impl ChainDevice for Reporting {
+    const NAME: &'static str = "balloon";
+    const DEVICE_TYPE: u32 = 5;
+    /// To inflate, to deflate, to report: queues whose features are not offered have no number.
+    const QUEUE_SIZES: &'static [u16] = &[16, 16, 64];
+    const FILTER: Thread = Thread::Balloon;
 
     fn features(&self) -> u64 {
         REPORTING | 1 << VIRTIO_RING_F_EVENT_IDX
     }
 
-    /// All zero: the balloon is to be empty, and is.
-    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
-
-    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        self.worker = Some(Worker::spawn(NAME, Thread::Balloon, STACK, activation, Host)?);
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            worker.stop();
-        }
+    fn handler(&self) -> impl Handler {
+        Host
     }
 }
 

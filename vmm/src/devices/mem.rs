@@ -28,16 +28,11 @@ use crate::{
     memory::HUGE_PAGE_SIZE,
     seccomp::Thread,
     virtio::{
-        device::{ActivateError, Activation, VirtioDevice, read_space},
+        device::read_space,
         interrupt::Interrupt,
-        worker::{Failure, Handler, Worker},
+        worker::{ChainDevice, Failure, Handler, WorkerDevice},
     },
 };
-
-const NAME: &str = "mem";
-const DEVICE_TYPE: u32 = 24;
-const QUEUE_SIZES: [u16; 1] = [16];
-const STACK: usize = 64 << 10;
 
 /// The unit of plugging, in bytes: what the host can take back whole.
 const BLOCK_SIZE: u64 = HUGE_PAGE_SIZE;
@@ -61,7 +56,7 @@ const PLUGGED: u16 = 0;
 const UNPLUGGED: u16 = 1;
 const MIXED: u16 = 2;
 
-/// What a snapshot keeps of the device.
+/// What a template keeps of the device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The region, in guest physical addresses.
@@ -101,6 +96,11 @@ pub type OnReached = Box<dyn FnOnce() + Send>;
 #[derive(Debug, thiserror::Error)]
 #[error("the guest's kernel has no driver for its memory device (CONFIG_VIRTIO_MEM)")]
 pub struct NoDriver;
+
+/// What a template has plugged is not what the guest is to have.
+#[derive(Debug, thiserror::Error)]
+#[error("its memory device is of another size")]
+pub struct OtherSize;
 
 /// The memory that a guest can grow by; clones are the same.
 #[derive(Clone)]
@@ -168,9 +168,28 @@ impl Growth {
         self.lock().state.plugged
     }
 
-    /// What a snapshot keeps.
+    /// What a template keeps.
     pub fn state(&self) -> State {
         self.lock().state.clone()
+    }
+
+    /// Takes over what a template's guest has plugged: all that it is to have once it has booted.
+    ///
+    /// # Errors
+    /// It is of another size.
+    pub fn restore(&self, state: State) -> Result<(), OtherSize> {
+        let mut shared = self.lock();
+        let plugged = state.blocks.iter().filter(|plugged| **plugged).count() as u64 * BLOCK_SIZE;
+        let fits = state.region == shared.state.region
+            && state.usable == shared.state.usable
+            && state.blocks.len() == shared.state.blocks.len()
+            && state.blocks.iter().skip((state.usable / BLOCK_SIZE) as usize).all(|plugged| !plugged)
+            && [state.requested, state.plugged, plugged] == [shared.size; 3];
+        if !fits {
+            return Err(OtherSize);
+        }
+        shared.state = state;
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -185,34 +204,31 @@ impl fmt::Debug for Growth {
 }
 
 /// A memory device.
-#[derive(Debug)]
-pub struct Mem {
-    growth: Growth,
-    worker: Option<Worker>,
-}
+pub type Mem = WorkerDevice<Pluggable>;
 
 impl Mem {
     /// A device for this memory.
     pub fn new(growth: Growth) -> Self {
-        Self { growth, worker: None }
+        Self::over(Pluggable(growth))
     }
 }
 
-impl VirtioDevice for Mem {
-    fn device_type(&self) -> u32 {
-        DEVICE_TYPE
-    }
+/// What is particular to it.
+#[derive(Debug)]
+pub struct Pluggable(Growth);
 
-    fn queue_max_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
-    }
+impl ChainDevice for Pluggable {
+    const NAME: &'static str = "mem";
+    const DEVICE_TYPE: u32 = 24;
+    const QUEUE_SIZES: &'static [u16] = &[16];
+    const FILTER: Thread = Thread::Mem;
 
     fn features(&self) -> u64 {
         1 << VIRTIO_RING_F_EVENT_IDX
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let shared = self.growth.lock();
+        let shared = self.0.lock();
         let State { region, usable, requested, plugged, .. } = &shared.state;
         let size = region.end - region.start;
         // Block size, node, region, how much of it is usable, plugged and requested.
@@ -223,19 +239,17 @@ impl VirtioDevice for Mem {
         read_space(&config, offset, data);
     }
 
-    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let interrupt = Arc::clone(&activation.interrupt);
-        self.worker = Some(Worker::spawn(NAME, Thread::Mem, STACK, activation, self.growth.clone())?);
-        self.growth.connect(interrupt);
-        Ok(())
+    fn handler(&self) -> impl Handler {
+        self.0.clone()
+    }
+
+    fn started(&self, interrupt: Arc<Interrupt>) {
+        self.0.connect(interrupt);
     }
 
     /// What is plugged stays plugged (§5.15.5.1): the guest may live in it.
-    fn reset(&mut self) {
-        self.growth.lock().interrupt = None;
-        if let Some(worker) = self.worker.take() {
-            worker.stop();
-        }
+    fn stopping(&self) {
+        self.0.lock().interrupt = None;
     }
 }
 

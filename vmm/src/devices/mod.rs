@@ -29,6 +29,8 @@ pub struct Parts {
     pub ready: UnixStream,
     /// Called when the guest has made it.
     pub on_ready: Box<dyn FnOnce() + Send>,
+    /// In a clone of a template: what its agent waits for.
+    pub renewal: Option<UnixStream>,
 }
 
 /// Every device, in the order of their slots.
@@ -36,11 +38,11 @@ pub struct Parts {
 /// # Errors
 /// A device cannot be made.
 pub fn all(parts: Parts) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
-    let Parts { files, growth, cid, agent_listener, ready, on_ready } = parts;
+    let Parts { files, growth, cid, agent_listener, ready, on_ready, renewal } = parts;
     let mut devices: Vec<Box<dyn VirtioDevice>> = vec![
         Box::new(rng::Rng::default()),
         Box::new(fs::Fs::new(files)),
-        Box::new(vsock::Vsock::new(cid.into(), agent_listener, ready, on_ready)?),
+        Box::new(vsock::Vsock::new(cid.into(), agent_listener, ready, on_ready, renewal)?),
         Box::new(balloon::Balloon::default()),
     ];
     devices.extend(growth.map(|growth| Box::new(mem::Mem::new(growth)) as _));

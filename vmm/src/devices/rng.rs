@@ -8,50 +8,31 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::{
     seccomp::Thread,
-    virtio::{
-        device::{ActivateError, Activation, VirtioDevice},
-        worker::{Failure, Handler, Worker},
-    },
+    virtio::worker::{ChainDevice, Failure, Handler, WorkerDevice},
 };
-
-const NAME: &str = "rng";
-const DEVICE_TYPE: u32 = 4;
-const QUEUE_SIZES: [u16; 1] = [16];
-const STACK: usize = 64 << 10;
 
 /// Most that one request gets, in bytes; a driver that asks for more asks again.
 const MAX: usize = 256;
 
 /// An entropy device.
+pub type Rng = WorkerDevice<Entropy>;
+
+/// What is particular to it.
 #[derive(Debug, Default)]
-pub struct Rng {
-    worker: Option<Worker>,
-}
+pub struct Entropy;
 
-impl VirtioDevice for Rng {
-    fn device_type(&self) -> u32 {
-        DEVICE_TYPE
-    }
-
-    fn queue_max_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
-    }
+impl ChainDevice for Entropy {
+    const NAME: &'static str = "rng";
+    const DEVICE_TYPE: u32 = 4;
+    const QUEUE_SIZES: &'static [u16] = &[16];
+    const FILTER: Thread = Thread::Rng;
 
     fn features(&self) -> u64 {
         1 << VIRTIO_RING_F_EVENT_IDX
     }
 
-    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
-
-    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        self.worker = Some(Worker::spawn(NAME, Thread::Rng, STACK, activation, Source)?);
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            worker.stop();
-        }
+    fn handler(&self) -> impl Handler {
+        Source
     }
 }
 

@@ -20,7 +20,7 @@ pub fn run(input: &[u8]) {
     file.write_all(&CONTENT).unwrap();
     let disk = Disk { readonly, serial: "a disk".into() };
     let blk = Blk::new(disk, vec![file.try_clone().unwrap().into()]).unwrap();
-    queues::drive(blk.requests(), 1, &mut input);
+    queues::drive(blk.device().requests(), 1, &mut input);
 
     assert_eq!(file.metadata().unwrap().len(), SIZE as u64, "the backing has another length");
     let mut content = [0; SIZE];

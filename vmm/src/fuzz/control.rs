@@ -1,4 +1,4 @@
-//! Requests to a VMM without a machine, in pieces and with descriptors of any kind.
+//! Requests to a VMM with an imagined machine, in pieces and with descriptors of any kind.
 
 use std::{
     fs::File,
@@ -23,6 +23,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::input::Input;
 use crate::{
+    adjustable::Imagined,
     bus::Bus,
     console::{Irq, Output, SerialLine},
     control::{self, Connection, Services},
@@ -68,7 +69,7 @@ fn services() -> Services {
             memory,
             smaps: File::open("/proc/self/smaps").unwrap(),
         },
-        machine: None,
+        machine: Arc::new(Imagined::default()),
     }
 }
 

@@ -15,13 +15,14 @@ mod mmio;
 mod net;
 mod queues;
 mod recorder;
+mod template;
 mod vsock;
 
 /// A target's name, and what it does with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets of this crate.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("blk", blk::run),
     ("bus", bus::run),
     ("control", control::run),
@@ -30,6 +31,7 @@ pub const TARGETS: [Target; 10] = [
     ("mmio", mmio::run),
     ("net", net::run),
     ("queues", queues::run),
+    ("template", template::run),
     ("vsock_packets", vsock::packets),
     ("vsock_streams", vsock::streams),
 ];

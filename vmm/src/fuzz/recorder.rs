@@ -72,8 +72,9 @@ impl VirtioDevice for Recorder {
         Ok(())
     }
 
-    fn reset(&mut self) {
+    fn stop(&mut self) -> Option<Vec<Queue>> {
         self.active = false;
+        None
     }
 }
 

@@ -11,6 +11,7 @@ pub type List = [Rule];
 pub const fn of(thread: Thread) -> &'static [&'static List] {
     match thread {
         Thread::Main => &[MAIN, BASE, THREADS, DEVICE, SOCKETS, TAPS, DISKS],
+        Thread::Saver => &[SAVER, MAIN, BASE, THREADS, DEVICE, SOCKETS, TAPS, DISKS],
         Thread::Vcpu => &[VCPU, BASE],
         Thread::Rng => &[BASE, DEVICE],
         Thread::Balloon => &[BASE, DEVICE],
@@ -104,6 +105,17 @@ const KVM_SET_CPUID2: u32 = 0x4008_ae90;
 const KVM_SET_MSRS: u32 = 0x4008_ae89;
 const KVM_GET_LAPIC: u32 = 0x8400_ae8e;
 const KVM_SET_LAPIC: u32 = 0x4400_ae8f;
+const KVM_GET_MSR_INDEX_LIST: u32 = 0xc004_ae02;
+const KVM_GET_IRQCHIP: u32 = 0xc208_ae62;
+const KVM_GET_CLOCK: u32 = 0x8030_ae7c;
+const KVM_GET_MP_STATE: u32 = 0x8004_ae98;
+const KVM_GET_SREGS: u32 = 0x8138_ae83;
+const KVM_GET_XSAVE: u32 = 0x9000_aea4;
+const KVM_GET_XCRS: u32 = 0x8188_aea6;
+const KVM_GET_DEBUGREGS: u32 = 0x8080_aea1;
+const KVM_GET_VCPU_EVENTS: u32 = 0x8040_ae9f;
+const KVM_GET_DEVICE_ATTR: u32 = 0x4018_aee2;
+const KVM_GET_MSRS: u32 = 0xc008_ae88;
 // Request numbers have 32 bits.
 const FIONBIO: u32 = libc::FIONBIO as u32;
 const TUNSETQUEUE: u32 = libc::TUNSETQUEUE as u32;
@@ -134,6 +146,62 @@ const NET: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[TUNSETQUEUE])])];
 const DISKS: &List =
     &[any(libc::SYS_fallocate), any(libc::SYS_fdatasync), any(libc::SYS_preadv), any(libc::SYS_pwritev)];
 
+/// What the main thread asks of KVM, sockets, taps and disks.
+const OF_MAIN: &[u32] = &[
+    FIONBIO,
+    KVM_IRQFD,
+    KVM_IOEVENTFD,
+    libc::BLKSSZGET as u32,
+    libc::TUNGETIFF as u32,
+    libc::TUNSETVNETHDRSZ as u32,
+    libc::TUNSETOFFLOAD as u32,
+    TUNSETQUEUE,
+    KVM_SET_USER_MEMORY_REGION,
+    // To add vCPUs.
+    KVM_GET_SUPPORTED_CPUID,
+    KVM_CREATE_VCPU,
+    KVM_SET_CPUID2,
+    KVM_SET_MSRS,
+    KVM_GET_LAPIC,
+    KVM_SET_LAPIC,
+    // What their threads may, this one must be allowed too.
+    KVM_RUN,
+    KVM_GET_REGS,
+];
+
+/// And where it saves the machine.
+const OF_SAVER: &[u32] = &[
+    FIONBIO,
+    KVM_IRQFD,
+    KVM_IOEVENTFD,
+    KVM_SET_USER_MEMORY_REGION,
+    KVM_GET_SUPPORTED_CPUID,
+    KVM_SET_MSRS,
+    KVM_GET_LAPIC,
+    KVM_RUN,
+    KVM_GET_REGS,
+    KVM_GET_MSR_INDEX_LIST,
+    KVM_GET_IRQCHIP,
+    KVM_GET_CLOCK,
+    KVM_GET_MP_STATE,
+    KVM_GET_SREGS,
+    KVM_GET_XSAVE,
+    KVM_GET_XCRS,
+    KVM_GET_DEBUGREGS,
+    KVM_GET_VCPU_EVENTS,
+    KVM_GET_MSRS,
+    KVM_GET_DEVICE_ATTR,
+];
+
+/// To save a machine to files that are there. No container's disk or tap has come to it.
+const SAVER: &List = &[
+    when(libc::SYS_ioctl, &[one_of(1, OF_SAVER)]),
+    any(libc::SYS_clock_nanosleep),
+    any(libc::SYS_ftruncate),
+    any(libc::SYS_nanosleep),
+    any(libc::SYS_pwrite64),
+];
+
 /// To restrict other threads, to wire devices up, and to tell what all of it costs.
 const MAIN: &List = &[
     any(libc::SYS_epoll_create1),
@@ -151,33 +219,7 @@ const MAIN: &List = &[
             ],
         )],
     ),
-    when(
-        libc::SYS_ioctl,
-        &[one_of(
-            1,
-            &[
-                FIONBIO,
-                KVM_IRQFD,
-                KVM_IOEVENTFD,
-                libc::BLKSSZGET as u32,
-                libc::TUNGETIFF as u32,
-                libc::TUNSETVNETHDRSZ as u32,
-                libc::TUNSETOFFLOAD as u32,
-                TUNSETQUEUE,
-                KVM_SET_USER_MEMORY_REGION,
-                // To add vCPUs.
-                KVM_GET_SUPPORTED_CPUID,
-                KVM_CREATE_VCPU,
-                KVM_SET_CPUID2,
-                KVM_SET_MSRS,
-                KVM_GET_LAPIC,
-                KVM_SET_LAPIC,
-                // What their threads may, this one must be allowed too.
-                KVM_RUN,
-                KVM_GET_REGS,
-            ],
-        )],
-    ),
+    when(libc::SYS_ioctl, &[one_of(1, OF_MAIN)]),
     any(libc::SYS_lseek),
     when(libc::SYS_madvise, &[one_of(2, GIVE_BACK_SHARED)]),
     // What has come with a request, and its own statistics.

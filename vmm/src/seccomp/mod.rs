@@ -5,6 +5,7 @@
 //! | vCPU | the guest's every exit | run the guest, signal eventfds |
 //! | rng, balloon, mem, fs, vsock, net, blk | the guest's queues | what the device does |
 //! | main | the runtime | start and stop the other threads, whose filters add to its own; wire devices up |
+//! | saver | the runtime, before there is a container | the same, and read the whole machine and write it down |
 //! | files | the runtime | take trees, which come as descriptors |
 //! | file worker | the guest's file requests | what a file server does; start others of its kind |
 //!
@@ -27,6 +28,8 @@ pub struct Error(#[from] Errno);
 pub enum Thread {
     /// The main thread.
     Main,
+    /// The main thread of a VMM whose guest becomes a template.
+    Saver,
     /// A virtual CPU.
     Vcpu,
     /// The entropy device.
@@ -54,7 +57,7 @@ pub enum Thread {
 /// # Errors
 /// The kernel has no seccomp filters.
 pub fn restrict(thread: Thread) -> Result<(), Error> {
-    crate::stats::count_thread();
+    crate::threads::count_thread();
     program(thread).install()?;
     #[cfg(feature = "takeover")]
     stockade_takeover::attempt_everything(&format!("vmm {thread:?}"));
@@ -63,6 +66,7 @@ pub fn restrict(thread: Thread) -> Result<(), Error> {
 
 fn program(thread: Thread) -> &'static Program {
     static MAIN: Program = Program::new(calls::of(Thread::Main));
+    static SAVER: Program = Program::new(calls::of(Thread::Saver));
     static VCPU: Program = Program::new(calls::of(Thread::Vcpu));
     static RNG: Program = Program::new(calls::of(Thread::Rng));
     static BALLOON: Program = Program::new(calls::of(Thread::Balloon));
@@ -75,6 +79,7 @@ fn program(thread: Thread) -> &'static Program {
     static FILE_WORKER: Program = Program::new(calls::of(Thread::FileWorker));
     match thread {
         Thread::Main => &MAIN,
+        Thread::Saver => &SAVER,
         Thread::Vcpu => &VCPU,
         Thread::Rng => &RNG,
         Thread::Balloon => &BALLOON,

@@ -3,26 +3,22 @@
 pub mod cpuid;
 mod position;
 pub mod registers;
+mod state;
 mod threads;
+mod tsc;
 
 pub use position::Position;
+pub use state::State;
 pub use threads::{Error as ThreadsError, Threads};
 
-use kvm_bindings::{CpuId, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr};
+use kvm_bindings::CpuId;
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
-use vmm_sys_util::{errno, ioctl::ioctl_with_ref, ioctl_iow_nr};
+use vmm_sys_util::errno;
 
 use crate::{
     boot::Entry,
     bus::{Bus, Outcome},
 };
-
-/// An attribute of a vCPU, for which kvm-ioctls has no method on x86.
-mod attribute {
-    #![allow(missing_docs)] // The macro makes a public function.
-    use super::{KVMIO, ioctl_iow_nr, kvm_device_attr};
-    ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
-}
 
 /// A vCPU cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +36,8 @@ pub enum End {
     Reset,
     /// It cannot go on, for this reason.
     Failed(String),
+    /// Its agent is ready, and it is to be saved as a template.
+    ReadyToSave,
 }
 
 /// One virtual CPU.
@@ -76,20 +74,33 @@ impl Vcpu {
 
     /// What the guest's TSC reads minus what the host's reads (wrapping); 0 where KVM cannot tell.
     pub fn tsc_offset(&self) -> u64 {
-        let mut offset = 0u64;
-        let attribute = kvm_device_attr {
-            group: KVM_VCPU_TSC_CTRL,
-            attr: KVM_VCPU_TSC_OFFSET.into(),
-            addr: &raw mut offset as u64,
-            flags: 0,
-        };
-        // SAFETY: the attribute is a u64, which KVM writes to `addr`; on failure it writes nothing.
-        unsafe { ioctl_with_ref(&self.fd, attribute::KVM_GET_DEVICE_ATTR(), &attribute) };
-        offset
+        tsc::offset(&self.fd).unwrap_or(0)
     }
 
-    /// Runs until the machine ends.
-    pub fn run(mut self, bus: &Bus, position: &Position) -> End {
+    /// How it is, while it does not run.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn save(&self, msrs: &[u32]) -> Result<State, Error> {
+        State::of(&self.fd, msrs).map_err(|(what, source)| Error { id: self.id, what, source })
+    }
+
+    /// Makes it go on as a template's was.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn restore(&self, state: &State) -> Result<(), Error> {
+        state.restore(&self.fd).map_err(|(what, source)| Error { id: self.id, what, source })
+    }
+
+    /// Tells its guest that time has passed in which it did not run, so that no watchdog of the kernel's barks.
+    pub fn was_paused(&self) {
+        // A guest that reads no paravirtual clock cannot be told, and has no such watchdog either.
+        let _ = self.fd.kvmclock_ctrl();
+    }
+
+    /// Runs until the machine ends, or (`None`) until it is to pause.
+    pub fn run(&mut self, bus: &Bus, position: &Position) -> Option<End> {
         loop {
             let failure = match self.fd.run() {
                 Ok(VcpuExit::MmioWrite(address, data)) => {
@@ -102,7 +113,7 @@ impl Vcpu {
                 }
                 Ok(VcpuExit::IoOut(port, data)) => match bus.write_port(port, data) {
                     Outcome::Continue => continue,
-                    Outcome::Reset => return End::Reset,
+                    Outcome::Reset => return Some(End::Reset),
                 },
                 Ok(VcpuExit::IoIn(port, data)) => {
                     bus.read_port(port, data);
@@ -119,13 +130,17 @@ impl Vcpu {
                 Ok(exit) => format!("KVM stopped the guest unexpectedly: {exit:?}"),
                 Err(e) if e.errno() == libc::EINTR => {
                     position.tell(&self.fd);
+                    // What KVM had to do for the guest's last exit is done.
+                    if position.is_pausing() {
+                        return None;
+                    }
                     continue;
                 }
                 Err(e) if e.errno() == libc::EAGAIN => continue,
                 Err(e) if e.errno() == libc::EFAULT => "the host has no memory for the guest".into(),
                 Err(e) => format!("KVM_RUN: {e}"),
             };
-            return End::Failed(format!("vCPU {}: {failure}", self.id));
+            return Some(End::Failed(format!("vCPU {}: {failure}", self.id)));
         }
     }
 

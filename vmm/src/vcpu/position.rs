@@ -1,6 +1,7 @@
 //! Where the guest's first CPU is: of use when a guest says nothing.
 //!
-//! KVM tells it of a vCPU that does not run only. So a signal makes the vCPU's thread leave KVM_RUN for a moment.
+//! KVM tells it of a vCPU that does not run only. So a signal makes the vCPU's thread leave KVM_RUN for a moment, or for good where
+//! the guest is to be saved.
 
 use std::{
     io,
@@ -33,6 +34,7 @@ const INTERRUPTS: u64 = 1 << 9;
 #[derive(Debug, Default)]
 pub struct Position {
     is_wanted: AtomicBool,
+    is_pausing: AtomicBool,
     answer: Mutex<Option<CpuPosition>>,
     answered: Condvar,
 }
@@ -67,6 +69,18 @@ impl Position {
             }
         }
         answer.take()
+    }
+
+    /// Lets the vCPU that runs in `thread` come to rest; to be repeated until it has.
+    pub fn pause<T>(&self, thread: &JoinHandle<T>) {
+        self.is_pausing.store(true, Ordering::Release);
+        // SAFETY: as above.
+        unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGNAL as libc::c_int) };
+    }
+
+    /// Whether vCPUs are to come to rest.
+    pub fn is_pausing(&self) -> bool {
+        self.is_pausing.load(Ordering::Acquire)
     }
 
     /// Called by the vCPU's thread when a signal has ended KVM_RUN.

@@ -6,8 +6,9 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use stockade_protocol::vmm::CpuPosition;
@@ -22,6 +23,10 @@ use crate::{
 
 /// Stack of a vCPU thread, in bytes: exits are handled a few calls deep.
 const STACK: usize = 128 << 10;
+
+/// How often vCPUs are told to come to rest, and at what distance: a signal that comes just before KVM_RUN has no effect.
+const PAUSE_ATTEMPTS: usize = 500;
+const PAUSE_STEP: Duration = Duration::from_millis(20);
 
 /// There are not as many vCPUs as wanted.
 #[derive(Debug, thiserror::Error)]
@@ -40,27 +45,30 @@ pub struct Threads {
     most: u8,
     bus: Arc<Bus>,
     ending: Arc<Ending>,
-    running: Mutex<u8>,
+    running: Mutex<Vec<Running>>,
     position: Arc<Position>,
-    boot: OnceLock<JoinHandle<()>>,
 }
+
+/// The thread of a vCPU, which returns it if it has come to rest.
+type Running = JoinHandle<Option<Vcpu>>;
 
 impl Threads {
     /// None of up to `most`.
     pub fn new(most: u8, bus: Arc<Bus>, ending: Arc<Ending>) -> Self {
-        Self { most, bus, ending, running: Mutex::new(0), position: Arc::default(), boot: OnceLock::new() }
+        Self { most, bus, ending, running: Mutex::default(), position: Arc::default() }
     }
 
-    /// Starts the first.
+    /// Starts the first, and those that a template had besides.
     ///
     /// # Errors
     /// The host has no threads left.
-    pub fn start(&self, boot: Vcpu) -> io::Result<()> {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = 1;
+    pub fn start(&self, vcpus: Vec<Vcpu>) -> io::Result<()> {
         Position::prepare()?;
-        let thread = self.run(boot, 0)?;
-        // It is the only one.
-        let _ = self.boot.set(thread);
+        let mut running = self.running();
+        for vcpu in vcpus {
+            let id = running.len();
+            running.push(self.run(vcpu, id)?);
+        }
         Ok(())
     }
 
@@ -72,27 +80,57 @@ impl Threads {
         if count > self.most {
             return Err(Error::TooMany { asked: count, most: self.most });
         }
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        while *running < count {
-            self.run(machine.cpu(*running, self.most)?, *running)?;
-            *running += 1;
+        let mut running = self.running();
+        while running.len() < count.into() {
+            // Below `count`.
+            let id = running.len();
+            running.push(self.run(machine.cpu(id as u8, self.most)?, id)?);
         }
         Ok(())
     }
 
     /// Where the first is.
     pub fn position(&self) -> Option<CpuPosition> {
-        self.position.ask(self.boot.get()?)
+        self.position.ask(self.running().first()?)
     }
 
-    fn run(&self, vcpu: Vcpu, id: u8) -> io::Result<JoinHandle<()>> {
+    /// Brings all of them to rest and returns them; `None` if one has ended, or does not come to rest. `serve` is called now and
+    /// then, for a vCPU may wait for the calling thread.
+    pub fn pause(&self, serve: impl Fn()) -> Option<Vec<Vcpu>> {
+        let mut running = self.running();
+        for _ in 0..PAUSE_ATTEMPTS {
+            if running.iter().all(JoinHandle::is_finished) {
+                return running.drain(..).map(|thread| thread.join().ok()?).collect();
+            }
+            running
+                .iter()
+                .filter(|thread| !thread.is_finished())
+                .for_each(|thread| self.position.pause(thread));
+            thread::sleep(PAUSE_STEP);
+            serve();
+        }
+        None
+    }
+
+    fn running(&self) -> MutexGuard<'_, Vec<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, mut vcpu: Vcpu, id: usize) -> io::Result<Running> {
         let (bus, ending, position) =
             (Arc::clone(&self.bus), Arc::clone(&self.ending), Arc::clone(&self.position));
         let run = move || {
-            ending.set(match seccomp::restrict(Thread::Vcpu) {
+            let ended = match seccomp::restrict(Thread::Vcpu) {
                 Ok(()) => vcpu.run(&bus, &position),
-                Err(e) => End::Failed(e.to_string()),
-            });
+                Err(e) => Some(End::Failed(e.to_string())),
+            };
+            match ended {
+                Some(end) => {
+                    ending.set(end);
+                    None
+                }
+                None => Some(vcpu),
+            }
         };
         thread::Builder::new().name(format!("vcpu{id}")).stack_size(STACK).spawn(run)
     }

@@ -47,8 +47,14 @@ pub trait VirtioDevice: Send {
     /// The text of what failed; the transport then sets DEVICE_NEEDS_RESET.
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
 
-    /// Stops work and joins the device's threads. May be called in any state.
-    fn reset(&mut self);
+    /// Stops work, joins the device's threads, and returns the queues as they are then; `None` if it was not active, or
+    /// something is left that its queues do not tell. May be called in any state.
+    fn stop(&mut self) -> Option<Vec<Queue>>;
+
+    /// Stops work and forgets the driver. May be called in any state.
+    fn reset(&mut self) {
+        self.stop();
+    }
 }
 
 /// The name of a kind of device, for who is told that one has failed.

@@ -97,6 +97,20 @@ impl Interrupt {
         self.failed.store(0, Ordering::Release);
     }
 
+    /// What a template keeps: what the driver has not acknowledged, and the generation of configuration space.
+    pub fn saved(&self) -> (u32, u32) {
+        (self.status(), self.generation())
+    }
+
+    /// As it was in a template. What the driver has not acknowledged is raised again: whether it had reached its CPU nobody knows.
+    pub fn restore(&self, (status, generation): (u32, u32)) {
+        self.generation.store(generation, Ordering::Release);
+        let known = status & (USED_BUFFER | CONFIGURATION);
+        if known != 0 {
+            self.raise(known);
+        }
+    }
+
     fn raise(&self, bit: u32) {
         self.status.fetch_or(bit, Ordering::AcqRel);
         // The counter of an eventfd is full only after 2^64-2 unread signals, and then the interrupt is pending anyway.

@@ -72,7 +72,7 @@ pub const VERSION_1: u64 = 1 << 32;
 /// VIRTIO_F_EVENT_IDX, which a device offers if it asks its queues before it interrupts.
 pub const EVENT_IDX: u64 = 1 << 29;
 
-/// All that the driver has set: the transport's part of a snapshot.
+/// All that the driver has set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registers {
     status: u32,
@@ -81,6 +81,22 @@ pub struct Registers {
     driver_features: u64,
     queue_select: u32,
     queues: Vec<QueueRegisters>,
+}
+
+/// A device in a template, less what is the kind of device's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    registers: Registers,
+    /// How far the device is with each queue; none if it is not active.
+    rings: Vec<Ring>,
+    interrupt: (u32, u32),
+}
+
+/// How far a device is with a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Ring {
+    next_avail: u16,
+    next_used: u16,
 }
 
 /// Layout of one queue.
@@ -161,6 +177,47 @@ impl MmioTransport {
         } else if let Ok(data) = data.try_into() {
             self.write_register(offset, u32::from_le_bytes(data));
         }
+    }
+
+    /// Stops the device, for good, and returns how it was; `None` if it has failed, or its queues do not tell all.
+    pub fn save(&mut self) -> Option<State> {
+        if self.interrupt.has_failed() {
+            return None;
+        }
+        let rings = match self.registers.status & status::DRIVER_OK {
+            0 => Vec::new(),
+            _ => self.device.stop()?.iter().map(Ring::of).collect(),
+        };
+        Some(State { registers: self.registers.clone(), rings, interrupt: self.interrupt.saved() })
+    }
+
+    /// Goes on as the same kind of device was in a template.
+    ///
+    /// # Errors
+    /// What is wrong with the state, or with the host.
+    pub fn restore(&mut self, state: State) -> Result<(), String> {
+        let State { registers, rings, interrupt } = state;
+        let is_active = registers.status & status::DRIVER_OK != 0;
+        let queues = self.device.queue_max_sizes().len();
+        if registers.queues.len() != queues || rings.len() != if is_active { queues } else { 0 } {
+            return Err("it has another number of queues".into());
+        }
+        self.registers = registers;
+        if is_active {
+            if self.registers.status & status::FEATURES_OK == 0 || !self.features_are_acceptable() {
+                return Err("its driver expects other features".into());
+            }
+            let mut activation = self.activation()?;
+            for (queue, ring) in activation.queues.iter_mut().zip(rings) {
+                queue.set_next_avail(ring.next_avail);
+                queue.set_next_used(ring.next_used);
+            }
+            self.device.activate(activation).map_err(|error| error.reason)?;
+            // What the driver has made available meanwhile may have been notified of before.
+            (0..queues as u32).for_each(|queue| self.notify(queue));
+        }
+        self.interrupt.restore(interrupt);
+        Ok(())
     }
 
     fn read_register(&self, offset: u64) -> u32 {
@@ -333,6 +390,12 @@ pub fn read_empty(offset: u64, data: &mut [u8]) {
             register::VERSION => *data = VERSION.to_le_bytes(),
             _ => {}
         }
+    }
+}
+
+impl Ring {
+    fn of(queue: &Queue) -> Self {
+        Self { next_avail: queue.next_avail(), next_used: queue.next_used() }
     }
 }
 

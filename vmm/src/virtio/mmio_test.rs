@@ -1,9 +1,10 @@
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicU32, Ordering},
 };
 
 use proptest::prelude::*;
+use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -20,6 +21,8 @@ const FEATURE: u64 = 1 << 3;
 struct Log {
     activations: AtomicU32,
     resets: AtomicU32,
+    /// While it is active.
+    queues: Mutex<Option<Vec<Queue>>>,
 }
 
 struct Device(Arc<Log>);
@@ -45,12 +48,14 @@ impl VirtioDevice for Device {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         assert_eq!(activation.queues.len(), 2);
+        *self.0.queues.lock().unwrap() = Some(activation.queues);
         self.0.activations.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn reset(&mut self) {
+    fn stop(&mut self) -> Option<Vec<Queue>> {
         self.0.resets.fetch_add(1, Ordering::Relaxed);
+        self.0.queues.lock().unwrap().take()
     }
 }
 
@@ -245,4 +250,77 @@ proptest! {
         }
         prop_assert!(guest.activations() <= guest.log.resets.load(Ordering::Relaxed) + 1);
     }
+}
+
+/// A device whose driver runs, and which is at these places of its first queue.
+fn active(next_avail: u16, next_used: u16) -> Guest {
+    let mut guest = Guest::new();
+    guest.negotiate(VERSION_1 | FEATURE);
+    guest.set_up_queue(0, 64, 0x1_0000);
+    guest.start();
+    let mut queues = guest.log.queues.lock().unwrap();
+    let queue = &mut queues.as_mut().unwrap()[0];
+    queue.set_next_avail(next_avail);
+    queue.set_next_used(next_used);
+    drop(queues);
+    guest
+}
+
+#[test]
+fn a_device_goes_on_in_a_clone_where_it_was_saved() {
+    let mut guest = active(7, 5);
+    guest.transport.interrupt.used();
+    let state = guest.transport.save().unwrap();
+    let state = postcard::from_bytes(&postcard::to_stdvec(&state).unwrap()).unwrap();
+
+    let mut clone = Guest::new();
+    clone.transport.restore(state).unwrap();
+    assert_eq!(clone.transport.state(), guest.transport.state());
+    assert_eq!(clone.activations(), 1);
+    let queues = clone.log.queues.lock().unwrap().take().unwrap();
+    assert_eq!((queues[0].next_avail(), queues[0].next_used(), queues[0].ready()), (7, 5, true));
+    assert!(!queues[1].ready());
+    // What was not acknowledged is raised again, and what was made available is looked for.
+    assert_eq!(clone.read(r::INTERRUPT_STATUS), 1);
+    assert_eq!(clone.transport.irq().read().unwrap(), 1);
+    assert_eq!(clone.transport.queue_events()[0].read().unwrap(), 1);
+}
+
+#[test]
+fn a_device_without_a_driver_is_saved_and_restored() {
+    let mut guest = Guest::new();
+    guest.write(r::STATUS, s::ACKNOWLEDGE);
+    let state = guest.transport.save().unwrap();
+    let mut clone = Guest::new();
+    clone.transport.restore(state).unwrap();
+    assert_eq!((clone.activations(), clone.read(r::STATUS)), (0, s::ACKNOWLEDGE));
+}
+
+#[test]
+fn a_device_that_has_failed_or_has_requests_left_is_not_saved() {
+    let mut failed = active(1, 1);
+    failed.write(r::STATUS, s::ACKNOWLEDGE);
+    assert!(failed.needs_reset());
+    assert_eq!(failed.transport.save(), None);
+    let mut busy = active(1, 1);
+    *busy.log.queues.lock().unwrap() = None;
+    assert_eq!(busy.transport.save(), None);
+}
+
+#[test]
+fn a_state_of_another_kind_of_device_is_refused() {
+    let change = |change: fn(&mut super::State)| {
+        let mut state = active(0, 0).transport.save().unwrap();
+        change(&mut state);
+        let mut clone = Guest::new();
+        let refused = clone.transport.restore(state).is_err();
+        assert_eq!(clone.activations(), 0);
+        refused
+    };
+    assert!(change(|state| _ = state.registers.queues.pop()));
+    assert!(change(|state| _ = state.rings.pop()));
+    assert!(change(|state| state.rings.clear()));
+    assert!(change(|state| state.registers.driver_features |= 1 << 40));
+    assert!(change(|state| state.registers.queues[0].descriptors = 1 << 40));
+    assert!(change(|state| state.registers.queues[0].size = 63));
 }

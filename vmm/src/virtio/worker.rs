@@ -21,10 +21,13 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{
     buffers::ChainError,
-    device::{ActivateError, Activation},
+    device::{ActivateError, Activation, VirtioDevice},
     interrupt::Interrupt,
 };
 use crate::seccomp;
+
+/// Stack of a device's thread, in bytes.
+const STACK: usize = 64 << 10;
 
 /// The device fails: its driver has broken the rules, or the host has let it down.
 #[derive(Debug, thiserror::Error)]
@@ -62,33 +65,114 @@ pub trait Handler: Send + 'static {
     ) -> Result<u32, Failure>;
 }
 
+/// A device whose queues are all the work of one thread.
+pub trait ChainDevice: Send {
+    /// Its name, which its thread has too.
+    const NAME: &'static str;
+    /// Device ID (virtio 1.3 §5).
+    const DEVICE_TYPE: u32;
+    /// As [`VirtioDevice::queue_max_sizes`].
+    const QUEUE_SIZES: &'static [u16];
+    /// The filter of its thread.
+    const FILTER: seccomp::Thread;
+
+    /// As [`VirtioDevice::features`].
+    fn features(&self) -> u64;
+
+    /// As [`VirtioDevice::read_config`].
+    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
+
+    /// What answers its chains.
+    fn handler(&self) -> impl Handler;
+
+    /// Its thread works.
+    fn started(&self, _interrupt: Arc<Interrupt>) {}
+
+    /// Its thread is about to end.
+    fn stopping(&self) {}
+}
+
+/// Such a device with its thread.
+#[derive(Debug, Default)]
+pub struct WorkerDevice<D: ChainDevice> {
+    device: D,
+    worker: Option<Worker>,
+}
+
+impl<D: ChainDevice> WorkerDevice<D> {
+    /// A device without a driver.
+    pub(crate) fn over(device: D) -> Self {
+        Self { device, worker: None }
+    }
+
+    /// What is particular to it.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn device(&self) -> &D {
+        &self.device
+    }
+}
+
+impl<D: ChainDevice> VirtioDevice for WorkerDevice<D> {
+    fn device_type(&self) -> u32 {
+        D::DEVICE_TYPE
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        D::QUEUE_SIZES
+    }
+
+    fn features(&self) -> u64 {
+        self.device.features()
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        self.device.read_config(offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        let interrupt = Arc::clone(&activation.interrupt);
+        self.worker = Some(Worker::spawn(D::NAME, D::FILTER, activation, self.device.handler())?);
+        self.device.started(interrupt);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Option<Vec<Queue>> {
+        self.device.stopping();
+        self.worker.take()?.stop()
+    }
+}
+
+impl<D: ChainDevice> Drop for WorkerDevice<D> {
+    fn drop(&mut self) {
+        self.reset();
+    }
+}
+
 /// A device's running thread.
 #[derive(Debug)]
-pub struct Worker {
-    thread: JoinHandle<()>,
+struct Worker {
+    thread: JoinHandle<Vec<Queue>>,
     stop: EventFd,
 }
 
 impl Worker {
-    /// Starts a thread with this seccomp filter and `stack` bytes that works on all queues of `activation`.
+    /// Starts a thread with this seccomp filter that works on all queues of `activation`.
     ///
     /// # Errors
     /// The host has no descriptors or threads left.
-    pub fn spawn(
+    fn spawn(
         name: &'static str,
         filter: seccomp::Thread,
-        stack: usize,
         activation: Activation,
         handler: impl Handler,
     ) -> Result<Self, ActivateError> {
-        Self::start(name, filter, stack, activation, handler)
+        Self::start(name, filter, activation, handler)
             .map_err(|e| ActivateError { device: name, reason: e.to_string() })
     }
 
     fn start(
         name: &'static str,
         filter: seccomp::Thread,
-        stack: usize,
         activation: Activation,
         handler: impl Handler,
     ) -> io::Result<Self> {
@@ -96,17 +180,20 @@ impl Worker {
         let work = Work::new(activation, handler, &stop)?;
         let run = move || match seccomp::restrict(filter) {
             Ok(()) => work.run(),
-            Err(error) => work.interrupt.fail(&error),
+            Err(error) => {
+                work.interrupt.fail(&error);
+                work.queues
+            }
         };
-        let thread = thread::Builder::new().name(name.into()).stack_size(stack).spawn(run)?;
+        let thread = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(run)?;
         Ok(Self { thread, stop })
     }
 
-    /// Ends the thread; it finishes the chain at hand.
-    pub fn stop(self) {
-        // The counter is written once. A thread that panicked has ended too.
+    /// Ends the thread, which finishes the chain at hand; returns its queues, unless it has panicked.
+    fn stop(self) -> Option<Vec<Queue>> {
+        // The counter is written once.
         let _ = self.stop.write(1);
-        let _ = self.thread.join();
+        self.thread.join().ok()
     }
 }
 
@@ -136,18 +223,21 @@ impl<H: Handler> Work<H> {
         Ok(Self { epoll, memory, queues, queue_events, interrupt, handler })
     }
 
-    /// Until stopped; a device that has failed waits for that.
-    fn run(mut self) {
+    /// Until stopped; a device that has failed waits for that. Returns the queues.
+    fn run(mut self) -> Vec<Queue> {
         let mut events = [EpollEvent::empty(); 4];
         loop {
             let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => continue,
-                Err(errno) => return self.interrupt.fail(&format_args!("epoll: {errno}")),
+                Err(errno) => {
+                    self.interrupt.fail(&format_args!("epoll: {errno}"));
+                    return self.queues;
+                }
             };
             for event in &events[..ready] {
                 let index = event.data() as usize;
-                let Some(queue_event) = self.queue_events.get(index) else { return };
+                let Some(queue_event) = self.queue_events.get(index) else { return self.queues };
                 // Only this thread reads it; where it has nothing, the queue has nothing.
                 let _ = queue_event.read();
                 if !self.interrupt.has_failed()

@@ -108,7 +108,7 @@ fn configuration_space_has_size_and_limits() {
     assert_eq!(space[12..16], MAX_SEGMENTS.to_le_bytes());
     assert_eq!(space[20..24], 512u32.to_le_bytes());
     assert_eq!(space[60..], [0; 4]);
-    assert_eq!(blk.state().sectors, SECTORS);
+    assert_eq!(blk.device().geometry.sectors, SECTORS);
 }
 
 #[test]

@@ -9,7 +9,6 @@ mod request;
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use serde::{Deserialize, Serialize};
 use stockade_protocol::vmm;
 use virtio_bindings::{
     virtio_blk::{
@@ -29,16 +28,10 @@ use crate::{
     seccomp::Thread,
     virtio::{
         buffers::MAX_DESCRIPTORS,
-        device::{ActivateError, Activation, VirtioDevice, read_space},
-        worker::Worker,
+        device::read_space,
+        worker::{ChainDevice, Handler, WorkerDevice},
     },
 };
-
-const NAME: &str = "blk";
-const QUEUE_SIZES: [u16; 1] = [128];
-
-/// Stack of its thread, in bytes.
-const STACK: usize = 64 << 10;
 
 /// Bytes of a sector, in which requests count (§5.2.5.2).
 const SECTOR: u64 = 512;
@@ -63,9 +56,9 @@ const FEATURES: u64 = 1 << VIRTIO_BLK_F_SEG_MAX
 /// is told that it cannot does not ask again.
 const WRITABLE: u64 = 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
 
-/// What a snapshot keeps of the device besides its backing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+/// What a disk is to its driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
     /// The guest cannot write to it.
     pub readonly: bool,
     /// What the guest reads as its serial number.
@@ -77,12 +70,7 @@ pub struct State {
 }
 
 /// A disk.
-#[derive(Debug)]
-pub struct Blk {
-    state: Arc<State>,
-    backing: Arc<Backing>,
-    worker: Option<Worker>,
-}
+pub type Blk = WorkerDevice<Disk>;
 
 impl Blk {
     /// A disk over the one descriptor that came with the request.
@@ -103,48 +91,50 @@ impl Blk {
         if sectors == 0 {
             return Err(Error::Empty);
         }
-        let state = State { readonly, serial, sectors, block_size: backing.block_size()? };
-        Ok(Self { state: Arc::new(state), backing: Arc::new(backing), worker: None })
-    }
-
-    /// What a snapshot keeps.
-    pub fn state(&self) -> &State {
-        &self.state
-    }
-
-    /// What carries its requests out.
-    pub(crate) fn requests(&self) -> Requests {
-        Requests::new(Arc::clone(&self.state), Arc::clone(&self.backing))
+        let geometry = Geometry { readonly, serial, sectors, block_size: backing.block_size()? };
+        Ok(Self::over(Disk { geometry: Arc::new(geometry), backing: Arc::new(backing) }))
     }
 }
 
-impl VirtioDevice for Blk {
-    fn device_type(&self) -> u32 {
-        VIRTIO_ID_BLOCK
-    }
+/// What is particular to it.
+#[derive(Debug)]
+pub struct Disk {
+    geometry: Arc<Geometry>,
+    backing: Arc<Backing>,
+}
 
-    fn queue_max_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
+impl Disk {
+    /// What carries its requests out.
+    pub(crate) fn requests(&self) -> Requests {
+        Requests::new(Arc::clone(&self.geometry), Arc::clone(&self.backing))
     }
+}
+
+impl ChainDevice for Disk {
+    const NAME: &'static str = "blk";
+    const DEVICE_TYPE: u32 = VIRTIO_ID_BLOCK;
+    const QUEUE_SIZES: &'static [u16] = &[128];
+    const FILTER: Thread = Thread::Blk;
 
     fn features(&self) -> u64 {
-        FEATURES | if self.state.readonly { 1 << VIRTIO_BLK_F_RO } else { WRITABLE }
+        FEATURES | if self.geometry.readonly { 1 << VIRTIO_BLK_F_RO } else { WRITABLE }
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         // §5.2.4; what no feature was offered for stays zero.
         let mut space = [0; 60];
+        let block_size = self.geometry.block_size;
         let fields: [(usize, u32); 7] = [
             (12, MAX_SEGMENTS),
-            (20, self.state.block_size),
+            (20, block_size),
             // Sectors, ranges and alignment of what is discarded, then the same of what is zeroed.
             (36, MAX_RANGE_SECTORS),
             (40, MAX_RANGES as u32),
-            (44, self.state.block_size / SECTOR as u32),
+            (44, block_size / SECTOR as u32),
             (48, MAX_RANGE_SECTORS),
             (52, MAX_RANGES as u32),
         ];
-        space[..8].copy_from_slice(&self.state.sectors.to_le_bytes());
+        space[..8].copy_from_slice(&self.geometry.sectors.to_le_bytes());
         for (at, value) in fields {
             space[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
@@ -153,21 +143,8 @@ impl VirtioDevice for Blk {
         read_space(&space, offset, data);
     }
 
-    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        self.worker = Some(Worker::spawn(NAME, Thread::Blk, STACK, activation, self.requests())?);
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            worker.stop();
-        }
-    }
-}
-
-impl Drop for Blk {
-    fn drop(&mut self) {
-        self.reset();
+    fn handler(&self) -> impl Handler {
+        self.requests()
     }
 }
 

@@ -13,7 +13,7 @@ use virtio_bindings::virtio_blk::{
 use virtio_queue::DescriptorChain;
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
-use super::{MAX_RANGE_SECTORS, SECTOR, SERIAL_SIZE, State, backing::Backing};
+use super::{Geometry, MAX_RANGE_SECTORS, SECTOR, SERIAL_SIZE, backing::Backing};
 use crate::virtio::{
     buffers::{self, MAX_DESCRIPTORS},
     worker::{self, Handler},
@@ -45,14 +45,14 @@ impl From<io::Error> for Failure {
 
 /// Carries requests out.
 pub struct Requests {
-    state: Arc<State>,
+    geometry: Arc<Geometry>,
     backing: Arc<Backing>,
 }
 
 impl Requests {
     /// On this disk.
-    pub fn new(state: Arc<State>, backing: Arc<Backing>) -> Self {
-        Self { state, backing }
+    pub fn new(geometry: Arc<Geometry>, backing: Arc<Backing>) -> Self {
+        Self { geometry, backing }
     }
 
     /// Carries one out; returns how many bytes it has written to `to_guest`.
@@ -81,7 +81,7 @@ impl Requests {
             }
             VIRTIO_BLK_T_GET_ID => {
                 let mut serial = [0; SERIAL_SIZE];
-                serial[..self.state.serial.len()].copy_from_slice(self.state.serial.as_bytes());
+                serial[..self.geometry.serial.len()].copy_from_slice(self.geometry.serial.as_bytes());
                 buffers::copy_in(to_guest, &serial);
                 Ok(total(to_guest).min(SERIAL_SIZE as u64))
             }
@@ -95,13 +95,13 @@ impl Requests {
     }
 
     fn check_writable(&self) -> Result<(), Failure> {
-        if self.state.readonly { Err(Failure::Io) } else { Ok(()) }
+        if self.geometry.readonly { Err(Failure::Io) } else { Ok(()) }
     }
 
     /// The offset of whole sectors that are all on the disk.
     fn place(&self, sector: u64, length: u64) -> Result<u64, Failure> {
         let sectors = length / SECTOR;
-        let fits = sector.checked_add(sectors).is_some_and(|end| end <= self.state.sectors);
+        let fits = sector.checked_add(sectors).is_some_and(|end| end <= self.geometry.sectors);
         if fits && length.is_multiple_of(SECTOR) { Ok(sector * SECTOR) } else { Err(Failure::Io) }
     }
 

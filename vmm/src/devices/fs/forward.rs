@@ -143,13 +143,20 @@ impl<'m> Forwarder<'m> {
         }
     }
 
-    /// Works until told to stop, or until something is wrong: then the device has failed.
-    pub fn run(mut self, epoll: &Epoll) {
+    /// Works until told to stop, or until something is wrong: then the device has failed. Returns the queues if all that was
+    /// taken from them has been answered.
+    pub fn run(mut self, epoll: &Epoll) -> Option<Vec<Queue>> {
         loop {
             match self.round(epoll) {
                 Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => return self.interrupt.fail(&error),
+                Ok(false) => {
+                    let is_idle = self.in_flight.iter().all(Option::is_none) && self.turns.is_empty();
+                    return is_idle.then_some(self.queues);
+                }
+                Err(error) => {
+                    self.interrupt.fail(&error);
+                    return None;
+                }
             }
         }
     }

@@ -24,6 +24,7 @@ use virtio_bindings::{
     virtio_ids::VIRTIO_ID_FS,
     virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
 };
+use virtio_queue::Queue;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use self::{channel::DeviceEnd, forward::Forwarder};
@@ -60,7 +61,7 @@ pub struct Fs {
 
 #[derive(Debug)]
 struct Active {
-    thread: JoinHandle<DeviceEnd>,
+    thread: JoinHandle<(DeviceEnd, Option<Vec<Queue>>)>,
     stop: EventFd,
 }
 
@@ -78,13 +79,14 @@ impl Fs {
             forward::watch(&queue_events, &channel, &stop).map_err(|error| format!("epoll: {error}"))?;
         let run = move || {
             let interrupt = Arc::clone(&interrupt);
-            match seccomp::restrict(seccomp::Thread::Fs) {
-                Ok(()) => {
-                    Forwarder::new(&memory, queues, queue_events, &interrupt, &mut channel).run(&epoll);
+            let queues = match seccomp::restrict(seccomp::Thread::Fs) {
+                Ok(()) => Forwarder::new(&memory, queues, queue_events, &interrupt, &mut channel).run(&epoll),
+                Err(error) => {
+                    interrupt.fail(&error);
+                    None
                 }
-                Err(error) => interrupt.fail(&error),
-            }
-            channel
+            };
+            (channel, queues)
         };
         let thread = thread::Builder::new()
             .name(NAME.into())
@@ -122,16 +124,16 @@ impl VirtioDevice for Fs {
         Ok(())
     }
 
-    fn reset(&mut self) {
-        let Some(Active { thread, stop }) = self.active.take() else { return };
+    fn stop(&mut self) -> Option<Vec<Queue>> {
+        let Active { thread, stop } = self.active.take()?;
         // The counter is written once.
         let _ = stop.write(1);
         // A thread that panicked has ended the process.
-        self.channel = thread.join().ok();
-        if let Some(channel) = &mut self.channel {
-            // It fails only where the server has ended, and the VMM is about to see that.
-            let _ = channel.reset();
-        }
+        let (mut channel, queues) = thread.join().ok()?;
+        // It fails only where the server has ended, and the VMM is about to see that.
+        let _ = channel.reset();
+        self.channel = Some(channel);
+        queues
     }
 }
 

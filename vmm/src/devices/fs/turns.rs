@@ -42,6 +42,11 @@ impl<T> Turns<T> {
         Self { shares: Vec::new(), most, waiting: 0, next: 0 }
     }
 
+    /// Nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting == 0
+    }
+
     /// Counts a request of this share as one that the server has, unless it has as many as it may.
     pub fn take(&mut self, number: u32) -> bool {
         let share = self.share(number);

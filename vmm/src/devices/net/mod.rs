@@ -37,7 +37,6 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use serde::{Deserialize, Serialize};
 use stockade_protocol::vmm::{self, MAX_QUEUE_PAIRS};
 use virtio_bindings::{
     virtio_ids::VIRTIO_ID_NET,
@@ -132,17 +131,6 @@ pub enum Error {
     },
 }
 
-/// What a snapshot keeps of the device besides its taps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
-    /// Its hardware address.
-    pub mac: [u8; 6],
-    /// The largest packet, in bytes.
-    pub mtu: u16,
-    /// Whether its interface in the host was there.
-    pub link_up: bool,
-}
-
 /// Whether the interface in the host is there; clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Link(Arc<AtomicBool>);
@@ -217,11 +205,6 @@ impl Nic {
             link: Link(Arc::new(AtomicBool::new(true))),
             threads: Vec::new(),
         }
-    }
-
-    /// What a snapshot keeps.
-    pub fn state(&self) -> State {
-        State { mac: self.mac, mtu: self.mtu, link_up: self.link.is_up() }
     }
 
     fn start(&mut self, activation: Activation) -> Result<(), String> {
@@ -307,7 +290,8 @@ impl VirtioDevice for Nic {
         })
     }
 
-    fn reset(&mut self) {
+    /// No template has one: what its host's interface has sent is lost with it.
+    fn stop(&mut self) -> Option<Vec<Queue>> {
         for Thread { stop, .. } in &self.threads {
             // The counter is 0 or 1: a write cannot fail.
             let _ = stop.write(1);
@@ -316,6 +300,7 @@ impl VirtioDevice for Nic {
             // A thread that panicked has ended too.
             let _ = thread.join();
         }
+        None
     }
 }
 

@@ -27,7 +27,7 @@ fn configuration_space_tells_address_link_pairs_and_mtu() {
     assert!(nic.link.take_down());
     nic.read_config(6, &mut space[..2]);
     assert_eq!(space[..2], [0, 0]);
-    assert!(!nic.state().link_up);
+    assert!(!nic.link.is_up());
 }
 
 #[test]

@@ -188,7 +188,8 @@ impl Bench {
         let mut guest = Guest::new();
         guest.offer_buffers(QUEUE_SIZE);
         let (host, listener, ready, on_connect) = Host::new();
-        let endpoints = Endpoints { listener, ready: Some(Ready { socket: ready, on_connect }) };
+        let endpoints =
+            Endpoints { listener, ready: Some(Ready { socket: ready, on_connect }), renewal: None };
         let event = || EventFd::new(EFD_NONBLOCK).unwrap();
         let (rx_signal, tx_signal) = (event(), event());
         let signals =

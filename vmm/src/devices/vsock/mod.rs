@@ -5,6 +5,7 @@
 //!   ───────────────                 ───────────                         ─────
 //!   connect(listener) ────▶ Connection: 2:1024+ ── REQUEST ──▶ cid:AGENT_PORT   agent listens
 //!   ready socket      ◀──── Connection: 2:READY_PORT ◀── REQUEST ── cid:any     once, from the agent
+//!   renewal socket    ────▶ Connection: 2:1024+ ── REQUEST ──▶ cid:renewal::PORT   once, where the guest is a template's
 //!                                                     RST ──▶                   anything else
 //! ```
 //!
@@ -38,7 +39,6 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use serde::{Deserialize, Serialize};
 use virtio_bindings::{virtio_ids::VIRTIO_ID_VSOCK, virtio_ring::VIRTIO_RING_F_EVENT_IDX};
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -70,22 +70,14 @@ pub(crate) struct Endpoints {
     listener: UnixListener,
     /// Taken by the guest's first connection to the ready port.
     ready: Option<Ready>,
+    /// The other end of what tells a template's guest that it is a clone.
+    renewal: Option<UnixStream>,
 }
 
 /// Where the guest's one connection goes.
 pub(crate) struct Ready {
     socket: UnixStream,
     on_connect: Box<dyn FnOnce() + Send>,
-}
-
-/// What a snapshot keeps of the device.
-///
-/// Connections are not kept: their other ends are processes that a restored machine does not have. After a restore the
-/// driver gets VIRTIO_VSOCK_EVENT_TRANSPORT_RESET on the event queue (§5.10.6.7) and closes its ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
-    /// Context ID of the guest.
-    pub cid: u64,
 }
 
 /// The device.
@@ -97,7 +89,10 @@ pub struct Vsock {
 }
 
 struct Active {
-    worker: JoinHandle<Endpoints>,
+    worker: JoinHandle<(Endpoints, Option<[Queue; 2]>)>,
+    /// The event queue, of which nothing is used: a template is taken while there is no connection, so that its clones have
+    /// none to be told of.
+    events: Queue,
     stop: EventFd,
 }
 
@@ -105,7 +100,7 @@ impl Vsock {
     /// A device for a guest of context ID `cid`, at least 3.
     ///
     /// Connections to `agent_listener` go to the agent's port. The guest's one connection goes to `ready`; `on_ready` is
-    /// called, on the device's thread, when it is made.
+    /// called, on the device's thread, when it is made. `renewal` is what the agent of a template's guest waits for.
     ///
     /// # Errors
     /// `cid` is reserved (`InvalidInput`), or the listener cannot be made non-blocking.
@@ -114,6 +109,7 @@ impl Vsock {
         agent_listener: UnixListener,
         ready: UnixStream,
         on_ready: Box<dyn FnOnce() + Send>,
+        renewal: Option<UnixStream>,
     ) -> io::Result<Self> {
         // §5.10.4: 0, 1 and 2 are reserved, 2^32 - 1 too, and the upper half is zero.
         if !(3..u64::from(u32::MAX)).contains(&cid) {
@@ -124,12 +120,11 @@ impl Vsock {
         }
         agent_listener.set_nonblocking(true)?;
         let ready = Some(Ready { socket: ready, on_connect: on_ready });
-        Ok(Self { cid, endpoints: Some(Endpoints { listener: agent_listener, ready }), active: None })
-    }
-
-    /// What a snapshot keeps.
-    pub fn state(&self) -> State {
-        State { cid: self.cid }
+        Ok(Self {
+            cid,
+            endpoints: Some(Endpoints { listener: agent_listener, ready, renewal }),
+            active: None,
+        })
     }
 
     fn start(&mut self, activation: Activation) -> Result<Active, String> {
@@ -138,7 +133,7 @@ impl Vsock {
         for queue in &mut queues {
             queue.set_event_idx(event_idx);
         }
-        let (Ok([rx, tx, _]), Ok([rx_event, tx_event, _])) =
+        let (Ok([rx, tx, events]), Ok([rx_event, tx_event, _])) =
             (<[Queue; 3]>::try_from(queues), <[EventFd; 3]>::try_from(queue_events))
         else {
             return Err("it takes three queues".into());
@@ -166,7 +161,7 @@ impl Vsock {
                 Err(error) => worker.refuse(&error),
             })
             .map_err(|error| format!("starting its thread: {error}"))?;
-        Ok(Active { worker, stop })
+        Ok(Active { worker, events, stop })
     }
 }
 
@@ -194,12 +189,14 @@ impl VirtioDevice for Vsock {
         Ok(())
     }
 
-    fn reset(&mut self) {
-        if let Some(Active { worker, stop }) = self.active.take() {
-            // The counter is 0 or 1: a write cannot fail.
-            let _ = stop.write(1);
-            self.endpoints = worker.join().ok();
-        }
+    fn stop(&mut self) -> Option<Vec<Queue>> {
+        let Active { worker, events, stop } = self.active.take()?;
+        // The counter is 0 or 1: a write cannot fail.
+        let _ = stop.write(1);
+        let (endpoints, queues) = worker.join().ok()?;
+        self.endpoints = Some(endpoints);
+        let [rx, tx] = queues?;
+        Some(vec![rx, tx, events])
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
     os::{fd::AsRawFd, unix::net::UnixStream},
 };
 
-use stockade_protocol::agent::{AGENT_PORT, READY_PORT};
+use stockade_protocol::{
+    agent::{AGENT_PORT, READY_PORT},
+    renewal,
+};
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -170,6 +173,19 @@ impl Muxer {
             self.listener_watched = wanted;
         }
         Ok(())
+    }
+
+    /// There is no connection, and none is refused.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.refusals.is_empty()
+    }
+
+    /// Connects to the agent of a template's guest, which waits for that.
+    pub fn renew(&mut self) {
+        if let Some(Ok(socket)) = self.endpoints.renewal.take().map(nonblocking) {
+            let ports = Ports { host: self.free_port(), guest: renewal::PORT };
+            self.enter(ports, Connection::request(socket, self.window()));
+        }
     }
 
     /// True when there is something for the guest.

@@ -58,6 +58,11 @@ impl TxQueue {
         Self(Ring { queue, used: false })
     }
 
+    /// As it is now.
+    pub fn into_queue(self) -> Queue {
+        self.0.queue
+    }
+
     /// The next packet: its chain's head for [`Self::complete`], its header, and exactly its data in `data`. `None` when
     /// there is no more; the driver then notifies of the next.
     ///
@@ -136,6 +141,11 @@ impl RxQueue {
     /// Puts packets into the buffers of `queue`.
     pub fn new(queue: Queue) -> Self {
         Self(Ring { queue, used: false })
+    }
+
+    /// As it is now.
+    pub fn into_queue(self) -> Queue {
+        self.0.queue
     }
 
     /// True when the guest has provided a buffer. When not, the driver notifies of the next.

@@ -6,6 +6,7 @@
 
 use std::{fmt::Display, io, os::fd::AsRawFd, sync::Arc};
 
+use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::{
     epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
@@ -111,7 +112,8 @@ impl Worker {
         epoll: Epoll,
         (guest_cid, endpoints): (u64, Endpoints),
     ) -> Self {
-        let muxer = Muxer::new(guest_cid, epoll, token::LISTENER, endpoints);
+        let mut muxer = Muxer::new(guest_cid, epoll, token::LISTENER, endpoints);
+        muxer.renew();
         // Packets from before the first wait may be there without a notification.
         Self {
             memory,
@@ -127,8 +129,8 @@ impl Worker {
     }
 
     /// Works until told to stop, or until the driver breaks the rules: then the device has failed. All connections are
-    /// closed at the end.
-    pub fn run(mut self) -> Endpoints {
+    /// closed at the end. Returns the rx and the tx queue where there was none.
+    pub fn run(mut self) -> (Endpoints, Option<[Queue; 2]>) {
         while !self.stopping {
             let timeout = if self.is_idle() { -1 } else { 0 };
             if let Err(error) = self.round(timeout) {
@@ -136,13 +138,15 @@ impl Worker {
                 break;
             }
         }
-        self.muxer.into_endpoints()
+        let is_quiet = self.stopping && self.is_idle() && self.muxer.is_empty();
+        let queues = is_quiet.then(|| [self.rx.into_queue(), self.tx.into_queue()]);
+        (self.muxer.into_endpoints(), queues)
     }
 
     /// Fails the device without having worked: the thread could not be restricted.
-    pub fn refuse(self, cause: &dyn Display) -> Endpoints {
+    pub fn refuse(self, cause: &dyn Display) -> (Endpoints, Option<[Queue; 2]>) {
         self.interrupt.fail(cause);
-        self.muxer.into_endpoints()
+        (self.muxer.into_endpoints(), None)
     }
 
     /// True when there is nothing to do before the next event.

@@ -1,0 +1,40 @@
+//! Whether VMs begin as templates.
+
+use super::Row;
+use crate::config::{Config, Templates};
+use crate::text::bytes;
+use crate::vm::Launch;
+use crate::vm::sizing;
+use crate::vm::template::{Store, StoreError};
+
+/// Templates.
+pub fn row(config: &Config) -> Row {
+    const NAME: &str = "templates";
+    const BUILD: &str = "make one with `stockade template build`: until then every VM boots";
+    if config.templates == Templates::Off {
+        return Row::ok(NAME, "off: every VM boots");
+    }
+    let store = match Store::of_host() {
+        Ok(store) => store,
+        Err(error @ StoreError::NotRoot) => return Row::ok(NAME, format!("{error}: every VM boots")),
+        Err(error) => return Row::warning(NAME, error.to_string(), "until then every VM boots"),
+    };
+    let all = match store.list() {
+        Ok(all) => all,
+        Err(error) => return Row::warning(NAME, error.to_string(), "until then every VM boots"),
+    };
+    // What is missing for that has a row of its own.
+    let Ok(launch) = Launch::prepare(config) else { return Row::ok(NAME, "not looked for") };
+    let vcpus = config.max_vcpus.unwrap_or_else(sizing::host_cpus);
+    let launch = launch.memory_mib(config.memory_mib, sizing::most_mib()).vcpus(vcpus);
+    let total = bytes::short(all.iter().map(|entry| entry.bytes).sum());
+    match store.find(&launch.template_key()) {
+        Some(_) => Row::ok(NAME, format!("{} in {total}, one of the default size", all.len())),
+        None if all.is_empty() => Row::warning(NAME, "none", BUILD),
+        None => Row::warning(
+            NAME,
+            format!("{} in {total}, none of the default size and this build", all.len()),
+            BUILD,
+        ),
+    }
+}
