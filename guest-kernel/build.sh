@@ -13,8 +13,8 @@ sha256=585a4a074597aefa2b1a68ada83a3184ba351c127544dea80618bbcceaa3961f
 
 # The configuration of each kernel: a later file's line replaces an earlier one's.
 declare -A configurations=(
-    [guest]='kernel.config'
-    [nested]='kernel.config nested.config'
+    [guest]='kernel.config security.config'
+    [nested]='kernel.config security.config nested.config'
     [lab]='kernel.config nested.config lab.config'
 )
 

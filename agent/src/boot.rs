@@ -28,10 +28,17 @@ const CGROUP_OPTIONS: &str = "nsdelegate,memory_recursiveprot";
 /// Open files that the agent itself may have: some ten for every container.
 const AGENT_OPEN_FILES: u64 = 1 << 16;
 
-/// What the kernel would otherwise derive from the memory that a guest boots with, which is little of what it
-/// may get: as many threads as there are PIDs, and as many open files as fit.
-const SYSCTL: [(&str, &str); 2] =
-    [("/proc/sys/kernel/threads-max", "32768"), ("/proc/sys/fs/file-max", "9223372036854775807")];
+/// Where the agent has sysfs, once it needs it.
+pub const SYSFS: &str = "/run/sys";
+
+/// What is so in every guest. As many threads as there are PIDs, and as many open files as fit ([`crate::memory`] has what follows
+/// the memory). An allocation that is larger than the memory succeeds, as on a host, which has more of it; what a container
+/// uses of it is limited by its cgroup.
+const SYSCTL: [(&str, &str); 3] = [
+    ("/proc/sys/kernel/threads-max", "32768"),
+    ("/proc/sys/fs/file-max", "9223372036854775807"),
+    ("/proc/sys/vm/overcommit_memory", "1"),
+];
 
 /// Makes the guest ready for containers, but for the files that they share with the host.
 pub fn prepare() -> Result<()> {
@@ -78,6 +85,19 @@ fn raise_limits() -> Result<()> {
     SYSCTL.iter().try_for_each(|(path, value)| {
         fs::write(path, value).or_internal(|| format!("write {value} to {path}"))
     })
+}
+
+/// Mounts sysfs for the agent, where it is not yet.
+pub fn mount_sysfs() -> Result<()> {
+    match fs::create_dir(SYSFS) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made.or_internal(|| format!("create {SYSFS}"))?,
+    }
+    // There is one for all: where a container was the first to mount it, read-only, it is so as a whole until it is mounted
+    // again. The container's mount stays what it is.
+    mount(Some("sysfs"), SYSFS, Some("sysfs"), MsFlags::empty(), None::<&str>)
+        .and_then(|()| mount(None::<&str>, SYSFS, None::<&str>, MsFlags::MS_REMOUNT, None::<&str>))
+        .or_internal(|| format!("mount sysfs on {SYSFS}"))
 }
 
 /// Makes /dev what a debugging shell expects, with its terminals; containers have their own.

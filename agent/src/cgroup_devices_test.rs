@@ -23,7 +23,7 @@ fn run(program: &[Instruction], question: Question) -> u64 {
         let extended = immediate as i64 as u64;
         at += 1;
         let jump = match code {
-            LOAD_WORD => {
+            LOAD_32 => {
                 assert_eq!(source, usize::from(CONTEXT));
                 registers[destination] = context[offset as usize / 4].into();
                 false
@@ -36,17 +36,17 @@ fn run(program: &[Instruction], question: Question) -> u64 {
                 registers[destination] = extended;
                 false
             }
-            AND => {
+            AND_IMMEDIATE => {
                 registers[destination] &= extended;
                 false
             }
-            SHIFT_RIGHT => {
+            SHIFT_RIGHT_IMMEDIATE => {
                 registers[destination] >>= extended;
                 false
             }
             JUMP_EQUAL => registers[destination] == extended,
             JUMP_NOT_EQUAL => registers[destination] != extended,
-            JUMP_UNLESS_EQUAL_32 => registers[destination] as u32 != immediate as u32,
+            JUMP_NOT_EQUAL_32 => registers[destination] as u32 != immediate as u32,
             EXIT => return registers[usize::from(RESULT)],
             other => panic!("instruction {other:#x}"),
         };
@@ -128,7 +128,7 @@ proptest! {
     fn jumps_stay_inside_the_program(rules in prop::collection::vec(rule(), 0..12)) {
         let program = compile(&rules);
         for (index, instruction) in program.iter().enumerate() {
-            if matches!(instruction.code, JUMP_EQUAL | JUMP_NOT_EQUAL | JUMP_UNLESS_EQUAL_32) {
+            if matches!(instruction.code, JUMP_EQUAL | JUMP_NOT_EQUAL | JUMP_NOT_EQUAL_32) {
                 prop_assert!(instruction.offset >= 0);
                 prop_assert!(index + 1 + (instruction.offset as usize) < program.len());
             }

@@ -38,6 +38,8 @@ pub enum Role {
     Events(Rc<ProcessId>),
     /// Waits for a client of the socket of this number of that init's container.
     Waiting(Rc<ProcessId>, u16),
+    /// Waits for a query to the host's resolver.
+    WaitingForQuery,
 }
 
 /// The connection has ended, failed, or carried something that is no message.

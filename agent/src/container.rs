@@ -13,7 +13,7 @@ use stockade_protocol::{
 };
 
 use crate::{
-    atomic_volumes::AtomicVolumes, cgroup::Cgroup, disks::Disks, init::ForAll, poller::Token,
+    atomic_volumes::AtomicVolumes, cgroup::Cgroup, disks::Disks, init::ForAll, memory::Tmpfs, poller::Token,
     sockets::Sockets,
 };
 
@@ -42,6 +42,8 @@ pub struct Container {
     pub freezing: Option<Freezing>,
     /// Its disks.
     pub disks: Disks,
+    /// Its file systems whose size follows the memory.
+    pub tmpfs: Tmpfs,
     /// What it has copies of.
     pub atomic_volumes: AtomicVolumes,
     /// Its sockets that stand for the host's.
@@ -53,13 +55,14 @@ pub struct Container {
 }
 
 impl Container {
-    /// What holds for every process of it.
+    /// What holds for every process of it; the AppArmor profile is each one's own.
     pub fn for_all(&self) -> ForAll<'_> {
         ForAll {
             seccomp: &self.seccomp,
             personality: self.personality,
             memory_policy: self.memory_policy.as_ref(),
             ids: self.id_mappings.as_ref(),
+            apparmor: None,
         }
     }
 

@@ -92,7 +92,7 @@ impl Process {
         }
     }
 
-    /// What the host has yet to be told: it hears of the end after the last byte of output.
+    /// What the host has yet to be told: it hears of the end after the process's last byte of output.
     pub fn unreported_exit(&self) -> Option<ExitStatus> {
         self.exit().filter(|_| !self.reported && self.stdio.is_drained())
     }

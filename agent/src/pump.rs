@@ -41,6 +41,20 @@ pub struct Pump {
     remaining: Option<usize>,
     /// It is finished when the source is empty.
     ends_when_empty: bool,
+    /// Bytes that the sink has taken.
+    moved: u64,
+    settling: Settling,
+}
+
+/// How far a pump is with what its source held when the process ended that it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settling {
+    /// It has not ended.
+    No,
+    /// So many bytes are to be read, or at least the source's end looked for.
+    Left(usize),
+    /// All of that is with the sink, and the source is not at its end: somebody else has it open.
+    Done,
 }
 
 #[derive(Debug)]
@@ -68,12 +82,22 @@ impl Pump {
     }
 
     fn new(source: Rc<OwnedFd>, means: Means) -> Self {
-        Self { source, means, remaining: None, ends_when_empty: false }
+        Self { source, means, remaining: None, ends_when_empty: false, moved: 0, settling: Settling::No }
     }
 
-    /// Finishes after what the source, a pipe or socket, holds now: whoever else keeps it open is not waited for.
-    pub fn end_after_content(&mut self) {
-        self.remaining = Some(readable_bytes(&self.source));
+    /// [Settles](Self::is_settled) after what the source, a pipe or socket, holds now, and goes on for whoever else keeps it open.
+    pub fn settle_after_content(&mut self) {
+        self.settling = Settling::Left(readable_bytes(&self.source));
+    }
+
+    /// All that the process has written has been moved, and others have the source open.
+    pub fn is_settled(&self) -> bool {
+        self.settling == Settling::Done
+    }
+
+    /// Bytes that the sink has taken.
+    pub fn moved(&self) -> u64 {
+        self.moved
     }
 
     /// Finishes as soon as the source has nothing to read, and after `most` bytes at the latest. Not for a splice, which does
@@ -96,8 +120,18 @@ impl Pump {
                 Ok(Step::Read(count)) => {
                     turn = turn.saturating_sub(count);
                     self.remaining = self.remaining.map(|remaining| remaining - count);
+                    self.settling = match self.settling {
+                        // What is read after the process's last byte is another's.
+                        Settling::Left(0) => Settling::Done,
+                        Settling::Left(left) => Settling::Left(left.saturating_sub(count)),
+                        other => other,
+                    };
                 }
                 Ok(Step::Wrote) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if self.settling == Settling::Left(0) && !self.holds_bytes() => {
+                    self.settling = Settling::Done;
+                    return Progress::Blocked;
+                }
                 Err(Errno::EAGAIN) if self.ends_when_empty && !self.holds_bytes() => {
                     return Progress::Finished;
                 }
@@ -118,11 +152,14 @@ impl Pump {
         match &mut self.means {
             Means::Splice(sink) => {
                 let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
-                splice(self.source.as_fd(), None, sink.as_fd(), None, most, flags).map(Step::Read)
+                let count = splice(self.source.as_fd(), None, sink.as_fd(), None, most, flags)?;
+                self.moved += count as u64;
+                Ok(Step::Read(count))
             }
             Means::Copy { sink, buffer, filled } if filled.start < filled.end => {
                 let count = write(sink.as_fd(), &buffer[filled.clone()])?;
                 filled.start += count;
+                self.moved += count as u64;
                 Ok(Step::Wrote)
             }
             Means::Copy { buffer, filled, .. } => {

@@ -89,26 +89,35 @@ fn a_sink_that_is_gone_breaks_it() {
 }
 
 #[test]
-fn ends_after_the_content_although_the_pipe_stays_open() {
+fn settles_after_the_content_and_goes_on_while_the_pipe_stays_open() {
     for kind in 0..2 {
         let (source, mut writer) = pipe();
         let (sink, mut host) = socket();
         let mut pump = pumps(&source, &sink).into_iter().nth(kind).unwrap();
         writer.write_all(b"last words").unwrap();
-        pump.end_after_content();
+        pump.settle_after_content();
+        assert!(!pump.is_settled());
+        assert_eq!(pump.run(), Progress::Blocked);
+        assert!(pump.is_settled());
+        assert_eq!(pump.moved(), 10);
         writer.write_all(b" of another process").unwrap();
+        assert_eq!(pump.run(), Progress::Blocked);
+        drop(writer);
         assert_eq!(pump.run(), Progress::Finished);
         drop((pump, source, sink));
         let mut received = String::new();
         host.read_to_string(&mut received).unwrap();
-        assert_eq!(received, "last words");
+        assert_eq!(received, "last words of another process");
     }
 }
 
 #[test]
-fn an_empty_pipe_ends_at_once() {
-    let (source, _writer) = pipe();
+fn a_pipe_that_nobody_holds_is_finished_and_not_settled() {
+    let (source, mut writer) = pipe();
+    writer.write_all(b"last words").unwrap();
+    drop(writer);
     let mut pump = Pump::discard(source);
-    pump.end_after_content();
+    pump.settle_after_content();
     assert_eq!(pump.run(), Progress::Finished);
+    assert!(!pump.is_settled());
 }

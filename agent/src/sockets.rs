@@ -94,16 +94,14 @@ impl Drop for Sockets {
     }
 }
 
-impl Socket {
-    /// The next client, non-blocking; `None` when there is none.
-    pub fn accept(&self) -> Option<OwnedFd> {
-        loop {
-            match accept4(self.listener.as_raw_fd(), SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC) {
-                // SAFETY: accept4 has just made this descriptor, and nobody else knows it.
-                Ok(fd) => return Some(unsafe { OwnedFd::from_raw_fd(fd) }),
-                Err(Errno::EINTR | Errno::ECONNABORTED) => {}
-                Err(_) => return None,
-            }
+/// The next client of a listener, non-blocking; `None` when there is none.
+pub fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
+    loop {
+        match accept4(listener.as_raw_fd(), SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC) {
+            // SAFETY: accept4 has just made this descriptor, and nobody else knows it.
+            Ok(fd) => return Some(unsafe { OwnedFd::from_raw_fd(fd) }),
+            Err(Errno::EINTR | Errno::ECONNABORTED) => {}
+            Err(_) => return None,
         }
     }
 }

@@ -17,7 +17,10 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
-    sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair},
+    sys::{
+        socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair},
+        termios::{OutputFlags, SetArg, tcgetattr, tcsetattr},
+    },
     unistd::{Uid, fchown, pipe2},
 };
 use stockade_protocol::{
@@ -99,16 +102,19 @@ impl Stdio {
         Ok(())
     }
 
-    /// Adds the streams from descriptor 3 on; returns the process's ends.
-    pub fn add_extra(&mut self, kinds: &[StreamKind], owner: u32) -> Result<Vec<OwnedFd>> {
+    /// Adds the streams from descriptor 3 on; returns the process's ends, of those that are streams.
+    pub fn add_extra(&mut self, kinds: &[StreamKind], owner: u32) -> Result<Vec<Option<OwnedFd>>> {
         let shape = |kind: &StreamKind| match kind {
-            StreamKind::Input => Shape::Input,
-            StreamKind::Output => Shape::Output,
-            StreamKind::Socket => Shape::Socket,
+            StreamKind::Input => Some(Shape::Input),
+            StreamKind::Output => Some(Shape::Output),
+            StreamKind::Socket => Some(Shape::Socket),
+            StreamKind::Null | StreamKind::Closed => None,
         };
         (0..=u16::MAX)
             .zip(kinds)
-            .map(|(index, kind)| self.add(Stream::Extra(index), shape(kind), owner))
+            .map(|(index, kind)| {
+                shape(kind).map(|shape| self.add(Stream::Extra(index), shape, owner)).transpose()
+            })
             .collect::<Result<_, _>>()
             .or_internal(|| "make the streams from descriptor 3 on".to_owned())
     }
@@ -181,29 +187,53 @@ impl Stdio {
         self.channels.iter_mut().find(|channel| channel.stream == stream).is_some_and(Channel::run)
     }
 
-    /// The process has ended: what it wrote still goes out, what it has not read is dropped.
+    /// The process has ended: what it wrote still goes out, what it has not read is dropped. Its pipes and sockets go on for
+    /// others that have them open.
     pub fn end(&mut self) -> Vec<Stream> {
         for channel in &mut self.channels {
-            channel.from_host = None;
             match (channel.shape, &mut channel.to_host) {
-                (Shape::Input, _) => channel.ours = None,
+                // The host's input is read as soon as there is some: nobody but the process itself gets it.
+                (Shape::Input, _) => (channel.ours, channel.from_host) = (None, None),
                 // How much a terminal holds cannot be asked: part of it is on its way from one side to the other.
-                (Shape::Terminal, Some(pump)) => pump.end_when_empty(TERMINAL_CONTENT),
-                (_, Some(pump)) => pump.end_after_content(),
-                (_, None) => channel.ours = None,
+                (Shape::Terminal, Some(pump)) => {
+                    channel.from_host = None;
+                    pump.end_when_empty(TERMINAL_CONTENT);
+                }
+                (_, Some(pump)) => pump.settle_after_content(),
+                (_, None) => (channel.ours, channel.from_host) = (None, None),
             }
         }
         self.channels.iter().map(|channel| channel.stream).collect()
     }
 
-    /// All output has been written to the host, or there is nobody to write it to.
+    /// All that the process has written has gone to the host, or there is nobody to write it to.
     pub fn is_drained(&self) -> bool {
+        self.channels.iter().all(|channel| channel.to_host.as_ref().is_none_or(Pump::is_settled))
+    }
+
+    /// Every stream has ended.
+    pub fn is_over(&self) -> bool {
         self.channels.iter().all(|channel| channel.to_host.is_none())
+    }
+
+    /// The streams to the host that others have open after the process's end, and the bytes that have gone there.
+    pub fn held(&self) -> Vec<(Stream, u64)> {
+        let attached = self.channels.iter().filter(|channel| channel.host.is_some());
+        attached.filter_map(|channel| Some((channel.stream, channel.to_host.as_ref()?.moved()))).collect()
     }
 
     /// Gives up all streams.
     pub fn close(&mut self) {
         self.channels.clear();
+    }
+
+    /// Has the terminal leave newlines as they are.
+    pub fn be_plain(&self) {
+        let terminal = self.channels.iter().find(|channel| channel.stream == Stream::Terminal);
+        if let Some(master) = terminal.and_then(|channel| channel.ours.as_ref()) {
+            // A terminal that has hung up needs no settings.
+            let _ = leave_newlines(master);
+        }
     }
 
     /// Tells the terminal its size.
@@ -285,6 +315,12 @@ impl Channel {
 
 fn set_nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
     fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
+}
+
+fn leave_newlines(terminal: &OwnedFd) -> Result<(), Errno> {
+    let mut settings = tcgetattr(terminal)?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(terminal, SetArg::TCSANOW, &settings)
 }
 
 nix::ioctl_write_ptr_bad!(tiocswinsz, libc::TIOCSWINSZ, libc::winsize);

@@ -46,20 +46,26 @@ fn the_end_of_the_output_reaches_the_host_while_other_streams_go_on() {
 }
 
 #[test]
-fn what_was_written_before_the_end_is_drained_and_no_more() {
+fn what_was_written_before_the_end_is_drained_and_the_rest_follows() {
     let (mut stdio, process) = Stdio::pipes(0).unwrap();
     let host = attached(&mut stdio, Stream::Stdout);
     let _also = attached(&mut stdio, Stream::Stderr);
+    drop(process.stderr);
     let mut survivor = File::from(process.stdout);
     survivor.write_all(b"before").unwrap();
     let streams = stdio.end();
-    survivor.write_all(b"after").unwrap();
     assert!(!stdio.is_drained());
     for stream in streams {
         stdio.run(stream);
     }
-    assert!(stdio.is_drained());
-    assert_eq!(text(host), "before");
+    assert!(stdio.is_drained() && !stdio.is_over());
+    assert_eq!(stdio.held(), [(Stream::Stdout, 6)]);
+    survivor.write_all(b" and after").unwrap();
+    stdio.run(Stream::Stdout);
+    drop(survivor);
+    stdio.run(Stream::Stdout);
+    assert!(stdio.is_over() && stdio.held().is_empty());
+    assert_eq!(text(host), "before and after");
 }
 
 #[test]
@@ -124,9 +130,12 @@ fn a_host_that_closes_the_terminal_hangs_it_up() {
 #[test]
 fn further_streams_go_their_own_ways_to_their_own_ends() {
     let mut stdio = Stdio::default();
-    let kinds = [StreamKind::Input, StreamKind::Output, StreamKind::Socket];
+    let kinds = [StreamKind::Input, StreamKind::Output, StreamKind::Socket, StreamKind::Closed];
     let ends = stdio.add_extra(&kinds, 0).unwrap();
-    let [input, output, socket] = <[OwnedFd; 3]>::try_from(ends).unwrap();
+    let [Some(input), Some(output), Some(socket), None] = <[Option<OwnedFd>; 4]>::try_from(ends).unwrap()
+    else {
+        panic!("a descriptor is missing, or one is too much");
+    };
     let mut hosts = [0, 1, 2].map(|index| attached(&mut stdio, Stream::Extra(index)));
     let run = |stdio: &mut Stdio| (0..3).for_each(|index| _ = stdio.run(Stream::Extra(index)));
 

@@ -10,6 +10,7 @@
 //!  Events    ← ContainerEvent, until the container is forgotten
 //!  Forward   after HelloReply: raw bytes of a connection to a port of the guest
 //!  Socket    HelloReply when a client has come, then raw bytes of its connection to a socket of the host
+//!  Resolver  HelloReply when a query for the host's resolver has come, then raw bytes of its connection
 //! ```
 //!
 //! The order for one process is: `Request::Create` or `Request::Exec`; then its Process and Stream connections; then
@@ -18,16 +19,20 @@
 //! | version | spoken since |
 //! |---|---|
 //! | 1 | 0.1 |
+//! | 2 | 0.2: Settings, Confine, Resolver, Held, Plain, and the kinds Null and Closed of streams |
+//!
+//! All connections are made in version 1, but those on which something newer is asked: sandboxes of 0.1 go on working.
 
 use serde::{Deserialize, Serialize};
 
 use crate::container::{Container, Process, WindowSize};
 use crate::network::NetworkChange;
+use crate::settings::{Confinement, Settings};
 
 pub mod call;
 
 /// The newest version of these messages.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The oldest version that this build still speaks.
 pub const OLDEST_VERSION: u16 = 1;
@@ -74,8 +79,13 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// A hello in the current [`VERSION`].
+    /// A hello in the version that every agent understands.
     pub fn new(purpose: Purpose) -> Self {
+        Self { magic: MAGIC, version: OLDEST_VERSION, purpose }
+    }
+
+    /// A hello in the current [`VERSION`].
+    pub fn newest(purpose: Purpose) -> Self {
         Self { magic: MAGIC, version: VERSION, purpose }
     }
 }
@@ -98,6 +108,10 @@ pub enum Purpose {
     /// HelloReply comes when there is one, and then the bytes of its connection, both ways, as in Forward. Of two
     /// connections that wait for a client of one socket, the older one is closed.
     Socket(String, u16),
+    /// Since version 2. For the next query that containers send to the resolver that the host has at 127.0.0.11:53, which the
+    /// first such connection gives them: HelloReply comes when there is one, and then the bytes of its connection, both ways,
+    /// as DNS is spoken over TCP. Of two connections that wait, the older one is closed.
+    Resolver,
 }
 
 /// The container of a [`ProcessId`] that runs in the guest itself, for debugging: what no container's ID can be.
@@ -201,6 +215,15 @@ pub enum Request {
         /// At least 1.
         count: u16,
     },
+    /// Take over the node's settings; since version 2.
+    Settings(Box<Settings>),
+    /// What the process that is made next by this name gets; since version 2.
+    Confine {
+        /// It is not there yet.
+        process: ProcessId,
+        /// What it gets.
+        confinement: Box<Confinement>,
+    },
 }
 
 /// Another process of a container.
@@ -210,7 +233,8 @@ pub struct Exec {
     pub id: ProcessId,
     /// What it is.
     pub process: Process,
-    /// Path of a cgroup below the container's, without a leading slash; `None` for the container's own.
+    /// Path of a cgroup below the container's, without a leading slash; empty for exactly the container's own; `None` for that,
+    /// or for its init's where that has handed its controllers down.
     pub cgroup: Option<String>,
     /// A paused container is no error: the process begins when the container is resumed.
     pub ignore_paused: bool,
@@ -252,6 +276,10 @@ pub enum Response {
     Containers(Vec<String>),
     /// To SetCpus.
     CpusSet,
+    /// To Settings: what the guest's kernel does not take, one sentence each.
+    SettingsTaken(Vec<String>),
+    /// To Confine.
+    Confined,
 }
 
 /// Containers that one guest holds at most.
@@ -322,15 +350,26 @@ pub enum ProcessCommand {
     Resize(WindowSize),
     /// Something has changed in a directory of the host of which the container of this init has a copy.
     Changed,
+    /// Nobody sits at the terminal: newlines come out of it as they are, without carriage returns. Since version 2.
+    Plain,
 }
 
 /// Agent → host on a Process connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcessEvent {
-    /// The process has ended and all of its output has been written to its streams, which are at EOF.
+    /// The process has ended and all of its output has been written to its streams, which are at EOF, but those that are
+    /// held.
     Ended(ExitStatus),
     /// A datagram that came to the container's [`NOTIFY_SOCKET`], of at most [`NOTIFY_LIMIT`] bytes.
     Notify(Vec<u8>),
+    /// Other processes have a stream of the process's output open still, which has ended: it goes on for them. Before Ended.
+    /// Since version 2.
+    Held {
+        /// The stream.
+        stream: Stream,
+        /// Bytes that have been written to it so far.
+        sent: u64,
+    },
 }
 
 /// Where a container with [`Container::notify`] finds its sd_notify(3) socket.

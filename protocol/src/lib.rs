@@ -17,4 +17,5 @@ pub mod container;
 pub mod frame;
 pub mod network;
 pub mod renewal;
+pub mod settings;
 pub mod vmm;

@@ -13,6 +13,7 @@ mod log;
 mod lower;
 mod metrics;
 mod network;
+mod node;
 mod oci;
 mod options;
 mod relay;

@@ -91,7 +91,7 @@ pub fn report(error: &anyhow::Error) {
         log.write("error", &message, &Map::new());
     }
     // A closed stderr leaves nobody to tell.
-    let _ = writeln!(std::io::stderr(), "stockade: {message}");
+    let _ = writeln!(std::io::stderr(), "stockade: error: {message}");
 }
 
 /// The error and its causes; a cause that the line ends with already is not repeated.

@@ -1,7 +1,7 @@
 //! Landlock (landlock(7)): a thread takes rights away from itself, as far as the host's kernel knows them. What is open stays
 //! usable.
 
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -10,6 +10,7 @@ use crate::{done, made};
 // include/uapi/linux/landlock.h
 const CREATE_RULESET_VERSION: libc::c_uint = 1;
 const RULE_PATH_BENEATH: libc::c_uint = 1;
+const RULE_NET_PORT: libc::c_uint = 2;
 
 /// `LANDLOCK_ACCESS_FS_*`.
 pub mod access {
@@ -35,6 +36,9 @@ const FILES: [u64; 5] = [0x1fff, 0x3fff, 0x7fff, 0x7fff, 0xffff];
 
 /// The version from which on there are rights to bind and to connect TCP sockets, and these.
 const TCP: (u32, u64) = (4, 0x3);
+
+/// To connect, of those.
+const CONNECT_TCP: u64 = 1 << 1;
 
 /// The version from which on abstract UNIX sockets and signals of others can be out of reach, and these.
 const SCOPES: (u32, u64) = (6, 0x3);
@@ -67,6 +71,13 @@ struct PathBeneath {
     parent_fd: RawFd,
 }
 
+/// `struct landlock_net_port_attr`.
+#[repr(C)]
+struct NetPort {
+    allowed_access: u64,
+    port: u64,
+}
+
 /// What stays allowed beneath a directory, or of a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Beneath<'a> {
@@ -89,13 +100,13 @@ pub fn version() -> Result<u32, Errno> {
     Errno::result(version).map(|version| version as u32)
 }
 
-/// Takes from the calling thread, and from all that it starts, every right to files but these, those to bind and connect TCP
-/// sockets, and the reach of abstract UNIX sockets and of signals to others. The thread needs no_new_privs. Where the kernel has no
-/// Landlock, nothing happens.
+/// Takes from the calling thread, and from all that it starts, every right to files but these, those to bind TCP sockets and to
+/// connect them to other `ports` than these, and the reach of abstract UNIX sockets and of signals to others. The thread needs
+/// no_new_privs. Where the kernel has no Landlock, nothing happens.
 ///
 /// # Errors
 /// The kernel has Landlock and refuses.
-pub fn restrict(allowed: &[Beneath<'_>]) -> Result<(), Errno> {
+pub fn restrict(allowed: &[Beneath<'_>], ports: &[u16]) -> Result<(), Errno> {
     let Ok(version) = version() else { return Ok(()) };
     let all = Ruleset::all(version);
     // SAFETY: the structure has the size that is passed with it, and the call makes a descriptor.
@@ -106,18 +117,24 @@ pub fn restrict(allowed: &[Beneath<'_>]) -> Result<(), Errno> {
         let beneath =
             PathBeneath { allowed_access: rights & all.handled_access_fs, parent_fd: file.as_raw_fd() };
         // SAFETY: the structure is that of this type of rule.
-        done(unsafe {
-            libc::syscall(
-                libc::SYS_landlock_add_rule,
-                rules.as_raw_fd(),
-                RULE_PATH_BENEATH,
-                &raw const beneath,
-                0,
-            )
-        })?;
+        unsafe { add_rule(&rules, RULE_PATH_BENEATH, &beneath) }?;
+    }
+    let connect = all.handled_access_net & CONNECT_TCP;
+    for port in ports.iter().filter(|_| connect != 0) {
+        let port = NetPort { allowed_access: connect, port: (*port).into() };
+        // SAFETY: as above.
+        unsafe { add_rule(&rules, RULE_NET_PORT, &port) }?;
     }
     // SAFETY: the call takes a descriptor and flags.
     done(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) })
+}
+
+/// # Safety
+/// `rule` must be the structure of its `kind`.
+unsafe fn add_rule<T>(rules: &OwnedFd, kind: libc::c_uint, rule: &T) -> Result<(), Errno> {
+    let (rules, rule) = (rules.as_raw_fd(), std::ptr::from_ref(rule));
+    // SAFETY: the caller's promise.
+    done(unsafe { libc::syscall(libc::SYS_landlock_add_rule, rules, kind, rule, 0) })
 }
 
 #[cfg(test)]

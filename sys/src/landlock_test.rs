@@ -16,7 +16,7 @@ fn succeed(allowed: &[Beneath<'_>], attempts: &[&dyn Fn() -> bool]) -> i32 {
     // SAFETY: the child makes system calls, and takes no lock but its allocator's, which survives a fork.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
-            let restricted = capabilities::forbid_new_privileges().and_then(|()| restrict(allowed));
+            let restricted = capabilities::forbid_new_privileges().and_then(|()| restrict(allowed, &[]));
             let count = match restricted {
                 Ok(()) => attempts.iter().filter(|attempt| attempt()).count() as i32,
                 Err(_) => -1,

@@ -4,6 +4,7 @@
 //! What a function does not check is said in its documentation; an errno is the kernel's own, as the manual page of the
 //! call lists them.
 
+pub mod bpf;
 pub mod capabilities;
 pub mod clone;
 pub mod descriptors;
@@ -12,7 +13,9 @@ pub mod landlock;
 pub mod mount_api;
 pub mod netlink;
 pub mod pidfd;
+pub mod resolve;
 pub mod seccomp;
+pub mod sk_lookup;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 

@@ -129,12 +129,29 @@ pub fn new_file_system(fstype: &str, source: &str, options: &str, attributes: u6
 /// # Errors
 /// Those of fspick(2) and fsconfig(2).
 pub fn make_writable(mount: impl AsFd) -> Result<(), Errno> {
+    let context = pick(mount)?;
+    configure(&context, FSCONFIG_SET_FLAG, Some(c"rw"), None)?;
+    configure(&context, FSCONFIG_CMD_RECONFIGURE, None, None)
+}
+
+/// Gives the file system of a mount, named by its root, other options; those that are not given stay.
+///
+/// # Errors
+/// Those of fspick(2) and fsconfig(2).
+pub fn reconfigure(mount: impl AsFd, options: &[(&str, &str)]) -> Result<(), Errno> {
+    let context = pick(mount)?;
+    for (key, value) in options {
+        let [key, value] = [key, value].map(|text| CString::new(*text).map_err(|_| Errno::EINVAL));
+        configure(&context, FSCONFIG_SET_STRING, Some(&key?), Some(&value?))?;
+    }
+    configure(&context, FSCONFIG_CMD_RECONFIGURE, None, None)
+}
+
+fn pick(mount: impl AsFd) -> Result<OwnedFd, Errno> {
     let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
     let mount = mount.as_fd().as_raw_fd();
     // SAFETY: the path is NUL-terminated, and the call makes a descriptor.
-    let context = unsafe { made(libc::syscall(libc::SYS_fspick, mount, c"".as_ptr(), flags)) }?;
-    configure(&context, FSCONFIG_SET_FLAG, Some(c"rw"), None)?;
-    configure(&context, FSCONFIG_CMD_RECONFIGURE, None, None)
+    unsafe { made(libc::syscall(libc::SYS_fspick, mount, c"".as_ptr(), flags)) }
 }
 
 fn configure(

@@ -64,14 +64,14 @@ fn a_value_that_cannot_be_names_its_path() {
 fn an_executable_that_is_not_there_or_not_executable() {
     refused(
         &Bundle::busybox(&["no-such-command"]),
-        127,
+        1,
         &["no-such-command", "executable file not found in $PATH"],
     );
-    refused(&Bundle::busybox(&["/no/such/file"]), 127, &["/no/such/file", "no such file or directory"]);
+    refused(&Bundle::busybox(&["/no/such/file"]), 1, &["/no/such/file", "no such file or directory"]);
     let bundle = Bundle::busybox(&["/tmp/data"]);
     fs::write(bundle.rootfs().join("tmp/data"), "data").expect("write");
     fs::set_permissions(bundle.rootfs().join("tmp/data"), fs::Permissions::from_mode(0o644)).expect("chmod");
-    refused(&bundle, 126, &["/tmp/data", "permission denied"]);
+    refused(&bundle, 1, &["/tmp/data", "permission denied"]);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn errors_go_to_the_log_in_the_format_asked_for() {
     let stockade = Stockade::new();
     let log = bundle.path().join("log.json");
     let args = ["--log", text(&log), "--log-format", "json", "run", "-b", text(bundle.path()), "logged"];
-    stockade.run(&args).failure(127, &["executable file not found in $PATH"]);
+    stockade.run(&args).failure(1, &["executable file not found in $PATH"]);
     let lines = fs::read_to_string(&log).expect("log");
     let line: Value = serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
     assert_eq!(line["level"], "error");

@@ -199,7 +199,7 @@ pub fn confine(user: Option<u32>) -> Result<(), Error> {
     }
     capabilities::keep(0).map_err(failed("capset"))?;
     make_unreachable()?;
-    landlock::restrict(&[]).map_err(failed("Landlock"))
+    landlock::restrict(&[], &[]).map_err(failed("Landlock"))
 }
 
 /// No new privileges, and no other process of the same user may look into this one.

@@ -25,8 +25,8 @@ const FIRST_EXTRA: RawFd = 3;
 pub struct Kept {
     /// For fds 0–2; a process with a terminal opens that itself.
     pub pipes: Option<ProcessPipes>,
-    /// For fds from 3 on.
-    pub extra: Vec<OwnedFd>,
+    /// For fds from 3 on; `None` where there is none of that number.
+    pub extra: Vec<Option<OwnedFd>>,
     /// To the agent.
     pub channel: OwnedFd,
 }
@@ -42,13 +42,21 @@ impl Kept {
                 .or_internal(|| "set the standard streams".to_owned())?;
         }
         let channel = FIRST_EXTRA + self.extra.len() as RawFd;
-        let places = (FIRST_EXTRA..).zip(self.extra.iter().chain([&self.channel]));
+        let extra = self.extra.iter().map(Option::as_ref);
+        let places = (FIRST_EXTRA..).zip(extra.chain([Some(&self.channel)]));
         // First away from the numbers that are about to be taken, then into place.
         let moved = places
-            .map(|(to, from)| Ok((to, fcntl(from, FcntlArg::F_DUPFD_CLOEXEC(channel + 1))?)))
+            .map(|(to, from)| {
+                let copy = |from| fcntl(from, FcntlArg::F_DUPFD_CLOEXEC(channel + 1));
+                Ok((to, from.map(copy).transpose()?))
+            })
             .collect::<Result<Vec<_>, Errno>>()
             .or_internal(|| "move descriptors".to_owned())?;
         for (to, from) in moved {
+            let Some(from) = from else {
+                close_range(to, to).or_internal(|| "close a descriptor".to_owned())?;
+                continue;
+            };
             let flags = if to == channel { libc::O_CLOEXEC } else { 0 };
             // SAFETY: whatever was at this number in the agent, nothing here uses it.
             Errno::result(unsafe { libc::dup3(from, to, flags) })
@@ -56,10 +64,13 @@ impl Kept {
         }
         // The numbers are closed below, all at once.
         mem::forget(self);
-        // SAFETY: the owners of these numbers belong to the agent's code, which this process does not run any more.
-        let closed = unsafe { libc::close_range(channel as libc::c_uint + 1, libc::c_uint::MAX, 0) };
-        Errno::result(closed).or_internal(|| "close the agent's descriptors".to_owned())?;
+        close_range(channel + 1, RawFd::MAX).or_internal(|| "close the agent's descriptors".to_owned())?;
         // SAFETY: dup3 has made it, and its number's former owner is never dropped here.
         Ok(unsafe { OwnedFd::from_raw_fd(channel) })
     }
+}
+
+fn close_range(first: RawFd, last: RawFd) -> Result<(), Errno> {
+    // SAFETY: the owners of these numbers belong to the agent's code, which this process does not run any more.
+    Errno::result(unsafe { libc::close_range(first as libc::c_uint, last as libc::c_uint, 0) }).map(drop)
 }

@@ -1,9 +1,13 @@
-//! `process.env`, and HOME where it is not in there: programs expect it, and callers leave it to the runtime.
+//! `process.env`, and HOME where it is not in there or empty: programs expect it, and callers leave it to the runtime.
 
 use std::{
-    ffi::CString,
-    fs::File,
-    io::{BufRead, BufReader, Read},
+    ffi::{CString, OsString},
+    fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, Read},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::OpenOptionsExt,
+    },
 };
 
 use stockade_protocol::{agent::NOTIFY_SOCKET, container::Process};
@@ -21,12 +25,19 @@ pub fn prepare(process: &Process, notify: bool) -> Result<Vec<CString>> {
         env.retain(|entry| !entry.as_bytes().starts_with(b"NOTIFY_SOCKET="));
         env.extend(CString::new(format!("NOTIFY_SOCKET={NOTIFY_SOCKET}")));
     }
-    if value(&process.env, "HOME").is_none() {
-        let home = File::open(PASSWD).ok().and_then(|file| home(file.take(PASSWD_LIMIT), process.user.uid));
-        // A home is one field of one line: it has no NUL that the file did not have.
-        env.extend(CString::new(format!("HOME={}", home.as_deref().unwrap_or("/"))));
+    if value(&process.env, "HOME").is_none_or(str::is_empty) {
+        let home = passwd().ok().and_then(|file| home(file.take(PASSWD_LIMIT), process.user.uid));
+        let home = [b"HOME=".as_slice(), home.as_ref().map_or(b"/", |home| home.as_bytes())].concat();
+        env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
+        // A home with a NUL byte is none.
+        env.extend(CString::new(home));
     }
     Ok(env)
+}
+
+/// A pipe that an image has there has nobody to wait for.
+fn passwd() -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(PASSWD)
 }
 
 /// What `env` says for `name`; the last entry counts.
@@ -34,12 +45,12 @@ pub fn value<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
     env.iter().rev().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// The home of `uid` according to a passwd(5) file.
-fn home(passwd: impl Read, uid: u32) -> Option<String> {
-    BufReader::new(passwd).lines().map_while(std::io::Result::ok).find_map(|line| {
-        let mut fields = line.split(':');
-        let is_user = fields.nth(2)?.parse() == Ok(uid);
-        fields.nth(2).filter(|home| is_user && !home.is_empty()).map(str::to_owned)
+/// The home of `uid` according to a passwd(5) file, whose text may be in any encoding.
+fn home(passwd: impl Read, uid: u32) -> Option<OsString> {
+    BufReader::new(passwd).split(b'\n').map_while(Result::ok).find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':');
+        let is_user = std::str::from_utf8(fields.nth(2)?).ok()?.parse() == Ok(uid);
+        fields.nth(2).filter(|home| is_user && !home.is_empty()).map(|home| OsString::from_vec(home.to_vec()))
     })
 }
 

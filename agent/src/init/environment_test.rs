@@ -5,10 +5,18 @@ const DATABASE: &str =
 
 #[test]
 fn home_is_the_users() {
-    assert_eq!(home(DATABASE.as_bytes(), 0).as_deref(), Some("/root"));
-    assert_eq!(home(DATABASE.as_bytes(), 1000).as_deref(), Some("/home/user"));
+    assert_eq!(home(DATABASE.as_bytes(), 0), Some("/root".into()));
+    assert_eq!(home(DATABASE.as_bytes(), 1000), Some("/home/user".into()));
     assert_eq!(home(DATABASE.as_bytes(), 7), None);
     assert_eq!(home(DATABASE.as_bytes(), 8), None);
+}
+
+#[test]
+fn a_database_may_be_in_any_encoding() {
+    let latin =
+        b"root:x:0:0:root:/root:/bin/sh\nm:x:5:5:J\xfcrgen:/home/m:/bin/sh\nw:x:6:6:W:/home/\xfc:/bin/sh\n";
+    assert_eq!(home(&latin[..], 5), Some("/home/m".into()));
+    assert_eq!(home(&latin[..], 6), Some(OsString::from_vec(b"/home/\xfc".to_vec())));
 }
 
 #[test]

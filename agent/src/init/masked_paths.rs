@@ -15,9 +15,11 @@ use nix::{
     fcntl::{OFlag, open},
     sys::stat::{Mode, SFlag, fstat, makedev, mknod},
 };
-use stockade_sys::mount_api::{self, MountAttributes, attr};
+use stockade_sys::{
+    mount_api::{self, MountAttributes, attr},
+    resolve::Root,
+};
 
-use super::resolve::Root;
 use crate::error::{Context, Result};
 
 /// The guest's own null device, which no container sees.
@@ -30,6 +32,12 @@ pub fn provide_null() -> Result<()> {
         Err(Errno::EEXIST) => Ok(()),
         made => made.or_internal(|| format!("make {NULL}")),
     }
+}
+
+/// That device, open for reading and writing.
+pub fn null_for_a_process() -> Result<OwnedFd> {
+    provide_null()?;
+    open(NULL, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).or_internal(|| format!("open {NULL}"))
 }
 
 /// Hides the one and protects the other.

@@ -16,6 +16,7 @@ use stockade_protocol::container::{Container, IdMappings, MemoryPolicy, Process,
 
 use crate::error::{Context, ErrorKind, Result, error};
 
+mod apparmor;
 mod capabilities;
 mod copy_up;
 mod cpu_affinity;
@@ -33,10 +34,9 @@ mod namespaces;
 mod notify;
 mod oom_score;
 mod personality;
-mod proc_files;
+pub mod proc_files;
 mod program;
 mod report;
-mod resolve;
 mod rlimits;
 mod rootfs;
 mod scheduler;
@@ -69,10 +69,17 @@ pub struct ForAll<'a> {
     pub memory_policy: Option<&'a MemoryPolicy>,
     /// The IDs of its user namespace, if it has one.
     pub ids: Option<&'a IdMappings>,
+    /// `process.apparmorProfile`, of the one that is made.
+    pub apparmor: Option<&'a str>,
 }
 
 /// Clones a container's init, which builds the container.
-pub fn spawn_init(spec: &Container, joined: &Joined, cgroup: &File) -> Result<Spawned> {
+pub fn spawn_init(
+    spec: &Container,
+    apparmor: Option<&str>,
+    joined: &Joined,
+    cgroup: &File,
+) -> Result<Spawned> {
     if !spec.masked_paths.is_empty() {
         masked_paths::provide_null()?;
     }
@@ -83,6 +90,7 @@ pub fn spawn_init(spec: &Container, joined: &Joined, cgroup: &File) -> Result<Sp
             personality: spec.personality,
             memory_policy: spec.memory_policy.as_ref(),
             ids: spec.id_mappings.as_ref(),
+            apparmor,
         },
         hooks: &spec.start_hooks,
         owner: outside(&spec.process, spec.id_mappings.as_ref())?,
@@ -174,8 +182,8 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
     let terminal;
     let mut notify = None;
     if namespaces::has_own_mounts(&spec.namespaces, &mut warnings) {
-        let root = rootfs::open(root.map_or_else(|| rootfs::clone(&spec.rootfs), Ok)?)?;
-        let mounted = mounts::mount_all(&root, spec, made)?;
+        let mut root = rootfs::open(root.map_or_else(|| rootfs::clone(&spec.rootfs), Ok)?)?;
+        let mounted = mounts::mount_all(&mut root, spec, made)?;
         devices::create_all(&root, spec, nodes)?;
         terminal = open(&root)?;
         if terminal.is_some() {
@@ -189,6 +197,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
         masked_paths::apply(&root, &spec.masked_paths, &spec.readonly_paths)?;
         rootfs::pivot(root)?;
         rootfs::finish(&spec.rootfs)?;
+        mounted.propagate_again()?;
     } else {
         terminal = open(&rootfs::current()?)?;
         if spec.notify {

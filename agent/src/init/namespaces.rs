@@ -6,13 +6,14 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     sched::{CloneFlags, setns, unshare},
     unistd::{ForkResult, Pid},
 };
 use stockade_protocol::container::{Namespace, Namespaces};
 use stockade_sys::clone::Fork;
 
-use crate::error::{Context, ErrorKind, Result, error};
+use crate::error::{Context, ErrorKind, Result, error, reason};
 
 /// The namespaces of other containers that a new process enters, by their inits as the agent's /proc knows them.
 #[derive(Debug, Default)]
@@ -89,7 +90,13 @@ impl Joined {
             (Ok(ForkResult::Child), _) | (_, None) => {}
             (_, Some(own)) => enter_namespace(&own, CloneFlags::CLONE_NEWPID)?,
         }
-        fork.or_internal(|| "clone the process".to_owned())
+        fork.map_err(|errno| match errno {
+            Errno::EBUSY | Errno::EOPNOTSUPP => {
+                let message = "the cgroup takes no processes, because it has handed its controllers down to cgroups below it";
+                error(ErrorKind::Spec, message)
+            }
+            errno => error(ErrorKind::Internal, format!("clone the process: {}", reason(errno))),
+        })
     }
 }
 

@@ -18,12 +18,12 @@ use nix::{
     },
     unistd::{ForkResult, Pid, execve, setsid},
 };
-use stockade_protocol::container::{Hook, Process};
+use stockade_protocol::container::{Hook, Process, StreamKind};
 
 use super::{
-    ForAll, c_strings, capabilities, cpu_affinity, credentials, descriptors::Kept, environment, executable,
-    io_priority, memory_policy, oom_score, personality, report, rlimits, scheduler, seccomp, signals,
-    start_hooks, working_directory,
+    ForAll, apparmor, c_strings, capabilities, cpu_affinity, credentials, descriptors::Kept, environment,
+    executable, io_priority, masked_paths, memory_policy, oom_score, personality, report, rlimits, scheduler,
+    seccomp, signals, start_hooks, working_directory,
 };
 use crate::{
     error::{Context, ErrorKind, Result, error, reason},
@@ -91,7 +91,11 @@ pub fn spawn<T>(
             (stdio, Some(pipes))
         }
     };
-    let extra = stdio.add_extra(&job.process.streams, job.owner)?;
+    let mut extra = stdio.add_extra(&job.process.streams, job.owner)?;
+    let nulls = job.process.streams.iter().zip(&mut extra).filter(|(kind, _)| **kind == StreamKind::Null);
+    for (_, end) in nulls {
+        *end = Some(masked_paths::null_for_a_process()?);
+    }
     let (ours, channel) = report::channel()?;
     let kept = Kept { pipes, extra, channel };
     match fork()? {
@@ -144,6 +148,7 @@ fn prepare_and_execute(
     cpu_affinity::begin(&process.scheduling)?;
     oom_score::apply(process.oom_score_adj)?;
     rlimits::make_room(&process.rlimits)?;
+    let profile = apparmor::prepare(for_all.apparmor)?;
     let mut setup = set_up()?;
 
     let env = environment::prepare(process, setup.notify.is_some())?;
@@ -159,6 +164,9 @@ fn prepare_and_execute(
     if process.no_new_privileges {
         prctl::set_no_new_privs().or_internal(|| "set no_new_privs".to_owned())?;
     }
+    if let Some(profile) = profile {
+        profile.apply()?;
+    }
     let needs_privilege = !for_all.seccomp.is_empty() && !process.no_new_privileges;
     let directory = working_directory::enter_early(&process.cwd)?;
     let capabilities = capabilities::limit(process.capabilities, needs_privilege)?;
@@ -171,7 +179,7 @@ fn prepare_and_execute(
     report::send(channel, Ok(setup))?;
     signals::end_by_default()?;
     report::wait_for_start(channel)?;
-    start_hooks::run(hooks)?;
+    start_hooks::run(hooks, &env)?;
     // Last: a profile need not allow what a runtime does.
     if needs_privilege {
         capabilities::be_allowed_to_load_a_filter()?;

@@ -28,8 +28,8 @@ use crate::error::{Context, ErrorKind, Result, error, reason};
 /// What of a failed hook's output is reported, in bytes.
 const SHOWN: u64 = 1024;
 
-/// Runs them one after the other, until one fails.
-pub fn run(hooks: &[Hook]) -> Result<()> {
+/// Runs them one after the other, until one fails. One without an environment of its own has the program's, as with runc.
+pub fn run(hooks: &[Hook], env: &[CString]) -> Result<()> {
     hooks.iter().enumerate().try_for_each(|(index, hook)| {
         let name = format!("hooks.startContainer[{index}]");
         let step = || format!("{name}: {}", hook.path);
@@ -37,7 +37,7 @@ pub fn run(hooks: &[Hook]) -> Result<()> {
         let mut input = memory_file().or_internal(step)?;
         input.write_all(hook.state.as_bytes()).and_then(|()| input.rewind()).or_internal(step)?;
         let mut output = memory_file().or_internal(step)?;
-        let child = spawn(&name, hook, &input, &output)?;
+        let child = spawn(&name, hook, env, &input, &output)?;
         match wait(child, hook.timeout_s).or_internal(step)? {
             Ending::Success => Ok(()),
             Ending::Failure(how) => {
@@ -47,10 +47,10 @@ pub fn run(hooks: &[Hook]) -> Result<()> {
     })
 }
 
-fn spawn(name: &str, hook: &Hook, input: &File, output: &File) -> Result<Pid> {
+fn spawn(name: &str, hook: &Hook, env: &[CString], input: &File, output: &File) -> Result<Pid> {
     let path = c_strings(name, std::slice::from_ref(&hook.path))?;
     let args = if hook.args.is_empty() { path.clone() } else { c_strings(name, &hook.args)? };
-    let env = c_strings(name, &hook.env)?;
+    let env = if hook.env.is_empty() { env.to_vec() } else { c_strings(name, &hook.env)? };
     // SAFETY: this process has one thread.
     match unsafe { fork() }.or_internal(|| format!("{name}: fork"))? {
         ForkResult::Parent { child } => Ok(child),

@@ -12,12 +12,16 @@ fn hook(script: &str, timeout_s: Option<u32>) -> Hook {
 
 #[test]
 fn it_reads_the_state_and_has_its_environment() {
-    run(&[hook("[ \"$(cat)\" = '{\"id\":\"c1\"}' ] && [ $A = b ] && [ -z \"$HOME\" ]", None)]).unwrap();
+    let program = [c"HOME=/home".to_owned()];
+    run(&[hook("[ \"$(cat)\" = '{\"id\":\"c1\"}' ] && [ $A = b ] && [ -z \"$HOME\" ]", None)], &program)
+        .unwrap();
+    // Or the program's, where it has none.
+    run(&[Hook { env: Vec::new(), ..hook("[ $HOME = /home ] && [ -z \"$A\" ]", None) }], &program).unwrap();
 }
 
 #[test]
 fn the_first_failure_is_named_with_its_output() {
-    let message = |hooks: &[Hook]| run(hooks).unwrap_err().message;
+    let message = |hooks: &[Hook]| run(hooks, &[]).unwrap_err().message;
     assert_eq!(
         message(&[hook("true", None), hook("echo no; exit 3", None), hook("kill $PPID", None)]),
         "hooks.startContainer[1]: /bin/sh: failed with exit status 3: no"

@@ -65,10 +65,12 @@ impl Server {
                     None => return Ok(()),
                 },
                 // The host has nothing to say there.
-                Role::Events(_) | Role::Waiting(..) => match connection.receive::<()>()? {
-                    Some(()) => return Err(Closed),
-                    None => return Ok(()),
-                },
+                Role::Events(_) | Role::Waiting(..) | Role::WaitingForQuery => {
+                    match connection.receive::<()>()? {
+                        Some(()) => return Err(Closed),
+                        None => return Ok(()),
+                    }
+                }
             }
         }
         Ok(())
@@ -93,6 +95,7 @@ impl Server {
         match connection.role {
             Role::Events(id) => self.dismiss(&id, token),
             Role::Waiting(id, number) => self.dismiss_host(&id, number, token),
+            Role::WaitingForQuery => self.dismiss_resolver(token),
             Role::Control { busy: true } => self.abandon_freezing(token),
             Role::Process(_) | Role::Control { busy: false } | Role::Greeting => {}
         }
@@ -109,6 +112,10 @@ impl Server {
             Ok(Welcomed::Forward(port)) => self.begin_forward(token, port),
             Ok(Welcomed::Waiting(id, number)) => {
                 self.serve_client(&id, number);
+                Ok(())
+            }
+            Ok(Welcomed::WaitingForQuery) => {
+                self.resolve();
                 Ok(())
             }
             Err(refusal) => {
@@ -162,6 +169,7 @@ impl Server {
                 let init = self.admit_host(token, &id, number)?;
                 Ok(Welcomed::Waiting(init, number))
             }
+            Purpose::Resolver => self.admit_resolver(token).map(|()| Welcomed::WaitingForQuery),
         }
     }
 
@@ -195,6 +203,7 @@ impl Server {
             }
             ProcessCommand::Signal(_) => {}
             ProcessCommand::Resize(size) => process.stdio.resize(size),
+            ProcessCommand::Plain => process.stdio.be_plain(),
             ProcessCommand::Changed => self.refresh_atomic_volumes_later(id),
         }
     }
@@ -207,4 +216,6 @@ enum Welcomed {
     Forward(u16),
     /// For a client, whose coming is the answer.
     Waiting(Rc<ProcessId>, u16),
+    /// Likewise.
+    WaitingForQuery,
 }

@@ -7,7 +7,7 @@ use stockade_protocol::{
     container,
 };
 
-use super::Server;
+use super::{Server, audit};
 use crate::{
     atomic_volumes::AtomicVolumes,
     cgroup::Cgroup,
@@ -15,10 +15,14 @@ use crate::{
     disks::Disks,
     error::{AgentError, ErrorKind, Result, error},
     init::{self, Joined},
+    memory::Tmpfs,
     poller::Token,
     process::Phase,
     sockets::Sockets,
 };
+
+/// Its bit: who has it can set up what tracks connections.
+const CAP_NET_ADMIN: u64 = 1 << 12;
 
 impl Server {
     /// Begins to build a container.
@@ -41,15 +45,23 @@ impl Server {
         }
         let joined = self.joined_namespaces(&spec.namespaces)?;
         let disks = Disks::attach(&mut spec)?;
+        let tmpfs = Tmpfs::of(&spec.mounts);
+        if spec.process.capabilities.is_none_or(|sets| sets.bounding & CAP_NET_ADMIN != 0) {
+            self.memory.track_connections();
+        }
         let atomic_volumes = AtomicVolumes::make(&spec.mounts);
         let mut sockets = Sockets::make(&spec.id, &spec.mounts)?;
         let cgroup = Cgroup::create(&spec.cgroup)?;
         let given = spec.cgroup_owner.map_or(Ok(()), |owner| cgroup.give_to(owner));
         let directory = given.and_then(|()| cgroup.open());
         let init = Rc::new(ProcessId { container: spec.id.clone(), exec: None });
+        audit::show_on_console(&spec.seccomp);
+        let profile = self.profiles.remove(&*init);
         let ready =
             directory.and_then(|directory| self.watch_sockets(&init, &mut sockets).map(|()| directory));
-        let spawned = match ready.and_then(|directory| init::spawn_init(&spec, &joined, &directory)) {
+        let spawned = match ready
+            .and_then(|directory| init::spawn_init(&spec, profile.as_deref(), &joined, &directory))
+        {
             Ok(spawned) => spawned,
             Err(error) => {
                 self.dismiss_clients(&spec.id, sockets);
@@ -69,6 +81,7 @@ impl Server {
             frozen: false,
             freezing: None,
             disks,
+            tmpfs,
             atomic_volumes,
             sockets,
             audience: Audience::default(),

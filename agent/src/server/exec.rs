@@ -51,6 +51,7 @@ impl Server {
         }
         let (phase, init) = (self.phase(id)?, self.container(id)?.init.clone());
         let init = self.process(&init)?.1.pid;
+        let profile = self.profiles.remove(&exec.id);
         let container = self.container(id)?;
         if container.removal.is_some() || matches!(phase, Phase::Creating(_) | Phase::Stopped(_)) {
             return Err(error(ErrorKind::WrongState, format!("container {id} is not running")));
@@ -59,10 +60,12 @@ impl Server {
             return Err(error(ErrorKind::WrongState, format!("container {id} is paused")));
         }
         let cgroup = match &exec.cgroup {
+            Some(path) if path.is_empty() => container.cgroup.open()?,
             Some(path) => container.cgroup.below(path)?,
             None => container.cgroup.open_beside(init)?,
         };
         let joined = Joined::all_of(init, &container.namespaces);
-        init::spawn_exec(&exec.process, container.for_all(), &joined, &cgroup)
+        let for_all = ForAll { apparmor: profile.as_deref(), ..container.for_all() };
+        init::spawn_exec(&exec.process, for_all, &joined, &cgroup)
     }
 }

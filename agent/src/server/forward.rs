@@ -71,21 +71,16 @@ impl Server {
         }
     }
 
-    /// Carries a connection between the host and a client of a container, which has been accepted.
+    /// Carries a connection between the host and a client, of a container if it is one's own, which has been accepted.
     pub(super) fn join_client(
         &mut self,
         host: Connection,
         token: Token,
         client: OwnedFd,
-        init: Rc<ProcessId>,
+        container: Option<Rc<ProcessId>>,
     ) {
-        let mut forward = Forward {
-            dialling: None,
-            guest: Rc::new(client),
-            proxy: None,
-            watched: Vec::new(),
-            container: Some(init),
-        };
+        let mut forward =
+            Forward { dialling: None, guest: Rc::new(client), proxy: None, watched: Vec::new(), container };
         let joined = forward
             .watch_guest(&mut self.poller, token)
             .and_then(|()| forward.join(host, &mut self.poller, token));

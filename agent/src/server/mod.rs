@@ -3,7 +3,7 @@
 //! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
 //! ends), [`reports`] (what comes before a program), [`freezer`] (what Pause and Resume share), [`events`] and
 //! [`notify`] (what the host is told unasked), [`atomic_volumes`] (what follows the host's files), [`forward`] (connections to the
-//! guest's ports), [`sockets`] (connections to the host's sockets); every request has one of its own name.
+//! guest's ports), [`sockets`] (connections to the host's sockets), [`resolver`] (queries to the host's resolver); every request has one of its own name.
 
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
 
@@ -14,13 +14,16 @@ use crate::{
     connection::Connection,
     container::Container,
     error::{ErrorKind, Result, error},
+    memory::Follower,
     poller::{Poller, Token},
     process::{Phase, Process},
     reaper,
 };
 
 mod atomic_volumes;
+mod audit;
 mod cgroup_files;
+mod confine;
 mod connections;
 mod create;
 mod delete;
@@ -31,14 +34,17 @@ mod forward;
 mod freezer;
 mod list_containers;
 mod list_processes;
+mod memory;
 mod network;
 mod notify;
 mod pause;
 mod processes;
 mod proxy;
 mod reports;
+mod resolver;
 mod resume;
 mod set_cpus;
+mod settings;
 mod signal;
 mod sockets;
 mod start;
@@ -46,6 +52,7 @@ mod state;
 mod update;
 
 use forward::Forward;
+use resolver::Resolving;
 
 /// What an event is about.
 #[derive(Clone, Debug)]
@@ -70,10 +77,18 @@ enum Target {
     Forward(Token),
     /// A client has come to a socket of this init's container.
     Socket(Rc<ProcessId>, u16),
+    /// Containers ask the host's resolver.
+    Resolver,
+    /// An answer of it has come.
+    Query(Token),
     /// It is time to see whether the disks of this init's container are free.
     Disks(Rc<ProcessId>),
     /// It is time to follow what has changed on the host.
     AtomicVolumes(Rc<ProcessId>),
+    /// The kernel has something to say, of memory perhaps.
+    KernelEvents,
+    /// Memory has come or gone, and stays as it is now.
+    MemorySettled,
 }
 
 /// Everything that the agent knows.
@@ -85,6 +100,11 @@ pub struct Server {
     containers: BTreeMap<String, Container>,
     processes: BTreeMap<Rc<ProcessId>, Process>,
     forwards: BTreeMap<Token, Forward>,
+    /// Once the host has offered its resolver.
+    resolving: Option<Resolving>,
+    memory: Follower,
+    /// The AppArmor profiles of processes that are not made yet.
+    profiles: BTreeMap<ProcessId, String>,
     /// What is to be looked at again although no event will say so.
     again: Vec<Target>,
 }
@@ -96,7 +116,7 @@ impl Server {
         let children = reaper::watch()?;
         poller.add_listener(&listener, Target::Listener)?;
         poller.add(&children, |_| Target::Children)?;
-        Ok(Self {
+        let mut server = Self {
             poller,
             listener,
             children,
@@ -104,8 +124,13 @@ impl Server {
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
             forwards: BTreeMap::new(),
+            resolving: None,
+            memory: Follower::new()?,
+            profiles: BTreeMap::new(),
             again: Vec::new(),
-        })
+        };
+        server.watch_memory()?;
+        Ok(server)
     }
 
     /// Serves until the guest ends.
@@ -134,8 +159,12 @@ impl Server {
             Target::Memory(id) => self.report_oom(&id.container),
             Target::Forward(token) => self.run_forward(token),
             Target::Socket(id, number) => self.serve_client(&id, number),
+            Target::Resolver => self.resolve(),
+            Target::Query(token) => self.answer_query(token),
             Target::Disks(id) => self.look_at_disks(&id),
             Target::AtomicVolumes(id) => self.refresh_atomic_volumes(&id.container),
+            Target::KernelEvents => self.memory.hear(),
+            Target::MemorySettled => self.follow_memory(),
         }
     }
 
@@ -156,6 +185,8 @@ impl Server {
             Request::SetCpus { count } => Self::set_cpus(count).map(Some),
             Request::Update { container, values } => self.update(&container, &values).map(Some),
             Request::Network(change) => Self::change_network(&change).map(Some),
+            Request::Confine { process, confinement } => self.confine(process, *confinement).map(Some),
+            Request::Settings(settings) => self.take_settings(&settings).map(Some),
         };
         match result {
             Ok(None) => {}

@@ -150,6 +150,7 @@ impl Guest {
             memory_policy: None,
             frozen: false,
             freezing: None,
+            tmpfs: crate::memory::Tmpfs::default(),
             disks: crate::disks::Disks::default(),
             atomic_volumes: crate::atomic_volumes::AtomicVolumes::default(),
             sockets: crate::sockets::Sockets::default(),

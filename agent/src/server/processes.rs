@@ -46,6 +46,7 @@ impl Server {
             self.again.push(Target::Stream(id.clone(), stream));
         }
         self.report_exit(id);
+        self.forget_if_left(id);
     }
 
     /// Reaps what has ended.
@@ -95,9 +96,13 @@ impl Server {
         }
         let Some(process) = self.processes.get_mut(id) else { return };
         process.reported = true;
+        let held = process.stdio.held();
         if let Some(connection) = self.connections.get_mut(&token) {
-            // A connection that cannot be written to reports its end to the loop.
-            let _ = connection.send(&ProcessEvent::Ended(status));
+            let held = held.into_iter().map(|(stream, sent)| ProcessEvent::Held { stream, sent });
+            for event in held.chain([ProcessEvent::Ended(status)]) {
+                // A connection that cannot be written to reports its end to the loop.
+                let _ = connection.send(&event);
+            }
         }
     }
 
@@ -108,7 +113,10 @@ impl Server {
         for id in held {
             let Some(process) = self.processes.get_mut(&id) else { continue };
             (process.requester, process.connection) = (None, None);
-            process.stdio.close();
+            // Somebody else reads on where the host has been told that streams are held.
+            if !process.reported {
+                process.stdio.close();
+            }
             if process.exit().is_some() {
                 self.forget_if_left(&id);
             } else if id.exec.is_some() {
@@ -122,10 +130,11 @@ impl Server {
         }
     }
 
-    /// Forgets an exec that has ended and that nobody will ask for.
+    /// Forgets an exec that has ended, whose streams nobody has open, and that nobody will ask for.
     fn forget_if_left(&mut self, id: &Rc<ProcessId>) {
         let is_left = |process: &Process| {
-            process.exit().is_some() && process.requester.is_none() && process.connection.is_none()
+            let is_held = process.requester.is_some() || process.connection.is_some();
+            process.exit().is_some() && !is_held && process.stdio.is_over()
         };
         if id.exec.is_some() && self.processes.get(id).is_some_and(is_left) {
             self.forget_process(id);

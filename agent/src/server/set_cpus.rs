@@ -2,14 +2,13 @@
 
 use std::{fs, io, path::Path};
 
-use nix::mount::{MsFlags, mount};
 use stockade_protocol::agent::Response;
 
 use super::Server;
-use crate::error::{Context, ErrorKind, Result, error};
-
-/// Where the agent has sysfs, once it needs it.
-const SYSFS: &str = "/run/sys";
+use crate::{
+    boot,
+    error::{Context, ErrorKind, Result, error},
+};
 
 impl Server {
     /// Starts CPUs, or lets go of them.
@@ -17,22 +16,10 @@ impl Server {
         if count == 0 {
             return Err(error(ErrorKind::Spec, "a guest has at least one CPU"));
         }
-        mount_sysfs()?;
-        set(&Path::new(SYSFS).join("devices/system/cpu"), count)?;
+        boot::mount_sysfs()?;
+        set(&Path::new(boot::SYSFS).join("devices/system/cpu"), count)?;
         Ok(Response::CpusSet)
     }
-}
-
-fn mount_sysfs() -> Result<()> {
-    match fs::create_dir(SYSFS) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made.or_internal(|| format!("create {SYSFS}"))?,
-    }
-    // There is one for all: where a container was the first to mount it, read-only, it is so as a whole until it is mounted
-    // again. The container's mount stays what it is.
-    mount(Some("sysfs"), SYSFS, Some("sysfs"), MsFlags::empty(), None::<&str>)
-        .and_then(|()| mount(None::<&str>, SYSFS, None::<&str>, MsFlags::MS_REMOUNT, None::<&str>))
-        .or_internal(|| format!("mount sysfs on {SYSFS}"))
 }
 
 /// CPU 0 is always there.

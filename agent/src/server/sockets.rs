@@ -9,7 +9,7 @@ use crate::{
     connection::Role,
     error::{ErrorKind, Result, error},
     poller::Token,
-    sockets::Sockets,
+    sockets::{Sockets, accept},
 };
 
 impl Server {
@@ -61,11 +61,11 @@ impl Server {
         let container = self.containers.get_mut(&init.container);
         let socket = container.and_then(|container| container.sockets.get_mut(number));
         let Some(socket) = socket.filter(|socket| socket.waiting.is_some()) else { return };
-        let Some(client) = socket.accept() else { return };
+        let Some(client) = accept(&socket.listener) else { return };
         let host = socket.waiting.take().and_then(|token| Some((token, self.connections.remove(&token)?)));
         if let Some((token, host)) = host {
             self.poller.remove(&host, token);
-            self.join_client(host, token, client, init.clone());
+            self.join_client(host, token, client, Some(init.clone()));
         }
     }
 }

@@ -20,6 +20,9 @@ use crate::{
 impl Server {
     /// Begins to start a created process.
     pub(super) fn start(&mut self, reply_to: Token, id: &ProcessId) -> Result<Option<Response>> {
+        if id.exec.is_none() {
+            self.follow_memory();
+        }
         let container = self.containers.get(&id.container);
         if id.exec.is_none() && container.is_some_and(Container::is_paused) {
             return Err(error(ErrorKind::WrongState, format!("container {} is paused", id.container)));

@@ -11,6 +11,8 @@ use crate::{
 impl Server {
     /// Changes a container's limits.
     pub(super) fn update(&mut self, id: &str, values: &[(String, String)]) -> Result<Response> {
+        // The VM has grown before.
+        self.follow_memory();
         let phase = self.phase(id)?;
         let container = self.container(id)?;
         match phase {

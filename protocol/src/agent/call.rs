@@ -9,6 +9,7 @@ use super::{
 use crate::call::{self, calls};
 use crate::container::Container;
 use crate::network::NetworkChange;
+use crate::settings::{Confinement, Settings};
 
 impl call::Response for Response {
     type Refusal = AgentError;
@@ -23,6 +24,9 @@ impl call::Response for Response {
 
 /// All versions that this build speaks.
 const ALL: RangeInclusive<u16> = OLDEST_VERSION..=VERSION;
+
+/// Those since 0.2.
+const SINCE_0_2: RangeInclusive<u16> = 2..=VERSION;
 
 calls! {
     /// Builds a container; the answer is what could not be applied.
@@ -69,4 +73,10 @@ calls! {
     /// Has the guest use this many CPUs.
     SetCpus(count: u16) in ALL,
         Request::SetCpus { count } => Response::CpusSet => (), ();
+    /// Has the guest's kernel take over the node's settings; the answer is what it does not take.
+    TakeSettings(settings: Settings) in SINCE_0_2,
+        Request::Settings(Box::new(settings)) => Response::SettingsTaken(refused) => refused, Vec<String>;
+    /// Says what the process that is made next by this name gets.
+    Confine(process: ProcessId, confinement: Confinement) in SINCE_0_2,
+        Request::Confine { process, confinement: Box::new(confinement) } => Response::Confined => (), ();
 }

@@ -40,7 +40,7 @@ pub struct CreateOptions {
     /// File to write the PID of the container's process to
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
-    /// Pass the pipes, stream sockets and terminals that are descriptors 3 to 2+N into the container
+    /// Pass descriptors 3 to 2+N into the container: pipes, stream sockets, terminals, /dev/null, and what regular files hold
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
     /// No effect: the guest's root file system is always pivoted to
@@ -91,6 +91,8 @@ impl Create {
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let id: ContainerId = self.id.parse()?;
         let created = life_cycle::create(&self.options.request(globals, &id, true))?;
-        created.relay.commit().context("cannot let the container live on")
+        created.relay.commit().context("cannot let the container live on")?;
+        created.directory.finish();
+        Ok(())
     }
 }

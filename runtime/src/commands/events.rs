@@ -15,6 +15,7 @@ use crate::state::ContainerError;
 use crate::stats::{CgroupFiles, Stats};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::Pidfd;
+use crate::text::json;
 use crate::vm::agent::{ClientError, Events as Listener, call};
 
 /// How often a guest is listened to after its container has ended: it may have more to say than anybody needs.
@@ -141,7 +142,7 @@ fn print_stats(handle: &Handle) -> anyhow::Result<()> {
 }
 
 fn print(line: &Line<'_>) -> anyhow::Result<()> {
-    let mut text = serde_json::to_string(line)?;
+    let mut text = json::compact(line)?;
     text.push('\n');
     let mut stdout = io::stdout();
     stdout.write_all(text.as_bytes())?;

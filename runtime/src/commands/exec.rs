@@ -8,6 +8,7 @@ use clap::Args;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use crate::commands::exit_status::ExecFailed;
+use crate::config::Config;
 use crate::life_cycle::{self, Exec as Request, Handle};
 use crate::lower;
 use crate::oci::bundle;
@@ -51,7 +52,7 @@ pub struct Exec {
     /// Further group; may be given several times
     #[arg(short = 'g', long, value_name = "GID")]
     additional_gids: Vec<u32>,
-    /// Capability to add to all sets; may be given several times
+    /// Capability to add, as far as that needs no inheritable one; may be given several times
     #[arg(short, long, value_name = "CAP")]
     cap: Vec<String>,
     /// Set no_new_privs
@@ -69,7 +70,7 @@ pub struct Exec {
     /// Socket to send a pidfd of the process to
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
-    /// Cgroup below the container's that the process begins in; it must be there
+    /// Cgroup below the container's, or that itself (/), that the process begins in; it must be there and take processes
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
     /// In a paused container, wait until it is resumed
@@ -81,7 +82,7 @@ pub struct Exec {
     /// AppArmor profile. No effect: the guest's kernel has none
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
-    /// Pass the pipes, stream sockets and terminals that are descriptors 3 to 2+N into the container
+    /// Pass descriptors 3 to 2+N into the container: pipes, stream sockets, terminals, /dev/null, and what regular files hold
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// No effect: stockade is no subreaper
@@ -103,19 +104,27 @@ impl Exec {
         let handle = Handle::peek(globals, &self.id)?;
         let mut warnings = Vec::new();
         let process = self.process(&handle, &mut warnings)?;
-        let process = lower::lower_process(&process, &handle.record.annotations, &mut warnings)?;
+        let policies = match process.apparmor_profile() {
+            Some(_) => Config::load()?.apparmor_policies,
+            None => Vec::new(),
+        };
+        let (process, labels) =
+            lower::lower_process(&process, &handle.record.annotations, &policies, &mut warnings)?;
+        let preserved = Preserved::take(self.preserve_fds)?;
+        warnings.extend(preserved.warnings());
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let cgroup = self.cgroup.as_deref().map(|path| path.trim_matches('/').to_owned());
         let executed = life_cycle::exec(&Request {
             handle: &handle,
             container: handle.id.as_str(),
             process,
-            cgroup: cgroup.filter(|path| !path.is_empty()),
+            labels,
+            cgroup,
             ignore_paused: self.ignore_paused,
             pid_file: self.pid_file.as_deref(),
             console_socket: self.console_socket.as_deref(),
             pidfd_socket: self.pidfd_socket.as_deref(),
-            preserved: Preserved::take(self.preserve_fds)?,
+            preserved,
             detached: self.detach,
         })?;
         if self.detach {

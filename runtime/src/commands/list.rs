@@ -10,7 +10,7 @@ use crate::life_cycle::{self, Status};
 use crate::options::Globals;
 use crate::state::Root;
 use crate::sys::deadline::Deadline;
-use crate::text::table;
+use crate::text::{json, table};
 
 /// How long the table may wait for guests in all, to say which do not answer. Their states do not depend on it.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -47,6 +47,7 @@ impl List {
     /// about, and the others are listed.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let root = Root::new(globals.root.as_deref());
+        life_cycle::remove_abandoned(&root, None);
         let deadline = Deadline::within(GLANCE);
         let is_table = !self.quiet && self.format == Format::Table;
         let outcomes = life_cycle::for_each(&root, |directory, record| {
@@ -65,7 +66,7 @@ impl List {
         let text = match (self.quiet, self.format) {
             (true, _) => states.iter().map(|state| format!("{}\n", state.id)).collect(),
             (false, Format::Table) => table(states.iter().zip(mute)),
-            (false, Format::Json) => format!("{}\n", serde_json::to_string(&states)?),
+            (false, Format::Json) => format!("{}\n", json::compact(&states)?),
         };
         Ok(io::stdout().write_all(text.as_bytes())?)
     }

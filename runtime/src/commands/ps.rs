@@ -12,6 +12,7 @@ use stockade_protocol::agent::ProcessEntry;
 use super::list::Format;
 use crate::life_cycle::{Handle, explain};
 use crate::options::Globals;
+use crate::text::json;
 use crate::text::local_time;
 use crate::text::table::printable;
 use crate::vm::agent::call;
@@ -47,7 +48,7 @@ impl Ps {
         let handle = Handle::peek(globals, &self.id)?;
         let runs = handle.relay().is_ok();
         let text = match self.format {
-            Format::Json if runs => format!("{}\n", serde_json::to_string(&relays(&handle)?)?),
+            Format::Json if runs => format!("{}\n", json::compact(&relays(&handle)?)?),
             Format::Json => "[]\n".to_owned(),
             Format::Table if runs => {
                 let processes = handle.ask(call::Processes(handle.id.to_string())).map_err(explain)?;

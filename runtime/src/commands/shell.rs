@@ -60,6 +60,7 @@ impl Shell {
         let executed = life_cycle::exec(&Exec {
             handle: &handle,
             container: GUEST,
+            labels: None,
             process: share.process(),
             cgroup: None,
             ignore_paused: true,

@@ -11,6 +11,7 @@ use crate::life_cycle::{Handle, Status};
 use crate::oci;
 use crate::options::Globals;
 use crate::state::Record;
+use crate::text::json;
 
 /// Print a container's state as JSON.
 #[derive(Debug, Args)]
@@ -64,7 +65,7 @@ impl State {
     /// When there is no such container, or its state cannot be read.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let handle = Handle::peek(globals, &self.id)?;
-        let json = serde_json::to_string_pretty(&Json::new(&handle.record, handle.status()))?;
+        let json = json::pretty(&Json::new(&handle.record, handle.status()))?;
         Ok(writeln!(io::stdout(), "{json}")?)
     }
 }

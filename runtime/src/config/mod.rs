@@ -76,6 +76,8 @@ pub struct Config {
     pub core_scheduling: bool,
     /// The annotations of stockade's own that may ask for more than there is without.
     pub allowed_annotations: Vec<String>,
+    /// Compiled policies of AppArmor: files, or directories of such.
+    pub apparmor_policies: Vec<PathBuf>,
     /// The users that VMMs run as.
     pub vmm_users: VmmUsers,
     /// VMs begin as clones of templates, where there are any.
@@ -165,6 +167,8 @@ struct File {
     #[serde(default)]
     allowed_annotations: Vec<String>,
     #[serde(default)]
+    apparmor_policies: Vec<PathBuf>,
+    #[serde(default)]
     vmm_users: VmmUsers,
     #[serde(default)]
     templates: Templates,
@@ -174,7 +178,7 @@ struct File {
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "vmm",
     "kernel",
     "initramfs",
@@ -185,6 +189,7 @@ const KEYS: [&str; 14] = [
     "host_sockets",
     "core_scheduling",
     "allowed_annotations",
+    "apparmor_policies",
     "vmm_users",
     "templates",
     "template_classes_mib",
@@ -250,6 +255,7 @@ impl Config {
             host_sockets: file.host_sockets,
             core_scheduling: file.core_scheduling,
             allowed_annotations: file.allowed_annotations,
+            apparmor_policies: file.apparmor_policies,
             vmm_users: file.vmm_users,
             templates: file.templates,
             template_classes_mib: file.template_classes_mib,
@@ -282,6 +288,9 @@ fn parse(text: &str) -> Result<File, String> {
     if let Some(unknown) = file.allowed_annotations.iter().find(|name| !TO_BE_ALLOWED.contains(&&***name)) {
         let near = nearest(unknown, &TO_BE_ALLOWED).unwrap_or_default();
         return Err(format!("allowed_annotations: unknown annotation `{unknown}`; did you mean `{near}`?"));
+    }
+    if let Some(path) = file.apparmor_policies.iter().find(|path| !path.is_absolute()) {
+        return Err(format!("apparmor_policies: {} must be an absolute path", path.display()));
     }
     if let Some(vm) = &file.vm {
         let relative = vm.kernels.iter().chain(&vm.initrds).find(|path| !path.is_absolute());

@@ -44,6 +44,8 @@ pub fn run(input: &[u8]) {
         notifier: Some(Notifier::new(notified.into()).unwrap()),
         services: Vec::new(),
         watches: Vec::new(),
+        adopted: None,
+        heir: None,
     };
     let connections = [process, stdin, stdout, stderr].map(OwnedFd::from);
     let mut relay = Relay::new(ends, connections.into(), [null(), null(), null()]).unwrap();

@@ -2,6 +2,7 @@
 
 mod json;
 mod toml;
+mod unit;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,6 +26,8 @@ pub enum Format {
     Json,
     /// Changed in place: comments and layout stay.
     Toml,
+    /// A unit file of systemd's: sections of `Name=value`. Changed in place.
+    Unit,
 }
 
 /// Why a document cannot be changed.
@@ -68,6 +71,7 @@ impl Format {
         match self {
             Self::Json => set::<json::Json>(text, settings),
             Self::Toml => set::<toml::Toml>(text, settings),
+            Self::Unit => set::<unit::Unit>(text, settings),
         }
     }
 
@@ -85,6 +89,7 @@ impl Format {
         match self {
             Self::Json => take_back::<json::Json>(text, places, before),
             Self::Toml => take_back::<toml::Toml>(text, places, before),
+            Self::Unit => take_back::<unit::Unit>(text, places, before),
         }
     }
 
@@ -97,6 +102,7 @@ impl Format {
         Ok(match self {
             Self::Json => json::Json::parse(text)?.get(&keys),
             Self::Toml => toml::Toml::parse(text)?.get(&keys),
+            Self::Unit => unit::Unit::parse(text)?.get(&keys),
         })
     }
 }

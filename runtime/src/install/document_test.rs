@@ -24,6 +24,25 @@ fn toml_keeps_comments_and_layout() {
 }
 
 #[test]
+fn a_unit_keeps_its_other_lines() {
+    let settings = [setting(&["Service", "Environment"], json!("A=b"))];
+    let text = "# mine\n[Unit]\nAfter=x\n[Service]\nNice = 5\n";
+    let set = Format::Unit.set(text, &settings).unwrap();
+    assert_eq!(set, format!("{text}Environment=A=b\n"));
+    assert_eq!(Format::Unit.set(&set, &settings).unwrap(), set);
+    let other = set.replace("Nice = 5", "Nice = 6");
+    let back = Format::Unit.take_back(&other, &places(&settings), Some(text)).unwrap();
+    assert_eq!(back.unwrap(), text.replace("Nice = 5", "Nice = 6"));
+    let new = Format::Unit.set("", &settings).unwrap();
+    assert_eq!(new, "[Service]\nEnvironment=A=b\n");
+    assert_eq!(Format::Unit.take_back(&new, &places(&settings), None).unwrap(), None);
+    let own = "[Service]\nEnvironment=C=d\n";
+    let set = Format::Unit.set(own, &settings).unwrap();
+    assert_eq!(Format::Unit.take_back(&set, &places(&settings), Some(own)).unwrap().as_deref(), Some(own));
+    assert!(Format::Unit.set("Nice=5\n", &settings).is_err());
+}
+
+#[test]
 fn json_keeps_the_order_and_the_other_keys() {
     let settings = [setting(&["runtimes", "s", "path"], json!("/p"))];
     let set = Format::Json

@@ -1,18 +1,23 @@
 //! What each engine is told, and in which of its files.
 
+use std::fs;
+use std::path::Path;
+
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::below;
 use super::document::{Format, Keys, Problem, Setting};
 
 /// An engine that can be told of a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// A file of stockade's own beside containers.conf. It does not touch `runtime_supports_json` and the like: a list
-    /// there replaces podman's, and other runtimes would be missing from it.
+    /// A file of stockade's own beside containers.conf.
     Podman,
     /// daemon.json, which is a single file.
     Docker,
+    /// What dockerd's BuildKit looks at instead: its environment, in a file of stockade's own beside docker.service.
+    BuildKit,
     /// config.toml itself: what an imported file says of the CRI plugin replaces all that config.toml says of it.
     Containerd,
     /// A file of stockade's own beside crio.conf.
@@ -26,7 +31,7 @@ pub struct Engines {
     /// podman: /etc/containers/containers.conf.d/stockade.conf
     #[arg(long)]
     podman: bool,
-    /// Docker: /etc/docker/daemon.json
+    /// Docker: /etc/docker/daemon.json, and /etc/systemd/system/docker.service.d/stockade.conf for BuildKit
     #[arg(long)]
     docker: bool,
     /// containerd's CRI plugin: /etc/containerd/config.toml
@@ -43,6 +48,7 @@ impl Engines {
         let all = [
             (self.podman, Engine::Podman),
             (self.docker, Engine::Docker),
+            (self.docker, Engine::BuildKit),
             (self.containerd, Engine::Containerd),
             (self.crio, Engine::Crio),
         ];
@@ -54,6 +60,9 @@ impl Engines {
 const CRI_2: &str = "io.containerd.grpc.v1.cri";
 const CRI_3: &str = "io.containerd.cri.v1.runtime";
 
+/// `--root` of the containers of containerd, which adds its own namespace to it.
+const CONTAINERDS_ROOT: &str = "/run/containerd/stockade";
+
 /// The pod's annotations that containerd is to pass on; CRI-O passes all.
 const ANNOTATIONS: &str = "io.stockade.*";
 
@@ -63,6 +72,7 @@ impl Engine {
         match self {
             Self::Podman => "podman",
             Self::Docker => "docker",
+            Self::BuildKit => "buildkit",
             Self::Containerd => "containerd",
             Self::Crio => "crio",
         }
@@ -73,6 +83,7 @@ impl Engine {
         match self {
             Self::Podman => "/etc/containers/containers.conf.d/stockade.conf",
             Self::Docker => "/etc/docker/daemon.json",
+            Self::BuildKit => "/etc/systemd/system/docker.service.d/stockade.conf",
             Self::Containerd => "/etc/containerd/config.toml",
             Self::Crio => "/etc/crio/crio.conf.d/stockade.conf",
         }
@@ -82,18 +93,30 @@ impl Engine {
     pub fn format(self) -> Format {
         match self {
             Self::Docker => Format::Json,
+            Self::BuildKit => Format::Unit,
             Self::Podman | Self::Containerd | Self::Crio => Format::Toml,
         }
     }
 
-    /// What is set in a file of this text, so that the runtime `stockade` is `binary`.
+    /// What is set in a file of this text, so that the runtime `stockade` is `binary`. The engine's other files are below
+    /// `prefix`.
     ///
     /// # Errors
     /// The text is malformed, or of a version that is not known.
-    pub fn settings(self, binary: &str, text: &str) -> Result<Vec<Setting>, SettingsError> {
+    pub fn settings(self, binary: &str, text: &str, prefix: &Path) -> Result<Vec<Setting>, SettingsError> {
         Ok(match self {
-            Self::Podman => vec![setting(&["engine", "runtimes", "stockade"], json!([binary]))],
+            Self::Podman => vec![
+                setting(&["engine", "runtimes", "stockade"], json!([binary])),
+                // For `--cgroups=disabled`.
+                setting(&PODMANS_WITHOUT_CGROUPS, without_cgroups(prefix)),
+            ],
             Self::Docker => vec![setting(&["runtimes", "stockade", "path"], json!(binary))],
+            Self::BuildKit => {
+                vec![setting(
+                    &["Service", "Environment"],
+                    json!(format!("DOCKER_BUILDKIT_RUNC_COMMAND={binary}")),
+                )]
+            }
             Self::Containerd => containerd(binary, text)?,
             Self::Crio => vec![
                 // Without the infra container there is no sandbox.
@@ -108,6 +131,43 @@ impl Engine {
             ],
         })
     }
+}
+
+const PODMANS_WITHOUT_CGROUPS: [&str; 2] = ["engine", "runtime_supports_nocgroups"];
+
+/// podman's own list.
+const WITHOUT_CGROUPS: [&str; 2] = ["crun", "krun"];
+
+/// The runtimes that podman runs without cgroups: a list in one file replaces that of the files before it, so it repeats
+/// those.
+fn without_cgroups(prefix: &Path) -> Value {
+    let mut files = vec![
+        below(prefix, "/usr/share/containers/containers.conf"),
+        below(prefix, "/etc/containers/containers.conf"),
+    ];
+    let own = below(prefix, Engine::Podman.path());
+    if let Some(directory) = own.parent() {
+        let beside = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut beside: Vec<_> =
+            beside.filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
+        beside.sort();
+        files.extend(beside.into_iter().take_while(|path| *path < own));
+    }
+    let list = |path| {
+        let text = fs::read_to_string(path).ok()?;
+        // A file that podman cannot read says nothing.
+        let list = Engine::Podman.format().get(&text, &PODMANS_WITHOUT_CGROUPS).ok()??;
+        Some(list.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>())
+    };
+    let own = WITHOUT_CGROUPS.map(str::to_owned).to_vec();
+    let mut names = files.into_iter().filter_map(list).fold(own, |before, names| {
+        // `{append=true}` among the names.
+        let (attributes, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.contains('{'));
+        if attributes.iter().any(|text| text.contains("true")) { [before, names].concat() } else { names }
+    });
+    names.retain(|name| name != "stockade");
+    names.push("stockade".to_owned());
+    json!(names)
 }
 
 /// Why an engine cannot be told.
@@ -152,6 +212,8 @@ fn containerd(binary: &str, text: &str) -> Result<Vec<Setting>, SettingsError> {
     settings.push(at(&["stockade", "privileged_without_host_devices"], json!(true)));
     settings.push(at(&["stockade", "pod_annotations"], json!([ANNOTATIONS])));
     settings.push(at(&["stockade", "options", "BinaryName"], json!(binary)));
+    // Not the directory of runc's containers: each of the two would come upon records that it cannot read.
+    settings.push(at(&["stockade", "options", "Root"], json!(CONTAINERDS_ROOT)));
     Ok(settings)
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 
-const ENGINES: [Engine; 4] = [Engine::Podman, Engine::Docker, Engine::Containerd, Engine::Crio];
+const ENGINES: [Engine; 5] =
+    [Engine::Podman, Engine::Docker, Engine::BuildKit, Engine::Containerd, Engine::Crio];
 
 struct Fixture(tempfile::TempDir);
 
@@ -115,6 +116,27 @@ fn containerd_keeps_runc_and_its_sections() {
     let fixture = Fixture::with(Engine::Containerd, "version = 3\n");
     fixture.install(Engine::Containerd, "/s");
     assert!(fixture.text(Engine::Containerd).contains("io.containerd.cri.v1.runtime"));
+}
+
+#[test]
+fn podmans_list_of_runtimes_without_cgroups_is_added_to() {
+    let list = |fixture: &Fixture| {
+        let text = fixture.text(Engine::Podman);
+        Engine::Podman.format().get(&text, &["engine", "runtime_supports_nocgroups"]).unwrap().unwrap()
+    };
+    let fixture = Fixture::new();
+    fixture.install(Engine::Podman, "/s");
+    assert_eq!(list(&fixture), serde_json::json!(["crun", "krun", "stockade"]));
+    let fixture = Fixture::with(Engine::Podman, "");
+    let beside = |name: &str| fixture.path(Engine::Podman).with_file_name(name);
+    fs::write(beside("50-mine.conf"), "[engine]\nruntime_supports_nocgroups = ['mine', {append=true}]\n")
+        .unwrap();
+    fs::write(beside("z.conf"), "[engine]\nruntime_supports_nocgroups = ['later']\n").unwrap();
+    fixture.install(Engine::Podman, "/s");
+    assert_eq!(list(&fixture), serde_json::json!(["crun", "krun", "mine", "stockade"]));
+    fs::write(beside("50-mine.conf"), "[engine]\nruntime_supports_nocgroups = ['mine']\n").unwrap();
+    fixture.install(Engine::Podman, "/s");
+    assert_eq!(list(&fixture), serde_json::json!(["mine", "stockade"]));
 }
 
 #[test]

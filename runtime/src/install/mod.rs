@@ -88,7 +88,8 @@ pub fn install(engine: Engine, prefix: &Path, binary: &str) -> Result<Change, In
     };
     let is_untouched = former.as_ref().is_some_and(|record| now.as_ref() == Some(&record.after));
     let base = if is_untouched { &before } else { &now }.clone().unwrap_or_default();
-    let settings = engine.settings(binary, before.as_deref().unwrap_or_default()).map_err(understood)?;
+    let settings =
+        engine.settings(binary, before.as_deref().unwrap_or_default(), prefix).map_err(understood)?;
     let after = engine.format().set(&base, &settings).map_err(|e| understood(e.into()))?;
     let directories = match former {
         Some(record) => record.directories,

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 
+use super::abandoned::remove_abandoned;
 use super::creation::Draft;
 use super::from_caller::FromCaller;
 use super::request::{Created, Place, Request, running_sandbox};
@@ -28,14 +29,22 @@ use crate::vm::sizing::{self, Demand, VmSize};
 pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let bundle = Bundle::load(request.bundle, request.config)?;
     let root = Root::new(request.globals.root.as_deref());
+    remove_abandoned(&root, None);
     let peers = Peers::find(&root, &bundle.spec)?;
+    if peers.sandbox.is_some() {
+        remove_abandoned(&root, peers.sandbox.as_ref());
+    }
     log::about(request.id.as_str(), peers.sandbox.as_ref().map(ContainerId::as_str));
     // Before the namespaces are looked at, which a sandbox that has ended has no more.
     let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;
     let record = record(&bundle, request.id);
     let config = Config::load()?;
-    let from_caller = FromCaller::take(request.preserve_fds, &bundle.spec)?;
-    let allowed = Allowed { annotations: &config.allowed_annotations, host_sockets: &config.host_sockets };
+    let from_caller = FromCaller::take(request.preserve_fds, &bundle.spec, &bundle.path)?;
+    let allowed = Allowed {
+        annotations: &config.allowed_annotations,
+        host_sockets: &config.host_sockets,
+        apparmor_policies: &config.apparmor_policies,
+    };
     let notify = from_caller.notify.is_some();
     let lowered = lower::lower(&bundle, request.id, record.share(), &peers, allowed, notify)
         .context(crate::oci::bundle::CONFIG)?;
@@ -52,7 +61,8 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
             Place::Own(Box::new(Launch::prepare(&config)?), default_size(&config, fixed, plan))
         }
     };
-    plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let of_descriptors = from_caller.preserved.warnings();
+    plan.warnings.iter().chain(&of_descriptors).for_each(|warning| tracing::warn!("{warning}"));
 
     let interrupts = signals::block_all().context("cannot block signals")?;
     let mut draft = Draft::begin(request, &bundle, root.create(request.id)?, record);

@@ -7,32 +7,33 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
 use scopeguard::{ScopeGuard, guard};
-use stockade_protocol::agent::{ProcessId, Purpose, Ready};
+use stockade_protocol::agent::{ProcessId, Purpose};
 use stockade_protocol::container::{Container, Namespace};
 
 use super::from_caller::FromCaller;
 use super::request::{Created, Place, Request};
-use super::{disks, network, remove, resize, services};
+use super::{disks, figures, network, remove, resize, services, settings};
 use crate::cgroup::{Cgroup, Placeholder};
-use crate::log;
 use crate::lower::disks::Disk;
 use crate::lower::plan::{Late, Slots};
 use crate::lower::seccomp::Profile;
+use crate::lower::security_labels::Labels;
 use crate::lower::{ContainerPlan, Lowered, UserNamespace};
 use crate::network::{Pending, user_mode};
+use crate::node::Node;
 use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::hooks;
 use crate::options::CgroupDriver;
 use crate::relay::service::Served;
-use crate::relay::{CreateHooks, Namespaces, Own, Plan, Relay};
+use crate::relay::{CreateHooks, Namespaces, Own, Plan, Relay, held_streams};
 use crate::state::role::Role;
 use crate::state::{Directory, Record, pid_file, sandbox};
 use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::{tsc, user_namespace};
-use crate::vm::agent::{ClientError, Connection, ProcessConnections, call};
+use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
 use crate::vm::sizing::{self, VmSize};
-use crate::vm::{self, Machine, MachineError, Shared, Tree, Vm, shares, template};
+use crate::vm::{self, MachineError, Shared, Tree, Vm, shares, template};
 
 /// A value that is undone when it is dropped, unless it is taken out.
 type Undone<T> = ScopeGuard<T, fn(T)>;
@@ -90,7 +91,7 @@ impl<'a> Draft<'a> {
         let network = attended.connect_network(self, &plan)?;
         let seccomp = plan.seccomp.iter().map(Profile::compile).collect::<Result<_, _>>().context(CONFIG)?;
         attended.share(self, &plan)?;
-        attended.build_in_guest(self, network, disks, |slots| {
+        attended.build_in_guest(self, network, disks, plan.labels.as_ref(), |slots| {
             let streams = from_caller.preserved.kinds();
             let env = &from_caller.preserved.env;
             plan.container(Late { terminal, streams, env, seccomp, start_hooks, slots })
@@ -98,7 +99,7 @@ impl<'a> Draft<'a> {
         if let (Some(socket), Some(pty)) = (self.request.console_socket, &pty) {
             terminal::send_to(socket, "--console-socket", "/dev/ptmx", pty.master.as_fd())?;
         }
-        let Attended { vm, relay } = attended;
+        let Attended { vm, relay, .. } = attended;
         Ok(Built { relay, vm, has_terminal: terminal.is_some() })
     }
 
@@ -226,6 +227,11 @@ impl Placed {
         let user = plan.user.as_ref().map(open_user_namespace).transpose()?;
         let is_sandbox = matches!(Role::of(bundle.spec.annotations().as_ref()), Ok(Role::Sandbox));
         let pod_network = plan.network.path().filter(|_| is_sandbox);
+        from_caller.preserved.check(directory.as_fd())?;
+        let adopted = held_streams::listen(directory.as_fd())
+            .context("cannot make the socket for streams that outlive their processes")?;
+        let heir = record.sandbox.as_deref().and_then(|sandbox| directory.open_neighbour(sandbox));
+        let heir = heir.and_then(|sandbox| held_streams::connect(sandbox.as_fd()));
         let services = services::prepare(&Served {
             record,
             directory: directory.as_fd(),
@@ -237,8 +243,8 @@ impl Placed {
         let relay = Relay::start(&Plan {
             namespaces: Namespaces::Own(Own {
                 rootfs: &bundle.rootfs,
-                proc: plan.guest.mounts.iter().any(|mount| mount.destination == "/proc"),
-                readonly: Some(&plan.guest).filter(|guest| guest.rootfs.readonly),
+                container: &plan.guest,
+                follows: self.vm.has_file_server(),
                 trees: &plan.trees,
                 hooks: plan.hooks.has_create().then(|| CreateHooks {
                     hooks: &plan.hooks.create_container,
@@ -254,6 +260,7 @@ impl Placed {
                 services: &services,
                 lease,
                 console_log: console_log.as_ref().map(AsFd::as_fd),
+                adopted: adopted.as_fd(),
             }),
             args: &process.args,
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
@@ -261,6 +268,7 @@ impl Placed {
             slave: pty.map(|pty| pty.slave.as_fd()),
             preserved: &from_caller.preserved,
             notify: from_caller.notify.as_ref(),
+            heir: heir.as_ref().map(AsFd::as_fd),
         })?;
         let relay = guard(relay, kill_relay as fn(Relay));
         // The relay has its own.
@@ -269,7 +277,11 @@ impl Placed {
         record.namespaces = sandbox::namespaces(&bundle.spec, relay.process.pid, user.as_ref());
         record.hooks.clone_from(&plan.hooks);
         directory.write(record)?;
-        Ok(Attended { vm: self.vm, relay })
+        let node =
+            record.sandbox.is_none().then(|| Node::read(record.share(), plan.guest.wants_core_dumps()));
+        let node = node.unwrap_or_default();
+        node.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(Attended { vm: self.vm, relay, node })
     }
 }
 
@@ -277,6 +289,8 @@ impl Placed {
 struct Attended {
     vm: Undone<Vm>,
     relay: Undone<Relay>,
+    /// What the guest gets of the node; nothing where it is another's.
+    node: Node,
 }
 
 impl Attended {
@@ -324,7 +338,8 @@ impl Attended {
         let named = |trees: Vec<(&Tree, OwnedFd)>| -> Vec<_> {
             trees.into_iter().map(|(tree, clone)| (tree.name.clone(), clone)).collect()
         };
-        let (volumes, trees) = (named(volumes), named(trees));
+        let (volumes, mut trees) = (named(volumes), named(trees));
+        trees.append(&mut self.node.trees);
         let mut files = vm.files().map_err(|error| vm.explain(error))?;
         let shared = files.add_share(directory, trees, vm).and_then(|()| match &plan.volumes {
             Some(pod) if !volumes.is_empty() => files.add_trees(pod, volumes, vm),
@@ -346,12 +361,13 @@ impl Attended {
         draft: &mut Draft<'_>,
         network: Option<Pending>,
         disks: Vec<Disk>,
+        labels: Option<&Labels>,
         container: impl FnOnce(Slots) -> Container,
     ) -> anyhow::Result<()> {
         let vm = &mut *self.vm;
         if let Vm::Own(machine) = vm {
             let ready = machine.agent_ready()?;
-            log_stats(machine, &ready);
+            figures::log_stats(machine, &ready);
         }
         let mut control = Connection::open(draft.directory.as_fd(), Purpose::Control, vm)?;
         // Before the NICs, whose driver looks once how many CPUs there are.
@@ -359,10 +375,13 @@ impl Attended {
             vm.control()?.call(vm::call::AddVcpus(vcpus))?;
             control.call(call::SetCpus(vcpus.into()), vm)?;
         }
-        if let Some(pending) = network {
+        let mut settings = std::mem::take(&mut self.node.settings);
+        if let Some(mut pending) = network {
+            settings.sysctls.append(&mut pending.take_sysctls());
             let vmm = vm.control().context("cannot reach the VMM")?;
             network::hand_over(&mut draft.record, pending, vmm, &mut control, vm)?;
         }
+        settings::hand_over(&draft.directory, settings, vm)?;
         let slots = match disks.is_empty() {
             true => Slots::default(),
             false => {
@@ -375,8 +394,10 @@ impl Attended {
         };
         let container = container(slots);
         let init = ProcessId { container: container.id.clone(), exec: None };
+        settings::confine(&draft.directory, &init, labels, vm)?;
         let terminal = container.process.terminal.is_some();
-        let streams = container.process.streams.len();
+        let terminal = terminal.then(|| Watched::of(draft.request.console_socket.is_some()));
+        let streams = container.process.streams.clone();
         let asked = tsc::now();
         let warnings = control.call(call::Create(container), vm)?;
         tracing::debug!(create_tsc = asked, created_tsc = tsc::now(), "the agent has built the container");
@@ -384,7 +405,7 @@ impl Attended {
             tracing::warn!("{warning}");
         }
         let directory = draft.directory.as_fd();
-        self.relay.hand_over(&ProcessConnections::open(directory, &init, terminal, streams, vm)?)?;
+        self.relay.hand_over(&ProcessConnections::open(directory, &init, terminal, &streams, vm)?)?;
         tracing::debug!(tsc = tsc::now(), "the container is connected");
         Ok(())
     }
@@ -432,29 +453,4 @@ fn vm_size(plan: &ContainerPlan, size: VmSize, cgroup: Option<&Cgroup>) -> anyho
     let mib = sizing::within(size.wanted_mib(plan.demand, &[]), resize::available(cgroup))?;
     tracing::debug!(guest_mib = mib, "the VM's size");
     Ok(VmSize { mib, vcpus, ..size })
-}
-
-/// What a benchmark needs to place the guest's first instruction in the host's time.
-fn log_stats(machine: &Machine, ready: &Ready) {
-    if !log::is_debug() {
-        return;
-    }
-    match machine
-        .control()
-        .map_err(anyhow::Error::from)
-        .and_then(|mut control| Ok(control.call(vm::call::ReadFigures())?))
-    {
-        Ok(stats) => tracing::debug!(
-            tsc = tsc::now(),
-            vmm_entry_tsc = stats.entry_tsc,
-            vmm_run_tsc = stats.run_tsc,
-            tsc_offset = stats.tsc_offset,
-            agent_entry_tsc = ready.entry_tsc,
-            vmm_overhead_kib = stats.overhead_kib,
-            guest_kib = stats.guest_kib,
-            "the agent is ready on Linux {}",
-            ready.kernel_release
-        ),
-        Err(error) => tracing::debug!("no stats from the VMM: {error:#}"),
-    }
 }

@@ -9,16 +9,17 @@ use nix::sys::signalfd::SignalFd;
 use stockade_protocol::agent::{self, ErrorKind, ProcessId, Purpose};
 use stockade_protocol::container::Process;
 
-use super::{Handle, Status, no_longer_runs};
+use super::{Handle, Status, no_longer_runs, settings};
 use crate::cgroup::Cgroup;
+use crate::lower::security_labels::Labels;
 use crate::relay::preserve_fds::Preserved;
-use crate::relay::{Namespaces, Plan, Relay};
+use crate::relay::{Namespaces, Plan, Relay, held_streams};
 use crate::state::{ContainerError, pid_file};
 use crate::sys::process::ProcessRef;
 use crate::sys::signals;
 use crate::sys::terminal::{self, Pty, RawMode};
 use crate::vm::Shared;
-use crate::vm::agent::{ClientError, Connection, ProcessConnections, call};
+use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
 
 /// How long a paused container may take to be resumed: for ever, as far as a clock can tell.
 const UNTIL_RESUMED: Duration = Duration::from_secs(u32::MAX as u64);
@@ -32,7 +33,9 @@ pub struct Exec<'a> {
     pub container: &'a str,
     /// What it is.
     pub process: Process,
-    /// A cgroup below the container's in the guest.
+    /// What security modules make of it.
+    pub labels: Option<Labels>,
+    /// A cgroup below the container's in the guest; empty for exactly that one.
     pub cgroup: Option<String>,
     /// A paused container is no error: the process begins when it is resumed.
     pub ignore_paused: bool,
@@ -72,6 +75,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         _ => return Err(ContainerError::ExecStopped.into()),
     };
     let mut process = exec.process.clone();
+    exec.preserved.check(exec.handle.directory.as_fd())?;
     process.streams = exec.preserved.kinds();
     process.terminal = process.terminal.map(|size| terminal::initial_size(size, exec.console_socket));
     let interrupts = signals::block_all().context("cannot block signals")?;
@@ -90,6 +94,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         cgroup: exec.cgroup.clone(),
         ignore_paused: exec.ignore_paused,
     };
+    settings::confine(&exec.handle.directory, &id, exec.labels.as_ref(), &mut vm)?;
     let mut control =
         Connection::open(directory, Purpose::Control, &mut vm).map_err(|e| explain(exec.handle, e))?;
     for warning in control.call(call::MakeProcess(request), &mut vm).map_err(|e| explain(exec.handle, e))? {
@@ -101,6 +106,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         _ => None,
     };
     let cgroup = exec.handle.record.cgroup.as_ref().map(Cgroup::open).transpose()?;
+    let heir = held_streams::connect(directory);
     let relay = Relay::start(&Plan {
         namespaces: Namespaces::Of(relay_fd.as_fd()),
         args: &exec.process.args,
@@ -109,14 +115,15 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
         preserved: &exec.preserved,
         notify: None,
+        heir: heir.as_ref().map(AsFd::as_fd),
     })?;
     let mut start = || -> anyhow::Result<(SignalFd, Option<RawMode>)> {
         relay.prepared()?;
         relay.hand_over(&ProcessConnections::open(
             directory,
             &id,
-            terminal,
-            exec.preserved.kinds().len(),
+            terminal.then(|| Watched::of(exec.console_socket.is_some())),
+            &exec.preserved.kinds(),
             &mut vm,
         )?)?;
         if let (Some(socket), Some(pty)) = (exec.console_socket, &pty) {

@@ -1,5 +1,7 @@
 //! What a container gets from its caller besides config.json: descriptors and the service manager's socket.
 
+use std::path::Path;
+
 use oci_spec::runtime::Spec;
 
 use crate::relay::NotifySocket;
@@ -19,8 +21,8 @@ impl FromCaller {
     ///
     /// # Errors
     /// When a descriptor cannot be passed on.
-    pub fn take(preserve_fds: u32, spec: &Spec) -> anyhow::Result<Self> {
+    pub fn take(preserve_fds: u32, spec: &Spec, bundle: &Path) -> anyhow::Result<Self> {
         let preserved = Preserved::take_with_activation(preserve_fds)?;
-        Ok(Self { preserved, notify: NotifySocket::of_caller(spec) })
+        Ok(Self { preserved, notify: NotifySocket::of_caller(spec, bundle) })
     }
 }

@@ -9,10 +9,12 @@
 //!
 //! Created and running containers may be paused, until they are resumed or killed.
 
+mod abandoned;
 mod create;
 mod creation;
 mod disks;
 mod exec;
+mod figures;
 mod for_each;
 mod foreground;
 mod from_caller;
@@ -22,11 +24,14 @@ mod network_watch;
 mod remove;
 mod request;
 mod resize;
+mod resolver;
 mod services;
+mod settings;
 mod start;
 mod status;
 mod update;
 
+pub use abandoned::remove_abandoned;
 pub use create::create;
 pub use exec::{Exec, exec};
 pub use for_each::for_each;

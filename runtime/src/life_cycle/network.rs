@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use stockade_protocol::agent::Purpose;
+use stockade_protocol::settings::Settings;
 use stockade_protocol::vmm::MAX_QUEUE_PAIRS;
 
-use crate::network::{self, Namespace, Network, NetworkNamespace, Pending};
+use super::{resolver, settings};
+use crate::network::{self, Look, Namespace, Network, NetworkNamespace, Pending};
 use crate::state::{Directory, Record};
 use crate::sys::process::ProcessRef;
 use crate::vm::agent::{Connection, call};
@@ -38,7 +41,7 @@ pub(super) fn connect(
     let namespace = Namespace::open(path.as_deref().unwrap_or(&of_process(relay)))?;
     let mut network = Network::new(&namespace, path)?;
     let queue_pairs = queue_pairs(record);
-    let pending = network.connect(&namespace, queue_pairs, |network| {
+    let pending = network.connect(&namespace, queue_pairs, Look::Create, |network| {
         record.network = Some(network.clone());
         directory.write(record)
     })?;
@@ -79,7 +82,13 @@ pub(super) fn refresh(directory: &Directory, record: &Record, wait: &mut impl Wa
         return Ok(false);
     }
     let namespace = Namespace::open(&of_process(relay.pid))?;
-    refresh_in(&namespace, directory, record, wait, |record| directory.write(record))
+    refresh_in(&namespace, Look::Start, directory, record, wait, |record| directory.write(record))
+}
+
+/// Offers the guest the resolver that an engine has in the relay's network namespace, if there is one; returns the connection
+/// that waits for the first query.
+pub(super) fn offer_resolver(directory: &Directory, relay: ProcessRef) -> Option<UnixStream> {
+    resolver::offer(&Namespace::open(&of_process(relay.pid)).ok()?, directory.as_fd())
 }
 
 /// The same, in the relay's network namespace; `remember` keeps what becomes of it.
@@ -88,6 +97,7 @@ pub(super) fn refresh(directory: &Directory, record: &Record, wait: &mut impl Wa
 /// As there.
 pub(super) fn refresh_in(
     namespace: &Namespace,
+    look: Look,
     directory: &Directory,
     record: &Record,
     wait: &mut impl Wait,
@@ -99,7 +109,7 @@ pub(super) fn refresh_in(
         None => Network::new(namespace, None)?,
     };
     let queue_pairs = queue_pairs(&record);
-    let pending = network.connect(namespace, queue_pairs, |network| {
+    let mut pending = network.connect(namespace, queue_pairs, look, |network| {
         record.network = Some(network.clone());
         remember(&record)
     })?;
@@ -107,12 +117,15 @@ pub(super) fn refresh_in(
         return Ok(!network.interfaces.is_empty());
     }
     record.network = Some(network);
+    let sysctls = pending.take_sysctls();
     let vmm = Control::connect(directory.as_fd()).context("cannot reach the VMM")?;
     let mut agent = Connection::open(directory.as_fd(), Purpose::Control, wait)?;
     let handed_over = hand_over(&mut record, pending, vmm, &mut agent, wait);
     // Also where that has failed: some NICs may be in their slots.
     remember(&record)?;
-    handed_over.map(|()| true)
+    handed_over?;
+    settings::hand_over(directory, Settings { sysctls, ..Settings::default() }, wait)?;
+    Ok(true)
 }
 
 /// The namespace from which the redirects are to be removed, if there still is one. To be called while the relay lives.

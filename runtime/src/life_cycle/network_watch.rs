@@ -5,11 +5,13 @@
 //! then what `start` does. It talks to agent and VMM too: it keeps CAP_NET_ADMIN alone, in the container's network namespace,
 //! has of the host's files only the container's state, to read, and /dev/net/tun, and a seccomp filter of its own. What it
 //! remembers is in a directory apart, because the record tells what runs as root when the container is deleted; and it
-//! locks nothing, because commands would wait for it. It is in the VMM's PID namespace: it ends with the VM, nobody has to
+//! locks nothing, because commands would wait for it. It also passes on what containers ask the resolver that the namespace has
+//! ([`resolver`]). It is in the VMM's PID namespace: it ends with the VM, nobody has to
 //! remember it, and `podman top`, which lists the relay's, does not show it.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,10 +20,10 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::WaitStatus;
 use stockade_sys::capabilities::{self, Capability};
 
-use super::{handle, network};
+use super::{handle, network, resolver};
 use crate::cgroup::Cgroup;
 use crate::log;
-use crate::network::{Events, Namespace, own_root};
+use crate::network::{Events, Look, Namespace, own_root};
 use crate::state::{self, Directory, Record};
 use crate::sys::deadline::Deadline;
 use crate::sys::seccomp::{self, Kind};
@@ -31,11 +33,11 @@ use crate::vm::agent::AnswerDeadline;
 /// How long a change may take that consists of several: interfaces get their names, addresses and routes one by one.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);
 
-/// Begins to watch the network namespace of a container that has interfaces.
+/// Begins to watch the network namespace of a container that has interfaces; `query` is what [`resolver::offer`] has returned.
 ///
 /// # Errors
 /// What is missing for that; the container has the network that it has.
-pub(super) fn begin(directory: &Directory, record: &Record) -> anyhow::Result<()> {
+pub(super) fn begin(directory: &Directory, record: &Record, query: Option<UnixStream>) -> anyhow::Result<()> {
     let begin = || -> anyhow::Result<()> {
         let (Some(relay), Some(vmm)) = (record.relay, record.vmm.and_then(|vmm| vmm.open())) else {
             return Ok(());
@@ -44,7 +46,7 @@ pub(super) fn begin(directory: &Directory, record: &Record) -> anyhow::Result<()
         directory.make_network_directory()?;
         let launch = || {
             let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-            let body = || watch(directory, record, relay.pid);
+            let body = || watch(directory, record, relay.pid, query.as_ref());
             // SAFETY: this process is a copy of a command, which has one thread.
             let watcher = unsafe { process::clone(libc::CLONE_NEWNS, cgroup, body) };
             status(watcher.map(drop).map_err(io::Error::from))
@@ -82,8 +84,8 @@ fn exited(status: WaitStatus) -> i32 {
 }
 
 /// The watcher's whole life; returns its exit status.
-fn watch(directory: &Directory, record: &Record, relay: i32) -> i32 {
-    match prepare(directory, relay).and_then(|watched| serve(directory, record, &watched)) {
+fn watch(directory: &Directory, record: &Record, relay: i32, query: Option<&UnixStream>) -> i32 {
+    match prepare(directory, relay, query).and_then(|watched| serve(directory, record, watched)) {
         Ok(()) => 0,
         Err(error) => {
             tracing::warn!("the network namespace is not watched any more: {error:#}");
@@ -96,15 +98,22 @@ fn watch(directory: &Directory, record: &Record, relay: i32) -> i32 {
 struct Watched {
     namespace: Namespace,
     events: Events,
+    /// The connection that waits for a query to the resolver.
+    query: Option<UnixStream>,
 }
 
 /// Leaves alone what is the command's, its lock on the container, its lease of the VM, its output, and the host.
-fn prepare(directory: &Directory, relay: i32) -> anyhow::Result<Watched> {
+fn prepare(directory: &Directory, relay: i32, query: Option<&UnixStream>) -> anyhow::Result<Watched> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     for stdio in 0..=2 {
         descriptors::become_stdio(&null, stdio)?;
     }
-    let keep: Vec<_> = [0, 1, 2].into_iter().chain(log::descriptor()).collect();
+    let query = query.map(UnixStream::try_clone).transpose()?;
+    let keep: Vec<_> = [0, 1, 2]
+        .into_iter()
+        .chain(log::descriptor())
+        .chain(query.as_ref().map(AsRawFd::as_raw_fd))
+        .collect();
     // All at once, and this one is not used any more.
     let _ = std::os::fd::IntoRawFd::into_raw_fd(null);
     // SAFETY: what is closed belongs to the command's part of the stack, which a cloned child never returns to.
@@ -118,20 +127,30 @@ fn prepare(directory: &Directory, relay: i32) -> anyhow::Result<Watched> {
     // Read once, as long as it can be.
     state::boot_id();
     capabilities::forbid_new_privileges().context("no_new_privs")?;
-    own_root::enter(directory.path(), &directory.network_directory()).context("a root of its own")?;
+    own_root::enter(directory.path(), &directory.network_directory(), &[resolver::PORT])
+        .context("a root of its own")?;
     namespace.enter()?;
     privileges::keep_only(Capability::NetAdmin.bit()).context("give up capabilities")?;
     seccomp::restrict(Kind::NetworkWatch).context("seccomp")?;
-    Ok(Watched { namespace, events: Events::open()? })
+    Ok(Watched { namespace, events: Events::open()?, query })
 }
 
 fn serve(
     directory: &Directory,
     record: &Record,
-    Watched { namespace, events }: &Watched,
+    Watched { namespace, events, mut query }: Watched,
 ) -> anyhow::Result<()> {
+    let mut has_resolver = false;
     // What has changed since `start` has looked goes first.
     loop {
+        if !has_resolver
+            && let Some(query) = query.take().or_else(|| resolver::offer(&namespace, directory.as_fd()))
+        {
+            has_resolver = true;
+            if let Err(cause) = resolver::serve(directory.as_fd(), query) {
+                tracing::warn!("containers cannot ask the resolver of the network namespace: {cause}");
+            }
+        }
         let directory = directory.peek_neighbour(&record.id)?;
         let Some(current) = directory.read()?.filter(|current| current.created == record.created) else {
             return Ok(());
@@ -139,7 +158,9 @@ fn serve(
         let mut wait = AnswerDeadline::new(directory.as_fd(), Deadline::within(handle::ANSWERS_WITHIN));
         let remember =
             |record: &Record| record.network.as_ref().map_or(Ok(()), |now| directory.write_network(now));
-        if let Err(error) = network::refresh_in(namespace, &directory, &current, &mut wait, remember) {
+        if let Err(error) =
+            network::refresh_in(&namespace, Look::Later, &directory, &current, &mut wait, remember)
+        {
             tracing::warn!("a change of the network namespace: {error:#}");
         }
         events.wait()?;

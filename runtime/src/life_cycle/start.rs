@@ -27,6 +27,7 @@ pub fn start(directory: &Directory, record: &Record, wait: &mut impl Wait) -> an
         return Err(ContainerError::HasStopped.into());
     };
     let has_network = network::refresh(directory, record, wait)?;
+    let query = if has_network { network::offer_resolver(directory, relay) } else { None };
     let hooks_within = record.hooks.start_within();
     // Noted before: whoever dies here leaves what may run, and not what seems to wait.
     directory.change(|record| record.started = true)?;
@@ -60,7 +61,7 @@ pub fn start(directory: &Directory, record: &Record, wait: &mut impl Wait) -> an
         }
         result => result?,
     }
-    if has_network && let Err(error) = network_watch::begin(directory, record) {
+    if has_network && let Err(error) = network_watch::begin(directory, record, query) {
         tracing::warn!("{error:#}");
     }
     let state = record.state_json("running", Some(relay.pid));

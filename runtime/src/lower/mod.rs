@@ -6,6 +6,7 @@
 //! Everything is checked here, before any resource exists, so that a mistake in config.json leaves nothing behind
 //! and is named by its JSON path. What no part of stockade applies yet is listed by [`unapplied`].
 
+mod apparmor;
 mod atomic_volume;
 mod block_io;
 mod capabilities;
@@ -19,8 +20,10 @@ mod limits;
 mod memory_policy;
 mod mount_options;
 mod mounts;
+mod mounts_below;
 mod namespaces;
 mod number_list;
+mod original_groups;
 mod own_annotations;
 mod personality;
 pub mod plan;
@@ -32,8 +35,9 @@ pub mod seccomp;
 #[cfg(test)]
 mod seccomp_fixture;
 mod seccomp_program;
-mod security_labels;
+pub mod security_labels;
 mod sockets;
+mod sysctl;
 mod time_offsets;
 mod unapplied;
 mod unified;
@@ -44,7 +48,7 @@ mod volumes;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use stockade_protocol::container::{Namespace, Process, Rootfs};
@@ -57,6 +61,7 @@ use crate::vm::Tree;
 use disks::{Disk, Disks};
 use namespaces::Placed;
 use plan::{CgroupPlan, GuestPlan};
+use security_labels::Labels;
 
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroup::{limits, warn_of_pod};
@@ -86,6 +91,8 @@ pub struct Allowed<'a> {
     pub annotations: &'a [String],
     /// Which sockets of the host containers may connect to.
     pub host_sockets: &'a [Pattern],
+    /// Where compiled policies of AppArmor are.
+    pub apparmor_policies: &'a [PathBuf],
 }
 
 /// The rootfs's name in the container's directory of the share.
@@ -110,7 +117,7 @@ pub fn lower(
     warnings.extend(unapplied::warnings(spec));
     let own_annotations =
         own_annotations::counting(spec.annotations().as_ref(), allowed.annotations, &mut warnings);
-    security_labels::check(spec, &mut warnings)?;
+    let labels = security_labels::lower(spec, allowed.apparmor_policies, &mut warnings)?;
     host_only::refuse(linux)?;
     host_namespaces::refuse(spec)?;
     let Placed { guest: mut namespaces, network, user } = namespaces::lower(linux, peers)?;
@@ -137,12 +144,14 @@ pub fn lower(
         namespaces.uts = Namespace::New;
     }
 
-    let process = process::lower(spec.process().as_ref(), &mut warnings)?;
+    let mut process = process::lower(spec.process().as_ref(), &mut warnings)?;
+    original_groups::keep(spec.annotations().as_ref(), id_mappings.is_some(), &mut process, &mut warnings)?;
     if let Some(mappings) = &id_mappings {
         user_namespace::check(&process, mappings)?;
     }
     let cgroup_owner = user_namespace::cgroup_owner(&process, id_mappings.as_ref(), &namespaces, &mounts);
     let time_offsets = time_offsets::lower(linux, &namespaces.time)?;
+    let sysctl = sysctl::lower(linux, &namespaces)?;
     let mut trees = vec![Tree {
         source: bundle.rootfs.clone(),
         name: ROOTFS_SHARE.to_owned(),
@@ -150,6 +159,7 @@ pub fn lower(
         recursive: true,
         // From the first moment: the host makes what the agent needs in it.
         readonly,
+        readonly_below: readonly,
         ..Tree::default()
     }];
     trees.extend(sources);
@@ -173,7 +183,7 @@ pub fn lower(
         devices,
         cgroup: CgroupPlan { path: id.as_str().to_owned(), values: limits.guest, rules },
         cgroup_owner,
-        sysctl: sysctl(linux)?,
+        sysctl,
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
         notify,
@@ -195,6 +205,7 @@ pub fn lower(
         network,
         user,
         demand: limits.demand,
+        labels,
         pod: pod_size::lower(spec.annotations().as_ref())?,
         warnings,
     };
@@ -209,10 +220,11 @@ pub fn lower(
 pub fn lower_process(
     spec: &oci_spec::runtime::Process,
     annotations: &HashMap<String, String>,
+    policies: &[PathBuf],
     warnings: &mut Vec<String>,
-) -> Result<Process, SpecError> {
-    security_labels::check_process(spec, Some(annotations), warnings)?;
-    process::lower(Some(spec), warnings)
+) -> Result<(Process, Option<Labels>), SpecError> {
+    let labels = security_labels::lower_process(spec, Some(annotations), policies, warnings)?;
+    Ok((process::lower(Some(spec), warnings)?, labels))
 }
 
 /// Path of a tree below the share's root.
@@ -236,24 +248,17 @@ fn names(spec: &Spec) -> Result<(Option<String>, Option<String>), SpecError> {
     Ok((hostname, domainname))
 }
 
-fn sysctl(linux: Option<&oci_spec::runtime::Linux>) -> Result<Vec<(String, String)>, SpecError> {
-    let Some(map) = linux.and_then(|linux| linux.sysctl().as_ref()) else { return Ok(Vec::new()) };
-    let mut pairs: Vec<_> = map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    pairs.sort();
-    for (key, _) in &pairs {
-        if key.is_empty() || key.split(['.', '/']).any(|part| part.is_empty() || part == "..") {
-            return Err(SpecError::new("linux.sysctl", format!("{key:?} is not the name of a sysctl")));
-        }
-    }
-    Ok(pairs)
-}
-
 fn paths(paths: Option<&Vec<String>>, property: &str) -> Result<Vec<String>, SpecError> {
     let Some(paths) = paths else { return Ok(Vec::new()) };
+    let mut found: Vec<String> = Vec::new();
     for (index, path) in paths.iter().enumerate() {
-        absolute(path, &format!("{property}[{index}]"))?;
+        let path = absolute(path, &format!("{property}[{index}]"))?;
+        // Written differently, it is the same path.
+        if !found.iter().any(|known| Path::new(known).components().eq(Path::new(&path).components())) {
+            found.push(path);
+        }
     }
-    Ok(paths.clone())
+    Ok(found)
 }
 
 /// An absolute path as UTF-8: what the protocol carries.
@@ -263,6 +268,24 @@ fn absolute(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError>
         Some(text) if path.is_absolute() && !text.contains('\0') => Ok(text.to_owned()),
         _ => Err(SpecError::new(property, format!("{path:?} is not an absolute path"))),
     }
+}
+
+/// A place in the container, as an absolute path without `..`: each takes away the name before it, whether there is something of
+/// that name or not, and never leads through a link of the image's.
+fn place(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError> {
+    let text = absolute(path, property)?;
+    if !text.split('/').any(|name| name == "..") {
+        return Ok(text);
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for name in text.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    Ok(format!("/{}", names.join("/")))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use stockade_protocol::container::{
     Namespaces, Process, Rootfs, SeccompFilter, StreamKind, TimeOffset, is_shared_dev,
 };
 
+use super::security_labels::Labels;
 use super::{HostCgroup, UserNamespace, seccomp};
 use crate::network::NetworkNamespace;
 use crate::network::user_mode::UserNetwork;
@@ -41,6 +42,8 @@ pub struct ContainerPlan {
     pub user: Option<UserNamespace>,
     /// What its limits ask of the VM.
     pub demand: Demand,
+    /// What security modules make of its init.
+    pub labels: Option<Labels>,
     /// What annotations say that its whole pod needs.
     pub pod: Pod,
     /// What config.json asks for and does not get: one sentence each.
@@ -87,6 +90,13 @@ pub struct GuestPlan {
     pub personality: Option<u32>,
     /// `linux.memoryPolicy`.
     pub memory_policy: Option<MemoryPolicy>,
+}
+
+impl GuestPlan {
+    /// Whether its limits leave room for core dumps.
+    pub fn wants_core_dumps(&self) -> bool {
+        self.process.rlimits.iter().any(|limit| limit.resource == libc::RLIMIT_CORE && limit.soft > 0)
+    }
 }
 
 /// The container's cgroup in the guest.
@@ -273,6 +283,11 @@ impl GuestPlan {
 }
 
 impl PlannedMount {
+    /// Whether its options say which mode it has.
+    pub fn has_mode(&self) -> bool {
+        self.data.split(',').any(|option| option.starts_with("mode="))
+    }
+
     fn with(&self, slots: &Slots) -> Mount {
         Mount {
             destination: self.destination.clone(),

@@ -113,10 +113,6 @@ impl Profile {
                 other => tracing::debug!("linux.seccomp.architectures: {other} is not the guest's: ignored"),
             }
         }
-        let logs = |action| action == LinuxSeccompAction::ScmpActLog;
-        if logs(spec.default_action()) || spec.syscalls().iter().flatten().any(|rule| logs(rule.action())) {
-            tracing::debug!("linux.seccomp: SCMP_ACT_LOG allows only: the guest's kernel has no audit log");
-        }
         let program = seccomp_program::join(
             &self.section(ScmpArch::X8664)?,
             i386.then(|| self.section(ScmpArch::X86)).transpose()?.as_ref(),

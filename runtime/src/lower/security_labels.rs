@@ -1,63 +1,121 @@
-//! `process.apparmorProfile`, `process.selinuxLabel` and `linux.mountLabel`: the guest's kernel has neither AppArmor nor
-//! SELinux.
+//! `process.apparmorProfile`, `process.selinuxLabel` and `linux.mountLabel`.
 //!
-//! Engines ask for a profile wherever the *host* has AppArmor, so it is not refused unless the caller insists, by the
-//! annotation [`ANNOTATION`]: what the profile is to protect is another kernel here.
+//! The guest applies an AppArmor profile whose compiled policy is at hand ([`super::apparmor`]). Engines ask for one wherever the
+//! *host* has AppArmor, so what cannot be applied is not refused unless the caller insists, by the annotation [`ANNOTATION`]: what
+//! the profile is to protect is another kernel here.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec};
+use stockade_protocol::settings::Confinement;
 
+use super::apparmor;
 use crate::oci::bundle::SpecError;
 
 /// `require` makes an error of what is otherwise a warning; `warn` is the default.
 pub const ANNOTATION: &str = "io.stockade.security-labels";
 
-/// Warns about the labels of a container, or refuses them.
+/// Where a profile is.
+const APPARMOR: &str = "process.apparmorProfile";
+
+/// Why a label is not applied.
+const NO_POLICY: &str = "its compiled policy is neither in a file of apparmor_policies in /etc/stockade/config.toml nor exported by the \
+                         host's kernel";
+const NO_SELINUX: &str = "the guest's kernel has no SELinux policy";
+
+/// What the guest's security modules make of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// What the guest is told.
+    pub confinement: Confinement,
+    /// It is an error that the guest cannot do it.
+    pub required: bool,
+}
+
+impl Labels {
+    /// What becomes of a profile that the guest cannot apply, for this reason.
+    ///
+    /// # Errors
+    /// That it is required.
+    pub fn refused(&self, why: &str) -> Result<String, SpecError> {
+        let profile = self.confinement.apparmor_profile.as_deref().unwrap_or_default();
+        let problem = format!("{profile:?} cannot be applied: {why}");
+        match self.required {
+            true => Err(SpecError::new(
+                APPARMOR,
+                format!("{problem}, and the annotation {ANNOTATION} requires it"),
+            )),
+            false => Ok(format!("{APPARMOR}: {problem}; the VM confines the container")),
+        }
+    }
+}
+
+/// The labels of a container's init. Warns about those that cannot be applied, or refuses them.
 ///
 /// # Errors
 /// A label, where the annotation requires it; an annotation that is not understood.
-pub fn check(spec: &Spec, warnings: &mut Vec<String>) -> Result<(), SpecError> {
+pub fn lower(
+    spec: &Spec,
+    policies: &[PathBuf],
+    warnings: &mut Vec<String>,
+) -> Result<Option<Labels>, SpecError> {
     let annotations = spec.annotations().as_ref();
-    if let Some(process) = spec.process() {
-        check_process(process, annotations, warnings)?;
-    }
+    let labels = match spec.process() {
+        Some(process) => lower_process(process, annotations, policies, warnings)?,
+        None => None,
+    };
     let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
-    settle("linux.mountLabel", label, "SELinux", annotations, warnings)
+    settle("linux.mountLabel", label, NO_SELINUX, required(annotations)?, warnings)?;
+    Ok(labels)
 }
 
 /// The same of a process alone, in a container with these annotations.
 ///
 /// # Errors
-/// As [`check`].
-pub fn check_process(
+/// As [`lower`].
+pub fn lower_process(
     process: &Process,
     annotations: Option<&HashMap<String, String>>,
+    policies: &[PathBuf],
     warnings: &mut Vec<String>,
-) -> Result<(), SpecError> {
-    let profile = process.apparmor_profile().as_deref().filter(|profile| *profile != "unconfined");
-    settle("process.apparmorProfile", profile, "AppArmor", annotations, warnings)?;
-    let label = process.selinux_label().as_deref();
-    settle("process.selinuxLabel", label, "SELinux", annotations, warnings)
+) -> Result<Option<Labels>, SpecError> {
+    let required = required(annotations)?;
+    let is_profile = |profile: &&str| !profile.is_empty() && *profile != "unconfined";
+    let profile = process.apparmor_profile().as_deref().filter(is_profile);
+    let policy = profile.and_then(|profile| apparmor::policy(profile, policies));
+    if policy.is_none() {
+        settle(APPARMOR, profile, NO_POLICY, required, warnings)?;
+    }
+    settle("process.selinuxLabel", process.selinux_label().as_deref(), NO_SELINUX, required, warnings)?;
+    let confinement = policy.map(|policy| Confinement {
+        apparmor_profile: profile.map(str::to_owned),
+        apparmor_policy: Some(policy),
+    });
+    Ok(confinement.map(|confinement| Labels { confinement, required }))
+}
+
+/// Whether what cannot be applied is an error.
+fn required(annotations: Option<&HashMap<String, String>>) -> Result<bool, SpecError> {
+    match annotations.and_then(|annotations| annotations.get(ANNOTATION)).map(String::as_str) {
+        None | Some("warn") => Ok(false),
+        Some("require") => Ok(true),
+        Some(other) => {
+            let problem = format!("{other:?} is neither \"warn\" nor \"require\"");
+            Err(SpecError::new(format!("annotations[{ANNOTATION:?}]"), problem))
+        }
+    }
 }
 
 fn settle(
     property: &str,
     label: Option<&str>,
-    module: &str,
-    annotations: Option<&HashMap<String, String>>,
+    why: &str,
+    required: bool,
     warnings: &mut Vec<String>,
 ) -> Result<(), SpecError> {
-    let required = match annotations.and_then(|annotations| annotations.get(ANNOTATION)).map(String::as_str) {
-        None | Some("warn") => false,
-        Some("require") => true,
-        Some(other) => {
-            let problem = format!("{other:?} is neither \"warn\" nor \"require\"");
-            return Err(SpecError::new(format!("annotations[{ANNOTATION:?}]"), problem));
-        }
-    };
     let Some(label) = label.filter(|label| !label.is_empty()) else { return Ok(()) };
-    let problem = format!("{label:?} cannot be applied: the guest's kernel has no {module}");
+    let problem = format!("{label:?} cannot be applied: {why}");
     if required {
         let problem = format!("{problem}, and the annotation {ANNOTATION} requires it");
         return Err(SpecError::new(property, problem));
@@ -75,7 +133,7 @@ mod tests {
         process.set_apparmor_profile(Some(profile.to_owned()));
         let annotations = annotation.map(|value| HashMap::from([(ANNOTATION.to_owned(), value.to_owned())]));
         let mut warnings = Vec::new();
-        check_process(&process, annotations.as_ref(), &mut warnings)?;
+        assert_eq!(lower_process(&process, annotations.as_ref(), &[], &mut warnings)?, None);
         Ok(warnings)
     }
 

@@ -10,7 +10,8 @@ use stockade_protocol::vmm;
 
 use super::inventory::{Interface, Picture, inventory};
 use super::netlink::Netlink;
-use super::{Namespace, NetworkError, redirect, steps, tap};
+use super::sysctls::{self, Sysctls};
+use super::{Namespace, NetworkError, packet_filters, redirect, steps, tap};
 use crate::vm::{Control, call};
 
 /// Largest packet that a NIC is made for, in bytes: the interface's own MTU is set in the guest and may change.
@@ -50,12 +51,30 @@ pub struct Taps {
 pub struct Pending {
     taps: Vec<Taps>,
     picture: Picture,
+    /// Settings of the namespace that the guest has not been told of.
+    sysctls: Sysctls,
+}
+
+/// When the namespace is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// While the container is created. Later the guest's namespace is the workload's too, and config.json has had its say.
+    Create,
+    /// When it is started.
+    Start,
+    /// While it runs, by a process that may do little.
+    Later,
 }
 
 impl Pending {
     /// Whether there are interfaces without a NIC.
     pub fn has_taps(&self) -> bool {
         !self.taps.is_empty()
+    }
+
+    /// The settings of the namespace, and of the interfaces that are new.
+    pub fn take_sysctls(&mut self) -> Sysctls {
+        std::mem::take(&mut self.sysctls)
     }
 }
 
@@ -76,11 +95,16 @@ impl Network {
         &mut self,
         namespace: &Namespace,
         queue_pairs: usize,
+        look: Look,
         remember: impl FnOnce(&Self) -> anyhow::Result<()> + Send,
     ) -> anyhow::Result<Pending> {
+        let is_first = self.told == Picture::default() && look != Look::Later;
         namespace.within(|| {
             let mut netlink = Netlink::open().map_err(NetworkError::Netlink)?;
-            let inventory = inventory(&mut netlink)?;
+            let mut inventory = inventory(&mut netlink)?;
+            if is_first {
+                inventory.warnings.extend(packet_filters::warning());
+            }
             inventory.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             let is_known = |interface: &&Interface| {
                 self.interfaces
@@ -101,8 +125,14 @@ impl Network {
                 self.interfaces.extend(connected);
                 remember(self)?;
             }
+            let mut settings = if look == Look::Create { sysctls::of_namespace() } else { Sysctls::new() };
+            settings.extend(sysctls::of_interfaces(new.iter().map(|new| new.link.name.as_str())));
             let taps = new.iter().map(|new| redirect_to_tap(new, queue_pairs, &mut netlink));
-            Ok(Pending { taps: taps.collect::<Result<_, _>>()?, picture: inventory.picture })
+            Ok(Pending {
+                taps: taps.collect::<Result<_, _>>()?,
+                picture: inventory.picture,
+                sysctls: settings,
+            })
         })
     }
 

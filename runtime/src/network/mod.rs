@@ -15,16 +15,18 @@ mod inventory;
 mod namespace;
 mod netlink;
 pub mod own_root;
+mod packet_filters;
 mod redirect;
 mod routes;
 mod steps;
+mod sysctls;
 mod tap;
 pub mod user_mode;
 
 use std::io;
 use std::path::PathBuf;
 
-pub use connection::{Connected, Network, Pending, disconnect};
+pub use connection::{Connected, Look, Network, Pending, disconnect};
 pub use events::Events;
 pub use inventory::{MAX_INTERFACES, Picture};
 pub use namespace::{Namespace, NetworkNamespace};

@@ -50,7 +50,14 @@ impl Netlink {
     /// # Errors
     /// socket(2)'s.
     pub fn open() -> io::Result<Self> {
-        let protocol = SockProtocol::NetlinkRoute;
+        Self::open_of(SockProtocol::NetlinkRoute)
+    }
+
+    /// The same for another part of the kernel.
+    ///
+    /// # Errors
+    /// socket(2)'s.
+    pub fn open_of(protocol: SockProtocol) -> io::Result<Self> {
         let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         Ok(Self { socket, sequence: 0 })
     }

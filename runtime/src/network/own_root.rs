@@ -32,11 +32,11 @@ const WRITE_RIGHTS: u64 = access::READ_FILE
 const TUN_RIGHTS: u64 = access::READ_FILE | access::WRITE_FILE | access::IOCTL_DEV;
 
 /// Makes it the root of the calling process, which has a mount namespace of its own, and forbids all else by Landlock where
-/// the kernel has that. The directory `state` keeps its path and can be read; `own`, a directory in it, can be written to.
+/// the kernel has that. The directory `state` keeps its path and can be read; `own`, a directory in it, can be written to. Of TCP, connections to `ports` are left.
 ///
 /// # Errors
 /// Those of the system calls.
-pub fn enter(state: &Path, own: &Path) -> io::Result<()> {
+pub fn enter(state: &Path, own: &Path, ports: &[u16]) -> io::Result<()> {
     let none = None::<&Path>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let (tree, own_tree) = (clone_tree_at(state, false, false)?, clone_tree_at(own, false, false)?);
@@ -75,7 +75,7 @@ pub fn enter(state: &Path, own: &Path) -> io::Result<()> {
         tun.as_ref().map(|tun| beneath(tun.as_fd(), TUN_RIGHTS)),
     ];
     let allowed: Vec<_> = allowed.into_iter().flatten().collect();
-    Ok(landlock::restrict(&allowed)?)
+    Ok(landlock::restrict(&allowed, ports)?)
 }
 
 /// Where an absolute path is below the current directory.

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
@@ -80,24 +81,29 @@ fn look_up(rootfs: &Path, file: &'static str, name: &str) -> Result<[Option<u32>
 }
 
 fn find(database: impl Read, name: &str) -> Option<[Option<u32>; 2]> {
-    let lines = BufReader::new(database.take(LIMIT)).lines().map_while(Result::ok);
+    // In any encoding: what somebody is called is nobody's name.
+    let lines = BufReader::new(database.take(LIMIT)).split(b'\n').map_while(Result::ok);
     let mut entries = lines.filter_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| {
-            let mut number = |skip| fields.nth(skip).and_then(|field| field.parse().ok());
+        let mut fields = line.split(|byte| *byte == b':');
+        (fields.next() == Some(name.as_bytes())).then(|| {
+            let mut number = |skip| std::str::from_utf8(fields.nth(skip)?).ok()?.parse().ok();
             [number(1), number(0)]
         })
     });
     entries.next().filter(|_| !name.is_empty())
 }
 
+/// Opens a file of the image that is a regular one: to open a device would do something to the host's hardware.
 fn open_beneath(rootfs: &Path, file: &str) -> io::Result<File> {
     let root = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    // O_NONBLOCK: a pipe at this place has nobody to wait for.
     let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    Ok(openat2(root, file, how)?.into())
+    let found = File::from(openat2(root, file, how)?);
+    if !found.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }
 
 #[cfg(test)]

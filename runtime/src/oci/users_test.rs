@@ -38,6 +38,13 @@ fn names_are_the_containers() {
 }
 
 #[test]
+fn a_database_may_be_in_any_encoding() {
+    let latin = b"m:x:500:501:J\xfcrgen:/home/m:/bin/sh\nw:x:5000:5001:W:/home/w:/bin/sh\n";
+    assert_eq!(find(&latin[..], "m"), Some([Some(500), Some(501)]));
+    assert_eq!(find(&latin[..], "w"), Some([Some(5000), Some(5001)]));
+}
+
+#[test]
 fn a_link_does_not_lead_out_of_the_container() {
     let rootfs = rootfs();
     let outside = tempfile::NamedTempFile::new().unwrap();

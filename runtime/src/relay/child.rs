@@ -5,11 +5,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::setsid;
 use stockade_sys::descriptors::close_all_but;
 use stockade_sys::landlock;
 
 use super::error::{RelayError, system};
+use super::held_streams::{self, Adopted};
 use super::messages::Message;
 use super::namespaces::{self, Namespaces};
 use super::notify::Notifier;
@@ -44,7 +46,8 @@ fn prepare(
         setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| system("network namespace")(e.into()))?;
     }
     let mut keep: Vec<RawFd> = vec![0, 1, 2, signals.as_raw_fd(), socket.as_raw_fd()];
-    let lent = plan.namespaces.descriptors().chain(plan.slave).chain(plan.notify.map(AsFd::as_fd));
+    let lent =
+        plan.namespaces.descriptors().chain(plan.slave).chain(plan.notify.map(AsFd::as_fd)).chain(plan.heir);
     keep.extend(lent.map(|fd| fd.as_raw_fd()));
     let streams = plan.preserved.open_ends().map_err(system("preserved descriptors"))?;
     keep.extend(streams.iter().flat_map(|ends| ends.source.iter().chain(&ends.sink)).map(AsRawFd::as_raw_fd));
@@ -92,6 +95,8 @@ fn prepare(
         notifier,
         services,
         watches,
+        adopted: own.map(|own| Adopted::new(adopt(own.adopted))),
+        heir: plan.heir.map(adopt).and_then(take_heir),
     };
     confine(&ends)?;
     Message::Prepared.send(socket).map_err(system("socket"))?;
@@ -101,13 +106,29 @@ fn prepare(
 /// From here on the relay only copies bytes.
 fn confine(ends: &Ends) -> Result<(), RelayError> {
     let connects = !ends.services.is_empty();
-    let kind = if connects { Kind::ConnectingRelay } else { Kind::Relay };
+    let kind = match (connects, ends.heir.is_some()) {
+        (true, false) => Kind::ConnectingRelay,
+        (false, false) => Kind::Relay,
+        (true, true) => Kind::ConnectingRelayWithHeir,
+        (false, true) => Kind::RelayWithHeir,
+    };
     privileges::keep_only(0).map_err(|e| system("giving up capabilities")(e.into()))?;
-    landlock::restrict(&[]).map_err(|e| system("Landlock")(e.into()))?;
+    landlock::restrict(&[], &[]).map_err(|e| system("Landlock")(e.into()))?;
     if connects {
         process::one_arena();
     }
     seccomp::restrict(kind).map_err(|e| system("seccomp")(e.into()))
+}
+
+/// Has the heir's socket at the one number whose descriptors may be sent to, and no other descriptor ever there. Where the
+/// caller's limit is too low for that, there is no heir.
+fn take_heir(heir: OwnedFd) -> Option<OwnedFd> {
+    // SAFETY: nothing has this number: all descriptors that the relay keeps are far below.
+    unsafe { stockade_sys::descriptors::duplicate_to(&heir, held_streams::HEIR) }.ok()?;
+    let most = held_streams::HEIR as libc::rlim_t;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).ok()?;
+    // SAFETY: it has just been made, and nobody else knows it.
+    Some(unsafe { OwnedFd::from_raw_fd(held_streams::HEIR) })
 }
 
 /// Takes over a service; without a procfs there is none, and nothing of it is left.

@@ -88,6 +88,21 @@ pub struct Copy {
     sink: Option<End>,
     means: Means,
     shut_down_sink: bool,
+    /// Bytes that the sink has taken.
+    passed: u64,
+    /// After so many it pauses.
+    pause: Option<u64>,
+}
+
+/// What a copy that has paused leaves to another process.
+#[derive(Debug)]
+pub struct Rest {
+    /// Where it goes on to read.
+    pub source: OwnedFd,
+    /// Where to write to.
+    pub sink: OwnedFd,
+    /// As in [`Copy::new`].
+    pub shut_down_sink: bool,
 }
 
 #[derive(Debug)]
@@ -141,14 +156,17 @@ impl Copy {
     ) -> io::Result<Self> {
         let (source, sink) = (End::new(source.into())?, End::new(sink.into())?);
         let means = Means::between(&source, &sink);
-        Ok(Self { source: Some(source), sink: Some(sink), means, shut_down_sink })
+        Ok(Self { source: Some(source), sink: Some(sink), means, shut_down_sink, passed: 0, pause: None })
     }
 
-    /// What it waits for; `None` when it is done.
+    /// What it waits for; `None` when it is done, or has paused.
     pub fn waits(&self) -> Option<Waits<'_>> {
         let sink = self.sink.as_ref()?;
+        let has_paused = self.pause.is_some_and(|after| self.passed >= after);
         let writes = match &self.means {
+            Means::Splice { .. } if has_paused => return None,
             Means::Splice { awaits_sink } => *awaits_sink,
+            Means::Buffer { start, end, .. } if start == end && has_paused => return None,
             Means::Buffer { start, end, .. } => start < end,
         };
         if writes {
@@ -157,12 +175,24 @@ impl Copy {
         self.source.as_ref().map(|source| Waits::Readable(source.fd.as_fd()))
     }
 
+    /// Has it pause when so many bytes have passed, which may be so already; what it has read by then is written. `None` has it
+    /// go on.
+    pub fn pause_after(&mut self, bytes: Option<u64>) {
+        self.pause = bytes;
+    }
+
+    /// What is left of it; `None` when it is done.
+    pub fn into_rest(self) -> Option<Rest> {
+        let (source, sink) = self.source.zip(self.sink)?;
+        Some(Rest { source: source.fd, sink: sink.fd, shut_down_sink: self.shut_down_sink })
+    }
+
     /// Where it writes to; `None` when it is done.
     pub fn sink(&self) -> Option<BorrowedFd<'_>> {
         self.sink.as_ref().map(|sink| sink.fd.as_fd())
     }
 
-    /// Nothing is left to do.
+    /// Nothing is left to do, at least for this process.
     pub fn is_done(&self) -> bool {
         self.waits().is_none()
     }
@@ -186,7 +216,10 @@ impl Copy {
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
         match splice(&source.fd, None, &sink.fd, None, SPLICE, flags) {
             Ok(0) => return true,
-            Ok(_) => *awaits_sink = false,
+            Ok(count) => {
+                *awaits_sink = false;
+                self.passed += count as u64;
+            }
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => *awaits_sink = !*awaits_sink,
             Err(Errno::EINVAL) => self.means = Means::buffer(),
@@ -215,7 +248,10 @@ impl Copy {
         }
         while start < end {
             match sink.write(&bytes[*start..*end]) {
-                Ok(length) => *start += length,
+                Ok(length) => {
+                    *start += length;
+                    self.passed += length as u64;
+                }
                 Err(cause) if is_transient(&cause) => return false,
                 // As above: nobody reads any more.
                 Err(_) => return true,

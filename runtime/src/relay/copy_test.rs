@@ -105,3 +105,33 @@ fn a_reader_that_goes_away_is_passed_on() {
     assert!(copy.is_done());
     assert_eq!(writer.write(b"y").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
 }
+
+#[test]
+fn a_pause_leaves_the_rest_to_another() {
+    for is_pipe in [true, false] {
+        let (mut writer, source) = UnixStream::pair().unwrap();
+        source.set_nonblocking(true).unwrap();
+        let (mut reader, sink): (Box<dyn Read>, OwnedFd) = if is_pipe {
+            let (reader, sink) = std::io::pipe().unwrap();
+            (Box::new(reader), sink.into())
+        } else {
+            let (reader, sink) = UnixStream::pair().unwrap();
+            (Box::new(reader), sink.into())
+        };
+        let mut copy = Copy::new(source, sink, false).unwrap();
+        copy.pause_after(Some(5));
+        assert!(!copy.is_done());
+        writer.write_all(b"first").unwrap();
+        drive(&mut copy);
+        assert!(copy.is_done());
+        writer.write_all(b" second").unwrap();
+        drop(writer);
+        let Rest { source, sink, shut_down_sink } = copy.into_rest().unwrap();
+        let mut copy = Copy::new(source, sink, shut_down_sink).unwrap();
+        drive(&mut copy);
+        assert!(copy.is_done() && copy.into_rest().is_none());
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "first second");
+    }
+}

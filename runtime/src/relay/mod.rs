@@ -22,22 +22,27 @@
 //! by: nothing is left running. `run` and `exec` in the foreground never commit.
 
 mod child;
+pub mod clients;
 mod console_log;
 pub mod copy;
 mod create_hooks;
 mod error;
+mod followed;
+pub mod held_streams;
 pub mod host_sockets;
 mod launch;
 mod messages;
 mod mount_points;
 mod namespaces;
 pub mod notify;
+mod pace;
 mod plan;
 pub mod port_forward;
 pub mod preserve_fds;
 pub mod proxy;
 pub mod serve;
 pub mod service;
+mod view;
 mod watch;
 
 pub use create_hooks::CreateHooks;

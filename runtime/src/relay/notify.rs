@@ -8,12 +8,14 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 use stockade_protocol::agent::NOTIFY_LIMIT;
 
@@ -42,19 +44,26 @@ const PASSED: &[&str] = &[
 pub struct NotifySocket(UnixDatagram);
 
 impl NotifySocket {
-    /// Connects to the socket that the environment names, or that the caller would have mounted into the container (podman
-    /// does), if somebody listens there. It may lie anywhere, so this comes before the relay's root changes.
-    pub fn of_caller(spec: &Spec) -> Option<Self> {
+    /// Connects to the socket that the caller's own environment names, or that the caller has put into the bundle and mounted
+    /// into the container (podman does), if somebody listens there. It may lie anywhere, so this comes before the relay's root
+    /// changes.
+    pub fn of_caller(spec: &Spec, bundle: &Path) -> Option<Self> {
         let of_environment = env::var_os(VARIABLE).filter(|name| !name.is_empty());
-        let name = of_environment.or_else(|| mounted(spec).map(PathBuf::into_os_string))?;
-        let connected = connect(name.as_bytes()).map(Self);
+        let (name, connected) = match of_environment {
+            Some(name) => (PathBuf::from(&name), connect(name.as_bytes())),
+            None => {
+                let path = mounted(spec, bundle)?;
+                let connected = connect_beneath(bundle, &path);
+                (bundle.join(path), connected)
+            }
+        };
         if let Err(cause) = &connected {
             tracing::warn!(
                 "{VARIABLE} is not passed to the container: nothing answers at {}: {cause}",
                 name.display()
             );
         }
-        connected.ok()
+        connected.ok().map(Self)
     }
 }
 
@@ -64,16 +73,33 @@ impl AsFd for NotifySocket {
     }
 }
 
-/// The socket on the host that the container would find under the name in its own environment, were it on the host.
-fn mounted(spec: &Spec) -> Option<PathBuf> {
+/// The socket on the host that the container would find under the name in its own environment, were it on the host. That
+/// environment is the image's too, and volumes are the pod author's: so the socket counts only in a directory of the bundle, which
+/// only the caller fills. The path is relative to the bundle.
+fn mounted(spec: &Spec, bundle: &Path) -> Option<PathBuf> {
     let env = spec.process().as_ref()?.env().as_ref()?;
     let inside = env.iter().rev().find_map(|entry| entry.strip_prefix(VARIABLE)?.strip_prefix('='))?;
     spec.mounts().iter().flatten().rev().find_map(|mount| {
         let rest = Path::new(inside).strip_prefix(mount.destination()).ok()?;
-        let source = mount.source().as_ref().filter(|source| source.is_absolute())?;
-        // A single file as a mount has no rest.
-        Some(if rest == Path::new("") { source.clone() } else { source.join(rest) })
+        let mut components = rest.components();
+        let (Some(Component::Normal(name)), None) = (components.next(), components.next()) else {
+            return None;
+        };
+        let source = mount.source().as_ref()?;
+        let (parent, directory) = (source.parent()?.canonicalize().ok()?, Path::new(source.file_name()?));
+        let is_in_bundle = bundle.canonicalize().is_ok_and(|bundle| bundle == parent);
+        (is_in_bundle && directory != Path::new("rootfs")).then(|| directory.join(name))
     })
+}
+
+/// Connects to a socket at a path below a directory, which has no links in it.
+fn connect_beneath(directory: &Path, path: &Path) -> io::Result<UnixDatagram> {
+    let directory = open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let socket = openat2(directory, path, how)?;
+    connect(format!("/proc/self/fd/{}", socket.as_raw_fd()).as_bytes())
 }
 
 /// A path, or a name of the abstract namespace after an `@`.

@@ -36,21 +36,63 @@ fn it_reaches_the_socket_that_the_environment_names() {
     assert!(connect(b"/none/there").is_err());
 }
 
+/// A configuration whose environment names a socket, with these mounts.
+fn config(socket: &str, mounts: &str) -> Spec {
+    let text = format!(
+        r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},"env":["NOTIFY_SOCKET={socket}"]}},
+            "mounts":[{mounts}]}}"#
+    );
+    serde_json::from_str(&text).unwrap()
+}
+
 #[test]
-fn a_socket_that_would_be_mounted_is_found_on_the_host() {
-    let config = |mounts: &str| -> Spec {
-        let text = format!(
-            r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},"env":["NOTIFY_SOCKET=/run/notify/notify.sock"]}},
-                "mounts":[{mounts}]}}"#
-        );
-        serde_json::from_str(&text).unwrap()
+fn a_socket_that_the_caller_mounts_is_found_in_the_bundle() {
+    let directory = tempfile::tempdir().unwrap();
+    let (bundle, here) = (directory.path().join("bundle"), directory.path().display());
+    fs::create_dir_all(bundle.join("a")).unwrap();
+    let find = |mounts: &str| mounted(&config("/run/notify/notify.sock", mounts), &bundle);
+    let bind = |source: &str| {
+        find(&format!(
+            r#"{{"destination":"/run/notify","type":"bind","source":"{source}","options":["bind"]}}"#
+        ))
     };
-    let directory =
-        r#"{"destination":"/run/notify","type":"bind","source":"/host/notify","options":["bind"]}"#;
-    assert_eq!(mounted(&config(directory)), Some("/host/notify/notify.sock".into()));
-    let tmpfs = r#"{"destination":"/run","type":"tmpfs","source":"tmpfs"}"#;
-    assert_eq!(mounted(&config(tmpfs)), None);
-    assert_eq!(mounted(&config("")), None);
+    assert_eq!(bind(&format!("{here}/bundle/notify")), Some("notify/notify.sock".into()));
+    assert_eq!(find(r#"{"destination":"/run","type":"tmpfs","source":"tmpfs"}"#), None);
+    assert_eq!(find(""), None);
+    // What others than the caller fill.
+    for source in ["notify", "bundle", "bundle/rootfs", "bundle/a/b", "bundle/.."] {
+        assert_eq!(bind(&format!("{here}/{source}")), None, "{source}");
+    }
+}
+
+#[test]
+fn an_images_environment_leads_to_no_socket_of_the_hosts() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("shm");
+    let mounts = format!(
+        r#"{{"destination":"/dev/shm","type":"bind","source":"{}","options":["bind"]}}"#,
+        source.display()
+    );
+    for name in
+        ["/dev/shm/../../run/secret", "/dev/shm/a/b", "/dev/shm", "/dev/shm/..", "@abstract", "secret"]
+    {
+        assert_eq!(mounted(&config(name, &mounts), directory.path()), None, "{name}");
+    }
+}
+
+#[test]
+fn a_link_to_a_socket_is_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let _manager = UnixDatagram::bind(at("socket")).unwrap();
+    fs::create_dir(at("sub")).unwrap();
+    std::os::unix::fs::symlink(at("socket"), at("sub/link")).unwrap();
+    std::os::unix::fs::symlink(directory.path(), at("sub/up")).unwrap();
+    let connect = |path: &str| connect_beneath(directory.path(), Path::new(path));
+    connect("socket").unwrap();
+    for path in ["sub/link", "sub/up/socket", "sub/../../socket"] {
+        connect(path).unwrap_err();
+    }
 }
 
 proptest! {

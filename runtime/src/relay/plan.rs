@@ -23,4 +23,6 @@ pub struct Plan<'a> {
     pub preserved: &'a Preserved,
     /// Where the container's notifications go.
     pub notify: Option<&'a NotifySocket>,
+    /// Who goes on with its streams that outlive the process ([`super::held_streams`]).
+    pub heir: Option<BorrowedFd<'a>>,
 }

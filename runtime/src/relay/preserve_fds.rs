@@ -1,8 +1,12 @@
 //! Descriptors beyond stdio that a caller passes on: `--preserve-fds`, and those of socket activation (`LISTEN_FDS`).
 //!
 //! A descriptor cannot cross into a VM, but a stream of bytes can: what is a pipe, a connected stream socket or a terminal
-//! here is a pipe or a socket of the same number there, and the relay copies between the two. Anything else is refused
-//! before anything is made.
+//! here is a pipe or a socket of the same number there, and the relay copies between the two. Of a regular file the content
+//! crosses in the same way, from the place on where the descriptor stands: in one direction, the descriptor's own. The null
+//! device is the guest's there, and a number that is not open here is not open there. Anything else is refused before anything
+//! is made.
+//!
+//! The guest gets bytes and nothing else: no file of the host, no lock, no mode that the descriptor has not.
 
 use std::env;
 use std::fs;
@@ -11,10 +15,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{SockType, UnixAddr, getpeername, getsockopt, sockopt};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::{SFlag, fstat, makedev};
 use stockade_protocol::container::StreamKind;
 
 use crate::sys::descriptors;
+use crate::vm::is_of_0_1;
 
 /// Number of the first.
 const FIRST: RawFd = 3;
@@ -33,13 +38,19 @@ pub enum PreserveError {
         "--preserve-fds, {LISTEN_FDS}: {0} descriptors are too many; at most {MAX} can be passed into a VM"
     )]
     TooMany(usize),
-    /// Nothing was inherited under this number.
+    /// Nothing was inherited under the last of the numbers.
     #[error("--preserve-fds, {LISTEN_FDS}: descriptor {0} is not open")]
     NotOpen(RawFd),
+    /// The VM was started before the upgrade.
+    #[error(
+        "--preserve-fds: descriptor {0} is /dev/null or not open, which the VM that stockade 0.1 has started cannot have: \
+         only streams can be passed into it"
+    )]
+    Old(RawFd),
     /// It is no stream.
     #[error(
-        "--preserve-fds, {LISTEN_FDS}: descriptor {number} is {kind} ({target}); only pipes, connected stream sockets \
-         and terminals can be passed into a VM"
+        "--preserve-fds, {LISTEN_FDS}: descriptor {number} is {kind} ({target}); only pipes, connected stream sockets, \
+         terminals, regular files that are open for either reading or writing, and /dev/null can be passed into a VM"
     )]
     NoStream {
         /// Its number.
@@ -54,14 +65,15 @@ pub enum PreserveError {
 /// The descriptors from 3 on.
 #[derive(Debug, Default)]
 pub struct Preserved {
-    streams: Vec<Stream>,
+    descriptors: Vec<Descriptor>,
     /// What the process's environment says about them.
     pub env: Vec<String>,
 }
 
 #[derive(Debug)]
-struct Stream {
-    fd: OwnedFd,
+struct Descriptor {
+    /// `None` where there is none of its number.
+    fd: Option<OwnedFd>,
     kind: StreamKind,
 }
 
@@ -75,8 +87,11 @@ impl Preserved {
         if count > MAX {
             return Err(PreserveError::TooMany(count));
         }
-        let streams = (FIRST..).take(count).map(take).collect::<Result<_, _>>()?;
-        Ok(Self { streams, env: Vec::new() })
+        let descriptors = (FIRST..).take(count).map(take).collect::<Result<Vec<_>, _>>()?;
+        match (FIRST..).zip(&descriptors).last() {
+            Some((number, Descriptor { fd: None, .. })) => Err(PreserveError::NotOpen(number)),
+            _ => Ok(Self { descriptors, env: Vec::new() }),
+        }
     }
 
     /// Takes over those of socket activation and `count` more, as runc and crun do for a container's init.
@@ -95,7 +110,33 @@ impl Preserved {
 
     /// What each is, for the agent.
     pub fn kinds(&self) -> Vec<StreamKind> {
-        self.streams.iter().map(|stream| stream.kind).collect()
+        self.descriptors.iter().map(|descriptor| descriptor.kind).collect()
+    }
+
+    /// Looks whether the agent of the VM whose sockets are in this directory knows of all that is passed on.
+    ///
+    /// # Errors
+    /// [`PreserveError::Old`].
+    pub fn check(&self, directory: BorrowedFd<'_>) -> Result<(), PreserveError> {
+        let mut numbered = (FIRST..).zip(&self.descriptors);
+        match numbered.find(|(_, descriptor)| !descriptor.kind.is_stream()) {
+            Some((number, _)) if is_of_0_1(directory) => Err(PreserveError::Old(number)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the container finds otherwise than its caller may expect: one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let numbered = (FIRST..).zip(&self.descriptors);
+        let files = numbered.filter(|(_, descriptor)| descriptor.is_file());
+        files
+            .map(|(number, _)| {
+                format!(
+                    "--preserve-fds: descriptor {number} is a pipe in the container, with the bytes of the file from its place on: \
+                     it has no place that can be changed, and no lock"
+                )
+            })
+            .collect()
     }
 
     /// The relay's ends: descriptions of its own where there can be, so that nothing blocks and nothing changes for
@@ -104,7 +145,8 @@ impl Preserved {
     /// # Errors
     /// open(2)'s or dup(2)'s.
     pub fn open_ends(&self) -> io::Result<Vec<StreamEnds>> {
-        self.streams.iter().map(Stream::open_ends).collect()
+        let numbered = (0..=u16::MAX).zip(&self.descriptors);
+        numbered.filter_map(|(index, descriptor)| descriptor.open_ends(index).transpose()).collect()
     }
 }
 
@@ -119,17 +161,17 @@ fn activated(variable: &dyn Fn(&str) -> Option<String>) -> u32 {
     variable(LISTEN_FDS).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-fn take(number: RawFd) -> Result<Stream, PreserveError> {
+fn take(number: RawFd) -> Result<Descriptor, PreserveError> {
     // SAFETY: F_GETFD takes no argument and says only whether there is such a descriptor.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
     // What closes on exec has not been inherited: it is this process's own.
     if flags < 0 || flags & FdFlag::FD_CLOEXEC.bits() != 0 {
-        return Err(PreserveError::NotOpen(number));
+        return Ok(Descriptor { fd: None, kind: StreamKind::Closed });
     }
     // SAFETY: it is open and was passed to this process by number, so nothing else here owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     match kind(fd.as_fd()) {
-        Ok(kind) => Ok(Stream { fd, kind }),
+        Ok(kind) => Ok(Descriptor { fd: Some(fd), kind }),
         Err(kind) => {
             let target = fs::read_link(format!("/proc/self/fd/{number}"));
             let target = target.map_or_else(|_| "unknown".to_owned(), |path| path.display().to_string());
@@ -140,7 +182,11 @@ fn take(number: RawFd) -> Result<Stream, PreserveError> {
 
 /// How a descriptor can be relayed, or what it is instead.
 fn kind(fd: BorrowedFd<'_>) -> Result<StreamKind, &'static str> {
-    let mode = fstat(fd).map(|stat| SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()));
+    if fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| flags & libc::O_PATH != 0) {
+        return Err("a path");
+    }
+    let stat = fstat(fd);
+    let mode = stat.map(|stat| SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()));
     match mode {
         Ok(SFlag::S_IFIFO) => match access(fd) {
             Access::Read => Ok(StreamKind::Input),
@@ -153,7 +199,12 @@ fn kind(fd: BorrowedFd<'_>) -> Result<StreamKind, &'static str> {
             Access::Both => StreamKind::Socket,
         }),
         Ok(SFlag::S_IFSOCK) => socket(fd),
-        Ok(SFlag::S_IFREG) => Err("a regular file"),
+        Ok(SFlag::S_IFCHR) if stat.is_ok_and(|stat| stat.st_rdev == makedev(1, 3)) => Ok(StreamKind::Null),
+        Ok(SFlag::S_IFREG) => match access(fd) {
+            Access::Read => Ok(StreamKind::Input),
+            Access::Write => Ok(StreamKind::Output),
+            Access::Both => Err("a regular file that is open for both reading and writing"),
+        },
         Ok(SFlag::S_IFDIR) => Err("a directory"),
         Ok(SFlag::S_IFCHR | SFlag::S_IFBLK) => Err("a device"),
         _ => Err("no stream"),
@@ -192,6 +243,8 @@ fn access(fd: BorrowedFd<'_>) -> Access {
 /// The relay's ends of one stream.
 #[derive(Debug)]
 pub struct StreamEnds {
+    /// Its place among the descriptors from 3 on.
+    pub index: u16,
     /// Where bytes for the guest come from.
     pub source: Option<OwnedFd>,
     /// Where bytes of the guest go.
@@ -200,16 +253,24 @@ pub struct StreamEnds {
     pub is_socket: bool,
 }
 
-impl Stream {
-    fn open_ends(&self) -> io::Result<StreamEnds> {
+impl Descriptor {
+    /// `None` where nothing is relayed.
+    fn open_ends(&self, index: u16) -> io::Result<Option<StreamEnds>> {
+        let Some(fd) = self.fd.as_ref().filter(|_| self.kind.is_stream()) else { return Ok(None) };
         let reads = self.kind != StreamKind::Output;
         let writes = self.kind != StreamKind::Input;
-        let open = |write| descriptors::reopen_nonblocking(self.fd.as_fd(), write);
-        Ok(StreamEnds {
+        let open = |write| descriptors::reopen_nonblocking(fd.as_fd(), write);
+        Ok(Some(StreamEnds {
+            index,
             source: reads.then(|| open(false)).transpose()?,
             sink: writes.then(|| open(true)).transpose()?,
-            is_socket: self.kind == StreamKind::Socket && !self.fd.is_terminal(),
-        })
+            is_socket: self.kind == StreamKind::Socket && !fd.is_terminal(),
+        }))
+    }
+
+    fn is_file(&self) -> bool {
+        let mode = self.fd.as_ref().and_then(|fd| fstat(fd).ok()).map(|stat| stat.st_mode);
+        mode.is_some_and(|mode| mode & libc::S_IFMT == libc::S_IFREG)
     }
 }
 

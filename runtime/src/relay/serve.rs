@@ -8,11 +8,12 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::{SignalFd, siginfo};
-use stockade_protocol::agent::{NOTIFY_LIMIT, ProcessCommand, ProcessEvent};
+use stockade_protocol::agent::{NOTIFY_LIMIT, ProcessCommand, ProcessEvent, Stream};
 use stockade_protocol::frame::{self, FrameBuffer};
 
 use super::console_log;
 use super::copy::{Copy, Waits};
+use super::held_streams::{self, Adopted};
 use super::messages::Message;
 use super::notify::Notifier;
 use super::preserve_fds::StreamEnds;
@@ -55,6 +56,10 @@ pub(crate) struct Ends {
     pub services: Vec<Box<dyn Running>>,
     /// Directories of the host of whose changes the agent is told.
     pub watches: Vec<OwnedFd>,
+    /// Where other relays leave streams to it.
+    pub adopted: Option<Adopted>,
+    /// To whom it leaves streams that outlive its process.
+    pub heir: Option<OwnedFd>,
 }
 
 /// Serves until the process has ended and its output is delivered; returns the exit status.
@@ -114,6 +119,12 @@ pub(crate) struct Relay {
     commands: Vec<u8>,
     inputs: Vec<Copy>,
     outputs: Vec<Copy>,
+    /// Which stream each output is, and the input that belongs to it where that is a socket.
+    streams: Vec<(Stream, Option<usize>)>,
+    /// Outputs that others go on with.
+    held: Vec<usize>,
+    adopted: Option<Adopted>,
+    heir: Option<OwnedFd>,
     /// The terminal whose size the guest is told, if there is one.
     window: Option<Window>,
     notifier: Option<Notifier>,
@@ -132,6 +143,8 @@ enum Source {
     Process,
     Input(usize),
     Output(usize),
+    Left,
+    Adopted(usize),
     Service { service: usize, index: usize },
 }
 
@@ -148,20 +161,22 @@ impl Relay {
             Ok(connection)
         };
         let process = next()?;
-        let (input, mut outputs) = if ends.window.is_some() {
+        let (input, mut outputs, mut streams) = if ends.window.is_some() {
             let stream = next()?;
             let output = Copy::new(stream.try_clone()?, stdout, false)?;
             // A person's terminal does not end with what is typed into it, which may be nothing at all.
-            (Copy::new(stdin, stream, ends.hangs_up)?, vec![output])
+            (Copy::new(stdin, stream, ends.hangs_up)?, vec![output], vec![(Stream::Terminal, None)])
         } else {
             let input = Copy::new(stdin, next()?, true)?;
-            (input, vec![Copy::new(next()?, stdout, false)?, Copy::new(next()?, stderr, false)?])
+            let outputs = vec![Copy::new(next()?, stdout, false)?, Copy::new(next()?, stderr, false)?];
+            (input, outputs, vec![(Stream::Stdout, None), (Stream::Stderr, None)])
         };
         let mut inputs = vec![input];
-        for StreamEnds { source, sink, is_socket } in ends.streams {
+        for StreamEnds { index, source, sink, is_socket } in ends.streams {
             let stream = next()?;
             if let Some(sink) = sink {
                 outputs.push(Copy::new(stream.try_clone()?, sink, is_socket)?);
+                streams.push((Stream::Extra(index), source.is_some().then_some(inputs.len())));
             }
             if let Some(source) = source {
                 inputs.push(Copy::new(source, stream, true)?);
@@ -177,6 +192,10 @@ impl Relay {
             commands: Vec::new(),
             inputs,
             outputs,
+            streams,
+            held: Vec::new(),
+            adopted: ends.adopted,
+            heir: ends.heir,
             window: ends.window,
             notifier: ends.notifier,
             services: ends.services,
@@ -194,6 +213,7 @@ impl Relay {
             if let Some(status) = self.ended
                 && self.outputs.iter().all(Copy::is_done)
             {
+                self.leave_streams();
                 return Ok(status);
             }
             for source in self.poll()? {
@@ -208,6 +228,10 @@ impl Relay {
                     Source::Process => self.talk_to_agent(),
                     Source::Input(index) => self.inputs[index].advance(),
                     Source::Output(index) => self.outputs[index].advance(),
+                    Source::Left => self.adopted.iter_mut().for_each(Adopted::receive),
+                    Source::Adopted(index) => {
+                        self.adopted.iter_mut().for_each(|adopted| adopted.copies[index].advance());
+                    }
                     Source::Service { service, index } => self.services[service].advance(index),
                 }
             }
@@ -234,12 +258,19 @@ impl Relay {
         }
         let outputs = self.outputs.iter().enumerate().map(|(index, copy)| (copy, Source::Output(index)));
         let inputs = self.inputs.iter().enumerate().map(|(index, copy)| (copy, Source::Input(index)));
-        for (copy, source) in outputs.chain(inputs) {
+        let adopted = self.adopted.iter().flat_map(|adopted| adopted.copies.iter().enumerate());
+        let adopted = adopted.map(|(index, copy)| (copy, Source::Adopted(index)));
+        // Last, because it changes the places of the others.
+        let left = self.adopted.as_ref().map(AsFd::as_fd);
+        for (copy, source) in outputs.chain(inputs).chain(adopted) {
             match copy.waits() {
                 Some(Waits::Readable(fd)) => add(fd, PollFlags::POLLIN, source),
                 Some(Waits::Writable(fd)) => add(fd, PollFlags::POLLOUT, source),
                 None => {}
             }
+        }
+        if let Some(left) = left {
+            add(left, PollFlags::POLLIN, Source::Left);
         }
         for (service, running) in self.services.iter().enumerate() {
             for (index, fd) in running.polled().into_iter().enumerate() {
@@ -295,6 +326,33 @@ impl Relay {
         self.lease = None;
         self.process = None;
         self.ended.get_or_insert(KILLED);
+        self.held.clear();
+        self.outputs.iter_mut().for_each(|output| output.pause_after(None));
+    }
+
+    /// Others have a stream of the process's open: it is copied as far as the process has written, and then left to the heir.
+    fn hold(&mut self, stream: Stream, sent: u64) {
+        let output = self.streams.iter().position(|(output, _)| *output == stream);
+        if let Some(output) = output.filter(|_| stream != Stream::Terminal) {
+            self.outputs[output].pause_after(Some(sent));
+            if !self.held.contains(&output) {
+                self.held.push(output);
+            }
+        }
+    }
+
+    /// Leaves what goes on after this relay's end to its heir.
+    fn leave_streams(&mut self) {
+        let Some(heir) = self.heir.take() else { return };
+        let mut outputs: Vec<_> = self.outputs.drain(..).map(Some).collect();
+        let mut inputs: Vec<_> = self.inputs.drain(..).map(Some).collect();
+        for index in self.held.drain(..) {
+            let input = self.streams[index].1.and_then(|input| inputs[input].take());
+            let copies = outputs[index].take().into_iter().chain(input);
+            copies.for_each(|copy| held_streams::leave(&heir, copy));
+        }
+        let adopted = self.adopted.take().map(|adopted| adopted.copies).unwrap_or_default();
+        adopted.into_iter().for_each(|copy| held_streams::leave(&heir, copy));
     }
 
     fn keep_console_log(&mut self) {
@@ -328,17 +386,20 @@ impl Relay {
             Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {}
             Err(cause) => return Err(cause),
         }
+        let mut held = Vec::new();
         while let Some(event) = self.events.next().map_err(io::Error::other)? {
             match event {
                 ProcessEvent::Ended(status) => {
                     self.ended = Some(status.code());
                     self.process = None;
                 }
+                ProcessEvent::Held { stream, sent } => held.push((stream, sent)),
                 ProcessEvent::Notify(datagram) => {
                     self.notifier.iter().for_each(|notifier| notifier.pass_on(&datagram));
                 }
             }
         }
+        held.into_iter().for_each(|(stream, sent)| self.hold(stream, sent));
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -13,6 +13,7 @@ use regex_lite::Regex;
 use super::error::ContainerError;
 use super::record::Record;
 use crate::oci::container_id::ContainerId;
+use crate::relay::held_streams::SOCKET as STREAMS_SOCKET;
 use crate::sys::replacement::Replacement;
 use crate::sys::user_namespace;
 use crate::vm::{AGENT_SOCKET, SOCKETS};
@@ -30,8 +31,15 @@ const PROCESS: &str = "process.json";
 /// What a VMM that has failed said last.
 const CONSOLE_LOG: &str = "console.log";
 
+/// The bit of a directory's mode (sticky, which means nothing there) that says that its creator has not come to an end yet.
+const NEW: u32 = 0o1000;
+
+/// How often a new container's directory is made that others take for one without a creator, in the moment before it is
+/// locked.
+const CREATION_ATTEMPTS: usize = 100;
+
 /// Everything that a container's directory may hold.
-const CONTENT: [&str; 5] = [NEW_FILE, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET];
+const CONTENT: [&str; 6] = [NEW_FILE, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET, STREAMS_SOCKET];
 
 /// The directory that holds the containers' directories.
 #[derive(Clone, Debug)]
@@ -53,14 +61,32 @@ impl Root {
         let context = || format!("cannot make the state directory {}", self.0.join(id.as_str()).display());
         fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.0).with_context(context)?;
         let path = self.0.join(id.as_str());
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(ContainerError::Exists(id.to_string()).into());
+        for _ in 0..CREATION_ATTEMPTS {
+            match fs::DirBuilder::new().mode(NEW | 0o700).create(&path) {
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(ContainerError::Exists(id.to_string()).into());
+                }
+                result => result.with_context(context)?,
             }
-            result => result.with_context(context)?,
+            // Until it is locked, it looks like one whose creator has died, which others remove.
+            if let Some(directory) = Directory::lock(path.clone()).with_context(context)? {
+                return Ok(directory);
+            }
         }
-        Directory::lock(path).with_context(context)?.ok_or_else(|| {
-            anyhow::anyhow!("container {:?} was deleted while it was being created", id.as_str())
+        anyhow::bail!("container {:?} was deleted while it was being created", id.as_str())
+    }
+
+    /// The directories of containers whose creators have died before they could say so, locked.
+    pub fn abandoned(&self) -> impl Iterator<Item = (ContainerId, Directory)> {
+        let ids = self.containers().unwrap_or_default().into_iter();
+        ids.filter_map(|id| {
+            let path = self.0.join(id.as_str());
+            // Most are not, which is seen without a lock.
+            if !Directory::open(path.clone()).ok()?.is_unfinished() {
+                return None;
+            }
+            let directory = Directory::try_lock(path).ok()??;
+            directory.is_unfinished().then_some((id, directory))
         })
     }
 
@@ -158,17 +184,44 @@ impl Directory {
 
     /// `None` if the directory was deleted while another command had it.
     fn lock(path: PathBuf) -> io::Result<Option<Self>> {
-        let mut directory = Self::open(path)?;
+        let directory = Self::open(path)?;
         directory.file.lock()?;
-        directory.is_ours = true;
-        let locked = directory.file.metadata()?;
-        match fs::metadata(&directory.path) {
-            Ok(named) => {
-                Ok(((named.dev(), named.ino()) == (locked.dev(), locked.ino())).then_some(directory))
-            }
+        directory.if_still_named()
+    }
+
+    /// `None` if another command has it, or has deleted it.
+    fn try_lock(path: PathBuf) -> io::Result<Option<Self>> {
+        let directory = Self::open(path)?;
+        if directory.file.try_lock().is_ok() { directory.if_still_named() } else { Ok(None) }
+    }
+
+    /// It is locked: is it what its path names?
+    fn if_still_named(mut self) -> io::Result<Option<Self>> {
+        self.is_ours = true;
+        let locked = self.file.metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(named) => Ok(((named.dev(), named.ino()) == (locked.dev(), locked.ino())).then_some(self)),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(cause) => Err(cause),
         }
+    }
+
+    /// Whether a creator is at work here, or has died at it: there is no record, or one that is not complete, or the relay has
+    /// ended before its creator. A record that cannot be read is not for others to judge.
+    fn is_unfinished(&self) -> bool {
+        let is_new = self.file.metadata().is_ok_and(|metadata| metadata.mode() & NEW != 0);
+        match fs::read(self.path.join(FILE)) {
+            Err(cause) => cause.kind() == io::ErrorKind::NotFound,
+            Ok(text) => Record::parse(&text).is_ok_and(|record| {
+                !record.complete || (is_new && !record.relay.is_some_and(|relay| relay.is_alive()))
+            }),
+        }
+    }
+
+    /// The creator has come to its end: what becomes of the container is its caller's business.
+    pub fn finish(&self) {
+        // Who cannot change the mode of what it has just made has lost the file system.
+        let _ = self.file.set_permissions(fs::Permissions::from_mode(0o700));
     }
 
     /// Leads commands that talk to the VM to that of a sandbox in the same root.
@@ -193,6 +246,11 @@ impl Directory {
     pub fn neighbour(&self, id: &str) -> Option<Record> {
         let text = fs::read(self.path.parent()?.join(id).join(FILE)).ok()?;
         Record::parse(&text).ok()
+    }
+
+    /// The directory of another container in the same root.
+    pub fn open_neighbour(&self, id: &str) -> Option<Self> {
+        Self::open(self.path.parent()?.join(id)).ok()
     }
 
     /// Locks the directory of another container in the same root; waits for a command that has it.

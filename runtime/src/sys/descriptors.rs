@@ -128,6 +128,24 @@ pub fn connect_datagrams_to(path: &Path) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
+/// Connects to the datagram socket `name` in an open directory.
+///
+/// # Errors
+/// connect(2)'s.
+pub fn connect_datagrams(directory: BorrowedFd<'_>, name: &str) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(socket_path(directory, name))?;
+    Ok(socket)
+}
+
+/// Binds a new datagram socket `name` in an open directory.
+///
+/// # Errors
+/// bind(2)'s.
+pub fn listen_for_datagrams(directory: BorrowedFd<'_>, name: &str) -> io::Result<UnixDatagram> {
+    UnixDatagram::bind(socket_path(directory, name))
+}
+
 /// The directory of a path, open, and the name in it.
 fn split(path: &Path) -> io::Result<(File, &str)> {
     let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;

@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// How often something is removed that is in the way.
+const MAX_ATTEMPTS: usize = 8;
+
 /// A file's new content, beside the file as `.NAME.new` until it is put in place; removed if it never is.
 #[derive(Debug)]
 pub struct Replacement {
@@ -16,16 +19,29 @@ pub struct Replacement {
 }
 
 impl Replacement {
-    /// Begins one for `path`, whether that exists or not, with this mode less the umask.
+    /// Begins one for `path`, whether that exists or not, with this mode less the umask. What is in the way is removed: a link
+    /// or a FIFO that somebody has put there is neither followed nor waited for.
     ///
     /// # Errors
-    /// open(2)'s.
+    /// open(2)'s or unlink(2)'s; `AlreadyExists` where somebody goes on putting something there.
     pub fn begin(path: &Path, mode: u32) -> io::Result<Self> {
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
         name.push(".new");
         let new = path.with_file_name(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        let mut attempts = 0;
+        let file = loop {
+            match OpenOptions::new().write(true).create_new(true).mode(mode).open(&new) {
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists && attempts < MAX_ATTEMPTS => {
+                    attempts += 1;
+                    match fs::remove_file(&new) {
+                        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+                        _ => {}
+                    }
+                }
+                file => break file?,
+            }
+        };
         Ok(Self { file, new: Some(new), path: path.to_owned() })
     }
 
@@ -49,3 +65,7 @@ impl Drop for Replacement {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "replacement_test.rs"]
+mod tests;

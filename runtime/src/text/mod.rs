@@ -1,5 +1,6 @@
 //! Values as people write and read them: amounts, times, columns, and text that tells a terminal nothing.
 
 pub mod bytes;
+pub mod json;
 pub mod local_time;
 pub mod table;

@@ -40,7 +40,8 @@ pub fn printable(text: &str) -> String {
     line
 }
 
-fn steers(c: char) -> bool {
+/// Whether a character does something to a terminal, or to how a line is read, instead of being seen.
+pub fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

@@ -5,20 +5,22 @@
 
 mod events;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, IsTerminal};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::poll::PollFlags;
 use serde::de::DeserializeOwned;
 use stockade_protocol::agent::{
-    AgentError, ErrorKind, Hello, HelloReply, ProcessId, Purpose, Request, Response, Stream, VERSION,
+    AgentError, ErrorKind, Hello, HelloReply, ProcessCommand, ProcessId, Purpose, Request, Response, Stream,
 };
 use stockade_protocol::call::{Call, Response as _};
+use stockade_protocol::container::StreamKind;
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::Stage;
 
-use super::{AGENT_SOCKET, MachineError, Wait};
+use super::{AGENT_SOCKET, MachineError, Wait, is_of_0_1};
 use crate::sys::deadline::{Bounded, Deadline};
 use crate::sys::descriptors;
 use crate::sys::process::Pidfd;
@@ -54,7 +56,7 @@ pub enum ClientError {
     Agent(#[from] AgentError),
     /// The agent speaks other versions of the protocol.
     #[error(
-        "the guest's agent, at {AGENT_SOCKET}, does not speak version {VERSION} of stockade's protocol ({0}), so another \
+        "the guest's agent, at {AGENT_SOCKET}, does not speak the protocol of this release ({0}), so another \
          release has started this VM: use that release, or delete the container and its pod with `stockade delete --force`"
     )]
     Version(AgentError),
@@ -96,9 +98,22 @@ impl Connection {
     /// # Errors
     /// [`ClientError`].
     pub fn greet(stream: UnixStream, purpose: Purpose, wait: &mut impl Wait) -> Result<Self, ClientError> {
+        Self::say(stream, &Hello::new(purpose), wait)
+    }
+
+    /// Connects for requests of the newest version, which the agent of an older release refuses.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Version`] is the refusal.
+    pub fn open_newest(directory: BorrowedFd<'_>, wait: &mut impl Wait) -> Result<Self, ClientError> {
+        let stream = descriptors::connect(directory, AGENT_SOCKET).map_err(ClientError::Connect)?;
+        Self::say(stream, &Hello::newest(Purpose::Control), wait)
+    }
+
+    fn say(stream: UnixStream, hello: &Hello, wait: &mut impl Wait) -> Result<Self, ClientError> {
         let mut connection = Self(stream);
         wait.begin();
-        frame::write(&mut connection.on(wait), &Hello::new(purpose))?;
+        frame::write(&mut connection.on(wait), hello)?;
         match connection.receive(wait)? {
             HelloReply::Welcome => Ok(connection),
             HelloReply::Refused(error) if error.kind == ErrorKind::Version => {
@@ -139,6 +154,22 @@ impl Connection {
     }
 }
 
+/// Who has the host's side of a process's terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// A person's terminal, or an engine's.
+    ByTerminal,
+    /// Nobody: what comes out of it goes into a pipe or a file.
+    ByNobody,
+}
+
+impl Watched {
+    /// That of a process of the foreground, or of one whose terminal goes to a console socket.
+    pub fn of(has_console_socket: bool) -> Self {
+        if has_console_socket || io::stdout().is_terminal() { Self::ByTerminal } else { Self::ByNobody }
+    }
+}
+
 /// The connections that stand for a process on the host.
 #[derive(Debug)]
 pub struct ProcessConnections {
@@ -160,26 +191,33 @@ pub enum Stdio {
 }
 
 impl ProcessConnections {
-    /// Opens them for a process that waits for its start and has `extra` streams besides its stdio.
+    /// Opens them for a process that waits for its start and has `extra` descriptors besides its stdio.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn open(
         directory: BorrowedFd<'_>,
         id: &ProcessId,
-        terminal: bool,
-        extra: usize,
+        terminal: Option<Watched>,
+        extra: &[StreamKind],
         wait: &mut impl Wait,
     ) -> Result<Self, ClientError> {
         let mut open = |purpose| Ok::<_, ClientError>(Connection::open(directory, purpose, wait)?.0.into());
-        let process = open(Purpose::Process(id.clone()))?;
+        let process: OwnedFd = open(Purpose::Process(id.clone()))?;
+        if terminal == Some(Watched::ByNobody) && !is_of_0_1(directory) {
+            // Some bytes, for which a new connection has room.
+            frame::write(
+                &mut File::from(process.try_clone().map_err(ClientError::Connect)?),
+                &ProcessCommand::Plain,
+            )?;
+        }
         let mut stream = |stream| open(Purpose::Stream(id.clone(), stream));
-        let stdio = if terminal {
-            Stdio::Terminal(stream(Stream::Terminal)?)
-        } else {
-            Stdio::Pipes([stream(Stream::Stdin)?, stream(Stream::Stdout)?, stream(Stream::Stderr)?])
+        let stdio = match terminal {
+            Some(_) => Stdio::Terminal(stream(Stream::Terminal)?),
+            None => Stdio::Pipes([stream(Stream::Stdin)?, stream(Stream::Stdout)?, stream(Stream::Stderr)?]),
         };
-        let extra = (0..=u16::MAX).take(extra).map(|index| stream(Stream::Extra(index)));
+        let extra = (0..=u16::MAX).zip(extra).filter(|(_, kind)| kind.is_stream());
+        let extra = extra.map(|(index, _)| stream(Stream::Extra(index)));
         Ok(Self { process, stdio, extra: extra.collect::<Result<_, _>>()? })
     }
 }

@@ -51,7 +51,7 @@ fn an_agent_of_another_version_gets_one_clear_line() {
     let error = greet(frame::encode(&HelloReply::Refused(refused)).unwrap()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the guest's agent, at agent.sock, does not speak version 1 of stockade's protocol (the agent speaks version 7), so \
+        "the guest's agent, at agent.sock, does not speak the protocol of this release (the agent speaks version 7), so \
          another release has started this VM: use that release, or delete the container and its pod with `stockade delete \
          --force`"
     );

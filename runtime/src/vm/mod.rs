@@ -29,7 +29,7 @@ pub use error::{MachineError, shown};
 pub use files::Files;
 pub use launch::Launch;
 pub use shared::{Shared, Vm};
-pub use sockets::{AGENT_SOCKET, CONTROL_SOCKET, CONTROL_SOCKET_OF_0_1, FILES_SOCKET, SOCKETS};
+pub use sockets::{AGENT_SOCKET, CONTROL_SOCKET, CONTROL_SOCKET_OF_0_1, FILES_SOCKET, SOCKETS, is_of_0_1};
 pub use stockade_protocol::vmm::call;
 pub use tree::{IdMap, Tree};
 pub use wait::{Wait, wait_for};

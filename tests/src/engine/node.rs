@@ -32,7 +32,7 @@ const PLUGINS: &str = "/usr/lib/cni";
 const NETWORK: [&str; 5] = ["bridge", "firewall", "host-local", "loopback", "portmap"];
 
 /// Below it are the shims' states of stockade, which is their `--root`.
-pub const RUNTIME_ROOT: &str = "/run/containerd/runc/k8s.io";
+pub const RUNTIME_ROOT: &str = "/run/containerd/stockade/k8s.io";
 
 /// containerd that serves the CRI on a socket of its own, with the runtime handlers `stockade` and `runc`.
 pub struct Node {

@@ -9,7 +9,6 @@
 //! relay's listener for every connection to a loopback address, and is gone with the relay.
 
 mod serve;
-mod sk_lookup;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -17,6 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
+use nix::errno::Errno;
+use stockade_sys::sk_lookup::{self, Destination, Local};
 
 use crate::network::Namespace;
 use crate::relay::service::{Adopt, Running, Served, Service};
@@ -59,7 +60,7 @@ impl PortForward {
             let agent = descriptors::open_socket(directory, AGENT_SOCKET)?;
             let namespace = Namespace::open(path)?;
             let listeners = namespace.within(|| listeners().context("listen in it"))?;
-            let program = sk_lookup::attach(namespace.as_fd(), &listeners)?;
+            let program = steer(namespace.as_fd(), &listeners).context("steer them to it")?;
             Ok(Self { listeners, program, agent })
         };
         prepare().with_context(|| {
@@ -97,4 +98,15 @@ fn listeners() -> io::Result<Vec<TcpListener>> {
     let first = on((Ipv4Addr::LOCALHOST, 0).into())?;
     // A host without IPv6 has no ::1 that anybody could dial.
     Ok([first].into_iter().chain(on((Ipv6Addr::LOCALHOST, 0).into()).ok()).collect())
+}
+
+/// Gives the listeners, the first for IPv4 and the second for IPv6, every connection to a loopback address that is made in the
+/// network namespace, until what is returned is closed.
+fn steer(namespace: BorrowedFd<'_>, listeners: &[TcpListener]) -> Result<OwnedFd, Errno> {
+    let to = |address| Destination { protocol: libc::IPPROTO_TCP, address, port: None };
+    let steered: Vec<_> = [to(Local::Loopback4), to(Local::Loopback6)]
+        .into_iter()
+        .zip(listeners.iter().map(AsFd::as_fd))
+        .collect();
+    sk_lookup::attach(namespace, &steered)
 }

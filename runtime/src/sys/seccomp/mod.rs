@@ -3,15 +3,18 @@
 //! | process | is reached by | may |
 //! |---|---|---|
 //! | relay of an exec or of a member | its streams and its process connection | read and write what it has open, receive connections from its creator |
+//! | the same, which has an heir: its container's relay or its sandbox's | that | also pass descriptors on to its heir, by the socket of one number that no other descriptor can get |
 //! | relay of a sandbox, or with sockets of the host | that, and what VMM and agent answer | also start threads and connect to UNIX sockets: those that it has open, and the container's own |
-//! | watcher of a network namespace | what VMM and agent answer | open the files that its root has, ask the kernel by netlink, make taps and pass them to the VMM |
+//! | watcher of a network namespace | what VMM and agent answer, and what containers ask the resolver | open the files that its root has, ask the kernel by netlink, make taps and pass them to the VMM; start threads and connect to the resolver |
 //!
-//! No relay opens a file or passes a descriptor on. None of them executes anything: there is no execve(2), no executable memory
+//! No relay opens a file, or passes a descriptor on to anybody else. None of them executes anything: there is no execve(2), no executable memory
 //! that was not there before, no ptrace(2), no mount, no namespace, no signal to another. Anything that is not listed kills the process: either it is taken over, or the list is
 //! wrong and a test must find out. [`restrict`] is the one place where a filter is applied.
 
 use nix::errno::Errno;
 use stockade_sys::seccomp::{Program, Rule, any, fails, one_of, when, without};
+
+use crate::relay::held_streams;
 
 /// Whose filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,10 @@ pub enum Kind {
     Relay,
     /// A relay that connects to the VMM, to the agent or to sockets of the host.
     ConnectingRelay,
+    /// A relay of the first kind that leaves streams to another when it ends.
+    RelayWithHeir,
+    /// A relay of the second kind that does.
+    ConnectingRelayWithHeir,
     /// The process that keeps a VM's network in step.
     NetworkWatch,
 }
@@ -37,11 +44,17 @@ pub fn restrict(kind: Kind) -> Result<(), Errno> {
 
 fn program(kind: Kind) -> &'static Program {
     static RELAY: Program = Program::new(&[MEMORY, STREAMS, RELAY_ONLY]);
-    static CONNECTING_RELAY: Program = Program::new(&[MEMORY, STREAMS, RELAY_ONLY, THREADS, CONNECTIONS]);
-    static NETWORK_WATCH: Program = Program::new(&[MEMORY, STREAMS, NETWORK_WATCH_ONLY]);
+    static CONNECTING_RELAY: Program =
+        Program::new(&[MEMORY, STREAMS, RELAY_ONLY, THREADS, NO_FILES, CONNECTIONS]);
+    static RELAY_WITH_HEIR: Program = Program::new(&[MEMORY, STREAMS, RELAY_ONLY, HEIR]);
+    static CONNECTING_RELAY_WITH_HEIR: Program =
+        Program::new(&[MEMORY, STREAMS, RELAY_ONLY, THREADS, NO_FILES, CONNECTIONS, HEIR]);
+    static NETWORK_WATCH: Program = Program::new(&[MEMORY, STREAMS, THREADS, NETWORK_WATCH_ONLY]);
     match kind {
         Kind::Relay => &RELAY,
         Kind::ConnectingRelay => &CONNECTING_RELAY,
+        Kind::RelayWithHeir => &RELAY_WITH_HEIR,
+        Kind::ConnectingRelayWithHeir => &CONNECTING_RELAY_WITH_HEIR,
         Kind::NetworkWatch => &NETWORK_WATCH,
     }
 }
@@ -97,6 +110,9 @@ const RELAY_ONLY: &[Rule] = &[
     any(libc::SYS_wait4),
 ];
 
+/// Streams for another relay ([`crate::relay::held_streams`]).
+const HEIR: &[Rule] = &[when(libc::SYS_sendmsg, &[one_of(0, &[held_streams::HEIR as u32])])];
+
 /// What the C library passes to clone(2) for a thread.
 const THREAD: u32 = (libc::CLONE_VM
     | libc::CLONE_FS
@@ -116,8 +132,6 @@ const THREADS: &[Rule] = &[
     fails(libc::SYS_clone3, libc::ENOSYS),
     any(libc::SYS_exit),
     any(libc::SYS_gettid),
-    // The C library's allocator looks at how the host overcommits when a thread's memory shrinks, and does without.
-    fails(libc::SYS_openat, libc::EACCES),
     when(libc::SYS_prctl, &[one_of(0, &[libc::PR_SET_NAME as u32])]),
     // The C library's own two, before the first thread.
     when(libc::SYS_rt_sigaction, &[one_of(0, &[32, 33])]),
@@ -127,6 +141,9 @@ const THREADS: &[Rule] = &[
     any(libc::SYS_set_robust_list),
     any(libc::SYS_sigaltstack),
 ];
+
+/// The C library's allocator looks at how the host overcommits when a thread's memory shrinks, and does without.
+const NO_FILES: &[Rule] = &[fails(libc::SYS_openat, libc::EACCES)];
 
 /// Connections to UNIX sockets, and those that listeners get which are there.
 const CONNECTIONS: &[Rule] = &[
@@ -147,10 +164,10 @@ const CONNECTIONS: &[Rule] = &[
     ),
 ];
 
-/// The state of one container, which its root has alone; rtnetlink; requests to VMM and agent, and taps for the VMM.
+/// The state of one container, which its root has alone; rtnetlink; requests to VMM and agent, and taps for the VMM; connections to
+/// the resolver, whose port Landlock knows. Raw sockets of IPv4 take a capability that it has not.
 const NETWORK_WATCH_ONLY: &[Rule] = &[
     any(libc::SYS_bind),
-    any(libc::SYS_clock_nanosleep),
     any(libc::SYS_connect),
     when(libc::SYS_ioctl, &[one_of(1, &[TUNSETIFF, libc::SIOCGIFINDEX as u32, libc::FIONBIO as u32])]),
     any(libc::SYS_lseek),
@@ -167,7 +184,7 @@ const NETWORK_WATCH_ONLY: &[Rule] = &[
     when(
         libc::SYS_socket,
         &[
-            one_of(0, &[libc::AF_UNIX as u32, libc::AF_NETLINK as u32]),
+            one_of(0, &[libc::AF_UNIX as u32, libc::AF_NETLINK as u32, libc::AF_INET as u32]),
             one_of(
                 1,
                 &[

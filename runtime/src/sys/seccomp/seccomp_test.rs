@@ -91,15 +91,34 @@ fn a_relay_touches_no_file_and_hands_nothing_on() {
 }
 
 #[test]
+fn a_relay_with_an_heir_hands_on_to_nobody_else() {
+    for kind in [Kind::RelayWithHeir, Kind::ConnectingRelayWithHeir] {
+        for number in 0..1100 {
+            let heir = number == crate::relay::held_streams::HEIR as u64;
+            assert_eq!(allows(kind, libc::SYS_sendmsg, [number, 1, 0]), heir, "{kind:?} {number}");
+        }
+        // That no other descriptor gets this number.
+        for call in
+            [libc::SYS_dup2, libc::SYS_dup3, libc::SYS_prlimit64, libc::SYS_setrlimit, libc::SYS_sendmmsg]
+        {
+            assert!(!allows(kind, call, [900, 900, 0]), "{kind:?} {call}");
+        }
+    }
+}
+
+#[test]
 fn who_watches_a_network_has_no_other_sockets_than_it_needs() {
     let kind = Kind::NetworkWatch;
     let netlink = libc::AF_NETLINK as u64;
     assert!(allows(kind, libc::SYS_socket, [netlink, 0x80003, 0]));
     assert!(!allows(kind, libc::SYS_socket, [netlink, 0x80003, libc::NETLINK_NETFILTER as u64]));
-    for family in [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK] {
+    assert!(allows(kind, libc::SYS_socket, [libc::AF_INET as u64, 0x80001, 0]));
+    assert!(!allows(kind, libc::SYS_socket, [libc::AF_INET as u64, 0x80002, 0]));
+    for family in [libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK] {
         assert!(!allows(kind, libc::SYS_socket, [family as u64, 0x80003, 0]));
     }
-    assert!(!allows(kind, libc::SYS_clone, [u64::from(THREAD), 0, 0]));
+    assert!(allows(kind, libc::SYS_clone, [u64::from(THREAD), 0, 0]));
+    assert!(!allows(kind, libc::SYS_clone, [libc::SIGCHLD as u64, 0, 0]));
     assert!(!allows(kind, libc::SYS_ioctl, [0, libc::SIOCSIFFLAGS, 0]));
 }
 
@@ -162,8 +181,9 @@ fn behind(kind: Kind, body: impl FnOnce()) -> WaitStatus {
     let child = unsafe {
         process::clone(0, None, || {
             process::one_arena();
-            let confined =
-                privileges::keep_only(0).and_then(|()| landlock::restrict(&[])).and_then(|()| restrict(kind));
+            let confined = privileges::keep_only(0)
+                .and_then(|()| landlock::restrict(&[], &[]))
+                .and_then(|()| restrict(kind));
             if confined.is_err() {
                 return 1;
             }

@@ -104,6 +104,8 @@ fn ask_agent(control: &mut Connection, request: Request, wait: &mut AnswerDeadli
         Request::Network(change) => call!(call::Network(*change)),
         Request::Containers => call!(call::Containers()),
         Request::SetCpus { count } => call!(call::SetCpus(count)),
+        Request::Settings(settings) => call!(call::TakeSettings(*settings)),
+        Request::Confine { process, confinement } => call!(call::Confine(process, *confinement)),
     }
 }
 

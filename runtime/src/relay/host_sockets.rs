@@ -8,19 +8,23 @@
 //! guest still opens no connection to the host: for each socket the relay keeps one connection to the agent, which answers
 //! it when a client has come.
 
-mod pace;
-mod serve;
-
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
 
 use anyhow::Context;
+use stockade_protocol::agent::{Hello, Purpose};
 
+use super::clients::Clients;
+use super::proxy::{STACK, Semaphore};
 use crate::relay::service::{Adopt, Running, Served, Service};
 use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
 use crate::vm::AGENT_SOCKET;
-use serve::Connector;
+
+/// Connections of one container that are open at a time; further ones wait.
+const MAX_CONNECTIONS: usize = 64;
 
 /// What the relay of a container needs for its sockets.
 #[derive(Debug)]
@@ -62,6 +66,35 @@ impl Service for HostSockets<'_> {
 
     fn adopt(&self, adopt: Adopt, proc: OwnProc) -> io::Result<Box<dyn Running>> {
         let sockets = self.sockets.iter().map(|socket| adopt(socket.as_fd())).collect();
-        Ok(Box::new(Connector::new(self.container.to_owned(), adopt(self.agent.as_fd()), sockets, proc)))
+        let agent = Arc::new(adopt(self.agent.as_fd()));
+        Ok(Box::new(Connector { container: self.container.to_owned(), agent, sockets, proc }))
+    }
+}
+
+/// Connects clients in the guest to sockets of the host, once the agent knows their container.
+#[derive(Debug)]
+struct Connector {
+    container: String,
+    agent: Arc<OwnedFd>,
+    sockets: Vec<OwnedFd>,
+    proc: OwnProc,
+}
+
+impl Running for Connector {
+    /// A thread for each, until the process ends.
+    fn start(&mut self) {
+        let (semaphore, proc) = (Semaphore::new(MAX_CONNECTIONS), self.proc);
+        for (number, socket) in (0..).zip(std::mem::take(&mut self.sockets)) {
+            let (agent, semaphore) = (Arc::clone(&self.agent), semaphore.clone());
+            let hello = Hello::new(Purpose::Socket(self.container.clone(), number));
+            let serve = move || {
+                let agent = || proc.connect(&agent);
+                let service = || proc.connect(&socket).map(OwnedFd::from);
+                // Without a VM there is nobody to serve.
+                let _ = Clients { hello, agent, service, semaphore: &semaphore }.serve();
+            };
+            // Without a thread nobody is served, as where nobody listens.
+            let _ = thread::Builder::new().name("host-socket".into()).stack_size(STACK).spawn(serve);
+        }
     }
 }

@@ -6,9 +6,10 @@ use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
 
 use proptest::prelude::*;
-use stockade_protocol::agent::{AgentError, ErrorKind};
+use stockade_protocol::agent::{AgentError, ErrorKind, Purpose};
 
 use super::*;
+use crate::sys::own_proc::OwnProc;
 
 fn hello() -> Hello {
     Hello::new(Purpose::Socket("c1".to_owned(), 3))
@@ -35,7 +36,11 @@ impl Between {
         let [agents, services] = [0, 1].map(|index| OwnedFd::from(open(&paths[index])));
         let semaphore = semaphore.clone();
         let proc = OwnProc::enter(File::open("/proc").unwrap().into()).unwrap();
-        let thread = thread::spawn(move || serve(&hello(), &agents, &services, &semaphore, proc));
+        let thread = thread::spawn(move || {
+            let agent = || proc.connect(&agents);
+            let service = || proc.connect(&services).map(OwnedFd::from);
+            Clients { hello: hello(), agent, service, semaphore: &semaphore }.serve()
+        });
         Self { agent, service: Some(service), thread, _directory: directory }
     }
 
@@ -128,7 +133,7 @@ proptest! {
         agent.write_all(&bytes).unwrap();
         agent.shutdown(Shutdown::Write).unwrap();
         let welcome = frame::encode(&HelloReply::Welcome).unwrap();
-        match client(ours, &hello()) {
+        match announce(ours, &hello()).and_then(client) {
             Ok(mut rest) => {
                 prop_assert!(bytes.starts_with(&welcome));
                 let mut read = Vec::new();

@@ -1,0 +1,62 @@
+//! `Request::Confine`: what security modules make of the process that is made next.
+
+use std::fs;
+
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+};
+use stockade_protocol::{
+    agent::{ProcessId, Response},
+    settings::Confinement,
+};
+
+use super::Server;
+use crate::{
+    boot,
+    error::{Context, ErrorKind, Result, error},
+};
+
+impl Server {
+    /// Loads the policy, and keeps the profile's name until the process is made.
+    pub(super) fn confine(&mut self, process: ProcessId, confinement: Confinement) -> Result<Response> {
+        if let Some(policy) = &confinement.apparmor_policy {
+            load(policy)?;
+        }
+        if let Some(profile) = confinement.apparmor_profile {
+            // One that is asked for and never made is forgotten with the next.
+            self.profiles.retain(|known, _| known.container != process.container);
+            self.profiles.insert(process, profile);
+        }
+        Ok(Response::Confined)
+    }
+}
+
+/// Gives the guest's kernel an AppArmor policy, or another one for the profiles that it has.
+fn load(policy: &[u8]) -> Result<()> {
+    boot::mount_sysfs()?;
+    let directory = format!("{}/kernel/security", boot::SYSFS);
+    let file = format!("{directory}/apparmor/.replace");
+    if !fs::exists(&file).unwrap_or(false) {
+        match mount(
+            Some("securityfs"),
+            directory.as_str(),
+            Some("securityfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        ) {
+            Ok(()) | Err(Errno::EBUSY) => {}
+            Err(Errno::ENOENT | Errno::ENODEV) => return Err(without_apparmor()),
+            mounted => mounted.or_internal(|| "mount securityfs".to_owned())?,
+        }
+    }
+    if !fs::exists(&file).unwrap_or(false) {
+        return Err(without_apparmor());
+    }
+    // The kernel takes a policy in one write, and says in its log what it does not like about it.
+    fs::write(&file, policy).or_spec(|| "load the AppArmor policy into the guest's kernel".to_owned())
+}
+
+fn without_apparmor() -> crate::error::AgentError {
+    error(ErrorKind::Spec, "the guest's kernel has no AppArmor")
+}

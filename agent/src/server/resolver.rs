@@ -1,0 +1,160 @@
+//! Queries of containers to a resolver of the host's: each goes to a connection of the host that has been waiting for it.
+
+use std::{collections::VecDeque, net::SocketAddrV4, os::fd::OwnedFd};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
+    unistd::{read, write},
+};
+
+use super::{Server, Target};
+use crate::{
+    connection::Role,
+    error::Result,
+    poller::Token,
+    resolver::{Resolver, fit},
+    sockets::accept,
+};
+
+/// Queries and clients that may wait or be answered at a time. A client asks again.
+const MAX_WAITING: usize = 256;
+
+/// Bytes before a message of TCP that say its length (RFC 1035, 4.2.2).
+const LENGTH: usize = 2;
+
+/// The resolver's sockets, and who is served.
+#[derive(Debug)]
+pub(super) struct Resolving {
+    resolver: Resolver,
+    /// The host's connection that waits.
+    waiting: Option<Token>,
+    /// Streams that wait for the host.
+    clients: VecDeque<OwnedFd>,
+    queries: Vec<Query>,
+}
+
+/// A query that came as a datagram and is answered by a stream.
+#[derive(Debug)]
+struct Query {
+    token: Token,
+    stream: OwnedFd,
+    query: Vec<u8>,
+    client: SocketAddrV4,
+    answer: Vec<u8>,
+}
+
+impl Server {
+    /// Lets a connection of the host wait for the next query. The first one has the agent listen for them.
+    pub(super) fn admit_resolver(&mut self, token: Token) -> Result<()> {
+        if self.resolving.is_none() {
+            let resolver = Resolver::listen()?;
+            self.poller.add(&resolver.listener, |_| Target::Resolver)?;
+            self.poller.add(resolver.datagrams(), |_| Target::Resolver)?;
+            let (clients, queries) = (VecDeque::new(), Vec::new());
+            self.resolving = Some(Resolving { resolver, waiting: None, clients, queries });
+        }
+        let former = self.resolving.as_mut().and_then(|resolving| resolving.waiting.replace(token));
+        former.into_iter().for_each(|former| self.close(former));
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.role = Role::WaitingForQuery;
+        }
+        Ok(())
+    }
+
+    /// Such a connection is over.
+    pub(super) fn dismiss_resolver(&mut self, token: Token) {
+        if let Some(resolving) = &mut self.resolving {
+            resolving.waiting.take_if(|waiting| *waiting == token);
+        }
+    }
+
+    /// Takes what has come, and brings one of it and the host together, if both are there.
+    pub(super) fn resolve(&mut self) {
+        let Some(resolving) = &mut self.resolving else { return };
+        while let Some(client) = accept(&resolving.resolver.listener) {
+            resolving.admit(client);
+        }
+        while let Some(datagram) = resolving.resolver.receive() {
+            if !resolving.has_room() {
+                continue;
+            }
+            let Some((stream, other)) = stream_with(&datagram.query) else { continue };
+            let target = |token| Target::Query(token);
+            let Ok(token) = self.poller.add(&stream, target) else { continue };
+            let (query, client) = (datagram.query, datagram.client);
+            resolving.queries.push(Query { token, stream, query, client, answer: Vec::new() });
+            resolving.clients.push_back(other);
+        }
+        if resolving.waiting.is_some()
+            && let Some(client) = resolving.clients.pop_front()
+            && let Some(token) = resolving.waiting.take()
+            && let Some(host) = self.connections.remove(&token)
+        {
+            self.poller.remove(&host, token);
+            self.join_client(host, token, client, None);
+        }
+    }
+
+    /// Passes the answer to a datagram on, once it is whole.
+    pub(super) fn answer_query(&mut self, token: Token) {
+        let Some(resolving) = &mut self.resolving else { return };
+        let Some(index) = resolving.queries.iter().position(|query| query.token == token) else { return };
+        if !resolving.queries[index].read() {
+            return;
+        }
+        let Query { query, client, mut answer, .. } = resolving.queries.swap_remove(index);
+        self.poller.forget(token);
+        let length = answer.first_chunk().map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+        // Without an answer the client asks again.
+        if length >= HEADER && answer.len() == LENGTH + length {
+            answer.drain(..LENGTH);
+            resolving.resolver.send(&fit(&query, answer), client);
+        }
+    }
+}
+
+/// Shortest message (RFC 1035, 4.1.1), in bytes.
+const HEADER: usize = 12;
+
+impl Resolving {
+    fn has_room(&self) -> bool {
+        self.clients.len() < MAX_WAITING && self.queries.len() < MAX_WAITING
+    }
+
+    fn admit(&mut self, client: OwnedFd) {
+        if self.has_room() {
+            self.clients.push_back(client);
+        }
+    }
+}
+
+impl Query {
+    /// Takes what has come of the answer; true when it is whole, or nothing more will come.
+    fn read(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        loop {
+            match read(&self.stream, &mut bytes) {
+                Ok(0) => return true,
+                Ok(count) => self.answer.extend(&bytes[..count]),
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return false,
+                Err(_) => return true,
+            }
+            let length = self.answer.first_chunk().map(|length| usize::from(u16::from_be_bytes(*length)));
+            if length.is_some_and(|length| self.answer.len() >= LENGTH + length) {
+                return true;
+            }
+        }
+    }
+}
+
+/// A stream from which the query can be read as from TCP, by its other end.
+fn stream_with(query: &[u8]) -> Option<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (stream, other) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags).ok()?;
+    let mut message = u16::try_from(query.len()).ok()?.to_be_bytes().to_vec();
+    message.extend(query);
+    // A new socket takes as much as a datagram can have, or the query is lost as datagrams are.
+    (write(&stream, &message) == Ok(message.len())).then_some((stream, other))
+}

@@ -1,0 +1,35 @@
+//! What the host gives its containers besides what config.json says: settings of its kernel, and the policies of its security
+//! modules.
+
+use serde::{Deserialize, Serialize};
+
+/// The node's settings, for the guest's kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Paths below /proc/sys with their values, in the order in which they are to be written.
+    pub sysctls: Vec<(String, String)>,
+    /// Handlers of binfmt_misc, in the order in which they are to be registered.
+    pub handlers: Vec<Handler>,
+}
+
+/// A handler of binfmt_misc.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handler {
+    /// Its name.
+    pub name: String,
+    /// What `register` is told.
+    pub line: String,
+    /// The interpreter that this names.
+    pub interpreter: String,
+    /// Path of that interpreter below the share's root; `None` where each container has its own.
+    pub share: Option<String>,
+}
+
+/// What security modules make of one process, which is made next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// The AppArmor profile that it executes its program under.
+    pub apparmor_profile: Option<String>,
+    /// The compiled policy that has this profile, unless the guest has been given it before.
+    pub apparmor_policy: Option<Vec<u8>>,
+}

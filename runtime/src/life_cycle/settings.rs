@@ -1,0 +1,61 @@
+//! What the host gives a guest besides what config.json says, on its way there.
+
+use std::os::fd::AsFd;
+
+use anyhow::Context;
+use stockade_protocol::agent::ProcessId;
+use stockade_protocol::settings::Settings;
+
+use crate::lower::security_labels::Labels;
+use crate::oci::bundle::CONFIG;
+use crate::state::Directory;
+use crate::vm::Wait;
+use crate::vm::agent::{ClientError, Connection, call};
+
+/// Gives them to the guest, where there are any. What its kernel does not take is named in the log; an agent of an older release
+/// takes none.
+///
+/// # Errors
+/// The agent does not answer.
+pub(super) fn hand_over(
+    directory: &Directory,
+    settings: Settings,
+    wait: &mut impl Wait,
+) -> Result<(), ClientError> {
+    if settings == Settings::default() {
+        return Ok(());
+    }
+    let refused = Connection::open_newest(directory.as_fd(), wait)
+        .and_then(|mut control| control.call(call::TakeSettings(settings), wait));
+    match refused {
+        Ok(refused) => refused.iter().for_each(|refused| tracing::warn!("{refused}")),
+        Err(error @ (ClientError::Version(_) | ClientError::Agent(_))) => {
+            tracing::warn!("the guest has its own settings instead of the node's: {error}");
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Says what security modules are to make of a process that is made next.
+///
+/// # Errors
+/// The agent does not answer, or it cannot do what is required.
+pub(super) fn confine(
+    directory: &Directory,
+    process: &ProcessId,
+    labels: Option<&Labels>,
+    wait: &mut impl Wait,
+) -> anyhow::Result<()> {
+    let Some(labels) = labels else { return Ok(()) };
+    let confine = call::Confine(process.clone(), labels.confinement.clone());
+    let confined =
+        Connection::open_newest(directory.as_fd(), wait).and_then(|mut control| control.call(confine, wait));
+    match confined {
+        Err(error @ (ClientError::Version(_) | ClientError::Agent(_))) => {
+            tracing::warn!("{}", labels.refused(&error.to_string()).context(CONFIG)?);
+            Ok(())
+        }
+        confined => Ok(confined?),
+    }
+}

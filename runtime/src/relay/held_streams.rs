@@ -1,0 +1,134 @@
+//! Streams that outlive the process that they were made for, because others in the guest have them open: a daemon that an
+//! exec has left behind, for instance.
+//!
+//! ```text
+//!  relay of an exec ──→ relay of its container        two descriptors in a datagram to its socket
+//!  relay of a member ─→ relay of its sandbox
+//! ```
+//!
+//! A relay ends with its process, because its caller waits for that. It leaves such streams to the relay of the container that
+//! they are in, which copies on until they end or it ends itself: with a container of its own PID namespace ends everybody
+//! who could have them open.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+
+use stockade_sys::fd_passing;
+
+use super::copy::{Copy, Rest};
+use crate::sys::descriptors;
+
+/// The socket in a container's directory to which they are left.
+pub const SOCKET: &str = "streams.sock";
+
+/// Streams that a relay takes over at most, so that no guest has one that grows; more end with their process.
+const MAX: usize = 64;
+
+/// The number that a relay has the socket of its heir at: the only one by which its filter lets it pass descriptors on.
+pub const HEIR: i32 = 900;
+
+/// The heir's socket in an open directory of a container, if its relay has one: one of 0.1 has none.
+pub fn connect(directory: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let socket = descriptors::connect_datagrams(directory, SOCKET).ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some(socket.into())
+}
+
+/// Makes the socket of a new container.
+///
+/// # Errors
+/// bind(2)'s.
+pub fn listen(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let socket = descriptors::listen_for_datagrams(directory, SOCKET)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Leaves a stream to the heir. Where that takes none, it ends.
+pub fn leave(heir: &OwnedFd, copy: Copy) {
+    let Some(Rest { source, sink, shut_down_sink }) = copy.into_rest() else { return };
+    let descriptors = [source.as_raw_fd(), sink.as_raw_fd()];
+    // An heir that is gone, or has no time: nobody can be told.
+    let _ = fd_passing::send(heir, &[shut_down_sink.into()], &descriptors);
+}
+
+/// The streams that a relay has taken over.
+#[derive(Debug)]
+pub struct Adopted {
+    socket: UnixDatagram,
+    /// They go on.
+    pub copies: Vec<Copy>,
+}
+
+impl Adopted {
+    /// None yet.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket: socket.into(), copies: Vec::new() }
+    }
+
+    /// Takes those over that have been left to this relay. Whoever leaves one is a relay of the same pod, which may have been
+    /// taken over by its guest: what it sends is copied, and nothing else happens to it.
+    pub fn receive(&mut self) {
+        let mut byte = [0];
+        let mut descriptors = Vec::new();
+        while let Ok(Some(1..)) = fd_passing::try_receive(&self.socket, &mut byte, 2, &mut descriptors) {
+            let sent = <[OwnedFd; 2]>::try_from(std::mem::take(&mut descriptors));
+            self.copies.retain(|copy| !copy.is_done());
+            if let Ok([source, sink]) = sent
+                && self.copies.len() < MAX
+            {
+                self.copies.extend(Copy::new(source, sink, byte == [1]));
+            }
+        }
+    }
+}
+
+impl AsFd for Adopted {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write, pipe};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_stream_goes_on_with_the_heir_and_no_more_than_it_can_take() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = std::fs::File::open(directory.path()).unwrap();
+        assert!(connect(open.as_fd()).is_none());
+        let mut adopted = Adopted::new(listen(open.as_fd()).unwrap());
+        let heir = connect(open.as_fd()).unwrap();
+        let (mut guest, source) = UnixStream::pair().unwrap();
+        source.set_nonblocking(true).unwrap();
+        let (mut reader, sink) = pipe().unwrap();
+        leave(&heir, Copy::new(source, sink, false).unwrap());
+        // What is no stream is not copied, and keeps nothing open.
+        fd_passing::send(&heir, &[0], &[heir.as_raw_fd()]).unwrap();
+        fd_passing::send(&heir, &[], &[]).unwrap();
+        adopted.receive();
+        assert_eq!(adopted.copies.len(), 1);
+        guest.write_all(b"late").unwrap();
+        drop(guest);
+        while !adopted.copies[0].is_done() {
+            adopted.copies[0].advance();
+        }
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "late");
+
+        let mut guests = Vec::new();
+        for _ in 0..MAX + 5 {
+            let (guest, source) = UnixStream::pair().unwrap();
+            leave(&heir, Copy::new(source, pipe().unwrap().1, false).unwrap());
+            adopted.receive();
+            guests.push(guest);
+        }
+        assert_eq!(adopted.copies.len(), MAX);
+        assert_eq!(guests.last_mut().unwrap().read(&mut [0]).unwrap(), 0, "it has ended");
+    }
+}
