@@ -347,7 +347,8 @@ fn a_detached_process_is_its_callers_and_ends_with_its_container() {
 #[test]
 fn a_signal_to_the_command_is_the_processes() {
     let container = Container::start();
-    let script = "trap 'echo caught; exit 4' USR1; echo ready; while :; do sleep 1000 > /dev/null & wait; done";
+    let script =
+        "trap 'echo caught; exit 4' USR1; echo ready; while :; do sleep 1000 > /dev/null & wait; done";
     let mut child = container
         .command(&["c", "sh", "-c", script])
         .stdin(Stdio::null())
