@@ -109,8 +109,13 @@ fn the_installer_makes_a_node_ready() {
     );
     let config = fs::read_to_string(root.join("etc/containerd/config.toml")).expect("config.toml");
     assert!(config.contains("BinaryName = \"/usr/local/bin/stockade\""), "{config}");
+    // In the node's mount namespace: containerd is restarted, and a template made.
     let restarts = fs::read_to_string(commands.path().join("restarts")).expect("containerd was restarted");
-    assert_eq!(restarts, "--target 1 --mount -- systemctl restart containerd\n");
+    assert_eq!(
+        restarts,
+        "--target 1 --mount -- systemctl restart containerd\n\
+         --target 1 --mount -- /usr/local/bin/stockade template build\n"
+    );
 
     // What lies there runs containers by itself: it finds its kernel and the rest beside itself.
     let stockade = Stockade::new();
