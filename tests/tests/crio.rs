@@ -126,11 +126,10 @@ fn a_sandbox_that_is_stopped_takes_its_members_along() {
         assert_eq!(crio.wait_for_exit(id), 137, "{id}");
         assert_eq!(crio.stockade.status(id), "stopped");
     }
-    // The kubelet keeps it like this for a while. Its namespaces are gone, and the next pod's get their numbers.
-    let former = pod.namespaces();
+    // The kubelet keeps it like this for a while. Its namespaces are gone, and the next pod's may get their numbers: when the
+    // kernel gives them out again is its business (sandbox_test::namespaces_that_are_gone_are_nobodys has one that is).
     pod.unpin();
     let next = Pod::new("next");
-    assert!(next.namespaces().iter().any(|number| former.contains(number)), "no number was used again");
     let next_infra = crio.start(&next.bundle, "next");
     let member = next.member("next-member", "hostname", Some(next_infra));
     crio.start(&member, "next-member");
