@@ -38,7 +38,7 @@ const RANDOM: &str = "/run/random";
 const RANDOM_NUMBER: (u64, u64) = (1, 8);
 
 /// A clock that the VMM has set is not set again by a message, which takes its time. One that is so far off was not.
-const CLOCK_IS_OFF: Duration = Duration::from_secs(2);
+const CLOCK_IS_OFF: Duration = Duration::from_secs(1);
 
 /// Longest message, in bytes.
 const LIMIT: usize = 256;

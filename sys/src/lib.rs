@@ -13,6 +13,7 @@ pub mod landlock;
 pub mod mount_api;
 pub mod netlink;
 pub mod pidfd;
+pub mod resolve;
 pub mod seccomp;
 pub mod sk_lookup;
 

@@ -63,7 +63,10 @@ pub fn check(config: &Value, findings: &mut Findings) -> Result<()> {
         one(index, entry, found, config, findings);
     }
     for (index, (found, wanted)) in places {
-        let wanted = if propagation::is_recursive(whole) { wanted.change(whole) } else { wanted };
+        // A mount's own propagation counts more than the root's.
+        let entry = &list(config, "mounts")[index];
+        let has_own = strings(entry, "options").iter().any(|word| propagation::is_word(word));
+        let wanted = if propagation::is_recursive(whole) && !has_own { wanted.change(whole) } else { wanted };
         let path = format!("mounts[{index}].options");
         findings.equal(&path, "propagation", Propagation::found(&found.groups).name(), wanted.name());
     }

@@ -42,6 +42,11 @@ pub fn is_recursive(word: &str) -> bool {
     word.strip_prefix('r').is_some_and(is_propagation)
 }
 
+/// Whether it is one of a propagation at all.
+pub fn is_word(word: &str) -> bool {
+    is_propagation(word) || is_recursive(word)
+}
+
 fn is_propagation(word: &str) -> bool {
     ["shared", "private", "slave", "unbindable"].contains(&word)
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -388,6 +389,20 @@ impl Pod {
             "io.kubernetes.cri-o.TTY": "false",
             "io.kubernetes.container.name": id,
         });
+    }
+
+    /// The numbers of its pinned namespaces.
+    pub fn namespaces(&self) -> Vec<u64> {
+        let numbers = self.pinned.iter().map(|(_, path)| fs::metadata(path).expect("pinned namespace").ino());
+        numbers.collect()
+    }
+
+    /// Lets go of the pinned namespaces, as CRI-O does when it stops a pod that it keeps.
+    pub fn unpin(&mut self) {
+        for (_, path) in self.pinned.drain(..) {
+            umount2(&path, MntFlags::MNT_DETACH).expect("unpin");
+            fs::remove_file(&path).expect("remove");
+        }
     }
 
     /// The pod's network, pinned namespaces and /dev/shm go last.

@@ -104,6 +104,26 @@ fn of_what_holds_for_every_process() {
 }
 
 #[test]
+fn of_sysctls_that_are_of_no_namespace_of_the_containers() {
+    let without_ipc = json!([{ "type": "mount" }, { "type": "network" }, { "type": "pid" }]);
+    refused([
+        ("/linux/sysctl", json!({ "kernel.hostname": "x" }), "\"kernel.hostname\""),
+        ("/linux/sysctl", json!({ "vm.max_map_count": "262144" }), "\"vm.max_map_count\""),
+        ("/linux/sysctl", json!({ "kernel/core_pattern": "|/x" }), "\"kernel/core_pattern\""),
+        ("/linux/sysctl", json!({ "net/../vm/swappiness": "1" }), "linux.sysctl"),
+    ]);
+    let stockade = Stockade::new();
+    for name in ["kernel.msgmax", "kernel.sem", "fs.mqueue.msg_max", "kernel.domainname"] {
+        let bundle = Bundle::busybox(&["true"]).edit(|config| {
+            config["linux"]["namespaces"] = without_ipc.clone();
+            config.as_object_mut().expect("object").remove("hostname");
+            config["linux"]["sysctl"] = json!({ name: "1" });
+        });
+        stockade.run_bundle(&bundle, "refused").failure(1, &["linux.sysctl", name, "linux.namespaces"]);
+    }
+}
+
+#[test]
 fn of_security_labels_that_are_required() {
     let labels = [
         ("process", "apparmorProfile", "docker-default"),

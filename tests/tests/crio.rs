@@ -112,7 +112,7 @@ fn a_pod_is_run_used_and_removed() {
 fn a_sandbox_that_is_stopped_takes_its_members_along() {
     let crio = Crio::new();
     let before = Snapshot::take();
-    let pod = Pod::new("stopped");
+    let mut pod = Pod::new("stopped");
     let picture = pod.netns.picture();
     let infra = crio.start(&pod.bundle, "stopped");
     let members = [("apart", None), ("together", Some(infra))].map(|(id, shared_pid)| {
@@ -126,6 +126,22 @@ fn a_sandbox_that_is_stopped_takes_its_members_along() {
         assert_eq!(crio.wait_for_exit(id), 137, "{id}");
         assert_eq!(crio.stockade.status(id), "stopped");
     }
+    // The kubelet keeps it like this for a while. Its namespaces are gone, and the next pod's get their numbers.
+    let former = pod.namespaces();
+    pod.unpin();
+    let next = Pod::new("next");
+    assert!(next.namespaces().iter().any(|number| former.contains(number)), "no number was used again");
+    let next_infra = crio.start(&next.bundle, "next");
+    let member = next.member("next-member", "hostname", Some(next_infra));
+    crio.start(&member, "next-member");
+    assert_eq!(crio.wait_for_exit("next-member"), 0);
+    assert_eq!(crio.logged("next-member", "stdout"), "host-next\n");
+    assert_eq!(crio.stockade.status("stopped"), "stopped");
+    crio.remove(&member, "next-member");
+    crio.run(&["kill", "next", "KILL"]).success();
+    assert_eq!(crio.wait_for_exit("next"), 137);
+    crio.remove(&next.bundle, "next");
+    next.remove();
     // Removed in the wrong order: nothing depends on it.
     crio.remove(&pod.bundle, "stopped");
     for (id, bundle) in &members {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use stockade_tests::cli::{Outcome, text};
 use stockade_tests::engine::Docker;
@@ -20,7 +21,7 @@ fn containers_run_execute_pause_and_are_looked_at_copied_from_and_stopped() {
     docker.assert_clean();
 
     let script = "trap 'echo stopped; exit 5' TERM; echo out; echo err >&2; while :; do sleep 0.2; done";
-    docker.container(&["-d", "--init", "--name", "box"], &["sh", "-c", script]).success();
+    docker.container(&["-di", "--init", "--name", "box"], &["sh", "-c", script]).success();
     let outcome = docker.run(&["ps", "--format", "{{.Names}} {{.Status}}"]).success();
     assert!(outcome.stdout.starts_with("box Up"), "{outcome:#?}");
 
@@ -56,7 +57,12 @@ fn containers_run_execute_pause_and_are_looked_at_copied_from_and_stopped() {
     assert!(stats[1].parse::<u32>().expect("PIDs") > 0, "{stats:?}");
     assert!(stats[2].ends_with("MiB"), "{stats:?}");
 
+    let mut attached = docker.command(&["attach", "--no-stdin", "box"]);
+    let attached = attached.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let attached = attached.spawn().expect("docker attach");
     docker.run(&["stop", "--time", "60", "box"]).success();
+    let attached = Outcome::wait(attached, "docker attach");
+    assert_eq!(attached.status, 5, "{attached:#?}");
     let outcome =
         docker.run(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "box"]).success();
     assert_eq!(outcome.stdout, "exited 5\n");

@@ -32,6 +32,9 @@ fn each_is_run_at_its_step_with_the_containers_state() {
     let (log, rootfs) = (bundle.rootfs().join("log"), bundle.rootfs());
     fs::create_dir(rootfs.join("mnt")).expect("directory");
     let in_guest = "grep -q '\"pid\":1,' && echo startContainer $$ $(uname -r) >> /log";
+    // Without an environment of its own it has the program's, with the HOME that that gets.
+    let of_program = "[ \"$TERM:$HOME\" = xterm:/root ] || exit 3";
+    let of_program = json!({ "path": "/bin/sh", "args": ["sh", "-c", of_program] });
     let mount = format!(
         "mount -n -t tmpfs none {0}/mnt && echo mounted > {0}/mnt/file && echo createContainer $(jq .pid) >> {1}",
         rootfs.display(),
@@ -42,7 +45,7 @@ fn each_is_run_at_its_step_with_the_containers_state() {
             "prestart": [recording("prestart", &log)],
             "createRuntime": [recording("createRuntime", &log)],
             "createContainer": [hook(&mount)],
-            "startContainer": [hook(in_guest)],
+            "startContainer": [hook(in_guest), of_program],
             "poststart": [recording("poststart", &log)],
             "poststop": [hook("exit 1"), recording("poststop", &log)],
         });

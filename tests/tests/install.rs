@@ -8,6 +8,8 @@ use serde_json::Value;
 use stockade_tests::bundle::make_rootfs;
 use stockade_tests::cli::{Outcome, Stockade, built, text};
 
+const BUILDKIT: &str = "etc/systemd/system/docker.service.d/stockade.conf";
+
 const FILES: [(&str, &str); 4] = [
     ("--podman", "etc/containers/containers.conf.d/stockade.conf"),
     ("--docker", "etc/docker/daemon.json"),
@@ -79,8 +81,11 @@ fn other_settings_stay_and_malformed_files_are_left_alone() {
     assert_eq!(merged["runtimes"]["stockade"]["path"], "/opt/stockade");
     assert_eq!(merged["runtimes"]["crun"]["path"], "/usr/bin/crun");
     assert_eq!(merged["log-level"], "warn");
+    let drop_in = fs::read_to_string(prefix.path(BUILDKIT)).expect("read");
+    assert_eq!(drop_in, "[Service]\nEnvironment=DOCKER_BUILDKIT_RUNC_COMMAND=/opt/stockade\n");
     prefix.run(&["uninstall", "--docker"]).success();
     assert_eq!(fs::read_to_string(prefix.path(docker)).expect("read"), daemon);
+    assert!(!prefix.path(BUILDKIT).exists());
 }
 
 #[test]
@@ -98,6 +103,7 @@ fn containerd_reads_it_beside_what_it_had() {
         "containerd.runtimes.stockade]",
         "containerd.runtimes.stockade.options]",
         "BinaryName = \"/opt/stockade\"",
+        "Root = \"/run/containerd/stockade\"",
         "bin_dir = \"/usr/lib/cni\"",
     ] {
         assert!(dump.contains(line), "no {line} in {dump}");
@@ -115,7 +121,7 @@ fn podman_runs_the_runtime_by_its_name() {
     let rootfs = stockade_tests::bundle::directory();
     make_rootfs(rootfs.path());
     let script = "mount --bind \"$1\" /etc/containers && exec podman --cgroup-manager cgroupfs --events-backend file \
-                  --runtime stockade run --rm --network none --rootfs \"$2\" uname -r";
+                  --runtime stockade run --rm --cgroups=disabled --network none --rootfs \"$2\" uname -r";
     let mut podman = Command::new("unshare");
     podman.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
     podman.args([text(&prefix.path("etc/containers")), text(rootfs.path())]);

@@ -1,7 +1,7 @@
 //! `mounts`: every option and every kind of source, as a process in the container finds them.
 
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown, symlink};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -24,6 +24,14 @@ fn bind(config: &mut Value, source: &Path, destination: &str, options: &[&str]) 
         config,
         json!({ "destination": destination, "type": "bind", "source": source, "options": options }),
     );
+}
+
+/// A user namespace in which the IDs are the host's.
+fn map_to_itself(config: &mut Value) {
+    config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "user" }));
+    for list in ["uidMappings", "gidMappings"] {
+        config["linux"][list] = json!([{ "containerID": 0, "hostID": 0, "size": 1000 }]);
+    }
 }
 
 #[track_caller]
@@ -79,30 +87,137 @@ fn a_recursive_read_only_bind_is_so_below_too() {
 }
 
 #[test]
+fn a_plain_ro_is_of_the_mount_itself_and_flags_of_the_source_stay() {
+    let host = bundle::directory();
+    run("mount", &["-t", "tmpfs", "-o", "noexec,nosuid,nodev,noatime", "above", text(host.path())]);
+    let below = host.path().join("a/below");
+    fs::create_dir_all(&below).expect("mkdir");
+    run("mount", &["-t", "tmpfs", "below", text(&below)]);
+    for directory in [host.path(), below.as_path()] {
+        fs::write(directory.join("true"), "#!/bin/sh\n").expect("write");
+        fs::set_permissions(directory.join("true"), Permissions::from_mode(0o777)).expect("chmod");
+    }
+    let script = "touch /ro/x /ro/a/below/ro /rro/a/below/rro; /kept/true; echo $?; /exec/true; echo $?; \
+                  /ro/a/below/true; echo $?; \
+                  awk '$5 ~ \"^/(kept|exec|ro|rro)($|/)\" { print $5, $6 }' /proc/self/mountinfo";
+    let edit = |config: &mut Value| {
+        bind(config, host.path(), "/kept", &["rbind"]);
+        bind(config, host.path(), "/exec", &["rbind", "exec"]);
+        bind(config, host.path(), "/ro", &["rbind", "ro"]);
+        bind(config, host.path(), "/rro", &["rbind", "rro"]);
+    };
+    let expected = "touch: /ro/x: Read-only file system\ntouch: /rro/a/below/rro: Read-only file system\n\
+        /bin/sh: /kept/true: Permission denied\n126\n/bin/sh: /exec/true: Permission denied\n126\n0\n\
+        /kept rw,nosuid,nodev,noexec,noatime\n/kept/a/below rw,relatime\n\
+        /exec rw,nosuid,nodev,noexec,noatime\n/exec/a/below rw,relatime\n\
+        /ro ro,nosuid,nodev,noexec,noatime\n/ro/a/below rw,relatime\n\
+        /rro ro,nosuid,nodev,noexec,noatime\n/rro/a/below ro,relatime\n";
+    let sorted = |out: &str| {
+        let mut lines: Vec<_> = out.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let plain = output(script, edit);
+    let mapped = output(script, |config| {
+        map_to_itself(config);
+        edit(config);
+    });
+    let made = (below.join("ro").exists(), below.join("rro").exists());
+    run("umount", &["-R", text(host.path())]);
+    assert_eq!(sorted(&plain), sorted(expected), "{plain}");
+    assert_eq!(sorted(&mapped), sorted(expected), "in a user namespace: {mapped}");
+    assert_eq!(made, (true, false));
+}
+
+#[test]
+fn destinations_and_what_they_cover_are_as_with_other_runtimes() {
+    let host = bundle::directory();
+    fs::write(host.path().join("x"), "").expect("write");
+    fs::write(host.path().join("file"), "content\n").expect("write");
+    let tmpfs = |destination: &str, options: &[&str]| {
+        let options = [&["nosuid", "nodev"], options].concat();
+        json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options })
+    };
+    let bundle = Bundle::script(
+        "exec 2>&1; stat -c '%a %u:%g %n' /covered /new /own /up /none; ls -A /up; ls /data; cat /link; readlink /elsewhere; \
+         : <> /host/dev/ptmx && ls /host/dev/pts; \
+         awk '$5 ~ \"^/(shared|new)$\" || $5 == \"/sys/firmware\" { print $5, $7 ~ \"shared\" }' /proc/self/mountinfo",
+    )
+    .edit(|config| {
+        mount(config, tmpfs("/covered", &[]));
+        mount(config, tmpfs("/new", &[]));
+        mount(config, tmpfs("/own", &["mode=700"]));
+        mount(config, tmpfs("/up", &["tmpcopyup"]));
+        mount(config, tmpfs("/none", &["tmpcopyup"]));
+        mount(config, tmpfs("/shared", &["shared"]));
+        // Which does not make what is not there.
+        bind(config, host.path(), "/var/none/../../data", &["rbind"]);
+        bind(config, &host.path().join("file"), "/link", &["bind", "dest-nofollow"]);
+        bind(config, Path::new("/dev"), "/host/dev", &["rbind", "rprivate"]);
+        config["linux"]["rootfsPropagation"] = "rprivate".into();
+        config["linux"]["maskedPaths"] = json!(["/sys/firmware", "/sys//firmware/", "/sys/firmware"]);
+        let all = json!(["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_MKNOD"]);
+        config["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = all.clone();
+        }
+    });
+    let at = |name: &str| bundle.rootfs().join(name);
+    for (name, mode) in [("covered", 0o700), ("own", 0o755), ("up", 0o1750)] {
+        fs::create_dir(at(name)).expect("mkdir");
+        fs::set_permissions(at(name), Permissions::from_mode(mode)).expect("chmod");
+        lchown(at(name), Some(7), Some(8)).expect("chown");
+    }
+    fs::write(at("up/copied"), "").expect("write");
+    symlink("elsewhere", at("link")).expect("link");
+    let outcome = Stockade::new().run_bundle(&bundle, "covers").success();
+    assert_eq!(
+        outcome.stdout,
+        "700 0:0 /covered\n1777 0:0 /new\n700 0:0 /own\n1750 0:0 /up\n1777 0:0 /none\ncopied\nfile\nx\ncontent\n\
+         ptmx\n/new 0\n/shared 1\n/sys/firmware 0\n"
+    );
+    assert!(!at("var/none").exists() && !at("elsewhere").exists());
+    // The destination is the root: what was there is not.
+    let root = Bundle::script("cat /here; mount").edit(|config| {
+        let other = bundle.rootfs();
+        config["mounts"]
+            .as_array_mut()
+            .expect("mounts")
+            .insert(0, json!({ "destination": "/", "type": "bind", "source": other, "options": ["rbind"] }));
+    });
+    fs::write(at("here"), "another root\n").expect("write");
+    let outcome = Stockade::new().run_bundle(&root, "root").success();
+    assert!(
+        outcome.stdout.starts_with("another root\n") && outcome.stdout.contains(" /proc "),
+        "{outcome:#?}"
+    );
+}
+
+#[test]
 fn order_and_what_is_over_what_are_the_configs() {
     let host = bundle::directory();
     fs::create_dir_all(host.path().join("sub")).expect("mkdir");
     fs::write(host.path().join("file"), "host\n").expect("write");
-    let out = output(
-        "ls -A /data /data/sub; cat /data/file; awk '$5 == \"/over\" { print $NF != \"\", $6 }' /proc/self/mountinfo; \
-         stat -f -c %T /over; readlink /link; ls /target/in",
-        |config| {
-            bind(config, host.path(), "/data", &["bind"]);
-            mount(config, json!({ "destination": "/data/sub", "type": "tmpfs", "source": "tmpfs" }));
-            bind(config, Path::new("/etc/hostname"), "/data/sub/deep/er/name", &["bind", "ro"]);
-            mount(config, json!({ "destination": "/over", "type": "proc", "source": "proc" }));
-            mount(
-                config,
-                json!({ "destination": "/over", "type": "tmpfs", "source": "x", "options": ["ro"] }),
-            );
-            // A link of an earlier mount's is followed like one of the image's.
-            bind(config, host.path(), "/target/in/absent", &["rbind"]);
-        },
-    );
-    assert_eq!(
-        out,
-        "/data:\nfile\nsub\n\n/data/sub:\ndeep\nhost\n1 rw,relatime\n1 ro,relatime\ntmpfs\nabsent\n"
-    );
+    let script = "ls -A /data /data/sub; cat /data/file; \
+                  awk '$5 == \"/over\" { print $NF != \"\", $6 }' /proc/self/mountinfo; \
+                  stat -f -c %T /over; readlink /link; ls /target/in";
+    let edit = |config: &mut Value| {
+        bind(config, host.path(), "/data", &["bind"]);
+        mount(config, json!({ "destination": "/data/sub", "type": "tmpfs", "source": "tmpfs" }));
+        bind(config, Path::new("/etc/hostname"), "/data/sub/deep/er/name", &["bind", "ro"]);
+        mount(config, json!({ "destination": "/over", "type": "proc", "source": "proc" }));
+        mount(config, json!({ "destination": "/over", "type": "tmpfs", "source": "x", "options": ["ro"] }));
+        // A link of an earlier mount's is followed like one of the image's.
+        bind(config, host.path(), "/target/in/absent", &["rbind"]);
+    };
+    let expected =
+        "/data:\nfile\nsub\n\n/data/sub:\ndeep\nhost\n1 rw,relatime\n1 ro,relatime\ntmpfs\nabsent\n";
+    assert_eq!(output(script, edit), expected);
+    let mapped = output(script, |config| {
+        map_to_itself(config);
+        edit(config);
+    });
+    assert_eq!(mapped, expected, "in a user namespace");
     assert!(fs::read_dir(host.path().join("sub")).expect("sub").next().is_none(), "the tmpfs covered it");
 }
 
@@ -309,4 +424,22 @@ fn mounts_that_cannot_be_are_named() {
         json!({ "destination": "/etc/passwd/x", "type": "tmpfs", "source": "x" }),
         &["mounts[7]", "/etc/passwd/x"],
     );
+}
+
+#[test]
+fn an_image_that_would_have_the_kernels_file_systems_elsewhere_is_refused() {
+    let (linked, file) = (Bundle::busybox(&["true"]), Bundle::busybox(&["true"]));
+    fs::remove_dir(linked.rootfs().join("proc")).expect("rmdir");
+    symlink("tmp", linked.rootfs().join("proc")).expect("link");
+    fs::remove_dir(file.rootfs().join("sys")).expect("rmdir");
+    symlink("/etc", file.rootfs().join("sys")).expect("link");
+    let stockade = Stockade::new();
+    let before = Snapshot::take();
+    stockade.run_bundle(&linked, "linked").failure(1, &["mounts[0]", "mount proc on /proc", "no directory"]);
+    stockade.run_bundle(&file, "linked").failure(1, &["mounts[5]", "mount sysfs on /sys", "no directory"]);
+    let both = Bundle::busybox(&["true"]).edit(|config| {
+        bind(config, Path::new("/etc"), "/x", &["bind", "copy-symlink", "dest-nofollow"]);
+    });
+    stockade.run_bundle(&both, "both").failure(1, &["mounts[7].options", "copy-symlink", "dest-nofollow"]);
+    before.assert_same_now();
 }

@@ -42,7 +42,10 @@ fn a_detached_container_can_be_looked_at_copied_from_and_stopped() {
     let at = |name: &str| podman.path().join(name);
     let script = "trap 'echo stopped; exit 5' TERM; trap 'echo signalled' USR1; echo out; echo err >&2; \
                   while :; do sleep 0.2; done";
-    podman.container(&["-d", "--name", "box"], &["sh", "-c", script]).success();
+    fs::create_dir(at("volume")).expect("directory");
+    let volume = format!("{}:/volume", at("volume").display());
+    let options = ["-d", "--name", "box", "-v", &volume, "--tmpfs", "/scratch", "--shm-size", "5m"];
+    podman.container(&options, &["sh", "-c", script]).success();
     let outcome = podman.run(&["ps", "--format", "{{.Names}} {{.Status}}"]).success();
     assert!(outcome.stdout.starts_with("box Up"), "{outcome:#?}");
 
@@ -63,6 +66,18 @@ fn a_detached_container_can_be_looked_at_copied_from_and_stopped() {
     assert!(!Path::new("/etc/stockade-copied").exists(), "podman cp wrote to the host");
     podman.run(&["cp", "box:/etc/stockade-copied/below", text(&at("back"))]).success();
     assert_eq!(fs::read_to_string(at("back/file")).expect("file"), "copied\n");
+    // Below mounts, too: what only the VM has is refused, and nothing is lost.
+    podman.run(&["cp", text(&at("back/file")), "box:/volume/copied"]).success();
+    assert_eq!(fs::read_to_string(at("volume/copied")).expect("volume"), "copied\n");
+    podman.run(&["cp", text(&at("back/file")), "box:/dev/shm/copied"]).success();
+    let script = "cat /volume/copied /dev/shm/copied; touch /volume/made /scratch/made; df -k /dev/shm | tail -1 | tr -s ' ' | cut -d' ' -f2";
+    let inside = podman.run(&["exec", "box", "sh", "-c", script]).success();
+    assert_eq!(inside.stdout, "copied\ncopied\n5120\n");
+    podman.run(&["cp", "box:/volume/made", text(&at("made"))]).success();
+    let refused = podman.run(&["cp", text(&at("back/file")), "box:/scratch/copied"]);
+    assert!(refused.status != 0 && refused.stderr.contains("endpoint is not connected"), "{refused:#?}");
+    let refused = podman.run(&["cp", "box:/scratch/made", text(&at("never"))]);
+    assert!(refused.status != 0 && refused.stderr.contains("endpoint is not connected"), "{refused:#?}");
     podman.run(&["commit", "--quiet", "box", "committed"]).success();
 
     podman.run(&["kill", "--signal", "USR1", "box"]).success();

@@ -1,6 +1,8 @@
 //! Several containers in one VM: by annotations as Kubernetes' callers give them, and by namespace paths as podman does.
 //! And none where the author of a pod only says so.
 
+use std::fs;
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
@@ -43,6 +45,21 @@ fn members_share_the_sandboxes_vm_and_what_they_ask_for() {
     assert_eq!(outcome.stdout.lines().next(), Some("pod"), "one uts namespace");
     assert!(outcome.stdout.contains("sleep 1000"), "one pid namespace: {outcome:#?}");
     let boot = outcome.stdout.lines().last().expect("boot ID").to_owned();
+
+    // Its init has ended, and the stream goes on for who is left of it in the pod's PID namespace.
+    let script = "(until [ -e /tmp/go ]; do sleep 0.1; done; echo late) & echo now; exit 4";
+    let holder = Bundle::script(script).edit(|config| join(config, relay, &["network", "ipc", "uts", "pid"]));
+    let mut create = stockade.command(&["create", "--bundle", text(holder.path()), "holder"]);
+    let mut create = create.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("create");
+    assert!(create.wait().expect("create").success());
+    let pid = stockade.state("holder")["pid"].as_i64().expect("PID") as i32;
+    stockade.run(&["start", "holder"]).success();
+    host::wait_for_end(pid);
+    fs::write(holder.rootfs().join("tmp/go"), "").expect("write");
+    let mut output = String::new();
+    create.stdout.take().expect("piped").read_to_string(&mut output).expect("read");
+    assert_eq!(output, "now\nlate\n");
+    stockade.run(&["delete", "holder"]).success();
 
     let annotated = Bundle::script("hostname; cat /proc/sys/kernel/random/boot_id").edit(|config| {
         config["annotations"] = json!({
@@ -94,6 +111,26 @@ fn a_sandbox_that_is_not_there_or_not_stockades_is_named() {
     stockade.run_bundle(&member, "m").failure(1, &["\"gone\"", "does not exist", "annotations"]);
     let foreign = Bundle::busybox(&["/bin/true"]).edit(|config| join(config, 1, &["pid"]));
     stockade.run_bundle(&foreign, "m").failure(1, &["linux.namespaces[0].path", "host's pid namespace"]);
+    // A path of another type than the entry says, of every type, and what is no namespace at all.
+    for (kind, path) in [
+        ("pid", "/proc/self/ns/ipc"),
+        ("network", "/proc/self/ns/uts"),
+        ("ipc", "/proc/self/ns/net"),
+        ("uts", "/proc/self/ns/cgroup"),
+        ("cgroup", "/proc/self/ns/user"),
+        ("user", "/proc/self/ns/mnt"),
+        ("time", "/proc/self/ns/pid"),
+        ("uts", "/dev/null"),
+        ("network", "/etc"),
+    ] {
+        let wrong = Bundle::busybox(&["/bin/true"]).edit(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+            namespaces.retain(|entry| entry["type"] != kind);
+            namespaces.insert(0, json!({ "type": kind, "path": path }));
+        });
+        let words = ["linux.namespaces[0].path", path, "namespace"];
+        stockade.run_bundle(&wrong, "m").failure(1, &words);
+    }
     before.assert_same_now();
 }
 

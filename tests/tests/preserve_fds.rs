@@ -71,7 +71,8 @@ fn streams_are_relayed_into_the_container() {
 fn what_is_no_stream_is_refused_before_anything_is_made() {
     let bundle = Bundle::busybox(&["true"]);
     let stockade = Stockade::new();
-    let file = File::open("/etc/passwd").expect("open");
+    let file = File::options().read(true).write(true).open(bundle.rootfs().join("etc/passwd")).expect("open");
+    let directory = File::open("/etc").expect("open");
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let before = Snapshot::take();
     let refused = |descriptors: &[BorrowedFd<'_>], count: &str, words: &[&str]| {
@@ -80,9 +81,12 @@ fn what_is_no_stream_is_refused_before_anything_is_made() {
         pass(&mut command, descriptors.iter().copied());
         Outcome::of(&mut command, b"").failure(1, words);
     };
-    refused(&[file.as_fd()], "1", &["--preserve-fds", "descriptor 3 is a regular file (/etc/passwd)"]);
+    let both = "descriptor 3 is a regular file that is open for both reading and writing (";
+    refused(&[file.as_fd()], "1", &["--preserve-fds", both, "/etc/passwd)"]);
+    refused(&[directory.as_fd()], "1", &["descriptor 3 is a directory (/etc)"]);
     refused(&[listener.as_fd()], "1", &["descriptor 3 is a listening socket"]);
-    refused(&[], "2", &["descriptor 3 is not open"]);
+    refused(&[], "2", &["descriptor 4 is not open"]);
+    refused(&[directory.as_fd()], "3", &["directory"]);
     refused(&[], "1000", &["1000", "too many"]);
     before.assert_same_now();
 }
@@ -111,5 +115,34 @@ fn other_inherited_descriptors_reach_neither_relay_nor_vmm() {
     let mut exec = stockade.command(&["exec", "--preserve-fds", "1", "inherited", "sh", "-c", "cat <&3"]);
     pass(&mut exec, [input.as_fd()]);
     assert_eq!(Outcome::of(&mut exec, b"").success().stdout, "for an exec");
+
+    // As podman passes --preserve-fd 6,7: what is between is not open. Of a file there are the bytes from its place on, and no
+    // way back to it: neither to what lies before that, nor to its directory, nor to write.
+    let given = bundle.path().join("given");
+    fs::write(&given, "not for the guest; content of the file\n").expect("write");
+    let mut file = File::open(&given).expect("open");
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(19)).expect("seek");
+    let written = File::options().append(true).open(&given).expect("open");
+    let null = File::options().read(true).write(true).open("/dev/null").expect("open");
+    let script = "ls /proc/self/fd; cat <&6; echo from the guest >&8; echo gone >&5; stat -L -c %t:%T /proc/self/fd/5; \
+                  readlink /proc/self/fd/6 /proc/self/fd/8 | cut -d : -f 1; \
+                  cat /proc/self/fd/6; (echo x >&6) 2> /dev/null || echo refused";
+    let mut exec = stockade.command(&["exec", "--preserve-fds", "6", "inherited", "sh", "-c", script]);
+    pass(&mut exec, [null.as_fd(), null.as_fd(), null.as_fd(), file.as_fd(), null.as_fd(), written.as_fd()]);
+    // SAFETY: close is allowed between fork and exec, after the numbers are taken.
+    unsafe {
+        exec.pre_exec(|| {
+            [3, 4, 7].into_iter().for_each(|number| _ = libc::close(number));
+            Ok(())
+        });
+    }
+    let outcome = Outcome::of(&mut exec, b"").success();
+    // 3 is ls's own.
+    let expected = "0\n1\n2\n3\n5\n6\n8\ncontent of the file\n1:3\npipe\npipe\nrefused\n";
+    assert_eq!(outcome.stdout, expected, "{outcome:#?}");
+    assert_eq!(
+        fs::read_to_string(&given).expect("read"),
+        "not for the guest; content of the file\nfrom the guest\n"
+    );
     stockade.run(&["delete", "--force", "inherited"]).success();
 }

@@ -229,6 +229,15 @@ fn a_variable_counts_once_and_home_is_the_users() {
     let user = json!({ "user": { "uid": 5, "gid": 6 }, "env": ["PATH=/bin", "HOME=/given"] });
     let file = container.process("echo $HOME; umask; id -u; id -g; id -G", user).success().stdout;
     assert_eq!(file, "/given\n0022\n5\n6\n6\n");
+    // In an encoding of its own, and empty where somebody has said so.
+    let passwd = b"root:x:0:0:root:/root:/bin/sh\nm:x:500:500:J\xfcrgen:/home/m:/bin/sh\nw:x:5000:5000:W:/home/w:/bin/sh\n";
+    fs::write(container.bundle.rootfs().join("etc/passwd"), passwd).expect("passwd");
+    for (uid, home) in [(500, "/home/m\n"), (5000, "/home/w\n")] {
+        let user = json!({ "user": { "uid": uid, "gid": 6 }, "env": ["PATH=/bin", "HOME="] });
+        assert_eq!(container.process("echo $HOME", user).success().stdout, home);
+    }
+    let by_name = container.stockade.run(&["exec", "--user", "w", "c", "sh", "-c", "id -u"]).success();
+    assert_eq!(by_name.stdout, "5000\n");
     let nobody = json!({ "user": { "uid": 5, "gid": 6 } });
     assert_eq!(container.process("echo $HOME", nobody).success().stdout, "/\n");
 }

@@ -3,9 +3,11 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use serde_json::json;
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::Stockade;
 use stockade_tests::host::{self, Snapshot};
+use stockade_tests::shell::Shell;
 
 fn namespace(pid: i32, kind: &str) -> u64 {
     fs::metadata(format!("/proc/{pid}/ns/{kind}")).expect("namespace").ino()
@@ -140,4 +142,60 @@ fn the_file_system_of_a_deleted_container_is_free() {
         .edit(|config| config["root"]["path"] = stockade_tests::cli::text(&mount).into());
     Stockade::new().run_bundle(&bundle, "loop").success();
     run("umount $1/fs && ! losetup -j $1/image | grep .");
+}
+
+#[test]
+fn what_is_written_where_it_stands_is_the_containers_or_refused() {
+    let host = stockade_tests::bundle::directory();
+    for name in ["volume", "inner", "fake/fd", "kernel"] {
+        fs::create_dir_all(host.path().join(name)).expect("mkdir");
+    }
+    fs::write(host.path().join("file"), "hosts\n").expect("write");
+    fs::write(host.path().join("secret"), "secret\n").expect("write");
+    let stockade = Stockade::new();
+    let mut shell = Shell::start(&stockade, "seen", |config| {
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        let mut bind = |name: &str, destination: &str, option: &str| {
+            mounts
+                .push(json!({ "destination": destination, "type": "bind", "source": host.path().join(name),
+                                "options": ["rbind", option] }));
+        };
+        bind("volume", "/volume", "rw");
+        bind("inner", "/volume/in/ner", "rw");
+        bind("volume", "/readonly", "ro");
+        bind("file", "/etc/hosts", "rw");
+        // A link of the image's, and one that a container may have made in a volume.
+        bind("inner", "/link/made", "rw");
+        bind("inner", "/volume/escape/made", "rw");
+        // Nothing of the relay's own is looked up there.
+        bind("fake", "/proc/self", "rw");
+        bind("fake", "/dev/shm", "rw");
+        mounts.push(json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" }));
+        mounts.push(
+            json!({ "destination": "/kernel", "type": "bind", "source": "/sys", "options": ["rbind"] }),
+        );
+    });
+    drop(shell.ask("echo guest > /tmp/file; echo guest > /volume/file; mkdir -p /volume/in"));
+    let relay = stockade.state("seen")["pid"].as_i64().expect("PID");
+    let root = std::path::PathBuf::from(format!("/proc/{relay}/root"));
+    assert_eq!(fs::read_to_string(root.join("volume/file")).expect("volume"), "guest\n");
+    for name in ["volume/copied", "volume/in/ner/copied", "dev/shm/copied", "etc/hosts"] {
+        fs::write(root.join(name), "copied\n").unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(shell.ask(&format!("cat /{name}")), "copied\n", "{name}");
+    }
+    for (name, errno) in [
+        ("tmp/x", libc::ENOTCONN),
+        ("tmp/file", libc::ENOTCONN),
+        ("sys/x", libc::EROFS),
+        ("dev/mqueue/x", libc::ENOTCONN),
+        ("dev/x", libc::EROFS),
+        ("readonly/x", libc::EROFS),
+        ("kernel/x", libc::EROFS),
+    ] {
+        let refused = fs::write(root.join(name), "lost").expect_err(name);
+        assert_eq!(refused.raw_os_error(), Some(errno), "{name}: {refused}");
+    }
+    assert!(fs::read(root.join("tmp/file")).is_err(), "read past the container's tmpfs");
+    assert_eq!(fs::read_dir(host.path().join("fake/fd")).expect("fake").count(), 0);
+    assert_eq!(shell.end(), 0);
 }

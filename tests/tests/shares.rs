@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_tests::shell::Shell;
 
 fn bind(config: &mut Value, source: &str, destination: &str, options: &[&str]) {
     config["mounts"].as_array_mut().expect("mounts").push(json!({
@@ -212,4 +213,58 @@ fn what_a_read_only_root_lacks_is_made_by_the_host() {
     nix::mount::mount(none, tree, none, readonly, none).expect("remount");
     Stockade::new().run_bundle(&bare, "frozen").failure(1, &["/sys", "read-only file system"]);
     nix::mount::umount(tree).expect("unmount");
+}
+
+#[test]
+fn what_the_host_mounts_later_comes_and_goes_in_a_mount_that_follows_it() {
+    let host = stockade_tests::bundle::directory();
+    let later = host.path().join("later");
+    fs::create_dir(&later).expect("mkdir");
+    let run = |program: &str, args: &[&str]| {
+        let status = Command::new(program).args(args).status().expect(program);
+        assert!(status.success(), "{program} {args:?}");
+    };
+    run("mount", &["--bind", text(host.path()), text(host.path())]);
+    run("mount", &["--make-shared", text(host.path())]);
+    let stockade = Stockade::new();
+    let mut shell = Shell::start(&stockade, "follows", |config| {
+        bind(config, text(host.path()), "/follows", &["rbind", "rslave"]);
+        bind(config, text(host.path()), "/read", &["rbind", "ro", "rshared"]);
+        bind(config, text(host.path()), "/stays", &["rbind", "rprivate"]);
+        config["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_ADMIN"]);
+        config["process"]["capabilities"]["effective"] = json!(["CAP_SYS_ADMIN"]);
+        config["process"]["capabilities"]["permitted"] = json!(["CAP_SYS_ADMIN"]);
+    });
+    // Known before, too.
+    shell.ask("ls -R /follows /read /stays");
+    run("mount", &["-t", "tmpfs", "-o", "size=1m", "later", text(&later)]);
+    fs::write(later.join("seen"), "from the host\n").expect("write");
+    assert_eq!(shell.ask("until cat /follows/later/seen 2>/dev/null; do :; done"), "from the host\n");
+    assert_eq!(shell.ask("echo reply > /follows/later/reply; cat /read/later/reply"), "reply\n");
+    assert_eq!(fs::read_to_string(later.join("reply")).expect("reply"), "reply\n");
+    assert_eq!(shell.ask("stat -f -c '%b %S' /follows/later"), "256 4096\n");
+    let refused = shell.ask("echo x 2>&1 > /read/later/x; ls /stays/later");
+    assert!(refused.contains("Read-only file system"), "{refused}");
+    // What the container mounts stays there.
+    shell.ask("mkdir /follows/own /read/own; mount -t tmpfs own /follows/own && touch /follows/own/file");
+    assert!(host.path().join("own").is_dir() && !host.path().join("own/file").exists());
+    // That the guest has been there does not keep the host from unmounting, but what it uses does.
+    shell.ask("exec 3< /follows/later/seen");
+    assert!(!Command::new("umount").arg(&later).output().expect("umount").status.success());
+    shell.ask("exec 3<&-");
+    assert_eq!(shell.ask("ls /follows/later /read/later > /dev/null; echo looked"), "looked\n");
+    run("sh", &["-c", "until umount $0 2>/dev/null; do :; done", text(&later)]);
+    shell.ask("while [ -e /follows/later/seen ]; do :; done");
+    shell.end();
+    run("umount", &[text(host.path())]);
+
+    let log = host.path().join("log");
+    let bundle = Bundle::busybox(&["true"]).edit(|config| {
+        bind(config, "/tmp", "/shared", &["rbind", "ro", "rshared"]);
+    });
+    stockade.run(&["--log", text(&log), "run", "-b", text(bundle.path()), "warned"]).success();
+    let log = fs::read_to_string(log).expect("log");
+    for words in ["mounts[7].options: shared", "mounts[7].options: ro"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
 }

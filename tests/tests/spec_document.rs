@@ -111,7 +111,9 @@ fn every_property_that_is_applied_or_refused_has_a_test_that_exists() {
 /// The sources of all crates.
 fn sources() -> Vec<(PathBuf, String)> {
     let mut directories: Vec<_> =
-        ["agent/src", "protocol", "runtime/src", "tests/tests", "vmm/src"].map(|f| checkout().join(f)).into();
+        ["agent/src", "protocol", "runtime/src", "sys/src", "tests/tests", "vmm/src"]
+            .map(|f| checkout().join(f))
+            .into();
     let mut sources = Vec::new();
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(&directory).expect("directory").flatten() {

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_tests::host::Snapshot;
 
 #[test]
 fn stdout_and_stderr_stay_apart() {
@@ -95,4 +96,50 @@ fn a_terminal_is_one_inside() {
             });
     let outcome = Stockade::new().run_bundle(&bundle, "tty").success();
     assert_eq!(outcome.stdout, "/dev/pts/0\r\nterminal\r\n33 99\r\n");
+}
+
+/// A daemon that an exec leaves behind has its output, as with every runtime that gives a process its caller's pipes.
+#[test]
+fn a_stream_lives_as_long_as_its_last_holder() {
+    let stockade = Stockade::new();
+    let before = Snapshot::take();
+    let bundle = Bundle::busybox(&["sleep", "1000"]);
+    stockade.create(&bundle, "held");
+    stockade.run(&["start", "held"]).success();
+    stockade.run(&["exec", "held", "busybox", "mkfifo", "/dev/shm/go"]).success();
+    let script =
+        "(read go < /dev/shm/go; echo late; echo err >&2; touch /survived; echo later) & echo now; exit 3";
+    let mut exec = stockade
+        .command(&["exec", "held", "sh", "-c", script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("exec");
+    // It ends with its process, while somebody else in the container has its streams.
+    assert_eq!(exec.wait().expect("wait").code(), Some(3));
+    let mut stdout = exec.stdout.take().expect("piped");
+    let mut now = [0; 4];
+    stdout.read_exact(&mut now).expect("read");
+    assert_eq!(&now, b"now\n");
+    stockade.run(&["exec", "held", "sh", "-c", "echo > /dev/shm/go"]).success();
+    let (mut rest, mut errors) = (String::new(), String::new());
+    stdout.read_to_string(&mut rest).expect("read");
+    exec.stderr.take().expect("piped").read_to_string(&mut errors).expect("read");
+    assert_eq!((rest.as_str(), errors.as_str()), ("late\nlater\n", "err\n"));
+    assert!(bundle.rootfs().join("survived").exists());
+
+    // The container's end is that of all its streams.
+    let mut left = stockade
+        .command(&["exec", "held", "sh", "-c", "sleep 1000 & echo begun"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("exec");
+    assert_eq!(left.wait().expect("wait").code(), Some(0));
+    stockade.run(&["delete", "--force", "held"]).success();
+    let mut text = String::new();
+    left.stdout.take().expect("piped").read_to_string(&mut text).expect("read");
+    assert_eq!(text, "begun\n");
+    before.assert_same_now();
 }

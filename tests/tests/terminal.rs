@@ -79,6 +79,24 @@ fn a_shell_in_the_foreground_is_as_one_on_the_host() {
     assert_eq!(terminal.settings(), before);
 }
 
+/// As runc has it: a newline becomes a carriage return and a newline at the terminal where it is shown, and not before.
+#[test]
+fn a_terminal_to_a_pipe_leaves_newlines() {
+    let stockade = Stockade::new();
+    let bundle = Bundle::script("tty; printf 'a\\nb\\r\\n'").edit(|config| {
+        config["process"]["terminal"] = true.into();
+    });
+    let output = bundle.path().join("output");
+    let mut terminal = Terminal::open(24, 80);
+    let run = stockade.command(&["run", "-b", text(bundle.path()), "piped"]);
+    let mut piped = std::process::Command::new("sh");
+    piped.args(["-c", "output=$1; shift; \"$@\" | cat > \"$output\"", "sh", text(&output)]);
+    piped.arg(run.get_program()).args(run.get_args());
+    assert_eq!(end(terminal.spawn(&mut piped)).code(), Some(0), "{}", terminal.rest());
+    let output = std::fs::read_to_string(&output).expect("output");
+    assert!(output.contains("/dev/pts/0\na\nb\r\n"), "{output:?}");
+}
+
 #[test]
 fn the_terminal_is_restored_whatever_ends_the_container() {
     let stockade = Stockade::new();

@@ -297,3 +297,52 @@ fn a_large_directory_with_versions_follows_the_host_within_the_caches_time() {
     assert_eq!(shell.ask(script), "two\n");
     assert_eq!(shell.end(), 0);
 }
+
+#[test]
+fn files_of_the_host_are_and_can_what_they_are_and_can_there() {
+    const MANY: usize = 12;
+    const ACL: &str = r#"
+        sub reads { my ($user, $group) = @_; my $child = fork;
+            if (!$child) { $) = "$group $group"; $> = $user; print open(my $f, "<", "/v/o") ? <$f> : "refused\n"; exit }
+            waitpid($child, 0) }
+        $| = 1; open(F, ">", "/v/o"); print F "secret\n"; close F; chmod 0600, "/v/o";
+        my $none = 0xffffffff;
+        my $acl = pack("V(vvV)*", 2, 1, 6, $none, 2, 4, 1000, 4, 0, $none, 16, 4, $none, 32, 0, $none);
+        syscall(188, "/v/o", "system.posix_acl_access", $acl, length $acl, 0) == 0 or print "$!\n";
+        printf "%o\n", (stat "/v/o")[2] & 07777; reads(1000, 1000); reads(1001, 1001); reads(1001, 0);"#;
+    let volume = Tmpfs::new("mode=755");
+    let many = Tmpfs::new("mode=755");
+    let script =
+        "for i in $(seq $1); do mkdir $0/$i && mount -t tmpfs -o size=64k m $0/$i && echo $i > $0/$i/f; done";
+    let made = Command::new("sh").args(["-c", script, text(&many.0), &MANY.to_string()]).status();
+    assert!(made.expect("sh").success());
+    let bundle = Bundle::script(&format!(
+        "exec 2>&1; /usr/bin/perl -e '{ACL}'; \
+         cd /v; mkdir l u k m; echo l > l/f; mount -t overlay o -o lowerdir=l,upperdir=u,workdir=k m && rm m/f; \
+         ls m; ls -l u | tail -1 | cut -c1-10; \
+         cat /many/*/f | wc -l; find /many -xdev -name f | wc -l; cat /m/*/f | wc -l; \
+         busybox mountpoint /many/1; [ /many/1/f -ef /many/2/f ] || echo differ; \
+         stat -c %s /loadavg /hp/stat; wc -w < /loadavg; head -c 5 /hp/stat; echo; head -c 1 /hp/1/status"
+    ))
+    .edit(|config| {
+        add_perl(config);
+        bind(config, &volume.0, "/v", &["rbind", "rprivate"]);
+        bind(config, &many.0, "/many", &["rbind", "rprivate"]);
+        for number in 1..=MANY {
+            bind(config, &many.0.join(number.to_string()), &format!("/m/{number}"), &["rbind", "rprivate"]);
+        }
+        bind(config, Path::new("/proc"), "/hp", &["rbind", "ro"]);
+        bind(config, Path::new("/proc/loadavg"), "/loadavg", &["bind", "ro"]);
+        let all = json!(["CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE", "CAP_MKNOD"]);
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = all.clone();
+        }
+        config["process"]["rlimits"] = json!([]);
+    });
+    let outcome = Stockade::new().run_bundle(&bundle, "files");
+    let _ = Command::new("umount").args(["-R", text(&many.0)]).status();
+    assert_eq!(
+        outcome.success().stdout,
+        "640\nsecret\nrefused\nrefused\nc---------\n12\n0\n12\n/many/1 is a mount point\ndiffer\n0\n0\n5\ncpu  \nN"
+    );
+}

@@ -23,16 +23,16 @@ use nix::{
 use stockade_protocol::container::{
     Container, DEFAULT_DEVICES, DEVICE_LINKS, Device, DeviceKind, PTMX, share_covers_dev,
 };
-use stockade_sys::mount_api;
-
-use super::{
+use stockade_sys::{
+    mount_api,
     resolve::{Missing, Root},
-    rootfs::path_of,
 };
+
+use super::rootfs::path_of;
 use crate::error::{Context, ErrorKind, Result, error};
 
 /// Where nodes are made that are to be bound.
-const STAGE: &str = "/run/devices";
+pub const STAGE: &str = "/run/devices";
 
 /// Makes all nodes and links. Where the process cannot make nodes, `prepared` has them.
 pub fn create_all(root: &Root, spec: &Container, prepared: Option<OwnedFd>) -> Result<()> {

@@ -15,9 +15,11 @@ use nix::{
     fcntl::{OFlag, open},
     sys::stat::{Mode, SFlag, fstat, makedev, mknod},
 };
-use stockade_sys::mount_api::{self, MountAttributes, attr};
+use stockade_sys::{
+    mount_api::{self, MountAttributes, attr},
+    resolve::Root,
+};
 
-use super::resolve::Root;
 use crate::error::{Context, Result};
 
 /// The guest's own null device, which no container sees.

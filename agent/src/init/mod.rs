@@ -37,7 +37,6 @@ mod personality;
 pub mod proc_files;
 mod program;
 mod report;
-mod resolve;
 mod rlimits;
 mod rootfs;
 mod scheduler;
@@ -183,8 +182,8 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
     let terminal;
     let mut notify = None;
     if namespaces::has_own_mounts(&spec.namespaces, &mut warnings) {
-        let root = rootfs::open(root.map_or_else(|| rootfs::clone(&spec.rootfs), Ok)?)?;
-        let mounted = mounts::mount_all(&root, spec, made)?;
+        let mut root = rootfs::open(root.map_or_else(|| rootfs::clone(&spec.rootfs), Ok)?)?;
+        let mounted = mounts::mount_all(&mut root, spec, made)?;
         devices::create_all(&root, spec, nodes)?;
         terminal = open(&root)?;
         if terminal.is_some() {
@@ -198,6 +197,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
         masked_paths::apply(&root, &spec.masked_paths, &spec.readonly_paths)?;
         rootfs::pivot(root)?;
         rootfs::finish(&spec.rootfs)?;
+        mounted.propagate_again()?;
     } else {
         terminal = open(&rootfs::current()?)?;
         if spec.notify {

@@ -1,27 +1,33 @@
 //! `mounts`, in the order of config.json.
 
 use std::{
+    borrow::Cow,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, openat, readlinkat},
-    mount::{MsFlags, mount},
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::{
         stat::{Mode, SFlag, fstat},
         statfs::{FUSE_SUPER_MAGIC, fstatfs},
     },
     unistd::symlinkat,
 };
-use stockade_protocol::container::{Container, Mount, MountSource, Namespace, Namespaces};
-use stockade_sys::mount_api::{self, MountAttributes, attr};
+use stockade_protocol::container::{
+    Below, Container, Mount, MountSource, Namespace, Namespaces, ShareOptions,
+};
+use stockade_sys::{
+    mount_api::{self, MountAttributes, attr},
+    resolve::{Missing, Root},
+};
 
 use super::{
     copy_up,
-    resolve::{Missing, Root},
-    rootfs::{open_shared, path_of},
+    devices::STAGE,
+    rootfs::{open_shared, path_of, staged},
 };
 use crate::{
     atomic_volumes, disks,
@@ -29,15 +35,26 @@ use crate::{
     sockets,
 };
 
-/// Mounts that become read-only last, because devices and other mounts still go into them.
+/// The file systems that show what the guest's kernel is and does; a container trusts them to be where it expects them.
+const OF_KERNEL: [&str; 2] = ["proc", "sysfs"];
+
+/// What is left to do for mounts when all are there.
 #[derive(Debug, Default)]
-pub struct Mounted {
+pub struct Mounted<'a> {
+    /// They become read-only last, because devices and other mounts still go into them.
     readonly: Vec<(PathBuf, OwnedFd)>,
+    /// They have a propagation of their own, which counts more than the root's.
+    propagated: Vec<(OwnedFd, &'a Mount)>,
 }
 
-impl Mounted {
-    /// Makes them so.
-    pub fn finish(self) -> Result<()> {
+impl Mounted<'_> {
+    /// Gives them the propagation that they had before the root and all below it got another.
+    pub fn propagate_again(&self) -> Result<()> {
+        self.propagated.iter().try_for_each(|(mount, entry)| propagate(mount, entry, false))
+    }
+
+    /// Makes them read-only that are to be.
+    pub fn finish(&self) -> Result<()> {
         self.readonly.iter().try_for_each(|(path, mount)| {
             mount_api::set_attributes(mount, MountAttributes::READONLY, false)
                 .or_spec(|| format!("make {} read-only", path.display()))
@@ -45,18 +62,22 @@ impl Mounted {
     }
 }
 
-/// Makes all mounts; of some, `prepared` has the file system, by their index.
-pub fn mount_all(root: &Root, spec: &Container, mut prepared: Vec<Option<OwnedFd>>) -> Result<Mounted> {
+/// Makes all mounts; of some, `prepared` has the file system, by their index. One on `/` is the root from then on.
+pub fn mount_all<'a>(
+    root: &mut Root,
+    spec: &'a Container,
+    mut prepared: Vec<Option<OwnedFd>>,
+) -> Result<Mounted<'a>> {
     let mounts = &spec.mounts;
     let mut mounted = Mounted::default();
     prepared.resize_with(mounts.len(), || None);
     for (index, (entry, prepared)) in mounts.iter().zip(prepared).enumerate() {
         let made = match &entry.source {
             MountSource::Share(_) | MountSource::Copy(_) | MountSource::Socket { .. } => {
-                mount_share(root, entry, &spec.id, prepared)
+                mount_share(root, entry, &spec.id, prepared, &mut mounted)
             }
             MountSource::FileSystem { fstype, source } => match prepared {
-                Some(mount) => attach(root, entry, &mount, fstype),
+                Some(mount) => attach(root, entry, mount, fstype, &mut mounted),
                 None => mount_file_system(root, entry, fstype, source, &mut mounted),
             },
             MountSource::Disk { .. } => Err(error(ErrorKind::Internal, "its disk is not attached")),
@@ -110,7 +131,13 @@ fn guests_name(fstype: &str) -> &str {
     if fstype == "cgroup" { "cgroup2" } else { fstype }
 }
 
-fn mount_share(root: &Root, entry: &Mount, id: &str, prepared: Option<OwnedFd>) -> Result<()> {
+fn mount_share<'a>(
+    root: &mut Root,
+    entry: &'a Mount,
+    id: &str,
+    prepared: Option<OwnedFd>,
+    mounted: &mut Mounted<'a>,
+) -> Result<()> {
     let step = || match &entry.source {
         MountSource::Share(share) | MountSource::Copy(share) => {
             format!("mount the shared {share} on {}", entry.destination)
@@ -120,9 +147,60 @@ fn mount_share(root: &Root, entry: &Mount, id: &str, prepared: Option<OwnedFd>) 
     let tree = prepared.map_or_else(|| clone_share(entry, id), Ok).or_spec(step)?;
     let kind = SFlag::from_bits_truncate(fstat(&tree).or_spec(step)?.st_mode & SFlag::S_IFMT.bits());
     let missing = if kind == SFlag::S_IFDIR { Missing::Directory } else { Missing::File };
-    let target = root.open_or_create(Path::new(&entry.destination), missing).or_spec(step)?;
+    let options = ShareOptions::decode(&entry.data).unwrap_or_default();
+    let destination = Path::new(&entry.destination);
+    let target = if options.is_unfollowed {
+        root.open_or_create_unfollowed(destination, missing)
+    } else {
+        root.open_or_create(destination, missing)
+    };
+    let target = target.or_spec(step)?;
     mount_api::attach(&tree, &target).or_spec(step)?;
-    propagate(&tree, entry)
+    for below in options.below.iter().filter(|below| below.has_terminals) {
+        mount_terminals(&tree, &below.path).or_spec(|| format!("{}: terminals on {}", step(), below.path))?;
+    }
+    settle(root, target, tree, entry, mounted)
+}
+
+/// Instead of the host's terminals, which only its kernel can serve.
+fn mount_terminals(tree: &OwnedFd, path: &str) -> Result<(), Errno> {
+    let terminals = mount_api::new_file_system(
+        "devpts",
+        "devpts",
+        "ptmxmode=0666,mode=0620",
+        attr::NOSUID | attr::NOEXEC,
+    )?;
+    match open_below(tree, path) {
+        // It has gone since.
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+        found => mount_api::attach(terminals, found?),
+    }
+}
+
+/// Opens a directory of a shared tree as the file system that begins there.
+fn open_below(tree: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(tree, path, how)
+}
+
+/// After something has been mounted on `target`, which may have been the root.
+fn settle<'a>(
+    root: &mut Root,
+    target: OwnedFd,
+    mount: OwnedFd,
+    entry: &'a Mount,
+    mounted: &mut Mounted<'a>,
+) -> Result<()> {
+    propagate(&mount, entry, true)?;
+    if !entry.propagation.is_empty() {
+        mounted.propagated.push((mount, entry));
+    }
+    if root.is(&target).or_internal(|| format!("look at {}", entry.destination))? {
+        root.replace(staged()?);
+    }
+    Ok(())
 }
 
 /// A shared tree, or a socket that stands for one of the host, as the container of this ID is to see it, mounted nowhere yet.
@@ -134,6 +212,8 @@ fn clone_share(entry: &Mount, id: &str) -> Result<OwnedFd, Errno> {
         _ => return Err(Errno::EINVAL),
     };
     let tree = mount_api::clone_tree(source, entry.flags & libc::MS_REC != 0)?;
+    let below = ShareOptions::decode(&entry.data).unwrap_or_default().below;
+    let tree = if below.is_empty() { tree } else { settle_below(&tree, &below)? };
     let attributes = attributes(entry.flags);
     if attributes != MountAttributes::default() {
         mount_api::set_attributes(&tree, attributes, false)?;
@@ -141,48 +221,112 @@ fn clone_share(entry: &Mount, id: &str) -> Result<OwnedFd, Errno> {
     Ok(tree)
 }
 
-/// Mounts what was [prepared](prepare).
-fn attach(root: &Root, entry: &Mount, mount: &OwnedFd, fstype: &str) -> Result<()> {
-    let step = || format!("mount the guest's {fstype} on {}", entry.destination);
-    let target = root.open_or_create(Path::new(&entry.destination), Missing::Directory).or_spec(step)?;
-    mount_api::attach(mount, target).or_spec(step)?;
-    propagate(mount, entry)
+/// Gives what is mounted below a tree flags of its own. The guest's kernel mounts it when somebody comes there, with the flags
+/// that the mount above has then; and it changes only mounts that are in the process's namespace.
+fn settle_below(tree: &OwnedFd, all: &[Below]) -> Result<OwnedFd, Errno> {
+    let stage = open(STAGE, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    mount_api::attach(tree, stage)?;
+    let settled = all
+        .iter()
+        .try_for_each(|below| match open_below(tree, &below.path) {
+            // It has gone since.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => Ok(()),
+            found => {
+                let exactly = MountAttributes::new(attributes(below.flags).set, CLEARABLE);
+                match mount_api::set_attributes(found?, exactly, false) {
+                    // Nor is anything mounted there any more.
+                    Err(Errno::EINVAL) => Ok(()),
+                    set => set,
+                }
+            }
+        })
+        .and_then(|()| mount_api::clone_tree(tree, true));
+    umount2(STAGE, MntFlags::MNT_DETACH)?;
+    settled
 }
 
-fn mount_file_system(
-    root: &Root,
-    entry: &Mount,
+/// Mounts what was [prepared](prepare).
+fn attach<'a>(
+    root: &mut Root,
+    entry: &'a Mount,
+    mount: OwnedFd,
+    fstype: &str,
+    mounted: &mut Mounted<'a>,
+) -> Result<()> {
+    let step = || format!("mount the guest's {fstype} on {}", entry.destination);
+    let target = find_target(root, entry, fstype)?;
+    mount_api::attach(&mount, &target).or_spec(step)?;
+    settle(root, target, mount, entry, mounted)
+}
+
+/// Where a file system goes.
+fn find_target(root: &Root, entry: &Mount, fstype: &str) -> Result<OwnedFd> {
+    let step = || format!("mount {fstype} on {}", entry.destination);
+    let destination = Path::new(&entry.destination);
+    if OF_KERNEL.contains(&fstype) {
+        let target = root.open_or_create_unfollowed(destination, Missing::Directory).or_spec(step)?;
+        if fstat(&target).or_spec(step)?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFDIR.bits() {
+            let message = format!(
+                "{}: in the root file system this is no directory, and whoever has made it decides where a link leads: \
+                 have the image have a directory there, or nothing",
+                step()
+            );
+            return Err(error(ErrorKind::Spec, message));
+        }
+        return Ok(target);
+    }
+    let has_own_mode = fstype != "tmpfs" || has_option(entry, "mode=");
+    let missing = if has_own_mode { Missing::Directory } else { Missing::Scratch };
+    root.open_or_create(destination, missing).or_spec(step)
+}
+
+fn mount_file_system<'a>(
+    root: &mut Root,
+    entry: &'a Mount,
     fstype: &str,
     source: &str,
-    mounted: &mut Mounted,
+    mounted: &mut Mounted<'a>,
 ) -> Result<()> {
     let step = || format!("mount {fstype} on {}", entry.destination);
     let destination = Path::new(&entry.destination);
-    let target = root.open_or_create(destination, Missing::Directory).or_spec(step)?;
     let fstype = guests_name(fstype);
+    let target = find_target(root, entry, fstype)?;
     let fills_later = fstype == "tmpfs" && entry.flags & libc::MS_RDONLY != 0;
     let mut flags = MsFlags::from_bits_retain(entry.flags as libc::c_ulong);
     if fills_later {
         flags.remove(MsFlags::MS_RDONLY);
     }
-    match mount(Some(source), path_of(&target).as_str(), Some(fstype), flags, options(entry)) {
+    let mut data = Cow::Borrowed(entry.data.as_str());
+    if fstype == "tmpfs" && !has_option(entry, "mode=") {
+        let mode = fstat(&target).or_spec(step)?.st_mode & 0o7777;
+        let comma = if data.is_empty() { "" } else { "," };
+        data.to_mut().push_str(&format!("{comma}mode={mode:o}"));
+    }
+    let data = Some(&*data).filter(|data| !data.is_empty());
+    match mount(Some(source), path_of(&target).as_str(), Some(fstype), flags, data) {
         Err(Errno::ENODEV) => {
             let message = format!("{}: the guest's kernel knows no file system of type {fstype:?}", step());
             return Err(error(ErrorKind::Spec, message));
         }
         made => made.or_spec(step)?,
     }
-    if fills_later || entry.copy_up || !entry.propagation.is_empty() {
-        let top = root.open(destination, OFlag::O_PATH).or_spec(step)?;
+    let is_root = root.is(&target).or_internal(step)?;
+    if is_root || fills_later || entry.copy_up || !entry.propagation.is_empty() {
+        let top = if is_root { staged()? } else { root.open(destination, OFlag::O_PATH).or_spec(step)? };
         if entry.copy_up {
-            copy_up(&target, &top, entry).or_spec(|| format!("{}: tmpcopyup", step()))?;
+            copy_up(&target, &top).or_spec(|| format!("{}: tmpcopyup", step()))?;
         }
-        propagate(&top, entry)?;
         if fills_later {
-            mounted.readonly.push((destination.to_owned(), top));
+            let again = top.try_clone().or_internal(step)?;
+            mounted.readonly.push((destination.to_owned(), again));
         }
+        settle(root, target, top, entry, mounted)?;
     }
     Ok(())
+}
+
+fn has_option(entry: &Mount, name: &str) -> bool {
+    entry.data.split(',').any(|option| option.starts_with(name))
 }
 
 fn options(entry: &Mount) -> Option<&str> {
@@ -201,7 +345,7 @@ fn remount(root: &Root, entry: &Mount) -> Result<()> {
         flags.insert(MsFlags::MS_BIND);
     }
     mount(None::<&str>, path_of(&target).as_str(), None::<&str>, flags, options(entry)).or_spec(step)?;
-    propagate(&target, entry)
+    propagate(&target, entry, true)
 }
 
 /// `copy-symlink`: what is a link on the host is the same link in the container, unless something else is there.
@@ -214,29 +358,31 @@ fn link(root: &Root, entry: &Mount, target: &str) -> Result<()> {
     }
 }
 
-/// The new mount looks like the directory that it covers, but where its options say otherwise.
-fn copy_up(covered: &OwnedFd, mount: &OwnedFd, entry: &Mount) -> Result<(), Errno> {
-    let has_own = entry
-        .data
-        .split(',')
-        .any(|option| ["mode=", "uid=", "gid="].iter().any(|attribute| option.starts_with(attribute)));
-    // To be changed and filled it has to be more than named.
+/// The new file system has what the directory has that it covers.
+fn copy_up(covered: &OwnedFd, mount: &OwnedFd) -> Result<(), Errno> {
+    // To be filled it has to be more than named.
     let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mount = openat(mount, ".", open, Mode::empty())?;
-    if !has_own {
-        copy_up::copy_attributes(covered.as_fd(), mount.as_fd())?;
-    }
     copy_up::copy_content(covered.as_fd(), mount.as_fd())
 }
 
-fn propagate(mount: &OwnedFd, entry: &Mount) -> Result<()> {
+fn propagate(mount: &OwnedFd, entry: &Mount, with_below: bool) -> Result<()> {
     const MS_REC: u64 = libc::MS_REC;
     entry.propagation.iter().try_for_each(|change| {
         let attributes = MountAttributes::propagation(change & !MS_REC);
-        mount_api::set_attributes(mount, attributes, change & MS_REC != 0)
+        mount_api::set_attributes(mount, attributes, with_below && change & MS_REC != 0)
             .or_spec(|| format!("set the propagation of {}", entry.destination))
     })
 }
+
+/// All attributes that flags have a say in.
+const CLEARABLE: u64 = attr::RDONLY
+    | attr::NOSUID
+    | attr::NODEV
+    | attr::NOEXEC
+    | attr::NODIRATIME
+    | attr::NOSYMFOLLOW
+    | attr::ATIME;
 
 /// The attributes of a bind mount for `MS_*` flags.
 fn attributes(flags: u64) -> MountAttributes {

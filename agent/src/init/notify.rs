@@ -11,12 +11,12 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket},
 };
 use stockade_protocol::agent::NOTIFY_SOCKET;
-use stockade_sys::mount_api::{self, MountAttributes};
-
-use super::{
+use stockade_sys::{
+    mount_api::{self, MountAttributes},
     resolve::{Missing, Root},
-    rootfs::path_of,
 };
+
+use super::rootfs::path_of;
 use crate::error::{Context, ErrorKind, Result, error};
 
 /// Makes the socket where the container finds it; it is for the agent. umask(2) must be 0: whoever the container's

@@ -12,9 +12,11 @@ use nix::{
     unistd::{chdir, fchdir, pivot_root},
 };
 use stockade_protocol::{agent::SHARES, container::Rootfs};
-use stockade_sys::mount_api::{self, MountAttributes};
+use stockade_sys::{
+    mount_api::{self, MountAttributes},
+    resolve::{Missing, Root},
+};
 
-use super::resolve::{Missing, Root};
 use crate::error::{Context, Result};
 
 /// Where the root is mounted until it is the root; every container has a mount namespace, and so one of
@@ -47,6 +49,11 @@ pub fn open(root: OwnedFd) -> Result<Root> {
         .and_then(|stage| mount_api::attach(&root, stage))
         .or_internal(|| "mount the root file system".to_owned())?;
     Ok(Root::new(root))
+}
+
+/// What is on top of a root that has been mounted there.
+pub fn staged() -> Result<OwnedFd> {
+    open_directory(STAGE).or_internal(|| "open the root file system".to_owned())
 }
 
 /// The root that the process has now.

@@ -13,9 +13,11 @@ use nix::{
     unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown},
 };
 use stockade_protocol::container::WindowSize;
-use stockade_sys::mount_api;
+use stockade_sys::{
+    mount_api,
+    resolve::{Missing, Root},
+};
 
-use super::resolve::{Missing, Root};
 use crate::{
     error::{Context, Result},
     stdio::set_window_size,

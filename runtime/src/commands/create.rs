@@ -91,6 +91,8 @@ impl Create {
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let id: ContainerId = self.id.parse()?;
         let created = life_cycle::create(&self.options.request(globals, &id, true))?;
-        created.relay.commit().context("cannot let the container live on")
+        created.relay.commit().context("cannot let the container live on")?;
+        created.directory.finish();
+        Ok(())
     }
 }

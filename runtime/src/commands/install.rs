@@ -11,8 +11,10 @@ use crate::install::{self, Engines};
 /// Tell an engine of this runtime.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Prints what changes in the engine's file. dockerd reads it anew on `systemctl reload docker`, containerd and CRI-O on \
-`systemctl restart`, podman each time.
+    after_help = "Prints what changes in the engine's files. dockerd reads daemon.json anew on `systemctl reload docker`, containerd and CRI-O \
+theirs on `systemctl restart`, podman each time. The steps of `docker build` are run by BuildKit, which knows no runtimes but the \
+command in DOCKER_BUILDKIT_RUNC_COMMAND: for that, a drop-in of docker.service, after `systemctl daemon-reload` and \
+`systemctl restart docker`.
 
 Examples:
   stockade install --podman; podman --runtime stockade run --network none debian uname -a

@@ -55,6 +55,9 @@ impl Run {
         }
         if self.detach {
             created.relay.commit().context("cannot let the container live on")?;
+        }
+        created.directory.finish();
+        if self.detach {
             return Ok(ExitCode::SUCCESS);
         }
         tracing::debug!(tsc = tsc::now(), "the container runs");

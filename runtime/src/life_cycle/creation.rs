@@ -243,8 +243,8 @@ impl Placed {
         let relay = Relay::start(&Plan {
             namespaces: Namespaces::Own(Own {
                 rootfs: &bundle.rootfs,
-                proc: plan.guest.mounts.iter().any(|mount| mount.destination == "/proc"),
-                readonly: Some(&plan.guest).filter(|guest| guest.rootfs.readonly),
+                container: &plan.guest,
+                follows: self.vm.has_file_server(),
                 trees: &plan.trees,
                 hooks: plan.hooks.has_create().then(|| CreateHooks {
                     hooks: &plan.hooks.create_container,

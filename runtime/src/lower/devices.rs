@@ -3,7 +3,7 @@
 use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType as Type};
 use stockade_protocol::container::{Device, DeviceKind, DeviceRule};
 
-use super::absolute;
+use super::place;
 use crate::oci::bundle::SpecError;
 
 /// Device nodes to make.
@@ -25,7 +25,7 @@ pub fn nodes(linux: Option<&Linux>) -> Result<Vec<Device>, SpecError> {
                 })
             };
             Ok(Device {
-                path: absolute(device.path(), &format!("{property}.path"))?,
+                path: place(device.path(), &format!("{property}.path"))?,
                 kind,
                 major: number("major", device.major())?,
                 minor: number("minor", device.minor())?,

@@ -20,8 +20,10 @@ mod limits;
 mod memory_policy;
 mod mount_options;
 mod mounts;
+mod mounts_below;
 mod namespaces;
 mod number_list;
+mod original_groups;
 mod own_annotations;
 mod personality;
 pub mod plan;
@@ -142,7 +144,8 @@ pub fn lower(
         namespaces.uts = Namespace::New;
     }
 
-    let process = process::lower(spec.process().as_ref(), &mut warnings)?;
+    let mut process = process::lower(spec.process().as_ref(), &mut warnings)?;
+    original_groups::keep(spec.annotations().as_ref(), id_mappings.is_some(), &mut process, &mut warnings)?;
     if let Some(mappings) = &id_mappings {
         user_namespace::check(&process, mappings)?;
     }
@@ -156,6 +159,7 @@ pub fn lower(
         recursive: true,
         // From the first moment: the host makes what the agent needs in it.
         readonly,
+        readonly_below: readonly,
         ..Tree::default()
     }];
     trees.extend(sources);
@@ -246,10 +250,15 @@ fn names(spec: &Spec) -> Result<(Option<String>, Option<String>), SpecError> {
 
 fn paths(paths: Option<&Vec<String>>, property: &str) -> Result<Vec<String>, SpecError> {
     let Some(paths) = paths else { return Ok(Vec::new()) };
+    let mut found: Vec<String> = Vec::new();
     for (index, path) in paths.iter().enumerate() {
-        absolute(path, &format!("{property}[{index}]"))?;
+        let path = absolute(path, &format!("{property}[{index}]"))?;
+        // Written differently, it is the same path.
+        if !found.iter().any(|known| Path::new(known).components().eq(Path::new(&path).components())) {
+            found.push(path);
+        }
     }
-    Ok(paths.clone())
+    Ok(found)
 }
 
 /// An absolute path as UTF-8: what the protocol carries.
@@ -259,6 +268,24 @@ fn absolute(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError>
         Some(text) if path.is_absolute() && !text.contains('\0') => Ok(text.to_owned()),
         _ => Err(SpecError::new(property, format!("{path:?} is not an absolute path"))),
     }
+}
+
+/// A place in the container, as an absolute path without `..`: each takes away the name before it, whether there is something of
+/// that name or not, and never leads through a link of the image's.
+fn place(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError> {
+    let text = absolute(path, property)?;
+    if !text.split('/').any(|name| name == "..") {
+        return Ok(text);
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for name in text.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    Ok(format!("/{}", names.join("/")))
 }
 
 #[cfg(test)]

@@ -50,10 +50,8 @@ const FLAGS: [(&str, Change); 35] = [
     ("remount", Change::Set(libc::MS_REMOUNT)),
 ];
 
-/// Options that set or clear one flag of a mount and of all that is mounted below it, after the others. A shared tree is one
-/// mount in the guest, with whatever is mounted below its source, and a new file system has nothing below it: so these are
-/// flags like the others.
-const RECURSIVE_FLAGS: [(&str, Change); 18] = [
+/// Options that set or clear one flag of a mount and of all that is mounted below it, after the others.
+const RECURSIVE_FLAGS: [(&str, Change); 23] = [
     ("rro", Change::Set(libc::MS_RDONLY)),
     ("rrw", Change::Clear(libc::MS_RDONLY)),
     ("rnosuid", Change::Set(libc::MS_NOSUID)),
@@ -72,13 +70,19 @@ const RECURSIVE_FLAGS: [(&str, Change); 18] = [
     ("rnostrictatime", Change::Clear(libc::MS_STRICTATIME)),
     ("rnosymfollow", Change::Set(libc::MS_NOSYMFOLLOW)),
     ("rsymfollow", Change::Clear(libc::MS_NOSYMFOLLOW)),
+    ("rsync", Change::Set(libc::MS_SYNCHRONOUS)),
+    ("rasync", Change::Clear(libc::MS_SYNCHRONOUS)),
+    ("rdirsync", Change::Set(libc::MS_DIRSYNC)),
+    ("rmand", Change::Set(libc::MS_MANDLOCK)),
+    ("rnomand", Change::Clear(libc::MS_MANDLOCK)),
 ];
 
 /// The one setting of which the recursive options choose a value.
 const ACCESS_TIME: u64 = libc::MS_NOATIME | libc::MS_RELATIME | libc::MS_STRICTATIME;
 
 /// Options that are no flags.
-const OTHERS: [&str; 6] = [COPY_UP, NO_COPY_UP, ID_MAP, RECURSIVE_ID_MAP, COPY_SYMLINK, NO_FOLLOW];
+const OTHERS: [&str; 7] =
+    [COPY_UP, NO_COPY_UP, ID_MAP, RECURSIVE_ID_MAP, COPY_SYMLINK, NO_FOLLOW, DESTINATION_NO_FOLLOW];
 
 /// What the image has at the destination is copied into the tmpfs, or not.
 const COPY_UP: &str = "tmpcopyup";
@@ -92,7 +96,10 @@ const RECURSIVE_ID_MAP: &str = "ridmap";
 const COPY_SYMLINK: &str = "copy-symlink";
 const NO_FOLLOW: &str = "src-nofollow";
 
-#[derive(Clone, Copy)]
+/// A destination that is a symbolic link is mounted on itself.
+const DESTINATION_NO_FOLLOW: &str = "dest-nofollow";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Set(u64),
     Clear(u64),
@@ -139,6 +146,10 @@ pub struct Options {
     pub copy_symlink: bool,
     /// `src-nofollow`.
     pub no_follow: bool,
+    /// `dest-nofollow`.
+    pub destination_no_follow: bool,
+    /// Those that hold for what is mounted below, too.
+    recursive: Vec<Change>,
     /// One that is another runtime's.
     pub refused: Option<String>,
 }
@@ -147,7 +158,6 @@ impl Options {
     /// What they mean together; of two opposites the last wins.
     pub fn parse<'a>(options: impl IntoIterator<Item = &'a String>) -> Self {
         let mut parsed = Self::default();
-        let mut recursive = Vec::new();
         let find = |table: &[(&str, Change)], option: &str| {
             table.iter().find(|(name, _)| *name == option).map(|(_, change)| *change)
         };
@@ -156,7 +166,7 @@ impl Options {
             if let Some(change) = find(&FLAGS, option) {
                 change.apply(&mut parsed.flags);
             } else if let Some(change) = find(&RECURSIVE_FLAGS, option) {
-                recursive.push(change);
+                parsed.recursive.push(change);
             } else if let Some(propagation) = propagation(option) {
                 parsed.propagation.push(propagation);
             } else {
@@ -166,6 +176,7 @@ impl Options {
                     ID_MAP | RECURSIVE_ID_MAP => parsed.id_map = Some(option == RECURSIVE_ID_MAP),
                     COPY_SYMLINK => parsed.copy_symlink = true,
                     NO_FOLLOW => parsed.no_follow = true,
+                    DESTINATION_NO_FOLLOW => parsed.destination_no_follow = true,
                     _ if option.starts_with("idmap=") || option.starts_with("ridmap=") => {
                         parsed.refused = Some(option.to_owned());
                     }
@@ -173,13 +184,35 @@ impl Options {
                 }
             }
         }
-        for change in recursive {
-            if matches!(change, Change::Set(flag) if flag & ACCESS_TIME != 0) {
-                parsed.flags &= !ACCESS_TIME;
-            }
-            change.apply(&mut parsed.flags);
-        }
+        parsed.flags = parsed.below(parsed.flags);
         parsed
+    }
+
+    /// The flags that something has that is mounted below, and has these by itself.
+    pub fn below(&self, mut flags: u64) -> u64 {
+        for change in &self.recursive {
+            if matches!(change, Change::Set(flag) if flag & ACCESS_TIME != 0) {
+                flags &= !ACCESS_TIME;
+            }
+            change.apply(&mut flags);
+        }
+        flags
+    }
+
+    /// The flags with those of the source, `MS_*`, which a bind mount keeps.
+    pub fn with_source(&self, source: u64) -> u64 {
+        let access_time = if self.flags & ACCESS_TIME == 0 { source & ACCESS_TIME } else { 0 };
+        self.flags | source & !ACCESS_TIME | access_time
+    }
+
+    /// Whether what the host mounts later is to be seen.
+    pub fn follows(&self) -> bool {
+        self.propagation.last().is_some_and(|change| change & (libc::MS_SLAVE | libc::MS_SHARED) != 0)
+    }
+
+    /// Whether what the container mounts is to be seen on the host.
+    pub fn is_followed(&self) -> bool {
+        self.propagation.last().is_some_and(|change| change & libc::MS_SHARED != 0)
     }
 }
 

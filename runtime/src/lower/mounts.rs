@@ -7,12 +7,13 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 
 use oci_spec::runtime::{Linux, Mount as Spec};
-use stockade_protocol::container::{IdMappings, MountSource};
+use stockade_protocol::container::{IdMappings, MountSource, ShareOptions};
 
 use super::disks::{self, Disks};
 use super::mount_options::{Options, propagation};
+use super::mounts_below::{self, Mounts, Source};
 use super::plan::{PlannedMount, PlannedSource};
-use super::{absolute, atomic_volume, share_path, user_namespace, volumes};
+use super::{atomic_volume, place, share_path, user_namespace, volumes};
 use crate::oci::bundle::{Bundle, SpecError};
 use crate::state::sandbox::PodVolumes;
 use crate::vm::{IdMap, Tree};
@@ -34,6 +35,7 @@ pub fn lower(
 ) -> Result<(Vec<PlannedMount>, Vec<Tree>), SpecError> {
     let mut mounts = Vec::new();
     let mut trees: Vec<Tree> = Vec::new();
+    let mut of_host = None;
     for (index, spec) in bundle.spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
         let property = format!("mounts[{index}]");
         let mut options = Options::parse(spec.options().iter().flatten());
@@ -49,8 +51,14 @@ pub fn lower(
         if options.copy_up && !copy_up {
             warnings.push(format!("{property}: tmpcopyup is for a tmpfs only"));
         }
-        if !is_bind && (options.copy_symlink || options.no_follow) {
-            warnings.push(format!("{property}: copy-symlink and src-nofollow are for a bind mount only"));
+        if !is_bind && (options.copy_symlink || options.no_follow || options.destination_no_follow) {
+            let words = "copy-symlink, src-nofollow and dest-nofollow";
+            warnings.push(format!("{property}: {words} are for a bind mount only"));
+        }
+        if options.copy_symlink && (options.no_follow || options.destination_no_follow) {
+            let problem =
+                "copy-symlink goes with neither src-nofollow nor dest-nofollow: one of both is meant";
+            return Err(SpecError::new(format!("{property}.options"), problem));
         }
         let id_map = id_map(spec, &options, container, &property)?;
         if id_map.is_some() && !is_bind {
@@ -60,12 +68,14 @@ pub fn lower(
         let readonly = options.flags & libc::MS_RDONLY != 0;
         let host = spec.source().as_ref().map(|source| bundle.path.join(source));
         if is_bind && let Some(device) = host.as_deref().filter(|source| disks::is_block_device(source)) {
-            let path = absolute(spec.destination(), &format!("{property}.destination"))?;
+            let path = place(spec.destination(), &format!("{property}.destination"))?;
             disks.add_node(device, path, readonly, &format!("{property}.source"))?;
             continue;
         }
         let name = format!("m{}", trees.len());
         let share = MountSource::Share(share_path(directory, &name));
+        let mut share_options =
+            ShareOptions { is_unfollowed: options.destination_no_follow, ..ShareOptions::default() };
         let source = if is_remount {
             MountSource::Remount.into()
         } else if is_bind {
@@ -75,7 +85,19 @@ pub fn lower(
             match link(bundle, spec, &options) {
                 Some(target) => MountSource::Link(target).into(),
                 None => {
-                    let tree = Tree { name, id_map, ..tree(bundle, spec, &options, &property)? };
+                    let mut tree = Tree { name, id_map, ..tree(bundle, spec, &options, &property)? };
+                    let mounts = of_host.get_or_insert_with(Mounts::read);
+                    let found = look_at(&mut tree, mounts, &options);
+                    warn_of_propagation(&tree, &options, &property, warnings);
+                    if found.has_more {
+                        let most = mounts_below::MOST;
+                        warnings.push(format!(
+                            "{property}: more than {most} file systems below the source: the others have the flags of \
+                             this mount"
+                        ));
+                    }
+                    options.flags = options.with_source(found.flags);
+                    share_options.below = found.below;
                     match (volumes::name(&tree, pod), pod) {
                         (Some(name), Some(pod)) => {
                             let share = MountSource::Share(share_path(&pod.directory, &name));
@@ -112,10 +134,10 @@ pub fn lower(
         };
         let is_share = matches!(source, PlannedSource::Guest(MountSource::Share(_) | MountSource::Copy(_)));
         mounts.push(PlannedMount {
-            destination: absolute(spec.destination(), &format!("{property}.destination"))?,
+            destination: place(spec.destination(), &format!("{property}.destination"))?,
             flags: options.flags & !if is_bind { 0 } else { libc::MS_REC },
             propagation: options.propagation,
-            data: if is_share { String::new() } else { options.data.join(",") },
+            data: if is_share { share_options.encode() } else { options.data.join(",") },
             source,
             copy_up,
         });
@@ -167,9 +189,51 @@ fn tree(bundle: &Bundle, spec: &Spec, options: &Options, property: &str) -> Resu
         property,
         recursive: options.flags & libc::MS_REC != 0 || options.flags & libc::MS_BIND == 0,
         readonly: options.flags & libc::MS_RDONLY != 0,
+        readonly_below: options.below(0) & libc::MS_RDONLY != 0,
         no_follow: options.no_follow,
         ..Tree::default()
     })
+}
+
+/// What the host has where the tree is.
+fn look_at(tree: &mut Tree, mounts: &Mounts, options: &Options) -> Source {
+    if tree.no_follow {
+        return Source::default();
+    }
+    let mut found = mounts.source(&tree.source, options, tree.recursive);
+    tree.has_kernel_files = found.has_kernel_files;
+    tree.follows = options.follows()
+        && found.propagates
+        && tree.source.is_dir()
+        && tree.id_map.is_none()
+        && !atomic_volume::is_atomic(tree);
+    if tree.follows {
+        // What comes and goes is part of the mount in the guest, and has its flags.
+        found.below.retain(|below| below.has_terminals);
+    }
+    found
+}
+
+/// What of its propagation cannot be.
+fn warn_of_propagation(tree: &Tree, options: &Options, property: &str, warnings: &mut Vec<String>) {
+    if options.is_followed() {
+        warnings.push(format!(
+            "{property}.options: shared: what the host mounts below {} is seen in the container, but what the container \
+             mounts there stays in its VM",
+            tree.source.display()
+        ));
+    }
+    if tree.follows && tree.readonly && !tree.readonly_below {
+        warnings.push(format!(
+            "{property}.options: ro: what is mounted below {} is read-only, too, because the mount follows the host's",
+            tree.source.display()
+        ));
+    }
+    if options.follows() && tree.id_map.is_some() {
+        warnings.push(format!(
+            "{property}.options: the IDs of this mount are mapped: what the host mounts there later is not seen"
+        ));
+    }
 }
 
 /// Its layers are the host's, and so the host puts them together.

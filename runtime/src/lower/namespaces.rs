@@ -14,6 +14,12 @@ use crate::state::sandbox::{Named, Peers};
 pub const APPLIED: [Type; 8] =
     [Type::Cgroup, Type::Ipc, Type::Mount, Type::Network, Type::Pid, Type::Time, Type::User, Type::Uts];
 
+/// Why there is no host network, and what there is instead.
+const HOSTS_NETWORK: &str = "a VM cannot use the host's network: ask for a network namespace (podman: --network bridge, pasta, \
+     slirp4netns or none instead of host, with -p for ports; Docker: --network bridge with -p, or none; Kubernetes: no \
+     hostNetwork, with hostPort or a Service; a bundle: an entry of type `network`, with the annotation io.stockade.network=user \
+     for a way out)";
+
 /// Where a container's namespaces come from.
 #[derive(Debug)]
 pub struct Placed {
@@ -67,11 +73,7 @@ pub fn lower(linux: Option<&Linux>, peers: &Peers) -> Result<Placed, SpecError> 
         return Err(SpecError::new("linux.namespaces", "an entry of type `mount` is needed"));
     }
     let network = network.ok_or_else(|| {
-        SpecError::new(
-            "linux.namespaces",
-            "there is no `network` entry, but a VM cannot use the host's network: ask for a network namespace \
-             (Kubernetes: no hostNetwork; podman: --network none, bridge or slirp4netns instead of host)",
-        )
+        SpecError::new("linux.namespaces", format!("there is no `network` entry, but {HOSTS_NETWORK}"))
     })?;
     let user =
         user_namespace::lower(linux, user.as_ref().map(|(path, property)| (path.as_deref(), &**property)))?;
@@ -88,10 +90,7 @@ fn named(kind: Type, path: &Path, peers: &Peers, property: &str) -> Result<Names
         // The guest has one network: its sandbox's.
         (Named::Of(_), Type::Network) => Ok(Namespace::Guest),
         (Named::Of(container), _) => Ok(Namespace::Container(container)),
-        (Named::Host, Type::Network) => refuse(
-            "a VM cannot use the host's network: ask for a network namespace (Kubernetes: no hostNetwork)"
-                .to_owned(),
-        ),
+        (Named::Host, Type::Network) => refuse(HOSTS_NETWORK.to_owned()),
         (Named::Host, _) => refuse(format!("a VM cannot share the host's {kind} namespace")),
         (Named::Unknown, Type::Pid | Type::Time) => {
             let path = path.display();

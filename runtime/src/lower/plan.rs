@@ -283,6 +283,11 @@ impl GuestPlan {
 }
 
 impl PlannedMount {
+    /// Whether its options say which mode it has.
+    pub fn has_mode(&self) -> bool {
+        self.data.split(',').any(|option| option.starts_with("mode="))
+    }
+
     fn with(&self, slots: &Slots) -> Mount {
         Mount {
             destination: self.destination.clone(),

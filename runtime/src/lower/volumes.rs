@@ -16,7 +16,8 @@ use crate::vm::Tree;
 /// The tree's name in the pod's share, if it belongs there.
 pub fn name(tree: &Tree, pod: Option<&PodVolumes>) -> Option<String> {
     let pod = pod?;
-    if tree.no_follow || tree.overlay.is_some() || tree.id_map.is_some() {
+    // What follows the host lives as long as its container.
+    if tree.no_follow || tree.overlay.is_some() || tree.id_map.is_some() || tree.follows {
         return None;
     }
     let name = identity(&tree.source, tree.recursive)?;

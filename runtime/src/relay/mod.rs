@@ -27,6 +27,7 @@ mod console_log;
 pub mod copy;
 mod create_hooks;
 mod error;
+mod followed;
 pub mod held_streams;
 pub mod host_sockets;
 mod launch;
@@ -41,6 +42,7 @@ pub mod preserve_fds;
 pub mod proxy;
 pub mod serve;
 pub mod service;
+mod view;
 mod watch;
 
 pub use create_hooks::CreateHooks;

@@ -32,6 +32,8 @@ const MAX_LINKS: usize = 40;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind<'a> {
     Directory,
+    /// As a tmpfs without `mode=` has it, which takes the mode of what it covers.
+    Scratch,
     File,
     /// A symbolic link to this; what an image has there goes if `replaces`.
     Link {
@@ -81,6 +83,11 @@ impl Walk {
                 PlannedSource::Guest(MountSource::Socket { .. }) => Kind::File,
                 PlannedSource::Guest(MountSource::Remount) => continue,
                 PlannedSource::Guest(MountSource::Link(target)) => Kind::Link { target, replaces: false },
+                PlannedSource::Guest(MountSource::FileSystem { fstype, .. })
+                    if fstype == "tmpfs" && !mount.has_mode() =>
+                {
+                    Kind::Scratch
+                }
                 PlannedSource::Guest(_) | PlannedSource::Disk(..) => Kind::Directory,
             };
             let permit = self.note(&mount.destination, kind);
@@ -145,7 +152,8 @@ impl Walk {
                     return self.file(directory, &name).map(|()| Some(here));
                 }
                 Err(Errno::ENOENT) => {
-                    mkdirat(directory, &*name, Mode::from_bits_retain(0o755))?;
+                    let mode = if is_last && kind == Kind::Scratch { 0o1777 } else { 0o755 };
+                    mkdirat(directory, &*name, Mode::from_bits_retain(mode))?;
                     self.own(directory, &name)?;
                     open(directory, &name)?
                 }

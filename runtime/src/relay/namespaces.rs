@@ -1,8 +1,8 @@
 //! What callers find around a relay: namespaces and a root file system.
 //!
-//! A container's relay makes its own. Nothing is written into the bundle's rootfs but the directory that `proc` is mounted
-//! on, which images from scratch lack and every runtime makes, and none of its links is followed: it is hostile
-//! content, and the relay is the host's root until it gives up its capabilities. An exec's relay joins those.
+//! A container's relay makes its own. Nothing is written into the bundle's rootfs but what its mounts need to be on, which
+//! every runtime makes, and none of its links leads out: it is hostile content, and the relay is the host's root
+//! until it gives up its capabilities. An exec's relay joins those.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,14 +15,16 @@ use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{chdir, pivot_root, sethostname};
+use nix::unistd::{chdir, fchdir, pivot_root, sethostname};
 use stockade_sys::mount_api::{attach, attach_at, attr, clone_tree_at, new_file_system, restrict};
 
 use super::create_hooks::CreateHooks;
 use super::error::{RelayError, system};
+use super::followed;
 use super::messages::Message;
 use super::mount_points;
 use super::service::Service;
+use super::view;
 use super::watch::watch;
 use crate::lower::plan::GuestPlan;
 use crate::network::NetworkNamespace;
@@ -44,10 +46,10 @@ pub enum Namespaces<'a> {
 pub struct Own<'a> {
     /// The bundle's root file system.
     pub rootfs: &'a Path,
-    /// The container has a `/proc`.
-    pub proc: bool,
-    /// The container, if its root is read-only: what it needs there is made before that is cloned.
-    pub readonly: Option<&'a GuestPlan>,
+    /// The container.
+    pub container: &'a GuestPlan,
+    /// The VM has a file server that serves trees where mounts come and go.
+    pub follows: bool,
     /// Trees to clone for the guest.
     pub trees: &'a [Tree],
     /// What is done before that.
@@ -165,72 +167,87 @@ impl Own<'_> {
     /// Makes the mounts, tells the creator of the trees, and enters the root.
     pub(super) fn make(&self, socket: BorrowedFd<'_>) -> Result<Made, RelayError> {
         let none = None::<&Path>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        // Nothing that is mounted here is seen on the host. What the host mounts meanwhile is seen here, and in the trees that
+        // are to follow it.
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
             .map_err(|e| system("private mounts")(e.into()))?;
         if let Some(hooks) = &self.hooks {
             hooks.run(socket)?;
         }
-        if let Some(container) = self.readonly {
-            mount_points::make(self.rootfs, container, self.trees);
+        if self.container.rootfs.readonly {
+            mount_points::make(self.rootfs, self.container, self.trees);
         }
-        let watches = send_trees(self.trees, socket)?;
+        let watches = self.send_trees(socket)?;
         let needs_proc = self.services.iter().any(|service| service.needs_proc());
-        let proc = enter_rootfs(self.rootfs, self.proc, needs_proc)?;
+        let proc = self.enter_rootfs(needs_proc)?;
         if let Some(hostname) = self.hostname {
             sethostname(hostname).map_err(|e| system("hostname")(e.into()))?;
         }
         Ok(Made { watches, proc })
     }
-}
 
-/// Clones the trees where they are seen as the container should see them, and sends them to the creator.
-fn send_trees(trees: &[Tree], socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, RelayError> {
-    let mut watches = Vec::new();
-    for trees in trees.chunks(descriptors::PER_MESSAGE) {
-        let clones = trees
-            .iter()
-            .map(shares::clone_tree)
-            .collect::<Result<Vec<OwnedFd>, _>>()
-            .map_err(|error| RelayError::Failed(error.to_string()))?;
-        for (_, clone) in trees.iter().zip(&clones).filter(|(tree, _)| tree.is_atomic_volume) {
-            watches.push(
-                watch(clone.as_fd()).map_err(system("watch a directory that the container has a copy of"))?,
-            );
+    /// Clones the trees where they are seen as the container should see them, and sends them to the creator.
+    fn send_trees(&self, socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, RelayError> {
+        let mut watches = Vec::new();
+        for trees in self.trees.chunks(descriptors::PER_MESSAGE) {
+            let mut clones = Vec::new();
+            for tree in trees {
+                let tree = Tree { follows: tree.follows && self.follows, ..tree.clone() };
+                let clone =
+                    shares::clone_tree(&tree).map_err(|error| RelayError::Failed(error.to_string()))?;
+                if tree.is_atomic_volume {
+                    watches.push(
+                        watch(clone.as_fd())
+                            .map_err(system("watch a directory that the container has a copy of"))?,
+                    );
+                }
+                clones.push((tree.follows, clone));
+            }
+            if clones.iter().any(|(follows, _)| *follows) {
+                let followed = clones.iter().filter_map(|(follows, clone)| follows.then_some(clone));
+                watches.push(
+                    followed::attach_trees(followed)
+                        .map_err(system("a mount namespace of the container's trees"))?,
+                );
+            }
+            let raw: Vec<RawFd> = clones.iter().map(|(_, clone)| clone.as_raw_fd()).collect();
+            Message::Trees.send_with(socket, &raw).map_err(system("socket"))?;
         }
-        let raw: Vec<RawFd> = clones.iter().map(AsRawFd::as_raw_fd).collect();
-        Message::Trees.send_with(socket, &raw).map_err(system("socket"))?;
+        Ok(watches)
     }
-    Ok(watches)
-}
 
-/// Makes the rootfs this process's root, with a `proc` of its own where the rootfs has a directory for it, which is made
-/// where the container has one too. One that is needed is there without a directory, too, but mounted nowhere.
-fn enter_rootfs(rootfs: &Path, make_proc: bool, needs_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
-    clone_tree_at(rootfs, true, false)
-        .and_then(|tree| {
-            restrict(&tree, attr::NOSUID | attr::NODEV)?;
-            attach_at(&tree, rootfs)
-        })
-        .map_err(|e| system("mount the rootfs")(e.into()))?;
-    chdir(rootfs).map_err(|e| system("enter the rootfs")(e.into()))?;
-    if make_proc {
-        // It is there already, or is a link, or the file system is read-only: opening it tells.
-        let _ = mkdirat(nix::fcntl::AT_FDCWD, "proc", Mode::from_bits_retain(0o755));
+    /// Makes the rootfs this process's root, with the container's mounts and a `proc` of its own where the rootfs has a directory
+    /// for it, which is made where the container has one too. One that is needed is there without a directory, too, but mounted
+    /// nowhere.
+    fn enter_rootfs(&self, needs_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
+        let rootfs = clone_tree_at(self.rootfs, true, false)
+            .and_then(|tree| {
+                restrict(&tree, attr::NOSUID | attr::NODEV)?;
+                attach_at(&tree, self.rootfs)?;
+                Ok(tree)
+            })
+            .map_err(|e| system("mount the rootfs")(e.into()))?;
+        let root = view::make(rootfs, self.rootfs, self.container, self.trees)?;
+        fchdir(&root).map_err(|e| system("enter the rootfs")(e.into()))?;
+        if self.container.mounts.iter().any(|mount| mount.destination == "/proc") {
+            // It is there already, or is a link, or the file system is read-only: opening it tells.
+            let _ = mkdirat(nix::fcntl::AT_FDCWD, "proc", Mode::from_bits_retain(0o755));
+        }
+        let directory = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
+            .open("proc");
+        let proc = match directory.ok() {
+            None if !needs_proc => None,
+            directory => Some(mount_proc(directory.as_ref().map(AsFd::as_fd)).map_err(system("mount proc"))?),
+        };
+        // The old root is now on top of the new one, and "." is beneath both.
+        pivot_root(".", ".")
+            .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+            .and_then(|()| chdir("/"))
+            .map_err(|e| system("pivot_root")(e.into()))?;
+        Ok(proc)
     }
-    let directory = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
-        .open("proc");
-    let proc = match directory.ok() {
-        None if !needs_proc => None,
-        directory => Some(mount_proc(directory.as_ref().map(AsFd::as_fd)).map_err(system("mount proc"))?),
-    };
-    // The old root is now on top of the new one, and "." is beneath both.
-    pivot_root(".", ".")
-        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
-        .and_then(|()| chdir("/"))
-        .map_err(|e| system("pivot_root")(e.into()))?;
-    Ok(proc)
 }
 
 /// A procfs, mounted on `directory` if there is one. Nothing in it can be written to, so that nobody who gets into the relay

@@ -22,6 +22,7 @@ struct Fixture {
     stdout: Option<UnixStream>,
     host_stdin: Option<io::PipeWriter>,
     host_stdout: io::PipeReader,
+    heir: std::os::unix::net::UnixDatagram,
 }
 
 impl Fixture {
@@ -37,6 +38,7 @@ impl Fixture {
         let (_, stderr_writer) = io::pipe().unwrap();
         let console_log = tempfile::tempfile().unwrap();
         let relay_log = console_log.try_clone().unwrap();
+        let (heir, relay_heir) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let relay = thread::spawn(move || {
             let mut usr1 = SigSet::empty();
             usr1.add(Signal::SIGUSR1);
@@ -56,7 +58,7 @@ impl Fixture {
                 services: Vec::new(),
                 watches: Vec::new(),
                 adopted: None,
-                heir: None,
+                heir: Some(relay_heir.into()),
             };
             let connections = [relay_process, relay_stdin, relay_stdout, relay_stderr].map(OwnedFd::from);
             let stdio = [stdin_reader.into(), stdout_writer.into(), stderr_writer.into()];
@@ -72,6 +74,7 @@ impl Fixture {
             stdout: Some(stdout),
             host_stdin: Some(host_stdin),
             host_stdout,
+            heir,
         }
     }
 
@@ -108,6 +111,53 @@ fn the_status_comes_after_all_output() {
     writer.join().unwrap();
     assert!(received == output);
     assert_eq!(fixture.status(), 7);
+}
+
+#[test]
+fn what_others_hold_is_left_to_the_heir_and_the_relay_ends() {
+    let mut fixture = Fixture::new();
+    let mut stdout = fixture.stdout.take().unwrap();
+    let mut hold = |stream, sent| {
+        frame::write(&mut fixture.process, &ProcessEvent::Held { stream, sent }).unwrap();
+    };
+    // Of what there is not, of what cannot be held, and twice.
+    hold(Stream::Extra(7), 0);
+    hold(Stream::Terminal, 0);
+    hold(Stream::Stdin, u64::MAX);
+    hold(Stream::Stdout, 5);
+    hold(Stream::Stdout, 5);
+    fixture.end(ExitStatus::Exited(7));
+    stdout.write_all(b"now, late").unwrap();
+    let status = fixture.relay.take().unwrap().join().unwrap();
+    assert_eq!(status, 7);
+    let mut byte = [9];
+    let mut descriptors = Vec::new();
+    let length = fd_passing::receive(&fixture.heir, &mut byte, 2, &mut descriptors).unwrap();
+    assert_eq!((length, byte, descriptors.len()), (1, [0], 2));
+    let more = fd_passing::try_receive(&fixture.heir, &mut byte, 2, &mut Vec::new()).unwrap();
+    assert_eq!(more, None, "one stream, once");
+    drop(stdout);
+    let [source, sink] = <[OwnedFd; 2]>::try_from(descriptors).unwrap();
+    let mut copy = Copy::new(source, sink, false).unwrap();
+    while !copy.is_done() {
+        copy.advance();
+    }
+    let mut text = String::new();
+    fixture.host_stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "now, late");
+}
+
+#[test]
+fn a_vm_that_is_lost_before_it_has_sent_what_it_promised_ends_the_stream() {
+    let mut fixture = Fixture::new();
+    let held = ProcessEvent::Held { stream: Stream::Stdout, sent: u64::MAX };
+    frame::write(&mut fixture.process, &held).unwrap();
+    fixture.stdout.take().unwrap().write_all(b"last words").unwrap();
+    fixture.vmm = None;
+    let mut text = String::new();
+    fixture.host_stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "last words");
+    assert_eq!(fixture.status(), KILLED);
 }
 
 #[test]

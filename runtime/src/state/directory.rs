@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -30,6 +30,9 @@ const PROCESS: &str = "process.json";
 
 /// What a VMM that has failed said last.
 const CONSOLE_LOG: &str = "console.log";
+
+/// The bit of a directory's mode (sticky, which means nothing there) that says that its creator has not come to an end yet.
+const NEW: u32 = 0o1000;
 
 /// How often a new container's directory is made that others take for one without a creator, in the moment before it is
 /// locked.
@@ -59,7 +62,7 @@ impl Root {
         fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.0).with_context(context)?;
         let path = self.0.join(id.as_str());
         for _ in 0..CREATION_ATTEMPTS {
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
+            match fs::DirBuilder::new().mode(NEW | 0o700).create(&path) {
                 Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
                     return Err(ContainerError::Exists(id.to_string()).into());
                 }
@@ -73,17 +76,17 @@ impl Root {
         anyhow::bail!("container {:?} was deleted while it was being created", id.as_str())
     }
 
-    /// The directories of containers whose creators have died before they were complete, locked.
+    /// The directories of containers whose creators have died before they could say so, locked.
     pub fn abandoned(&self) -> impl Iterator<Item = (ContainerId, Directory)> {
         let ids = self.containers().unwrap_or_default().into_iter();
         ids.filter_map(|id| {
             let path = self.0.join(id.as_str());
-            // Most are complete, which is seen without a lock.
-            if !Directory::open(path.clone()).ok()?.is_incomplete() {
+            // Most are not, which is seen without a lock.
+            if !Directory::open(path.clone()).ok()?.is_unfinished() {
                 return None;
             }
             let directory = Directory::try_lock(path).ok()??;
-            directory.is_incomplete().then_some((id, directory))
+            directory.is_unfinished().then_some((id, directory))
         })
     }
 
@@ -203,12 +206,22 @@ impl Directory {
         }
     }
 
-    /// Whether there is no record, or one that is not complete. One that cannot be read is not for others to judge.
-    fn is_incomplete(&self) -> bool {
+    /// Whether a creator is at work here, or has died at it: there is no record, or one that is not complete, or the relay has
+    /// ended before its creator. A record that cannot be read is not for others to judge.
+    fn is_unfinished(&self) -> bool {
+        let is_new = self.file.metadata().is_ok_and(|metadata| metadata.mode() & NEW != 0);
         match fs::read(self.path.join(FILE)) {
             Err(cause) => cause.kind() == io::ErrorKind::NotFound,
-            Ok(text) => Record::parse(&text).is_ok_and(|record| !record.complete),
+            Ok(text) => Record::parse(&text).is_ok_and(|record| {
+                !record.complete || (is_new && !record.relay.is_some_and(|relay| relay.is_alive()))
+            }),
         }
+    }
+
+    /// The creator has come to its end: what becomes of the container is its caller's business.
+    pub fn finish(&self) {
+        // Who cannot change the mode of what it has just made has lost the file system.
+        let _ = self.file.set_permissions(fs::Permissions::from_mode(0o700));
     }
 
     /// Leads commands that talk to the VM to that of a sandbox in the same root.

@@ -4,14 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::AtFlags;
 use nix::poll::PollFlags;
 use nix::sys::signalfd::SignalFd;
+use nix::unistd::{AccessFlags, faccessat};
 use stockade_protocol::vmm::Stage;
 
-use super::MachineError;
 use super::files::{Files, FilesError};
 use super::wait::{self, Wait};
-use super::{Control, Machine};
+use super::{Control, FILES_SOCKET, Machine, MachineError};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Child, Pidfd};
 
@@ -115,6 +116,16 @@ impl Vm {
         match self {
             Self::Own(machine) => machine.files(),
             Self::Shared(shared) => Files::connect(shared.directory.as_fd(), shared.vmm.as_fd()),
+        }
+    }
+
+    /// Whether files are a process's of its own, and not the VMM's, as those of 0.1 are.
+    pub fn has_file_server(&self) -> bool {
+        match self {
+            Self::Own(_) => true,
+            Self::Shared(shared) => {
+                faccessat(&shared.directory, FILES_SOCKET, AccessFlags::F_OK, AtFlags::empty()).is_ok()
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, umount2};
-use stockade_sys::mount_api::{self, attr};
+use stockade_sys::mount_api::{self, MountAttributes, attr};
 
 use super::tree::{IdMap, Tree};
 use crate::sys::user_namespace;
@@ -57,13 +57,14 @@ pub enum ShareError {
     },
 }
 
-/// Clones the host's tree: private, without set-user-ID and device nodes, read-only where the container may not write.
+/// Clones the host's tree: without set-user-ID and device nodes, read-only where the container may not write; private, unless
+/// it follows the host's.
 /// To be called in the mount namespace whose view of the tree counts; it has to be the caller's own.
 ///
 /// # Errors
 /// [`ShareError::Clone`] or [`ShareError::Overlay`].
 pub fn clone_tree(tree: &Tree) -> Result<OwnedFd, ShareError> {
-    let readonly = if tree.readonly { attr::RDONLY } else { 0 };
+    let below = if tree.readonly_below { attr::RDONLY } else { 0 };
     if let Some(options) = &tree.overlay {
         nix::mount::mount(
             Some(OVERLAY),
@@ -86,7 +87,16 @@ pub fn clone_tree(tree: &Tree) -> Result<OwnedFd, ShareError> {
     cloned
         .and_then(|clone| {
             uncovered?;
-            mount_api::restrict(&clone, attr::NOSUID | attr::NODEV | readonly)?;
+            let harmless = attr::NOSUID | attr::NODEV | below;
+            if tree.follows {
+                // The caller's own mounts follow the host's, and so do their clones.
+                mount_api::set_attributes(&clone, MountAttributes::new(harmless, 0), true)?;
+            } else {
+                mount_api::restrict(&clone, harmless)?;
+            }
+            if tree.readonly {
+                mount_api::set_attributes(&clone, MountAttributes::READONLY, false)?;
+            }
             Ok(clone)
         })
         .map_err(|errno| ShareError::Clone {

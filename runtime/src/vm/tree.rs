@@ -30,8 +30,14 @@ pub struct Tree {
     pub property: String,
     /// What is mounted below it comes along.
     pub recursive: bool,
-    /// The host's kernel refuses writes from the start.
+    /// The host's kernel refuses writes from the start, to what is mounted at its source.
     pub readonly: bool,
+    /// The same, to what is mounted below that.
+    pub readonly_below: bool,
+    /// What the host mounts or unmounts below it later is so for the container too.
+    pub follows: bool,
+    /// Files of it are the kernel's.
+    pub has_kernel_files: bool,
     /// It is a socket.
     pub is_socket: bool,
     /// A source that is a symbolic link is shared itself.

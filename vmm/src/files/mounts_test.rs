@@ -3,13 +3,14 @@
 use std::{fs, os::unix::fs::MetadataExt};
 
 use nix::{
-    mount::{MsFlags, mount},
+    errno::Errno,
+    mount::{MsFlags, mount, umount},
     sched::{CloneFlags, unshare},
 };
 use vm_memory::ByteValued;
 
 use super::{
-    abi::{ATTR_SUBMOUNT, ROOT_NODE, SetAttrIn, WriteIn, opcode, set},
+    abi::{ATTR_SUBMOUNT, ForgetIn, ROOT_NODE, SetAttrIn, WriteIn, opcode, set},
     fixture::{Guest, open_path},
 };
 
@@ -127,4 +128,34 @@ fn a_single_file_may_be_mounted() {
     assert_eq!((file.attr.ino, file.attr.flags), (fs::metadata(guest.outside("above")).unwrap().ino(), 0));
     let fh = guest.open(file.nodeid, 0).unwrap().fh;
     assert_eq!(guest.read(file.nodeid, fh, 0, 9).unwrap(), b"above");
+}
+
+#[test]
+fn what_comes_and_goes_below_a_mounted_tree_is_neither_announced_nor_remembered() {
+    let mut guest = guest();
+    mount_tmpfs(&guest, "t");
+    fs::create_dir(guest.host("t/d")).unwrap();
+    fs::create_dir(guest.host("t/plain")).unwrap();
+    guest.server.add_trees("s", vec![("here".into(), open_path(guest.host("t")))]).unwrap();
+    let share = guest.look_up(ROOT_NODE, "s").unwrap().nodeid;
+    let root = guest.look_up(share, "here").unwrap();
+    assert_eq!((root.attr.flags, root.entry_valid), (0, 1));
+    let before = guest.look_up(root.nodeid, "d").unwrap();
+    assert_eq!(guest.look_up(root.nodeid, "plain").unwrap().entry_valid, 1);
+
+    mount(Some("none"), &guest.host("t/d"), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    fs::create_dir(guest.host("t/d/e")).unwrap();
+    let border = guest.look_up(root.nodeid, "d").unwrap();
+    assert_ne!(border.nodeid, before.nodeid);
+    let below = guest.look_up(border.nodeid, "e").unwrap();
+    for entry in [&border, &below] {
+        assert_eq!((entry.attr.flags, entry.entry_valid), (0, 0));
+    }
+    assert_eq!(umount(&guest.host("t/d")), Err(Errno::EBUSY), "the guest uses it");
+    for (node, nlookup) in [(below.nodeid, 1), (border.nodeid, 1)] {
+        assert_eq!(guest.send(opcode::FORGET, node, &[ForgetIn { nlookup }.as_slice()]), Ok(0));
+    }
+    umount(&guest.host("t/d")).unwrap();
+    assert_eq!(guest.look_up(root.nodeid, "d").unwrap().nodeid, before.nodeid);
+    guest.check_descriptors();
 }

@@ -38,7 +38,9 @@ pub fn find(share: &Share, parent: &Node, name: &CStr) -> Result<(Arc<Node>, lib
 
 /// What tells the guest of a node that has been looked up.
 pub fn entry_of(node: &Node, stat: &libc::statx) -> EntryOut {
-    attributes::entry(node.number(), attributes::of_node(node, stat))
+    let entry = attributes::entry(node.number(), attributes::of_node(node, stat));
+    // So the guest forgets it as soon as nobody uses it.
+    if node.may_go() { EntryOut { entry_valid: 0, ..entry } } else { entry }
 }
 
 fn reply_found(call: &Call<'_>, share: &Share, parent: &Node, name: &CStr) -> Outcome {

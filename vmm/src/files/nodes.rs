@@ -58,6 +58,7 @@ pub struct Node {
     is_tree: bool,
     /// It is a directory in which another file system begins.
     is_border: bool,
+    coming: Coming,
     proc: Proc,
     inodes: Shift,
     lookups: AtomicU64,
@@ -97,6 +98,11 @@ impl Node {
         self.is_border
     }
 
+    /// Whether the host may unmount it, which it cannot while the guest remembers it.
+    pub fn may_go(&self) -> bool {
+        self.coming == Coming::Goes
+    }
+
     /// Its inode number for the guest.
     pub fn inode(&self) -> u64 {
         self.inode_beside(self.key.inode)
@@ -120,11 +126,22 @@ impl AsFd for Node {
     }
 }
 
+/// Whether what is mounted at a node's place stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coming {
+    /// Nothing is mounted or unmounted below its tree any more.
+    Never,
+    /// File systems come and go below it.
+    Below,
+    /// It is of such a file system.
+    Goes,
+}
+
 /// Where a node comes from.
 #[derive(Clone, Copy)]
 pub enum Origin<'a> {
     /// It is the root of a tree.
-    Tree,
+    Tree(Coming),
     /// It has been found or made in this directory, by this name if it has one.
     Directory(&'a Node, &'a CStr),
 }
@@ -134,8 +151,18 @@ impl Origin<'_> {
     /// file system that begins at one.
     fn is_border(&self, key: &Key) -> bool {
         match self {
-            Self::Tree => false,
+            Self::Tree(_) => false,
             Self::Directory(parent, _) => key.is_beyond(&parent.key),
+        }
+    }
+
+    fn coming(&self, key: &Key) -> Coming {
+        match self {
+            Self::Tree(coming) => *coming,
+            Self::Directory(parent, _) if parent.coming == Coming::Below && self.is_border(key) => {
+                Coming::Goes
+            }
+            Self::Directory(parent, _) => parent.coming,
         }
     }
 
@@ -204,7 +231,7 @@ impl Nodes {
         if tables.is_closed {
             return Err(Errno::new(libc::ESTALE));
         }
-        let is_tree = matches!(origin, Origin::Tree);
+        let is_tree = matches!(origin, Origin::Tree(_));
         let known = tables.by_key.get(&key);
         if let Some(node) = known
             && !is_tree
@@ -216,13 +243,16 @@ impl Nodes {
         if number >> NUMBER_BITS != 0 {
             return Err(Errno::new(libc::ENFILE));
         }
+        let coming = origin.coming(&key);
         let node = Arc::new(Node {
             number: self.base | number,
             fd,
             key,
             kind,
             is_tree,
-            is_border: kind == libc::S_IFDIR && origin.is_border(&key),
+            // The guest would mount what is behind it, and keep it so.
+            is_border: kind == libc::S_IFDIR && coming == Coming::Never && origin.is_border(&key),
+            coming,
             proc,
             inodes: self.devices.shift_of(key.device),
             lookups: AtomicU64::new(1),

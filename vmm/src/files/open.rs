@@ -59,6 +59,10 @@ pub fn open(call: &mut Call<'_>) -> Outcome {
     let Place::Node(share, node) = call.place()? else { return refuse(libc::EISDIR) };
     let permit = permit(&share)?;
     let fd = open_node(call, &node, flags, open_flags)?;
+    // Which is the answer of their own kernel; the guest's cannot know.
+    if flags as c_int & libc::O_DIRECT != 0 && is_pseudo(fd.as_fd())? {
+        return refuse(libc::EINVAL);
+    }
     let answer = hand_out(call, &share, (node, fd, permit), flags)?;
     Ok(call.reply.put(0, &answer))
 }
@@ -120,6 +124,10 @@ fn size_is_no_help(file: BorrowedFd<'_>, is_read_only: bool) -> Result<bool> {
     if stat.stx_size == 0 && is_read_only {
         return Ok(true);
     }
+    is_pseudo(file)
+}
+
+fn is_pseudo(file: BorrowedFd<'_>) -> Result<bool> {
     Ok(PSEUDO.contains(&(sys::stat_fs(file)?.f_type)))
 }
 

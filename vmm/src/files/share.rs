@@ -1,7 +1,7 @@
 //! One share: the trees of one container, or of its pod, and all that the guest knows and holds of them.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, RwLock},
 };
 
@@ -10,7 +10,7 @@ use super::{
     budget::{Budget, Permit, Pot},
     handles::Handles,
     inodes::Devices,
-    nodes::{NUMBER_BITS, Node, Nodes, Origin},
+    nodes::{Coming, NUMBER_BITS, Node, Nodes, Origin},
     sync::{read, write},
     sys::{self, Result},
 };
@@ -76,7 +76,8 @@ impl Share {
             return Ok(());
         }
         let stat = sys::stat(tree.as_fd())?;
-        let root = self.nodes.add(tree, &stat, Origin::Tree, self.budget.take_anyway())?;
+        let coming = if has_parent(tree.as_fd(), &stat) { Coming::Below } else { Coming::Never };
+        let root = self.nodes.add(tree, &stat, Origin::Tree(coming), self.budget.take_anyway())?;
         trees.push(Tree { name, root });
         Ok(())
     }
@@ -119,4 +120,11 @@ impl Share {
         self.nodes.close();
         drop(trees);
     }
+}
+
+/// Whether a tree is mounted somewhere. The kernel passes on what the host mounts later only to those that are; the runtime hands
+/// over others by a descriptor that is all there is of their mount. One that cannot be entered shows nothing anyway.
+fn has_parent(tree: BorrowedFd<'_>, stat: &libc::statx) -> bool {
+    u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR
+        && sys::stat_at(tree, c"..").is_ok_and(|above| above.stx_mnt_id != stat.stx_mnt_id)
 }

@@ -114,6 +114,7 @@ const KVM_GET_XSAVE: u32 = 0x9000_aea4;
 const KVM_GET_XCRS: u32 = 0x8188_aea6;
 const KVM_GET_DEBUGREGS: u32 = 0x8080_aea1;
 const KVM_GET_VCPU_EVENTS: u32 = 0x8040_ae9f;
+const KVM_GET_DEVICE_ATTR: u32 = 0x4018_aee2;
 const KVM_GET_MSRS: u32 = 0xc008_ae88;
 // Request numbers have 32 bits.
 const FIONBIO: u32 = libc::FIONBIO as u32;
@@ -189,6 +190,7 @@ const OF_SAVER: &[u32] = &[
     KVM_GET_DEBUGREGS,
     KVM_GET_VCPU_EVENTS,
     KVM_GET_MSRS,
+    KVM_GET_DEVICE_ATTR,
 ];
 
 /// To save a machine to files that are there. No container's disk or tap has come to it.

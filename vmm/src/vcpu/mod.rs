@@ -5,26 +5,20 @@ mod position;
 pub mod registers;
 mod state;
 mod threads;
+mod tsc;
 
 pub use position::Position;
 pub use state::State;
 pub use threads::{Error as ThreadsError, Threads};
 
-use kvm_bindings::{CpuId, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr};
+use kvm_bindings::CpuId;
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
-use vmm_sys_util::{errno, ioctl::ioctl_with_ref, ioctl_iow_nr};
+use vmm_sys_util::errno;
 
 use crate::{
     boot::Entry,
     bus::{Bus, Outcome},
 };
-
-/// An attribute of a vCPU, for which kvm-ioctls has no method on x86.
-mod attribute {
-    #![allow(missing_docs)] // The macro makes a public function.
-    use super::{KVMIO, ioctl_iow_nr, kvm_device_attr};
-    ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
-}
 
 /// A vCPU cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -80,16 +74,7 @@ impl Vcpu {
 
     /// What the guest's TSC reads minus what the host's reads (wrapping); 0 where KVM cannot tell.
     pub fn tsc_offset(&self) -> u64 {
-        let mut offset = 0u64;
-        let attribute = kvm_device_attr {
-            group: KVM_VCPU_TSC_CTRL,
-            attr: KVM_VCPU_TSC_OFFSET.into(),
-            addr: &raw mut offset as u64,
-            flags: 0,
-        };
-        // SAFETY: the attribute is a u64, which KVM writes to `addr`; on failure it writes nothing.
-        unsafe { ioctl_with_ref(&self.fd, attribute::KVM_GET_DEVICE_ATTR(), &attribute) };
-        offset
+        tsc::offset(&self.fd).unwrap_or(0)
     }
 
     /// How it is, while it does not run.

@@ -8,6 +8,8 @@ use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::errno;
 
+use super::tsc;
+
 /// The time-stamp counter, which other registers count by.
 const TSC: u32 = 0x10;
 /// When the local APIC's timer expires, which it takes as a deadline once its mode has been set.
@@ -35,6 +37,9 @@ pub struct State {
     local_apic: kvm_lapic_state,
     events: kvm_vcpu_events,
     msrs: Vec<(u32, u64)>,
+    /// What the guest's TSC reads minus what the host's reads, where KVM tells: the host's goes on meanwhile, and so the clock of a
+    /// guest that reads the TSC.
+    tsc_offset: Option<u64>,
 }
 
 impl State {
@@ -52,6 +57,7 @@ impl State {
             local_apic: vcpu.get_lapic().map_err(refused("KVM_GET_LAPIC"))?,
             events: vcpu.get_vcpu_events().map_err(refused("KVM_GET_VCPU_EVENTS"))?,
             msrs: Vec::new(),
+            tsc_offset: tsc::offset(vcpu),
         };
         for index in msrs {
             let mut one = list(&[(*index, 0)])?;
@@ -82,6 +88,9 @@ impl State {
             if set != part.len() {
                 return Err(("KVM_SET_MSRS", errno::Error::new(libc::EINVAL)));
             }
+        }
+        if let Some(offset) = self.tsc_offset {
+            tsc::set_offset(vcpu, offset).map_err(refused("KVM_SET_DEVICE_ATTR"))?;
         }
         vcpu.set_vcpu_events(&self.events).map_err(refused("KVM_SET_VCPU_EVENTS"))
     }

@@ -1,0 +1,87 @@
+//! `run.oci.keep_original_groups`, podman's `--group-add keep-groups`: the process has its caller's supplementary groups.
+//!
+//! It is crun's annotation. In a pod it has no effect: there its author can write it, and would get the engine's groups.
+
+use nix::unistd::getgroups;
+use stockade_protocol::container::Process;
+
+use crate::oci::bundle::SpecError;
+use crate::state::role::{Annotations, Role};
+
+const ANNOTATION: &str = "run.oci.keep_original_groups";
+
+/// Adds the caller's groups, if that is asked for.
+///
+/// # Errors
+/// A [`SpecError`] about the role.
+pub fn keep(
+    annotations: Option<&Annotations>,
+    has_user_namespace: bool,
+    process: &mut Process,
+    warnings: &mut Vec<String>,
+) -> Result<(), SpecError> {
+    if !annotations.and_then(|all| all.get(ANNOTATION)).is_some_and(|value| value == "1" || value == "true") {
+        return Ok(());
+    }
+    if Role::of(annotations)? != Role::Alone {
+        warnings
+            .push(format!("annotations[{ANNOTATION:?}] has no effect in a pod, whose author could write it"));
+        return Ok(());
+    }
+    if has_user_namespace {
+        warnings.push(format!(
+            "annotations[{ANNOTATION:?}] has no effect in a user namespace of the container's own"
+        ));
+        return Ok(());
+    }
+    let own: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(|gid| gid.as_raw()).collect();
+    add(&own, process, warnings);
+    Ok(())
+}
+
+/// What the kernel says for a group that is not mapped in this user namespace.
+const OVERFLOW: u32 = 65_534;
+
+fn add(own: &[u32], process: &mut Process, warnings: &mut Vec<String>) {
+    let (mapped, other): (Vec<_>, Vec<_>) = own.iter().copied().partition(|gid| *gid != OVERFLOW);
+    if !other.is_empty() {
+        warnings.push(format!(
+            "annotations[{ANNOTATION:?}]: {} of the caller's groups have no number in the container, and the file server that \
+             reads the host's files for it is in none of them: they give it no access",
+            other.len()
+        ));
+    }
+    let groups = &mut process.user.additional_gids;
+    for gid in mapped {
+        if !groups.contains(&gid) {
+            groups.push(gid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lower::process;
+
+    #[test]
+    fn those_that_have_a_number_are_added_and_the_others_named() {
+        let spec = serde_json::from_value(serde_json::json!({
+            "args": ["a"], "cwd": "/", "user": { "uid": 1, "gid": 1, "additionalGids": [5] },
+        }));
+        let spec: oci_spec::runtime::Process = spec.unwrap();
+        let mut lowered = process::lower(Some(&spec), &mut Vec::new()).unwrap();
+        let mut warnings = Vec::new();
+        add(&[5, 10, OVERFLOW, OVERFLOW], &mut lowered, &mut warnings);
+        assert_eq!(lowered.user.additional_gids, [5, 10]);
+        assert!(warnings[0].contains("2 of the caller's groups"), "{warnings:?}");
+
+        // A pod's author gets none.
+        let pod: Annotations = [(ANNOTATION, "1"), ("io.kubernetes.cri-o.ContainerType", "sandbox")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        warnings.clear();
+        keep(Some(&pod), false, &mut lowered, &mut warnings).unwrap();
+        assert_eq!((lowered.user.additional_gids.len(), warnings.len()), (2, 1));
+    }
+}
