@@ -157,7 +157,7 @@ fn a_guest_has_what_is_set_in_the_network_namespace_and_packet_filters_are_named
     assert!(log.contains("ip istio divert") && !log.contains("istio unused"), "{log}");
 }
 
-/// What Linux 6.12 derives when it boots with a GiB, read in a machine that did: guest-kernel/README.md, "What follows memory".
+/// What Linux 6.12 derives when it boots with a GiB: read in a machine of QEMU that did, with this kernel and a shell as its init.
 const BOOTED_WITH_A_GIB: [(&str, &str); 16] = include!("booted_with_a_gib.in");
 
 #[test]

@@ -76,10 +76,10 @@ pub struct Exec {
     /// In a paused container, wait until it is resumed
     #[arg(long)]
     ignore_paused: bool,
-    /// SELinux label. No effect: the guest's kernel has none
+    /// SELinux label. No effect: the guest's kernel has no policy
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
-    /// AppArmor profile. No effect: the guest's kernel has none
+    /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
     /// Pass descriptors 3 to 2+N into the container: pipes, stream sockets, terminals, /dev/null, and what regular files hold

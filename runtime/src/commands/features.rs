@@ -42,7 +42,7 @@ fn features() -> Value {
             "capabilities": &lower::CAPABILITIES[..],
             "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": false, "rdma": false },
             "seccomp": seccomp(),
-            "apparmor": off,
+            "apparmor": { "enabled": true },
             "selinux": off,
             "intelRdt": off,
             "memoryPolicy": {
