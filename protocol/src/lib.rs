@@ -18,4 +18,5 @@ pub mod frame;
 pub mod network;
 pub mod renewal;
 pub mod settings;
+pub mod share_options;
 pub mod vmm;

@@ -51,6 +51,8 @@ fn a_guest_has_the_nodes_settings() {
         ("fs/inotify/max_user_watches", "524288"),
         ("fs/aio-max-nr", "1048576"),
         ("fs/protected_regular", "2"),
+        // Without a UTS namespace of its own, the container's name is the node's.
+        ("kernel/hostname", "node-7"),
         ("kernel/pid_max", "4194304"),
         ("kernel/keys/maxkeys", "2000"),
         ("kernel/core_pattern", "/cores/core.%e"),
@@ -78,6 +80,9 @@ fn a_guest_has_the_nodes_settings() {
         program.display()
     );
     let bundle = Bundle::script(&script).edit(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.retain(|namespace| namespace["type"] != "uts");
+        config.as_object_mut().expect("an object").remove("hostname");
         config["process"]["rlimits"] = json!([{ "type": "RLIMIT_CORE", "hard": u64::MAX, "soft": 0 }]);
     });
     fs::create_dir(bundle.rootfs().join("cores")).expect("a directory");

@@ -33,7 +33,7 @@ const THREADS: [&str; 15] = [
     "vmm Files",
     "vmm FileWorker",
     "vmm FileWorker with trees",
-    "runtime Relay",
+    "runtime RelayWithHeir",
     "runtime ConnectingRelay",
     "runtime NetworkWatch",
 ];
@@ -49,6 +49,11 @@ const HARMLESS: &[(&str, &str, &str)] = &[
         "runtime ConnectingRelay",
         "make a UNIX socket",
         "it can be connected to sockets in the container's root alone, and to no abstract one of the host",
+    ),
+    (
+        "runtime RelayWithHeir",
+        "send a descriptor",
+        "to one socket alone, of the relay of its container or its sandbox, which copies between the two that it gets",
     ),
     (
         "runtime NetworkWatch",

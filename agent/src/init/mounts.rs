@@ -16,8 +16,9 @@ use nix::{
     },
     unistd::symlinkat,
 };
-use stockade_protocol::container::{
-    Below, Container, Mount, MountSource, Namespace, Namespaces, ShareOptions,
+use stockade_protocol::{
+    container::{Container, Mount, MountSource, Namespace, Namespaces},
+    share_options::{Below, ShareOptions},
 };
 use stockade_sys::{
     mount_api::{self, MountAttributes, attr},

@@ -7,7 +7,8 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 
 use oci_spec::runtime::{Linux, Mount as Spec};
-use stockade_protocol::container::{IdMappings, MountSource, ShareOptions};
+use stockade_protocol::container::{IdMappings, MountSource};
+use stockade_protocol::share_options::ShareOptions;
 
 use super::disks::{self, Disks};
 use super::mount_options::{Options, propagation};

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use stockade_protocol::container::Below;
+use stockade_protocol::share_options::Below;
 
 use super::mount_options::Options;
 

@@ -21,9 +21,9 @@ pub const CORE_PATTERN: &str = "core";
 /// Those of the whole kernel, as paths below /proc/sys.
 ///
 /// Left out are those that are the host's own business (writeback, swap, panics, NUMA, logging), those that weaken the guest's
-/// kernel (unprivileged BPF, kptr_restrict, dmesg_restrict, dumps of set-user-ID programs), and those of an IPC or UTS
-/// namespace, which begin afresh in every container.
-pub const KERNEL: [(&str, Kind); 60] = [
+/// kernel (unprivileged BPF, kptr_restrict, dmesg_restrict, dumps of set-user-ID programs), and those of an IPC namespace, which begin afresh
+/// in every container.
+pub const KERNEL: [(&str, Kind); 62] = [
     ("fs/aio-max-nr", Differs("65536")),
     ("fs/epoll/max_user_watches", Follows),
     ("fs/fanotify/max_queued_events", Differs("16384")),
@@ -44,6 +44,9 @@ pub const KERNEL: [(&str, Kind); 60] = [
     ("fs/protected_regular", Differs("0")),
     ("fs/protected_symlinks", Differs("1")),
     ("kernel/core_uses_pid", Differs("0")),
+    ("kernel/domainname", Differs("(none)")),
+    // Of containers without a UTS namespace of their own.
+    ("kernel/hostname", Differs("(none)")),
     ("kernel/io_uring_disabled", Differs("0")),
     ("kernel/keys/maxbytes", Differs("20000")),
     ("kernel/keys/maxkeys", Differs("200")),

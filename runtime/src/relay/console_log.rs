@@ -11,8 +11,8 @@ use stockade_protocol::vmm::{STATUS_LIMIT, Status};
 use crate::sys::descriptors;
 use crate::vm::DIED_SILENTLY;
 
-/// How long a VMM may take to end after its guest has hung up.
-const ENDS_WITHIN: Duration = Duration::from_millis(500);
+/// How long a VMM may take to end after its guest has hung up: a kernel that reboots resets its devices before the machine.
+const ENDS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Writes the console's last lines and the VMM's reason to `file`, if the VMM has ended. The guest may have taken the
 /// VMM over: what comes is bounded by [`STATUS_LIMIT`] and is text for a person only.

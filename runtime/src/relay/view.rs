@@ -13,7 +13,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat, umask};
-use stockade_protocol::container::{MountSource, ShareOptions};
+use stockade_protocol::container::MountSource;
+use stockade_protocol::share_options::ShareOptions;
 use stockade_sys::mount_api::{self, MountAttributes, attr};
 use stockade_sys::resolve::{Missing, Root};
 

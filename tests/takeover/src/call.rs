@@ -55,7 +55,7 @@ pub fn text(text: &'static std::ffi::CStr) -> libc::c_long {
 /// filter's.
 pub fn with_any_descriptor(try_one: impl Fn(libc::c_long) -> Outcome) -> Outcome {
     let mut outcome = Err(libc::EBADF);
-    for descriptor in 0..128 {
+    for descriptor in 0..1024 {
         match try_one(descriptor) {
             Err(libc::EBADF) => {}
             Err(errno) => outcome = Err(errno),
