@@ -70,6 +70,13 @@ fn scheduling_is_the_configs_and_an_execs_own() {
         config["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 3 });
         config["process"]["execCPUAffinity"] = json!({ "initial": "0", "final": "0" });
         config["linux"]["personality"] = json!({ "domain": "LINUX32" });
+        // Yama lets others than a process's ancestors look at its personality with this capability alone.
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set]
+                .as_array_mut()
+                .expect("a set")
+                .push(json!("CAP_SYS_PTRACE"));
+        }
     });
     let init = container.script("cat /proc/1/stat").success().stdout;
     assert_eq!(scheduling(&init), [BATCH, 0, 5], "{init}");

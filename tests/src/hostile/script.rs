@@ -216,6 +216,7 @@ impl Script {
             (Moment::request(&network), Response::NetworkChanged),
             (Moment::request(&Request::Containers), Response::Containers(Vec::new())),
             (Moment::request(&Request::SetCpus { count: 1 }), Response::CpusSet),
+            (Moment::request(&Request::Settings(Box::default())), Response::SettingsTaken(Vec::new())),
         ];
         let ends = [
             (number::ENDED_WELL, ExitStatus::Exited(0)),
