@@ -116,6 +116,13 @@ pub fn config(seed: u64) -> Value {
             _ => fixture::set(&mut config, path, value),
         }
     }
+    let linux = &mut config["linux"];
+    let has_ipc =
+        linux["namespaces"].as_array().expect("namespaces").iter().any(|entry| entry["type"] == "ipc");
+    // The generated ones of the kernel belong to an IPC namespace, without which they are refused.
+    if let (false, Some(sysctl)) = (has_ipc, linux["sysctl"].as_object_mut()) {
+        sysctl.retain(|name, _| !name.starts_with("kernel."));
+    }
     config
 }
 
