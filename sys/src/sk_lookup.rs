@@ -38,20 +38,18 @@ const VALUE: u8 = 8;
 pub struct Destination {
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: i32,
-    /// An address, or the network that it is in.
+    /// To which address.
     pub address: Local,
     /// `None`: any.
     pub port: Option<u16>,
 }
 
-/// Some of a network namespace's own addresses.
+/// One of a network namespace's own addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Local {
-    /// 127.0.0.0/8.
-    Loopback4,
     /// ::1.
     Loopback6,
-    /// One of IPv4.
+    /// This one of IPv4.
     Address4([u8; 4]),
 }
 
@@ -95,11 +93,6 @@ fn conditions(destination: &Destination) -> Vec<Instruction> {
     let is = |offset, value| [load(offset), unless(value)];
     let mut program = is(PROTOCOL, destination.protocol).to_vec();
     match destination.address {
-        Local::Loopback4 => {
-            program.extend(is(FAMILY, libc::AF_INET));
-            // In network byte order the first octet is the lowest on x86.
-            program.extend([load(LOCAL_IP4), op(code::AND_IMMEDIATE, VALUE, 0, 0, 0xff), unless(127)]);
-        }
         Local::Loopback6 => {
             program.extend(is(FAMILY, libc::AF_INET6));
             let words = [0, 0, 0, 1i32.to_be()];

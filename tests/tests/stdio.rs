@@ -95,7 +95,8 @@ fn a_terminal_is_one_inside() {
                 config["process"]["consoleSize"] = serde_json::json!({ "height": 33, "width": 99 });
             });
     let outcome = Stockade::new().run_bundle(&bundle, "tty").success();
-    assert_eq!(outcome.stdout, "/dev/pts/0\r\nterminal\r\n33 99\r\n");
+    // The caller's output is a pipe, so newlines stay what they are.
+    assert_eq!(outcome.stdout, "/dev/pts/0\nterminal\n33 99\n");
 }
 
 /// A daemon that an exec leaves behind has its output, as with every runtime that gives a process its caller's pipes.

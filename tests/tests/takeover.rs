@@ -62,6 +62,11 @@ const HARMLESS: &[(&str, &str, &str)] = &[
     ),
     (
         "runtime NetworkWatch",
+        "make a TCP socket",
+        "it connects in the pod's own network namespace alone, to port 53 (Landlock), where Docker has its resolver",
+    ),
+    (
+        "runtime NetworkWatch",
         "make a netlink socket",
         "it asks for, and changes, the pod's own network namespace alone: what the process is there for",
     ),

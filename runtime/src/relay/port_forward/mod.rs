@@ -100,11 +100,11 @@ fn listeners() -> io::Result<Vec<TcpListener>> {
     Ok([first].into_iter().chain(on((Ipv6Addr::LOCALHOST, 0).into()).ok()).collect())
 }
 
-/// Gives the listeners, the first for IPv4 and the second for IPv6, every connection to a loopback address that is made in the
-/// network namespace, until what is returned is closed.
+/// Gives the listeners, the first for IPv4 and the second for IPv6, every connection to `localhost` that is made in the network
+/// namespace, until what is returned is closed. Other addresses are not the CRI's: at 127.0.0.11 somebody may have a resolver.
 fn steer(namespace: BorrowedFd<'_>, listeners: &[TcpListener]) -> Result<OwnedFd, Errno> {
     let to = |address| Destination { protocol: libc::IPPROTO_TCP, address, port: None };
-    let steered: Vec<_> = [to(Local::Loopback4), to(Local::Loopback6)]
+    let steered: Vec<_> = [to(Local::Address4(Ipv4Addr::LOCALHOST.octets())), to(Local::Loopback6)]
         .into_iter()
         .zip(listeners.iter().map(AsFd::as_fd))
         .collect();
