@@ -105,11 +105,16 @@ impl Engine {
     /// The text is malformed, or of a version that is not known.
     pub fn settings(self, binary: &str, text: &str, prefix: &Path) -> Result<Vec<Setting>, SettingsError> {
         Ok(match self {
-            Self::Podman => vec![
-                setting(&["engine", "runtimes", "stockade"], json!([binary])),
+            Self::Podman => {
+                let without_cgroups = without_cgroups(prefix);
                 // For `--cgroups=disabled`.
-                setting(&PODMANS_WITHOUT_CGROUPS, without_cgroups(prefix)),
-            ],
+                let lists =
+                    PODMANS_WITHOUT_CGROUPS.map(|names| setting(&names, without_cgroups.clone())).into_iter();
+                [setting(&["engine", "runtimes", "stockade"], json!([binary]))]
+                    .into_iter()
+                    .chain(lists)
+                    .collect()
+            }
             Self::Docker => vec![setting(&["runtimes", "stockade", "path"], json!(binary))],
             Self::BuildKit => {
                 vec![setting(
@@ -133,7 +138,9 @@ impl Engine {
     }
 }
 
-const PODMANS_WITHOUT_CGROUPS: [&str; 2] = ["engine", "runtime_supports_nocgroups"];
+/// As podman's manual has it, and as its code (4.3) reads it.
+const PODMANS_WITHOUT_CGROUPS: [[&str; 2]; 2] =
+    [["engine", "runtime_supports_nocgroups"], ["engine", "runtime_supports_nocgroup"]];
 
 /// podman's own list.
 const WITHOUT_CGROUPS: [&str; 2] = ["crun", "krun"];
@@ -156,7 +163,8 @@ fn without_cgroups(prefix: &Path) -> Value {
     let list = |path| {
         let text = fs::read_to_string(path).ok()?;
         // A file that podman cannot read says nothing.
-        let list = Engine::Podman.format().get(&text, &PODMANS_WITHOUT_CGROUPS).ok()??;
+        let get = |names: &[&str; 2]| Engine::Podman.format().get(&text, names).ok()?;
+        let list = PODMANS_WITHOUT_CGROUPS.iter().find_map(get)?;
         Some(list.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>())
     };
     let own = WITHOUT_CGROUPS.map(str::to_owned).to_vec();
