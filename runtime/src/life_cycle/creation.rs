@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
 use scopeguard::{ScopeGuard, guard};
-use stockade_protocol::agent::{ProcessId, Purpose};
+use stockade_protocol::agent::{ProcessId, Purpose, VERSION};
 use stockade_protocol::container::{Container, Namespace};
 
 use super::from_caller::FromCaller;
@@ -277,9 +277,8 @@ impl Placed {
         record.namespaces = sandbox::namespaces(&bundle.spec, relay.process.pid, user.as_ref());
         record.hooks.clone_from(&plan.hooks);
         directory.write(record)?;
-        let node =
-            record.sandbox.is_none().then(|| Node::read(record.share(), plan.guest.wants_core_dumps()));
-        let node = node.unwrap_or_default();
+        let read_node = || Node::read(record.share(), plan.guest.wants_core_dumps());
+        let node = record.sandbox.is_none().then(read_node).unwrap_or_default();
         node.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(Attended { vm: self.vm, relay, node })
     }
@@ -365,11 +364,16 @@ impl Attended {
         container: impl FnOnce(Slots) -> Container,
     ) -> anyhow::Result<()> {
         let vm = &mut *self.vm;
+        let mut is_newest = false;
         if let Vm::Own(machine) = vm {
             let ready = machine.agent_ready()?;
+            is_newest = ready.version >= VERSION;
             figures::log_stats(machine, &ready);
         }
-        let mut control = Connection::open(draft.directory.as_fd(), Purpose::Control, vm)?;
+        let mut control = match is_newest {
+            true => Connection::open_newest(draft.directory.as_fd(), vm)?,
+            false => Connection::open(draft.directory.as_fd(), Purpose::Control, vm)?,
+        };
         // Before the NICs, whose driver looks once how many CPUs there are.
         if let Some(vcpus) = draft.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
             vm.control()?.call(vm::call::AddVcpus(vcpus))?;
@@ -381,7 +385,7 @@ impl Attended {
             let vmm = vm.control().context("cannot reach the VMM")?;
             network::hand_over(&mut draft.record, pending, vmm, &mut control, vm)?;
         }
-        settings::hand_over(&draft.directory, settings, vm)?;
+        settings::hand_over(&draft.directory, is_newest.then_some(&mut control), settings, vm)?;
         let slots = match disks.is_empty() {
             true => Slots::default(),
             false => {

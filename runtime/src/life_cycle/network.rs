@@ -124,7 +124,7 @@ pub(super) fn refresh_in(
     // Also where that has failed: some NICs may be in their slots.
     remember(&record)?;
     handed_over?;
-    settings::hand_over(directory, Settings { sysctls, ..Settings::default() }, wait)?;
+    settings::hand_over(directory, None, Settings { sysctls, ..Settings::default() }, wait)?;
     Ok(true)
 }
 

@@ -12,22 +12,26 @@ use crate::state::Directory;
 use crate::vm::Wait;
 use crate::vm::agent::{ClientError, Connection, call};
 
-/// Gives them to the guest, where there are any. What its kernel does not take is named in the log; an agent of an older release
-/// takes none.
+/// Gives them to the guest, where there are any: by this connection of the newest version, or by one of their own, which an agent
+/// of an older release refuses. What the guest's kernel does not take is named in the log.
 ///
 /// # Errors
 /// The agent does not answer.
 pub(super) fn hand_over(
     directory: &Directory,
+    control: Option<&mut Connection>,
     settings: Settings,
     wait: &mut impl Wait,
 ) -> Result<(), ClientError> {
     if settings == Settings::default() {
         return Ok(());
     }
-    let refused = Connection::open_newest(directory.as_fd(), wait)
-        .and_then(|mut control| control.call(call::TakeSettings(settings), wait));
-    match refused {
+    let call = call::TakeSettings(settings);
+    let taken = match control {
+        Some(control) => control.call(call, wait),
+        None => Connection::open_newest(directory.as_fd(), wait).and_then(|mut own| own.call(call, wait)),
+    };
+    match taken {
         Ok(refused) => refused.iter().for_each(|refused| tracing::warn!("{refused}")),
         Err(error @ (ClientError::Version(_) | ClientError::Agent(_))) => {
             tracing::warn!("the guest has its own settings instead of the node's: {error}");

@@ -41,6 +41,10 @@ const CREATION_ATTEMPTS: usize = 100;
 /// Everything that a container's directory may hold.
 const CONTENT: [&str; 6] = [NEW_FILE, CONSOLE_LOG, FILE, PROCESS, METRICS_SOCKET, STREAMS_SOCKET];
 
+fn is_new(metadata: &fs::Metadata) -> bool {
+    metadata.mode() & NEW != 0
+}
+
 /// The directory that holds the containers' directories.
 #[derive(Clone, Debug)]
 pub struct Root(PathBuf);
@@ -81,8 +85,8 @@ impl Root {
         let ids = self.containers().unwrap_or_default().into_iter();
         ids.filter_map(|id| {
             let path = self.0.join(id.as_str());
-            // Most are not, which is seen without a lock.
-            if !Directory::open(path.clone()).ok()?.is_unfinished() {
+            // Nearly all have come to their end, which is seen without opening anything: every creation looks at all of them.
+            if !fs::symlink_metadata(&path).is_ok_and(|metadata| is_new(&metadata)) {
                 return None;
             }
             let directory = Directory::try_lock(path).ok()??;
@@ -206,15 +210,16 @@ impl Directory {
         }
     }
 
-    /// Whether a creator is at work here, or has died at it: there is no record, or one that is not complete, or the relay has
-    /// ended before its creator. A record that cannot be read is not for others to judge.
+    /// Whether the creator has died at its work, now that nobody else has the lock: there is no record, or one that is not
+    /// complete, or the relay has ended before its creator. A record that cannot be read is not for others to judge.
     fn is_unfinished(&self) -> bool {
-        let is_new = self.file.metadata().is_ok_and(|metadata| metadata.mode() & NEW != 0);
+        if !self.file.metadata().is_ok_and(|metadata| is_new(&metadata)) {
+            return false;
+        }
         match fs::read(self.path.join(FILE)) {
             Err(cause) => cause.kind() == io::ErrorKind::NotFound,
-            Ok(text) => Record::parse(&text).is_ok_and(|record| {
-                !record.complete || (is_new && !record.relay.is_some_and(|relay| relay.is_alive()))
-            }),
+            Ok(text) => Record::parse(&text)
+                .is_ok_and(|record| !record.complete || !record.relay.is_some_and(|relay| relay.is_alive())),
         }
     }
 

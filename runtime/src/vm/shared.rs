@@ -4,15 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::AtFlags;
 use nix::poll::PollFlags;
 use nix::sys::signalfd::SignalFd;
-use nix::unistd::{AccessFlags, faccessat};
 use stockade_protocol::vmm::Stage;
 
 use super::files::{Files, FilesError};
 use super::wait::{self, Wait};
-use super::{Control, FILES_SOCKET, Machine, MachineError};
+use super::{Control, Machine, MachineError, is_of_0_1};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Child, Pidfd};
 
@@ -123,9 +121,7 @@ impl Vm {
     pub fn has_file_server(&self) -> bool {
         match self {
             Self::Own(_) => true,
-            Self::Shared(shared) => {
-                faccessat(&shared.directory, FILES_SOCKET, AccessFlags::F_OK, AtFlags::empty()).is_ok()
-            }
+            Self::Shared(shared) => !is_of_0_1(shared.directory.as_fd()),
         }
     }
 
