@@ -102,9 +102,10 @@ impl Resolver {
                     query.truncate(length);
                     return Some(Datagram { query, client });
                 }
-                Err(cause) if errno_of(&cause) == Errno::EAGAIN => return None,
-                // Of another family there is none; an error is about an answer that nobody waited for.
-                Ok(_) | Err(_) => {}
+                // Of another family there is none.
+                Ok(_) => {}
+                Err(cause) if errno_of(&cause) == Errno::EINTR => {}
+                Err(_) => return None,
             }
         }
     }

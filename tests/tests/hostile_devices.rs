@@ -2,7 +2,7 @@
 //! them ends with the proof that the device works once it has been reset. Here is what the host must be able to do meanwhile
 //! and afterwards.
 
-use std::fs::File;
+use std::fs::{self, File};
 
 use serde_json::{Value, json};
 use stockade_tests::bundle;
@@ -20,6 +20,8 @@ fn attack(group: &str, least: usize, edit: impl FnOnce(&mut Value)) {
     let hostile = Hostile::new(&Script::honest());
     let mut oracle = Oracle::new();
     let bundle = hostile::bundle().edit(edit);
+    // Otherwise the relay makes it, as runc does, where the disk is mounted.
+    fs::create_dir(bundle.rootfs().join("data")).expect("a mount point");
     oracle.guard(&bundle.rootfs());
     let outcome = hostile.stockade.run_bundle(&bundle, group);
     assert_all_passed(&outcome, least);

@@ -29,6 +29,8 @@ pub(super) struct Resolving {
     resolver: Resolver,
     /// The host's connection that waits.
     waiting: Option<Token>,
+    /// Somebody on the host takes queries.
+    is_served: bool,
     /// Streams that wait for the host.
     clients: VecDeque<OwnedFd>,
     queries: Vec<Query>,
@@ -52,9 +54,12 @@ impl Server {
             self.poller.add(&resolver.listener, |_| Target::Resolver)?;
             self.poller.add(resolver.datagrams(), |_| Target::Resolver)?;
             let (clients, queries) = (VecDeque::new(), Vec::new());
-            self.resolving = Some(Resolving { resolver, waiting: None, clients, queries });
+            self.resolving = Some(Resolving { resolver, waiting: None, is_served: false, clients, queries });
         }
-        let former = self.resolving.as_mut().and_then(|resolving| resolving.waiting.replace(token));
+        let former = self.resolving.as_mut().and_then(|resolving| {
+            resolving.is_served = true;
+            resolving.waiting.replace(token)
+        });
         former.into_iter().for_each(|former| self.close(former));
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.role = Role::WaitingForQuery;
@@ -62,10 +67,12 @@ impl Server {
         Ok(())
     }
 
-    /// Such a connection is over.
+    /// Such a connection is over, and with it who has made it: without an answer whoever asks sees an end, and does not wait.
     pub(super) fn dismiss_resolver(&mut self, token: Token) {
-        if let Some(resolving) = &mut self.resolving {
-            resolving.waiting.take_if(|waiting| *waiting == token);
+        let Some(resolving) = &mut self.resolving else { return };
+        if resolving.waiting.take_if(|waiting| *waiting == token).is_some() {
+            resolving.is_served = false;
+            resolving.clients.clear();
         }
     }
 
@@ -119,7 +126,7 @@ const HEADER: usize = 12;
 
 impl Resolving {
     fn has_room(&self) -> bool {
-        self.clients.len() < MAX_WAITING && self.queries.len() < MAX_WAITING
+        self.is_served && self.clients.len() < MAX_WAITING && self.queries.len() < MAX_WAITING
     }
 
     fn admit(&mut self, client: OwnedFd) {
