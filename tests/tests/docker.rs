@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use stockade_tests::cli::{Outcome, text};
-use stockade_tests::engine::Docker;
+use stockade_tests::engine::{Docker, IMAGE};
 use stockade_tests::terminal::Terminal;
 
 #[test]
@@ -72,6 +72,28 @@ fn containers_run_execute_pause_and_are_looked_at_copied_from_and_stopped() {
     docker.run(&["rm", "box"]).success();
     docker.assert_clean();
     jobs_share_what_the_page_on_ci_runners_says(&docker);
+    containers_of_a_network_find_each_other_by_name(&docker);
+}
+
+/// Docker's resolver is in the network namespace on the host; what a container asks in its first moment is answered, too.
+fn containers_of_a_network_find_each_other_by_name(docker: &Docker) {
+    docker.run(&["network", "create", "names"]).success();
+    let run = |options: &[&str], args: &[&str]| {
+        let head = ["run", "--network", "names"];
+        docker.run(&[&head, options, &[IMAGE], args].concat()).success().stdout
+    };
+    run(&["-d", "--name", "web"], &["sleep", "1000"]);
+    let format = "{{.NetworkSettings.Networks.names.IPAddress}}";
+    let address = docker.run(&["inspect", "--format", format, "web"]).success().stdout;
+    let address = address.trim_end();
+    // The same question by TCP: its length, a header, `web`, A, IN. The answer, with its length, has one record of 19 bytes more.
+    let question = r"\000\025\022\064\001\000\000\001\000\000\000\000\000\000\003web\000\000\001\000\001";
+    let script = format!("nslookup web; printf '{question}' | timeout 20 nc 127.0.0.11 53 | wc -c");
+    let found = run(&["--rm"], &["sh", "-c", &script]);
+    assert!(found.contains(&format!("Address: {address}\n")) && found.ends_with("42\n"), "{found}");
+    docker.run(&["rm", "--force", "web"]).success();
+    docker.run(&["network", "rm", "names"]).success();
+    docker.assert_clean();
 }
 
 /// The commands of docs/ci-runners.md: two jobs, one after the other, each in a machine of its own.

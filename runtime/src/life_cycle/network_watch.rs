@@ -143,6 +143,8 @@ fn serve(
     let mut has_resolver = false;
     // What has changed since `start` has looked goes first.
     loop {
+        // The descriptor of the command's own is closed.
+        let directory = directory.peek_neighbour(&record.id)?;
         if !has_resolver
             && let Some(query) = query.take().or_else(|| resolver::offer(&namespace, directory.as_fd()))
         {
@@ -151,7 +153,6 @@ fn serve(
                 tracing::warn!("containers cannot ask the resolver of the network namespace: {cause}");
             }
         }
-        let directory = directory.peek_neighbour(&record.id)?;
         let Some(current) = directory.read()?.filter(|current| current.created == record.created) else {
             return Ok(());
         };
