@@ -49,10 +49,15 @@ pub(super) fn web(directory: &Path, name: &str) -> PathBuf {
     make_rootfs(&root);
     let debian = workload::image();
     let nginx = "/usr/sbin/nginx";
-    let libraries = Outcome::of(Command::new("chroot").arg(&debian).args(["ldd", nginx]), b"").success();
-    let libraries = libraries.stdout.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in libraries.chain([nginx, "/usr/share/nginx/html/index.html"]) {
-        let (from, to) = (debian.join(&file[1..]), root.join(&file[1..]));
+    let inside =
+        |args: &[&str]| Outcome::of(Command::new("chroot").arg(&debian).args(args), b"").success().stdout;
+    let libraries = inside(&["ldd", nginx]);
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    let files: Vec<_> = libraries.chain([nginx, "/usr/share/nginx/html/index.html"]).collect();
+    // The loader is an absolute link, which leads to this machine's from here.
+    let real = inside(&[&["realpath"], &files[..]].concat());
+    for (file, real) in files.into_iter().zip(real.lines()) {
+        let (from, to) = (debian.join(&real[1..]), root.join(&file[1..]));
         fs::create_dir_all(to.parent().expect("a directory")).expect("directory");
         fs::copy(&from, to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
     }
