@@ -171,7 +171,7 @@ impl Cgroup {
     pub fn restore(&self, former: &[Setting]) {
         for value in former.iter().rev() {
             if let Err(error) = self.set(std::slice::from_ref(value)) {
-                tracing::warn!("cannot take a change of {} back: {error}", value.0);
+                tracing::warn!("cannot undo a change of {}: {error}", value.0);
             }
         }
     }

@@ -34,7 +34,7 @@ pub enum ScopeError {
         problem: &'static str,
     },
     /// A limit cannot be written as a property.
-    #[error("linux.resources: {file} {value:?} has no property of systemd's")]
+    #[error("linux.resources: systemd has no property for {file} {value:?}")]
     Value {
         /// The cgroup's file.
         file: String,
@@ -69,7 +69,7 @@ impl Scope {
         let text = cgroups_path.to_str().ok_or_else(|| error("is not UTF-8"))?;
         let parts: Vec<&str> =
             if text.is_empty() { vec!["", DEFAULT_PREFIX, id] } else { text.split(':').collect() };
-        let [slice, prefix, name] = parts[..] else { return Err(error("has not three parts")) };
+        let [slice, prefix, name] = parts[..] else { return Err(error("does not have three parts")) };
         let slice = if slice.is_empty() { DEFAULT_SLICE } else { slice };
         let unit = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
         if name.is_empty() {
@@ -79,7 +79,7 @@ impl Scope {
             return Err(error("does not begin with the name of a slice, such as system.slice"));
         }
         if !unit.bytes().all(is_of_unit) || unit.len() > LIMIT {
-            return Err(error("does not make the name of a unit"));
+            return Err(error("does not give a valid unit name"));
         }
         Ok(Self { slice: slice.to_owned(), unit })
     }

@@ -54,7 +54,8 @@ pub fn cgroups() -> Row {
         return Row::failed(
             NAME,
             format!("{ROOT} is not a cgroup v2 file system"),
-            "boot the host with systemd.unified_cgroup_hierarchy=1, or pass --cgroup-manager disabled to do without",
+            "boot the host with systemd.unified_cgroup_hierarchy=1, or pass --cgroup-manager disabled to run without \
+             cgroups",
         );
     };
     let missing: Vec<&str> = CONTROLLERS

@@ -203,7 +203,7 @@ fn execute(mut vcpu: VcpuFd, tell: &mut dyn FnMut(Progress)) -> Result<(), Strin
             Err(cause) => return Err(format!("KVM_RUN: {cause}")),
         }
     }
-    Err("the guest got lost".to_owned())
+    Err("the guest did not end".to_owned())
 }
 
 /// Moves the guest past the stage that it is in; returns which that was.

@@ -70,7 +70,7 @@ pub fn row() -> Row {
 
 fn device_remedy() -> &'static str {
     if std::path::Path::new("/dev/kvm").exists() {
-        "give this user access to /dev/kvm (group kvm), and see that no other hypervisor has the processor's \
+        "give this user access to /dev/kvm (group kvm), and make sure that no other hypervisor uses the processor's \
          virtualisation"
     } else {
         "enable virtualisation in the firmware (or nested virtualisation in the cloud) and load kvm_intel or kvm_amd"

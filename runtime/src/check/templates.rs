@@ -24,7 +24,7 @@ pub fn row(config: &Config) -> Row {
         Err(error) => return Row::warning(NAME, error.to_string(), "until then every VM boots"),
     };
     // What is missing for that has a row of its own.
-    let Ok(launch) = Launch::prepare(config) else { return Row::ok(NAME, "not looked for") };
+    let Ok(launch) = Launch::prepare(config) else { return Row::ok(NAME, "not checked") };
     let vcpus = config.max_vcpus.unwrap_or_else(sizing::host_cpus);
     let launch = launch.memory_mib(config.memory_mib, sizing::most_mib()).vcpus(vcpus);
     let total = bytes::short(all.iter().map(|entry| entry.bytes).sum());

@@ -28,9 +28,9 @@ struct Cli {
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Parsed {
-    /// Print this: help or version.
+    /// Print this text, which is the help or the version.
     Text(String),
-    /// Do this.
+    /// Execute this command.
     Command(Box<(Globals, Command)>),
 }
 
@@ -42,7 +42,7 @@ struct UsageError(String);
 /// Parses the process's arguments.
 ///
 /// # Errors
-/// One line that says what is wrong with them.
+/// One line that says what is wrong with the arguments.
 pub fn parse() -> anyhow::Result<Parsed> {
     parse_from(std::env::args_os())
 }

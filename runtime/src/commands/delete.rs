@@ -17,7 +17,7 @@ pub struct Delete {
     /// The container's ID
     #[arg(value_name = "ID")]
     id: String,
-    /// Kill it first if it runs; succeed if it does not exist
+    /// Kill the container first if it runs; succeed if it does not exist
     #[arg(short, long)]
     force: bool,
     /// ID is a regular expression: remove every container whose ID it matches

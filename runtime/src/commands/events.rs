@@ -21,7 +21,7 @@ use crate::vm::agent::{ClientError, Events as Listener, call};
 /// How often a guest is listened to after its container has ended: it may have more to say than anybody needs.
 const LAST_WORDS: usize = 64;
 
-/// Print a container's statistics, and when it is killed for want of memory, as JSON lines.
+/// Print a container's statistics, and events such as a kill for want of memory, as JSON lines.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   stockade events --stats web | jq .data.memory.usage

@@ -19,8 +19,8 @@ use crate::relay::preserve_fds::Preserved;
 /// Execute another process in a container.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without --process, the process is config.json's with another command, and with what the \
-options change of it.
+    after_help = "Without --process, the new process is the `process` of config.json with another command and with the \
+changes that the options make.
 
 Examples:
   stockade exec mine ps
@@ -31,10 +31,10 @@ pub struct Exec {
     /// The container's ID
     #[arg(value_name = "ID")]
     id: String,
-    /// Program and arguments; what looks like an option there is the program's
+    /// Program and its arguments; options after the program belong to the program
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
-    /// File with the whole process as JSON, as `process` in config.json
+    /// File with the whole process as JSON, in the form of `process` in config.json
     #[arg(short, long, value_name = "FILE")]
     process: Option<PathBuf>,
     /// Working directory in the container
@@ -43,22 +43,22 @@ pub struct Exec {
     /// Environment variable to set; may be given several times
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// Give it a terminal
+    /// Give the process a terminal
     #[arg(short, long)]
     tty: bool,
     /// User and group: numbers, or names of the container's /etc/passwd and /etc/group
     #[arg(short, long, value_name = "UID[:GID]")]
     user: Option<String>,
-    /// Further group; may be given several times
+    /// Additional group; may be given several times
     #[arg(short = 'g', long, value_name = "GID")]
     additional_gids: Vec<u32>,
-    /// Capability to add, as far as that needs no inheritable one; may be given several times
+    /// Capability to add; may be given several times. It is not added to the inheritable set
     #[arg(short, long, value_name = "CAP")]
     cap: Vec<String>,
     /// Set no_new_privs
     #[arg(long)]
     no_new_privs: bool,
-    /// Return once it runs
+    /// Return once the process runs
     #[arg(short, long)]
     detach: bool,
     /// File to write the process's PID to
@@ -70,10 +70,11 @@ pub struct Exec {
     /// Socket to send a pidfd of the process to
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
-    /// Cgroup below the container's, or that itself (/), that the process begins in; it must be there and take processes
+    /// Cgroup in which the process begins: one below the container's, or / for the container's own; it must exist and
+    /// accept processes
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
-    /// In a paused container, wait until it is resumed
+    /// If the container is paused, wait until it is resumed
     #[arg(long)]
     ignore_paused: bool,
     /// SELinux label. No effect: the guest's kernel has no policy
@@ -128,7 +129,7 @@ impl Exec {
             detached: self.detach,
         })?;
         if self.detach {
-            executed.relay.commit().context("cannot let the process live on")?;
+            executed.relay.commit().context("cannot leave the process running")?;
             return Ok(ExitCode::SUCCESS);
         }
         let status = life_cycle::attend(&executed.signals, &executed.relay.process)?;
@@ -146,7 +147,7 @@ impl Exec {
     fn process(&self, handle: &Handle, warnings: &mut Vec<String>) -> anyhow::Result<Process> {
         if let Some(path) = &self.process {
             if !self.command.is_empty() {
-                anyhow::bail!("--process: the file names the command, so there can be none beside it");
+                anyhow::bail!("--process: the file names the command; do not give another one");
             }
             let mut process = read_process(path, warnings)?;
             complete(&mut process, handle.directory.read_process()?);

@@ -13,7 +13,7 @@ use crate::check::version;
 use crate::lower::{self, seccomp};
 use crate::oci::SPEC_VERSION;
 
-/// Print what this runtime can apply of config.json, as JSON.
+/// Print as JSON which parts of config.json this runtime can apply.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   stockade features

@@ -23,19 +23,19 @@ const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// Send a signal to a container.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  stockade kill mine\n  stockade kill mine KILL\n  stockade kill --all mine SIGUSR1\n  stockade kill mine 0    # only asks whether it runs\n  stockade kill --regex '^job-'"
+    after_help = "Examples:\n  stockade kill mine\n  stockade kill mine KILL\n  stockade kill --all mine SIGUSR1\n  stockade kill mine 0    # only asks whether the container runs\n  stockade kill --regex '^job-'"
 )]
 pub struct Kill {
     /// The container's ID
     #[arg(value_name = "ID")]
     id: String,
-    /// Name or number
+    /// Name or number of the signal
     #[arg(value_name = "SIGNAL", default_value = "TERM")]
     signal: String,
-    /// Send it to every process of the container
+    /// Send the signal to every process of the container
     #[arg(short, long)]
     all: bool,
-    /// ID is a regular expression: send it to every container whose ID it matches
+    /// ID is a regular expression: send the signal to every container whose ID it matches
     #[arg(short, long)]
     regex: bool,
 }

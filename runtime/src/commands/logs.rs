@@ -13,14 +13,12 @@ use crate::vm::{Control, call};
 
 /// Print the console of a container's guest.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "The guest says little unless its kernel is asked to: kernel_parameters = \"loglevel=7\" in \
-/etc/stockade/config.toml.
-What the container writes is not here, but where its stdout and stderr lead.
+#[command(after_help = "By default the guest's kernel prints little; kernel_parameters = \"loglevel=7\" in \
+/etc/stockade/config.toml makes it print more.
+The container's output is not here, but where its stdout and stderr lead.
 
 Examples:
-  stockade logs mine"
-)]
+  stockade logs mine")]
 pub struct Logs {
     /// The container's ID
     #[arg(value_name = "ID")]
@@ -53,7 +51,7 @@ fn no_console(id: &ContainerId, sandbox: Option<&str>) -> anyhow::Error {
         Some(sandbox) => anyhow::anyhow!(
             "the VM of container {id} has ended; `stockade logs {sandbox}` shows what its sandbox keeps"
         ),
-        None => anyhow::anyhow!("the VM of container {id} has ended without leaving its console"),
+        None => anyhow::anyhow!("the VM of container {id} has ended and has left no console log"),
     }
 }
 

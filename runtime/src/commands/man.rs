@@ -16,7 +16,7 @@ const EXAMPLES: &str = "Examples:";
 #[command(after_help = "Examples:
   stockade man --output /usr/local/share/man/man1")]
 pub struct Man {
-    /// Directory to write stockade.1 and stockade-COMMAND.1 to; made if it is not there
+    /// Directory to write stockade.1 and stockade-COMMAND.1 to; it is made if it does not exist
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }

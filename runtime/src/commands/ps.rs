@@ -25,7 +25,7 @@ const HEADING: &str = "UID          PID    PPID  C STIME TTY          TIME CMD\n
   stockade ps web                 # processes, with their PIDs in the container
   stockade ps --format json web   # PIDs on the host that stand for processes of the container")]
 pub struct Ps {
-    /// Form of the output: json prints the PIDs on the host of the processes' relays
+    /// Form of the output; json prints the PIDs that the processes' relays have on the host
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// The container's ID

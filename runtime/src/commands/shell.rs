@@ -23,10 +23,10 @@ use crate::vm::{Files, Tree, shares};
 /// The shell's name in its share: what kind of shell a binary of several programs is to be.
 const NAME: &str = "sh";
 
-/// Open a shell in a container's guest itself, to debug it.
+/// Open a shell in a container's guest, outside of the container, to debug the guest.
 #[derive(Debug, Args)]
 #[command(after_help = "The key debug_shell in /etc/stockade/config.toml names a static shell of the host. \
-Whoever may use this command is root in the guest, and no more than a container's user on the host.
+The shell runs as root in the guest, and has no more access to the host than a container.
 
 Examples:
   stockade shell mine

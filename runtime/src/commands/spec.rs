@@ -17,7 +17,7 @@ const DEFAULT: &str = include_str!("default_config.json");
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  stockade spec --bundle bundle\n  stockade spec --rootless")]
 pub struct Spec {
-    /// Directory to write it to
+    /// Directory to write config.json to
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     bundle: PathBuf,
 }

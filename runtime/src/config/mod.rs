@@ -126,7 +126,7 @@ impl VmmUsers {
         let end = u64::from(self.first) + u64::from(self.count);
         if self.first == 0 || self.count == 0 || end > u64::from(u32::MAX) {
             return Err(format!(
-                "vmm_users: {} IDs from {} on are no range without root",
+                "vmm_users: {} IDs from {} on are not a range of valid IDs other than root's",
                 self.count, self.first
             ));
         }

@@ -25,9 +25,9 @@ impl TryFrom<String> for Pattern {
             None => Ok(Self(text)),
             Some("") => refuse("has an empty name in it"),
             Some(name) if name.contains("**") => {
-                refuse("has ** in it; a * stands for one name or a part of it")
+                refuse("has ** in it; use *, which stands for one name or a part of it")
             }
-            Some(_) => refuse("has . or .. in it; it must be the path as it is without links"),
+            Some(_) => refuse("has . or .. in it; give the real path, without links"),
         }
     }
 }

@@ -45,7 +45,7 @@ pub enum Problem {
     #[error("`{0}` is not a table of settings")]
     NotATable(String),
     /// A table is written in a way that cannot be added to.
-    #[error("cannot set `{0}` in the way the file is written; set it by hand")]
+    #[error("cannot set `{0}` because of the way the file is written; set it by hand")]
     NotSet(String),
 }
 

@@ -185,7 +185,7 @@ pub enum SettingsError {
     #[error(transparent)]
     Problem(#[from] Problem),
     /// containerd's configuration is of another version.
-    #[error("is of version {0}, not 2 or 3; `containerd config migrate` converts it")]
+    #[error("has version {0}, not 2 or 3; `containerd config migrate` converts it")]
     Version(Value),
 }
 
@@ -205,7 +205,8 @@ fn containerd(binary: &str, text: &str) -> Result<Vec<Setting>, SettingsError> {
     };
     if format.get(text, &["imports"])?.is_some_and(|imports| imports != json!([])) {
         tracing::warn!(
-            "{} imports other files: one that has the section plugins.{plugin:?} hides the one in this file",
+            "{} imports other files: if one of them has the section plugins.{plugin:?}, that section hides the one in \
+             this file",
             Engine::Containerd.path()
         );
     }

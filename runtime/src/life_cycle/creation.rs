@@ -431,7 +431,7 @@ fn plan_cgroup(request: &Request<'_>, plan: &ContainerPlan) -> anyhow::Result<Op
             let planned = Cgroup::plan(path, &format!("stockade-{}", request.id))?;
             if path.as_os_str().is_empty() && user_namespace::is_inner() && !planned.may_be_made() {
                 tracing::warn!(
-                    "no cgroup of its own on the host: this user may not make {}; the container's limits hold in its VM",
+                    "the container has no cgroup on the host, as this user may not make {}; its limits hold in its VM",
                     planned.path.display()
                 );
                 return Ok(None);
@@ -448,7 +448,7 @@ fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
         Some(path) => File::open(path).map(OwnedFd::from),
         None => user_namespace::create(&user.mappings),
     };
-    opened.context("linux.uidMappings: the host cannot make such a user namespace for the container's relay")
+    opened.context("linux.uidMappings: the host cannot make this user namespace for the container's relay")
 }
 
 /// The VM's size at first.

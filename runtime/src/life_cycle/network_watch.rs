@@ -67,7 +67,7 @@ pub(super) fn begin(directory: &Directory, record: &Record, query: Option<UnixSt
             errno => Err(io::Error::from_raw_os_error(errno).into()),
         }
     };
-    begin().context("interfaces that come later will not be connected to the VM")
+    begin().context("interfaces that are added later will not be connected to the VM")
 }
 
 /// An exit status that tells what failed.
@@ -88,7 +88,7 @@ fn watch(directory: &Directory, record: &Record, relay: i32, query: Option<&Unix
     match prepare(directory, relay, query).and_then(|watched| serve(directory, record, watched)) {
         Ok(()) => 0,
         Err(error) => {
-            tracing::warn!("the network namespace is not watched any more: {error:#}");
+            tracing::warn!("changes of the network namespace are not followed any more: {error:#}");
             1
         }
     }

@@ -88,8 +88,8 @@ pub fn force_remove(directory: Directory, id: &ContainerId) -> anyhow::Result<()
         Ok(Some(record)) => release(directory, &record, false),
         Ok(None) => directory.remove(),
         Err(error) => {
-            tracing::warn!("{error:#}; its cgroup may be left");
-            end_unrecorded(&directory, id).context("its record cannot be read, and its VM")?;
+            tracing::warn!("{error:#}; the container's cgroup may remain");
+            end_unrecorded(&directory, id).context("the container's record cannot be read, and its VM")?;
             directory.remove()
         }
     }

@@ -68,9 +68,7 @@ fn hello() -> Hello {
 }
 
 fn not_offered(cause: &io::Error) {
-    tracing::warn!(
-        "the resolver at {ADDRESS}, which Docker has for the container, cannot be reached from it: {cause}"
-    );
+    tracing::warn!("the container cannot reach Docker's resolver at {ADDRESS}: {cause}");
 }
 
 /// Connects to the resolver.

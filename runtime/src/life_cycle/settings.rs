@@ -34,7 +34,7 @@ pub(super) fn hand_over(
     match taken {
         Ok(refused) => refused.iter().for_each(|refused| tracing::warn!("{refused}")),
         Err(error @ (ClientError::Version(_) | ClientError::Agent(_))) => {
-            tracing::warn!("the guest has its own settings instead of the node's: {error}");
+            tracing::warn!("the guest keeps its own settings instead of the node's: {error}");
         }
         Err(error) => return Err(error),
     }

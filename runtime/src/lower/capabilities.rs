@@ -57,7 +57,7 @@ pub fn lower(sets: &LinuxCapabilities, warnings: &mut Vec<String>) -> Capabiliti
     if possible != ambient {
         let names: Vec<String> = names(ambient & !possible).collect();
         warnings.push(format!(
-            "process.capabilities.ambient: ignored what is not inheritable and permitted too: {}",
+            "process.capabilities.ambient: ignored capabilities that are not both inheritable and permitted: {}",
             names.join(", ")
         ));
     }

@@ -48,8 +48,8 @@ pub fn limits(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
 /// Says of a container in another's VM that the disks' limits on the host miss it.
 pub fn warn_of_pod(limits: &HostCgroup, warnings: &mut Vec<String>) {
     if limits.values.iter().any(|(file, value)| file.starts_with("io.") && value.contains(':')) {
-        let sentence = "linux.resources.blockIO: limits of the host's disks have no effect in a pod, where the VMM, which \
-                        reads and writes for all, is in the sandbox's cgroup";
+        let sentence = "linux.resources.blockIO: limits of the host's disks have no effect in a pod: the VMM reads \
+                        and writes for all its containers, and is in the sandbox's cgroup";
         warnings.push(sentence.to_owned());
     }
 }
@@ -65,8 +65,7 @@ fn without_a_place(resources: &LinuxResources, warnings: &mut Vec<String>) {
         warnings.push(format!("linux.resources.{name} has no equivalent in cgroup v2"));
     }
     if resources.rdma().as_ref().is_some_and(|map| !map.is_empty()) {
-        warnings
-            .push("linux.resources.rdma limits nothing: a VM has none of the host's RDMA devices".to_owned());
+        warnings.push("linux.resources.rdma has no effect: a VM has no RDMA devices of the host".to_owned());
     }
 }
 

@@ -56,7 +56,7 @@ pub fn rules(rules: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>, SpecError> 
         if let Some(letter) = access.chars().find(|letter| !"rwm".contains(*letter)) {
             return Err(SpecError::new(
                 format!("{property}.access"),
-                format!("{letter:?} is none of r, w, m"),
+                format!("{letter:?} is not one of r, w, m"),
             ));
         }
         lowered.push(DeviceRule {

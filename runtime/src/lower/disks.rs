@@ -168,8 +168,8 @@ fn node_of(numbers: (u32, u32)) -> Option<PathBuf> {
 /// Opens a disk so that nobody else writes to it while it is used, and, if it is written to, nobody else uses it: for as long
 /// as the VMM has the descriptor. Two kernels that write to one file system destroy it.
 fn open(path: &Path, readonly: bool) -> Result<File, String> {
-    const IN_USE: &str = "it is in use, on the host or by another VM; two that write to it would destroy what is on it, so \
-                          that only read-only uses can be at the same time";
+    const IN_USE: &str = "the host or another VM uses it; two writers would destroy what is on it, so only read-only \
+                          uses can be at the same time";
     // For a block device without O_CREAT: whoever else has mounted or claimed it must not (open(2)).
     let exclusive = if !readonly && is_block_device(path) { libc::O_EXCL } else { 0 };
     let opened =

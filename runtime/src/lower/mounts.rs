@@ -57,8 +57,7 @@ pub fn lower(
             warnings.push(format!("{property}: {words} are for a bind mount only"));
         }
         if options.copy_symlink && (options.no_follow || options.destination_no_follow) {
-            let problem =
-                "copy-symlink goes with neither src-nofollow nor dest-nofollow: one of both is meant";
+            let problem = "copy-symlink cannot be combined with src-nofollow or dest-nofollow";
             return Err(SpecError::new(format!("{property}.options"), problem));
         }
         let id_map = id_map(spec, &options, container, &property)?;
@@ -180,7 +179,7 @@ fn tree(bundle: &Bundle, spec: &Spec, options: &Options, property: &str) -> Resu
         .source()
         .as_ref()
         .filter(|source| !source.as_os_str().is_empty())
-        .ok_or_else(|| SpecError::new(&property, "is missing, and a bind mount needs one"))?;
+        .ok_or_else(|| SpecError::new(&property, "is missing; a bind mount needs one"))?;
     let source = bundle.path.join(source);
     let found = if options.no_follow { fs::symlink_metadata(&source) } else { fs::metadata(&source) };
     let found = found.map_err(|cause| SpecError::new(&property, format!("{}: {cause}", source.display())))?;
@@ -232,7 +231,8 @@ fn warn_of_propagation(tree: &Tree, options: &Options, property: &str, warnings:
     }
     if options.follows() && tree.id_map.is_some() {
         warnings.push(format!(
-            "{property}.options: the IDs of this mount are mapped: what the host mounts there later is not seen"
+            "{property}.options: the IDs of this mount are mapped, so the container does not see what the host mounts \
+             there later"
         ));
     }
 }
@@ -272,7 +272,7 @@ pub fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, SpecError> {
         None if word.is_empty() => Ok(0),
         None => Err(SpecError::new(
             "linux.rootfsPropagation",
-            format!("{word:?} is none of shared, slave, private, unbindable"),
+            format!("{word:?} is not one of shared, slave, private, unbindable"),
         )),
     }
 }

@@ -44,7 +44,7 @@ pub fn lower(linux: Option<&Linux>, peers: &Peers) -> Result<Placed, SpecError> 
     for (index, entry) in entries.iter().enumerate() {
         let property = format!("linux.namespaces[{index}]");
         if seen.contains(&entry.typ()) {
-            return Err(SpecError::new(property, format!("there are two of type {}", entry.typ())));
+            return Err(SpecError::new(property, format!("there are two entries of type {}", entry.typ())));
         }
         seen.push(entry.typ());
         let path = entry.path().clone().filter(|path| !path.as_os_str().is_empty());

@@ -30,7 +30,7 @@ pub fn keep(
     }
     if has_user_namespace {
         warnings.push(format!(
-            "annotations[{ANNOTATION:?}] has no effect in a user namespace of the container's own"
+            "annotations[{ANNOTATION:?}] has no effect where the container has its own user namespace"
         ));
         return Ok(());
     }
@@ -46,8 +46,8 @@ fn add(own: &[u32], process: &mut Process, warnings: &mut Vec<String>) {
     let (mapped, other): (Vec<_>, Vec<_>) = own.iter().copied().partition(|gid| *gid != OVERFLOW);
     if !other.is_empty() {
         warnings.push(format!(
-            "annotations[{ANNOTATION:?}]: {} of the caller's groups have no number in the container, and the file server that \
-             reads the host's files for it is in none of them: they give it no access",
+            "annotations[{ANNOTATION:?}]: {} of the caller's groups have no number in the container, and its \
+             file server is in none of them: they give the container no access",
             other.len()
         ));
     }

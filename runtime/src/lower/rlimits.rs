@@ -15,7 +15,7 @@ pub fn lower(limits: &[PosixRlimit]) -> Result<Vec<Rlimit>, SpecError> {
         let property = || format!("process.rlimits[{index}]");
         let resource = number(limit.typ());
         if lowered.iter().any(|other| other.resource == resource) {
-            return Err(SpecError::new(property(), format!("{} is there twice", limit.typ())));
+            return Err(SpecError::new(property(), format!("{} is listed twice", limit.typ())));
         }
         if limit.soft() > limit.hard() {
             return Err(SpecError::new(property(), format!("{}: soft is above hard", limit.typ())));

@@ -110,7 +110,9 @@ impl Profile {
                 Arch::ScmpArchX86 => i386 = true,
                 Arch::ScmpArchX32 => x32 = true,
                 Arch::ScmpArchX86_64 | Arch::ScmpArchNative => {}
-                other => tracing::debug!("linux.seccomp.architectures: {other} is not the guest's: ignored"),
+                other => {
+                    tracing::debug!("linux.seccomp.architectures: ignored {other}, which is not the guest's")
+                }
             }
         }
         let program = seccomp_program::join(
@@ -119,8 +121,11 @@ impl Profile {
             x32,
         );
         if program.len() > LIMIT {
-            let problem =
-                format!("has {} instructions, and the kernel takes {}", program.len() / 8, LIMIT / 8);
+            let problem = format!(
+                "has {} instructions, but the kernel accepts at most {}",
+                program.len() / 8,
+                LIMIT / 8
+            );
             return Err(SpecError::new("linux.seccomp", problem));
         }
         Ok(SeccompFilter { flags: flags(spec.flags().as_deref()), program })
@@ -156,7 +161,8 @@ fn path(property: &str) -> String {
 
 fn check_action(action: LinuxSeccompAction, property: &str) -> Result<(), SpecError> {
     if !ACTIONS.contains(&action) {
-        let problem = "SCMP_ACT_NOTIFY needs a listener, and one of the host cannot serve the VM's kernel";
+        let problem =
+            "SCMP_ACT_NOTIFY needs a listener, but a listener on the host cannot serve the VM's kernel";
         return Err(SpecError::new(property, problem));
     }
     Ok(())
@@ -216,7 +222,7 @@ fn add(
     let mut newest = None;
     for name in rule.names() {
         let Ok(syscall) = ScmpSyscall::from_name(name) else {
-            tracing::debug!("linux.seccomp: system call {name:?} is not known: ignored");
+            tracing::debug!("linux.seccomp: ignored the unknown system call {name:?}");
             continue;
         };
         let number: i32 = ScmpSyscall::from_name_by_arch(name, arch)?.into();

@@ -52,7 +52,7 @@ pub fn connect(
             }
             Ok(_) => {
                 warn(format!(
-                    "nobody listens on {} in the VM: a container can have {MAX} sockets of the host at most",
+                    "nobody listens on {} in the VM: a container can have at most {MAX} sockets of the host",
                     tree.source.display()
                 ));
                 true
@@ -76,8 +76,8 @@ fn find(path: &Path, listed: &[Pattern]) -> Result<(File, Metadata), String> {
         return Ok((file, found));
     }
     Err(format!(
-        "nobody listens on the host's socket {} in the VM; were it listed in host_sockets of {}, the container would be \
-         connected to it",
+        "nobody listens on the host's socket {} in the VM; to connect the container to it, list it in host_sockets of \
+         {}",
         path.display(),
         config::path().display()
     ))
@@ -110,8 +110,8 @@ fn may_connect(found: &Metadata) -> bool {
 
 fn forbidden(path: &Path, found: &Metadata) -> String {
     format!(
-        "connecting to {} will fail: it is user {}'s with mode {:o}, and the host's end of the connection is user {}, without \
-         capabilities",
+        "connecting to {} will fail: it belongs to user {} and has mode {:o}, but the host's end of the connection is \
+         user {}, without capabilities",
         path.display(),
         found.uid(),
         found.mode() & 0o7777,

@@ -25,7 +25,7 @@ pub fn lower(linux: Option<&Linux>, namespace: &Namespace) -> Result<Vec<TimeOff
     for (name, offset) in offsets {
         let property = format!("linux.timeOffsets.{name}");
         let Some((_, clock)) = CLOCKS.iter().find(|(known, _)| known == name) else {
-            return Err(SpecError::new(property, "is none of monotonic, boottime"));
+            return Err(SpecError::new(property, "is not one of monotonic, boottime"));
         };
         let nanoseconds = offset.nanosecs().unwrap_or(0);
         if nanoseconds >= NANOSECONDS {

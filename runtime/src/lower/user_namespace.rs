@@ -66,7 +66,8 @@ pub fn lower(
     for (id, property) in [(mappings.user(0), "linux.uidMappings"), (mappings.group(0), "linux.gidMappings")]
     {
         if id.is_none() {
-            let problem = "does not map the container's ID 0, whose rights it takes to build the container";
+            let problem =
+                "does not map the container's ID 0; building the container takes the rights of that ID";
             return Err(SpecError::new(property, problem));
         }
     }
@@ -143,7 +144,10 @@ pub fn lists(
 
 fn mappings(list: &[Spec], property: &str) -> Result<Vec<IdMapping>, SpecError> {
     if list.len() > MAX {
-        return Err(SpecError::new(property, format!("has {} entries; the kernel takes {MAX}", list.len())));
+        return Err(SpecError::new(
+            property,
+            format!("has {} entries; the kernel accepts at most {MAX}", list.len()),
+        ));
     }
     let mut lowered: Vec<IdMapping> = Vec::with_capacity(list.len());
     for (index, entry) in list.iter().enumerate() {

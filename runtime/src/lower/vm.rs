@@ -43,7 +43,7 @@ fn vcpus(given: &HwConfig, config: &Config) -> Result<Option<u8>, SpecError> {
     let error = |problem: String| SpecError::new("vm.hwConfig.vcpus", format!("{vcpus} {problem}"));
     match (u8::try_from(vcpus), config.vm.max_vcpus) {
         (Ok(vcpus), most) if vcpus <= most.unwrap_or(1) => Ok(Some(vcpus)),
-        (_, Some(most)) => Err(error(format!("are more than the configuration's {most}"))),
+        (_, Some(most)) => Err(error(format!("are more than the {most} that the configuration allows"))),
         (_, None) => Err(error(
             "are not allowed; set `max_vcpus` in the table [vm] of /etc/stockade/config.toml".to_owned(),
         )),
@@ -59,7 +59,7 @@ pub fn refuse(bundle: &Bundle) -> Result<(), SpecError> {
         None => Ok(()),
         Some(_) => Err(SpecError::new(
             "vm",
-            "the container joins a VM that is there already; only the sandbox's config.json can say what it is",
+            "the container joins a VM that exists already; only the sandbox's config.json can describe that VM",
         )),
     }
 }

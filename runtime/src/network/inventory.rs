@@ -165,7 +165,7 @@ fn role(found: &FoundLink, links: &[FoundLink], is_used: bool) -> Role {
         // Kernels put unused tunnels into every namespace.
         return match is_used {
             true => {
-                Role::Refused("it carries no Ethernet frames, and a VM's network device carries nothing else")
+                Role::Refused("it carries no Ethernet frames, but a VM's network device carries nothing else")
             }
             false => Role::Ignored,
         };

@@ -54,7 +54,7 @@ pub enum NetworkError {
         cause: io::Error,
     },
     /// There is more than a VM can have.
-    #[error("the network namespace has {found} interfaces, and a VM can have {most}")]
+    #[error("the network namespace has {found} interfaces, but a VM can have at most {most}")]
     TooManyInterfaces {
         /// As many as there are.
         found: usize,
@@ -88,7 +88,7 @@ pub enum NetworkError {
 
 fn redirect_failed(cause: &io::Error) -> String {
     match cause.raw_os_error() {
-        Some(libc::ENODEV) => "it has gone meanwhile".to_owned(),
+        Some(libc::ENODEV) => "it has disappeared meanwhile".to_owned(),
         Some(libc::ENOENT | libc::EOPNOTSUPP) => format!(
             "redirect its packets: {cause}; the host's kernel needs sch_ingress, cls_matchall and act_mirred (load them \
              with modprobe)"

@@ -47,7 +47,7 @@ pub fn warning() -> Option<String> {
     let named: Vec<_> = chains.into_iter().take(NAMED).collect();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!(
-        "the packet filters of the network namespace have no effect on the pod, which has the network in its VM: {}{more}; set \
+        "the packet filters of the network namespace have no effect on the pod, whose network is in its VM: {}{more}; set \
          them up in a container of the pod (docs/network.md)",
         named.join(", ")
     ))

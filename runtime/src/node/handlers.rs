@@ -56,7 +56,7 @@ pub fn read(share: &str, node: &mut Node) {
     // The kernel asks the one that was registered last, and lists that first; nothing else tells their order.
     if names.len() > MOST {
         node.warnings
-            .push(format!("of the node's {} binfmt_misc handlers the guest gets {MOST}", names.len()));
+            .push(format!("the guest gets only {MOST} of the node's {} binfmt_misc handlers", names.len()));
         names.truncate(MOST);
     }
     for name in names.into_iter().rev() {
@@ -67,7 +67,7 @@ pub fn read(share: &str, node: &mut Node) {
             Ok(tree) => tree,
             Err(why) => {
                 node.warnings.push(format!(
-                    "the node's binfmt_misc handler {:?} is not the guest's: its interpreter {} {why}",
+                    "the guest does not get the node's binfmt_misc handler {:?}: its interpreter {} {why}",
                     handler.name, handler.interpreter
                 ));
                 continue;
@@ -92,7 +92,7 @@ fn open(interpreter: &str) -> Result<OwnedFd, String> {
         .map_err(|_| "is not at its path on the host".to_owned())
         .map(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)?;
     if !is_program || !path.is_absolute() {
-        return Err("is no program".to_owned());
+        return Err("is not a program".to_owned());
     }
     mount_api::clone_tree_at(path, false, false)
         .and_then(|tree| {

@@ -111,7 +111,7 @@ impl Bundle {
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let length = fs::metadata(path)?.len();
     if length > LIMIT {
-        return Err(io::Error::other(format!("it has {length} bytes, more than {LIMIT}")));
+        return Err(io::Error::other(format!("it has {length} bytes; the limit is {LIMIT}")));
     }
     fs::read(path)
 }

@@ -156,7 +156,7 @@ fn run_one(
         true => Err(format!("{}{}", ending(status), shown(&mut output))),
         false => match timeout {
             Some(timeout) => Err(format!("has not ended within {} seconds", timeout.as_secs())),
-            None => Err("was given up with its container".to_owned()),
+            None => Err("was ended, because its container was given up".to_owned()),
         },
     }
 }

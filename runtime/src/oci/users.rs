@@ -35,7 +35,7 @@ pub enum UserError {
         cause: io::Error,
     },
     /// A name is not in it.
-    #[error("no {name:?} in /{file} of the container")]
+    #[error("/{file} of the container has no {name:?}")]
     Unknown {
         /// The name.
         name: String,
@@ -101,7 +101,7 @@ fn open_beneath(rootfs: &Path, file: &str) -> io::Result<File> {
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let found = File::from(openat2(root, file, how)?);
     if !found.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }

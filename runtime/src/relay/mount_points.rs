@@ -119,7 +119,7 @@ impl Walk {
     /// As [`Walk::place`]; a path that cannot be made is the agent's to name.
     fn note(&self, path: &str, kind: Kind<'_>) -> Option<PathBuf> {
         self.place(Path::new(path), kind)
-            .inspect_err(|errno| tracing::debug!("{path} is not made in the read-only root: {errno}"))
+            .inspect_err(|errno| tracing::debug!("cannot make {path} in the read-only root: {errno}"))
             .ok()
             .flatten()
     }

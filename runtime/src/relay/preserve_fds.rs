@@ -43,8 +43,8 @@ pub enum PreserveError {
     NotOpen(RawFd),
     /// The VM was started before the upgrade.
     #[error(
-        "--preserve-fds: descriptor {0} is /dev/null or not open, which the VM that stockade 0.1 has started cannot have: \
-         only streams can be passed into it"
+        "--preserve-fds: descriptor {0} is /dev/null or not open, but a VM that stockade 0.1 has started can be given \
+         streams only"
     )]
     Old(RawFd),
     /// It is no stream.
@@ -132,8 +132,8 @@ impl Preserved {
         files
             .map(|(number, _)| {
                 format!(
-                    "--preserve-fds: descriptor {number} is a pipe in the container, with the bytes of the file from its place on: \
-                     it has no place that can be changed, and no lock"
+                    "--preserve-fds: descriptor {number} is a pipe in the container, which carries the file's bytes \
+                     from its position on: it can be neither seeked nor locked"
                 )
             })
             .collect()
@@ -207,13 +207,13 @@ fn kind(fd: BorrowedFd<'_>) -> Result<StreamKind, &'static str> {
         },
         Ok(SFlag::S_IFDIR) => Err("a directory"),
         Ok(SFlag::S_IFCHR | SFlag::S_IFBLK) => Err("a device"),
-        _ => Err("no stream"),
+        _ => Err("not a stream"),
     }
 }
 
 fn socket(fd: BorrowedFd<'_>) -> Result<StreamKind, &'static str> {
     if getsockopt(&fd, sockopt::SockType) != Ok(SockType::Stream) {
-        return Err("a socket that is no stream");
+        return Err("a socket that is not a stream");
     }
     if getsockopt(&fd, sockopt::AcceptConn) == Ok(true) {
         return Err("a listening socket");

@@ -141,7 +141,7 @@ impl Root {
             return Ok(vec![name.parse()?]);
         }
         let regex =
-            Regex::new(name).with_context(|| format!("--regex: {name:?} is no regular expression"))?;
+            Regex::new(name).with_context(|| format!("--regex: {name:?} is not a regular expression"))?;
         Ok(self.containers()?.into_iter().filter(|id| regex.is_match(id.as_str())).collect())
     }
 

@@ -208,7 +208,7 @@ fn named_sandbox(records: &[Record], id: String, given: &[Given<'_>]) -> anyhow:
         .with_context(|| format!("{CONFIG}: annotations: the sandbox of this container"))?;
     if let Some(sandbox) = &record.sandbox {
         anyhow::bail!(
-            "{CONFIG}: annotations: container {id:?} is no sandbox, but a member of sandbox {sandbox:?}"
+            "{CONFIG}: annotations: container {id:?} is not a sandbox, but a member of sandbox {sandbox:?}"
         );
     }
     let network = given.iter().find(|given| given.kind == NETWORK);

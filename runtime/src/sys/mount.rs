@@ -16,7 +16,7 @@ pub fn own_processes() -> Result<OwnedFd, Errno> {
     match mount_api::new_file_system("proc", "proc", "subset=pid", HARMLESS) {
         Err(Errno::EINVAL) => {
             tracing::debug!(
-                "the host's kernel has no procfs of processes alone: it is read-only all the same"
+                "the host's kernel cannot limit a procfs to processes; the procfs is read-only all the same"
             );
             mount_api::new_file_system("proc", "proc", "", HARMLESS)
         }

@@ -33,7 +33,7 @@ const TYPES: [(&str, libc::c_int); 8] = [
 pub fn inode(path: &Path, kind: &str) -> io::Result<u64> {
     // Nothing but a namespace is opened further than by its name: a FIFO would wait, and a device might do something.
     let named = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
-    let wrong = || io::Error::other(format!("it is no {kind} namespace"));
+    let wrong = || io::Error::other(format!("it is not a {kind} namespace"));
     if fstatfs(&named)?.filesystem_type().0 != NSFS_MAGIC {
         return Err(wrong());
     }
@@ -67,7 +67,7 @@ mod tests {
             [("/proc/self/ns/net", "ipc"), ("/proc/self/ns/pid", "time"), ("/dev/null", "net"), ("/", "uts")]
         {
             let error = inode(Path::new(path), kind).unwrap_err().to_string();
-            assert_eq!(error, format!("it is no {kind} namespace"), "{path}");
+            assert_eq!(error, format!("it is not a {kind} namespace"), "{path}");
         }
         assert_eq!(inode(Path::new("/nowhere"), "net").unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -60,7 +60,9 @@ pub fn check(terminal: bool, console_socket: Option<&Path>, detached: bool) -> a
             anyhow::bail!("--console-socket: process.terminal is not set, so there is no terminal to send")
         }
         (true, Some(_)) if !detached => {
-            anyhow::bail!("--console-socket: not in the foreground; use --detach, or leave it away")
+            anyhow::bail!(
+                "--console-socket: not possible in the foreground; add --detach, or leave this option out"
+            )
         }
         _ => Ok(()),
     }

@@ -12,8 +12,9 @@ pub fn parse_limit(text: &str) -> Result<i64, String> {
     if text == "-1" {
         Ok(-1)
     } else {
-        parse(text)
-            .ok_or_else(|| "give a number of bytes, or one such as 64m or 1.5g; -1 is no limit".to_owned())
+        parse(text).ok_or_else(|| {
+            "give a number of bytes, or a size such as 64m or 1.5g; -1 means no limit".to_owned()
+        })
     }
 }
 

@@ -81,7 +81,7 @@ impl MachineError {
 fn got_as_far(stage: Option<Stage>) -> String {
     match stage {
         Some(stage) => format!("the last thing known is that {}", stage.describe()),
-        None => "the VMM had not even started".to_owned(),
+        None => "the VMM had not started".to_owned(),
     }
 }
 

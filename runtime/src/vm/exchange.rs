@@ -44,7 +44,7 @@ pub enum ExchangeError {
 /// The runtime and the VMM of a container are of different releases.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{socket} speaks {spoken} of stockade's VMM protocol, and this needs {needed}: another release has started this VM; \
+    "{socket} speaks {spoken} of stockade's VMM protocol, but this stockade needs {needed}: another release has started this VM; \
      use that release, or delete the container and its pod (`stockade delete --force`) and create them anew"
 )]
 pub struct Mismatch {

@@ -42,8 +42,8 @@ pub enum ShareError {
     },
     /// Its IDs cannot be mapped.
     #[error(
-        "{property}: cannot map the IDs of {path}: {cause} (its file system is {fstype}, and the host's kernel maps \
-         IDs of some only)"
+        "{property}: cannot map the IDs of {path}: {cause} (its file system is {fstype}, and the host's kernel can \
+         map IDs on some file systems only)"
     )]
     MapIds {
         /// JSON path of the source.

@@ -36,7 +36,7 @@ const GLANCE: Duration = Duration::from_millis(2500);
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a VMM has ended that has not said why.
-pub const DIED_SILENTLY: &str = "the VMM died without a word (killed, or out of memory?)";
+pub const DIED_SILENTLY: &str = "the VMM died without a message (killed, or out of memory?)";
 
 /// A VM that boots or runs, while the command that has started it lives.
 #[derive(Debug)]
@@ -327,7 +327,7 @@ impl Wait for Machine {
 
 fn check(ready: Ready) -> Result<Ready, MachineError> {
     if ready.magic != MAGIC {
-        return Err(MachineError::Agent("its greeting does not begin as it should".to_owned()));
+        return Err(MachineError::Agent("its greeting does not begin with the expected bytes".to_owned()));
     }
     if ready.oldest_version > VERSION || ready.version < OLDEST_VERSION {
         return Err(MachineError::Agent(format!(

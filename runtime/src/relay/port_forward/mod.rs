@@ -59,8 +59,9 @@ impl PortForward {
         let prepare = || -> anyhow::Result<Self> {
             let agent = descriptors::open_socket(directory, AGENT_SOCKET)?;
             let namespace = Namespace::open(path)?;
-            let listeners = namespace.within(|| listeners().context("listen in it"))?;
-            let program = steer(namespace.as_fd(), &listeners).context("steer them to it")?;
+            let listeners = namespace.within(|| listeners().context("listen in the namespace"))?;
+            let program =
+                steer(namespace.as_fd(), &listeners).context("redirect connections to the listeners")?;
             Ok(Self { listeners, program, agent })
         };
         prepare().with_context(|| {
