@@ -126,7 +126,7 @@ impl Drop for AtomicVolumes {
 
 /// For the guest's console: the container is as it would be without copies.
 fn complain(what: &str, errno: Errno) {
-    eprintln!("stockade-agent: {what} does not follow the host by a copy: {}", errno.desc());
+    eprintln!("stockade-agent: {what} is shared as it is instead of copied: {}", errno.desc());
 }
 
 /// The directory that a container is to have: the copy, or what is shared where there is none.

@@ -124,7 +124,7 @@ impl Drop for Disks {
 }
 
 fn slot(number: u32) -> Result<u8> {
-    u8::try_from(number).map_err(|_| error(ErrorKind::Spec, format!("{number} is no slot of a disk")))
+    u8::try_from(number).map_err(|_| error(ErrorKind::Spec, format!("{number} is not a slot of a disk")))
 }
 
 fn node(slot: u8) -> PathBuf {

@@ -84,7 +84,9 @@ impl Waiting {
         let renewal = frame::read::<Renewal>(&mut File::from(socket), LIMIT)
             .map_err(|cause| error(ErrorKind::Internal, format!("the host's message to a clone: {cause}")))?
             .filter(|renewal| renewal.magic == MAGIC)
-            .ok_or_else(|| error(ErrorKind::Internal, "the host's message to a clone is none".to_owned()))?;
+            .ok_or_else(|| {
+                error(ErrorKind::Internal, "the host's message to a clone is missing or not valid".to_owned())
+            })?;
         renew_random_numbers(&self.random, &renewal)?;
         set_clock(Duration::new(renewal.seconds, renewal.nanoseconds))
     }

@@ -175,7 +175,7 @@ pub enum NotRemovable {
     #[error("the slot has no device")]
     Empty,
     /// It is in use.
-    #[error("the guest's driver has not let go of its device: unbind it first")]
+    #[error("the guest's driver still uses its device: unbind the driver first")]
     Bound,
 }
 

@@ -20,9 +20,9 @@ pub enum Error {
     Boot(#[from] boot::Error),
     #[error("device: {0}")]
     Device(io::Error),
-    #[error("the way to the file server: {0}")]
+    #[error("cannot make the channel to the file server: {0}")]
     Channel(io::Error),
-    #[error("the handler of faults: {0}")]
+    #[error("cannot set up the handler of memory faults: {0}")]
     Faults(io::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),

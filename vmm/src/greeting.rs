@@ -41,7 +41,7 @@ impl Greeting {
             Some(refusal) => send(stream, &refusal)?,
             None => {}
         }
-        Err(io::Error::new(io::ErrorKind::InvalidData, "not a hello of a version that is spoken here"))
+        Err(io::Error::new(io::ErrorKind::InvalidData, "not a hello of a supported version"))
     }
 
     /// Tells the runtime that it is welcome, before an answer that comes later.

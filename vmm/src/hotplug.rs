@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Every slot has a device.
-    #[error("the VM has no free slot for another device: {0} can be added to it")]
+    #[error("the VM has no free slot for another device: at most {0} can be added")]
     Full(usize),
     /// The host has no descriptors left.
     #[error("cannot make the device's events: {0}")]

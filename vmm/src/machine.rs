@@ -66,7 +66,7 @@ pub enum Error {
     #[error("eventfd: {0}")]
     EventFd(#[from] io::Error),
     /// The state of the serial line is none.
-    #[error("a template has a serial line that cannot be")]
+    #[error("a template's state of the serial line is not valid")]
     Serial,
     /// There are more devices than slots.
     #[error("more than {0} devices")]

@@ -268,8 +268,8 @@ fn find_target(root: &Root, entry: &Mount, fstype: &str) -> Result<OwnedFd> {
         let target = root.open_or_create_unfollowed(destination, Missing::Directory).or_spec(step)?;
         if fstat(&target).or_spec(step)?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFDIR.bits() {
             let message = format!(
-                "{}: in the root file system this is no directory, and whoever has made it decides where a link leads: \
-                 have the image have a directory there, or nothing",
+                "{}: the root file system has no directory there, but something else, such as a link, which may lead \
+                 anywhere; the image must have a directory there, or nothing",
                 step()
             );
             return Err(error(ErrorKind::Spec, message));

@@ -25,7 +25,7 @@ pub fn open(root: &Root) -> Result<OwnedFd> {
     let (Some(directory), Some(name)) =
         (Path::new(NOTIFY_SOCKET).parent(), Path::new(NOTIFY_SOCKET).file_name())
     else {
-        return Err(error(ErrorKind::Internal, format!("{NOTIFY_SOCKET} is no path of a socket")));
+        return Err(error(ErrorKind::Internal, format!("{NOTIFY_SOCKET} is not a path of a socket")));
     };
     let step = || format!("make the notification socket {NOTIFY_SOCKET}");
     let target = root.open_or_create(directory, Missing::Directory).or_spec(step)?;

@@ -32,7 +32,7 @@ pub fn write(path: impl AsRef<Path>, content: &str) -> io::Result<()> {
 fn write_below(proc: &str, path: &Path, content: &str) -> io::Result<()> {
     let proc = open(proc, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     if fstatfs(&proc)?.filesystem_type() != PROC_SUPER_MAGIC || fstat(&proc)?.st_ino != ROOT_INODE {
-        return Err(io::Error::other("/proc is no procfs"));
+        return Err(io::Error::other("/proc is not a procfs"));
     }
     let how = OpenHow::new().flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC).resolve(
         ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV,
@@ -63,7 +63,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("file"), "as it was").unwrap();
         let error = write_below(directory.path().to_str().unwrap(), Path::new("file"), "x").unwrap_err();
-        assert!(error.to_string().contains("no procfs"), "{error}");
+        assert!(error.to_string().contains("not a procfs"), "{error}");
         // A directory of a procfs is not its root.
         assert!(write_below("/proc/self", Path::new("oom_score_adj"), "0").is_err());
         // Links of processes lead anywhere.

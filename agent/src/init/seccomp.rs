@@ -19,7 +19,7 @@ fn instructions(program: &[u8]) -> Result<Vec<libc::sock_filter>> {
     if !rest.is_empty() || u16::try_from(instructions.len()).is_err() {
         return Err(error(
             ErrorKind::Spec,
-            "linux.seccomp: the program has no length that a program can have",
+            "linux.seccomp: the program has a length that no program can have",
         ));
     }
     Ok(instructions

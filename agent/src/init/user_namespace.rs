@@ -145,5 +145,5 @@ pub fn become_root() -> Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid)
         .and_then(|()| setresuid(uid, uid, uid))
-        .or_spec(|| "become the root of the user namespace, which maps no ID 0?".to_owned())
+        .or_spec(|| "become the root of the user namespace (does it map ID 0?)".to_owned())
 }

@@ -34,7 +34,7 @@ impl Server {
                 && !may_fail
             {
                 refused.push(format!(
-                    "the node's {} = {value} is not the guest's: {error}",
+                    "the guest does not get the node's {} = {value}: {error}",
                     name.replace('/', ".")
                 ));
             }
@@ -47,7 +47,7 @@ impl Server {
         for handler in &settings.handlers {
             if let Err(error) = register(handler) {
                 refused.push(format!(
-                    "the node's binfmt_misc handler {} is not the guest's: {error}",
+                    "the guest does not get the node's binfmt_misc handler {}: {error}",
                     handler.name
                 ));
             }

@@ -36,7 +36,7 @@ impl Server {
         let container = self.container(id)?;
         let init = container.init.clone();
         let socket = container.sockets.get_mut(number).ok_or_else(|| {
-            error(ErrorKind::NotFound, format!("container {id} has no socket {number} of the host's"))
+            error(ErrorKind::NotFound, format!("container {id} has no socket {number} of the host"))
         })?;
         // Its host has gone, or forgotten it.
         if let Some(former) = socket.waiting.replace(token) {

@@ -99,7 +99,7 @@ pub struct NoDriver;
 
 /// What a template has plugged is not what the guest is to have.
 #[derive(Debug, thiserror::Error)]
-#[error("its memory device is of another size")]
+#[error("its memory device has another size")]
 pub struct OtherSize;
 
 /// The memory that a guest can grow by; clones are the same.

@@ -109,7 +109,7 @@ impl<'a> Request<'a> {
         let data = self.shared.offset(size_of::<InHeader>() + size_of::<WriteIn>());
         let data = data.map_err(|_| Malformed("an argument is missing"))?;
         if data.len() != size {
-            return Err(Malformed("the data's size is not what is said"));
+            return Err(Malformed("the data's size is not the size that the request names"));
         }
         // SAFETY: the slice is mapped for its lifetime, which is longer than the request's.
         Ok(unsafe { Shared::new(data.ptr_guard_mut().as_ptr(), size) })

@@ -116,7 +116,7 @@ pub enum Error {
     #[error("a network device takes 1 to {MAX_QUEUE_PAIRS} taps, and {0} came with the request")]
     Taps(usize),
     /// The address is no interface's.
-    #[error("{0:02x?} is no hardware address of one interface")]
+    #[error("{0:02x?} is not a hardware address of one interface")]
     Mac([u8; 6]),
     /// The MTU is too small.
     #[error("an MTU of {0} is less than {MIN_MTU}")]

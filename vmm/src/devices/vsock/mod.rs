@@ -115,7 +115,7 @@ impl Vsock {
         if !(3..u64::from(u32::MAX)).contains(&cid) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{cid} is no context ID of a guest: take one from 3 to {}", u32::MAX - 1),
+                format!("{cid} is not a guest's context ID: use a number from 3 to {}", u32::MAX - 1),
             ));
         }
         agent_listener.set_nonblocking(true)?;
