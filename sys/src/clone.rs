@@ -17,7 +17,7 @@ pub struct Fork<'a> {
     pub namespaces: libc::c_int,
     /// The directory of the cgroup that it begins in; `None` for the caller's.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// Its parent is the caller's, which then also gets the signal of its end.
+    /// Whether its parent is the caller's parent, which then also gets the signal of its end.
     pub is_sibling: bool,
 }
 
