@@ -43,7 +43,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Severity.
+/// Severity of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
     /// Everything that happens.
@@ -59,7 +59,7 @@ pub enum LogLevel {
     Error,
 }
 
-/// Who makes cgroups.
+/// What makes the cgroups on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CgroupDriver {
     /// stockade itself, below /sys/fs/cgroup.
@@ -71,7 +71,7 @@ pub enum CgroupDriver {
 }
 
 impl Globals {
-    /// Who is to make cgroups.
+    /// The driver that makes cgroups, by both options.
     pub fn cgroup_driver(&self) -> CgroupDriver {
         let default = if self.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
         self.cgroup_manager.unwrap_or(default)

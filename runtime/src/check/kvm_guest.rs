@@ -7,7 +7,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 /// The port that the guest reports on.
 const PORT: u8 = 0xf1;
 
-/// Exits that the guest may cause besides its reports; more mean that it is lost.
+/// Exits that the guest may cause besides its reports; with more, the check gives up.
 const MAX_EXITS: usize = 64;
 
 const PML4: usize = 0x1000;
@@ -30,7 +30,7 @@ const STATE_COMPONENTS: u8 = 0b11;
 
 /// One thing that the guest tries; it reports the stage's number afterwards.
 pub struct Stage {
-    /// For people.
+    /// Its name in the report.
     pub name: &'static str,
     instructions: &'static [u8],
 }
@@ -68,7 +68,7 @@ const INT3_HANDLER: &[u8] = &[
 
 const HLT: u8 = 0xf4;
 
-/// Address of a stage's first instruction; past the last one, of the final hlt.
+/// Address of a stage's first instruction; after the last stage, the address of the final hlt.
 fn stage_start(stage: usize) -> usize {
     const REPORT: usize = 4;
     CODE + STAGES[..stage].iter().map(|stage| stage.instructions.len() + REPORT).sum::<usize>()
@@ -124,16 +124,16 @@ fn interrupt_gate(handler: u64) -> [u8; 16] {
     gate.to_le_bytes()
 }
 
-/// What has become of one stage.
+/// The result of one stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It worked.
+    /// The stage worked.
     Passed(u8),
-    /// KVM could not run it, and the guest was moved on to the next.
+    /// KVM could not run the stage, and the guest was moved to the next one.
     Failed(u8),
 }
 
-/// Runs the guest to its end and tells of each stage.
+/// Runs the guest to its end and reports each stage to `tell`.
 ///
 /// # Errors
 /// Why KVM cannot run it, in words for a person.

@@ -1,4 +1,4 @@
-//! Whether VMs begin as templates.
+//! Whether VMs begin as clones of templates.
 
 use super::Row;
 use crate::config::{Config, Templates};
@@ -7,7 +7,7 @@ use crate::vm::Launch;
 use crate::vm::sizing;
 use crate::vm::template::{Store, StoreError};
 
-/// Templates.
+/// The check of the templates.
 pub fn row(config: &Config) -> Row {
     const NAME: &str = "templates";
     const BUILD: &str = "make one with `stockade template build`: until then every VM boots";

@@ -1,7 +1,7 @@
 //! The command line: the union of what engines pass to runc, crun and youki.
 //!
-//! Options may stand before or after the container's ID. What means nothing under a VM is accepted, is marked "no
-//! effect" in `--help`, and is mentioned in the debug log.
+//! Options may stand before or after the container's ID. Options that mean nothing for a VM are accepted, marked "no
+//! effect" in `--help`, and mentioned in the debug log.
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
@@ -47,7 +47,7 @@ pub fn parse() -> anyhow::Result<Parsed> {
     parse_from(std::env::args_os())
 }
 
-/// The command line's definition, for whoever describes it.
+/// The command line's definition, for completion scripts and manual pages.
 pub fn definition() -> clap::Command {
     // clap would print "stockade 0.1.0"; engines parse runc's several lines.
     let version = clap::Arg::new("version")

@@ -25,7 +25,7 @@ enum Shell {
 }
 
 impl Completion {
-    /// Prints that of this command line.
+    /// Prints the completion script of this command line.
     ///
     /// # Errors
     /// When it cannot be printed.

@@ -56,7 +56,7 @@ pub struct CreateOptions {
 }
 
 impl CreateOptions {
-    /// The request that they make.
+    /// The request that these options make.
     pub fn request<'a>(&'a self, globals: &'a Globals, id: &'a ContainerId, detached: bool) -> Request<'a> {
         self.mention_unused();
         Request {
@@ -85,7 +85,7 @@ impl CreateOptions {
 }
 
 impl Create {
-    /// Creates it and leaves it to its relay.
+    /// Creates the container and leaves it to its relay.
     ///
     /// # Errors
     /// What failed; nothing is left of the container then.

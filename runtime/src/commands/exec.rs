@@ -83,16 +83,17 @@ pub struct Exec {
     /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
-    /// Pass descriptors 3 to 2+N into the container: pipes, stream sockets, terminals, /dev/null, and what regular files hold
+    /// Pass descriptors 3 to 2+N into the container: pipes, stream sockets, terminals, /dev/null, and the content of
+    /// regular files
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// No effect: stockade is no subreaper
+    /// No effect: stockade never is a subreaper
     #[arg(long)]
     no_subreaper: bool,
 }
 
 impl Exec {
-    /// Executes it; the exit status is the process's, 128+n after signal n.
+    /// Executes the process; the exit status is the process's, 128+n after signal n.
     ///
     /// # Errors
     /// [`ExecFailed`] with its cause; nothing of the process is left then.
@@ -143,7 +144,7 @@ impl Exec {
         }
     }
 
-    /// What is to be executed, as config.json would say it.
+    /// The process to execute, in the form of config.json.
     fn process(&self, handle: &Handle, warnings: &mut Vec<String>) -> anyhow::Result<Process> {
         if let Some(path) = &self.process {
             if !self.command.is_empty() {
@@ -212,7 +213,7 @@ fn read_process(path: &Path, warnings: &mut Vec<String>) -> anyhow::Result<Proce
         .map_err(|problem| anyhow::anyhow!("--process: {}: {problem}", path.display()))
 }
 
-/// What the file does not say is as config.json says it, as with runc: limits of the container are limits of every
+/// Fills in from config.json what the file leaves out, as runc does: limits of the container are limits of every
 /// process in it.
 fn complete(process: &mut Process, config: Process) {
     let is_none = |list: &Option<Vec<_>>| list.as_ref().is_none_or(Vec::is_empty);
@@ -243,7 +244,7 @@ fn complete(process: &mut Process, config: Process) {
     }
 }
 
-/// Each variable once: programs read the first of two.
+/// Adds variables so that each is there once: if one is there twice, programs read the first.
 fn with_variables(mut env: Vec<String>, changes: &[String]) -> Vec<String> {
     for change in changes {
         let name = change.split_inclusive('=').next().unwrap_or(change);
@@ -260,9 +261,9 @@ fn capability(name: &str) -> anyhow::Result<Capability> {
     serde_json::from_value(full.into()).map_err(|_| anyhow::anyhow!("--cap: {name:?} is not a capability"))
 }
 
-/// In the sets that a process of user 0 has. The inheritable set stays as it is: a program with inheritable capabilities in
-/// its file would get more than the container was given. So they are ambient, for other users, only where config.json has
-/// made them inheritable.
+/// Adds capabilities to the bounding, effective and permitted sets. The inheritable set stays as it is: a program with
+/// inheritable capabilities in its file would get more than the container was given. So capabilities become ambient,
+/// for other users, only if config.json has made them inheritable.
 fn with_capabilities(sets: Option<&LinuxCapabilities>, added: &Capabilities) -> LinuxCapabilities {
     let mut sets = sets.cloned().unwrap_or_default();
     let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(added).copied().collect());

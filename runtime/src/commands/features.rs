@@ -1,7 +1,7 @@
 //! `stockade features`: the runtime specification's "Features", as runc prints it.
 //!
-//! Where the code has a table of what it understands, that table is printed. What is accepted with a warning only is not
-//! a feature.
+//! Where the code has a table of what it understands, that table is printed. What is accepted with a warning only is
+//! not listed.
 
 use std::io::{self, Write};
 
@@ -21,7 +21,7 @@ use crate::oci::SPEC_VERSION;
 pub struct Features;
 
 impl Features {
-    /// Prints it.
+    /// Prints the features.
     ///
     /// # Errors
     /// When it cannot be printed.

@@ -46,7 +46,7 @@ impl Install {
     /// Changes the engines' files and prints the differences.
     ///
     /// # Errors
-    /// [`install::InstallError`]: then no file was changed that could not be read or understood.
+    /// [`install::InstallError`]: a file that could not be read or understood was not changed.
     pub fn run(self) -> anyhow::Result<()> {
         let binary = match self.binary {
             Some(binary) => std::path::absolute(&binary).context("--binary")?,
@@ -63,10 +63,10 @@ impl Install {
 }
 
 impl InstallOptions {
-    /// Prints changes, and makes them.
+    /// Prints the changes, and makes them unless `--dry-run` is given.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn make(&self, changes: Vec<install::Change>) -> anyhow::Result<()> {
         for change in changes {
             io::stdout().write_all(change.describe().as_bytes())?;

@@ -17,7 +17,7 @@ use crate::vm::agent::{ClientError, call};
 /// How long a guest may take to kill a container.
 const OBEYS_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long the relay of one may take to end that was killed on the host.
+/// How long the relay of a container that was killed on the host may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Send a signal to a container.
@@ -41,7 +41,7 @@ pub struct Kill {
 }
 
 impl Kill {
-    /// Sends it.
+    /// Sends the signal.
     ///
     /// # Errors
     /// [`ContainerError`], or why the guest's agent could not send it.
@@ -87,7 +87,7 @@ impl Kill {
     }
 }
 
-/// What a signal's fate means to the caller.
+/// Translates the agent's answer to Signal into the command's result.
 fn outcome(delivered: Result<(), ClientError>) -> anyhow::Result<()> {
     delivered
         .map_err(|error| if is_refusal(&error) { ContainerError::NotRunning.into() } else { explain(error) })

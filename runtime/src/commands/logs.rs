@@ -26,7 +26,7 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Prints it: the running VM's, or what a VM that has failed said last.
+    /// Prints the console of the running VM, or what a failed VM wrote last.
     ///
     /// # Errors
     /// [`ContainerError::DoesNotExist`], or that there is no console.
@@ -55,7 +55,7 @@ fn no_console(id: &ContainerId, sandbox: Option<&str>) -> anyhow::Error {
     }
 }
 
-/// The guest writes these bytes, and they end on somebody's terminal.
+/// Makes the guest's bytes harmless for the terminal on which they are shown.
 fn printable(console: &[u8]) -> String {
     let text = String::from_utf8_lossy(console);
     let lines =

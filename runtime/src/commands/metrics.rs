@@ -35,7 +35,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Prints them.
+    /// Prints the metrics.
     ///
     /// # Errors
     /// When the container does not exist, has no VM of its own, or has ended.
@@ -65,7 +65,7 @@ impl Metrics {
     }
 }
 
-/// `None` where there is no VM that is the container's own.
+/// Measures a sandbox; `None` if the container has no VM of its own.
 fn measure(directory: &Directory, record: &Record) -> Option<Sandbox> {
     let relay = record.relay.filter(|relay| record.complete && relay.is_alive())?;
     let subject = Subject::of(record)?;

@@ -97,7 +97,7 @@ pub enum Command {
     Man(man::Man),
 }
 
-/// Does what the command line asks for; `definition` makes the command line's, for those that describe it.
+/// Executes the command; `definition` makes the command line's definition, for the commands that describe it.
 ///
 /// # Errors
 /// Whatever the command could not do.

@@ -36,7 +36,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Runs it; the exit status is the container's, 128+n after signal n.
+    /// Runs the container; the exit status is the container's, 128+n after signal n.
     ///
     /// # Errors
     /// What failed before the container's program ran; nothing is left of the container then.

@@ -1,4 +1,4 @@
-//! `stockade template`: the booted VMs as whose clones others begin.
+//! `stockade template`: the saved VMs from which other VMs start.
 
 use std::io::{self, Write};
 
@@ -85,7 +85,7 @@ enum Format {
 }
 
 impl Template {
-    /// Does what is asked.
+    /// Executes the subcommand.
     ///
     /// # Errors
     /// What failed.

@@ -43,7 +43,7 @@ pub struct Top {
 }
 
 impl Top {
-    /// Shows it until the user leaves.
+    /// Shows the tables until the user leaves.
     ///
     /// # Errors
     /// When the containers' state or the terminal cannot be read.
@@ -68,7 +68,7 @@ impl Top {
     }
 }
 
-/// What every container uses now that runs, the busiest VM first.
+/// What every running container uses now, the busiest VM first.
 fn measure(root: &Root) -> anyhow::Result<Vec<Usage>> {
     let outcomes = life_cycle::for_each(root, |directory, record| Usage::measure(directory, &record))?;
     outcomes.problems.iter().for_each(|problem| tracing::debug!("{problem}"));

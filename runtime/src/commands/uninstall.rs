@@ -27,7 +27,7 @@ impl Uninstall {
     /// Changes the engines' files back and prints the differences.
     ///
     /// # Errors
-    /// [`install::InstallError`]: then no file was changed that could not be read or understood.
+    /// [`install::InstallError`]: a file that could not be read or understood was not changed.
     pub fn run(self) -> anyhow::Result<()> {
         let mut changes = Vec::new();
         for engine in self.engines.named() {

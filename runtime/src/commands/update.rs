@@ -12,7 +12,7 @@ use crate::life_cycle::{self, Handle};
 use crate::options::Globals;
 use crate::text::bytes;
 
-/// Longest resources that are read, in bytes.
+/// Largest file with resources that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
 
 /// Change the limits of a container.
@@ -46,7 +46,7 @@ pub struct Update {
     kernel_memory_tcp: Option<String>,
 }
 
-/// One limit each.
+/// Options that change one limit each.
 #[derive(Debug, Args)]
 struct LimitOptions {
     /// Weight of input and output, 10 to 1000
@@ -94,10 +94,10 @@ struct LimitOptions {
 }
 
 impl Update {
-    /// Changes them.
+    /// Changes the limits.
     ///
     /// # Errors
-    /// What is wrong with a limit, or why it cannot be changed; all limits are as they were then.
+    /// What is wrong with a limit, or why it cannot be changed; in that case all limits stay as they were.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let handle = Handle::lock(globals, &self.id)?;
         handle.relay()?;

@@ -72,7 +72,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     }
 }
 
-/// What a VM's size follows from, besides limits.
+/// The VM's size without limits.
 fn default_size(config: &Config, fixed: Fixed, plan: &ContainerPlan) -> VmSize {
     let allowed = plan.cgroup.cpus().unwrap_or(u8::MAX).min(sizing::host_cpus());
     VmSize {

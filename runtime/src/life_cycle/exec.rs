@@ -21,48 +21,48 @@ use crate::sys::terminal::{self, Pty, RawMode};
 use crate::vm::Shared;
 use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
 
-/// How long a paused container may take to be resumed: for ever, as far as a clock can tell.
+/// How long an exec waits for a paused container to be resumed: practically for ever.
 const UNTIL_RESUMED: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// What is to be executed.
+/// A request to execute a process.
 #[derive(Debug)]
 pub struct Exec<'a> {
     /// The container.
     pub handle: &'a Handle,
-    /// Where in its VM: the container's ID, or [`agent::GUEST`].
+    /// The place in its VM: the container's ID, or [`agent::GUEST`].
     pub container: &'a str,
-    /// What it is.
+    /// The process.
     pub process: Process,
-    /// What security modules make of it.
+    /// What security modules apply to it.
     pub labels: Option<Labels>,
     /// A cgroup below the container's in the guest; empty for exactly that one.
     pub cgroup: Option<String>,
-    /// A paused container is no error: the process begins when it is resumed.
+    /// Whether a paused container is accepted: the process begins when the container is resumed.
     pub ignore_paused: bool,
-    /// Where the relay's PID goes.
+    /// The file to write the relay's PID to.
     pub pid_file: Option<&'a Path>,
-    /// Where the terminal's master goes.
+    /// The socket to send the terminal's master to.
     pub console_socket: Option<&'a Path>,
-    /// Where the relay's pidfd goes.
+    /// The socket to send the relay's pidfd to.
     pub pidfd_socket: Option<&'a Path>,
     /// Its descriptors from 3 on.
     pub preserved: Preserved,
-    /// The process outlives the command.
+    /// Whether the process outlives the command.
     pub detached: bool,
 }
 
-/// A process that runs, and whose command still lives.
+/// A process that runs while the command that has started it still lives.
 #[derive(Debug)]
 pub struct Executed {
-    /// Its relay, which has not been told to live on alone.
+    /// Its relay, which still ends with the command.
     pub relay: Relay,
-    /// What the command is sent from now on.
+    /// The signals that the command gets from now on.
     pub signals: SignalFd,
     /// The command's own terminal, where the process has one.
     pub raw: Option<RawMode>,
 }
 
-/// Executes it.
+/// Executes the process.
 ///
 /// # Errors
 /// What failed; nothing of the process is left then.
@@ -155,14 +155,14 @@ fn living_relay(handle: &Handle) -> Result<ProcessRef, ContainerError> {
     })
 }
 
-/// Unique among the execs of a container: of two commands that live at once, no two have the same PID, and of two
-/// that live one after the other, no two begin at the same time.
+/// A name that is unique among the execs of a container: commands that live at the same time have different PIDs, and
+/// commands that live one after the other have different start times.
 fn unique_name() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     format!("{}-{}", std::process::id(), now.as_nanos())
 }
 
-/// The agent's refusal, or a VM that is gone, in the words that callers know.
+/// Translates the agent's refusal, or the end of the VM, into the errors that callers know.
 fn explain(handle: &Handle, error: ClientError) -> anyhow::Error {
     match error {
         // The program or the specification is at fault, and not the container.

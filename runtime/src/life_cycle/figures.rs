@@ -1,4 +1,4 @@
-//! Figures of a start.
+//! Figures about the start of a VM.
 
 use stockade_protocol::agent::Ready;
 
@@ -6,7 +6,7 @@ use crate::log;
 use crate::sys::tsc;
 use crate::vm::{self, Machine};
 
-/// What a benchmark needs to place the guest's first instruction in the host's time.
+/// Logs what a benchmark needs to relate the guest's first instruction to the host's time.
 pub(super) fn log_stats(machine: &Machine, ready: &Ready) {
     if !log::is_debug() {
         return;

@@ -1,13 +1,13 @@
 //! Interfaces that come, change or go while the container runs (`docker network connect`, Multus).
 //!
-//! Somebody has to hear of them who may make taps, and the relay has given up its capabilities, as it copies what a hostile
-//! guest sends. So a container that has a network has a process of the runtime that waits for the kernel's word and does
-//! then what `start` does. It talks to agent and VMM too: it keeps CAP_NET_ADMIN alone, in the container's network namespace,
-//! has of the host's files only the container's state, to read, and /dev/net/tun, and a seccomp filter of its own. What it
-//! remembers is in a directory apart, because the record tells what runs as root when the container is deleted; and it
-//! locks nothing, because commands would wait for it. It also passes on what containers ask the resolver that the namespace has
-//! ([`resolver`]). It is in the VMM's PID namespace: it ends with the VM, nobody has to
-//! remember it, and `podman top`, which lists the relay's, does not show it.
+//! To connect them, a process has to make taps. The relay cannot, because it copies what a hostile guest sends and has
+//! given up its capabilities. So a container with a network has a process of the runtime that waits for the kernel's
+//! messages and then does what `start` does. It talks to agent and VMM too: it keeps CAP_NET_ADMIN alone, in the
+//! container's network namespace, has of the host's files only the container's state, to read, and /dev/net/tun, and a
+//! seccomp filter of its own. What it remembers is in a directory apart, because the record tells what runs as root
+//! when the container is deleted; and it locks nothing, because commands would wait for it. It also passes on what
+//! containers ask the resolver that the namespace has ([`resolver`]). It is in the VMM's PID namespace: it ends with
+//! the VM, nobody has to remember it, and `podman top`, which lists the relay's, does not show it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -30,13 +30,14 @@ use crate::sys::seccomp::{self, Kind};
 use crate::sys::{descriptors, privileges, process, signals};
 use crate::vm::agent::AnswerDeadline;
 
-/// How long a change may take that consists of several: interfaces get their names, addresses and routes one by one.
+/// How long to wait for the rest of a change that has several parts: interfaces get their names, addresses and routes
+/// one by one.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);
 
 /// Begins to watch the network namespace of a container that has interfaces; `query` is what [`resolver::offer`] has returned.
 ///
 /// # Errors
-/// What is missing for that; the container has the network that it has.
+/// What could not be set up; the container then keeps the network that it has.
 pub(super) fn begin(directory: &Directory, record: &Record, query: Option<UnixStream>) -> anyhow::Result<()> {
     let begin = || -> anyhow::Result<()> {
         let (Some(relay), Some(vmm)) = (record.relay, record.vmm.and_then(|vmm| vmm.open())) else {
@@ -75,7 +76,7 @@ fn status(result: io::Result<()>) -> i32 {
     result.err().map_or(0, |cause| cause.raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// That exit status.
+/// The exit status that a wait status has.
 fn exited(status: WaitStatus) -> i32 {
     match status {
         WaitStatus::Exited(_, status) => status,
@@ -102,7 +103,8 @@ struct Watched {
     query: Option<UnixStream>,
 }
 
-/// Leaves alone what is the command's, its lock on the container, its lease of the VM, its output, and the host.
+/// Gives up what belongs to the command and the host: the lock on the container, the lease of the VM, the output, and
+/// the host's files.
 fn prepare(directory: &Directory, relay: i32, query: Option<&UnixStream>) -> anyhow::Result<Watched> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     for stdio in 0..=2 {

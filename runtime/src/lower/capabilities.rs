@@ -3,7 +3,7 @@
 use oci_spec::runtime::{Capabilities as Names, Capability, LinuxCapabilities};
 use stockade_protocol::container::Capabilities;
 
-/// All of them, in the kernel's order: bit n is the n-th (linux/capability.h).
+/// All capabilities, in the kernel's order: bit n is the n-th (linux/capability.h).
 pub const NAMES: [Capability; 41] = [
     Capability::Chown,
     Capability::DacOverride,

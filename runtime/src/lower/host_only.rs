@@ -4,10 +4,10 @@ use oci_spec::runtime::Linux;
 
 use crate::oci::bundle::SpecError;
 
-/// Refuses them.
+/// Refuses both properties.
 ///
 /// # Errors
-/// The one that is there.
+/// The property that config.json has.
 pub fn refuse(linux: Option<&Linux>) -> Result<(), SpecError> {
     let Some(linux) = linux else { return Ok(()) };
     if linux.intel_rdt().is_some() {

@@ -29,7 +29,7 @@ pub const FLAGS: [(Flag, u32); 3] = [
 /// The policy as set_mempolicy(2) takes it.
 ///
 /// # Errors
-/// Nodes or flags that do not go with the mode.
+/// Nodes or flags that the mode does not allow.
 pub fn lower(linux: Option<&Linux>) -> Result<Option<MemoryPolicy>, SpecError> {
     linux.and_then(|linux| linux.memory_policy().as_ref()).map(policy).transpose()
 }

@@ -1,7 +1,8 @@
 //! From config.json to what the agent builds: one OCI aspect per file.
 //!
-//! To *lower* is a compiler's word: a description is translated into one that says less about what is wanted and more about
-//! how it is done. config.json becomes a [`ContainerPlan`], and that the messages and system calls of a container.
+//! To *lower* is a term of compilers: a description is translated into one that says less about what is wanted and more
+//! about how it is done. config.json becomes a [`ContainerPlan`], and the plan becomes the messages and system calls
+//! that make a container.
 //!
 //! Everything is checked here, before any resource exists, so that a mistake in config.json leaves nothing behind
 //! and is named by its JSON path. What no part of stockade applies yet is listed by [`unapplied`].
@@ -76,22 +77,22 @@ pub use user_namespace::UserNamespace;
 /// A container, ready to be created.
 #[derive(Debug)]
 pub struct Lowered {
-    /// What it is to be.
+    /// The plan of the container.
     pub plan: ContainerPlan,
-    /// What becomes disks of the VM, in the order of their [`plan::DiskNumber`]s.
+    /// The files and devices that become disks of the VM, in the order of their [`plan::DiskNumber`]s.
     pub disks: Vec<Disk>,
-    /// Sockets of the host that it is connected to, by their numbers.
+    /// Sockets of the host that the container may connect to, by their numbers.
     pub sockets: Vec<OwnedFd>,
 }
 
 /// What the administrator allows containers, in /etc/stockade/config.toml.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowed<'a> {
-    /// Which of stockade's own annotations count, of those that have to be allowed.
+    /// The annotations of stockade's own that count, of those that have to be allowed.
     pub annotations: &'a [String],
-    /// Which sockets of the host containers may connect to.
+    /// The sockets of the host that containers may connect to.
     pub host_sockets: &'a [Pattern],
-    /// Where compiled policies of AppArmor are.
+    /// The files and directories with compiled policies of AppArmor.
     pub apparmor_policies: &'a [PathBuf],
 }
 
@@ -212,7 +213,7 @@ pub fn lower(
     Ok(Lowered { plan, disks: disks.list, sockets })
 }
 
-/// Translates the process of an exec in a container with these annotations; what it asks for and does not get is added
+/// Translates the process of an exec in a container with these annotations; what it asks for but does not get is added
 /// to `warnings`.
 ///
 /// # Errors
@@ -261,7 +262,7 @@ fn paths(paths: Option<&Vec<String>>, property: &str) -> Result<Vec<String>, Spe
     Ok(found)
 }
 
-/// An absolute path as UTF-8: what the protocol carries.
+/// An absolute path as UTF-8, in the form that the protocol has.
 fn absolute(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError> {
     let path = path.as_ref();
     match path.to_str() {
@@ -270,8 +271,8 @@ fn absolute(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError>
     }
 }
 
-/// A place in the container, as an absolute path without `..`: each takes away the name before it, whether there is something of
-/// that name or not, and never leads through a link of the image's.
+/// A place in the container, as an absolute path without `..`. Each `..` removes the name before it, whether or not
+/// that name exists, and so never leads through a link in the image.
 fn place(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError> {
     let text = absolute(path, property)?;
     if !text.split('/').any(|name| name == "..") {

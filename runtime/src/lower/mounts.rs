@@ -1,7 +1,7 @@
 //! `mounts` and `linux.rootfsPropagation`: where each mount comes from.
 //!
-//! What is on the host, a bind mount's source or the layers of an overlay, becomes a tree of the VM's share; the guest's
-//! kernel makes the rest.
+//! A bind mount's source and the layers of an overlay are on the host and become trees of the VM's share; the guest's
+//! kernel makes all other mounts.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -195,7 +195,7 @@ fn tree(bundle: &Bundle, spec: &Spec, options: &Options, property: &str) -> Resu
     })
 }
 
-/// What the host has where the tree is.
+/// Looks at what the host has at the tree's source.
 fn look_at(tree: &mut Tree, mounts: &Mounts, options: &Options) -> Source {
     if tree.no_follow {
         return Source::default();
@@ -214,7 +214,7 @@ fn look_at(tree: &mut Tree, mounts: &Mounts, options: &Options) -> Source {
     found
 }
 
-/// What of its propagation cannot be.
+/// Warns about propagation that the VM cannot have.
 fn warn_of_propagation(tree: &Tree, options: &Options, property: &str, warnings: &mut Vec<String>) {
     if options.is_followed() {
         warnings.push(format!(
@@ -237,7 +237,7 @@ fn warn_of_propagation(tree: &Tree, options: &Options, property: &str, warnings:
     }
 }
 
-/// Its layers are the host's, and so the host puts them together.
+/// The tree of an overlay: its layers are on the host, so the host mounts it.
 fn overlay(bundle: &Bundle, options: &Options, name: String, property: &str) -> Tree {
     Tree {
         source: bundle.rootfs.clone(),
@@ -264,7 +264,7 @@ fn file_system(spec: &Spec, property: &str) -> Result<MountSource, SpecError> {
 /// `linux.rootfsPropagation` as flags; 0 where it is absent.
 ///
 /// # Errors
-/// Another word than a propagation.
+/// A word that is not a propagation.
 pub fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, SpecError> {
     let word = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
     match propagation(word) {

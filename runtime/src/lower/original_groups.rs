@@ -1,6 +1,7 @@
 //! `run.oci.keep_original_groups`, podman's `--group-add keep-groups`: the process has its caller's supplementary groups.
 //!
-//! It is crun's annotation. In a pod it has no effect: there its author can write it, and would get the engine's groups.
+//! The annotation comes from crun. In a pod it has no effect, because the pod's author could write it and get the
+//! engine's groups.
 
 use nix::unistd::getgroups;
 use stockade_protocol::container::Process;
@@ -39,7 +40,7 @@ pub fn keep(
     Ok(())
 }
 
-/// What the kernel says for a group that is not mapped in this user namespace.
+/// The ID that the kernel shows for a group that is not mapped in this user namespace.
 const OVERFLOW: u32 = 65_534;
 
 fn add(own: &[u32], process: &mut Process, warnings: &mut Vec<String>) {

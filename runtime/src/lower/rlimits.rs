@@ -8,7 +8,7 @@ use crate::oci::bundle::SpecError;
 /// The limits with the kernel's numbers.
 ///
 /// # Errors
-/// A limit that is named twice or is higher than its hard limit.
+/// A limit that is listed twice, or a soft limit above its hard limit.
 pub fn lower(limits: &[PosixRlimit]) -> Result<Vec<Rlimit>, SpecError> {
     let mut lowered: Vec<Rlimit> = Vec::with_capacity(limits.len());
     for (index, limit) in limits.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! `process.scheduler`, `process.ioPriority` and `process.execCPUAffinity`: names to the kernel's numbers.
 //!
-//! All hold in the guest: among its processes, on its CPUs and disks.
+//! All apply in the guest: among its processes, on its CPUs and disks.
 
 use oci_spec::runtime::{
     ExecCPUAffinity, IOPriorityClass, LinuxIOPriority, LinuxSchedulerFlag as Flag,
@@ -11,19 +11,19 @@ use stockade_protocol::container::{Scheduler, Scheduling};
 use super::number_list;
 use crate::oci::bundle::SpecError;
 
-/// Nice values.
+/// The range of nice values.
 const NICE: std::ops::RangeInclusive<i32> = -20..=19;
 
-/// Static priorities of the real-time policies.
+/// The range of static priorities for the real-time policies.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 1..=99;
 
-/// Levels of an I/O class.
+/// The range of levels in an I/O class.
 const LEVELS: std::ops::RangeInclusive<i64> = 0..=7;
 
 /// How a process is scheduled.
 ///
 /// # Errors
-/// A value that does not go with its policy or class, or that no kernel takes.
+/// A value that its policy or class does not allow, or that no kernel accepts.
 pub fn lower(process: &Process) -> Result<Scheduling, SpecError> {
     let (initial_cpus, final_cpus) =
         process.exec_cpu_affinity().as_ref().map(affinity).transpose()?.unwrap_or_default();
@@ -121,7 +121,7 @@ fn io_priority(given: &LinuxIOPriority) -> Result<u16, SpecError> {
     }
 }
 
-/// The first CPUs and the last ones.
+/// The initial CPUs and the final ones.
 fn affinity(given: &ExecCPUAffinity) -> Result<(Vec<u64>, Vec<u64>), SpecError> {
     let cpus = |list: &Option<String>, name: &str| match list.as_deref() {
         None | Some("") => Ok(Vec::new()),

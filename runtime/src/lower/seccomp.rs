@@ -19,7 +19,7 @@ use stockade_protocol::container::SeccompFilter;
 use super::seccomp_program::{self, Section};
 use crate::oci::bundle::SpecError;
 
-/// What the kernel's error numbers end at.
+/// The kernel's highest error number.
 const MAX_ERRNO: u32 = 4095;
 
 /// The newest interface of libseccomp that is used, whatever the host's kernel supports.
@@ -54,7 +54,7 @@ pub const OPERATORS: [LinuxSeccompOperator; 7] = [
 /// Architectures of the guest's processes.
 pub const ARCHITECTURES: [Arch; 3] = [Arch::ScmpArchX32, Arch::ScmpArchX86, Arch::ScmpArchX86_64];
 
-/// Flags that have an effect. TSYNC and WAIT_KILLABLE_RECV are about threads and listeners, of which there are none.
+/// Flags that have an effect. TSYNC and WAIT_KILLABLE_RECV concern threads and listeners, which do not exist here.
 pub const FLAGS: [(LinuxSeccompFilterFlag, u32); 2] = [
     (LinuxSeccompFilterFlag::SeccompFilterFlagLog, libc::SECCOMP_FILTER_FLAG_LOG as u32),
     (LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32),
@@ -68,7 +68,7 @@ impl Profile {
     /// Checks `linux.seccomp`; `None` where there is none.
     ///
     /// # Errors
-    /// What cannot be meant, or cannot work across the border of a VM.
+    /// What is not valid, or cannot work across the border of a VM.
     pub fn check(linux: Option<&Linux>) -> Result<Option<Self>, SpecError> {
         let Some(spec) = linux.and_then(|linux| linux.seccomp().as_ref()) else { return Ok(None) };
         if spec.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()) {
@@ -198,7 +198,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> ScmpAction {
     }
 }
 
-/// Lets a system call that nobody has thought of through.
+/// Whether the default action allows system calls that the profile does not name.
 fn is_permissive(default: ScmpAction) -> bool {
     // A tracer answers for new system calls itself.
     matches!(default, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_))

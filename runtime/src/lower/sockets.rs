@@ -1,5 +1,5 @@
-//! Bind mounts of the host's sockets. Where the configuration lists a socket, the container gets one of the agent's in its
-//! place, whose connections the relay takes to the host's.
+//! Bind mounts of the host's sockets. If the configuration lists a socket, the container gets a socket of the agent in
+//! its place, and the relay passes its connections to the host's socket.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -15,15 +15,14 @@ use super::share_path;
 use crate::config::{self, Pattern};
 use crate::vm::Tree;
 
-/// Sockets that one container may have: each costs its relay a thread.
+/// Largest number of sockets of one container: each costs its relay a thread.
 const MAX: usize = 64;
 
-/// The owner of files whose own is not mapped, as Linux has it.
+/// The owner that Linux shows for files whose owner is not mapped.
 const NOBODY: u32 = 65534;
 
-/// Connects the sockets that are listed, of a container whose trees are in this directory of the share, and warns of
-/// the others.
-/// What is returned are those of the host, by their numbers.
+/// Connects the listed sockets of a container whose trees are in this directory of the share, and warns about the
+/// others. Returns the host's sockets, by their numbers.
 pub fn connect(
     trees: &mut Vec<Tree>,
     mounts: &mut [PlannedMount],
@@ -96,7 +95,7 @@ fn source(number: u16, found: &Metadata, tree: &Tree) -> MountSource {
     }
 }
 
-/// Whether the relay, which has no capabilities, will be let in.
+/// Whether the relay, which has no capabilities, may connect.
 fn may_connect(found: &Metadata) -> bool {
     let permission = if found.uid() == geteuid().as_raw() {
         0o200

@@ -1,7 +1,7 @@
 //! `linux.resources.unified`: files of cgroup v2 by their names.
 //!
-//! Those that speak of the host's CPUs, memory nodes and disks are for the host's cgroup, where the VMM is; the others
-//! limit what runs in the guest.
+//! Files about the host's CPUs, memory nodes and disks are for the host's cgroup, where the VMM is; the others limit
+//! the guest's processes.
 
 use std::collections::HashMap;
 
@@ -47,7 +47,7 @@ const GUEST: [&str; 17] = [
 /// Adds the files.
 ///
 /// # Errors
-/// A name that is no file which limits anything, or a value that cannot be one.
+/// A name that is not a file that sets a limit, or a value that the file cannot hold.
 pub fn lower(map: &HashMap<String, String>, limits: &mut Limits) -> Result<(), SpecError> {
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort();

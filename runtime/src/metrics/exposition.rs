@@ -15,15 +15,15 @@ use super::Sandbox;
 use crate::stats::CgroupFiles;
 use crate::text::table::printable;
 
-/// Devices of a container whose I/O is told: a guest could name any number.
+/// Largest number of devices of a container whose I/O is shown: a guest could name any number.
 const MAX_DEVICES: usize = 64;
 
-/// Before every name.
+/// The prefix of every name.
 const PREFIX: &str = "stockade";
 
 type Labels = Vec<(&'static str, String)>;
 
-/// The metrics of some sandboxes.
+/// The text of the metrics of these sandboxes.
 pub fn text(sandboxes: &[Sandbox]) -> String {
     let mut families = Families::default();
     sandboxes.iter().for_each(|sandbox| families.add_sandbox(sandbox));
@@ -44,7 +44,7 @@ struct Family {
     samples: Vec<(Labels, f64)>,
 }
 
-/// In the order in which they were first met.
+/// Families in the order in which their first sample came.
 #[derive(Debug, Default)]
 struct Families(Vec<Family>);
 

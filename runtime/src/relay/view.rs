@@ -1,6 +1,6 @@
 //! What callers find in the container's directories through its relay (`podman cp`, `/proc/PID/root`): bind mounts and volumes
-//! are those of the container, so that what is written there is the container's. What exists only in the guest, a tmpfs for
-//! example, refuses whoever comes there: what was written below such a mount would be lost.
+//! are those of the container, so that what is written there is the container's. What exists only in the guest, a tmpfs
+//! for example, refuses every access: what was written below such a mount would be lost.
 //!
 //! The rootfs and the trees are hostile content, and containers of the pod may change them meanwhile: destinations are
 //! looked up beneath the root, as the guest's agent does it.
@@ -23,14 +23,14 @@ use crate::lower::plan::{GuestPlan, PlannedMount, PlannedSource};
 use crate::sys::mount::HARMLESS;
 use crate::vm::{Tree, shares};
 
-/// Where the relay has a procfs of its own.
+/// The place of the relay's own procfs.
 const PROC: &str = "/proc";
 
-/// What makes a file system that nobody serves.
+/// The device for making a file system that nobody serves.
 const FUSE: &str = "/dev/fuse";
 
-/// The mounts of a container on its root, a mount of its rootfs that is attached at this path. Returns what is the root then:
-/// a mount on `/` is.
+/// Makes the mounts of a container on its root, a mount of its rootfs that is attached at this path. Returns the root,
+/// which is another one after a mount on `/`.
 pub(super) fn make(
     rootfs: OwnedFd,
     at: &Path,
@@ -75,13 +75,13 @@ fn is_below(mount: &PlannedMount, other: &PlannedMount) -> bool {
 
 struct View<'a> {
     root: Root,
-    /// The root, to be returned.
+    /// The root that will be returned.
     top: OwnedFd,
     at: &'a Path,
     trees: HashMap<&'a str, &'a Tree>,
-    /// A mount that refuses everybody.
+    /// A mount that refuses every access.
     refusing: Option<OwnedFd>,
-    /// Mounts that refuse everybody but who looks for the mounts in them.
+    /// Mounts that refuse every access except to the mounts in them.
     holding: Vec<OwnedFd>,
 }
 
@@ -137,7 +137,7 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Mounts it; `None` where the destination cannot be, or lies in what refuses everybody.
+    /// Attaches a mount; `None` if its destination is not possible, or is inside a mount that refuses every access.
     fn attach(
         &mut self,
         tree: OwnedFd,
@@ -171,7 +171,7 @@ impl View<'_> {
     }
 }
 
-/// A file system whose server has gone: whatever is asked of it is refused, with "Transport endpoint is not connected".
+/// A file system whose server has gone: every access is refused with "Transport endpoint is not connected".
 fn refusing() -> Result<OwnedFd, Errno> {
     let device = OpenOptions::new().read(true).write(true).open(FUSE).map_err(|_| Errno::ENODEV)?;
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_fd().as_raw_fd());

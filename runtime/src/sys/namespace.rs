@@ -1,4 +1,4 @@
-//! Namespaces by the paths that callers give: which one a path names, and of what type that is.
+//! Namespaces by the paths that callers give: the namespace that a path names, and its type.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -29,7 +29,7 @@ const TYPES: [(&str, libc::c_int); 8] = [
 /// The inode of the namespace of type `kind`, as /proc/PID/ns names it, at a path.
 ///
 /// # Errors
-/// What opening says, or that something else is there.
+/// An error of open(2), or that the path names something else.
 pub fn inode(path: &Path, kind: &str) -> io::Result<u64> {
     // Nothing but a namespace is opened further than by its name: a FIFO would wait, and a device might do something.
     let named = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;

@@ -43,7 +43,7 @@ fn parse(text: &str) -> Option<i64> {
     (bytes <= (1u64 << 53) as f64).then_some(bytes as i64)
 }
 
-/// An amount in the largest unit that it has one of, with one decimal.
+/// An amount in the largest unit of which it has at least one, with one decimal.
 pub fn short(bytes: u64) -> String {
     match UNITS.iter().rev().find(|(_, factor)| bytes >= *factor) {
         None => format!("{bytes}B"),
