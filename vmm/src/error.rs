@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{boot, control, inherited, isolation, machine, memory, seccomp, template};
 
-/// Any of the VMM's errors; the text is the one line that the runtime shows.
+/// Any error of the VMM; the text is the one line that the runtime shows.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // Each wraps one module's error.
 pub enum Error {

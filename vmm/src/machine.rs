@@ -33,16 +33,16 @@ use crate::{
 };
 use stockade_protocol::vmm::Stage;
 
-/// Three pages that Intel's KVM needs in a guest without "unrestricted guest", where nothing else is.
+/// Address of three pages that KVM needs on Intel without "unrestricted guest"; nothing else is there.
 const TASK_STATE: usize = 0xfffb_d000;
 
 /// The interrupt controllers besides the local ones.
 pub const CHIPS: [u32; 3] = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
 
-/// The only KVM API there is.
+/// The only version of the KVM API.
 const API_VERSION: i32 = 12;
 
-/// The virtual machine cannot be made.
+/// Why the virtual machine cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The descriptor is something else, or KVM is unusable.
@@ -53,19 +53,19 @@ pub enum Error {
     Kvm {
         /// The request.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: errno::Error,
     },
     /// RAM cannot be reserved.
     #[error(transparent)]
     Reserve(#[from] memory::Error),
-    /// RAM is to be where there is none.
+    /// A range is not in guest memory.
     #[error("guest memory: {0}")]
     Memory(#[from] GuestMemoryError),
     /// The host has no descriptors or memory left.
     #[error("eventfd: {0}")]
     EventFd(#[from] io::Error),
-    /// The state of the serial line is none.
+    /// The state of the serial line is not valid.
     #[error("a template's state of the serial line is not valid")]
     Serial,
     /// There are more devices than slots.
@@ -80,15 +80,15 @@ fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> Error {
     move |source| Error::Kvm { what, source }
 }
 
-/// What joins a transport to the machine around it.
+/// Connects a transport to the machine around it.
 pub trait Wiring: Send + Sync {
-    /// Lets it interrupt the guest, and the guest notify it, at this slot.
+    /// Lets the transport at this slot interrupt the guest, and the guest notify it.
     ///
     /// # Errors
     /// [`Error::Kvm`]; nothing is connected then.
     fn connect(&self, slot: Slot, transport: &MmioTransport) -> Result<(), Error>;
 
-    /// Undoes it.
+    /// Undoes [`Self::connect`].
     fn disconnect(&self, slot: Slot, transport: &MmioTransport);
 }
 
@@ -119,7 +119,7 @@ impl Machine {
     fn of(kvm: Kvm) -> Result<Self, Error> {
         let vm = loop {
             match kvm.create_vm() {
-                // A signal that is pending in the kernel's own memory notifier set-up.
+                // A signal has come while the kernel sets up its memory notifier.
                 Err(e) if e.errno() == libc::EINTR => {}
                 created => break created.map_err(refused("KVM_CREATE_VM"))?,
             }
@@ -127,7 +127,7 @@ impl Machine {
         Ok(Self { kvm, vm, next_region: AtomicU32::new(0) })
     }
 
-    /// Another machine of the same KVM, in the place of this one.
+    /// Replaces this machine by a new one of the same KVM.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -212,7 +212,7 @@ impl Machine {
         Ok(transport)
     }
 
-    /// The vCPU that boots, at `entry`, of a machine that may have up to `listed`.
+    /// The boot CPU, at `entry`, of a machine that may have up to `listed` vCPUs.
     ///
     /// # Errors
     /// [`Error::Kvm`], [`Error::Vcpu`].
@@ -222,8 +222,8 @@ impl Machine {
         Ok(vcpu)
     }
 
-    /// The vCPU of this number, which waits for the guest's kernel to start it. KVM gives one that comes later the TSC of
-    /// those before.
+    /// The vCPU of this number, which waits for the guest's kernel to start it. KVM gives a later vCPU the TSC of those
+    /// before.
     ///
     /// # Errors
     /// [`Error::Kvm`], [`Error::Vcpu`].
@@ -235,8 +235,8 @@ impl Machine {
         Ok(Vcpu::new(&self.vm, &supported, id, listed)?)
     }
 
-    /// What the host's KVM gives a machine that may have up to `listed` CPUs, as far as a template depends on it: a number that is
-    /// another one when it gives something else.
+    /// A number for the properties of the host's KVM on which a template depends, for a machine that may have up to
+    /// `listed` CPUs. If a property differs, so does the number.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -265,7 +265,7 @@ impl Machine {
         Ok(list.as_slice().to_vec())
     }
 
-    /// The interrupt controllers, while no vCPU runs.
+    /// The state of the interrupt controllers; no vCPU may run.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -278,7 +278,7 @@ impl Machine {
         CHIPS.into_iter().map(save).collect()
     }
 
-    /// The same as in a template.
+    /// Restores the interrupt controllers from a template.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -286,7 +286,7 @@ impl Machine {
         chips.iter().try_for_each(|chip| self.vm.set_irqchip(chip).map_err(refused("KVM_SET_IRQCHIP")))
     }
 
-    /// The guest's clock, while no vCPU runs.
+    /// The state of the guest's clock; no vCPU may run.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -294,7 +294,7 @@ impl Machine {
         self.vm.get_clock().map_err(refused("KVM_GET_CLOCK"))
     }
 
-    /// A clock that has gone on since, where the host could tell what time it was.
+    /// Restores the clock, advanced by the time that has passed since, if the host could tell the time then.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -333,7 +333,7 @@ impl Wiring for Machine {
     }
 }
 
-/// Where the guest's driver writes the index of a queue.
+/// The address to which the guest's driver writes the index of a queue.
 fn notification(slot: Slot) -> IoEventAddress {
     IoEventAddress::Mmio(slot.address.raw_value() + register::QUEUE_NOTIFY)
 }

@@ -37,8 +37,9 @@ use stockade_vmm::{
 };
 use vm_memory::GuestAddress;
 
-/// Arenas of the allocator: one for all threads. With more it makes system calls that no thread may make: to count the CPUs
-/// when it has made some, and to read how the host overcommits when one is to be trimmed.
+/// Number of the allocator's arenas: one for all threads. With more arenas, the allocator makes system calls that no
+/// thread may make: it counts the CPUs after it has made some arenas, and reads the overcommit setting before it trims
+/// one.
 const ARENAS: libc::c_int = 1;
 
 fn main() -> ExitCode {
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A panic ends the process: whoever waits for it is to know why.
+/// Makes a panic end the process with a report of its reason.
 fn report_panics(status: &Arc<StatusSocket>, console: &Output) {
     let (status, console) = (Arc::clone(status), console.clone());
     panic::set_hook(Box::new(move |panic| {
@@ -202,7 +203,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     Ok(end)
 }
 
-/// What is done with a template.
+/// What the VMM does with a template.
 struct Template {
     saves: Option<Files>,
     uses: Option<Files>,
@@ -218,12 +219,13 @@ impl Template {
     }
 }
 
-/// The kernel's parameters of a guest that becomes a template.
+/// The kernel parameters for a guest that becomes a template.
 fn of_template(parameters: &str) -> String {
     format!("{parameters} {}=1", renewal::PARAMETER)
 }
 
-/// The guest's RAM: what it boots with and what it is to have soon are the machine's at once.
+/// Reserves the guest's RAM. The machine gets the part with which the guest boots and the part that it plugs first at
+/// once.
 fn reserve(machine: &Machine, size: Size) -> Result<Ram, machine::Error> {
     let memory = memory::reserve(size)?;
     let growth = size.growth().map(Growing::new);
@@ -236,8 +238,8 @@ fn reserve(machine: &Machine, size: Size) -> Result<Ram, machine::Error> {
     Ok(Ram { memory, boot: size.boot(), growth })
 }
 
-/// What happens when the agent connects: the guest takes the rest of its memory into use, and then `then`, so that no container
-/// begins, and nothing is saved, without its memory.
+/// The action for the agent's connection: the guest onlines the rest of its memory, and then `then` is called, so that
+/// no container begins, and nothing is saved, without that memory.
 fn when_grown(growth: Option<Growth>, then: OnReached) -> OnReached {
     match growth {
         Some(growth) => Box::new(move || growth.grow(then)),
@@ -245,13 +247,13 @@ fn when_grown(growth: Option<Growth>, then: OnReached) -> OnReached {
     }
 }
 
-/// The runtime hears of the agent.
+/// Reports the agent's connection to the runtime.
 fn report_agent(status: &Arc<StatusSocket>) -> OnReached {
     let status = Arc::clone(status);
     Box::new(move || status.reached(Stage::AgentConnected))
 }
 
-/// The main thread leaves its loop to save the guest.
+/// Makes the main thread leave its loop to save the guest.
 fn end_to_save(ending: &Arc<Ending>) -> OnReached {
     let ending = Arc::clone(ending);
     Box::new(move || ending.set(End::ReadyToSave))

@@ -1,8 +1,9 @@
-//! The balloon device (virtio 1.3 §5.5), for the one thing in it that guests need: they report pages that they have freed
-//! (§5.5.6.7), and the host takes those back.
+//! The balloon device (virtio 1.3 §5.5), for the only feature of it that guests need: they report pages that they have
+//! freed (§5.5.6.7), and the host takes those back.
 //!
-//! The balloon is never inflated, for the memory device sets the guest's size. Nor does it matter what a reported page holds
-//! when the guest uses it again, zeroes or bytes of the kernel's file where that is mapped: a guest that cares does not report.
+//! The balloon is never inflated, because the memory device sets the guest's size. When the guest uses a reported page again,
+//! the page may hold zeros, or bytes of the kernel's file if that is mapped there: a guest that needs the content does not
+//! report the page.
 
 use std::io;
 
@@ -25,14 +26,14 @@ const REPORTS: usize = 2;
 /// A balloon device.
 pub type Balloon = WorkerDevice<Reporting>;
 
-/// What is particular to it. Its configuration space is all zero: the balloon is to be empty, and is.
+/// The parts that only the balloon has. Its configuration space is all zero: the balloon is to be empty, and is empty.
 #[derive(Debug, Default)]
 pub struct Reporting;
 
 impl ChainDevice for Reporting {
     const NAME: &'static str = "balloon";
     const DEVICE_TYPE: u32 = 5;
-    /// To inflate, to deflate, to report: queues whose features are not offered have no number.
+    /// The queues to inflate, to deflate and to report: queues whose features are not offered have no number.
     const QUEUE_SIZES: &'static [u16] = &[16, 16, 64];
     const FILTER: Thread = Thread::Balloon;
 
@@ -45,7 +46,7 @@ impl ChainDevice for Reporting {
     }
 }
 
-/// Takes pages back.
+/// Takes reported pages back.
 pub(crate) struct Host;
 
 impl Handler for Host {
@@ -66,7 +67,7 @@ impl Handler for Host {
     }
 }
 
-/// The whole pages of a range of RAM go back to the host.
+/// Gives the whole pages of a range of RAM back to the host.
 fn take(memory: &GuestMemoryMmap, start: GuestAddress, length: u64) -> Result<(), Failure> {
     let outside = Failure::Malformed("a page outside of guest memory");
     let (Some(end), Some(start)) =

@@ -1,4 +1,4 @@
-//! The devices of a microVM: one file or directory each, and one line in [`all`] for those with which it boots.
+//! The devices of a microVM: one file or directory for each, and one line in [`all`] for each with which it boots.
 
 pub mod balloon;
 pub mod blk;
@@ -15,21 +15,21 @@ use std::{
 
 use crate::virtio::device::VirtioDevice;
 
-/// What the devices are made of.
+/// The parts for making the devices.
 pub struct Parts {
-    /// The way to the file server.
+    /// The channel to the file server.
     pub files: fs::channel::DeviceEnd,
-    /// What the guest's memory grows by once it has booted.
+    /// The memory by which the guest grows once it has booted.
     pub growth: Option<mem::Growth>,
     /// The guest's context ID.
     pub cid: u32,
-    /// Its connections go to the agent.
+    /// The listener whose connections go to the agent.
     pub agent_listener: UnixListener,
-    /// Gets the guest's one connection.
+    /// The socket for the guest's only connection.
     pub ready: UnixStream,
-    /// Called when the guest has made it.
+    /// Called when the guest has made that connection.
     pub on_ready: Box<dyn FnOnce() + Send>,
-    /// In a clone of a template: what its agent waits for.
+    /// In a clone of a template: the connection that its agent waits for.
     pub renewal: Option<UnixStream>,
 }
 

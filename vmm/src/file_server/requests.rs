@@ -1,4 +1,4 @@
-//! What the runtime asks for: shares, and the trees in them, on the `files` socket.
+//! Requests of the runtime on the `files` socket, about shares and the trees in them.
 
 use std::{
     collections::HashMap,
@@ -43,11 +43,11 @@ struct Connection {
     stream: UnixStream,
     greeting: Greeting,
     requests: FrameBuffer,
-    /// Came with the request that is complete next.
+    /// Descriptors that belong to the next complete request.
     descriptors: Vec<OwnedFd>,
 }
 
-/// Serves for as long as the process lives.
+/// Serves as long as the process lives.
 ///
 /// # Errors
 /// epoll(7) fails.

@@ -17,10 +17,10 @@ use super::{
     sys::{self, Errno},
 };
 
-/// Most bytes that one request copies, so that a thread comes back in time. The guest asks for the rest.
+/// Largest number of bytes that one request copies, so that a thread finishes soon. The guest asks for the rest.
 const MAX_COPIED: u64 = 64 << 20;
 
-/// What fallocate(2) knows today. The host's kernel refuses what the file system cannot do.
+/// The modes of fallocate(2) that exist today. The host's kernel refuses modes that a file system does not support.
 const ALLOCATE_MODES: c_int = libc::FALLOC_FL_KEEP_SIZE
     | libc::FALLOC_FL_PUNCH_HOLE
     | libc::FALLOC_FL_COLLAPSE_RANGE
@@ -128,7 +128,8 @@ pub fn allocate(call: &mut Call<'_>) -> Outcome {
     Ok(0)
 }
 
-/// LSEEK: where data or a hole begins. Nothing else is the server's to know, and the descriptor's position matters to nobody.
+/// LSEEK: where data or a hole begins. The guest's kernel handles all other seeks, and nobody uses the descriptor's
+/// position.
 pub fn seek(call: &mut Call<'_>) -> Outcome {
     let LseekIn { fh, offset: from, whence, .. } = call.request.take()?;
     let handle = file(call, fh)?;
