@@ -1,7 +1,7 @@
-//! Device rules as a BPF program on the cgroup: cgroup v2 has no files for them.
+//! Device rules as a BPF program on the cgroup: cgroup v2 has no files for such rules.
 //!
 //! The kernel asks with a set of accesses (read, write, mknod) to one device. The last rule that names the
-//! device and an access decides on that access; what no rule decides is denied. So the program walks the
+//! device and an access decides on that access; an access that no rule decides is denied. So the program walks the
 //! rules from the last to the first and keeps the accesses that are still undecided:
 //!
 //! ```text
@@ -75,7 +75,7 @@ fn append_rule(program: &mut Vec<Instruction>, rule: &DeviceRule) {
         Some(DeviceKind::Char) => Some(BPF_DEVCG_DEV_CHAR),
         Some(DeviceKind::Block) => Some(BPF_DEVCG_DEV_BLOCK),
         // The kernel does not ask about named pipes.
-        // Every disk has got its numbers by now.
+        // Every disk has its numbers by now.
         Some(DeviceKind::Fifo | DeviceKind::Disk) => return,
     };
     let accesses = [
@@ -109,7 +109,7 @@ fn append_rule(program: &mut Vec<Instruction>, rule: &DeviceRule) {
     program.extend(verdict);
 }
 
-/// Puts the rules in force for the cgroup whose directory this is.
+/// Attaches the rules to the cgroup with this directory.
 pub fn attach(cgroup: impl AsFd, rules: &[DeviceRule]) -> Result<()> {
     bpf::load(Kind::CGROUP_DEVICE, &compile(rules))
         .and_then(|program| bpf::attach_to_cgroup(Kind::CGROUP_DEVICE, program.as_fd(), cgroup.as_fd()))

@@ -1,4 +1,4 @@
-//! A container's processes, from clone to execve: what each makes around itself, one aspect of config.json per file.
+//! A container's processes, from clone to execve: what each of them sets up, one aspect of config.json in each file.
 //!
 //! An init builds the container; an exec joins what the init has built. The rest ([`program`]) is the same for both.
 
@@ -58,7 +58,7 @@ pub use rootfs::{open_below, open_shared, path_of};
 
 use self::{program::Job, user_namespace::Prepared};
 
-/// What holds for every process of a container.
+/// The settings for every process of a container.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForAll<'a> {
     /// `linux.seccomp`
@@ -69,7 +69,7 @@ pub struct ForAll<'a> {
     pub memory_policy: Option<&'a MemoryPolicy>,
     /// The IDs of its user namespace, if it has one.
     pub ids: Option<&'a IdMappings>,
-    /// `process.apparmorProfile`, of the one that is made.
+    /// `process.apparmorProfile` of the process that is made.
     pub apparmor: Option<&'a str>,
 }
 
@@ -112,7 +112,7 @@ pub fn spawn_init(
     Ok(Spawned { pid, ..spawned })
 }
 
-/// Clones another process of a container, whose namespaces it joins; of none, it stays in the guest's own.
+/// Clones another process of a container, whose namespaces it joins; without a container, it stays in the guest's own.
 pub fn spawn_exec(process: &Process, for_all: ForAll<'_>, joined: &Joined, cgroup: &File) -> Result<Spawned> {
     let mapped = for_all.ids.is_some();
     let job = Job { process, for_all, hooks: &[], owner: outside(process, for_all.ids)? };
@@ -141,7 +141,8 @@ pub fn spawn_exec(process: &Process, for_all: ForAll<'_>, joined: &Joined, cgrou
     Ok(spawned)
 }
 
-/// Schedules a process of a user namespace, before it is started: its root may not raise a priority.
+/// Sets the scheduling of a process in a user namespace before it is started: the namespace's root may not raise a
+/// priority.
 fn schedule(pid: Pid, process: &Process) -> Result<()> {
     let scheduling = &process.scheduling;
     scheduler::apply(pid, scheduling.scheduler.as_ref())
@@ -153,7 +154,7 @@ fn schedule(pid: Pid, process: &Process) -> Result<()> {
         })
 }
 
-/// The process's user as the guest knows it.
+/// The guest's ID of the process's user.
 fn outside(process: &Process, ids: Option<&IdMappings>) -> Result<u32> {
     let uid = process.user.uid;
     let unmapped = || error(ErrorKind::Spec, format!("process.user.uid: {uid} is not in linux.uidMappings"));
@@ -208,7 +209,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
     Ok(Setup { warnings, terminal, notify })
 }
 
-/// `strings` for the kernel, which ends them at their first NUL.
+/// Converts `strings` for the kernel, where they would end at the first NUL.
 fn c_strings(property: &str, strings: &[String]) -> Result<Vec<CString>> {
     strings
         .iter()

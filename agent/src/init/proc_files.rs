@@ -1,7 +1,8 @@
 //! Files of the guest's procfs that settings are written to.
 //!
-//! A write that lands in another file than it is meant for changes nothing, or something else. So what is opened is known to
-//! be a file of a procfs, by its name beneath that file system's root and by nothing that is mounted over it.
+//! A write to another file than the intended one would change nothing, or something else. So the file is opened by its
+//! name beneath the root of a file system that is checked to be a procfs, and nothing that is mounted over it is
+//! entered.
 
 use std::{
     fs::File,
@@ -18,7 +19,7 @@ use nix::{
     },
 };
 
-/// Where it is.
+/// Where the procfs is mounted.
 const PROC: &str = "/proc";
 
 /// `PROC_ROOT_INO` of linux/proc_fs.h.
@@ -39,7 +40,7 @@ fn write_below(proc: &str, path: &Path, content: &str) -> io::Result<()> {
     );
     let file = loop {
         match openat2(&proc, path, how) {
-            // Something was renamed meanwhile, and the kernel could not be sure.
+            // Something was renamed meanwhile, and the kernel asks to try again.
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             opened => break opened?,
         }

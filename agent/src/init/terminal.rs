@@ -23,7 +23,7 @@ use crate::{
     stdio::set_window_size,
 };
 
-/// Makes the terminal and takes it; the master is for the agent.
+/// Makes the terminal and makes it the controlling one; returns the master for the agent.
 pub fn open(root: &Root, size: WindowSize, owner: u32) -> Result<OwnedFd> {
     let (master, slave) =
         open_pair(root).or_spec(|| "open a terminal of the devpts on /dev/pts".to_owned())?;
@@ -31,7 +31,7 @@ pub fn open(root: &Root, size: WindowSize, owner: u32) -> Result<OwnedFd> {
     Ok(master)
 }
 
-/// Makes the terminal that the process has taken the container's /dev/console.
+/// Mounts the process's terminal on the container's /dev/console.
 pub fn be_console(root: &Root) -> Result<()> {
     let console = root
         .open_or_create(Path::new("/dev/console"), Missing::File)

@@ -1,4 +1,4 @@
-//! `Request::Confine`: what security modules make of the process that is made next.
+//! `Request::Confine`: what security modules apply to the process that is made next.
 
 use std::fs;
 
@@ -32,7 +32,7 @@ impl Server {
     }
 }
 
-/// Gives the guest's kernel an AppArmor policy, or another one for the profiles that it has.
+/// Loads an AppArmor policy into the guest's kernel, or replaces the one of existing profiles.
 fn load(policy: &[u8]) -> Result<()> {
     boot::mount_sysfs()?;
     let directory = format!("{}/kernel/security", boot::SYSFS);

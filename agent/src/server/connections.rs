@@ -1,4 +1,4 @@
-//! Who talks to the agent: accepting, greeting, and connections that carry messages.
+//! Connections of the host: accepting, greeting, and serving those that carry messages.
 
 use std::rc::Rc;
 
@@ -15,11 +15,11 @@ use crate::{
     vsock,
 };
 
-/// Connections that the host may have open, streams aside.
+/// Largest number of connections that the host may have open, not counting streams.
 const MAX_CONNECTIONS: usize = 4096;
 
 impl Server {
-    /// Takes the host's new connections in.
+    /// Accepts the host's new connections.
     pub(super) fn accept(&mut self) {
         while let Some(socket) = vsock::accept(&self.listener) {
             if self.connections.len() >= MAX_CONNECTIONS {
@@ -33,7 +33,7 @@ impl Server {
         }
     }
 
-    /// Reads and answers what a connection has.
+    /// Reads the messages of a connection, and answers them.
     pub(super) fn serve_connection(&mut self, token: Token) {
         if self.try_serve(token).is_err() {
             self.close(token);
@@ -209,13 +209,13 @@ impl Server {
     }
 }
 
-/// How a greeted connection goes on.
+/// What a connection is after its greeting.
 enum Welcomed {
     Messages,
     Stream(Rc<ProcessId>, Stream),
     Forward(u16),
-    /// For a client, whose coming is the answer.
+    /// It waits for a client of a socket, and gets the reply when one has come.
     Waiting(Rc<ProcessId>, u16),
-    /// Likewise.
+    /// It waits for a query, likewise.
     WaitingForQuery,
 }

@@ -32,14 +32,14 @@ impl Server {
         for descriptor in process.stdio.descriptors(stream) {
             match self.poller.add(&descriptor, |_| Target::Stream(id.clone(), stream)) {
                 Ok(token) => process.watched.push(token),
-                // No memory for a registration: the stream cannot work, and the host sees it end.
+                // There is no memory for a registration: the stream cannot work, and the host sees its end.
                 Err(_) => process.stdio.close(),
             }
         }
         self.again.push(Target::Stream(id.clone(), stream));
     }
 
-    /// Moves what a stream has.
+    /// Moves the bytes of a stream.
     pub(super) fn run_stream(&mut self, id: &Rc<ProcessId>, stream: Stream) {
         let Some(process) = self.processes.get_mut(id) else { return };
         if process.stdio.run(stream) {
@@ -49,7 +49,7 @@ impl Server {
         self.forget_if_left(id);
     }
 
-    /// Reaps what has ended.
+    /// Reaps the processes that have ended.
     pub(super) fn reap(&mut self) {
         for (pid, status) in reaper::reap(&self.children) {
             let known =
@@ -106,7 +106,7 @@ impl Server {
         }
     }
 
-    /// The host has closed a connection that processes live by: they must not outlive it.
+    /// Kills the processes that must not outlive this connection, because the host has closed it.
     pub(super) fn abandon(&mut self, connection: Token) {
         let held = self.processes.iter().filter(|(_, process)| process.is_held_by(connection));
         let held: Vec<Rc<ProcessId>> = held.map(|(id, _)| id.clone()).collect();
@@ -130,7 +130,7 @@ impl Server {
         }
     }
 
-    /// Forgets an exec that has ended, whose streams nobody has open, and that nobody will ask for.
+    /// Forgets an exec that has ended, if nobody has its streams open and the host needs it no more.
     fn forget_if_left(&mut self, id: &Rc<ProcessId>) {
         let is_left = |process: &Process| {
             let is_held = process.requester.is_some() || process.connection.is_some();

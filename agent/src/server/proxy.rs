@@ -1,4 +1,4 @@
-//! A connection of the host that is joined to one in the guest: bytes both ways, each direction ended by itself.
+//! A connection of the host that is joined to one in the guest: bytes go in both directions, which end separately.
 
 use std::{
     os::fd::{AsRawFd, OwnedFd},
@@ -12,12 +12,12 @@ use nix::{
 
 use crate::pump::{Progress, Pump};
 
-/// Both directions, each with its sink, until its source is at its end.
+/// The directions whose source is not at its end, each with its sink.
 #[derive(Debug)]
 pub(super) struct Proxy(Vec<(Pump, Rc<OwnedFd>)>);
 
 impl Proxy {
-    /// Between two sockets, both non-blocking.
+    /// A proxy between two non-blocking sockets.
     pub fn between(host: &Rc<OwnedFd>, guest: &Rc<OwnedFd>) -> Self {
         let pump = |source: &Rc<OwnedFd>, sink: &Rc<OwnedFd>| {
             (Pump::copy(Rc::clone(source), Rc::clone(sink)), Rc::clone(sink))
