@@ -114,7 +114,7 @@ impl AtomicVolumes {
 impl Drop for AtomicVolumes {
     fn drop(&mut self) {
         for directory in &self.directories {
-            // Its parent goes with the last of the container's.
+            // The parent directory is removed with the container's last copy.
             let removed = fs::remove_dir_all(directory);
             let _ = directory.parent().map(fs::remove_dir);
             if let Err(cause) = removed {

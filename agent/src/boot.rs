@@ -93,8 +93,8 @@ pub fn mount_sysfs() -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         made => made.or_internal(|| format!("create {SYSFS}"))?,
     }
-    // There is one for all: where a container was the first to mount it, read-only, it is so as a whole until it is mounted
-    // again. The container's mount stays what it is.
+    // There is one sysfs for the whole guest: if a container was the first to mount it, read-only, all of it is
+    // read-only until it is mounted again. The container's mount does not change.
     mount(Some("sysfs"), SYSFS, Some("sysfs"), MsFlags::empty(), None::<&str>)
         .and_then(|()| mount(None::<&str>, SYSFS, None::<&str>, MsFlags::MS_REMOUNT, None::<&str>))
         .or_internal(|| format!("mount sysfs on {SYSFS}"))

@@ -135,7 +135,7 @@ impl Cgroup {
             let before = self.read(file);
             if let Err(error) = self.write(file, value) {
                 for (file, value) in former.iter().rev() {
-                    // What was in force can be in force again, unless the kernel has changed its mind meanwhile.
+                    // The former values can be written again, unless something has changed meanwhile.
                     let _ = value.as_ref().map(|value| self.write(file, value));
                 }
                 return Err(error);

@@ -61,7 +61,7 @@ impl Disks {
         let bus = Slots::open()?;
         let mut numbers = Vec::new();
         for slot in wanted {
-            // Before it is bound, so that it is let go of whatever fails.
+            // The slot is recorded before the driver is bound, so that it is unbound whatever fails.
             disks.slots.push(slot);
             bus.bind(slot)?;
             let number = number(&bus, slot)?;
@@ -119,7 +119,7 @@ impl Drop for Disks {
             eprintln!("stockade-agent: {}", error.message);
         }
         for slot in &self.slots {
-            // One that could not be made is not there.
+            // A node that could not be made does not exist.
             let _ = fs::remove_file(node(*slot));
         }
     }

@@ -67,7 +67,7 @@ impl<T: Clone> Poller<T> {
 
     /// Removes a descriptor that stays open from the set.
     pub fn remove(&mut self, fd: impl AsFd, token: Token) {
-        // It is in the set: add() put it there, and only this takes it out.
+        // The descriptor is in the set: add() has put it there, and only this removes it.
         let _ = self.epoll.delete(fd);
         self.forget(token);
     }

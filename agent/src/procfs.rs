@@ -111,7 +111,7 @@ fn command(name: &str, arguments: &[u8]) -> String {
     let text = String::from_utf8_lossy(arguments);
     let words: Vec<&str> = text.split('\0').filter(|word| !word.is_empty()).collect();
     let command = if words.is_empty() { format!("[{name}]") } else { words.join(" ") };
-    // What is no UTF-8 has become longer.
+    // Bytes that are not UTF-8 have become longer.
     let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= COMMAND_LIMIT;
     command.char_indices().take_while(fits).map(|(_, c)| c).collect()
 }

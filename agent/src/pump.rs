@@ -122,7 +122,7 @@ impl Pump {
                     turn = turn.saturating_sub(count);
                     self.remaining = self.remaining.map(|remaining| remaining - count);
                     self.settling = match self.settling {
-                        // What is read after the process's last byte is another's.
+                        // Bytes after the process's last byte come from other processes.
                         Settling::Left(0) => Settling::Done,
                         Settling::Left(left) => Settling::Left(left.saturating_sub(count)),
                         other => other,

@@ -142,7 +142,7 @@ pub fn fit(query: &[u8], mut answer: Vec<u8>) -> Vec<u8> {
     let end = question_end(&answer).unwrap_or(HEADER);
     answer.truncate(end);
     answer[FLAGS] |= TRUNCATED;
-    // One question, or none, and no records.
+    // The message has one question or none, and no records.
     answer[4..HEADER].fill(0);
     answer[5] = u8::from(end > HEADER);
     answer
@@ -174,7 +174,7 @@ fn question_end(message: &[u8]) -> Option<usize> {
     loop {
         match *message.get(at)? {
             0 => break,
-            // A pointer to an earlier name, which there is none of.
+            // This is a pointer to an earlier name, but there is no earlier name.
             length if length > 63 => return None,
             length => at += 1 + usize::from(length),
         }

@@ -22,7 +22,7 @@ impl Slots {
     /// Opens sysfs.
     pub fn open() -> Result<Self> {
         mount_api::new_file_system("sysfs", "sysfs", "", attr::NOSUID | attr::NODEV | attr::NOEXEC)
-            // A container's is usually read-only, and there is one sysfs for all.
+            // There is one sysfs for the whole guest, and a container's mount of it is usually read-only.
             .and_then(|sysfs| mount_api::make_writable(&sysfs).map(|()| Self(sysfs)))
             .or_internal(|| "open sysfs".to_owned())
     }

@@ -192,7 +192,7 @@ impl Stdio {
     pub fn end(&mut self) -> Vec<Stream> {
         for channel in &mut self.channels {
             match (channel.shape, &mut channel.to_host) {
-                // The host's input is read as soon as there is some: nobody but the process itself gets it.
+                // The host's input is read as soon as there is some: only the process itself gets it.
                 (Shape::Input, _) => (channel.ours, channel.from_host) = (None, None),
                 // How much a terminal holds cannot be asked: part of it is on its way from one side to the other.
                 (Shape::Terminal, Some(pump)) => {
@@ -270,10 +270,10 @@ impl Channel {
     /// Ends the input: the host sends no more, or the process reads no more.
     fn end_input(&mut self, end: Progress) {
         match self.shape {
-            // Closing the pipe is how the process reads the end of its input.
+            // The process reads the end of its input when the pipe is closed.
             Shape::Input => self.ours = None,
             Shape::Socket => self.end_ours(Shutdown::Write),
-            // The other side of the host's terminal is closed: so is that of the process's, which hangs up.
+            // The other side of the host's terminal is closed, so the process's terminal is hung up.
             Shape::Terminal if end == Progress::Finished => {
                 self.end_host(Shutdown::Write);
                 (self.ours, self.to_host) = (None, None);
@@ -289,7 +289,7 @@ impl Channel {
     fn end_output(&mut self, end: Progress) {
         self.end_host(Shutdown::Write);
         match (self.shape, end) {
-            // What is typed may still be wanted although nobody looks.
+            // The process may still want the input, although nobody reads its output.
             (Shape::Terminal, Progress::Broken) | (Shape::Socket, Progress::Finished) => {}
             (Shape::Socket, _) => self.end_ours(Shutdown::Read),
             _ => {

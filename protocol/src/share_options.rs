@@ -31,7 +31,7 @@ impl ShareOptions {
         if *self == Self::default() {
             return String::new();
         }
-        // What has no floating-point numbers and no maps can always be written.
+        // A value without floating-point numbers and maps can always be written.
         let bytes = postcard::to_extend(self, Vec::new()).unwrap_or_default();
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }

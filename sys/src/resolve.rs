@@ -77,7 +77,7 @@ impl Root {
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
-        // EAGAIN: something was renamed meanwhile, and the kernel could not be sure.
+        // EAGAIN: something was renamed meanwhile, and the kernel asks to try again.
         loop {
             match openat2(&self.directory, path, how) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}

@@ -59,7 +59,7 @@ impl Activations {
 
     /// The next write to carry out.
     pub fn take(&self) -> Option<StatusWrite> {
-        // Only the main thread reads it; where it has nothing, there is nothing.
+        // Only the main thread reads the counter; an error means that no write waits.
         let _ = self.event.read();
         self.writes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }

@@ -102,7 +102,7 @@ impl Bus {
     /// Carries out the writes that the vCPUs have handed over to the main thread.
     pub fn start_and_stop_devices(&self) {
         while let Some(write) = self.activation.take() {
-            // A device that has been taken away meanwhile has no status.
+            // A device that was removed meanwhile has no status.
             if let Some(transport) =
                 self.slots.get(write.slot).map(lock).as_deref_mut().and_then(Option::as_mut)
             {
@@ -117,7 +117,7 @@ impl Bus {
             console::PORT..=console::LAST_PORT => {
                 let mut serial = lock(&self.serial);
                 for byte in data {
-                    // It fails only where the interrupt cannot be injected, and then the guest's driver polls.
+                    // This fails only if the interrupt cannot be injected; the guest's driver then polls.
                     let _ = serial.write((port - console::PORT) as u8, *byte);
                 }
                 Outcome::Continue

@@ -177,7 +177,8 @@ pub fn serve(
                     return Ok(Some(End::Failed(words.unwrap_or_default())));
                 }
                 LISTENER => {
-                    // A caller that has gone away again, or no descriptor left for it: it sees the hang-up.
+                    // The client has gone already, or there is no descriptor left for it, and it sees the connection
+                    // end.
                     if let Ok((stream, _)) = listener.accept()
                         && prepare(&stream).is_ok()
                         && watch(&stream, EpollFlags::EPOLLIN, next).is_ok()
@@ -234,7 +235,7 @@ pub(crate) fn answer(connection: &mut Connection, services: &Services) -> io::Re
         return Ok(());
     }
     while let Some(request) = connection.requests.next().map_err(io::Error::other)? {
-        // Those that a request has no use for are closed.
+        // Descriptors that a request does not use are closed.
         let descriptors = std::mem::take(&mut connection.descriptors);
         if matches!(request, Request::SetMemory { .. }) {
             connection.greeting.welcome(&connection.stream)?;
@@ -249,7 +250,7 @@ pub(crate) fn answer(connection: &mut Connection, services: &Services) -> io::Re
 fn set_memory(mib: u32, stream: &UnixStream, services: &Services) -> Result<(), String> {
     let mut stream = stream.try_clone().map_err(|e| e.to_string())?;
     let answer = frame::encode(&Response::Done).map_err(|e| e.to_string())?;
-    // Who has asked may have gone.
+    // The client may have gone.
     let on_reached = Box::new(move || drop(stream.write_all(&answer)));
     services.machine.resize(mib, on_reached)
 }

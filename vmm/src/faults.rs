@@ -126,7 +126,8 @@ pub fn report(status: &StatusSocket, memory: &GuestMemoryMmap) -> io::Result<()>
     let _ = PREPARED.set(prepared);
     // SAFETY: all zero is a valid sigaction: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
-    // Threads have a second stack for signals from the standard library: the first may be what is not there.
+    // The standard library gives threads a second stack for signals, which is used because the first may be the missing
+    // memory.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     action.sa_sigaction = on_fault as *const () as usize;
     for signal in [libc::SIGSEGV, libc::SIGBUS] {

@@ -163,13 +163,14 @@ fn descriptor(returned: libc::c_long) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// [`Error::Call`], [`Error::Step`].
 pub fn enter() -> Result<Procfs, Error> {
-    // Whoever is PID 1 was cloned into namespaces by the runtime; a VMM started by a test shares its caller's.
+    // As PID 1, this process was cloned into new namespaces by the runtime; a VMM that a test has started shares its
+    // caller's.
     if getpid() != Pid::from_raw(1) {
         unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare(CLONE_NEWNS)"))?;
     }
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("private mounts"))?;
-    // In a user namespace only who sees a procfs may make another.
+    // In a user namespace, only a process that sees a procfs may make another one.
     let procfs = Procfs::new()?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let options = Some("mode=555,size=4k,nr_inodes=1");

@@ -246,7 +246,7 @@ impl Machine {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(refused("KVM_GET_SUPPORTED_CPUID"))?;
         let mut sum = Checksum::default();
-        // As the first CPU sees it: what the host's says of itself depends on which one is asked.
+        // This is the first CPU's CPUID: some values depend on the host's CPU that is asked.
         for leaf in vcpu::cpuid::of_cpu(&supported, 0, listed).as_slice() {
             [leaf.function, leaf.index, leaf.flags, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
                 .iter()
@@ -325,7 +325,7 @@ impl Wiring for Machine {
     }
 
     fn disconnect(&self, slot: Slot, transport: &MmioTransport) {
-        // What was never connected cannot be disconnected either, and there is nothing else that can fail.
+        // The only possible error is that it was never connected.
         for (event, queue) in transport.queue_events().iter().zip(0u32..) {
             let _ = self.vm.unregister_ioevent(event, &notification(slot), queue);
         }

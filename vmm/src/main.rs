@@ -100,7 +100,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         procfs,
         user_lock: inherited.user_lock,
     };
-    // Before there is anything of the guest that it could have.
+    // This is before the process has anything of the guest.
     let (files, _user_lock) = file_server::Process::start(parts)?;
     isolation::confine(config.user)?;
     status.reached(Stage::Isolated);
@@ -161,7 +161,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     };
     drop((inherited.kernel, inherited.initramfs));
     let mut transports = machine.attach(devices, &memory, status, &failures)?;
-    // None, where the guest boots.
+    // Empty if the guest boots.
     for (slot, (transport, state)) in transports.iter_mut().zip(states).enumerate() {
         transport.restore(state).map_err(|reason| Error::Restore { slot, reason })?;
     }

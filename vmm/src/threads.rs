@@ -23,7 +23,7 @@ pub fn count_thread() {
     let thread = std::thread::current();
     let name = thread.name().filter(|name| *name != "main").unwrap_or(MAIN).to_owned();
     let mut threads = known_threads();
-    // The ID may have been that of one that has ended.
+    // The ID may have belonged to a thread that has ended.
     threads.retain(|(known, _)| *known != id);
     threads.push((id, name));
 }

@@ -66,7 +66,7 @@ fn copy_entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &OsStr, levels: usize) -
             symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?;
             change_owner(to, name, &stat)
         }
-        // The mask of the mode is empty here.
+        // The umask is 0 here.
         kind => {
             mknodat(to, name, kind, Mode::from_bits_truncate(stat.st_mode), stat.st_rdev)?;
             change_owner(to, name, &stat)

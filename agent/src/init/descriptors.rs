@@ -44,7 +44,7 @@ impl Kept {
         let channel = FIRST_EXTRA + self.extra.len() as RawFd;
         let extra = self.extra.iter().map(Option::as_ref);
         let places = (FIRST_EXTRA..).zip(extra.chain([Some(&self.channel)]));
-        // First away from the numbers that are about to be taken, then into place.
+        // The descriptors are first moved away from the numbers that will be used, and then to their places.
         let moved = places
             .map(|(to, from)| {
                 let copy = |from| fcntl(from, FcntlArg::F_DUPFD_CLOEXEC(channel + 1));

@@ -29,7 +29,7 @@ pub fn prepare(process: &Process, notify: bool) -> Result<Vec<CString>> {
         let home = passwd().ok().and_then(|file| home(file.take(PASSWD_LIMIT), process.user.uid));
         let home = [b"HOME=".as_slice(), home.as_ref().map_or(b"/", |home| home.as_bytes())].concat();
         env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
-        // A home with a NUL byte is none.
+        // A home directory with a NUL byte is not valid.
         env.extend(CString::new(home));
     }
     Ok(env)

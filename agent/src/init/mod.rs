@@ -148,7 +148,7 @@ fn schedule(pid: Pid, process: &Process) -> Result<()> {
     scheduler::apply(pid, scheduling.scheduler.as_ref())
         .and_then(|()| io_priority::apply(pid, scheduling.io_priority))
         .inspect_err(|_| {
-            // It would end by itself, as nobody starts it, but later, and its cgroup is to be removed now.
+            // The process would end by itself, because nobody starts it, but later; its cgroup has to be removed now.
             let _ = kill(pid, Signal::SIGKILL);
             let _ = waitpid(pid, None);
         })
@@ -170,7 +170,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
         joined.enter()?;
         sysctl::apply(&spec.sysctl)?;
     } else {
-        // The others were entered on the way here.
+        // The other namespaces were entered before.
         joined.enter_some(|kind| kind == CloneFlags::CLONE_NEWCGROUP)?;
         let denied = sysctl::apply_permitted(&spec.sysctl)?;
         user_namespace::become_root()?;

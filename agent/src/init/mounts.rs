@@ -94,7 +94,7 @@ pub fn mount_all<'a>(
 pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
     let step = || format!("prepare the mount on {}", entry.destination);
     match &entry.source {
-        // Its access times would be beyond change once it was another user namespace's.
+        // Its access-time setting could not be changed once another user namespace owned the mount.
         MountSource::Share(_) | MountSource::Copy(_) | MountSource::Socket { .. } => {
             clone_share(entry, &spec.id).or_spec(step).map(Some)
         }
@@ -104,7 +104,7 @@ pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
             if !is_on_disk && !is_of_other_owner(fstype, &spec.namespaces) {
                 return Ok(None);
             }
-            // A disk that cannot be written to cannot be mounted otherwise.
+            // A read-only disk can be mounted with `ro` only.
             let readonly = if is_on_disk && entry.flags & libc::MS_RDONLY != 0 { "ro," } else { "" };
             let data = format!("{readonly}{}", entry.data);
             mount_api::new_file_system(fstype, source, &data, attributes(entry.flags).set)
@@ -339,8 +339,8 @@ fn remount(root: &Root, entry: &Mount) -> Result<()> {
     let step = || format!("remount {}", entry.destination);
     let target = root.open(Path::new(&entry.destination), OFlag::O_PATH).or_spec(step)?;
     let mut flags = MsFlags::from_bits_retain(entry.flags as libc::c_ulong) | MsFlags::MS_REMOUNT;
-    // The shared file system is that of every container in the guest, and a socket is on the agent's; this mount of it is
-    // the container's own.
+    // All containers in the guest have the shared file system, and the agent's file system holds the sockets; only this
+    // mount belongs to the container.
     let is_socket = fstat(&target).or_spec(step)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits();
     if is_socket || fstatfs(&target).or_spec(step)?.filesystem_type() == FUSE_SUPER_MAGIC {
         flags.insert(MsFlags::MS_BIND);
@@ -361,7 +361,7 @@ fn link(root: &Root, entry: &Mount, target: &str) -> Result<()> {
 
 /// Copies the content of the covered directory into the new file system.
 fn copy_up(covered: &OwnedFd, mount: &OwnedFd) -> Result<(), Errno> {
-    // To be filled it has to be more than named.
+    // An O_PATH descriptor is not enough for filling it.
     let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mount = openat(mount, ".", open, Mode::empty())?;
     copy_up::copy_content(covered.as_fd(), mount.as_fd())

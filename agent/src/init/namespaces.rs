@@ -48,7 +48,7 @@ impl Joined {
     pub fn all_of(init: Pid, namespaces: &Namespaces) -> Self {
         let is_entered = |kind: CloneFlags, namespace: &Namespace| match kind {
             CloneFlags::CLONE_NEWPID => false,
-            // Who is in a user namespace already is refused, and a change of time costs.
+            // Entering the same user namespace again fails, and entering a time namespace takes long.
             CloneFlags::CLONE_NEWUSER | NEW_TIME => *namespace != Namespace::Guest,
             _ => true,
         };
@@ -85,7 +85,7 @@ impl Joined {
         let fork = Fork { namespaces: namespaces.bits(), cgroup: Some(cgroup.as_fd()), is_sibling: false };
         // SAFETY: the agent has one thread, and the child goes its own way.
         let fork = unsafe { fork.fork() }.map(ForkResult::from);
-        // The child is where its own children are to be.
+        // The child is in the PID namespace in which its own children are to be.
         match (&fork, own) {
             (Ok(ForkResult::Child), _) | (_, None) => {}
             (_, Some(own)) => enter_namespace(&own, CloneFlags::CLONE_NEWPID)?,
@@ -108,7 +108,7 @@ const KINDS: [CloneFlags; 7] = [
     CloneFlags::CLONE_NEWCGROUP,
     NEW_TIME,
     CloneFlags::CLONE_NEWNS,
-    // Last: afterwards the guest's own are out of reach.
+    // This is entered last, because the guest's own namespaces cannot be reached afterwards.
     CloneFlags::CLONE_NEWUSER,
 ];
 

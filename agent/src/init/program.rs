@@ -117,7 +117,7 @@ fn run<T>(
         Ok(channel) => {
             let set_up = || set_up(enter(&channel)?);
             let Err(failure) = prepare_and_execute(job, &channel, set_up);
-            // The agent has either heard this or is gone.
+            // The agent has either read this or is gone.
             let _ = report::send(&channel, Err(failure.clone()));
             failure
         }
@@ -180,7 +180,7 @@ fn prepare_and_execute(
     signals::end_by_default()?;
     report::wait_for_start(channel)?;
     start_hooks::run(hooks, &env)?;
-    // Last: a profile need not allow what a runtime does.
+    // This is the last step, because a profile may forbid what a runtime does.
     if needs_privilege {
         capabilities::be_allowed_to_load_a_filter()?;
     }

@@ -75,8 +75,7 @@ pub fn create_directory(root: &Root, path: &str) -> Result<()> {
 
 /// Makes the container's root the root, and detaches the guest's.
 pub fn pivot(root: Root) -> Result<()> {
-    // With both arguments alike the old root is mounted over the new one, and detaching it uncovers the new
-    // one.
+    // If both arguments are the same, the old root is mounted over the new one, and detaching it uncovers the new one.
     fchdir(&root)
         .and_then(|()| pivot_root(".", "."))
         .and_then(|()| umount2(".", MntFlags::MNT_DETACH))

@@ -34,7 +34,7 @@ pub fn run(hooks: &[Hook], env: &[CString]) -> Result<()> {
     hooks.iter().enumerate().try_for_each(|(index, hook)| {
         let name = format!("hooks.startContainer[{index}]");
         let step = || format!("{name}: {}", hook.path);
-        // Files and not pipes: nobody has to feed a hook that does not read, or to drain one that talks.
+        // Files and not pipes: a hook that does not read its input, or that writes much, then needs no attention.
         let mut input = memory_file().or_internal(step)?;
         input.write_all(hook.state.as_bytes()).and_then(|()| input.rewind()).or_internal(step)?;
         let mut output = memory_file().or_internal(step)?;

@@ -45,7 +45,7 @@ pub fn be_console(root: &Root) -> Result<()> {
 fn open_pair(root: &Root) -> nix::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
     let master = root.open(Path::new("/dev/pts/ptmx"), flags)?;
-    // What the image, or a container that runs, has there instead is no terminal.
+    // The image, or a running container, may have something there that is not a terminal.
     is_of_devpts(&master)?;
     let unlocked: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int, which `unlocked` is.

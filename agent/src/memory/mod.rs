@@ -108,7 +108,7 @@ impl Follower {
             }
         }
         if changes {
-            // It fails for no time that there is.
+            // This cannot fail for this time.
             let at = Expiration::OneShot(TimeSpec::from_duration(SETTLES_AFTER));
             let _ = self.settled.set(at, TimerSetTimeFlags::empty());
         }
@@ -150,7 +150,7 @@ impl Follower {
         }
         if self.tracks_connections && self.written.get(CONNTRACK.name) != Some(&CONNTRACK.with(memory, None))
         {
-            // Or the table's former memory would be waited for with the whole guest.
+            // Otherwise the whole guest would wait until the table's former memory is free.
             let expedite = |value| fs::write(format!("{}/kernel/rcu_expedited", boot::SYSFS), value);
             let expedited = expedite("1").is_ok();
             self.write(&CONNTRACK, memory);
@@ -163,7 +163,7 @@ impl Follower {
 
     fn write(&mut self, value: &Value, memory: Memory) {
         let wanted = value.with(memory, self.node.get(value.name).map(String::as_str));
-        // What khugepaged does to this one is undone each time.
+        // khugepaged changes this value, so it is written each time.
         let stays = self.written.get(value.name) == Some(&wanted) && value.name != "vm/min_free_kbytes";
         if !stays && proc_files::write(format!("sys/{}", value.name), &wanted).is_ok() {
             self.written.insert(value.name, wanted);

@@ -61,7 +61,7 @@ impl Tmpfs {
     pub fn resize(&mut self, init: Pid, memory: Memory) {
         let half = memory.pages / 2;
         for tmpfs in &mut self.0 {
-            // A workload may have unmounted it, and one that has less than it uses keeps what it has.
+            // A workload may have unmounted it, and it keeps its size if it holds more than the new size.
             let Some((mount, device, size)) = find(init, &tmpfs.path) else { continue };
             if tmpfs.seen.is_some_and(|seen| seen != (device, size)) || size == half {
                 tmpfs.seen.get_or_insert((device, size));

@@ -18,7 +18,7 @@ const NOTICES: &str = "6";
 /// Shows the kernel's log of system calls if filters log some. The kernel limits their rate.
 pub fn show_on_console(filters: &[SeccompFilter]) {
     if filters.iter().any(|filter| logs(&filter.program)) {
-        // A kernel that does not let itself be told has no log either.
+        // A kernel without this setting has no such log either.
         let _ = proc_files::write("sys/kernel/printk", NOTICES);
     }
 }

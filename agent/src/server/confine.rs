@@ -24,7 +24,7 @@ impl Server {
             load(policy)?;
         }
         if let Some(profile) = confinement.apparmor_profile {
-            // One that is asked for and never made is forgotten with the next.
+            // The profile of a process that was never made is forgotten at the next request.
             self.profiles.retain(|known, _| known.container != process.container);
             self.profiles.insert(process, profile);
         }
@@ -53,7 +53,7 @@ fn load(policy: &[u8]) -> Result<()> {
     if !fs::exists(&file).unwrap_or(false) {
         return Err(without_apparmor());
     }
-    // The kernel takes a policy in one write, and says in its log what it does not like about it.
+    // The kernel takes a policy in one write, and its log says why it refuses one.
     fs::write(&file, policy).or_spec(|| "load the AppArmor policy into the guest's kernel".to_owned())
 }
 

@@ -26,7 +26,7 @@ impl Server {
                 continue;
             }
             let connection = Connection::new(socket);
-            // Without a registration it is dropped, which the host sees.
+            // Without a registration the connection is closed, which the host sees.
             if let Ok(token) = self.poller.add(&connection, Target::Connection) {
                 self.connections.insert(token, connection);
             }
@@ -64,7 +64,7 @@ impl Server {
                     Some(command) => self.obey(&id, command),
                     None => return Ok(()),
                 },
-                // The host has nothing to say there.
+                // The host sends nothing on such a connection.
                 Role::Events(_) | Role::Waiting(..) | Role::WaitingForQuery => {
                     match connection.receive::<()>()? {
                         Some(()) => return Err(Closed),
@@ -78,7 +78,7 @@ impl Server {
 
     /// Answers a request that was waiting.
     pub(super) fn respond(&mut self, token: Token, response: Response) {
-        // The host may have left; what it asked for is done all the same.
+        // The host may have closed the connection; the request is carried out in any case.
         let Some(connection) = self.connections.get_mut(&token) else { return };
         connection.role = Role::Control { busy: false };
         if connection.send(&response).is_err() {
@@ -197,7 +197,7 @@ impl Server {
     fn obey(&mut self, id: &Rc<ProcessId>, command: ProcessCommand) {
         let Some(process) = self.processes.get(id) else { return };
         match command {
-            // It may end before the signal arrives; the host hears of that as of any end.
+            // The process may end before the signal arrives; the host gets a report, as for every end.
             ProcessCommand::Signal(signal) if process.exit().is_none() => {
                 let _ = crate::signal::send(process.pid, signal);
             }

@@ -77,7 +77,7 @@ impl Server {
         for (_, token) in container.atomic_volumes.due.iter().chain(&container.disks.due) {
             self.poller.forget(*token);
         }
-        // The host may take them away when it hears of the end.
+        // The host may remove the disks when it is told of the end.
         drop(container.disks);
         if let Some(removal) = container.removal {
             if let Some((_, token)) = removal.events {

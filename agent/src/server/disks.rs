@@ -30,7 +30,7 @@ impl Server {
         });
         match (watched, self.containers.get_mut(id)) {
             (Ok(due), Some(container)) => container.disks.due = Some(due),
-            // It cannot be waited.
+            // There is no timer, so there is no wait.
             _ => return true,
         }
         false

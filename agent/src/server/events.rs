@@ -14,7 +14,7 @@ use crate::{
 impl Server {
     /// Sends a connection the events of a container from now on; returns the container's init.
     pub(super) fn admit(&mut self, id: &str, connection: Token) -> Result<Rc<ProcessId>> {
-        // What has happened so far is for those who are here already.
+        // Earlier events are only for connections that exist already.
         self.report_oom(id);
         let init = self.container(id)?.init.clone();
         let Some(Container { audience, cgroup, .. }) = self.containers.get_mut(id) else { return Ok(init) };

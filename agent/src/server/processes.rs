@@ -63,7 +63,7 @@ impl Server {
     }
 
     fn end(&mut self, id: &Rc<ProcessId>, pid: Pid, status: ExitStatus) {
-        // Its last words, if it has not come as far as its program.
+        // Its last report, if it has not executed its program.
         self.hear(id);
         self.pass_notifications_on(id);
         // An exec that could not be made is forgotten.
@@ -77,7 +77,7 @@ impl Server {
                 self.abort_freezing(name, || {
                     format!("container {name} is not running: it has ended meanwhile")
                 });
-                // Before the end, with which the host stops listening.
+                // This comes before the report of the end, after which the host no longer listens.
                 self.report_oom(name);
             }
             self.report_exit(id);
@@ -90,7 +90,7 @@ impl Server {
     pub(super) fn report_exit(&mut self, id: &Rc<ProcessId>) {
         let Some(process) = self.processes.get_mut(id) else { return };
         let (Some(status), Some(token)) = (process.unreported_exit(), process.connection) else { return };
-        // With the report of the last end the VM may go.
+        // After the report of the last end, the VM may end.
         if id.exec.is_none() && !self.disks_are_free(&id.container) {
             return;
         }
@@ -113,14 +113,14 @@ impl Server {
         for id in held {
             let Some(process) = self.processes.get_mut(&id) else { continue };
             (process.requester, process.connection) = (None, None);
-            // Somebody else reads on where the host has been told that streams are held.
+            // If the host was told that streams are held, another relay goes on reading.
             if !process.reported {
                 process.stdio.close();
             }
             if process.exit().is_some() {
                 self.forget_if_left(&id);
             } else if id.exec.is_some() {
-                // It may end before the signal arrives.
+                // The process may end before the signal arrives.
                 let _ = crate::signal::send(process.pid, libc::SIGKILL);
             } else if let Some(container) = self.containers.get(&id.container)
                 && let Err(error) = container.cgroup.kill()

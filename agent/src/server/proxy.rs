@@ -40,14 +40,14 @@ impl Proxy {
                     // A peer that has gone already has seen the end.
                     let _ = shutdown(sink.as_raw_fd(), Shutdown::Write);
                 }
-                // Neither side has more to say to the other.
+                // Neither side will send more bytes.
                 Progress::Broken => return Progress::Broken,
             }
         }
         self.0 = going_on;
         match &self.0[..] {
             [] => Progress::Finished,
-            // Who has closed said so to both directions, of which this one may have nothing to say for ever.
+            // The peer has closed both directions, but this direction may never have bytes to show that.
             [(_, sink)] if is_gone(sink) => Progress::Broken,
             _ => progress,
         }

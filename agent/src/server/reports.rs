@@ -62,7 +62,7 @@ impl Server {
                 self.fail_creation(id, error(ErrorKind::Internal, message));
             }
             (Phase::Starting(reply_to), report) => self.finish_start(id, reply_to, report),
-            // It was killed before its start.
+            // The process was killed before its start.
             _ => {}
         }
     }
@@ -105,7 +105,7 @@ impl Server {
         }
         let Some(process) = self.processes.get(id) else { return };
         if let Phase::Creating(reply_to) = process.phase {
-            // It has ended by itself, or does so now.
+            // The process has ended by itself, or ends now.
             let _ = crate::signal::send(process.pid, libc::SIGKILL);
             self.forget_process(id);
             self.respond(reply_to, Response::Error(error));

@@ -164,6 +164,6 @@ fn stream_with(query: &[u8]) -> Option<(OwnedFd, OwnedFd)> {
     let (stream, other) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags).ok()?;
     let mut message = u16::try_from(query.len()).ok()?.to_be_bytes().to_vec();
     message.extend(query);
-    // A new socket takes as much as a datagram can have, or the query is lost as datagrams are.
+    // A new socket has room for the longest datagram; otherwise the query is lost, as datagrams may be.
     (write(&stream, &message) == Ok(message.len())).then_some((stream, other))
 }

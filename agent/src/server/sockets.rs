@@ -38,7 +38,7 @@ impl Server {
         let socket = container.sockets.get_mut(number).ok_or_else(|| {
             error(ErrorKind::NotFound, format!("container {id} has no socket {number} of the host"))
         })?;
-        // Its host has gone, or forgotten it.
+        // The process on the host with the former connection has ended, or does not need it any more.
         if let Some(former) = socket.waiting.replace(token) {
             self.close(former);
         }

@@ -60,7 +60,7 @@ impl Server {
         let Some(process) = self.processes.get_mut(id) else { return };
         let response = match report {
             Report::Failed(error) => {
-                // It ends by itself; until it is reaped all is as it was.
+                // The process ends by itself; until it is reaped, its phase is as before.
                 process.phase = Phase::Created;
                 Response::Error(error)
             }

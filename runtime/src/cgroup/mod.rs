@@ -335,7 +335,7 @@ fn populated(path: &Path) -> bool {
 
 /// Writes to a file that is there: in one piece, because a cgroup file takes every write(2) for a whole command.
 fn write(path: &Path, value: &str) -> io::Result<()> {
-    // Nothing is not written at all.
+    // An empty value would cause no write at all.
     let value = if value.is_empty() { "\n" } else { value };
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }

@@ -31,7 +31,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// Why systemd has not done what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
-    /// It is not there.
+    /// systemd does not manage this system.
     #[error(
         "--systemd-cgroup: systemd does not manage this system ({BOOTED} is not there); choose cgroupfs \
          (podman --cgroup-manager=cgroupfs, containerd SystemdCgroup = false)"
@@ -126,7 +126,7 @@ impl Systemd {
     pub fn start_scope(&mut self, unit: &str, properties: &Properties) -> Result<(), SystemdError> {
         let mut answer = self.start_transient(unit, properties)?;
         if matches!(&answer, Err(refusal) if refusal.name == UNIT_EXISTS) {
-            // One of that name has failed before, and systemd keeps it for somebody to look at.
+            // A unit of that name has failed before, and systemd still keeps it for inspection.
             self.reset_failed(unit)?;
             answer = self.start_transient(unit, properties)?;
         }
@@ -172,7 +172,7 @@ impl Systemd {
     fn reset_failed(&mut self, unit: &str) -> Result<(), SystemdError> {
         let mut message = call("ResetFailedUnit");
         message.body.push_param(unit)?;
-        // A unit that has not failed, or that is gone, is as wanted.
+        // An error means that the unit has not failed or is gone, which is fine.
         self.ask(&mut message).map(drop)
     }
 

@@ -97,7 +97,7 @@ impl Memory {
         let mut memory = Box::new(Self([0; SIZE]));
         memory.put(PML4, &(PDPT as u64 | PRESENT_WRITABLE).to_le_bytes());
         memory.put(PDPT, &(PD as u64 | PRESENT_WRITABLE).to_le_bytes());
-        // The first 2 MiB onto themselves.
+        // An identity mapping of the first 2 MiB.
         memory.put(PD, &(PRESENT_WRITABLE | LARGE_PAGE).to_le_bytes());
         // 64-bit code and data, ring 0 (Intel SDM 3A, 3.4.5).
         memory.put(GDT + usize::from(CODE_SELECTOR), &0x00af_9b00_0000_ffff_u64.to_le_bytes());

@@ -23,7 +23,7 @@ pub fn row(config: &Config) -> Row {
         Ok(all) => all,
         Err(error) => return Row::warning(NAME, error.to_string(), "until then every VM boots"),
     };
-    // What is missing for that has a row of its own.
+    // Another row names the missing file.
     let Ok(launch) = Launch::prepare(config) else { return Row::ok(NAME, "not checked") };
     let vcpus = config.max_vcpus.unwrap_or_else(sizing::host_cpus);
     let launch = launch.memory_mib(config.memory_mib, sizing::most_mib()).vcpus(vcpus);

@@ -105,7 +105,7 @@ fn watch(handle: &Handle, relay: &Pidfd, listener: Listener, interval: Duration)
                 if is_closed_pipe(&error) {
                     return Err(error);
                 }
-                // The container may just have ended, which the relay will tell.
+                // The container may just have ended; then the relay's end shows it.
                 tracing::debug!("{error:#}");
             }
             next = Instant::now() + interval;

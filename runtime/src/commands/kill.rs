@@ -57,7 +57,7 @@ impl Kill {
     fn send(&self, signal: i32, globals: &Globals, id: &ContainerId) -> anyhow::Result<()> {
         let handle = Handle::peek(globals, id.as_str())?;
         let outcome = self.deliver(signal, &handle);
-        // As runc: a container that has stopped has no processes, and all of them have got it. A shim makes sure so.
+        // As runc: a stopped container has no processes, so all of them have got the signal. Shims rely on that.
         if self.all && outcome.as_ref().is_err_and(is_not_running) { Ok(()) } else { outcome }
     }
 
@@ -67,7 +67,8 @@ impl Kill {
         if signal != libc::SIGKILL {
             return outcome(handle.ask(ask));
         }
-        // The guest may do it, so that the container's last output is delivered. If it does not, the host does.
+        // The guest is asked first, so that the container's last output is delivered. If it does not obey, the host
+        // kills.
         let deadline = Deadline::within(OBEYS_WITHIN);
         let asked = handle.ask_by(deadline, ask);
         let delivered = match asked {

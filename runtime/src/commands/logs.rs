@@ -36,7 +36,7 @@ impl Logs {
         let record = directory.read()?.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()))?;
         let console = match directory.console_log()? {
             last if !last.is_empty() => last,
-            // A member of a pod is led to the VM of its sandbox.
+            // For a member of a pod, this is the VM of its sandbox.
             _ => match Control::connect(directory.as_fd()) {
                 Ok(mut vmm) => vmm.call(call::Console())?,
                 Err(_) => return Err(no_console(&id, record.sandbox.as_deref())),

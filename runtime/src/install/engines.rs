@@ -213,7 +213,7 @@ fn containerd(binary: &str, text: &str) -> Result<Vec<Setting>, SettingsError> {
     let runtimes = ["plugins", plugin, "containerd", "runtimes"];
     let at = |tail: &[&str], value| setting(&[&runtimes[..], tail].concat(), value);
     if format.get(text, &runtimes)?.is_none() {
-        // The table replaces containerd's own, in which only runc is, its default.
+        // The table replaces containerd's own table, which has only the default, runc.
         settings.push(at(&["runc", "runtime_type"], json!("io.containerd.runc.v2")));
     }
     settings.push(at(&["stockade", "runtime_type"], json!("io.containerd.runc.v2")));
@@ -221,7 +221,7 @@ fn containerd(binary: &str, text: &str) -> Result<Vec<Setting>, SettingsError> {
     settings.push(at(&["stockade", "privileged_without_host_devices"], json!(true)));
     settings.push(at(&["stockade", "pod_annotations"], json!([ANNOTATIONS])));
     settings.push(at(&["stockade", "options", "BinaryName"], json!(binary)));
-    // Not the directory of runc's containers: each of the two would come upon records that it cannot read.
+    // Not the directory of runc's containers, because each of the two runtimes would find records that it cannot read.
     settings.push(at(&["stockade", "options", "Root"], json!(CONTAINERDS_ROOT)));
     Ok(settings)
 }

@@ -44,7 +44,7 @@ impl Record {
     pub fn write(&self, path: &Path) -> Result<(), InstallError> {
         let text =
             serde_json::to_string_pretty(self).map_err(io::Error::from).map_err(failed("write", path))?;
-        // What it repeats may be nobody else's business.
+        // It repeats the engine's file, which may be secret.
         write(path, &text, 0o600).map_err(failed("write", path))
     }
 

@@ -374,7 +374,7 @@ impl Attended {
             true => Connection::open_newest(draft.directory.as_fd(), vm)?,
             false => Connection::open(draft.directory.as_fd(), Purpose::Control, vm)?,
         };
-        // Before the NICs, whose driver looks once how many CPUs there are.
+        // Before the NICs, because their driver reads the number of CPUs only once.
         if let Some(vcpus) = draft.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
             vm.control()?.call(vm::call::AddVcpus(vcpus))?;
             control.call(call::SetCpus(vcpus.into()), vm)?;

@@ -81,12 +81,12 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     let interrupts = signals::block_all().context("cannot block signals")?;
     let directory = exec.handle.directory.as_fd();
     let mut vm = Shared::new(vmm, directory, interrupts)?;
-    // What is not paused answers at once.
+    // A container that is not paused answers at once.
     if exec.ignore_paused && exec.handle.status() == Status::Paused {
         vm = vm.with_patience(UNTIL_RESUMED);
     }
 
-    // The process lives by this connection until it has one of its own.
+    // The process ends with this connection until it has one of its own.
     let id = ProcessId { container: exec.container.to_owned(), exec: Some(unique_name()) };
     let request = agent::Exec {
         id: id.clone(),
@@ -165,7 +165,7 @@ fn unique_name() -> String {
 /// Translates the agent's refusal, or the end of the VM, into the errors that callers know.
 fn explain(handle: &Handle, error: ClientError) -> anyhow::Error {
     match error {
-        // The program or the specification is at fault, and not the container.
+        // The error concerns the program or the specification, and not the container.
         ClientError::Agent(error)
             if matches!(
                 error.kind,
@@ -177,7 +177,7 @@ fn explain(handle: &Handle, error: ClientError) -> anyhow::Error {
         error => match (handle.status(), &error) {
             (Status::Stopped, _) => ContainerError::ExecStopped.into(),
             (Status::Paused, _) => ContainerError::ExecPaused.into(),
-            // It has ended, and its relay is about to hear of it.
+            // The container has ended, and its relay will notice that soon.
             (_, ClientError::Agent(refusal))
                 if refusal.kind == ErrorKind::WrongState || no_longer_runs(&error) =>
             {

@@ -31,7 +31,7 @@ pub fn for_each<T: Send>(
             let look = &look;
             let begin = |id| {
                 let thread = thread::Builder::new().spawn_scoped(scope, move || look_at(root, id, look));
-                // Where the caller may have no more threads, this one looks.
+                // If no more threads can be started, the calling thread does the work.
                 thread.map_err(|_| look_at(root, id, look))
             };
             let threads: Vec<_> = ids.iter().map(begin).collect();

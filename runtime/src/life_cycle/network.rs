@@ -122,7 +122,7 @@ pub(super) fn refresh_in(
     let vmm = Control::connect(directory.as_fd()).context("cannot reach the VMM")?;
     let mut agent = Connection::open(directory.as_fd(), Purpose::Control, wait)?;
     let handed_over = hand_over(&mut record, pending, vmm, &mut agent, wait);
-    // Also where that has failed: some NICs may be in their slots.
+    // This is also done after a failure, because some NICs may be in their slots.
     remember(&record)?;
     handed_over?;
     settings::hand_over(directory, None, Settings { sysctls, ..Settings::default() }, wait)?;

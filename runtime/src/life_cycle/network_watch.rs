@@ -52,8 +52,9 @@ pub(super) fn begin(directory: &Directory, record: &Record, query: Option<UnixSt
             let watcher = unsafe { process::clone(libc::CLONE_NEWNS, cgroup, body) };
             status(watcher.map(drop).map_err(io::Error::from))
         };
-        // Who has entered another PID namespace may not be let back into its own, so a process in between does; and one
-        // more in there, because an orphan goes to the init of its parent's namespace, and engines wait for theirs.
+        // A process that has entered another PID namespace may not be able to go back, so an intermediate process
+        // enters it. That one forks once more, because an orphan goes to the init of its parent's namespace, and
+        // engines wait for all children of theirs.
         let between = || {
             let entered = setns(&vmm, CloneFlags::CLONE_NEWPID).map_err(io::Error::from);
             entered
@@ -116,17 +117,17 @@ fn prepare(directory: &Directory, relay: i32, query: Option<&UnixStream>) -> any
         .chain(log::descriptor())
         .chain(query.as_ref().map(AsRawFd::as_raw_fd))
         .collect();
-    // All at once, and this one is not used any more.
+    // It is closed below with all others, and is not used any more.
     let _ = std::os::fd::IntoRawFd::into_raw_fd(null);
     // SAFETY: what is closed belongs to the command's part of the stack, which a cloned child never returns to.
     unsafe { stockade_sys::descriptors::close_all_but(0, &keep) }?;
     signals::unblock_all()?;
     nix::unistd::setsid()?;
     nix::unistd::chdir("/")?;
-    // `ps` would show the arguments of the command that has made it.
+    // Otherwise `ps` would show the arguments of the command that has forked this process.
     let _ = process::set_command_line("stockade", &["stockade: network".to_owned()]);
     let mut namespace = Namespace::open(Path::new(&format!("/proc/{relay}/ns/net")))?;
-    // Read once, as long as it can be.
+    // This reads and keeps the boot ID, which cannot be read later.
     state::boot_id();
     capabilities::forbid_new_privileges().context("no_new_privs")?;
     own_root::enter(directory.path(), &directory.network_directory(), &[resolver::PORT])
@@ -143,9 +144,9 @@ fn serve(
     Watched { namespace, events, mut query }: Watched,
 ) -> anyhow::Result<()> {
     let mut has_resolver = false;
-    // What has changed since `start` has looked goes first.
+    // Changes since `start` has read the namespace come first.
     loop {
-        // The descriptor of the command's own is closed.
+        // The command's own descriptor is closed already.
         let directory = directory.peek_neighbour(&record.id)?;
         if !has_resolver
             && let Some(query) = query.take().or_else(|| resolver::offer(&namespace, directory.as_fd()))

@@ -126,13 +126,13 @@ pub fn release(directory: Directory, record: &Record, is_mute: bool) -> anyhow::
         resize::give_back(&directory, record);
     }
     end(record.vmm).context("the container's VM")?;
-    // Nobody watches the namespace any more, so what is remembered stays so.
+    // The watcher has ended, so what it has saved does not change any more.
     network::leave(&directory.follow_network(record.clone()), namespace.as_ref())?;
     if let Some(cgroup) = &record.cgroup {
         cgroup.remove()?;
     }
     directory.remove()?;
-    // Each has its chance, and none can fail what is done already.
+    // Each hook is run, and a failure cannot undo the removal.
     for hook in &record.hooks.poststop {
         let state = record.state_json("stopped", None);
         if let Err(error) = hooks::run(std::slice::from_ref(hook), &state, &record.bundle, None) {
@@ -148,7 +148,7 @@ fn leave(directory: &Directory, sandbox: &str, member: &Record, is_mute: bool) -
     let vmm = directory.neighbour(sandbox).and_then(|record| record.vmm).and_then(|vmm| vmm.open());
     let Some(vmm) = vmm else { return Ok(false) };
     if !directory.is_in_a_sandbox() {
-        // Its creator has come to an end before it had a way to the VM.
+        // Its creator died before the directory had the sockets of the VM.
         return Ok(false);
     }
     let within = if is_mute { Duration::ZERO } else { FORGETS_WITHIN };
@@ -180,7 +180,7 @@ fn leave(directory: &Directory, sandbox: &str, member: &Record, is_mute: bool) -
     let removed = Files::connect(directory.as_fd(), vmm.as_fd())
         .and_then(|mut files| files.remove_share(member.share()));
     if let Err(error) = removed {
-        // It had not been shared yet, the VM is gone meanwhile, or a file of it hangs and is closed with the VM.
+        // The trees were not shared yet, the VM has ended meanwhile, or a file hangs and will be closed with the VM.
         tracing::debug!("{error}");
     }
     Ok(answers && !vmm.wait_end(Duration::ZERO))

@@ -180,7 +180,7 @@ impl<'a> Sizing<'a> {
         if control.set_memory(mib.max(class), patience, self.deadline)? {
             return Ok(mib);
         }
-        // The connection may still get the answer to what has been given up.
+        // The connection may still get the answer to the request that was given up.
         let reached = Control::connect(self.directory().as_fd())?.call(vm::call::Memory())?;
         Ok(if reached <= class { mib } else { reached })
     }
@@ -194,7 +194,7 @@ impl<'a> Sizing<'a> {
         match grown {
             Ok(()) => self.remember(wanted),
             Err(error) => {
-                // It has grown to some size, which nobody has remembered.
+                // The VM has grown to some size, which is not recorded.
                 if let Err(error) = self.shrink(former) {
                     tracing::debug!("the VM keeps what it has grown by: {error:#}");
                 }
@@ -310,7 +310,7 @@ pub fn make_room(directory: &Directory, member: &Record) -> anyhow::Result<()> {
 /// Call this after a member has gone: its sandbox's VM gives back what it had grown by. A failure is only logged.
 pub fn give_back(directory: &Directory, member: &Record) {
     let shrink = || -> anyhow::Result<()> {
-        // The sandbox may be gone, or on its way.
+        // The sandbox may be gone, or being removed.
         let is_running =
             member.sandbox.as_ref().and_then(|id| directory.neighbour(id)).is_some_and(|sandbox| {
                 sandbox.vm_size.is_some() && sandbox.vmm.is_some_and(|vmm| vmm.is_alive())

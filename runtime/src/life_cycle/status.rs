@@ -44,11 +44,11 @@ impl Status {
 /// The container's status now.
 pub fn status(directory: &Directory, record: &Record) -> Status {
     if !record.complete {
-        // A creator holds the directory. Where it has died, its relay may just be about to notice.
+        // A creator holds the directory's lock. If it has died, its relay will notice that soon.
         return if directory.is_busy() { Status::Creating } else { Status::Stopped };
     }
     let relay_lives = record.relay.is_some_and(|relay| relay.is_alive());
-    // With its VM it has ended, and its relay is about to notice.
+    // The VM has ended, and so has the container; its relay will notice that soon.
     if !relay_lives || !vm_lives(directory, record) {
         return Status::Stopped;
     }

@@ -31,7 +31,7 @@ pub fn update(handle: &Handle, wanted: &LinuxResources) -> anyhow::Result<()> {
 
     let former = handle.record.demand;
     let demand = demand(&limits, former);
-    // An unchanged limit leaves alone what has been made of it.
+    // If the demand does not change, the VM keeps its size.
     let mut sizing = match demand == former {
         true => None,
         false => Sizing::begin(&handle.directory, &handle.record)?,
@@ -106,7 +106,7 @@ fn complete_memory(mut memory: LinuxMemory, files: &CgroupFiles) -> LinuxMemory 
             let limit = files.number("memory.max").and_then(|limit| i64::try_from(limit).ok());
             memory.set_limit(limit);
         }
-        // As runc: whoever takes one limit away takes both.
+        // As runc: removing one limit removes both.
         (Some(-1), None) => drop(memory.set_swap(Some(-1))),
         _ => {}
     }

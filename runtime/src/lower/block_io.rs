@@ -59,7 +59,7 @@ fn lower_with(
         for (index, entry) in list.iter().flatten().enumerate() {
             let property = property(&format!("{name}[{index}]"));
             let device = device(devices, entry.major(), entry.minor(), &property)?;
-            // As in cgroup v1, 0 takes a limit away.
+            // As in cgroup v1, 0 removes a limit.
             let rate = if entry.rate() == 0 { "max".to_owned() } else { entry.rate().to_string() };
             limits.host.values.push(("io.max", format!("{device} {key}={rate}")));
         }

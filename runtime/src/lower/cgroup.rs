@@ -90,7 +90,7 @@ fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) 
     if let Some(Amount::Bytes(bytes)) = reservation {
         set("memory.low", bytes.to_string());
     }
-    // The guest has no swap, but a container may look. config.json counts memory and swap together.
+    // The guest has no swap, but a container may read the limit. config.json counts memory and swap together.
     match (swap, limit) {
         (Some(Amount::Unlimited), _) => set("memory.swap.max", "max".to_owned()),
         (Some(Amount::Bytes(both)), Some(Amount::Bytes(limit))) if both >= limit => {

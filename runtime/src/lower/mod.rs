@@ -131,7 +131,7 @@ pub fn lower(
     let id_mappings = user.as_ref().map(|user| user.mappings.clone());
     let hooks = hooks::lower(spec)?;
     let own = PodVolumes { directory: directory.to_owned(), ..PodVolumes::default() };
-    // Hooks may have mounts made below the sources, for this container alone.
+    // Hooks may make mounts below the sources, for this container alone.
     let pod = Some(peers.volumes.as_ref().unwrap_or(&own)).filter(|_| !hooks.has_create());
     let mut disks = Disks::default();
     let (mut mounts, sources) =
@@ -141,7 +141,8 @@ pub fn lower(
         disks.take_devices(devices::nodes(linux)?, devices::rules(rules)?, &mut warnings)?;
     let (hostname, domainname) = names(spec)?;
     if namespaces.uts == Namespace::Guest && (hostname.is_some() || domainname.is_some()) {
-        // Without a `uts` entry they would be the runtime's: here the guest's, which is this container's alone.
+        // Without a `uts` entry the names would be those of the runtime's namespace; here they are the guest's, which
+        // only this container has.
         namespaces.uts = Namespace::New;
     }
 
@@ -158,7 +159,7 @@ pub fn lower(
         name: ROOTFS_SHARE.to_owned(),
         property: "root.path".to_owned(),
         recursive: true,
-        // From the first moment: the host makes what the agent needs in it.
+        // It is read-only from the first moment: the host makes what the agent needs in it.
         readonly,
         readonly_below: readonly,
         ..Tree::default()
@@ -254,7 +255,7 @@ fn paths(paths: Option<&Vec<String>>, property: &str) -> Result<Vec<String>, Spe
     let mut found: Vec<String> = Vec::new();
     for (index, path) in paths.iter().enumerate() {
         let path = absolute(path, &format!("{property}[{index}]"))?;
-        // Written differently, it is the same path.
+        // The same path in another notation.
         if !found.iter().any(|known| Path::new(known).components().eq(Path::new(&path).components())) {
             found.push(path);
         }

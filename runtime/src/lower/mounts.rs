@@ -125,7 +125,7 @@ pub fn lower(
         } else if !fstype.is_empty()
             && let Some(image) = spec.source().as_deref().filter(|source| disks::is_image(source))
         {
-            // Which is how it gets a device at all.
+            // This is the only way in which it gets a device.
             options.data.retain(|option| option != "loop");
             let disk = disks.add(image, readonly, &format!("{property}.source"))?;
             PlannedSource::Disk(disk, fstype.to_owned())
@@ -208,7 +208,7 @@ fn look_at(tree: &mut Tree, mounts: &Mounts, options: &Options) -> Source {
         && tree.id_map.is_none()
         && !atomic_volume::is_atomic(tree);
     if tree.follows {
-        // What comes and goes is part of the mount in the guest, and has its flags.
+        // What is mounted later is part of this mount in the guest, and has its flags.
         found.below.retain(|below| below.has_terminals);
     }
     found

@@ -87,7 +87,7 @@ impl Mounts {
     pub fn source(&self, path: &Path, options: &Options, recursive: bool) -> Source {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let on = self.0.iter().filter(|mount| path.starts_with(&mount.point));
-        // Of several mounts on one point the last is on top.
+        // The last of several mounts on one point is on top.
         let Some(on) = on.max_by_key(|mount| mount.point.components().count()) else {
             return Source::default();
         };
@@ -115,7 +115,7 @@ impl Mounts {
         }
         found.has_more = found.below.len() > MOST;
         found.below.truncate(MOST);
-        // What lies deeper is reached through what lies above.
+        // Deeper mounts are reached through those above them.
         found.below.sort_by_key(|below| below.path.split('/').count());
         found
     }

@@ -102,7 +102,7 @@ impl Profile {
     /// What libseccomp refuses.
     pub fn compile(&self) -> Result<SeccompFilter, SpecError> {
         let spec = &self.0;
-        // Else libseccomp asks the host's kernel, and offers no more than that knows.
+        // Otherwise libseccomp asks the host's kernel, and offers no more than that supports.
         libseccomp::set_api(API_LEVEL).map_err(refused)?;
         let (mut i386, mut x32) = (false, false);
         for arch in spec.architectures().iter().flatten() {
@@ -172,7 +172,7 @@ fn check_errno(action: LinuxSeccompAction, errno: Option<u32>, property: &str) -
     let most = match action {
         LinuxSeccompAction::ScmpActErrno => MAX_ERRNO,
         LinuxSeccompAction::ScmpActTrace => u16::MAX.into(),
-        // No value goes with the others.
+        // The other actions have no value.
         _ => return Ok(()),
     };
     match errno {
@@ -215,7 +215,7 @@ fn add(
     let action = action(rule.action(), rule.errno_ret());
     let args: &[LinuxSeccompArg] = rule.args().as_deref().unwrap_or_default();
     let conditions: Vec<ScmpArgCompare> = args.iter().map(condition).collect();
-    // Conditions on one argument are alternatives, on different ones they belong together.
+    // Conditions on one argument are alternatives; conditions on different arguments must all hold.
     let are_alternatives =
         args.iter().enumerate().any(|(n, arg)| args[..n].iter().any(|before| before.index() == arg.index()));
     let pieces = if are_alternatives { 1 } else { conditions.len().max(1) };

@@ -70,7 +70,7 @@ fn find(path: &Path, listed: &[Pattern]) -> Result<(File, Metadata), String> {
     let failed = |cause: io::Error| format!("cannot open the socket {}: {cause}", path.display());
     let (file, path) = open(path).map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
-    // What was a socket a moment ago may be something else now, which no pattern is for.
+    // The file was a socket a moment ago, but may be something else now, for which no pattern is meant.
     if found.file_type().is_socket() && listed.iter().any(|pattern| pattern.matches(&path)) {
         return Ok((file, found));
     }

@@ -157,7 +157,7 @@ fn mappings(list: &[Spec], property: &str) -> Result<Vec<IdMapping>, SpecError> 
         if mapping.size == 0 {
             return refuse("has the size 0");
         }
-        // The last one is nobody's ID.
+        // The last 32-bit number is not an ID.
         let is_valid = |first: u32| first.checked_add(mapping.size).is_some();
         if !is_valid(mapping.inside) || !is_valid(mapping.outside) {
             return refuse("goes beyond the last valid ID, 4294967294");

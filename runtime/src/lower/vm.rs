@@ -153,7 +153,7 @@ fn check_parameter(parameter: &str, allowed: &[String]) -> Result<(), String> {
         return Err(format!("{parameter:?} is not one word of visible characters without quotes"));
     }
     let name = parameter.split('=').next().unwrap_or(parameter);
-    // To the kernel a dash is an underscore.
+    // The kernel does not distinguish dashes from underscores.
     let same = |known: &String| known.replace('-', "_") == name.replace('-', "_");
     if allowed.iter().any(same) {
         return Ok(());

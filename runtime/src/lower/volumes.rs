@@ -16,7 +16,7 @@ use crate::vm::Tree;
 /// The tree's name in the pod's directory of the share, if the tree belongs there.
 pub fn name(tree: &Tree, pod: Option<&PodVolumes>) -> Option<String> {
     let pod = pod?;
-    // What follows the host lives as long as its container.
+    // A tree that follows the host lives only as long as its container.
     if tree.no_follow || tree.overlay.is_some() || tree.id_map.is_some() || tree.follows {
         return None;
     }

@@ -130,7 +130,7 @@ impl Running for Endpoint {
 
     /// Begins to serve the next client, if none is being served.
     fn advance(&mut self, _: usize) {
-        // Of a scrape that is over.
+        // The event of a scrape that is done.
         let _ = self.shared.over.read();
         if self.shared.busy.load(Ordering::Acquire) {
             return;
@@ -153,7 +153,7 @@ struct Scrape(Arc<Shared>);
 impl Drop for Scrape {
     fn drop(&mut self) {
         self.0.busy.store(false, Ordering::Release);
-        // Its counter is read before it could be full.
+        // The counter is read long before it is full.
         let _ = self.0.over.write(1);
     }
 }

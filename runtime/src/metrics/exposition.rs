@@ -125,7 +125,7 @@ impl Families {
             (PROCESSES_LIMIT, "pids.max"),
         ];
         for (family, file) in sizes {
-            // No limit is no sample.
+            // Without a limit there is no sample.
             if let Some(number) = files.number(file) {
                 self.add(family, labels, number as f64);
             }

@@ -106,7 +106,7 @@ fn containers(
     let mut control = Connection::greet(stream, Purpose::Control, wait)?;
     let (mut found, mut room) = (Vec::new(), MAX_TEXT);
     for name in control.call(call::Containers(), wait)? {
-        // A guest's container has a name that one can have.
+        // A name from the guest must be a valid ID of a container.
         let Ok(id) = name.parse::<ContainerId>() else { continue };
         match control.call(call::CgroupFiles(name), wait) {
             Ok(files) => {

@@ -75,7 +75,7 @@ pub fn inventory(netlink: &mut Netlink) -> Result<Inventory, NetworkError> {
     let mut inventory = Inventory::default();
     let links = netlink.list(libc::RTM_GETLINK, &[0; LINK_BODY]).map_err(failed("interfaces"))?;
     let links: Vec<FoundLink> = links.iter().filter_map(|message| found_link(message)).collect();
-    // A namespace without interfaces is common, and asked nothing more.
+    // A namespace without interfaces is common; it needs no further requests.
     if links.iter().all(|link| link.arphrd == ARPHRD_LOOPBACK) {
         return Ok(inventory);
     }
@@ -124,7 +124,7 @@ pub fn inventory(netlink: &mut Netlink) -> Result<Inventory, NetworkError> {
             neighbours.iter().filter(|neighbour| neighbour.interface == index).cloned().collect();
         if interface.link.up {
             for address in &mut interface.addresses {
-                // Somebody has taken the kernel's route to its network away, as the CNI plugin ptp does.
+                // Somebody has removed the kernel's route to the address's network, as the CNI plugin ptp does.
                 if routes::has_network_route(address)
                     && !found.networks.iter().any(|route| route.is_of(address))
                 {
@@ -219,7 +219,7 @@ fn address(message: &[u8], warnings: &mut Vec<String>) -> Option<Address> {
         ));
         return None;
     }
-    // The host has claimed it already.
+    // The host has announced the address already.
     let claimed = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
     let cache = attributes.get(libc::IFA_CACHEINFO).filter(|_| flags & IFA_F_PERMANENT == 0);
     let lifetimes = cache.and_then(|cache| Some((number(cache.get(4..8)?)?, number(cache.get(..4)?)?)));

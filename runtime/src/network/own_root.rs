@@ -43,7 +43,7 @@ pub fn enter(state: &Path, own: &Path, ports: &[u16]) -> io::Result<()> {
     let (tree, own_tree) = (clone_tree_at(state, false, false)?, clone_tree_at(own, false, false)?);
     restrict(tree.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
     restrict(own_tree.as_fd(), attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-    // Without it there are no taps, which making one tells.
+    // Without it there are no taps; making one will then fail.
     let tun = clone_tree_at(Path::new(tap::DEVICE), false, false).ok();
     let proc = own_processes()?;
     let root = new_file_system("tmpfs", "tmpfs", "", attr::NOSUID | attr::NODEV | attr::NOEXEC)?;

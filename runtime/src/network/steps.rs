@@ -32,7 +32,7 @@ pub fn steps(old: &Picture, new: &Picture) -> Vec<NetworkStep> {
     let is_afresh = |interface: u32| changed.contains(&interface);
 
     for route in &old.routes {
-        // With an interface its routes go.
+        // Routes go with their interface.
         let stays = |interface| interface == LOOPBACK || find(new, interface).is_some();
         let stays = route.hops.iter().all(|hop| stays(hop.interface));
         if stays && !new.routes.contains(route) {

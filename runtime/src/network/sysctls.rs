@@ -59,7 +59,7 @@ const NAMESPACE: [(&str, &str); 72] = [
     ("ipv4/tcp_retries1", "3"),
     ("ipv4/tcp_retries2", "15"),
     ("ipv4/tcp_rfc1337", "0"),
-    // Of a host with a GiB or more; a guest's own follow from its memory.
+    // The values of a host with a GiB or more; a guest's own values follow from its memory.
     ("ipv4/tcp_rmem", "4096 131072 6291456"),
     ("ipv4/tcp_sack", "1"),
     ("ipv4/tcp_shrink_window", "0"),

@@ -51,7 +51,8 @@ pub fn start(network: &UserNetwork, relay: &Child) -> Result<(), NetworkError> {
     let failed = |cause: io::Error| NetworkError::UserMode(cause.to_string());
     let namespace = File::open(format!("/proc/{}/ns/net", relay.pid)).map_err(failed)?;
     let (mut output, writer) = pipe().map_err(failed)?;
-    // A process in between, because who has entered another PID namespace may not be let back into its own.
+    // An intermediate process does this, because a process that has entered another PID namespace may not be able to go
+    // back.
     let launch = || match enter_and_launch(network, relay, &namespace, &writer) {
         Ok(true) => 0,
         Ok(false) => 1,
@@ -68,7 +69,7 @@ pub fn start(network: &UserNetwork, relay: &Child) -> Result<(), NetworkError> {
         return Ok(());
     }
     let mut text = String::new();
-    // What can be read of it explains better than why the rest cannot.
+    // The part that can be read explains more than the error of reading the rest.
     let _ = output.by_ref().take(LIMIT).read_to_string(&mut text);
     Err(NetworkError::UserMode(explanation(&text)))
 }
@@ -143,11 +144,11 @@ fn offer(namespace: &File) -> io::Result<String> {
 }
 
 fn arguments(network: &UserNetwork) -> Vec<String> {
-    // The host's loopback is none of the guest's business, and what the guest listens on is published only if asked for.
+    // The guest must not reach the host's loopback, and its ports are published only if the annotation asks for it.
     let mut arguments: Vec<String> =
         ["--config-net", "--quiet", "--no-map-gw", "-T", "none", "-U", "none"].map(str::to_owned).into();
     if nix::unistd::geteuid().is_root() {
-        // It would become nobody, who may not enter the namespace; it gives up its capabilities all the same.
+        // Otherwise it would become nobody, who may not enter the namespace. It gives up its capabilities in any case.
         arguments.extend(["--runas", "0:0"].map(str::to_owned));
     }
     for (option, ports) in [("-t", &network.tcp), ("-u", &network.udp)] {

@@ -45,7 +45,7 @@ pub const KERNEL: [(&str, Kind); 62] = [
     ("fs/protected_symlinks", Differs("1")),
     ("kernel/core_uses_pid", Differs("0")),
     ("kernel/domainname", Differs("(none)")),
-    // Of containers without a UTS namespace of their own.
+    // These apply to containers without their own UTS namespace.
     ("kernel/hostname", Differs("(none)")),
     ("kernel/io_uring_disabled", Differs("0")),
     ("kernel/keys/maxbytes", Differs("20000")),

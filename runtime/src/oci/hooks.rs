@@ -127,7 +127,7 @@ fn run_one(
 ) -> Result<(), String> {
     let text = |cause: io::Error| cause.to_string();
     tracing::debug!("running {}: {}", hook.property, hook.path);
-    // Files and not pipes: nobody has to feed a hook that does not read, or to drain one that talks.
+    // Files and not pipes: a hook that does not read its input, or that writes much, then needs no attention.
     let mut input = memory_file().map_err(text)?;
     let mut output = memory_file().map_err(text)?;
     input.write_all(state.as_bytes()).and_then(|()| input.rewind()).map_err(text)?;

@@ -80,7 +80,7 @@ fn look_up(rootfs: &Path, file: &'static str, name: &str) -> Result<[Option<u32>
 }
 
 fn find(database: impl Read, name: &str) -> Option<[Option<u32>; 2]> {
-    // In any encoding: what somebody is called is nobody's name.
+    // The file may be in any encoding, because a field with a full name may be.
     let lines = BufReader::new(database.take(LIMIT)).split(b'\n').map_while(Result::ok);
     let mut entries = lines.filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b':');

@@ -56,7 +56,7 @@ fn prepare(
     unsafe { close_all_but(0, &keep) }.map_err(|e| system("close_range")(e.into()))?;
     setsid().map_err(|e| system("setsid")(e.into()))?;
     take_stdio(plan.slave).map_err(system("stdio"))?;
-    // Before the creator, which waits for this relay, sets it to raw mode.
+    // This is before the creator, which waits for this relay, sets the terminal to raw mode.
     let window = plan.terminal.then(Window::of_stdio).transpose().map_err(system("terminal"))?;
     let notifier = plan
         .notify
@@ -74,12 +74,12 @@ fn prepare(
     };
     let (watches, proc) = made.map_or_else(Default::default, |made| (made.watches, made.proc));
     let name = Path::new(&plan.args[0]).file_name().and_then(|name| name.to_str()).unwrap_or("container");
-    // Refused to a caller without CAP_SYS_RESOURCE: then `ps` shows the runtime's name, which only looks odd.
+    // This fails without CAP_SYS_RESOURCE; then `ps` shows the runtime's name, which does no harm.
     let _ = process::set_command_line(name, plan.args);
     if let Some(user) = own.and_then(|own| own.user).map(adopt) {
         setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| system("user namespace")(e.into()))?;
     }
-    // Without a procfs there is no way to VMM and agent: who connects sees that nobody listens.
+    // Without a procfs, VMM and agent cannot be reached: clients see that nobody listens.
     let proc = proc.map(OwnProc::enter).transpose().map_err(system("enter proc"))?;
     let services = own.map(|own| own.services).unwrap_or_default();
     let services = services.iter().filter_map(|service| adopt_service(service.as_ref(), proc).transpose());

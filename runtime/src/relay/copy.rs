@@ -121,7 +121,7 @@ impl Means {
 
     /// The best way for these two ends.
     fn between(source: &End, sink: &End) -> Self {
-        // A splice blocks on a socket that may block; those of others must stay as they are.
+        // splice(2) blocks on a blocking socket, and sockets of others must stay blocking.
         let is_connection = |end: &End| {
             end.kind == Kind::Socket
                 && fcntl_flags(&end.fd).is_some_and(|flags| flags & libc::O_NONBLOCK != 0)

@@ -52,7 +52,7 @@ pub fn listen(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 pub fn leave(heir: &OwnedFd, copy: Copy) {
     let Some(Rest { source, sink, shut_down_sink }) = copy.into_rest() else { return };
     let descriptors = [source.as_raw_fd(), sink.as_raw_fd()];
-    // An heir that is gone, or has no time: nobody can be told.
+    // The heir is gone or busy; there is nobody to tell.
     let _ = fd_passing::send(heir, &[shut_down_sink.into()], &descriptors);
 }
 

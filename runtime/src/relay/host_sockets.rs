@@ -90,10 +90,10 @@ impl Running for Connector {
             let serve = move || {
                 let agent = || proc.connect(&agent);
                 let service = || proc.connect(&socket).map(OwnedFd::from);
-                // Without a VM there is nobody to serve.
+                // The VM has ended, so there are no clients.
                 let _ = Clients { hello, agent, service, semaphore: &semaphore }.serve();
             };
-            // Without a thread nobody is served, as where nobody listens.
+            // Without a thread, clients see that nobody listens.
             let _ = thread::Builder::new().name("host-socket".into()).stack_size(STACK).spawn(serve);
         }
     }

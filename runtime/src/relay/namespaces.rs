@@ -138,8 +138,8 @@ impl CloneInto<'_> {
         setns(relay, CloneFlags::CLONE_NEWPID)?;
         let result = clone(self.new);
         match setns(own, CloneFlags::CLONE_NEWPID) {
-            // Root in a user namespace cannot go back to the host's: a later child of this command would be in the
-            // container's, and an exec has none.
+            // Root in a user namespace cannot go back to the host's PID namespace. Later children of this command would
+            // be in the container's, but an exec has no later children.
             Ok(()) | Err(Errno::EPERM) => result,
             Err(error) => Err(error.into()),
         }
@@ -231,7 +231,7 @@ impl Own<'_> {
         let root = view::make(rootfs, self.rootfs, self.container, self.trees)?;
         fchdir(&root).map_err(|e| system("enter the rootfs")(e.into()))?;
         if self.container.mounts.iter().any(|mount| mount.destination == "/proc") {
-            // It is there already, or is a link, or the file system is read-only: opening it tells.
+            // The directory exists already, or is a link, or the file system is read-only: opening it will show.
             let _ = mkdirat(nix::fcntl::AT_FDCWD, "proc", Mode::from_bits_retain(0o755));
         }
         let directory = OpenOptions::new()

@@ -47,7 +47,7 @@ pub enum PreserveError {
          streams only"
     )]
     Old(RawFd),
-    /// It is no stream.
+    /// The descriptor cannot be relayed as a stream.
     #[error(
         "--preserve-fds, {LISTEN_FDS}: descriptor {number} is {kind} ({target}); only pipes, connected stream sockets, \
          terminals, regular files that are open for either reading or writing, and /dev/null can be passed into a VM"
@@ -219,7 +219,7 @@ fn socket(fd: BorrowedFd<'_>) -> Result<StreamKind, &'static str> {
     if getsockopt(&fd, sockopt::AcceptConn) == Ok(true) {
         return Err("a listening socket");
     }
-    // Whatever the family: an address of another one is an error of its own kind.
+    // This works for every family: an address of another family causes another error.
     match getpeername::<UnixAddr>(fd.as_raw_fd()) {
         Err(nix::errno::Errno::ENOTCONN) => Err("a socket that is not connected"),
         _ => Ok(StreamKind::Socket),

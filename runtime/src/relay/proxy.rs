@@ -112,7 +112,7 @@ fn wait(copies: &[Copy]) -> io::Result<Vec<Event>> {
             Some(Waits::Writable(fd)) => Some((fd, PollFlags::POLLOUT)),
             None => None,
         };
-        // Of the sink always the end is reported, which also whoever waits for the source wants to know.
+        // poll(2) always reports the end of the sink, which matters also while a copy waits for its source.
         let both = waits.zip(copy.sink());
         fds.extend(
             both.map(|((fd, flags), sink)| [PollFd::new(fd, flags), PollFd::new(sink, PollFlags::empty())]),

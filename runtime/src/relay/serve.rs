@@ -165,7 +165,7 @@ impl Relay {
         let (input, mut outputs, mut streams) = if ends.window.is_some() {
             let stream = next()?;
             let output = Copy::new(stream.try_clone()?, stdout, false)?;
-            // A person's terminal does not end with what is typed into it, which may be nothing at all.
+            // A person's terminal does not end when its input ends; there may be no input at all.
             (Copy::new(stdin, stream, ends.hangs_up)?, vec![output], vec![(Stream::Terminal, None)])
         } else {
             let input = Copy::new(stdin, next()?, true)?;

@@ -88,7 +88,7 @@ struct View<'a> {
 impl View<'_> {
     fn add(&mut self, mount: &PlannedMount, has_mounts: bool) -> Result<(), Errno> {
         let destination = Path::new(&mount.destination);
-        // That of the relay is on top of all there.
+        // The relay's own procfs is on top of everything there.
         if destination.starts_with(PROC) {
             return Ok(());
         }
@@ -97,7 +97,7 @@ impl View<'_> {
             PlannedSource::Guest(MountSource::FileSystem { .. }) | PlannedSource::Disk(..) => {
                 return self.refuse(mount, has_mounts);
             }
-            // No file system, or one that nothing can be written to.
+            // This is not a file system, or nothing can be written to it.
             PlannedSource::Guest(_) => return Ok(()),
         };
         let name = share.rsplit('/').next().unwrap_or(share);
@@ -105,7 +105,7 @@ impl View<'_> {
         if tree.id_map.is_some() || tree.overlay.is_some() {
             return self.refuse(mount, has_mounts);
         }
-        // What has just been cloned for the guest may have gone, and then so has the guest's.
+        // The source may have gone since it was cloned for the guest; then the guest's has gone too.
         let Ok(clone) = shares::clone_tree(tree) else { return self.refuse(mount, has_mounts) };
         if tree.has_kernel_files {
             mount_api::set_attributes(&clone, MountAttributes::READONLY, true)?;
@@ -156,7 +156,7 @@ impl View<'_> {
         } else {
             self.root.open_or_create(destination, missing)
         };
-        // Where it cannot be, the agent says so.
+        // If the destination is not possible, the agent reports the error.
         let Ok(target) = target else { return Ok(None) };
         match mount_api::attach(&tree, &target) {
             Err(Errno::ENOTDIR | Errno::ENOENT) => return Ok(None),

@@ -53,7 +53,8 @@ pub struct Root(PathBuf);
 impl Root {
     /// `--root`, or the default for this user.
     pub fn new(given: Option<&Path>) -> Self {
-        // Absolute, for who outlives the command and leaves its directory; without a current one it fails later.
+        // The path is made absolute, because some processes outlive the command and leave its directory. Without a
+        // current directory, using the path fails later.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Self(given.map_or_else(default_root, absolute))
     }
@@ -73,7 +74,7 @@ impl Root {
                 }
                 result => result.with_context(context)?,
             }
-            // Until it is locked, it looks like one whose creator has died, which others remove.
+            // Until it is locked, it looks like the directory of a creator that has died, and others may remove it.
             if let Some(directory) = Directory::lock(path.clone()).with_context(context)? {
                 return Ok(directory);
             }
@@ -86,7 +87,8 @@ impl Root {
         let ids = self.containers().unwrap_or_default().into_iter();
         ids.filter_map(|id| {
             let path = self.0.join(id.as_str());
-            // Nearly all have come to their end, which is seen without opening anything: every creation looks at all of them.
+            // Nearly all creators have finished, which is visible without opening anything. That matters, because every
+            // creation checks all directories.
             if !fs::symlink_metadata(&path).is_ok_and(|metadata| is_new(&metadata)) {
                 return None;
             }
@@ -227,7 +229,7 @@ impl Directory {
 
     /// Marks the creation as finished: from now on only its caller decides about the container.
     pub fn finish(&self) {
-        // Who cannot change the mode of what it has just made has lost the file system.
+        // The mode of a directory that was just made can always be changed, unless the file system fails.
         let _ = self.file.set_permissions(fs::Permissions::from_mode(0o700));
     }
 

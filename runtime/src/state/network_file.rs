@@ -105,7 +105,7 @@ impl Directory {
         let mut text = Vec::new();
         file.take(LIMIT).read_to_end(&mut text)?;
         let progress: Progress = serde_json::from_slice(&text)?;
-        // Those that are there, and those that have just gone.
+        // Interfaces that exist, and interfaces that have just gone.
         let is_possible = progress.interfaces.len() <= 2 * MAX_INTERFACES;
         if is_possible { Ok(Some(progress)) } else { Err(io::ErrorKind::InvalidData.into()) }
     }

@@ -122,14 +122,14 @@ impl Peers {
                 pod.writable.extend(record.volumes.iter().cloned());
             }
             for namespace in living(record) {
-                // The sandbox's own name for a shared namespace goes before its members'.
+                // For a shared namespace, the sandbox comes before its members.
                 let key = (namespace.kind.clone(), namespace.inode);
                 if record.sandbox.is_none() || !known.contains_key(&key) {
                     known.insert(key, record.id.clone());
                 }
             }
         }
-        // Without a sandbox there is no such directory; creating the container tells that it is gone.
+        // Without a sandbox there is no such directory; creating the container then fails with the reason.
         let volumes = volumes.filter(|pod| !pod.directory.is_empty());
         Ok(Self { sandbox: Some(sandbox.parse()?), volumes, known })
     }

@@ -31,7 +31,8 @@ const TYPES: [(&str, libc::c_int); 8] = [
 /// # Errors
 /// An error of open(2), or that the path names something else.
 pub fn inode(path: &Path, kind: &str) -> io::Result<u64> {
-    // Nothing but a namespace is opened further than by its name: a FIFO would wait, and a device might do something.
+    // Anything that is not a namespace is opened with O_PATH only: opening a FIFO would wait, and opening a device
+    // might have an effect.
     let named = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
     let wrong = || io::Error::other(format!("it is not a {kind} namespace"));
     if fstatfs(&named)?.filesystem_type().0 != NSFS_MAGIC {

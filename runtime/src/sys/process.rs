@@ -41,7 +41,7 @@ impl ProcessRef {
     /// A pidfd, also of a zombie.
     pub fn find(&self) -> Option<Pidfd> {
         let pidfd = Pidfd::open(self.pid).ok()?;
-        // Read after pidfd_open: the PID cannot change hands under a pidfd of the right process.
+        // This is read after pidfd_open(2): if it matches, the pidfd is of the right process.
         (Stat::read(self.pid)?.start_time == self.start_time).then_some(pidfd)
     }
 
@@ -77,7 +77,7 @@ impl ProcessRef {
         let statm = read("statm").ok()?;
         let mut pages = statm.split_ascii_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok());
         let (resident, shared) = (pages.next()?, pages.next()?);
-        // The last, so that the others are of the same process.
+        // This is read last: if it matches, the other values are of the same process.
         let stat = Stat::read(self.pid).filter(|stat| stat.start_time == self.start_time && !stat.ended())?;
         let age = Duration::try_from_secs_f64(uptime).ok()?.saturating_sub(ticks(self.start_time));
         Some(ProcessUsage {
@@ -183,7 +183,7 @@ impl Child {
 
     /// Kills and reaps the child.
     pub fn kill(&self) {
-        // Both fail only where the child is gone already, which is what is wanted.
+        // Both calls fail only if the child is gone already, which is fine.
         let _ = self.pidfd.signal(libc::SIGKILL);
         let _ = self.reap();
     }

@@ -60,7 +60,7 @@ impl Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if let Some(new) = &self.new {
-            // There is nobody to tell, and the next one takes its place.
+            // There is nobody to tell, and the next replacement removes the file.
             let _ = fs::remove_file(new);
         }
     }

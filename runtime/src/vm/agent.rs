@@ -205,7 +205,7 @@ impl ProcessConnections {
         let mut open = |purpose| Ok::<_, ClientError>(Connection::open(directory, purpose, wait)?.0.into());
         let process: OwnedFd = open(Purpose::Process(id.clone()))?;
         if terminal == Some(Watched::ByNobody) && !is_of_0_1(directory) {
-            // Some bytes, for which a new connection has room.
+            // The message has only some bytes, for which a new connection has room.
             frame::write(
                 &mut File::from(process.try_clone().map_err(ClientError::Connect)?),
                 &ProcessCommand::Plain,

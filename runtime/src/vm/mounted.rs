@@ -79,7 +79,7 @@ pub fn detach(vmm: BorrowedFd<'_>, share: &str) -> io::Result<()> {
         };
         for entry in entries {
             let path = entry?.path();
-            // One that was never mounted is only a directory or file to remove.
+            // A tree that was never mounted leaves only a directory or file to remove.
             let _ = umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
             fs::remove_dir(&path).or_else(|_| fs::remove_file(&path))?;
         }

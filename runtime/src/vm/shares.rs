@@ -133,7 +133,7 @@ fn file_system_of(path: &Path) -> String {
         let fstype = file_system.split(' ').next()?.to_owned();
         path.starts_with(point).then(|| (point.components().count(), fstype))
     };
-    // Of several mounts on one point the last is on top.
+    // The last of several mounts on one point is on top.
     let nearest = mounts.lines().filter_map(of_line).max_by_key(|(depth, _)| *depth);
     nearest.map_or_else(|| "unknown".to_owned(), |(_, fstype)| fstype)
 }

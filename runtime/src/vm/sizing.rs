@@ -118,7 +118,7 @@ impl VmSize {
     /// RAM, in MiB, that a limit in bytes needs: the limit plus the guest's kernel and agent.
     fn mib_for(&self, limit: u64) -> u64 {
         let limit_mib = limit.div_ceil(MIB);
-        // Of what is set aside, the VMM has its share.
+        // The VMM uses a part of what is reserved.
         let given = self.pod.overhead.map_or(0, |bytes| (bytes / MIB).saturating_sub(HOST_OVERHEAD_MIB));
         limit_mib.saturating_add(limit_mib / PAGE_DESCRIPTORS).saturating_add(GUEST_OVERHEAD_MIB.max(given))
     }

@@ -73,7 +73,7 @@ fn reserve_in(path: &Path, users: VmmUsers, start: u32) -> Result<VmmUser, UserE
             options
         };
         let file = options(true).open(path)?;
-        // Who looks for a free one and who takes it must be the same.
+        // No other process may take a user between the search and the lock.
         file.lock()?;
         let free = (0..users.count).map(|step| (start + step) % users.count).find_map(|index| {
             match conflicting(&file, index) {
@@ -83,7 +83,7 @@ fn reserve_in(path: &Path, users: VmmUsers, start: u32) -> Result<VmmUser, UserE
             }
         });
         let Some(index) = free.transpose()? else { return Ok(None) };
-        // A taken-over VMM must not be able to fill the host's memory by it.
+        // A VMM that was taken over must not be able to fill the host's memory through this file.
         let lock = options(false).open(path)?;
         set_lock(&lock, libc::F_OFD_SETLK, &mut lock_of(libc::F_RDLCK, index))?;
         Ok(Some(VmmUser { id: users.first + index, lock: lock.into() }))

@@ -125,7 +125,7 @@ impl Machine {
         if let (Err(MachineError::Silent { .. } | MachineError::Failed { .. }), Some(template)) =
             (&ready, self.template.take())
         {
-            // The next one boots, which tells more.
+            // The next VM boots, and then shows the reason.
             template::discard(&template, "a VM that began as it did not become ready");
         }
         ready

@@ -56,9 +56,9 @@ impl Handler for Host {
         memory: &GuestMemoryMmap,
         chain: DescriptorChain<&GuestMemoryMmap>,
     ) -> Result<u32, Failure> {
-        // A driver that inflates without being asked to keeps its pages.
+        // If a driver inflates the balloon without being asked, it keeps its pages.
         if queue == REPORTS {
-            // The buffers are the pages. The device may write to them, but leaves them as they come.
+            // The buffers are the pages. The device may write to them, but leaves them unchanged.
             for buffer in chain {
                 take(memory, buffer.addr(), buffer.len().into())?;
             }

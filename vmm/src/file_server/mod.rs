@@ -139,7 +139,7 @@ impl Process {
             _ => "ended".to_owned(),
         };
         let mut words = Vec::new();
-        // All its threads are gone, so this ends.
+        // All threads of the process are gone, so reading ends.
         let _ = (&self.words).take(LAST_WORDS as u64).read_to_end(&mut words);
         let printable = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { ' ' };
         let words: String = words.iter().map(printable).collect();
@@ -173,20 +173,20 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
         exit();
     }
     rename();
-    // The VMM's reports on a socket that is not this process's.
+    // This removes the VMM's handler, which reports on a socket that this process does not have.
     drop(panic::take_hook());
     dup2_stderr(&stderr).map_err(failed("dup2"))?;
-    // Closed with all others.
+    // It is closed with all other descriptors.
     let _ = stderr.into_raw_fd();
     let kept = channel.descriptors().into_iter().chain([listener.as_raw_fd(), procfs.number()]);
     let kept: Vec<RawFd> = kept.chain(user_lock.as_ref().map(AsRawFd::as_raw_fd)).collect();
     // SAFETY: what is closed is the VMM's; nothing of it is used, or dropped, in this process.
     unsafe { descriptors::close_all_but(3, &kept) }.map_err(failed("close_range"))?;
-    // By its peer's credentials the runtime finds out which process this is.
+    // The runtime finds out this process's PID by the credentials of its peer.
     listen(&listener, Backlog::new(BACKLOG).map_err(failed("listen"))?).map_err(failed("listen"))?;
     let own_descriptors = procfs.into_descriptors()?;
     isolation::limit_descriptors(MAX_DESCRIPTORS)?;
-    // Not allowed, and not needed, in a user namespace whose owner may not.
+    // In a user namespace whose owner may not do this, it is neither allowed nor needed.
     let _ = setgroups(&[]);
     // SAFETY: no pointers are passed.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECURE_BITS) })
@@ -203,7 +203,7 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
 }
 
 fn give_up(error: &WorkerError) {
-    // The VMM is gone, and this process is about to be.
+    // The VMM has ended, and this process will end soon.
     if !matches!(error, WorkerError::Channel(ChannelError::Gone)) {
         eprintln!("{error}");
     }
@@ -218,7 +218,7 @@ fn exit() -> ! {
 
 /// Gives the process a name of its own in `ps`.
 fn rename() {
-    // It fails for no name.
+    // This never fails for this name.
     let _ = std::ffi::CString::new(NAME).map(|name| prctl::set_name(&name));
 }
 

@@ -109,7 +109,7 @@ impl Workers {
                 return;
             }
         }
-        // Those that there are go on.
+        // The existing threads go on.
         self.threads.fetch_sub(1, Ordering::Relaxed);
     }
 }

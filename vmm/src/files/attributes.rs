@@ -132,7 +132,7 @@ pub fn set(call: &mut Call<'_>) -> Outcome {
     let (share, node) = call.node()?;
     let has = |flag| wanted.valid & flag != 0;
 
-    // First the owner, which may take bits of the mode away.
+    // The owner is set first, because that may clear bits of the mode.
     if has(set::UID | set::GID) {
         let id = |flag, id| if has(flag) { id } else { u32::MAX };
         call.thread.keep_set_ids(true)?;
@@ -155,7 +155,7 @@ pub fn set(call: &mut Call<'_>) -> Outcome {
             } else if has(is_now) {
                 libc::UTIME_NOW
             } else {
-                // The two special values are not for the guest; the kernel refuses what is no nanosecond.
+                // The guest may not use the two special values; the kernel refuses numbers that are not nanoseconds.
                 i64::from(nanoseconds.min(1_000_000_000))
             },
         };

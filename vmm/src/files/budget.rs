@@ -53,7 +53,7 @@ impl Budget {
 
     /// Takes the right to one more descriptor.
     pub fn take(self: &Arc<Self>) -> Result<Permit> {
-        // Two threads may both see the last one; a few beyond the limit are what the process keeps aside.
+        // Two threads may both take the last one: the process may open a few descriptors beyond the limit.
         if self.part_taken(1, 1) {
             return Err(Errno::new(libc::ENFILE));
         }

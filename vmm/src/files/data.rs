@@ -51,8 +51,8 @@ pub fn write(call: &mut Call<'_>) -> Outcome {
     let data = call.request.data(size as usize)?;
     let handle = file(call, fh)?;
     call.thread.keep_set_ids(write_flags & WRITE_KILL_SUIDGID == 0)?;
-    // The end of the file is where the host says, so that writers of several guests do not overwrite each other. Pages of
-    // a mapping have a place of their own.
+    // The end of the file is where the host says, so that writers of several guests do not overwrite each other. Pages
+    // of a mapping have their own offset.
     let appends = flags as c_int & libc::O_APPEND != 0 && write_flags & WRITE_CACHE == 0;
     let how = if appends { libc::RWF_APPEND } else { 0 };
     let written = sys::write(handle.as_fd(), data, offset(to)?, how)?;
@@ -117,12 +117,12 @@ fn sync_fs_of(call: &Call<'_>, share: &Share, node: &Node) -> Result<(), Failure
 pub fn allocate(call: &mut Call<'_>) -> Outcome {
     let FallocateIn { fh, offset: from, length, mode, .. } = call.request.take()?;
     let handle = file(call, fh)?;
-    // The mode is bits; as many as there are in an int.
+    // The mode consists of bits, as many as an int has.
     let mode = mode as c_int;
     if mode & !ALLOCATE_MODES != 0 {
         return refuse(libc::EOPNOTSUPP);
     }
-    // The guest's kernel has taken setuid and setgid bits away where they must go.
+    // The guest's kernel has already removed setuid and setgid bits where that is needed.
     call.thread.keep_set_ids(true)?;
     sys::allocate(handle.as_fd(), mode, offset(from)?, offset(length)?)?;
     Ok(0)
@@ -150,7 +150,7 @@ pub fn copy(call: &mut Call<'_>) -> Outcome {
     let from = file(call, wanted.fh_in)?;
     let Place::Node(share, _) = call.place_of(wanted.nodeid_out)? else { return refuse(libc::EBADF) };
     let to = share.handles.file(wanted.fh_out)?;
-    // The guest's kernel has taken setuid and setgid bits away where they must go.
+    // The guest's kernel has already removed setuid and setgid bits where that is needed.
     call.thread.keep_set_ids(true)?;
     let copied = sys::copy(
         (from.as_fd(), offset(wanted.off_in)?),

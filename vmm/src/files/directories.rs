@@ -76,7 +76,7 @@ impl<'a> Listing<'a> {
         }
         let mut at = self.end;
         if self.kind == Kind::Entries {
-            // Without a node, it is only a name.
+            // Without a node, the entry is only a name.
             at = self.reply.put(at, &look_up().unwrap_or_default());
         }
         let dirent = Dirent {
@@ -108,7 +108,7 @@ fn list(call: &mut Call<'_>, share: &Share, fh: u64, size: u32, kind: Kind, from
     let handle = share.handles.directory(fh)?;
     let node = handle.node();
     let mut listing = Listing::new(&call.reply, size, kind);
-    // So many records that their entries have room in most cases: those are larger, by one header or two.
+    // As many records as usually fit into the reply: an entry there is larger, by one or two headers.
     let wanted = match kind {
         Kind::Names => listing.size / 4 * 3,
         Kind::Entries => listing.size / 6,
@@ -123,13 +123,13 @@ fn list(call: &mut Call<'_>, share: &Share, fh: u64, size: u32, kind: Kind, from
     let mut read_to = from;
     while let Some((mut entry, more)) = parse(rest) {
         entry.inode = match entry.name {
-            // The host's directory above is nobody's business.
+            // The guest must not see the host's directory above.
             b".." if node.is_tree() => node.inode(),
             _ => node.inode_beside(entry.inode),
         };
         let look_up = || if entry.is_dot() { None } else { look_up(share, node, entry.name) };
         if !listing.add(&entry, look_up) {
-            // The descriptor is further than the guest.
+            // The descriptor's position is further than the guest's.
             *position = UNKNOWN;
             break;
         }

@@ -46,7 +46,7 @@ const PSEUDO: [i64; 12] = [
 ];
 
 fn access(flags: u32) -> std::result::Result<c_int, Failure> {
-    // The flags are bits; as many as there are in an int.
+    // The flags consist of bits, as many as an int has.
     let flags = flags as c_int;
     match flags & libc::O_ACCMODE {
         libc::O_ACCMODE => refuse(libc::EINVAL),
@@ -60,7 +60,7 @@ pub fn open(call: &mut Call<'_>) -> Outcome {
     let Place::Node(share, node) = call.place()? else { return refuse(libc::EISDIR) };
     let permit = permit(&share)?;
     let fd = open_node(call, &node, flags, open_flags)?;
-    // Which is the answer of their own kernel; the guest's cannot know.
+    // This is the host's answer for such files; the guest's kernel cannot know it.
     if flags as c_int & libc::O_DIRECT != 0 && is_pseudo(fd.as_fd())? {
         return refuse(libc::EINVAL);
     }
@@ -108,7 +108,7 @@ fn hand_out(
     if size_is_no_help(fd.as_fd(), is_read_only)? {
         open_flags |= OPEN_DIRECT_IO;
     }
-    // Nothing was written that could fail late, and where the guest's kernel keeps POSIX locks, none is here.
+    // Nothing was written that could fail later, and the guest's kernel keeps POSIX locks, so that none is here.
     if is_read_only && !call.server.limits.host_locks {
         open_flags |= OPEN_NOFLUSH;
     }

@@ -41,7 +41,7 @@ impl<'a> Reply<'a> {
 
     /// Puts bytes at an offset after the header, and returns the offset of their end.
     pub fn put_bytes(&self, offset: usize, bytes: &[u8]) -> usize {
-        // What has no room is cut off: it would be a fault of this program, and the guest can only read its own buffer.
+        // Bytes without room are cut off. That would be a bug of this program; the guest can only read its own buffer.
         debug_assert!(offset + bytes.len() <= self.room());
         if let Ok(space) = self.body.offset(offset) {
             space.copy_from(bytes);

@@ -64,7 +64,7 @@ impl ThreadState {
 
     /// Makes files that the thread makes from now on belong to this uid and gid.
     pub(super) fn become_caller(&mut self, uid: u32, gid: u32) -> Result<()> {
-        // First the group: as long as ids do not take capabilities along, the order is free.
+        // The group is set first, but the order does not matter, because a change of IDs does not change capabilities.
         if self.gid != Some(gid) {
             self.gid = None;
             set_id(libc::SYS_setfsgid, gid)?;
@@ -94,7 +94,7 @@ impl ThreadState {
         if self.has_fsetid == keep {
             return Ok(());
         }
-        // Where the server never had it, nothing is kept.
+        // If the server never had the capability, the bits are not kept.
         let effective = self.capabilities.effective & if keep { u64::MAX } else { !FSETID };
         Sets { effective, ..self.capabilities }.set().map_err(|errno| Errno::new(errno as i32))?;
         self.has_fsetid = keep;
@@ -123,7 +123,7 @@ fn set_id(call: libc::c_long, id: u32) -> Result<()> {
     unsafe { libc::syscall(call, id) };
     // SAFETY: as above; -1 is nobody's id.
     let current = unsafe { libc::syscall(call, u32::MAX) };
-    // An id that this user namespace does not have.
+    // This user namespace does not have the ID.
     if current as u32 == id { Ok(()) } else { Err(Errno::new(libc::EOVERFLOW)) }
 }
 

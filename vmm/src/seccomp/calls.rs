@@ -44,7 +44,7 @@ const GIVE_BACK_SHARED: &[u32] =
 /// thread and of the process.
 const BASE: &List = &[
     any(libc::SYS_brk),
-    // Where the host has no clock in its vDSO, and the times of threads.
+    // For hosts without a clock in the vDSO, and for the CPU times of threads.
     any(libc::SYS_clock_gettime),
     any(libc::SYS_close),
     any(libc::SYS_exit),
@@ -229,7 +229,7 @@ const MAIN: &List = &[
     any(libc::SYS_pread64),
     when(libc::SYS_seccomp, &[one_of(0, &[libc::SECCOMP_SET_MODE_FILTER])]),
     any(libc::SYS_statx),
-    // How the file server has ended.
+    // To find out how the file server has ended.
     when(libc::SYS_waitid, &[one_of(0, &[libc::P_PIDFD])]),
 ];
 

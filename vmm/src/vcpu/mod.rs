@@ -95,7 +95,7 @@ impl Vcpu {
 
     /// Tells its guest that time has passed in which it did not run, so that no watchdog of the kernel complains.
     pub fn was_paused(&self) {
-        // A guest that reads no paravirtual clock cannot be told, and has no such watchdog either.
+        // A guest without the paravirtual clock cannot be told, but it has no such watchdog either.
         let _ = self.fd.kvmclock_ctrl();
     }
 
@@ -130,7 +130,7 @@ impl Vcpu {
                 Ok(exit) => format!("KVM stopped the guest unexpectedly: {exit:?}"),
                 Err(e) if e.errno() == libc::EINTR => {
                     position.tell(&self.fd);
-                    // What KVM had to do for the guest's last exit is done.
+                    // KVM has finished the guest's last exit.
                     if position.is_pausing() {
                         return None;
                     }

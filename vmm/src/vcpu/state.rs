@@ -63,7 +63,7 @@ impl State {
         for index in msrs {
             let mut one = list(&[(*index, 0)])?;
             let is_read = vcpu.get_msrs(&mut one).is_ok_and(|count| count == 1);
-            // Some are there to be read only. A clone must not find that out.
+            // Some registers can only be read, which must be known before a clone is restored.
             if is_read && vcpu.set_msrs(&one).is_ok_and(|count| count == 1) {
                 state.msrs.extend(one.as_slice().first().map(|entry| (*index, entry.data)));
             }
@@ -82,7 +82,7 @@ impl State {
         unsafe { vcpu.set_xsave(&self.extended) }.map_err(refused("KVM_SET_XSAVE"))?;
         vcpu.set_xcrs(&self.extended_control).map_err(refused("KVM_SET_XCRS"))?;
         vcpu.set_debug_regs(&self.debug).map_err(refused("KVM_SET_DEBUGREGS"))?;
-        // Before the deadline of its timer.
+        // This is set before the deadline of the APIC's timer.
         vcpu.set_lapic(&self.local_apic).map_err(refused("KVM_SET_LAPIC"))?;
         for part in self.msrs.chunks(MSRS_AT_ONCE) {
             let set = vcpu.set_msrs(&list(part)?).map_err(refused("KVM_SET_MSRS"))?;

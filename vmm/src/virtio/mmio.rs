@@ -215,7 +215,7 @@ impl MmioTransport {
                 queue.set_next_used(ring.next_used);
             }
             self.device.activate(activation).map_err(|error| error.reason)?;
-            // What the driver has made available meanwhile may have been notified of before.
+            // The driver may have made buffers available and notified of them before the save.
             (0..queues as u32).for_each(|queue| self.notify(queue));
         }
         self.interrupt.restore(interrupt);

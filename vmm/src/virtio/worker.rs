@@ -238,7 +238,7 @@ impl<H: Handler> Work<H> {
             for event in &events[..ready] {
                 let index = event.data() as usize;
                 let Some(queue_event) = self.queue_events.get(index) else { return self.queues };
-                // Only this thread reads it; where it has nothing, the queue has nothing.
+                // Only this thread reads the event; an error means that the queue was not notified.
                 let _ = queue_event.read();
                 if !self.interrupt.has_failed()
                     && let Err(failure) = self.work(index)

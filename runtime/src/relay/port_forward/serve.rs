@@ -66,7 +66,7 @@ impl Running for Forwarder {
 /// Proxies one connection to its end.
 fn forward(client: TcpStream, agent: &OwnedFd, proc: OwnProc) -> io::Result<()> {
     let Some(guest) = connect(client.local_addr()?.port(), agent, proc)? else {
-        // The nearest thing to the refusal that the client would have met in the guest.
+        // This resets the connection, which is most similar to the refusal that a client in the guest would get.
         let reset = libc::linger { l_onoff: 1, l_linger: 0 };
         return Ok(setsockopt(&client, sockopt::Linger, &reset)?);
     };

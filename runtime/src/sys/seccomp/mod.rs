@@ -64,7 +64,7 @@ const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
 /// Calls for memory, which is never executable, locks, clocks, and exit.
 const MEMORY: &[Rule] = &[
     any(libc::SYS_brk),
-    // Where the host has no clock in its vDSO.
+    // Needed if the host has no clock in its vDSO.
     any(libc::SYS_clock_gettime),
     any(libc::SYS_close),
     any(libc::SYS_exit_group),
@@ -133,7 +133,7 @@ const THREADS: &[Rule] = &[
     any(libc::SYS_exit),
     any(libc::SYS_gettid),
     when(libc::SYS_prctl, &[one_of(0, &[libc::PR_SET_NAME as u32])]),
-    // The C library's own two, before the first thread.
+    // The C library sets handlers for its own two signals before the first thread.
     when(libc::SYS_rt_sigaction, &[one_of(0, &[32, 33])]),
     any(libc::SYS_rseq),
     any(libc::SYS_sched_getaffinity),

@@ -55,7 +55,8 @@ impl Backing {
         }
         let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL).map_err(io::Error::from)?);
         let mode = flags & OFlag::O_ACCMODE;
-        // Writes have a place: O_APPEND would put them elsewhere, and O_DIRECT refuses buffers of the guest's making.
+        // Writes go to given offsets: O_APPEND would write them elsewhere, and O_DIRECT refuses unaligned buffers of
+        // the guest.
         if flags.intersects(OFlag::O_APPEND | OFlag::O_DIRECT) {
             return Err(Error::Mode("reads and writes at any place (O_APPEND, O_DIRECT)"));
         }

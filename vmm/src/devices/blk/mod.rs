@@ -121,7 +121,7 @@ impl ChainDevice for Disk {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        // §5.2.4; what no feature was offered for stays zero.
+        // §5.2.4; fields of features that are not offered stay zero.
         let mut space = [0; 60];
         let block_size = self.geometry.block_size;
         let fields: [(usize, u32); 7] = [

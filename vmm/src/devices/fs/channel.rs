@@ -149,7 +149,7 @@ pub fn new() -> io::Result<(DeviceEnd, ServerEnd)> {
     let region = Arc::new(Region::new()?);
     let (requests_out, requests_in) = pipe2(OFlag::O_CLOEXEC)?;
     let (replies_out, replies_in) = pipe2(OFlag::O_CLOEXEC)?;
-    // There is room for a notice of each slot; one that does not fit tells of a server that does not read.
+    // There is room for a notice of each slot; if one does not fit, the server does not read.
     for pipe in [&requests_in, &replies_out] {
         nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
@@ -273,7 +273,7 @@ impl DeviceEnd {
             let mut outcome = Ok(());
             for notice in bytes[..length].chunks_exact(Notice::SIZE).map(Notice::from_bytes) {
                 let notification = self.check(notice)?;
-                // The device that fails with this one is reset some time: no slot may be lost until then.
+                // The device fails with this error and may be reset later: no slot may be lost until then.
                 if outcome.is_ok() {
                     outcome = each(self, notification);
                 }

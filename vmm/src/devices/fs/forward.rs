@@ -206,7 +206,7 @@ impl<'m> Forwarder<'m> {
 
     /// Takes the requests that the driver has made available.
     fn take_requests(&mut self, index: usize) -> Result<(), ForwardError> {
-        // Only this thread reads it; where it has nothing, the queue has nothing.
+        // Only this thread reads the event; an error means that the queue was not notified.
         let _ = self.queue_events[index].read();
         let memory = self.memory;
         if !self.queues[index].ready() {
@@ -288,7 +288,7 @@ impl<'m> Forwarder<'m> {
         let Some(slot) = self.channel.free_slot() else { return Ok(()) };
         let target = self.channel.slot(slot);
         let length = buffers::copy_between(&self.readable, &[target]);
-        // Whatever the guest has made of it meanwhile.
+        // The header is copied as it was checked, whatever the guest has written meanwhile.
         target.copy_from(header);
         let room = buffers::total(&writable);
         self.in_flight[slot] =
@@ -305,7 +305,7 @@ impl<'m> Forwarder<'m> {
                 }
                 Notification::Reset => return Ok(()),
             };
-            // What was asked before the last reset is nobody's any more.
+            // Requests from before the last reset are not answered any more.
             let Some(mut request) = in_flight[slot].take() else { return Ok(()) };
             if matches!(notification, Notification::Malformed { .. }) {
                 return Err(ForwardError::Malformed(reason(channel, slot, length)));

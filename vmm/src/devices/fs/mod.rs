@@ -130,7 +130,7 @@ impl VirtioDevice for Fs {
         let _ = stop.write(1);
         // A thread that panicked has ended the process.
         let (mut channel, queues) = thread.join().ok()?;
-        // It fails only where the server has ended, and the VMM is about to see that.
+        // This fails only if the server has ended, and the VMM will notice that soon.
         let _ = channel.reset();
         self.channel = Some(channel);
         queues

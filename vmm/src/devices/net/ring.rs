@@ -120,7 +120,7 @@ impl<'m> Ring<'m> {
         if used == asked {
             return Ok(false);
         }
-        // The driver writes its wish, then looks at the used ring; here it is the other way round.
+        // The driver writes its wish and then reads the used ring; the device does it in the other order.
         fence(Ordering::SeqCst);
         let ring = self.queue.avail_ring();
         if !self.queue.event_idx_enabled() {

@@ -155,7 +155,7 @@ impl Tap {
     pub unsafe fn read(&self, buffers: &[libc::iovec]) -> Result<usize, Failure> {
         // SAFETY: the caller vouches for the buffers.
         let length = unsafe { libc::readv(self.fd.as_raw_fd(), buffers.as_ptr(), count(buffers)) };
-        // A packet has a header at least: 0 is the end of what a test put in the tap's place.
+        // A packet has at least a header, so 0 is the end of a file that a test uses in place of a tap.
         usize::try_from(length).map_err(|_| failure()).and_then(|length| match length {
             0 => Err(Failure::Gone),
             length => Ok(length),

@@ -286,7 +286,7 @@ impl Connection {
                 0
             }
             Err(_) => {
-                // A peer that died with bytes unread: its side is gone in both directions.
+                // The peer died with unread bytes: its side is gone in both directions.
                 self.to_guest_over = true;
                 self.host_reads_no_more();
                 0
@@ -328,7 +328,7 @@ impl Connection {
         if self.to_host == ToHost::Over {
             self.credit.forward(left);
         } else if left > 0 {
-            // Credit bounds what comes; no growth, so no more than that is allocated either.
+            // Credit limits the bytes that come. The backlog is allocated once, so it takes no more memory than that.
             self.backlog.reserve_exact(self.credit.window() as usize - self.backlog.len());
             keep(&mut self.backlog, data);
         }
@@ -375,7 +375,7 @@ impl Connection {
     fn shut(&mut self, flags: u32) {
         self.shut_by_guest |= flags & shutdown::BOTH;
         if self.shut_by_guest == shutdown::BOTH {
-            // The guest waits for this before it lets the port go. All its bytes came before.
+            // The guest waits for this before it frees the port. All its bytes have come before.
             self.owes_reset = true;
             return self.detach();
         }
@@ -412,7 +412,7 @@ impl Connection {
     /// True when the guest has not been told of a direction's end yet, or when both directions have ended.
     fn owes_shutdown(&self) -> bool {
         if self.hung_up && self.may_receive() {
-            // The last bytes first: then one packet says it all.
+            // The last bytes are sent first; then one packet tells both ends.
             return false;
         }
         let ended = self.ended();

@@ -120,7 +120,7 @@ impl Muxer {
     /// Handles a packet from the guest; `data` is the `header.len` bytes after its header.
     pub fn handle(&mut self, header: &Header, data: &mut [VolatileSlice<'_>]) {
         if header.src_cid != self.guest_cid {
-            // Nobody whom an answer would reach.
+            // An answer would reach nobody.
             return;
         }
         let ports = Ports { host: header.dst_port, guest: header.src_port };
