@@ -37,7 +37,10 @@ use stockade_protocol::container::{Mount, MountSource};
 
 use crate::{
     error::{Result, errno_of},
-    init::{copy_attributes, copy_content, names, open_below, open_directory, open_shared, path_of},
+    init::{
+        copy_up::{copy_attributes, copy_content, names, open_directory},
+        rootfs::{open_below, open_shared, path_of},
+    },
     poller::Token,
 };
 

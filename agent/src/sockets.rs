@@ -20,7 +20,7 @@ use stockade_protocol::container::{Mount, MountSource};
 
 use crate::{
     error::{Context, Result},
-    init::{open_below, path_of},
+    init::rootfs::{open_below, path_of},
     poller::Token,
 };
 

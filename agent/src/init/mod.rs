@@ -18,7 +18,7 @@ use crate::error::{Context, ErrorKind, Result, error};
 
 mod apparmor;
 mod capabilities;
-mod copy_up;
+pub mod copy_up;
 mod cpu_affinity;
 mod credentials;
 mod descriptors;
@@ -38,7 +38,7 @@ pub mod proc_files;
 mod program;
 mod report;
 mod rlimits;
-mod rootfs;
+pub mod rootfs;
 mod scheduler;
 mod seccomp;
 mod signals;
@@ -49,12 +49,10 @@ mod time_namespace;
 mod user_namespace;
 mod working_directory;
 
-pub use copy_up::{copy_attributes, copy_content, names, open_directory};
 pub use namespaces::Joined;
 pub use program::{Setup, Spawned, is_container_process};
 pub use report::{Report, hear};
 pub use rlimits::MAX_OPEN_FILES;
-pub use rootfs::{open_below, open_shared, path_of};
 
 use self::{program::Job, user_namespace::Prepared};
 

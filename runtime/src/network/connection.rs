@@ -11,7 +11,7 @@ use stockade_protocol::vmm;
 use super::inventory::{Interface, Picture, inventory};
 use super::netlink::Netlink;
 use super::sysctls::{self, Sysctls};
-use super::{Namespace, NetworkError, packet_filters, redirect, steps, tap};
+use super::{Namespace, NetworkError, host_only, packet_filters, redirect, steps, tap};
 use crate::vm::{Control, call};
 
 /// MTU with which a NIC is made, in bytes: the interface's own MTU is set in the guest and may change.
@@ -105,6 +105,9 @@ impl Network {
             let mut inventory = inventory(&mut netlink)?;
             if is_first {
                 inventory.warnings.extend(packet_filters::warning());
+                if !inventory.picture.interfaces.is_empty() {
+                    inventory.warnings.extend(host_only::warnings(&mut netlink));
+                }
             }
             inventory.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             let is_known = |interface: &&Interface| {

@@ -12,6 +12,7 @@
 
 mod connection;
 mod events;
+mod host_only;
 mod inventory;
 mod namespace;
 mod netlink;

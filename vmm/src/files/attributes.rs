@@ -7,10 +7,10 @@ use super::{
         ATTR_SUBMOUNT, Attr, AttrOut, EntryOut, GetAttrIn, ROOT_NODE, SetAttrIn, StatfsOut, Statx, StatxIn,
         StatxOut, StatxTime, set,
     },
+    call::{Call, Place},
     nodes::Node,
     reply::Outcome,
     request::{Failure, refuse},
-    server::{Call, Place},
     share::Share,
     sys::{self, Errno},
 };

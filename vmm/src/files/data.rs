@@ -8,11 +8,11 @@ use super::{
         CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, LseekIn, LseekOut, ReadIn,
         WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut,
     },
+    call::{Call, Place},
     handles::Handle,
     nodes::Node,
     reply::Outcome,
     request::{Failure, refuse},
-    server::{Call, Place},
     share::Share,
     sys::{self, Errno},
 };

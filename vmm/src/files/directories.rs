@@ -7,11 +7,11 @@ use std::{
 
 use super::{
     abi::{Dirent, EntryOut, ROOT_NODE, ReadIn},
+    call::{Call, Place},
     names,
     nodes::Node,
     reply::{Outcome, Reply},
     request::refuse,
-    server::{Call, Place},
     share::Share,
     sync::lock,
     sys::{self, Errno, Result},

@@ -6,9 +6,9 @@
 use super::{
     MAX_DATA,
     abi::{InitCompatIn, InitIn, InitOut, MAJOR, MINOR, OLDEST_MINOR, feature},
+    call::Call,
     reply::Outcome,
     request::refuse,
-    server::Call,
 };
 
 /// Features that the server asks for if the guest offers them.

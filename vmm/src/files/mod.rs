@@ -22,6 +22,7 @@
 mod abi;
 mod attributes;
 mod budget;
+mod call;
 mod data;
 mod directories;
 #[cfg(any(test, feature = "fuzz"))]
@@ -35,6 +36,7 @@ mod names;
 mod nodes;
 mod open;
 mod proc;
+mod range_locks;
 mod reply;
 mod request;
 mod server;

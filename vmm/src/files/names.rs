@@ -8,10 +8,10 @@ use super::{
     FileServer, Malformed,
     abi::{BatchForgetIn, EntryOut, ForgetIn, ForgetOne, LinkIn, MkdirIn, MknodIn, Rename2In, RenameIn},
     attributes,
+    call::{Call, Place},
     nodes::{Key, Node, Origin},
     reply::Outcome,
     request::{Failure, Request, refuse},
-    server::{Call, Place},
     share::Share,
     sys::{self, Errno, Result},
 };

@@ -15,12 +15,12 @@ use super::{
         ReleaseIn,
     },
     budget::Permit,
+    call::{Call, Place},
     handles::Handle,
     names,
     nodes::{Node, Origin},
     reply::Outcome,
     request::{Failure, refuse},
-    server::{Call, Place},
     share::Share,
     sys::{self, Errno, Result},
 };

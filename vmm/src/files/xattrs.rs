@@ -14,10 +14,10 @@ use std::{ffi::CStr, os::fd::AsFd, sync::Arc};
 
 use super::{
     abi::{GetXattrIn, GetXattrOut, SETXATTR_ACL_KILL_SGID, SetXattrCompatIn, SetXattrIn},
+    call::{Call, Place},
     nodes::Node,
     reply::Outcome,
     request::{Failure, refuse},
-    server::{Call, Place},
     sys::{self, Errno},
     thread::SCRATCH_BYTES,
 };
