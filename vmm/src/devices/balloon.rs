@@ -4,7 +4,13 @@
 //! The balloon is never inflated, for the memory device sets the guest's size. Nor does it matter what a reported page holds
 //! when the guest uses it again, zeroes or bytes of the kernel's file where that is mapped: a guest that cares does not report.
 
-use std::io;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::DescriptorChain;
@@ -27,7 +33,27 @@ pub type Balloon = WorkerDevice<Reporting>;
 
 /// What is particular to it. Its configuration space is all zero: the balloon is to be empty, and is.
 #[derive(Debug, Default)]
-pub struct Reporting;
+pub struct Reporting {
+    reports: Reports,
+}
+
+/// How many reports have come.
+#[derive(Clone, Debug, Default)]
+pub struct Reports(Arc<AtomicU64>);
+
+impl Reports {
+    /// As of now.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Balloon {
+    /// A balloon device that counts its reports.
+    pub fn counting(reports: Reports) -> Self {
+        Self::over(Reporting { reports })
+    }
+}
 
 impl ChainDevice for Reporting {
     const NAME: &'static str = "balloon";
@@ -41,12 +67,15 @@ impl ChainDevice for Reporting {
     }
 
     fn handler(&self) -> impl Handler {
-        Host
+        Host { reports: self.reports.clone() }
     }
 }
 
 /// Takes pages back.
-pub(crate) struct Host;
+#[derive(Default)]
+pub(crate) struct Host {
+    reports: Reports,
+}
 
 impl Handler for Host {
     fn handle(
@@ -57,6 +86,7 @@ impl Handler for Host {
     ) -> Result<u32, Failure> {
         // A driver that inflates without being asked to keeps its pages.
         if queue == REPORTS {
+            self.reports.0.fetch_add(1, Ordering::Relaxed);
             // The buffers are the pages. The device may write to them, but leaves them as they come.
             for buffer in chain {
                 take(memory, buffer.addr(), buffer.len().into())?;
