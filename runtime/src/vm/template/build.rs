@@ -10,7 +10,7 @@ use anyhow::Context;
 use super::{ABOUT, Entry, Files, NEW, RAM, STATE, Store};
 use crate::oci::container_id::ContainerId;
 use crate::sys::signals;
-use crate::vm::{Launch, Machine, SOCKETS};
+use crate::vm::{Launch, Machine, Placement, SOCKETS};
 
 /// Most that templates take of the host's memory, in bytes: the oldest go when there are more.
 const MOST_BYTES: u64 = 1 << 30;
@@ -80,7 +80,8 @@ fn fill(store: &Store, launch: Launch, about: &str) -> anyhow::Result<()> {
     let files = Files { state: create(STATE)?, ram: create(RAM)?, directory: None };
     let interrupts = signals::block_all().context("cannot block signals")?;
     let id: ContainerId = ID.parse()?;
-    let mut machine = launch.becoming(files).start(&id, directory.as_fd(), None, |_| Ok(()))?;
+    let mut machine =
+        launch.becoming(files).start(&id, directory.as_fd(), Placement::default(), |_| Ok(()))?;
     let saved = machine
         .watch_with(directory.as_fd(), interrupts)
         .context("cannot watch the VM")
