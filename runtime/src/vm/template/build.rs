@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 use anyhow::Context;
 
-use super::{ABOUT, Entry, Files, NEW, RAM, STATE, Store};
+use super::{ABOUT, Entry, Files, NEW, RAM, STATE, Store, huge};
 use crate::oci::container_id::ContainerId;
 use crate::sys::signals;
 use crate::vm::{Launch, Machine, Placement, SOCKETS};
@@ -88,6 +88,7 @@ fn fill(store: &Store, launch: Launch, about: &str) -> anyhow::Result<()> {
         .and_then(|()| Ok(machine.saved()?));
     end(machine);
     saved.context("the VM that was to become a template")?;
+    huge::gather(&File::open(new.join(RAM)).context("cannot open the template's RAM")?);
     for name in SOCKETS {
         let _ = fs::remove_file(new.join(name));
     }
