@@ -63,6 +63,7 @@ fn run(entry_tsc: u64) -> Result<Infallible> {
 /// In a guest that is saved when it is ready. Whatever comes after the wait happens in each clone.
 fn run_clone(listener: OwnedFd, entry_tsc: u64) -> Result<Infallible> {
     boot::prepare()?;
+    cgroup_devices::prepare()?;
     let server = server::Server::new(listener)?;
     let renewal = renewal::Waiting::prepare()?;
     vsock::report_ready(entry_tsc)?;
