@@ -64,6 +64,7 @@ fn run(entry_tsc: u64) -> Result<Infallible> {
 /// clone.
 fn run_clone(listener: OwnedFd, entry_tsc: u64) -> Result<Infallible> {
     boot::prepare()?;
+    cgroup_devices::prepare()?;
     let server = server::Server::new(listener)?;
     let renewal = renewal::Waiting::prepare()?;
     vsock::report_ready(entry_tsc)?;

@@ -87,8 +87,8 @@ pub mod fd {
     pub const AGENT_LISTENER: i32 = 8;
     /// Listening UNIX socket for framed [`super::Request`]s.
     pub const CONTROL_LISTENER: i32 = 9;
-    /// `cgroup.procs` of the sandbox's cgroup, open for writing; the VMM joins after KVM_CREATE_VM. /dev/null if there
-    /// is no cgroup.
+    /// `cgroup.procs` of the sandbox's cgroup, open for writing; the VMM joins after KVM_CREATE_VM. /dev/null if the VMM is in its
+    /// cgroup already.
     pub const CGROUP_PROCS: i32 = 10;
     /// /dev/kvm, open for reading and writing.
     pub const KVM: i32 = 11;

@@ -4,7 +4,7 @@
 //! files. Exits with 0 when the guest has ended, nobody needs it any more, or it has been saved as a template, with 1 when it failed; the reason is on the
 //! status socket.
 
-use std::{panic, process::ExitCode, sync::Arc, thread};
+use std::{panic, process::ExitCode, sync::Arc};
 
 use stockade_protocol::{
     renewal,
@@ -18,6 +18,7 @@ use stockade_vmm::{
     control::{self, Ending, Services},
     devices::{
         self,
+        balloon::Reports,
         fs::channel,
         mem::{Growth, OnReached},
     },
@@ -132,6 +133,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         None => when_grown(growth.clone(), report_agent(status)),
         Some(_) => when_grown(growth.clone(), end_to_save(&ending)),
     };
+    let reports = Reports::default();
     let devices = devices::all(devices::Parts {
         files: files_channel,
         growth,
@@ -139,6 +141,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         agent_listener: inherited.agent_listener,
         ready: inherited.ready,
         on_ready,
+        reports: reports.clone(),
         renewal: restored.is_some().then(template::renewal).transpose().map_err(Error::Device)?,
     })
     .map_err(Error::Device)?;
@@ -195,8 +198,9 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     let machine = Arc::<Parts>::clone(&parts);
     let services = Services { bus, hotplug, files: Some(files), failures, console, stats, machine };
     let end = control::serve(status, &inherited.control_listener, &ending, &services)?;
-    if let (Some(End::ReadyToSave), Some(files)) = (&end, &saves) {
-        thread::sleep(template::SETTLE);
+    if let (Some(End::ReadyToSave), Some(files)) = (&end, &saves)
+        && template::settle(status, &reports)
+    {
         template::save(Saving { config: &config, machine: &parts, bus: &services.bus }, files)?;
         status.saved();
     }

@@ -68,15 +68,23 @@ impl StatusSocket {
         self.send(&Status::TemplateRefused { reason: one_line(reason) });
     }
 
+    /// Reports that a guest that is to be saved is not at rest yet. Returns whether somebody listens.
+    pub fn is_settling(&self) -> bool {
+        self.try_to_send(&Status::Reached(Stage::AgentConnected))
+    }
+
     /// Reports that the guest is saved; the caller exits.
     pub fn saved(&self) {
         self.send(&Status::Saved);
     }
 
     fn send(&self, status: &Status) {
-        if let Ok(packet) = postcard::to_stdvec(status) {
-            let _ = send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL);
-        }
+        self.try_to_send(status);
+    }
+
+    fn try_to_send(&self, status: &Status) -> bool {
+        postcard::to_stdvec(status)
+            .is_ok_and(|packet| send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL).is_ok())
     }
 }
 

@@ -90,3 +90,36 @@ pub struct DeviceRule {
     /// mknod(2).
     pub mknod: bool,
 }
+
+impl DeviceRule {
+    /// What every container may do, whatever its own rules say (runtime-spec config-linux, "Default Devices").
+    pub fn defaults() -> Vec<Self> {
+        let char = Some(DeviceKind::Char);
+        let rule = |kind, major, minor, accesses| Self {
+            allow: true,
+            kind,
+            major,
+            minor,
+            read: accesses,
+            write: accesses,
+            mknod: true,
+        };
+        // Any node may be made; opening it is another matter.
+        let nodes = [DeviceKind::Char, DeviceKind::Block].map(|kind| rule(Some(kind), None, None, false));
+        // null, zero, full, random, urandom; tty, console, ptmx.
+        let devices = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
+        let devices = devices.map(|(major, minor)| rule(char, Some(major), Some(minor), true));
+        let terminals = rule(char, Some(136), None, true);
+        nodes.into_iter().chain(devices).chain([terminals]).collect()
+    }
+
+    /// Whether this one names all devices and accesses that the other names.
+    pub fn covers(&self, other: &Self) -> bool {
+        (self.kind.is_none() || self.kind == other.kind)
+            && (self.major.is_none() || self.major == other.major)
+            && (self.minor.is_none() || self.minor == other.minor)
+            && (self.read || !other.read)
+            && (self.write || !other.write)
+            && (self.mknod || !other.mknod)
+    }
+}

@@ -33,7 +33,7 @@ use crate::sys::terminal::{self, Pty};
 use crate::sys::{tsc, user_namespace};
 use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
 use crate::vm::sizing::{self, VmSize};
-use crate::vm::{self, MachineError, Shared, Tree, Vm, shares, template};
+use crate::vm::{self, MachineError, Placement, Shared, Tree, Vm, shares, template};
 
 /// A value that is undone when it is dropped, unless it is taken out.
 type Undone<T> = ScopeGuard<T, fn(T)>;
@@ -153,8 +153,8 @@ impl<'a> Draft<'a> {
                     scope = cgroup.make(&values)?;
                 }
                 record.vm_size = Some(size);
-                let procs = cgroup.map(Cgroup::open_procs).transpose()?;
-                let mut machine = launch.start(self.request.id, directory.as_fd(), procs, |vmm| {
+                let placement = cgroup.map(Placement::within).transpose()?.unwrap_or_default();
+                let mut machine = launch.start(self.request.id, directory.as_fd(), placement, |vmm| {
                     record.vmm = vmm.reference();
                     directory.write(record)
                 })?;

@@ -11,6 +11,7 @@ pub(super) fn log_stats(machine: &Machine, ready: &Ready) {
     if !log::is_debug() {
         return;
     }
+    let begin = tsc::now();
     match machine
         .control()
         .map_err(anyhow::Error::from)
@@ -24,6 +25,7 @@ pub(super) fn log_stats(machine: &Machine, ready: &Ready) {
             agent_entry_tsc = ready.entry_tsc,
             vmm_overhead_kib = stats.overhead_kib,
             guest_kib = stats.guest_kib,
+            asking_tsc = tsc::now() - begin,
             "the agent is ready on Linux {}",
             ready.kernel_release
         ),

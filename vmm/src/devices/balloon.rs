@@ -5,7 +5,13 @@
 //! the page may hold zeros, or bytes of the kernel's file if that is mapped there: a guest that needs the content does not
 //! report the page.
 
-use std::io;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::DescriptorChain;
@@ -28,7 +34,27 @@ pub type Balloon = WorkerDevice<Reporting>;
 
 /// The parts that only the balloon has. Its configuration space is all zero: the balloon is to be empty, and is empty.
 #[derive(Debug, Default)]
-pub struct Reporting;
+pub struct Reporting {
+    reports: Reports,
+}
+
+/// How many reports have come.
+#[derive(Clone, Debug, Default)]
+pub struct Reports(Arc<AtomicU64>);
+
+impl Reports {
+    /// As of now.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Balloon {
+    /// A balloon device that counts its reports.
+    pub fn counting(reports: Reports) -> Self {
+        Self::over(Reporting { reports })
+    }
+}
 
 impl ChainDevice for Reporting {
     const NAME: &'static str = "balloon";
@@ -42,12 +68,15 @@ impl ChainDevice for Reporting {
     }
 
     fn handler(&self) -> impl Handler {
-        Host
+        Host { reports: self.reports.clone() }
     }
 }
 
 /// Takes reported pages back.
-pub(crate) struct Host;
+#[derive(Default)]
+pub(crate) struct Host {
+    reports: Reports,
+}
 
 impl Handler for Host {
     fn handle(
@@ -58,6 +87,7 @@ impl Handler for Host {
     ) -> Result<u32, Failure> {
         // If a driver inflates the balloon without being asked, it keeps its pages.
         if queue == REPORTS {
+            self.reports.0.fetch_add(1, Ordering::Relaxed);
             // The buffers are the pages. The device may write to them, but leaves them unchanged.
             for buffer in chain {
                 take(memory, buffer.addr(), buffer.len().into())?;

@@ -29,6 +29,8 @@ pub struct Parts {
     pub ready: UnixStream,
     /// Called when the guest has made that connection.
     pub on_ready: Box<dyn FnOnce() + Send>,
+    /// Counts the pages that the guest reports.
+    pub reports: balloon::Reports,
     /// In a clone of a template: the connection that its agent waits for.
     pub renewal: Option<UnixStream>,
 }
@@ -38,12 +40,12 @@ pub struct Parts {
 /// # Errors
 /// A device cannot be made.
 pub fn all(parts: Parts) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
-    let Parts { files, growth, cid, agent_listener, ready, on_ready, renewal } = parts;
+    let Parts { files, growth, cid, agent_listener, ready, on_ready, reports, renewal } = parts;
     let mut devices: Vec<Box<dyn VirtioDevice>> = vec![
         Box::new(rng::Rng::default()),
         Box::new(fs::Fs::new(files)),
         Box::new(vsock::Vsock::new(cid.into(), agent_listener, ready, on_ready, renewal)?),
-        Box::new(balloon::Balloon::default()),
+        Box::new(balloon::Balloon::counting(reports)),
     ];
     devices.extend(growth.map(|growth| Box::new(mem::Mem::new(growth)) as _));
     Ok(devices)

@@ -78,6 +78,9 @@ const BACKLOG: i32 = 128;
 /// Longest final message, in bytes.
 const LAST_WORDS: usize = 1 << 10;
 
+/// Allocations of so many bytes have pages of their own: each of a thread's two buffers.
+const LARGE: libc::c_int = 64 << 10;
+
 /// The parts of the file server.
 #[derive(Debug)]
 pub struct Parts {
@@ -194,6 +197,9 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
     capabilities::keep(CAPABILITIES).map_err(failed("capset"))?;
     isolation::make_unreachable()?;
 
+    // SAFETY: only sets a parameter of the allocator, and there is one thread. What a thread has for requests comes from pages of
+    // its own then, and takes memory as far as it is written to.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
     let server = Arc::new(FileServer::new(own_descriptors, Limits::default()));
     let confine = || seccomp::restrict(Thread::FileWorker).map_err(io::Error::other);
     Workers::start(Arc::clone(&server), channel, confine, give_up).map_err(step("a thread"))?;
