@@ -25,8 +25,8 @@ pub struct Device {
     pub gid: u32,
 }
 
-/// Path, major and minor number of the devices that every container has (runtime-spec config-linux, "Default Devices"), unless
-/// something of the host's is its /dev; all are character devices that everybody may use.
+/// Path, major and minor number of the devices that every container has (runtime-spec config-linux, "Default Devices"),
+/// unless its /dev is a share of the host; all are character devices that everybody may use.
 pub const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
     ("/dev/null", 1, 3),
     ("/dev/zero", 1, 5),
@@ -36,7 +36,7 @@ pub const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
-/// Name and target of the links in /dev that it has likewise.
+/// Name and target of the links in /dev that every such container has.
 pub const DEVICE_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -45,15 +45,15 @@ pub const DEVICE_LINKS: [(&str, &str); 5] = [
     (PTMX, "pts/ptmx"),
 ];
 
-/// The link among them that takes the place of what an image has there: that would be a node of another devpts.
+/// The one of these links that replaces what an image has at its place: that would be a node of another devpts.
 pub const PTMX: &str = "ptmx";
 
-/// Whether something of the host's is the container's whole /dev, which is then left as it is.
+/// Whether the container's whole /dev is a share of the host; it is then left as it is.
 pub fn share_covers_dev(mounts: &[Mount]) -> bool {
     mounts.iter().any(|entry| is_shared_dev(&entry.destination, &entry.source))
 }
 
-/// Whether a mount is such a /dev.
+/// Whether a mount is a share of the host as the whole /dev.
 pub fn is_shared_dev(destination: &str, source: &MountSource) -> bool {
     let names = Path::new(destination).components().filter(|part| *part != Component::RootDir);
     matches!(source, MountSource::Share(_) | MountSource::Copy(_)) && names.eq(Path::new("dev").components())
@@ -89,4 +89,37 @@ pub struct DeviceRule {
     pub write: bool,
     /// mknod(2).
     pub mknod: bool,
+}
+
+impl DeviceRule {
+    /// What every container may do, whatever its own rules say (runtime-spec config-linux, "Default Devices").
+    pub fn defaults() -> Vec<Self> {
+        let char = Some(DeviceKind::Char);
+        let rule = |kind, major, minor, accesses| Self {
+            allow: true,
+            kind,
+            major,
+            minor,
+            read: accesses,
+            write: accesses,
+            mknod: true,
+        };
+        // Any node may be made; opening it is another matter.
+        let nodes = [DeviceKind::Char, DeviceKind::Block].map(|kind| rule(Some(kind), None, None, false));
+        // null, zero, full, random, urandom; tty, console, ptmx.
+        let devices = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
+        let devices = devices.map(|(major, minor)| rule(char, Some(major), Some(minor), true));
+        let terminals = rule(char, Some(136), None, true);
+        nodes.into_iter().chain(devices).chain([terminals]).collect()
+    }
+
+    /// Whether this one names all devices and accesses that the other names.
+    pub fn covers(&self, other: &Self) -> bool {
+        (self.kind.is_none() || self.kind == other.kind)
+            && (self.major.is_none() || self.major == other.major)
+            && (self.minor.is_none() || self.minor == other.minor)
+            && (self.read || !other.read)
+            && (self.write || !other.write)
+            && (self.mknod || !other.mknod)
+    }
 }

@@ -1,5 +1,5 @@
-//! What else of a network namespace stays on the host: rules of `ip rule`, and addresses of its loopback interface. The guest has
-//! rules and a loopback interface of its own. So they are named.
+//! More of a network namespace that stays on the host: the rules of `ip rule`, and the addresses of its loopback
+//! interface. The guest has its own rules and its own loopback interface, so a warning names those of the host.
 
 use std::net::IpAddr;
 
@@ -19,10 +19,11 @@ const FRA_TABLE: u16 = 15;
 /// Priority and table of the rules that each namespace begins with (ip-rule(8)): local, main, default.
 const FIRST_RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
 
-/// Rules or addresses that are named; there may be thousands.
+/// A warning names at most this many rules or addresses; there may be thousands.
 const NAMED: usize = 8;
 
-/// One sentence each, about the calling thread's network namespace. A list that cannot be had has nothing to be named.
+/// Returns one sentence about the rules and one about the addresses in the calling thread's network namespace. A list
+/// that the kernel refuses counts as empty.
 pub fn warnings(netlink: &mut Netlink) -> Vec<String> {
     let list = |messages: Vec<Vec<u8>>, read: fn(&[u8]) -> Option<String>| -> Vec<String> {
         messages.iter().filter_map(|message| read(message)).collect()
@@ -54,7 +55,7 @@ fn named(all: &[String]) -> String {
     }
 }
 
-/// A rule that somebody has made.
+/// Describes a rule that somebody has added; returns None for a rule of the kernel.
 fn rule(message: &[u8]) -> Option<String> {
     let body = message.get(..RULE_BODY)?;
     let attributes = Attributes::read(&message[RULE_BODY..]);
@@ -70,7 +71,7 @@ fn rule(message: &[u8]) -> Option<String> {
     (!is_first).then(|| format!("{family} priority {priority} (table {table})"))
 }
 
-/// An address of lo that the guest's has not.
+/// Describes an address of lo that the guest's lo does not have.
 fn address(message: &[u8]) -> Option<String> {
     let body = message.get(..ADDRESS_BODY)?;
     let attributes = Attributes::read(&message[ADDRESS_BODY..]);

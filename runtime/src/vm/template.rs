@@ -14,6 +14,7 @@
 //! maps them copy-on-write. Nothing of a container is in them: they are taken before there is one.
 
 mod build;
+mod huge;
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};

@@ -7,10 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 use anyhow::Context;
 
-use super::{ABOUT, Entry, Files, NEW, RAM, STATE, Store};
+use super::{ABOUT, Entry, Files, NEW, RAM, STATE, Store, huge};
 use crate::oci::container_id::ContainerId;
 use crate::sys::signals;
-use crate::vm::{Launch, Machine, SOCKETS};
+use crate::vm::{Launch, Machine, Placement, SOCKETS};
 
 /// Most that templates take of the host's memory, in bytes: the oldest go when there are more.
 const MOST_BYTES: u64 = 1 << 30;
@@ -80,13 +80,15 @@ fn fill(store: &Store, launch: Launch, about: &str) -> anyhow::Result<()> {
     let files = Files { state: create(STATE)?, ram: create(RAM)?, directory: None };
     let interrupts = signals::block_all().context("cannot block signals")?;
     let id: ContainerId = ID.parse()?;
-    let mut machine = launch.becoming(files).start(&id, directory.as_fd(), None, |_| Ok(()))?;
+    let mut machine =
+        launch.becoming(files).start(&id, directory.as_fd(), Placement::default(), |_| Ok(()))?;
     let saved = machine
         .watch_with(directory.as_fd(), interrupts)
         .context("cannot watch the VM")
         .and_then(|()| Ok(machine.saved()?));
     end(machine);
     saved.context("the VM that was to become a template")?;
+    huge::gather(&File::open(new.join(RAM)).context("cannot open the template's RAM")?);
     for name in SOCKETS {
         let _ = fs::remove_file(new.join(name));
     }
