@@ -108,6 +108,9 @@ impl Podman {
         for name in ["conmon", "podman"] {
             host::pids_named(name).into_iter().for_each(host::wait_for_end);
         }
+        // The name server's, which podman 5 leaves with its first network with names.
+        let _ = fs::remove_file("/run/containers/networks/aardvark.lock");
+        let _ = fs::remove_dir("/run/containers/networks/aardvark-dns");
         self.unmount_storage();
     }
 
