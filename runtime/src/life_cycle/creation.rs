@@ -33,7 +33,8 @@ use crate::sys::terminal::{self, Pty};
 use crate::sys::{tsc, user_namespace};
 use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
 use crate::vm::sizing::{self, VmSize};
-use crate::vm::{self, MachineError, Shared, Tree, Vm, shares, template};
+use crate::vm::template::{self, Choice};
+use crate::vm::{self, MachineError, Shared, Tree, Vm, shares};
 
 /// A value that is undone when it is dropped, unless it is taken out.
 type Undone<T> = ScopeGuard<T, fn(T)>;
@@ -146,13 +147,15 @@ impl<'a> Draft<'a> {
         let vm = match place {
             Place::Own(launch, size) => {
                 let size = vm_size(plan, size, cgroup)?;
-                let (launch, size) = template::choose((*launch).sized(&size), size, plan.demand);
+                let Choice { launch, size, wanted } =
+                    template::choose((*launch).sized(&size), size, plan.demand);
                 if let Some(cgroup) = cgroup {
                     let mut values = plan.cgroup.values.clone();
                     values.push(("memory.max", sizing::host_limit_bytes(size.mib).to_string()));
                     scope = cgroup.make(&values)?;
                 }
                 record.vm_size = Some(size);
+                record.template = wanted;
                 let procs = cgroup.map(Cgroup::open_procs).transpose()?;
                 let mut machine = launch.start(self.request.id, directory.as_fd(), procs, |vmm| {
                     record.vmm = vmm.reference();
@@ -368,6 +371,9 @@ impl Attended {
         if let Vm::Own(machine) = vm {
             let ready = machine.agent_ready()?;
             is_newest = ready.version >= VERSION;
+            if machine.is_clone() {
+                draft.record.template = None;
+            }
             figures::log_stats(machine, &ready);
         }
         let mut control = match is_newest {

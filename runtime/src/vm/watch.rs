@@ -14,7 +14,7 @@ use stockade_protocol::frame::{self, FrameBuffer};
 use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
 
 use super::files::{Files, FilesError};
-use super::template;
+use super::template::{self, Useless};
 use super::wait::{Wait, interruption};
 use super::{Control, MachineError};
 use crate::sys::deadline::Deadline;
@@ -122,13 +122,18 @@ impl Machine {
     /// [`MachineError`].
     pub fn agent_ready(&mut self) -> Result<Ready, MachineError> {
         let ready = self.wait_for_agent();
-        if let (Err(MachineError::Silent { .. } | MachineError::Failed { .. }), Some(template)) =
-            (&ready, self.template.take())
+        if let Err(MachineError::Silent { .. } | MachineError::Failed { .. }) = &ready
+            && let Some(template) = self.template.take()
         {
             // The next one boots, which tells more.
-            template::discard(&template, "a VM that began as it did not become ready");
+            template::discard(&template, Useless::NotReady);
         }
         ready
+    }
+
+    /// Whether its guest has begun as a template's, once the agent is ready.
+    pub fn is_clone(&self) -> bool {
+        self.template.is_some()
     }
 
     /// Returns when the guest has been saved as a template; its VMM ends then.
@@ -269,7 +274,7 @@ impl Machine {
             }
             Ok(Status::TemplateRefused { reason }) => {
                 if let Some(template) = self.template.take() {
-                    template::discard(&template, &printable(&reason));
+                    template::discard(&template, Useless::Refused(&printable(&reason)));
                 }
                 Ok(())
             }
