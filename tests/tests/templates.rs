@@ -187,6 +187,7 @@ fn listed(stockade: &Stockade) -> Vec<Value> {
 #[test]
 fn the_first_start_has_the_template_made_and_the_second_begins_as_it() {
     let stockade = Stockade::with_config(ON);
+    let tight = Stockade::with_config("memory_mib = 256\ntemplates = \"on\"\ntemplate_memory_mib = 40\n");
     stockade.run(&["template", "remove", "--all"]).success();
     let before = host::Snapshot::take();
     let bundles = ["a", "b"].map(|id| (id, Bundle::busybox(&["sleep", "10000"])));
@@ -256,7 +257,6 @@ fn the_first_start_has_the_template_made_and_the_second_begins_as_it() {
     let charged: u64 = charged.trim().parse().expect("a number");
     assert!(charged + (1 << 20) >= bytes, "{charged} of {bytes}");
     // One in use does not go to make room, and what has no room is not made.
-    let tight = Stockade::with_config("memory_mib = 256\ntemplates = \"on\"\ntemplate_memory_mib = 40\n");
     let refused = tight.run(&["template", "build"]).failure(1, &["there is no room", "VMs use"]);
     assert!(refused.stderr.contains("raise template_memory_mib"), "{refused:#?}");
     assert_eq!(templates(), [place.clone()]);

@@ -168,11 +168,7 @@ pub fn choose(launch: Launch, size: VmSize, demand: Demand) -> Choice {
                 wanted,
             }
         }
-        None => {
-            let wanted =
-                wanted.filter(|wanted| !store.failure(&wanted.name).is_some_and(|failure| failure.counts()));
-            booted(launch, wanted)
-        }
+        None => booted(launch, wanted),
     }
 }
 

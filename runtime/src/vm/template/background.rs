@@ -15,7 +15,7 @@ use stockade_sys::descriptors::{close_all_but, duplicate_to};
 
 use super::build::build_locked;
 use super::group::Group;
-use super::{Store, Wanted, most_bytes};
+use super::{Failure, Store, Wanted, most_bytes};
 use crate::config::{self, Config};
 use crate::sys::process;
 use crate::sys::signals;
@@ -37,6 +37,9 @@ pub fn begin(wanted: &Wanted) {
 }
 
 fn start(wanted: &Wanted) -> anyhow::Result<()> {
+    if let Some(failure) = Store::of_host()?.failure(&wanted.name).filter(Failure::counts) {
+        anyhow::bail!("it failed a short time ago: {}", failure.reason);
+    }
     // A path, and not /proc/self/exe, after which the builder would be called. If it is gone, so is what the VM was made of.
     let program = std::env::current_exe().context("cannot find this program")?;
     let Wanted { mib, vcpus, name } = wanted;

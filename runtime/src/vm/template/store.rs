@@ -285,8 +285,8 @@ impl Store {
 
     /// Keeps the reason for those who ask, and so that the next start does not try again.
     pub(super) fn note_failure(&self, name: &str, reason: &str) {
-        let mut reason = printable(reason);
-        reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+        // A character takes up to four bytes.
+        let reason: String = printable(reason).chars().take(LONGEST_REASON / 4).collect();
         let path = self.0.join(format!("{name}{FAILED}"));
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
