@@ -1,4 +1,4 @@
-//! Copies of small directories of the host, so that their containers are notified of changes.
+//! Copies of small directories of the host, so that inotify tells their containers of changes.
 //!
 //! A shared file system reports to inotify(7) only what the guest itself does. What kubelet makes of ConfigMaps and Secrets
 //! is small, and changes in one way:
@@ -37,44 +37,47 @@ use stockade_protocol::container::{Mount, MountSource};
 
 use crate::{
     error::{Result, errno_of},
-    init::{copy_attributes, copy_content, names, open_below, open_directory, open_shared, path_of},
+    init::{
+        copy_up::{copy_attributes, copy_content, names, open_directory},
+        rootfs::{open_below, open_shared, path_of},
+    },
     poller::Token,
 };
 
-/// Where all copies are, each at the path that its directory has in the share.
+/// The directory of all copies; each has the path that its directory has in the share.
 const ROOT: &str = "/run/copies";
 
-/// What all copies of the guest may hold. Of each there are two versions while it changes.
+/// Options of the tmpfs, which limit all copies of the guest together. While a copy changes, it has two versions.
 const OPTIONS: &str = "mode=0700,size=32m,nr_inodes=32k";
 
 /// Longest content of a copy, in bytes: two ConfigMaps of the size that Kubernetes allows.
 const MAX_BYTES: u64 = 2 << 20;
 
-/// Most files and directories of a copy.
+/// Largest number of files and directories in a copy.
 const MAX_FILES: usize = 1024;
 
-/// Directories in directories that are counted.
+/// Largest depth of directories in a copy.
 const DEEPEST: usize = 8;
 
-/// The link that is swapped.
+/// The name of the link that is swapped.
 const DATA: &str = "..data";
 
-/// The link that takes its place.
+/// The name of the link that replaces it.
 const NEW_DATA: &str = "..data_tmp";
 
-/// One container's copies, which go with it.
+/// The copies of one container, which are removed with it.
 #[derive(Debug, Default)]
 pub struct AtomicVolumes {
     /// Paths in the share.
     shares: Vec<String>,
     /// The directories of the copies.
     directories: Vec<PathBuf>,
-    /// Set while there is something to follow.
+    /// The timer for the next refresh, while one is due.
     pub due: Option<(TimerFd, Token)>,
 }
 
 impl AtomicVolumes {
-    /// Copies what the mounts ask for; what cannot be copied is shared as it is.
+    /// Copies the directories that the mounts ask for; a directory that cannot be copied is shared as it is.
     pub fn make(mounts: &[Mount]) -> Self {
         let mut copies = Self::default();
         for mount in mounts {
@@ -94,12 +97,12 @@ impl AtomicVolumes {
         copies
     }
 
-    /// There are none.
+    /// Whether there are no copies.
     pub fn is_empty(&self) -> bool {
         self.shares.is_empty()
     }
 
-    /// Follows what has changed on the host.
+    /// Makes in the copies what has changed on the host.
     pub fn refresh(&self) {
         for share in &self.shares {
             let refreshed =
@@ -114,7 +117,7 @@ impl AtomicVolumes {
 impl Drop for AtomicVolumes {
     fn drop(&mut self) {
         for directory in &self.directories {
-            // Its parent goes with the last of the container's.
+            // The parent directory is removed with the container's last copy.
             let removed = fs::remove_dir_all(directory);
             let _ = directory.parent().map(fs::remove_dir);
             if let Err(cause) = removed {
@@ -124,12 +127,12 @@ impl Drop for AtomicVolumes {
     }
 }
 
-/// For the guest's console: the container is as it would be without copies.
+/// Reports on the guest's console that a directory is not copied.
 fn complain(what: &str, errno: Errno) {
-    eprintln!("stockade-agent: {what} does not follow the host by a copy: {}", errno.desc());
+    eprintln!("stockade-agent: {what} is shared as it is instead of copied: {}", errno.desc());
 }
 
-/// The directory that a container is to have: the copy, or what is shared where there is none.
+/// Opens the directory for a container: the copy, or the shared directory if there is no copy.
 pub fn open(share: &str) -> Result<OwnedFd, Errno> {
     match open_below(ROOT, share) {
         Err(Errno::ENOENT) => open_shared(share),
@@ -155,7 +158,7 @@ fn make(share: &str, directory: &Path) -> Result<(), Errno> {
     copy_attributes(from.as_fd(), to.as_fd())
 }
 
-/// Makes of `to` a copy of `from`, in the steps in which kubelet changes a directory.
+/// Makes `to` a copy of `from`, in the steps in which kubelet changes a directory.
 fn refresh(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let data = readlinkat(from, DATA)?;
     if !is_hidden(&data) || data.as_bytes().contains(&b'/') || data == ".." {
@@ -191,10 +194,10 @@ fn refresh(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-/// The links of a directory, with where they lead, but those that belong to the swap.
+/// The links of a directory with their targets, except those that belong to the swap.
 ///
 /// # Errors
-/// ENOTSUP where there is something else.
+/// ENOTSUP if there is something else in the directory.
 fn links(directory: BorrowedFd<'_>) -> Result<Vec<(OsString, OsString)>, Errno> {
     let names = names(&open_directory(directory, OsStr::new("."))?)?;
     if names.len() > MAX_FILES {
@@ -226,7 +229,7 @@ fn copy_version(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> Resul
     copy_attributes(from.as_fd(), to.as_fd())
 }
 
-/// Subtracts what a directory holds from what it may.
+/// Subtracts the files and bytes of a directory from those that are still allowed.
 fn count(directory: &OwnedFd, files: &mut usize, bytes: &mut u64, levels: usize) -> Result<(), Errno> {
     let levels = levels.checked_sub(1).ok_or(Errno::EFBIG)?;
     for name in names(directory)? {

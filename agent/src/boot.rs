@@ -1,4 +1,4 @@
-//! What the guest needs once, before its first container. Every call here is paid at every start of a pod.
+//! What the guest needs once, before its first container. Every call here costs time at every start of a pod.
 
 use std::{fs, io, os::fd::AsRawFd};
 
@@ -21,26 +21,26 @@ use crate::{
     error::{Context, Result},
 };
 
-/// A container may divide its cgroup but not change the limits of its root, and protection of memory reaches
-/// the cgroups below, as where systemd mounts them.
+/// A container may divide its cgroup but not change the limits of its root, and protection of memory reaches the
+/// cgroups below, as in mounts by systemd.
 const CGROUP_OPTIONS: &str = "nsdelegate,memory_recursiveprot";
 
-/// Open files that the agent itself may have: some ten for every container.
+/// Largest number of open files of the agent itself: about ten for every container.
 const AGENT_OPEN_FILES: u64 = 1 << 16;
 
-/// Where the agent has sysfs, once it needs it.
+/// Where the agent mounts sysfs when it needs it.
 pub const SYSFS: &str = "/run/sys";
 
-/// What is so in every guest. As many threads as there are PIDs, and as many open files as fit ([`crate::memory`] has what follows
-/// the memory). An allocation that is larger than the memory succeeds, as on a host, which has more of it; what a container
-/// uses of it is limited by its cgroup.
+/// Sysctls of every guest ([`crate::memory`] has those that follow the memory). There may be as many threads as PIDs,
+/// and as many open files as fit into memory. An allocation that is larger than the memory succeeds, as on a host,
+/// which has more memory; a container's cgroup limits what it uses.
 const SYSCTL: [(&str, &str); 3] = [
     ("/proc/sys/kernel/threads-max", "32768"),
     ("/proc/sys/fs/file-max", "9223372036854775807"),
     ("/proc/sys/vm/overcommit_memory", "1"),
 ];
 
-/// Makes the guest ready for containers, but for the files that they share with the host.
+/// Makes the guest ready for containers, except for the files that they share with the host.
 pub fn prepare() -> Result<()> {
     leave_rootfs()?;
     mount_fs("proc", "/proc", "proc", "")?;
@@ -50,14 +50,14 @@ pub fn prepare() -> Result<()> {
     bring_loopback_up()
 }
 
-/// Mounts those. The host's file server knows the guest from then on, so that a template is without.
+/// Mounts the files that containers share with the host. From then on the host's file server has a session with the
+/// guest, so a template is saved before.
 pub fn mount_shares() -> Result<()> {
     mount_fs(SHARE_TAG, SHARES, "virtiofs", "")
 }
 
-/// pivot_root(2) refuses to leave the initial rootfs, so the agent lives in a bind mount over it. Over it and
-/// not beside it, because setns(2) into a container's mount namespace looks for the root at the top of what
-/// is stacked there.
+/// Moves the agent's root to a bind mount over the initial rootfs, which pivot_root(2) cannot leave. The mount must be
+/// over the rootfs, because setns(2) into a container's mount namespace takes the topmost mount there as the root.
 fn leave_rootfs() -> Result<()> {
     let enter = || {
         let rootfs = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -74,8 +74,8 @@ fn mount_fs(source: &str, target: &str, fstype: &str, options: &str) -> Result<(
         .or_internal(|| format!("mount {fstype} on {target}"))
 }
 
-/// The kernel sizes its defaults for the little memory that a guest boots with; the exact limits are the
-/// cgroups'.
+/// Raises limits that the kernel has derived from the little memory with which a guest boots; the cgroups have the
+/// exact limits.
 fn raise_limits() -> Result<()> {
     let unlimited = nix::sys::resource::RLIM_INFINITY;
     setrlimit(Resource::RLIMIT_NOFILE, AGENT_OPEN_FILES, crate::init::MAX_OPEN_FILES)
@@ -87,20 +87,20 @@ fn raise_limits() -> Result<()> {
     })
 }
 
-/// Mounts sysfs for the agent, where it is not yet.
+/// Mounts sysfs for the agent, unless it is mounted already.
 pub fn mount_sysfs() -> Result<()> {
     match fs::create_dir(SYSFS) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         made => made.or_internal(|| format!("create {SYSFS}"))?,
     }
-    // There is one for all: where a container was the first to mount it, read-only, it is so as a whole until it is mounted
-    // again. The container's mount stays what it is.
+    // There is one sysfs for the whole guest: if a container was the first to mount it, read-only, all of it is
+    // read-only until it is mounted again. The container's mount does not change.
     mount(Some("sysfs"), SYSFS, Some("sysfs"), MsFlags::empty(), None::<&str>)
         .and_then(|()| mount(None::<&str>, SYSFS, None::<&str>, MsFlags::MS_REMOUNT, None::<&str>))
         .or_internal(|| format!("mount sysfs on {SYSFS}"))
 }
 
-/// Makes /dev what a debugging shell expects, with its terminals; containers have their own.
+/// Makes the /dev that a debugging shell expects, with terminals; containers have their own.
 pub fn provide_devices() -> Result<()> {
     const TERMINALS: &str = "/dev/pts";
     match fs::create_dir(TERMINALS) {

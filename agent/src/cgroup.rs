@@ -1,5 +1,4 @@
-//! The containers' cgroups (v2). The guest's cgroup files hold the exact limits; the host's only bound the
-//! VM.
+//! The containers' cgroups (v2). The guest's cgroups hold the exact limits; the host's only limit the VM.
 
 use std::{
     collections::BTreeSet,
@@ -18,13 +17,13 @@ use crate::{
     signal,
 };
 
-/// Where the agent has cgroup2.
+/// Where the agent mounts cgroup2.
 pub const ROOT: &str = "/run/cgroup";
 
-/// Most that is read of one of its files, in bytes.
+/// Largest part of a cgroup's file that is read, in bytes.
 const FILE_LIMIT: u64 = 16 << 10;
 
-/// Hands every controller of the kernel down to the containers.
+/// Enables every controller of the kernel for the containers.
 pub fn enable_controllers() -> Result<()> {
     delegate(Path::new(ROOT)).or_internal(|| "enable the cgroup controllers".to_owned())
 }
@@ -36,7 +35,7 @@ fn delegate(directory: &Path) -> io::Result<()> {
     write_file(&directory.join("cgroup.subtree_control"), &wanted.join(" "))
 }
 
-/// In one write(2), as the kernel wants it, and never creating: an unknown file is an error.
+/// Writes to a file in one write(2), as the kernel demands, and never creates it: an unknown file is an error.
 fn write_file(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
@@ -48,7 +47,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes it, with its limits in force before its first process.
+    /// Makes the cgroup; its limits are in force before its first process.
     pub fn create(spec: &container::Cgroup) -> Result<Self> {
         let directory = directory(&spec.path)?;
         let cgroup = Self { directory };
@@ -60,17 +59,17 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// One that has been [created](Self::create).
+    /// A cgroup that has been [created](Self::create).
     pub fn find(spec: &container::Cgroup) -> Result<Self> {
         Ok(Self { directory: directory(&spec.path)? })
     }
 
-    /// The guest's own, in which the agent is.
+    /// The guest's own cgroup, in which the agent is.
     pub fn root() -> Self {
         Self { directory: PathBuf::from(ROOT) }
     }
 
-    /// The one in `directory`, wherever that is.
+    /// The cgroup with this directory.
     #[cfg(test)]
     pub fn at(directory: PathBuf) -> Self {
         Self { directory }
@@ -107,9 +106,10 @@ impl Cgroup {
             .or_spec(|| format!("linux.resources: write {value:?} to cgroup file {file}"))
     }
 
-    /// Gives it to a user, who may then move processes in it and make others below it, but not change its limits.
+    /// Gives the cgroup to a user, who may then move processes in it and make cgroups below it, but not change its
+    /// limits.
     pub fn give_to(&self, uid: u32) -> Result<()> {
-        /// What the kernel lets the owner of a delegated cgroup write (/sys/kernel/cgroup/delegate).
+        /// The files that the owner of a delegated cgroup may write (/sys/kernel/cgroup/delegate).
         const FILES: [&str; 6] = [
             "",
             "cgroup.procs",
@@ -128,14 +128,14 @@ impl Cgroup {
         })
     }
 
-    /// Writes files in order; where one fails, those before it get their former values back.
+    /// Writes files in order; if one write fails, the files before it get their former values back.
     pub fn update(&self, values: &[(String, String)]) -> Result<()> {
         let mut former: Vec<(&str, Option<String>)> = Vec::new();
         for (file, value) in values {
             let before = self.read(file);
             if let Err(error) = self.write(file, value) {
                 for (file, value) in former.iter().rev() {
-                    // What was in force can be in force again, unless the kernel has changed its mind meanwhile.
+                    // The former values can be written again, unless something has changed meanwhile.
                     let _ = value.as_ref().map(|value| self.write(file, value));
                 }
                 return Err(error);
@@ -145,7 +145,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// What a file says, up to [`FILE_LIMIT`] bytes; `None` where it is not there or says nothing.
+    /// The content of a file, up to [`FILE_LIMIT`] bytes; `None` if the file does not exist or is empty.
     pub fn read(&self, file: &str) -> Option<String> {
         let mut text = Vec::new();
         File::open(self.directory.join(file)).ok()?.take(FILE_LIMIT).read_to_end(&mut text).ok()?;
@@ -170,19 +170,20 @@ impl Cgroup {
         if rules.is_empty() { Ok(()) } else { cgroup_devices::attach(&self.open()?, rules) }
     }
 
-    /// Its directory, open: where clone3 puts a process.
+    /// Opens its directory, for clone3(2) to put a process there.
     pub fn open(&self) -> Result<File> {
         open_directory(&self.directory).or_internal(|| format!("open cgroup {}", self.directory.display()))
     }
 
-    /// As [`open`](Self::open) for a cgroup that its processes have made below it.
+    /// As [`open`](Self::open) for a cgroup below it that its processes have made.
     pub fn below(&self, path: &str) -> Result<File> {
         let directory = self.directory.join(relative(path)?);
         open_directory(&directory).or_spec(|| format!("open the container's cgroup {path:?}"))
     }
 
-    /// Where another process of it belongs, opened: this one, or that of its `init` where processes of the container
-    /// have handed the controllers down, as systemd does. A cgroup that has handed them down takes no process any more.
+    /// Opens the cgroup for another process of the container: this one, or that of its `init` if processes of the
+    /// container have enabled controllers for children, as systemd does. A cgroup that has done so takes no processes
+    /// any more.
     pub fn open_beside(&self, init: Pid) -> Result<File> {
         if self.read("cgroup.subtree_control").is_none() {
             return self.open();
@@ -195,20 +196,19 @@ impl Cgroup {
         }
     }
 
-    /// The part below this cgroup of a path in /proc/PID/cgroup; `None` where that leads elsewhere.
+    /// The part below this cgroup of a path in /proc/PID/cgroup; `None` if the path is not below this cgroup.
     fn own_part<'a>(&self, line: &'a str) -> Option<&'a str> {
         let own = self.directory.strip_prefix(ROOT).ok()?.to_str()?;
         let path = line.trim_end().strip_prefix("0::/")?.strip_prefix(own)?;
         path.strip_prefix('/')
     }
 
-    /// Its `cgroup.events`, which reports urgent news when the last process ends, and when all are frozen or
-    /// thawed.
+    /// Opens its `cgroup.events`, which reports EPOLLPRI when the last process ends, and when all are frozen or thawed.
     pub fn events(&self) -> Result<File> {
         self.open_file("cgroup.events")
     }
 
-    /// Its `memory.events`, which reports urgent news when a limit was reached.
+    /// Opens its `memory.events`, which reports EPOLLPRI when a limit was reached.
     pub fn memory_events(&self) -> Result<File> {
         self.open_file("memory.events")
     }
@@ -218,13 +218,13 @@ impl Cgroup {
         File::open(&path).or_internal(|| format!("open {}", path.display()))
     }
 
-    /// How many of its processes the kernel has killed for want of memory.
+    /// Number of its processes that the kernel has killed for want of memory.
     pub fn oom_kills(&self) -> u64 {
         let text = self.read("memory.events").unwrap_or_default();
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
     }
 
-    /// Has the kernel freeze or thaw it; its `cgroup.events` tells when that is done.
+    /// Makes the kernel freeze or thaw it; its `cgroup.events` tells when that is done.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let value = if frozen { "1" } else { "0" };
         write_file(&self.directory.join("cgroup.freeze"), value)
@@ -252,13 +252,13 @@ impl Cgroup {
         Ok(processes)
     }
 
-    /// Sends `signal` to every process in it; the number of processes.
+    /// Sends `signal` to every process in it; returns the number of processes.
     pub fn signal(&self, signal: i32) -> Result<usize> {
         let mut count = 0;
         for pid in self.processes()? {
             match signal::send(Pid::from_raw(pid), signal) {
                 Ok(()) => count += 1,
-                // It has ended since the list was read.
+                // The process has ended since the list was read.
                 Err(Errno::ESRCH) => {}
                 Err(errno) => return Err(errno).or_spec(|| format!("send signal {signal} to process {pid}")),
             }
@@ -266,7 +266,8 @@ impl Cgroup {
         Ok(count)
     }
 
-    /// Removes it, if no process is left in it, and the parents that nobody else uses; true if it is gone.
+    /// Removes the cgroup if no process is left in it, and then those parents that nobody else uses; true if the cgroup
+    /// is gone.
     pub fn remove(&self) -> bool {
         if remove_tree(&self.directory).is_err_and(|error| errno_of(&error) != Errno::ENOENT) {
             return false;
@@ -286,7 +287,7 @@ fn directory(path: &str) -> Result<PathBuf> {
     Ok(Path::new(ROOT).join(relative(path)?))
 }
 
-/// A path that the host has given: it must lead down only.
+/// Checks a path that the host has given: it must lead down only.
 fn relative(path: &str) -> Result<&Path> {
     let mut components = Path::new(path).components().peekable();
     let names_a_directory =
@@ -314,7 +315,7 @@ fn collect_processes(directory: &Path, into: &mut BTreeSet<i32>) -> io::Result<(
     subdirectories(directory)?.iter().try_for_each(|child| collect_processes(child, into))
 }
 
-/// Removes a cgroup with those that its processes have made below it.
+/// Removes a cgroup with the cgroups that its processes have made below it.
 fn remove_tree(directory: &Path) -> io::Result<()> {
     if fs::remove_dir(directory).is_ok() {
         return Ok(());

@@ -1,7 +1,7 @@
-//! Device rules as a BPF program on the cgroup: cgroup v2 has no files for them.
+//! Device rules as a BPF program on the cgroup: cgroup v2 has no files for such rules.
 //!
 //! The kernel asks with a set of accesses (read, write, mknod) to one device. The last rule that names the
-//! device and an access decides on that access; what no rule decides is denied. So the program walks the
+//! device and an access decides on that access; an access that no rule decides is denied. So the program walks the
 //! rules from the last to the first and keeps the accesses that are still undecided:
 //!
 //! ```text
@@ -12,7 +12,11 @@
 //!  return 0
 //! ```
 
-use std::os::fd::AsFd;
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::OnceLock,
+};
 
 use stockade_protocol::container::{DeviceKind, DeviceRule};
 use stockade_sys::bpf::{
@@ -56,9 +60,13 @@ fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
         op(LOAD_32, MAJOR, CONTEXT, 4, 0),
         op(LOAD_32, MINOR, CONTEXT, 8, 0),
     ];
+    // What a later rule decides in any case is passed over: engines list the default devices, too.
+    let decides =
+        |(index, rule): &(usize, &DeviceRule)| !rules[index + 1..].iter().any(|later| later.covers(rule));
+    let deciding = rules.iter().enumerate().filter(decides).map(|(_, rule)| rule);
     // What the first rules deny is denied anyway.
-    let first = rules.iter().position(|rule| rule.allow).unwrap_or(rules.len());
-    for rule in rules[first..].iter().rev() {
+    let deciding: Vec<_> = deciding.skip_while(|rule| !rule.allow).collect();
+    for rule in deciding.into_iter().rev() {
         append_rule(&mut program, rule);
     }
     program.extend(return_value(0));
@@ -75,7 +83,7 @@ fn append_rule(program: &mut Vec<Instruction>, rule: &DeviceRule) {
         Some(DeviceKind::Char) => Some(BPF_DEVCG_DEV_CHAR),
         Some(DeviceKind::Block) => Some(BPF_DEVCG_DEV_BLOCK),
         // The kernel does not ask about named pipes.
-        // Every disk has got its numbers by now.
+        // Every disk has its numbers by now.
         Some(DeviceKind::Fifo | DeviceKind::Disk) => return,
     };
     let accesses = [
@@ -109,11 +117,30 @@ fn append_rule(program: &mut Vec<Instruction>, rule: &DeviceRule) {
     program.extend(verdict);
 }
 
-/// Puts the rules in force for the cgroup whose directory this is.
+/// The program of most containers, which a template has already: for the kernel to check it takes longer than anything else in
+/// the making of a container.
+static PREPARED: OnceLock<(Vec<Instruction>, OwnedFd)> = OnceLock::new();
+
+/// Loads that program.
+pub fn prepare() -> Result<()> {
+    let program = compile(&DeviceRule::defaults());
+    let loaded = bpf::load(Kind::CGROUP_DEVICE, &program)
+        .map_err(io::Error::from)
+        .or_internal(|| "load the program for the default devices".to_owned())?;
+    PREPARED.get_or_init(|| (program, loaded));
+    Ok(())
+}
+
+/// Attaches the rules to the cgroup with this directory.
 pub fn attach(cgroup: impl AsFd, rules: &[DeviceRule]) -> Result<()> {
-    bpf::load(Kind::CGROUP_DEVICE, &compile(rules))
-        .and_then(|program| bpf::attach_to_cgroup(Kind::CGROUP_DEVICE, program.as_fd(), cgroup.as_fd()))
-        .or_spec(|| format!("apply {} device rules", rules.len()))
+    let program = compile(rules);
+    let attach =
+        |loaded: &OwnedFd| bpf::attach_to_cgroup(Kind::CGROUP_DEVICE, loaded.as_fd(), cgroup.as_fd());
+    match PREPARED.get().filter(|(prepared, _)| *prepared == program) {
+        Some((_, loaded)) => attach(loaded),
+        None => bpf::load(Kind::CGROUP_DEVICE, &program).and_then(|loaded| attach(&loaded)),
+    }
+    .or_spec(|| format!("apply {} device rules", rules.len()))
 }
 
 #[cfg(test)]

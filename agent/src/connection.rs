@@ -1,4 +1,4 @@
-//! A connection of the host that carries messages: Control or Process, or one that has not said yet.
+//! A connection of the host that carries messages: Control or Process, or a connection without a hello yet.
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -16,37 +16,37 @@ use stockade_protocol::{
     frame::{self, FrameBuffer, HOST_LIMIT},
 };
 
-/// With so many bytes waiting for the host, what can be lost is.
+/// If more bytes than this wait for the host, messages that may be lost are dropped.
 const CONGESTED: usize = 64 << 10;
 
-/// Bytes read at a time.
+/// Number of bytes that are read at a time.
 const CHUNK: usize = 16 << 10;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It has yet to say hello.
+    /// The hello has not come yet.
     Greeting,
-    /// Requests; `busy` while one is being worked on.
+    /// Requests, one at a time.
     Control {
-        /// A request waits for its response.
+        /// Whether a request waits for its response.
         busy: bool,
     },
-    /// Stands for this process.
+    /// The connection stands for this process.
     Process(Rc<ProcessId>),
-    /// Is told what happens to the container of this init.
+    /// The connection gets the events of this init's container.
     Events(Rc<ProcessId>),
-    /// Waits for a client of the socket of this number of that init's container.
+    /// The connection waits for a client of the socket with this number, of this init's container.
     Waiting(Rc<ProcessId>, u16),
-    /// Waits for a query to the host's resolver.
+    /// The connection waits for a query to the host's resolver.
     WaitingForQuery,
 }
 
-/// The connection has ended, failed, or carried something that is no message.
+/// An error: the connection has ended or failed, or has carried something that is not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// One connection, non-blocking.
+/// A non-blocking connection.
 #[derive(Debug)]
 pub struct Connection {
     socket: OwnedFd,
@@ -90,7 +90,7 @@ impl Connection {
         }
     }
 
-    /// Whether the host has closed it and nothing of what it has sent is left to read.
+    /// Whether the host has closed the connection and everything that it has sent was read.
     pub fn has_ended(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         recv(self.socket.as_raw_fd(), &mut [0], flags) == Ok(0)
@@ -102,12 +102,12 @@ impl Connection {
         self.flush()
     }
 
-    /// The host does not read what it is sent.
+    /// Whether the host does not read what is sent to it.
     pub fn is_congested(&self) -> bool {
         self.outbox.len() > CONGESTED
     }
 
-    /// Sends what could not be sent before.
+    /// Sends bytes that could not be sent before.
     pub fn flush(&mut self) -> Result<(), Closed> {
         while !self.outbox.is_empty() {
             match write(&self.socket, &self.outbox) {
@@ -123,7 +123,7 @@ impl Connection {
     /// The socket, for raw bytes from now on.
     ///
     /// # Errors
-    /// [`Closed`] if the host has sent some before it was told that it may.
+    /// [`Closed`] if the host has sent bytes before it was told that it may.
     pub fn into_stream(self) -> Result<OwnedFd, Closed> {
         if self.inbox.is_partial() || !self.outbox.is_empty() { Err(Closed) } else { Ok(self.socket) }
     }

@@ -1,9 +1,9 @@
-//! A container: what its processes share. How far it is, its init says ([`crate::process`]).
+//! A container: what its processes share. Its init's phase is the container's ([`crate::process`]).
 //!
-//! A created or running container may be frozen, which changes nothing about how far it is.
+//! A created or running container may be frozen, which does not change its phase.
 //!
-//! A removal, asked for by Delete or by a Create that has failed, waits until every process of it that the host
-//! knows is reaped and the cgroup is empty.
+//! A removal, asked for by Delete or by a Create that has failed, waits until all its processes that the host knows are
+//! reaped and the cgroup is empty.
 
 use std::{fs::File, rc::Rc};
 
@@ -36,7 +36,7 @@ pub struct Container {
     pub personality: Option<u32>,
     /// The memory policy of its processes.
     pub memory_policy: Option<MemoryPolicy>,
-    /// Its processes are frozen.
+    /// Whether its processes are frozen.
     pub frozen: bool,
     /// Set while they are being frozen or thawed.
     pub freezing: Option<Freezing>,
@@ -44,18 +44,18 @@ pub struct Container {
     pub disks: Disks,
     /// Its file systems whose size follows the memory.
     pub tmpfs: Tmpfs,
-    /// What it has copies of.
+    /// The directories of which it has copies.
     pub atomic_volumes: AtomicVolumes,
     /// Its sockets that stand for the host's.
     pub sockets: Sockets,
-    /// Who is told what happens to it.
+    /// The connections that get its events.
     pub audience: Audience,
-    /// Set once it is to go.
+    /// The removal, once it has begun.
     pub removal: Option<Removal>,
 }
 
 impl Container {
-    /// What holds for every process of it; the AppArmor profile is each one's own.
+    /// The settings for every process of it; each has its own AppArmor profile.
     pub fn for_all(&self) -> ForAll<'_> {
         ForAll {
             seccomp: &self.seccomp,
@@ -66,7 +66,7 @@ impl Container {
         }
     }
 
-    /// Whether its processes are frozen, or are about to be or not to be.
+    /// Whether its processes are frozen, or are being frozen or thawed.
     pub fn is_paused(&self) -> bool {
         self.frozen || self.freezing.is_some()
     }
@@ -77,7 +77,7 @@ impl Container {
 pub struct Freezing {
     /// The connection that waits for its end.
     pub reply_to: Token,
-    /// Which of the two.
+    /// Whether the processes are being frozen; otherwise they are being thawed.
     pub frozen: bool,
     /// The cgroup's events and their registration.
     pub events: (File, Token),
@@ -88,7 +88,7 @@ pub struct Freezing {
 pub struct Audience {
     /// The connections.
     pub connections: Vec<Token>,
-    /// What they have been told: processes killed for want of memory.
+    /// Number of processes killed for want of memory that was reported to them.
     pub oom_kills: u64,
     /// The cgroup's memory events and their registration, while there are connections.
     pub events: Option<(File, Token)>,
@@ -99,7 +99,7 @@ pub struct Audience {
 pub struct Removal {
     /// The connection that waits for its end.
     pub reply_to: Token,
-    /// What it is told then.
+    /// The response that it then gets.
     pub response: Response,
     /// The cgroup's events and their registration.
     pub events: Option<(File, Token)>,

@@ -1,8 +1,9 @@
 //! Disks of a container: block devices of the VM, in hotplug slots, which the container has as device nodes or as mounts.
 //!
-//! The host names a disk by its slot. Here its driver is bound, and what the container is built from gets the numbers that
-//! the guest's kernel has given it. When the container goes, the driver lets go of the disk, but not before the file system
-//! on it is unmounted: the kernel does that a moment after the last process of the mount namespace has ended.
+//! The host names a disk by its slot. The agent binds the driver, and puts the numbers that the guest's kernel has
+//! given to the disk into the container's specification. When the container goes, the driver is unbound, but not before
+//! the file system on the disk is unmounted: the kernel does that a moment after the last process of the mount
+//! namespace has ended.
 
 use std::{
     fs, io,
@@ -25,23 +26,24 @@ use crate::{
     slots::{self, Slots},
 };
 
-/// Where the agent has a node for each disk, named by its slot.
+/// The directory with a node for each disk, named by its slot.
 pub const DIRECTORY: &str = "/run/disks";
 
-/// How often it is looked whether a file system is unmounted, before it is given up: some seconds.
+/// How often to check whether a file system is unmounted before giving up, which is after some seconds.
 const MAX_LOOKS: u32 = 250;
 
-/// One container's disks, which go with it.
+/// The disks of one container, which are released with it.
 #[derive(Debug, Default)]
 pub struct Disks {
     slots: Vec<u8>,
     looks: u32,
-    /// Set while it waits for the next look.
+    /// The timer of the next check, while one is due.
     pub due: Option<(TimerFd, Token)>,
 }
 
 impl Disks {
-    /// Binds the drivers of all disks that a container has, and puts what they are in the guest in their place.
+    /// Binds the drivers of all disks of a container, and replaces their slots in the specification by the guest's
+    /// devices.
     pub fn attach(spec: &mut Container) -> Result<Self> {
         let mut disks = Self::default();
         let of_devices = spec.devices.iter().filter(|device| device.kind == DeviceKind::Disk);
@@ -59,7 +61,7 @@ impl Disks {
         let bus = Slots::open()?;
         let mut numbers = Vec::new();
         for slot in wanted {
-            // Before it is bound, so that it is let go of whatever fails.
+            // The slot is recorded before the driver is bound, so that it is unbound whatever fails.
             disks.slots.push(slot);
             bus.bind(slot)?;
             let number = number(&bus, slot)?;
@@ -86,19 +88,19 @@ impl Disks {
         Ok(disks)
     }
 
-    /// There are none.
+    /// Whether there are no disks.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// Whether no file system on them is mounted any more, or it has been waited long enough for that.
+    /// Whether no file system on the disks is mounted any more, or the wait for that was long enough.
     pub fn are_free(&mut self) -> bool {
         let is_busy = self.looks < MAX_LOOKS && self.slots.iter().any(|slot| is_busy(&node(*slot)));
         self.looks = if is_busy { self.looks + 1 } else { 0 };
         !is_busy
     }
 
-    /// Writes what is only in memory to the disks.
+    /// Writes cached data to the disks.
     pub fn flush(&self) {
         if !self.is_empty() {
             nix::unistd::sync();
@@ -117,14 +119,14 @@ impl Drop for Disks {
             eprintln!("stockade-agent: {}", error.message);
         }
         for slot in &self.slots {
-            // One that could not be made is not there.
+            // A node that could not be made does not exist.
             let _ = fs::remove_file(node(*slot));
         }
     }
 }
 
 fn slot(number: u32) -> Result<u8> {
-    u8::try_from(number).map_err(|_| error(ErrorKind::Spec, format!("{number} is no slot of a disk")))
+    u8::try_from(number).map_err(|_| error(ErrorKind::Spec, format!("{number} is not a slot of a disk")))
 }
 
 fn node(slot: u8) -> PathBuf {
@@ -158,7 +160,7 @@ fn make_node(slot: u8, (major, minor): (u32, u32)) -> Result<()> {
     make().or_internal(|| format!("make {}", path.display()))
 }
 
-/// Whether the kernel has a claim on a block device, as it has while a file system on it is mounted.
+/// Whether the kernel uses a block device, for example because a file system on it is mounted.
 fn is_busy(node: &Path) -> bool {
     let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(node);
     opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))

@@ -1,4 +1,4 @@
-//! Errors as the host gets them: [`AgentError`], built where the failed step is known.
+//! Errors for the host: [`AgentError`], which is made where the failed step is known.
 
 use std::io;
 
@@ -13,7 +13,7 @@ pub fn error(kind: ErrorKind, message: impl Into<String>) -> AgentError {
     AgentError { kind, message: message.into() }
 }
 
-/// What the kernel says, in the small letters that callers match (`no such file or directory`).
+/// The kernel's text for an errno, in the lower case that callers match (`no such file or directory`).
 pub fn reason(errno: Errno) -> String {
     let mut text = errno.desc().to_owned();
     text[..1].make_ascii_lowercase();
@@ -22,9 +22,9 @@ pub fn reason(errno: Errno) -> String {
 
 /// Names the step that failed.
 pub trait Context<T> {
-    /// The step failed because of what the host asked for.
+    /// Names the step, which failed because of what the host asked for.
     fn or_spec(self, step: impl FnOnce() -> String) -> Result<T>;
-    /// The step should not fail whatever the host asks for.
+    /// Names the step, which should never fail, whatever the host asks for.
     fn or_internal(self, step: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -48,7 +48,7 @@ impl<T> Context<T> for io::Result<T> {
     }
 }
 
-/// The errno of a failed system call; EIO for an error that std made up (a write that wrote nothing).
+/// The errno of a failed system call; EIO for an error of the standard library (a write that wrote nothing).
 pub fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

@@ -1,7 +1,7 @@
-//! PID 1 of a stockade guest: builds containers, carries their stdio, reaps.
+//! PID 1 of a stockade guest: builds containers, carries their stdio, reaps processes.
 //!
-//! One thread and one epoll loop: the agent waits for nothing but descriptors, a thread per stream would cost
-//! memory in every guest, and a single-threaded process may run ordinary code between clone and execve.
+//! One thread and one epoll loop: the agent waits for descriptors only, a thread for each stream would cost memory in
+//! every guest, and a single-threaded process may run ordinary code between clone and execve.
 
 #![cfg_attr(not(test), no_main)]
 
@@ -60,9 +60,11 @@ fn run(entry_tsc: u64) -> Result<Infallible> {
     server::Server::new(listener)?.run()
 }
 
-/// In a guest that is saved when it is ready. Whatever comes after the wait happens in each clone.
+/// Runs the agent of a template's guest, which is saved when it is ready. Everything after the wait happens in each
+/// clone.
 fn run_clone(listener: OwnedFd, entry_tsc: u64) -> Result<Infallible> {
     boot::prepare()?;
+    cgroup_devices::prepare()?;
     let server = server::Server::new(listener)?;
     let renewal = renewal::Waiting::prepare()?;
     vsock::report_ready(entry_tsc)?;
@@ -73,7 +75,7 @@ fn run_clone(listener: OwnedFd, entry_tsc: u64) -> Result<Infallible> {
     server.run()
 }
 
-/// Ends the guest, because a guest without its PID 1 is lost; the host shows the console's last lines.
+/// Ends the guest, which cannot go on without its PID 1; the host shows the console's last lines.
 fn give_up(reason: &str) -> ! {
     eprintln!("stockade-agent: {reason}");
     if !init::is_container_process() {

@@ -2,7 +2,7 @@
 //!
 //! Everything but the listener is edge-triggered: two descriptors joined by a pump are ready for one another
 //! at different times, and level-triggered epoll would report the ready one over and over while the other
-//! blocks. The price is that whoever is called must go on until it would block.
+//! blocks. Therefore the code that handles an event must go on until it would block.
 
 use std::{collections::BTreeMap, os::fd::AsFd};
 
@@ -13,11 +13,11 @@ use nix::{
 
 use crate::error::{Context, Result};
 
-/// Names one registration; never used twice.
+/// The name of one registration, which is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Token(u64);
 
-/// The registrations, each with what it stands for.
+/// The registrations, each with its target.
 pub struct Poller<T> {
     epoll: Epoll,
     targets: BTreeMap<Token, T>,
@@ -25,14 +25,14 @@ pub struct Poller<T> {
 }
 
 impl<T: Clone> Poller<T> {
-    /// An empty one.
+    /// A poller without registrations.
     pub fn new() -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .or_internal(|| "create an epoll instance".to_owned())?;
         Ok(Self { epoll, targets: BTreeMap::new(), next: 0 })
     }
 
-    /// Reports `target` whenever `fd` becomes readable or writable, has urgent news or hangs up.
+    /// Reports `target` whenever `fd` becomes readable or writable, has an EPOLLPRI event or hangs up.
     pub fn add(&mut self, fd: impl AsFd, target: impl FnOnce(Token) -> T) -> Result<Token> {
         let every =
             EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLPRI | EpollFlags::EPOLLRDHUP;
@@ -59,20 +59,20 @@ impl<T: Clone> Poller<T> {
         Ok(token)
     }
 
-    /// Forgets a registration. Its descriptor must be closed by then or soon after, in all its copies: a
-    /// forgotten registration is ignored, but still wakes the loop.
+    /// Forgets a registration. All copies of its descriptor must be closed before or soon after: a forgotten
+    /// registration is ignored, but still wakes the loop.
     pub fn forget(&mut self, token: Token) {
         self.targets.remove(&token);
     }
 
-    /// Takes a descriptor that stays open out of the set.
+    /// Removes a descriptor that stays open from the set.
     pub fn remove(&mut self, fd: impl AsFd, token: Token) {
-        // It is in the set: add() put it there, and only this takes it out.
+        // The descriptor is in the set: add() has put it there, and only this removes it.
         let _ = self.epoll.delete(fd);
         self.forget(token);
     }
 
-    /// The targets that have something to do; waits for one unless `poll`.
+    /// The targets with events; waits for one unless `poll`.
     pub fn wait(&mut self, poll: bool) -> Result<Vec<T>> {
         let mut events = [EpollEvent::empty(); 64];
         let timeout = if poll { EpollTimeout::ZERO } else { EpollTimeout::NONE };

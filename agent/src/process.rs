@@ -6,8 +6,8 @@
 //!      └───────────┴────────────┴───────────────────────┘
 //! ```
 //!
-//! Creating and Starting wait for the process's report. A container's init is gone with its container; an exec when
-//! it has ended and the host has let go of it.
+//! Creating and Starting wait for the process's report. A container's init is forgotten with its container, an exec
+//! when it has ended and the host has closed its connections.
 
 use std::os::fd::OwnedFd;
 
@@ -19,42 +19,43 @@ use crate::{poller::Token, stdio::Stdio};
 /// One process.
 #[derive(Debug)]
 pub struct Process {
-    /// Its PID in the guest's root PID namespace; another's once it is [`Phase::Stopped`].
+    /// Its PID in the guest's root PID namespace; once it is [`Phase::Stopped`], another process may have this PID.
     pub pid: Pid,
-    /// How far it is.
+    /// Its phase.
     pub phase: Phase,
-    /// To it, until it has executed its program.
+    /// The channel to it, until it has executed its program.
     pub channel: Option<Channel>,
     /// Its streams.
     pub stdio: Stdio,
-    /// Where it says sd_notify(3)'s words, if the host hears them.
+    /// Its sd_notify(3) socket, if the host wants its notifications.
     pub notify: Option<OwnedFd>,
-    /// The registrations of its streams and of that.
+    /// The registrations of its streams and of that socket.
     pub watched: Vec<Token>,
-    /// The host's connection that an exec lives by until it has one that stands for it: the one that asked for it.
+    /// The host's connection that has asked for an exec. The exec ends with it, until there is a connection that stands
+    /// for the exec.
     pub requester: Option<Token>,
     /// The host's connection that stands for it.
     pub connection: Option<Token>,
-    /// The host knows how it ended.
+    /// Whether the host has been told how it ended.
     pub reported: bool,
 }
 
-/// How far a process is.
+/// The phase of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It makes its mounts; this connection waits for Created.
+    /// The process makes its mounts; this connection waits for Created.
     Creating(Token),
-    /// It waits.
+    /// The process waits for its start.
     Created,
-    /// It is executing the program; this connection waits for Started.
+    /// The process is about to execute the program; this connection waits for Started.
     Starting(Token),
     /// The program runs.
     Running,
-    /// It has ended.
+    /// The process has ended.
     Stopped(ExitStatus),
 }
 
-/// The agent's end of the socket pair between it and a process that has yet to execute its program.
+/// The agent's end of the socket pair to a process that has not executed its program yet.
 #[derive(Debug)]
 pub struct Channel {
     /// The socket.
@@ -79,7 +80,7 @@ impl Process {
         }
     }
 
-    /// Whether it is not to outlive this connection.
+    /// Whether it has to end with this connection.
     pub fn is_held_by(&self, connection: Token) -> bool {
         [self.requester, self.connection].contains(&Some(connection))
     }
@@ -92,7 +93,7 @@ impl Process {
         }
     }
 
-    /// What the host has yet to be told: it hears of the end after the process's last byte of output.
+    /// The status that the host still has to be told: it is told of the end after the process's last byte of output.
     pub fn unreported_exit(&self) -> Option<ExitStatus> {
         self.exit().filter(|_| !self.reported && self.stdio.is_drained())
     }

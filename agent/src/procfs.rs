@@ -1,7 +1,7 @@
-//! What /proc tells of a process of a container.
+//! What /proc tells about a process of a container.
 //!
 //! The processes belong to a container that may have chosen their names and arguments to mislead, and any of them may
-//! end while it is read: then there is nothing to tell of it.
+//! end while it is read, and is then left out.
 
 use std::{
     fs::{self, File},
@@ -11,7 +11,7 @@ use std::{
 /// Clock ticks per second in /proc: USER_HZ of x86-64.
 const TICKS_PER_S: u64 = 100;
 
-/// Longest command line that is told, in bytes.
+/// Longest command line that is reported, in bytes.
 const COMMAND_LIMIT: usize = 128;
 
 /// Major numbers of the slaves of pseudo-terminals.
@@ -37,7 +37,7 @@ pub struct ProcInfo {
 }
 
 impl ProcInfo {
-    /// What there is to tell of a process; `None` if it has ended.
+    /// Reads a process; `None` if it has ended.
     pub fn read(pid: i32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
@@ -84,7 +84,7 @@ impl ProcInfo {
     }
 }
 
-/// A process's PIDs, from the guest's root PID namespace inwards; none if it has ended.
+/// A process's PIDs, from the guest's root PID namespace inwards; empty if it has ended.
 pub fn pids_of(pid: u32) -> Vec<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().find_map(|line| line.strip_prefix("NSpid:")).map(pids).unwrap_or_default()
@@ -106,12 +106,12 @@ fn terminal(device: u32) -> Option<String> {
     PTS_MAJORS.contains(&major).then(|| format!("pts/{}", (major - PTS_MAJORS.start()) * 256 + minor))
 }
 
-/// Arguments are ended by zeros; a program may have overwritten them with anything.
+/// The command line from its arguments, which end with zeros; a program may have overwritten them with anything.
 fn command(name: &str, arguments: &[u8]) -> String {
     let text = String::from_utf8_lossy(arguments);
     let words: Vec<&str> = text.split('\0').filter(|word| !word.is_empty()).collect();
     let command = if words.is_empty() { format!("[{name}]") } else { words.join(" ") };
-    // What is no UTF-8 has become longer.
+    // Bytes that are not UTF-8 have become longer.
     let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= COMMAND_LIMIT;
     command.char_indices().take_while(fits).map(|(_, c)| c).collect()
 }

@@ -1,6 +1,6 @@
-//! Moves bytes from one descriptor to another until the one is at its end or the other is gone.
+//! Moves bytes from one descriptor to another until the source is at its end or the sink is gone.
 //!
-//! Between a pipe and a socket the kernel moves them itself (splice); a terminal needs a buffer.
+//! Between a pipe and a socket the kernel moves the bytes itself (splice); a terminal needs a buffer.
 
 use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
@@ -13,10 +13,10 @@ use nix::{
     unistd::{read, write},
 };
 
-/// Bytes that one call of [`Pump::run`] moves before others have their turn.
+/// Largest number of bytes that one call of [`Pump::run`] moves before others have their turn.
 const TURN: usize = 1 << 20;
 
-/// Bytes of one system call.
+/// Largest number of bytes of one system call.
 const CHUNK: usize = 64 << 10;
 
 /// Why [`Pump::run`] returned.
@@ -24,9 +24,9 @@ const CHUNK: usize = 64 << 10;
 pub enum Progress {
     /// Nothing can be moved until one side reports an event.
     Blocked,
-    /// There may be more, but it is the others' turn.
+    /// There may be more bytes, but it is the others' turn.
     Yielded,
-    /// The source is at its end, and all that came from it has been written.
+    /// The source is at its end, and all its bytes have been written.
     Finished,
     /// The sink takes no more, or the source failed.
     Broken,
@@ -39,21 +39,21 @@ pub struct Pump {
     means: Means,
     /// Bytes after which the pump is finished, wherever the source's end is.
     remaining: Option<usize>,
-    /// It is finished when the source is empty.
+    /// Whether it is finished when the source is empty.
     ends_when_empty: bool,
     /// Bytes that the sink has taken.
     moved: u64,
     settling: Settling,
 }
 
-/// How far a pump is with what its source held when the process ended that it is for.
+/// The progress of a pump with the bytes that its source held when its process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Settling {
-    /// It has not ended.
+    /// The process has not ended.
     No,
-    /// So many bytes are to be read, or at least the source's end looked for.
+    /// This number of bytes still has to be read; with 0, the source's end still has to be looked for.
     Left(usize),
-    /// All of that is with the sink, and the source is not at its end: somebody else has it open.
+    /// The sink has all these bytes, but the source is not at its end: another process has it open.
     Done,
 }
 
@@ -65,18 +65,18 @@ enum Means {
 }
 
 impl Pump {
-    /// Between a pipe and any other descriptor.
+    /// A pump between a pipe and any other descriptor.
     pub fn splice(source: Rc<OwnedFd>, sink: Rc<OwnedFd>) -> Self {
         Self::new(source, Means::Splice(sink))
     }
 
-    /// Between any two descriptors.
+    /// A pump between any two descriptors.
     pub fn copy(source: Rc<OwnedFd>, sink: Rc<OwnedFd>) -> Self {
         let buffer = vec![0; CHUNK].into_boxed_slice();
         Self::new(source, Means::Copy { sink, buffer, filled: 0..0 })
     }
 
-    /// Reads what nobody wants, so that the writer does not block.
+    /// A pump that discards bytes, so that the writer does not block.
     pub fn discard(source: Rc<OwnedFd>) -> Self {
         Self::new(source, Means::Discard(vec![0; CHUNK].into_boxed_slice()))
     }
@@ -85,23 +85,24 @@ impl Pump {
         Self { source, means, remaining: None, ends_when_empty: false, moved: 0, settling: Settling::No }
     }
 
-    /// [Settles](Self::is_settled) after what the source, a pipe or socket, holds now, and goes on for whoever else keeps it open.
+    /// Makes the pump [settle](Self::is_settled) after the bytes that the source, a pipe or socket, holds now, and then
+    /// go on for other processes that have it open.
     pub fn settle_after_content(&mut self) {
         self.settling = Settling::Left(readable_bytes(&self.source));
     }
 
-    /// All that the process has written has been moved, and others have the source open.
+    /// Whether all bytes of the process have been moved, and others have the source open.
     pub fn is_settled(&self) -> bool {
         self.settling == Settling::Done
     }
 
-    /// Bytes that the sink has taken.
+    /// Number of bytes that the sink has taken.
     pub fn moved(&self) -> u64 {
         self.moved
     }
 
-    /// Finishes as soon as the source has nothing to read, and after `most` bytes at the latest. Not for a splice, which does
-    /// not tell an empty source from a full sink.
+    /// Makes the pump finish as soon as the source is empty, and after `most` bytes at the latest. This does not work
+    /// for a splice, which does not distinguish an empty source from a full sink.
     pub fn end_when_empty(&mut self, most: usize) {
         self.remaining = Some(most);
         self.ends_when_empty = true;
@@ -121,7 +122,7 @@ impl Pump {
                     turn = turn.saturating_sub(count);
                     self.remaining = self.remaining.map(|remaining| remaining - count);
                     self.settling = match self.settling {
-                        // What is read after the process's last byte is another's.
+                        // Bytes after the process's last byte come from other processes.
                         Settling::Left(0) => Settling::Done,
                         Settling::Left(left) => Settling::Left(left.saturating_sub(count)),
                         other => other,
@@ -136,7 +137,7 @@ impl Pump {
                     return Progress::Finished;
                 }
                 Err(Errno::EAGAIN) => return Progress::Blocked,
-                // A terminal's master reads EIO when nobody has the other side open any more.
+                // Reading a terminal's master fails with EIO when nobody has the other side open any more.
                 Err(Errno::EIO) if matches!(self.means, Means::Copy { .. }) => return Progress::Finished,
                 Err(_) => return Progress::Broken,
             }

@@ -22,7 +22,7 @@ pub fn watch() -> Result<SignalFd> {
         .or_internal(|| "watch for ended processes".to_owned())
 }
 
-/// Everything that has ended since the last call.
+/// Reaps all children that have ended since the last call.
 pub fn reap(signals: &SignalFd) -> Vec<(Pid, ExitStatus)> {
     // One signal may stand for many children: it only says that it is worth looking.
     while let Ok(Some(_)) = signals.read_signal() {}

@@ -1,8 +1,8 @@
-//! What makes the clones of a template differ: until the host has sent a [`Renewal`], nothing happens in a guest that is one.
+//! What makes the clones of a template differ: nothing happens in a clone until the host has sent a [`Renewal`].
 //!
-//! The kernel draws what it has not drawn before (the boot ID, the secrets of TCP, canaries and layouts of new programs) from its
-//! random numbers when it needs it, and so draws it in each clone for itself. What it drew while it booted is the same in all
-//! (`docs/security.md`).
+//! The kernel draws what it has not drawn before (the boot ID, the secrets of TCP, canaries and layouts of new
+//! programs) from its random numbers when it needs it, and so each clone draws its own. What the kernel drew while it
+//! booted is the same in all clones (`docs/security.md`).
 
 use std::{
     fs::File,
@@ -33,21 +33,22 @@ use crate::{
     vsock,
 };
 
-/// The kernel's random numbers, while they are opened: the agent's root has no device nodes.
+/// Path of a node for the kernel's random numbers while it is opened: the agent's root has no device nodes.
 const RANDOM: &str = "/run/random";
 const RANDOM_NUMBER: (u64, u64) = (1, 8);
 
-/// A clock that the VMM has set is not set again by a message, which takes its time. One that is so far off was not.
+/// The clock is set only if it differs by more than this. Then the VMM has not set it; a clock that the VMM has set
+/// would only get worse, because the message takes some time.
 const CLOCK_IS_OFF: Duration = Duration::from_secs(1);
 
 /// Longest message, in bytes.
 const LIMIT: usize = 256;
 
-/// Of linux/random.h.
+/// The request of ioctl(2) in linux/random.h.
 const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
 const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
 
-/// `struct rand_pool_info` with as much as comes at a time.
+/// `struct rand_pool_info` with the entropy of one message.
 #[repr(C)]
 struct Entropy {
     bits: libc::c_int,
@@ -55,7 +56,7 @@ struct Entropy {
     data: [u8; 32],
 }
 
-/// Whether this guest is to be a template, by what its kernel was started with.
+/// Whether this guest is to become a template, by the parameters of its kernel.
 pub fn is_template() -> bool {
     std::env::var_os(PARAMETER).is_some()
 }
@@ -72,8 +73,8 @@ impl Waiting {
         Ok(Self { listener: vsock::listen_on_port(PORT, SockFlag::empty())?, random: open_random()? })
     }
 
-    /// Waits for the host, and takes what it sends. No thread of the kernel or of another process draws random numbers in between
-    /// that a container could have.
+    /// Waits for the host's message, and applies it. Until then, nothing that a container could get is drawn from the
+    /// random numbers.
     pub fn wait(self) -> Result<()> {
         let socket = loop {
             if let Some(socket) = vsock::accept(&self.listener) {
@@ -84,7 +85,9 @@ impl Waiting {
         let renewal = frame::read::<Renewal>(&mut File::from(socket), LIMIT)
             .map_err(|cause| error(ErrorKind::Internal, format!("the host's message to a clone: {cause}")))?
             .filter(|renewal| renewal.magic == MAGIC)
-            .ok_or_else(|| error(ErrorKind::Internal, "the host's message to a clone is none".to_owned()))?;
+            .ok_or_else(|| {
+                error(ErrorKind::Internal, "the host's message to a clone is missing or not valid".to_owned())
+            })?;
         renew_random_numbers(&self.random, &renewal)?;
         set_clock(Duration::new(renewal.seconds, renewal.nanoseconds))
     }
@@ -101,7 +104,7 @@ fn open_random() -> Result<OwnedFd> {
     open().or_internal(|| "open the kernel's random numbers".to_owned())
 }
 
-/// From here on the kernel's random numbers are this clone's alone.
+/// Makes the kernel's random numbers differ from those of all other clones.
 fn renew_random_numbers(random: &OwnedFd, renewal: &Renewal) -> Result<()> {
     for data in renewal.entropy {
         let bytes = data.len() as libc::c_int;

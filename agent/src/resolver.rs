@@ -1,4 +1,4 @@
-//! A resolver of names that only the host's side of the pod's network namespace has: Docker's, at 127.0.0.11.
+//! Docker's resolver, which is at 127.0.0.11 on the host's side of the pod's network namespace only.
 //!
 //! ```text
 //!  container ── UDP 127.0.0.11:53 ──▶ (sk_lookup) socket of the agent ──▶ one TCP query each ─┐
@@ -22,29 +22,29 @@ use stockade_sys::sk_lookup::{self, Destination, Local};
 
 use crate::error::{Context, Result, errno_of};
 
-/// Where Docker has its resolver.
+/// The address of Docker's resolver.
 const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
 
-/// Longest datagram of UDP that IPv4 carries, in bytes.
+/// Longest UDP datagram of IPv4, in bytes.
 const DATAGRAM_LIMIT: usize = 65_507;
 
-/// What a client takes that does not say what it takes (RFC 1035, 2.3.4).
+/// Longest answer for a client that names no limit, in bytes (RFC 1035, 2.3.4).
 const DEFAULT_LIMIT: usize = 512;
 
-/// Length of a message's header (RFC 1035, 4.1.1), and where its flags are.
+/// Length of a message's header (RFC 1035, 4.1.1), and the offset of its flags, in bytes.
 const HEADER: usize = 12;
 const FLAGS: usize = 2;
 
-/// The answer was longer than the client takes.
+/// The flag that says that the answer was too long for the client.
 const TRUNCATED: u8 = 1 << 1;
 
-/// Type of the record in which a client says what it takes (RFC 6891, 6.1.2).
+/// Type of the record with the longest answer that a client accepts (RFC 6891, 6.1.2).
 const OPT: u16 = 41;
 
-/// The sockets that queries come to.
+/// The sockets to which queries come.
 #[derive(Debug)]
 pub struct Resolver {
-    /// Clients of TCP; never blocks.
+    /// The non-blocking listener for TCP.
     pub listener: OwnedFd,
     datagrams: UdpSocket,
     answers: OwnedFd,
@@ -56,12 +56,12 @@ pub struct Resolver {
 pub struct Datagram {
     /// The message.
     pub query: Vec<u8>,
-    /// Who gets the answer.
+    /// The address of the client.
     pub client: SocketAddrV4,
 }
 
 impl Resolver {
-    /// Takes what is sent to the resolver's address in this network namespace.
+    /// Listens at the resolver's address in this network namespace.
     pub fn listen() -> Result<Self> {
         Self::try_listen().or_internal(|| format!("listen for queries to {ADDRESS}"))
     }
@@ -88,7 +88,7 @@ impl Resolver {
         Ok(Self { listener: listener.into(), datagrams, answers, _program: program })
     }
 
-    /// The socket that datagrams come to.
+    /// The socket to which datagrams come.
     pub fn datagrams(&self) -> &impl AsFd {
         &self.datagrams
     }
@@ -102,7 +102,7 @@ impl Resolver {
                     query.truncate(length);
                     return Some(Datagram { query, client });
                 }
-                // Of another family there is none.
+                // The socket has no datagrams of another family.
                 Ok(_) => {}
                 Err(cause) if errno_of(&cause) == Errno::EINTR => {}
                 Err(_) => return None,
@@ -118,8 +118,8 @@ impl Resolver {
     }
 }
 
-/// A datagram with its headers (RFC 791, 3.1, whose length and checksum the kernel fills in; RFC 768). Its checksum, of
-/// which the loopback interface has no need, is left out.
+/// A datagram with its headers (RFC 791, 3.1, whose length and checksum the kernel fills in; RFC 768). It has no
+/// checksum, which the loopback interface does not need.
 fn packet(answer: &[u8], client: SocketAddrV4) -> Vec<u8> {
     let length = (8 + answer.len()) as u16;
     let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, libc::IPPROTO_UDP as u8, 0, 0];
@@ -133,7 +133,8 @@ fn packet(answer: &[u8], client: SocketAddrV4) -> Vec<u8> {
     packet
 }
 
-/// An answer as its client takes it: whole, or the question with the flag that has it ask again by TCP.
+/// The answer in a length that its client accepts: the whole answer, or only the question, with the flag that makes the
+/// client ask again by TCP.
 pub fn fit(query: &[u8], mut answer: Vec<u8>) -> Vec<u8> {
     if answer.len() <= limit(query).min(DATAGRAM_LIMIT) {
         return answer;
@@ -141,13 +142,14 @@ pub fn fit(query: &[u8], mut answer: Vec<u8>) -> Vec<u8> {
     let end = question_end(&answer).unwrap_or(HEADER);
     answer.truncate(end);
     answer[FLAGS] |= TRUNCATED;
-    // One question, or none, and no records.
+    // The message has one question or none, and no records.
     answer[4..HEADER].fill(0);
     answer[5] = u8::from(end > HEADER);
     answer
 }
 
-/// How long an answer may be: what the query's OPT record says, which is its only additional record.
+/// The longest answer that the client accepts, in bytes, by the query's OPT record, which must be its only additional
+/// record.
 fn limit(query: &[u8]) -> usize {
     let stated = || {
         let mut rest = query.get(question_end(query)?..)?;
@@ -163,7 +165,7 @@ fn limit(query: &[u8]) -> usize {
     stated().unwrap_or(DEFAULT_LIMIT).max(DEFAULT_LIMIT)
 }
 
-/// Where the first question of a message ends that has one.
+/// The offset of the end of a message's first question, if it has one.
 fn question_end(message: &[u8]) -> Option<usize> {
     if message.get(4..6)? != [0, 1] {
         return None;
@@ -172,7 +174,7 @@ fn question_end(message: &[u8]) -> Option<usize> {
     loop {
         match *message.get(at)? {
             0 => break,
-            // A pointer to an earlier name, which there is none of.
+            // This is a pointer to an earlier name, but there is no earlier name.
             length if length > 63 => return None,
             length => at += 1 + usize::from(length),
         }

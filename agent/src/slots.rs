@@ -1,4 +1,5 @@
-//! Slots of the platform bus, in sysfs: binding the driver to what the VMM has put into one, and what comes of it.
+//! Slots of the platform bus, in sysfs: binding the driver to a device that the VMM has put into a slot, and finding
+//! the result.
 
 use std::{
     fs, io,
@@ -13,7 +14,7 @@ use crate::error::{Context, Result};
 /// The driver of all slots.
 const DRIVER: &str = "bus/platform/drivers/virtio-mmio";
 
-/// The bus. Mounted nowhere: nothing else in the agent needs sysfs.
+/// A sysfs that is not mounted, because nothing else in the agent needs it.
 #[derive(Debug)]
 pub struct Slots(OwnedFd);
 
@@ -21,24 +22,24 @@ impl Slots {
     /// Opens sysfs.
     pub fn open() -> Result<Self> {
         mount_api::new_file_system("sysfs", "sysfs", "", attr::NOSUID | attr::NODEV | attr::NOEXEC)
-            // A container's is usually read-only, and there is one sysfs for all.
+            // There is one sysfs for the whole guest, and a container's mount of it is usually read-only.
             .and_then(|sysfs| mount_api::make_writable(&sysfs).map(|()| Self(sysfs)))
             .or_internal(|| "open sysfs".to_owned())
     }
 
-    /// Binds the driver; when this returns, the device is there.
+    /// Binds the driver; when this returns, the device exists.
     pub fn bind(&self, slot: u8) -> Result<()> {
         match self.tell_driver("bind", slot) {
-            // It is bound.
+            // The driver is bound already.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
             told => told.or_internal(|| format!("bind the driver of {}", name(slot))),
         }
     }
 
-    /// Has the driver let go.
+    /// Unbinds the driver.
     pub fn unbind(&self, slot: u8) -> Result<()> {
         match self.tell_driver("unbind", slot) {
-            // It is not bound.
+            // The driver is not bound.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             told => told.or_internal(|| format!("unbind the driver of {}", name(slot))),
         }
@@ -61,12 +62,12 @@ impl Slots {
     }
 }
 
-/// What a slot is called on its bus.
+/// The name of a slot on its bus.
 pub fn name(slot: u8) -> String {
     format!("virtio-mmio.{slot}")
 }
 
-/// The first entry of a directory whose name begins so.
+/// The first entry of a directory whose name begins with `prefix`.
 fn child(directory: &Path, prefix: &str) -> io::Result<Option<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

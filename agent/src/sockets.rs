@@ -1,5 +1,5 @@
-//! Sockets of a container that stand for sockets of the host: its processes connect to them as to any other, and the host
-//! takes the connections one by one.
+//! Sockets of a container that stand for sockets of the host: its processes connect to them as to any other socket, and
+//! the host accepts the connections one by one.
 
 use std::{
     fs,
@@ -20,43 +20,43 @@ use stockade_protocol::container::{Mount, MountSource};
 
 use crate::{
     error::{Context, Result},
-    init::{open_below, path_of},
+    init::rootfs::{open_below, path_of},
     poller::Token,
 };
 
-/// Where all sockets are: `CONTAINER/NUMBER`.
+/// The directory of all sockets, whose names are `CONTAINER/NUMBER`.
 const ROOT: &str = "/run/sockets";
 
-/// Clients that wait for the host to take them.
+/// Largest number of clients that wait for the host to accept them.
 const BACKLOG: i32 = 128;
 
-/// One container's sockets, which go with it.
+/// The sockets of one container, which are removed with it.
 #[derive(Debug, Default)]
 pub struct Sockets {
     directory: PathBuf,
     list: Vec<Socket>,
 }
 
-/// One of them.
+/// A socket.
 #[derive(Debug)]
 pub struct Socket {
     /// As in [`MountSource::Socket`].
     pub number: u16,
-    /// Never blocks.
+    /// The non-blocking listener.
     pub listener: OwnedFd,
-    /// Its registration, once there is one.
+    /// The listener's registration, once there is one.
     pub token: Option<Token>,
     /// The host's connection that waits for a client.
     pub waiting: Option<Token>,
 }
 
 impl Sockets {
-    /// Makes all that a container's mounts ask for.
+    /// Makes all sockets that a container's mounts ask for.
     pub fn make(id: &str, mounts: &[Mount]) -> Result<Self> {
         Self::make_below(Path::new(ROOT), id, mounts)
     }
 
-    /// The same elsewhere.
+    /// As [`Self::make`], below another directory.
     pub fn make_below(root: &Path, id: &str, mounts: &[Mount]) -> Result<Self> {
         let mut sockets = Self::default();
         for mount in mounts {
@@ -74,12 +74,12 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// All of them.
+    /// All sockets.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Socket> {
         self.list.iter_mut()
     }
 
-    /// One of them.
+    /// The socket with this number.
     pub fn get_mut(&mut self, number: u16) -> Option<&mut Socket> {
         self.iter_mut().find(|socket| socket.number == number)
     }

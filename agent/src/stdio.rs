@@ -1,4 +1,4 @@
-//! A process's streams: in the container pipes, sockets or a terminal, to the host one vsock connection each.
+//! A process's streams: pipes, sockets or a terminal in the container, and one vsock connection to the host for each.
 //!
 //! ```text
 //!  process ── pipe ──▶ agent ── vsock ──▶ host         stdout, stderr
@@ -33,7 +33,7 @@ use crate::{
     pump::{Progress, Pump},
 };
 
-/// More than a terminal holds of what its process has written, in bytes: what is read after the process's end.
+/// Number of bytes that are read from a terminal after its process's end: more than a terminal holds.
 const TERMINAL_CONTENT: usize = 64 << 10;
 
 /// The ends of three pipes that a process gets as its fds 0–2.
@@ -53,16 +53,16 @@ pub struct Stdio {
     channels: Vec<Channel>,
 }
 
-/// What a stream is in the container.
+/// The kind of file that a stream is in the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     /// A pipe that the process reads.
     Input,
     /// A pipe that the process writes.
     Output,
-    /// Both ways, each with an end of its own.
+    /// A socket: two directions, which end separately.
     Socket,
-    /// Both ways, with one end.
+    /// A terminal: two directions, which end together.
     Terminal,
 }
 
@@ -71,16 +71,16 @@ enum Shape {
 struct Channel {
     stream: Stream,
     shape: Shape,
-    /// The agent's end, until its pumps have it.
+    /// The agent's end, until its pumps take it.
     ours: Option<Rc<OwnedFd>>,
-    /// The host's connection; kept until the process is forgotten, so that the host reads to the end.
+    /// The host's connection; it is kept until the process is forgotten, so that the host can read to the end.
     host: Option<Rc<OwnedFd>>,
     to_host: Option<Pump>,
     from_host: Option<Pump>,
 }
 
 impl Stdio {
-    /// Three pipes, owned by `owner` so that it can open /dev/stdout.
+    /// Makes three pipes, which belong to `owner` so that it can open /dev/stdout.
     pub fn pipes(owner: u32) -> Result<(Self, ProcessPipes)> {
         let mut stdio = Self::default();
         let mut make = || -> Result<_, Errno> {
@@ -102,7 +102,7 @@ impl Stdio {
         Ok(())
     }
 
-    /// Adds the streams from descriptor 3 on; returns the process's ends, of those that are streams.
+    /// Adds the streams from descriptor 3 on; returns the process's ends.
     pub fn add_extra(&mut self, kinds: &[StreamKind], owner: u32) -> Result<Vec<Option<OwnedFd>>> {
         let shape = |kind: &StreamKind| match kind {
             StreamKind::Input => Some(Shape::Input),
@@ -119,7 +119,7 @@ impl Stdio {
             .or_internal(|| "make the streams from descriptor 3 on".to_owned())
     }
 
-    /// Adds a stream; returns the process's end, which `owner` may open anew.
+    /// Adds a stream; returns the process's end, which `owner` may open again.
     fn add(&mut self, stream: Stream, shape: Shape, owner: u32) -> Result<OwnedFd, Errno> {
         let (ours, theirs) = match shape {
             Shape::Input => pipe2(OFlag::O_CLOEXEC).map(|(read, write)| (write, read))?,
@@ -166,8 +166,8 @@ impl Stdio {
         }
     }
 
-    /// What nobody has attached by the start is empty input, and output that is read and dropped.
-    /// Returns the streams that are to be watched for that.
+    /// Settles streams that nobody has attached by the start: their input is empty, and their output is read and
+    /// dropped. Returns the streams that have to be watched for that.
     pub fn settle(&mut self) -> Vec<Stream> {
         let mut discarded = Vec::new();
         for channel in self.channels.iter_mut().filter(|channel| channel.host.is_none()) {
@@ -182,17 +182,17 @@ impl Stdio {
         discarded
     }
 
-    /// Moves what can be moved on one stream; true if there may be more at once.
+    /// Moves what can be moved on one stream; true if more can be moved at once.
     pub fn run(&mut self, stream: Stream) -> bool {
         self.channels.iter_mut().find(|channel| channel.stream == stream).is_some_and(Channel::run)
     }
 
-    /// The process has ended: what it wrote still goes out, what it has not read is dropped. Its pipes and sockets go on for
-    /// others that have them open.
+    /// Handles the end of the process: what it wrote still goes out, and what it has not read is dropped. Its pipes and
+    /// sockets go on for others that have them open.
     pub fn end(&mut self) -> Vec<Stream> {
         for channel in &mut self.channels {
             match (channel.shape, &mut channel.to_host) {
-                // The host's input is read as soon as there is some: nobody but the process itself gets it.
+                // The host's input is read as soon as there is some: only the process itself gets it.
                 (Shape::Input, _) => (channel.ours, channel.from_host) = (None, None),
                 // How much a terminal holds cannot be asked: part of it is on its way from one side to the other.
                 (Shape::Terminal, Some(pump)) => {
@@ -206,17 +206,18 @@ impl Stdio {
         self.channels.iter().map(|channel| channel.stream).collect()
     }
 
-    /// All that the process has written has gone to the host, or there is nobody to write it to.
+    /// Whether all output of the process has gone to the host, or the host takes no more.
     pub fn is_drained(&self) -> bool {
         self.channels.iter().all(|channel| channel.to_host.as_ref().is_none_or(Pump::is_settled))
     }
 
-    /// Every stream has ended.
+    /// Whether every stream has ended.
     pub fn is_over(&self) -> bool {
         self.channels.iter().all(|channel| channel.to_host.is_none())
     }
 
-    /// The streams to the host that others have open after the process's end, and the bytes that have gone there.
+    /// The output streams that others have open after the process's end, with the number of bytes that have gone to the
+    /// host.
     pub fn held(&self) -> Vec<(Stream, u64)> {
         let attached = self.channels.iter().filter(|channel| channel.host.is_some());
         attached.filter_map(|channel| Some((channel.stream, channel.to_host.as_ref()?.moved()))).collect()
@@ -227,7 +228,7 @@ impl Stdio {
         self.channels.clear();
     }
 
-    /// Has the terminal leave newlines as they are.
+    /// Makes the terminal leave newlines as they are.
     pub fn be_plain(&self) {
         let terminal = self.channels.iter().find(|channel| channel.stream == Stream::Terminal);
         if let Some(master) = terminal.and_then(|channel| channel.ours.as_ref()) {
@@ -266,13 +267,13 @@ impl Channel {
         [input, output].contains(&Some(Progress::Yielded))
     }
 
-    /// The host sends no more, or the process reads no more.
+    /// Ends the input: the host sends no more, or the process reads no more.
     fn end_input(&mut self, end: Progress) {
         match self.shape {
-            // Closing the pipe is how the process reads the end of its input.
+            // The process reads the end of its input when the pipe is closed.
             Shape::Input => self.ours = None,
             Shape::Socket => self.end_ours(Shutdown::Write),
-            // The other side of the host's terminal is closed: so is that of the process's, which hangs up.
+            // The other side of the host's terminal is closed, so the process's terminal is hung up.
             Shape::Terminal if end == Progress::Finished => {
                 self.end_host(Shutdown::Write);
                 (self.ours, self.to_host) = (None, None);
@@ -284,11 +285,11 @@ impl Channel {
         }
     }
 
-    /// The process writes no more, or the host reads no more.
+    /// Ends the output: the process writes no more, or the host reads no more.
     fn end_output(&mut self, end: Progress) {
         self.end_host(Shutdown::Write);
         match (self.shape, end) {
-            // What is typed may still be wanted although nobody looks.
+            // The process may still want the input, although nobody reads its output.
             (Shape::Terminal, Progress::Broken) | (Shape::Socket, Progress::Finished) => {}
             (Shape::Socket, _) => self.end_ours(Shutdown::Read),
             _ => {

@@ -1,4 +1,4 @@
-//! The agent's sockets: it listens for the host, and reports once that it does.
+//! The agent's sockets: it listens for the host, and reports once that it is ready.
 
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ use crate::{
     error::{Context, ErrorKind, Result, error},
 };
 
-/// Connections that may wait to be accepted.
+/// Largest number of connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
 fn vsock(flags: SockFlag) -> Result<OwnedFd> {
@@ -31,7 +31,7 @@ fn vsock(flags: SockFlag) -> Result<OwnedFd> {
         .or_internal(|| "open a vsock socket".to_owned())
 }
 
-/// The socket on which the host reaches the agent; non-blocking.
+/// The non-blocking socket on which the host reaches the agent.
 pub fn listen() -> Result<OwnedFd> {
     listen_on_port(AGENT_PORT, SockFlag::SOCK_NONBLOCK)
 }

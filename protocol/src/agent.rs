@@ -95,26 +95,27 @@ impl Hello {
 pub enum Purpose {
     /// Requests and responses.
     Control,
-    /// Stands for one process: its life, its signals, its end.
+    /// Stands for one process: carries its signals and reports its end; closing it kills the process.
     Process(ProcessId),
     /// Carries one stdio stream of one process.
     Stream(ProcessId, Stream),
     /// Tells what happens to the container of this ID.
     Events(String),
-    /// After HelloReply: the bytes of a TCP connection to this port of the guest's loopback interface, both ways, each ended
-    /// by shutdown of its writing side.
+    /// A TCP connection to this port of the guest's loopback interface. After HelloReply come its bytes, in both
+    /// directions; each direction is ended by shutdown of its writing side.
     Forward(u16),
-    /// For the next client of this container that connects to its [`crate::container::MountSource::Socket`] of this number:
-    /// HelloReply comes when there is one, and then the bytes of its connection, both ways, as in Forward. Of two
-    /// connections that wait for a client of one socket, the older one is closed.
+    /// Waits for the next client of this container that connects to its [`crate::container::MountSource::Socket`] of
+    /// this number. HelloReply comes when there is a client, and then the bytes of its connection, in both directions,
+    /// as in Forward. When two connections wait for a client of one socket, the older one is closed.
     Socket(String, u16),
-    /// Since version 2. For the next query that containers send to the resolver that the host has at 127.0.0.11:53, which the
-    /// first such connection gives them: HelloReply comes when there is one, and then the bytes of its connection, both ways,
-    /// as DNS is spoken over TCP. Of two connections that wait, the older one is closed.
+    /// Since version 2. Waits for the next query of a container to the resolver that the host has at 127.0.0.11:53. The
+    /// first such connection makes the guest listen there. HelloReply comes when there is a query, and then the bytes
+    /// of its connection, in both directions, in the form of DNS over TCP. When two connections wait, the older one is
+    /// closed.
     Resolver,
 }
 
-/// The container of a [`ProcessId`] that runs in the guest itself, for debugging: what no container's ID can be.
+/// [`ProcessId::container`] of a process that runs in the guest itself, for debugging. No container's ID can be empty.
 pub const GUEST: &str = "";
 
 /// A process that the host knows.
@@ -163,10 +164,10 @@ pub enum Request {
         container: String,
         /// Linux signal number; 0 only asks whether there is a process.
         signal: i32,
-        /// Every process in the container's cgroup.
+        /// Whether every process in the container's cgroup gets the signal.
         all: bool,
     },
-    /// How a container is.
+    /// Read a container's state.
     State {
         /// The container's ID.
         container: String,
@@ -178,12 +179,12 @@ pub enum Request {
     },
     /// Make another process in a container; it waits before execve, as an init does.
     Exec(Box<Exec>),
-    /// Freeze every process of a container. Answered when they are.
+    /// Freeze every process of a container. Answered when they are frozen.
     Pause {
         /// The container's ID.
         container: String,
     },
-    /// Let them go on.
+    /// Let the frozen processes of a container go on.
     Resume {
         /// The container's ID.
         container: String,
@@ -198,8 +199,8 @@ pub enum Request {
         /// The container's ID.
         container: String,
     },
-    /// Change a container's limits: write these files of its cgroup, in order. Where one fails, those before it get their
-    /// former values back.
+    /// Change a container's limits: write these files of its cgroup, in order. If one write fails, the files before it
+    /// get their former values back.
     Update {
         /// The container's ID.
         container: String,
@@ -210,18 +211,18 @@ pub enum Request {
     Network(Box<NetworkChange>),
     /// List the IDs of the containers.
     Containers,
-    /// Use this many of the guest's CPUs, from the first one on. Where one cannot be had, those before it are used.
+    /// Use this many of the guest's CPUs, from the first one on. If one cannot be brought up, those before it are used.
     SetCpus {
         /// At least 1.
         count: u16,
     },
     /// Take over the node's settings; since version 2.
     Settings(Box<Settings>),
-    /// What the process that is made next by this name gets; since version 2.
+    /// Say what confines the next process that is made by this name; since version 2.
     Confine {
-        /// It is not there yet.
+        /// The process, which does not exist yet.
         process: ProcessId,
-        /// What it gets.
+        /// What confines it.
         confinement: Box<Confinement>,
     },
 }
@@ -229,14 +230,15 @@ pub enum Request {
 /// Another process of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
-    /// `exec` is `Some`, and no other process's name in that container. In [`GUEST`] it runs beside the agent.
+    /// The new process: `exec` is `Some`, and its name is unique in that container. In [`GUEST`] the process runs
+    /// beside the agent.
     pub id: ProcessId,
-    /// What it is.
+    /// The program and its properties.
     pub process: Process,
-    /// Path of a cgroup below the container's, without a leading slash; empty for exactly the container's own; `None` for that,
-    /// or for its init's where that has handed its controllers down.
+    /// Path of a cgroup below the container's, without a leading slash; empty for exactly the container's own. `None`
+    /// for the container's own, or for the cgroup of its init if the container's own has handed its controllers down.
     pub cgroup: Option<String>,
-    /// A paused container is no error: the process begins when the container is resumed.
+    /// Whether a paused container is accepted: the process begins when the container is resumed.
     pub ignore_paused: bool,
 }
 
@@ -252,7 +254,7 @@ pub enum Response {
     },
     /// To Start: the program runs.
     Started,
-    /// To Signal: it is sent.
+    /// To Signal: the signal is sent.
     Signalled,
     /// To State.
     State(ContainerState),
@@ -282,10 +284,10 @@ pub enum Response {
     Confined,
 }
 
-/// Containers that one guest holds at most.
+/// Largest number of containers in one guest.
 pub const MAX_CONTAINERS: usize = 1024;
 
-/// Longest list of processes.
+/// Largest number of processes that Processes lists.
 pub const MAX_PROCESSES: usize = 1024;
 
 /// One process of a container, as `ps` shows it.
@@ -295,7 +297,7 @@ pub struct ProcessEntry {
     pub id: Option<ProcessId>,
     /// PID as the container sees it.
     pub pid: u32,
-    /// Its parent's; 0 where that is outside of the container's PID namespace.
+    /// PID of its parent; 0 if the parent is outside of the container's PID namespace.
     pub parent: u32,
     /// Real user ID.
     pub uid: u32,
@@ -348,22 +350,23 @@ pub enum ProcessCommand {
     Signal(i32),
     /// The terminal's window changed.
     Resize(WindowSize),
-    /// Something has changed in a directory of the host of which the container of this init has a copy.
+    /// A directory of the host has changed of which this init's container has a copy.
     Changed,
-    /// Nobody sits at the terminal: newlines come out of it as they are, without carriage returns. Since version 2.
+    /// The caller's side is not a terminal: newlines come out of the guest's terminal as they are, without carriage
+    /// returns. Since version 2.
     Plain,
 }
 
 /// Agent → host on a Process connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcessEvent {
-    /// The process has ended and all of its output has been written to its streams, which are at EOF, but those that are
-    /// held.
+    /// The process has ended. All of its output has been written to its streams, which are at EOF, except those that
+    /// are held.
     Ended(ExitStatus),
     /// A datagram that came to the container's [`NOTIFY_SOCKET`], of at most [`NOTIFY_LIMIT`] bytes.
     Notify(Vec<u8>),
-    /// Other processes have a stream of the process's output open still, which has ended: it goes on for them. Before Ended.
-    /// Since version 2.
+    /// The process has ended, but other processes still have a stream of its output open: the stream goes on for them.
+    /// Comes before Ended. Since version 2.
     Held {
         /// The stream.
         stream: Stream,
@@ -383,7 +386,7 @@ pub const NOTIFY_LIMIT: usize = 4096;
 pub enum ContainerEvent {
     /// The kernel has killed processes of the container because its memory limit was reached.
     OutOfMemory {
-        /// How many since the last such event.
+        /// Number of processes that were killed since the last such event.
         kills: u64,
     },
 }
@@ -401,7 +404,7 @@ pub struct AgentError {
 /// The kinds of [`AgentError`] that callers treat differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
-    /// The protocol version is not spoken here.
+    /// The agent does not speak this protocol version.
     Version,
     /// No such container, process or stream.
     NotFound,

@@ -1,13 +1,13 @@
 //! Requests paired with their answers.
 //!
 //! The enums of [`crate::agent`] and [`crate::vmm`] are what goes over the wire. A [`Call`] is one of their requests as a type that
-//! knows its answer, so that a client matches no responses: an answer to another question is found in one place.
+//! knows its answer, so that a client matches no responses: one place finds an answer that belongs to another request.
 
 use std::ops::RangeInclusive;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// All answers of a protocol.
+/// The type of all answers of a protocol.
 pub trait Response: DeserializeOwned {
     /// Why a request was refused.
     type Refusal;
@@ -21,14 +21,14 @@ pub trait Response: DeserializeOwned {
 
 /// A request and the type of its answer.
 pub trait Call {
-    /// All requests of its protocol.
+    /// The type of all requests of the protocol.
     type Request: Serialize;
-    /// All answers of its protocol.
+    /// The type of all answers of the protocol.
     type Response: Response;
-    /// What is answered to this request.
+    /// The type of the answer to this request.
     type Answer;
 
-    /// The versions of its protocol that have it.
+    /// The versions of the protocol that have this request.
     const VERSIONS: RangeInclusive<u16>;
 
     /// The request as it is sent.

@@ -3,14 +3,18 @@
 //! Kernel constants (mount flags, resource numbers, capability bits) are sent as numbers: they are Linux's ABI,
 //! and so the agent parses no text that the runtime has parsed already.
 
-use std::path::{Component, Path};
-
 use serde::{Deserialize, Serialize};
+
+mod devices;
+
+pub use self::devices::{
+    DEFAULT_DEVICES, DEVICE_LINKS, Device, DeviceKind, DeviceRule, PTMX, is_shared_dev, share_covers_dev,
+};
 
 /// A container as the agent builds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Container {
-    /// Its ID: unique in the guest.
+    /// The container's ID: unique in the guest.
     pub id: String,
     /// Its root file system.
     pub rootfs: Rootfs,
@@ -44,7 +48,7 @@ pub struct Container {
     pub seccomp: Vec<SeccompFilter>,
     /// `hooks.startContainer`: run in the container after `start` and before the program.
     pub start_hooks: Vec<Hook>,
-    /// It gets an sd_notify(3) socket at [`crate::agent::NOTIFY_SOCKET`], and its init's environment names it.
+    /// Whether it gets an sd_notify(3) socket at [`crate::agent::NOTIFY_SOCKET`], and its init's environment names it.
     pub notify: bool,
     /// `linux.personality` as personality(2) takes it, for all its processes.
     pub personality: Option<u32>,
@@ -79,7 +83,7 @@ pub struct Hook {
     pub args: Vec<String>,
     /// Its whole environment.
     pub env: Vec<String>,
-    /// Seconds after which it is killed and has failed.
+    /// Seconds after which the hook is killed and counts as failed.
     pub timeout_s: Option<u32>,
     /// The container's state as JSON, for its standard input.
     pub state: String,
@@ -90,7 +94,7 @@ pub struct Hook {
 pub struct Rootfs {
     /// Path below the share's root, such as `ID/rootfs`.
     pub share: String,
-    /// The container sees its root read-only.
+    /// Whether the container's root is read-only.
     pub readonly: bool,
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` or `MS_UNBINDABLE`, with or without `MS_REC`; 0 for the default.
     pub propagation: u64,
@@ -107,7 +111,7 @@ pub struct Mount {
     pub flags: u64,
     /// `MS_*` propagation changes to make after mounting, in order.
     pub propagation: Vec<u64>,
-    /// File-system options, comma-separated (`size=65536k,mode=1777`); of what is the host's, [`crate::share_options::ShareOptions`].
+    /// File-system options, comma-separated (`size=65536k`); for a share, [`crate::share_options::ShareOptions`].
     pub data: String,
     /// `tmpcopyup`: what the image has at the destination is copied into the new file system.
     pub copy_up: bool,
@@ -125,14 +129,13 @@ pub enum MountSource {
         /// First argument of mount(2).
         source: String,
     },
-    /// Nothing new: what is mounted there already gets other flags and options.
+    /// Nothing new: the mount that is at the destination already gets other flags and options.
     Remount,
-    /// No mount, but a symbolic link to this.
+    /// Not a mount, but a symbolic link to this path.
     Link(String),
-    /// As Share, of a directory of which the container gets a copy that follows it
-    /// ([`crate::agent::ProcessCommand::Changed`]), so that it is notified of changes; where that cannot be, the
-    /// directory itself. The directory holds a symbolic link `..data` to one of its directories, with which all of
-    /// its content is swapped.
+    /// As Share, but the container gets a copy of the directory, which follows it, so that inotify tells of changes
+    /// ([`crate::agent::ProcessCommand::Changed`]); or, if that fails, the directory itself. A symbolic link `..data` in
+    /// the directory leads to one of its directories; replacing the link replaces all of the content.
     Copy(String),
     /// The file system on a disk of the VM.
     Disk {
@@ -141,9 +144,9 @@ pub enum MountSource {
         /// As in FileSystem.
         fstype: String,
     },
-    /// A listening stream socket of the agent's, whose connections the host takes ([`crate::agent::Purpose::Socket`]).
+    /// A listening stream socket of the agent; the host gets its connections ([`crate::agent::Purpose::Socket`]).
     Socket {
-        /// Its number: no other's in this container.
+        /// The socket's number: unique in this container.
         number: u16,
         /// Permission bits.
         mode: u32,
@@ -165,11 +168,11 @@ pub struct Process {
     pub cwd: String,
     /// Credentials.
     pub user: User,
-    /// Capability sets; `None` leaves what execve gives that user.
+    /// Capability sets; `None` leaves the sets that execve(2) gives that user.
     pub capabilities: Option<Capabilities>,
     /// `RLIMIT_*`.
     pub rlimits: Vec<Rlimit>,
-    /// Sets PR_SET_NO_NEW_PRIVS.
+    /// Whether PR_SET_NO_NEW_PRIVS is set.
     pub no_new_privileges: bool,
     /// `/proc/self/oom_score_adj`.
     pub oom_score_adj: Option<i32>,
@@ -203,17 +206,17 @@ pub struct Scheduler {
     pub flags: u64,
     /// -20 to 19.
     pub nice: i32,
-    /// Of the real-time policies, 1 to 99.
+    /// Priority for the real-time policies, 1 to 99.
     pub priority: u32,
-    /// CPU time in every period, in nanoseconds.
+    /// For SCHED_DEADLINE: CPU time in every period, in nanoseconds.
     pub runtime_ns: u64,
-    /// In how much of every period it is needed, in nanoseconds.
+    /// For SCHED_DEADLINE: the time from the start of a period in which the runtime is needed, in nanoseconds.
     pub deadline_ns: u64,
-    /// In nanoseconds.
+    /// For SCHED_DEADLINE: the period, in nanoseconds.
     pub period_ns: u64,
 }
 
-/// A descriptor beyond the standard ones, of which the process has one end and the host the other.
+/// A descriptor of the process beyond the standard ones; the host has its other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamKind {
     /// A pipe that the process reads.
@@ -222,14 +225,14 @@ pub enum StreamKind {
     Output,
     /// A stream socket.
     Socket,
-    /// No stream, but the guest's null device. Since version 2 of the agent's messages.
+    /// Not a stream, but the guest's null device. Since version 2 of the agent's messages.
     Null,
-    /// Nothing: there is no descriptor of this number. Since version 2 of the agent's messages.
+    /// Not open: the process has no descriptor of this number. Since version 2 of the agent's messages.
     Closed,
 }
 
 impl StreamKind {
-    /// Whether there is a connection for it.
+    /// Whether the host makes a connection for it.
     pub fn is_stream(self) -> bool {
         matches!(self, Self::Input | Self::Output | Self::Socket)
     }
@@ -287,7 +290,7 @@ pub struct Namespaces {
     pub ipc: Namespace,
     /// Cgroup root.
     pub cgroup: Namespace,
-    /// User and group IDs, and what capabilities are good for.
+    /// User and group IDs, and the objects that capabilities apply to.
     pub user: Namespace,
     /// The monotonic and the boot-time clock.
     pub time: Namespace,
@@ -301,7 +304,7 @@ pub enum Namespace {
     Guest,
     /// A new one.
     New,
-    /// That of another container in this guest.
+    /// The namespace of another container in this guest, which has this ID.
     Container(String),
 }
 
@@ -317,11 +320,11 @@ pub struct IdMappings {
 /// A range of IDs of a user namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMapping {
-    /// The first, as the namespace has it.
+    /// The first ID of the range in the namespace.
     pub inside: u32,
-    /// The same as the guest has it.
+    /// The first ID of the range in the guest.
     pub outside: u32,
-    /// How many there are.
+    /// The number of IDs.
     pub size: u32,
 }
 
@@ -355,72 +358,6 @@ pub struct TimeOffset {
     pub nanoseconds: u32,
 }
 
-/// One entry of `linux.devices`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
-    /// Absolute path in the container.
-    pub path: String,
-    /// Kind of node.
-    pub kind: DeviceKind,
-    /// Major number.
-    pub major: u32,
-    /// Minor number.
-    pub minor: u32,
-    /// Permission bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-}
-
-/// Path, major and minor number of the devices that every container has (runtime-spec config-linux, "Default Devices"), unless
-/// something of the host's is its /dev; all are character devices that everybody may use.
-pub const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-
-/// Name and target of the links in /dev that it has likewise.
-pub const DEVICE_LINKS: [(&str, &str); 5] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    (PTMX, "pts/ptmx"),
-];
-
-/// The link among them that takes the place of what an image has there: that would be a node of another devpts.
-pub const PTMX: &str = "ptmx";
-
-/// Whether something of the host's is the container's whole /dev, which is then left as it is.
-pub fn share_covers_dev(mounts: &[Mount]) -> bool {
-    mounts.iter().any(|entry| is_shared_dev(&entry.destination, &entry.source))
-}
-
-/// Whether a mount is such a /dev.
-pub fn is_shared_dev(destination: &str, source: &MountSource) -> bool {
-    let names = Path::new(destination).components().filter(|part| *part != Component::RootDir);
-    matches!(source, MountSource::Share(_) | MountSource::Copy(_)) && names.eq(Path::new("dev").components())
-}
-
-/// Kind of device node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DeviceKind {
-    /// Character device.
-    Char,
-    /// Block device.
-    Block,
-    /// Named pipe.
-    Fifo,
-    /// Block device that is a disk of the VM: its major number is the slot ([`crate::vmm::Response::Slot`]), its minor number 0.
-    Disk,
-}
-
 /// The container's cgroup (v2) in the guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
@@ -430,25 +367,6 @@ pub struct Cgroup {
     pub values: Vec<(String, String)>,
     /// Device rules, last match wins; empty allows everything.
     pub devices: Vec<DeviceRule>,
-}
-
-/// One entry of `linux.resources.devices`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceRule {
-    /// Allow or deny.
-    pub allow: bool,
-    /// `None` is every kind.
-    pub kind: Option<DeviceKind>,
-    /// `None` is every major number.
-    pub major: Option<u32>,
-    /// `None` is every minor number.
-    pub minor: Option<u32>,
-    /// Read.
-    pub read: bool,
-    /// Write.
-    pub write: bool,
-    /// mknod(2).
-    pub mknod: bool,
 }
 
 /// A terminal's size in characters.

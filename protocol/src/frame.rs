@@ -1,4 +1,4 @@
-//! Length-prefixed postcard, with a hard limit on what a peer may make us buffer.
+//! Length-prefixed postcard, with a hard limit on the bytes that a peer can make the reader buffer.
 //!
 //! A frame is a little-endian `u32` length followed by that many bytes of postcard. The reader states its own
 //! limit, because the two directions of one connection are not equally trusted.
@@ -36,7 +36,7 @@ pub enum FrameError {
     /// The bytes are not the expected message.
     #[error("malformed message: {0}")]
     Malformed(#[from] postcard::Error),
-    /// The message is over before its frame is: the peer means another message, or one of another version.
+    /// The message is shorter than its frame: the peer has sent another message, or a message of another version.
     #[error("malformed message: {0} bytes too long")]
     Trailing(usize),
 }
@@ -127,7 +127,8 @@ impl FrameBuffer {
     }
 }
 
-/// The message that these bytes are, and nothing else: a field that an old peer passed over would be one that it does not obey.
+/// Decodes the message that takes up all of these bytes. Bytes that are left over are an error, because an old peer
+/// would ignore a field that it has to obey.
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     match postcard::take_from_bytes(body)? {
         (message, []) => Ok(message),

@@ -18,14 +18,14 @@ pub const INTERFACE_NAME: usize = 15;
 pub struct NetworkChange {
     /// Every NIC that a step names.
     pub nics: Vec<NicSlot>,
-    /// What is to be done; the first that fails is the last.
+    /// The steps in their order; when one fails, the rest are not taken.
     pub steps: Vec<NetworkStep>,
 }
 
 /// Where the NIC is that stands for an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicSlot {
-    /// The interface's number on the host; never [`LOOPBACK`].
+    /// The number of the interface on the host; never [`LOOPBACK`].
     pub interface: u32,
     /// The slot of [`crate::vmm::Response::Slot`].
     pub slot: u8,
@@ -36,34 +36,34 @@ pub struct NicSlot {
 pub enum NetworkStep {
     /// Bind the NIC's driver, which gives the guest an interface.
     Bind {
-        /// Whose NIC.
+        /// The number of the interface that the NIC stands for.
         interface: u32,
     },
-    /// Have the driver let go of it.
+    /// Unbind the NIC's driver.
     Unbind {
-        /// Whose NIC.
+        /// The number of the interface that the NIC stands for.
         interface: u32,
     },
     /// Set the interface's own properties.
     Link(Link),
     /// Add an address.
     AddAddress(Address),
-    /// Remove one.
+    /// Remove an address.
     RemoveAddress(Address),
     /// Add a route.
     AddRoute(Route),
-    /// Remove one.
+    /// Remove a route.
     RemoveRoute(Route),
     /// Add a neighbour, or change it.
     AddNeighbour(Neighbour),
-    /// Remove one.
+    /// Remove a neighbour.
     RemoveNeighbour(Neighbour),
 }
 
 /// An interface's own properties.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// Whose.
+    /// The number of the interface.
     pub interface: u32,
     /// Its name.
     pub name: String,
@@ -71,24 +71,24 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Largest packet, in bytes.
     pub mtu: u32,
-    /// It is up.
+    /// Whether the interface is up.
     pub up: bool,
-    /// It resolves addresses; false is IFF_NOARP.
+    /// Whether the interface resolves addresses; false is IFF_NOARP.
     pub arp: bool,
 }
 
 /// An interface's address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
-    /// Whose.
+    /// The number of the interface that has the address.
     pub interface: u32,
     /// The address.
     pub address: IpAddr,
-    /// Bits of its network.
+    /// Length of the prefix, in bits.
     pub prefix: u8,
-    /// The other end, where the link has two.
+    /// The address of the other end of a point-to-point link.
     pub peer: Option<IpAddr>,
-    /// For all in the network.
+    /// The broadcast address.
     pub broadcast: Option<Ipv4Addr>,
     /// `RT_SCOPE_*`.
     pub scope: u8,
@@ -96,7 +96,7 @@ pub struct Address {
     pub flags: u32,
     /// Metric of the route to its network; 0 for the kernel's default.
     pub metric: u32,
-    /// For how long it is valid and preferred, in seconds; `None` for ever.
+    /// Seconds for which the address is valid, and for which it is preferred; `None` is for ever.
     pub lifetimes: Option<(u32, u32)>,
 }
 
@@ -105,9 +105,9 @@ pub struct Address {
 pub struct Route {
     /// Network that it leads to; its family is the route's.
     pub destination: IpAddr,
-    /// Bits of that network: 0 for the default route.
+    /// Length of the prefix, in bits: 0 for the default route.
     pub prefix: u8,
-    /// Where to: none for a route that refuses, several share the packets.
+    /// The next hops: none for a route that rejects packets; several share the packets.
     pub hops: Vec<Hop>,
     /// Preferred source address.
     pub source: Option<IpAddr>,
@@ -127,23 +127,23 @@ pub struct Route {
     pub metrics: Vec<(u16, u32)>,
 }
 
-/// One way of a route.
+/// A next hop of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {
-    /// Through which interface.
+    /// The number of the interface that packets leave by.
     pub interface: u32,
     /// The next router, if it is not the destination itself.
     pub gateway: Option<IpAddr>,
-    /// `RTNH_F_ONLINK`: it is on the link whatever its address.
+    /// `RTNH_F_ONLINK`: the gateway is on the link, whatever its address.
     pub onlink: bool,
-    /// Its share of the packets among several, less one.
+    /// `rtnh_hops`: the weight of this hop among several, minus one.
     pub weight: u8,
 }
 
-/// A neighbour that is known for good.
+/// A permanent entry of the neighbour table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neighbour {
-    /// On which interface.
+    /// The number of the interface.
     pub interface: u32,
     /// Its address.
     pub address: IpAddr,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::MAGIC;
 
-/// vsock port on which the agent of a template's guest waits.
+/// vsock port on which the agent of a template's guest listens.
 pub const PORT: u32 = 2;
 
 /// Name of the kernel's parameter by which a guest knows that it becomes a template. Without a dot, so that the kernel hands it to
@@ -32,13 +32,13 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// With this entropy, at this time since 1970.
+    /// A renewal with this entropy; `now` is the time since 1970.
     pub fn new(entropy: [[u8; 32]; 2], now: std::time::Duration) -> Self {
         Self { magic: MAGIC, entropy, seconds: now.as_secs(), nanoseconds: now.subsec_nanos() }
     }
 }
 
-/// Its entropy is in no log.
+/// Leaves the entropy out, so that no log has it.
 impl std::fmt::Debug for Renewal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Renewal").field("seconds", &self.seconds).finish_non_exhaustive()

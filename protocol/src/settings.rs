@@ -1,5 +1,5 @@
-//! What the host gives its containers besides what config.json says: settings of its kernel, and the policies of its security
-//! modules.
+//! What the host gives to its containers in addition to config.json: settings of its kernel, and the policies of its
+//! security modules.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,19 +17,19 @@ pub struct Settings {
 pub struct Handler {
     /// Its name.
     pub name: String,
-    /// What `register` is told.
+    /// The line to write to binfmt_misc's `register`.
     pub line: String,
-    /// The interpreter that this names.
+    /// Path of the interpreter that the line names.
     pub interpreter: String,
     /// Path of that interpreter below the share's root; `None` where each container has its own.
     pub share: Option<String>,
 }
 
-/// What security modules make of one process, which is made next.
+/// What security modules apply to one process, which is made next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
-    /// The AppArmor profile that it executes its program under.
+    /// The AppArmor profile under which the process executes its program.
     pub apparmor_profile: Option<String>,
-    /// The compiled policy that has this profile, unless the guest has been given it before.
+    /// The compiled policy with this profile, unless the guest has it already.
     pub apparmor_policy: Option<Vec<u8>>,
 }

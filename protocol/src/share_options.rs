@@ -1,14 +1,14 @@
-//! What a mount of the host's has besides its flags.
+//! Properties of a share of the host besides its mount flags.
 
 use serde::{Deserialize, Serialize};
 
-/// What there is to say of a mount of the host's besides. It stands in [`crate::container::Mount::data`], which the agent of 0.1 does not read
-/// there: what is mounted below has the flags of the mount itself then.
+/// Properties of a share of the host besides its mount flags. They are sent in [`crate::container::Mount::data`], which
+/// the agent of 0.1 does not read there: what is mounted below has the flags of the mount itself then.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareOptions {
-    /// A destination that is a symbolic link is mounted on, and not what it leads to.
+    /// Whether a destination that is a symbolic link is mounted on itself, instead of its target.
     pub is_unfollowed: bool,
-    /// What is mounted below and differs from the mount itself.
+    /// The file systems below that have other flags than the mount itself.
     pub below: Vec<Below>,
 }
 
@@ -19,22 +19,24 @@ pub struct Below {
     pub path: String,
     /// `MS_*`.
     pub flags: u64,
-    /// It holds the host's terminals, which are of no use to the guest: the container gets some of its own there.
+    /// Whether the host's terminals (devpts) are there, which only the host's kernel can serve: the container gets a
+    /// devpts of the guest instead.
     pub has_terminals: bool,
 }
 
 impl ShareOptions {
-    /// As [`crate::container::Mount::data`] has it: postcard, in hexadecimal digits; nothing where there is nothing to say.
+    /// The form in which [`crate::container::Mount::data`] has it: postcard, in hexadecimal digits; empty for the
+    /// default.
     pub fn encode(&self) -> String {
         if *self == Self::default() {
             return String::new();
         }
-        // What has no floating-point numbers and no maps can always be written.
+        // A value without floating-point numbers and maps can always be written.
         let bytes = postcard::to_extend(self, Vec::new()).unwrap_or_default();
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Reads that; `None` where it is something else.
+    /// Reads what [`Self::encode`] has written; `None` for anything else.
     pub fn decode(data: &str) -> Option<Self> {
         if data.is_empty() {
             return Some(Self::default());

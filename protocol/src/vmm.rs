@@ -48,7 +48,7 @@ impl Hello {
         Self { magic: MAGIC, version }
     }
 
-    /// What the VMM of this build answers; `None` to what is no hello at all.
+    /// What the VMM of this build answers; `None` if this is not a hello.
     pub fn reply(self) -> Option<HelloReply> {
         (self.magic == MAGIC).then_some(match self.version {
             VERSION => HelloReply::Welcome,
@@ -87,18 +87,19 @@ pub mod fd {
     pub const AGENT_LISTENER: i32 = 8;
     /// Listening UNIX socket for framed [`super::Request`]s.
     pub const CONTROL_LISTENER: i32 = 9;
-    /// `cgroup.procs` of the sandbox's cgroup, open for writing; the VMM joins after KVM_CREATE_VM. /dev/null for none.
+    /// `cgroup.procs` of the sandbox's cgroup, open for writing; the VMM joins after KVM_CREATE_VM. /dev/null if the VMM is in its
+    /// cgroup already.
     pub const CGROUP_PROCS: i32 = 10;
     /// /dev/kvm, open for reading and writing.
     pub const KVM: i32 = 11;
     /// Listening UNIX socket for framed [`super::FilesRequest`]s.
     pub const FILES_LISTENER: i32 = 12;
-    /// A lock that reserves [`super::Config::user`] for as long as the VMM or its file server has this descriptor; nothing
-    /// where there is no such user.
+    /// A lock that reserves [`super::Config::user`] for as long as the VMM or its file server has this descriptor; not
+    /// open if there is no such user.
     pub const USER_LOCK: i32 = 13;
-    /// The state of a template, open for what [`super::Template`] says; nothing where there is none.
+    /// The state of a template, opened as [`super::Template`] says; not open without a template.
     pub const TEMPLATE_STATE: i32 = 14;
-    /// The RAM of that template, as its state.
+    /// The RAM of that template, opened like its state.
     pub const TEMPLATE_RAM: i32 = 15;
 }
 
@@ -113,7 +114,7 @@ pub struct Config {
     pub cid: u32,
     /// Appended to the VMM's own kernel command line.
     pub kernel_parameters: String,
-    /// The most RAM that the guest can be given later, in MiB; address space until then.
+    /// Largest RAM that the guest can be given later, in MiB; until then, the VMM only reserves address space for it.
     pub most_memory_mib: u32,
     /// From version 2 on: user and group ID that the VMM takes on; `None` to keep the runtime's.
     pub user: Option<u32>,
@@ -127,17 +128,18 @@ pub enum Template {
     /// Nothing: the guest boots.
     #[default]
     None,
-    /// The guest boots, and is written there when its agent is ready; the VMM exits with 0 then. Both are open for reading and
-    /// writing, and empty.
+    /// The guest boots, and is saved to these files when its agent is ready; the VMM then exits with 0. Both files are
+    /// empty and open for reading and writing.
     Save,
-    /// The guest begins as it is there. Both are open for reading. What cannot be used is reported, and the guest boots.
+    /// The guest begins in the state that the files hold. Both files are open for reading. If they cannot be used, the
+    /// VMM reports that, and the guest boots.
     Use,
 }
 
 /// What the VMM reports. Stages come in this order, each at most once; `Failed` or `Ended` is the last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
-    /// The VMM has reached a stage.
+    /// The VMM has reached this stage.
     Reached(Stage),
     /// The VMM gives up and exits.
     Failed {
@@ -155,7 +157,7 @@ pub enum Status {
         /// The last lines of the guest's console, possibly none.
         console: String,
     },
-    /// From version 2 on: a device does no more work. The machine runs on.
+    /// From version 2 on: a device has stopped working. The machine runs on.
     DeviceFailed {
         /// Its name.
         device: String,
@@ -210,14 +212,14 @@ pub enum Request {
         /// One path component.
         name: String,
     },
-    /// Only in version 1: stop serving it and drop every descriptor below it.
+    /// Only in version 1: stop serving this directory, and drop every descriptor below it.
     RemoveShare {
         /// One path component.
         name: String,
     },
-    /// The guest's console, as far as it is kept.
+    /// Read the part of the guest's console that the VMM keeps.
     Console,
-    /// Figures for benchmarks and `stockade check`.
+    /// Read figures for benchmarks and `stockade check`.
     Figures,
     /// Put a network device into a free slot. Its taps come with the request, as SCM_RIGHTS of the frame's first byte: one
     /// per pair of queues, opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR` and, where there are several,
@@ -225,31 +227,30 @@ pub enum Request {
     AddNic(Nic),
     /// Put a block device into a free slot. Its file or host's block device comes with the request, as for AddNic.
     AddDisk(Disk),
-    /// Take a device that was added away again and free its slot. The guest's driver is to have let go of it before.
+    /// Remove a device that was added, and free its slot. The guest's driver must have been unbound before.
     RemoveDevice {
         /// As in [`Response::Slot`].
         slot: u8,
     },
-    /// The CPU time of the VMM's threads and of its file server.
+    /// Read the CPU times of the VMM's threads and of its file server.
     Threads,
-    /// Have the guest take memory into use, or give it back, until it has this much, or all that it has booted with. Answered
-    /// with Done when it has, which may be never: a guest gives back what it does not use. A later request takes the place
-    /// of one without an answer.
+    /// Have the guest online memory, or give it back, until it has this much, but at least what it booted with.
+    /// Answered with Done when it has; that may never happen, because a guest gives back only memory that it does not
+    /// use. A later request replaces one that has no answer yet.
     SetMemory {
         /// All of the guest's RAM, in MiB.
         mib: u32,
     },
-    /// How much memory the guest has.
+    /// Read how much memory the guest has in use.
     Memory,
-    /// Have at least this many CPUs; those above the one that boots wait until the guest's kernel starts them. At most
-    /// [`Config::vcpus`].
+    /// Make the machine have at least this many CPUs; all but the boot CPU wait until the guest's kernel starts them.
     AddVcpus {
-        /// With the one that boots.
+        /// Number of CPUs, the boot CPU included; at most [`Config::vcpus`].
         count: u8,
     },
-    /// Where the CPU is that boots.
+    /// Read the position of the boot CPU.
     Position,
-    /// From version 2 on: which devices have failed.
+    /// From version 2 on: list the devices that have failed.
     Failures,
 }
 
@@ -258,23 +259,23 @@ pub enum Request {
 pub struct Nic {
     /// Its hardware address.
     pub mac: [u8; 6],
-    /// Largest packet that it takes, in bytes, as virtio-net tells its driver.
+    /// MTU in bytes, which virtio-net tells its driver.
     pub mtu: u16,
 }
 
 /// A block device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
-    /// The guest cannot write to it.
+    /// Whether the guest can only read it.
     pub readonly: bool,
     /// What the guest reads at /sys/block/NAME/serial: at most 20 bytes.
     pub serial: String,
 }
 
-/// Most CPUs of a VM: what the guest's kernel is built for.
+/// Largest number of CPUs of a VM: the number for which the guest's kernel is built.
 pub const MAX_VCPUS: u8 = 64;
 
-/// Most pairs of queues of one [`Nic`].
+/// Largest number of queue pairs of one [`Nic`].
 pub const MAX_QUEUE_PAIRS: usize = 8;
 
 /// The VMM's answer to a [`Request`].
@@ -288,8 +289,8 @@ pub enum Response {
     Figures(Figures),
     /// It failed: one line.
     Error(String),
-    /// To AddNic and AddDisk: the device is in this slot, for the guest `virtio-mmio.SLOT` on its platform bus, and waits
-    /// for its driver to be bound.
+    /// To AddNic and AddDisk: the device is in this slot and waits for its driver to be bound. The guest names it
+    /// `virtio-mmio.SLOT` on its platform bus.
     Slot(u8),
     /// To Threads.
     Threads(Vec<ThreadTime>),
@@ -315,7 +316,7 @@ pub struct DeviceFailure {
     pub count: u32,
 }
 
-/// Most descriptors that come with one [`FilesRequest`]; the kernel's limit is 253.
+/// Largest number of descriptors with one [`FilesRequest`]; the kernel's limit is 253.
 pub const MAX_TREES: usize = 250;
 
 /// What the runtime asks of the file server.
@@ -350,16 +351,16 @@ pub enum FilesResponse {
     Error(String),
 }
 
-/// Where a CPU of the guest is.
+/// What a CPU of the guest is executing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuPosition {
     /// Address of its next instruction.
     pub instruction: u64,
-    /// It takes interrupts.
+    /// Whether interrupts are enabled.
     pub interrupts: bool,
 }
 
-/// What one thread of the VMM has used, or all of the file server's as `files`.
+/// CPU time of one thread of the VMM, or of all threads of the file server under the name `files`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadTime {
     /// Its name, of at most 15 bytes.
@@ -377,7 +378,7 @@ pub struct Figures {
     pub run_tsc: u64,
     /// What the guest's TSC reads minus what the host's reads (wrapping).
     pub tsc_offset: u64,
-    /// Resident memory that is not guest RAM, and what only the file server has, in KiB.
+    /// Resident memory of the VMM that is not guest RAM, plus the memory that only the file server has, in KiB.
     pub overhead_kib: u64,
     /// Resident guest RAM, in KiB.
     pub guest_kib: u64,

@@ -26,7 +26,8 @@ mod vm;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// The command, from its arguments to its exit status: parse, set up the log, do the one command, say what failed.
+/// The command, from its arguments to its exit status: parses them, sets up the log, executes the command and reports
+/// what failed.
 pub fn main() -> ExitCode {
     let started = sys::tsc::now();
     #[cfg(feature = "takeover")]

@@ -1,9 +1,9 @@
 //! The log: lines in the forms that engines parse, in the file that they name.
 //!
-//! Without `--log`, what `--log-level warn` or `debug` asks for goes to stderr; unasked, warnings go there where a person
-//! reads it, on a terminal. Engines show their users every line that a command has written there, and a command that
-//! succeeds should write none. The command's error goes to stderr always, because podman reads it there, and to the log
-//! file as well, because containerd reads it there.
+//! Without `--log`, the lines that `--log-level warn` or `debug` asks for go to stderr. Without these options, warnings
+//! go to stderr only if it is a terminal, where a person reads them: engines show their users every line that a command
+//! has written to stderr, and a command that succeeds should write none. The command's error goes to stderr always,
+//! because podman reads it there, and to the log file as well, because containerd reads it there.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -24,13 +24,13 @@ use crate::text::table::printable;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Which container and sandbox the lines are about: several pods may share a log file.
+/// The container and the sandbox that the lines are about: several pods may share a log file.
 static SUBJECT: Mutex<Option<(String, String)>> = Mutex::new(None);
 
-/// Nothing is written any more.
+/// Whether the log has ended: nothing is written any more.
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
-/// Where lines go, and which.
+/// Where lines are written, and which lines.
 struct Log {
     file: Option<File>,
     format: LogFormat,
@@ -63,12 +63,12 @@ pub fn start(globals: &Globals) -> anyhow::Result<()> {
     Ok(tracing::subscriber::set_global_default(Lines(log))?)
 }
 
-/// The log file's descriptor, for a process that closes all others.
+/// The log file's descriptor, for a process that closes all other descriptors.
 pub fn descriptor() -> Option<RawFd> {
     LOG.get()?.file.as_ref().map(AsRawFd::as_raw_fd)
 }
 
-/// Ends the log, in a process that closes the log's file: its number will be that of something else.
+/// Ends the log in a process that closes the log's file, because another file will get its descriptor's number.
 pub fn end() {
     IS_OVER.store(true, Ordering::Relaxed);
 }
@@ -79,7 +79,7 @@ pub fn about(container: &str, sandbox: Option<&str>) {
     *SUBJECT.lock().unwrap_or_else(PoisonError::into_inner) = Some((container.to_owned(), sandbox));
 }
 
-/// Whether debug lines are logged: what only they need is not computed otherwise.
+/// Whether debug lines are logged. If not, the values that only they need are not computed.
 pub fn is_debug() -> bool {
     LOG.get().is_some_and(|log| log.most_verbose >= Level::DEBUG)
 }
@@ -94,7 +94,7 @@ pub fn report(error: &anyhow::Error) {
     let _ = writeln!(std::io::stderr(), "stockade: error: {message}");
 }
 
-/// The error and its causes; a cause that the line ends with already is not repeated.
+/// The error and its causes; a cause is left out if the line already ends with it.
 fn explain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -107,7 +107,8 @@ fn explain(error: &anyhow::Error) -> String {
     text
 }
 
-/// Control characters from a guest, a hook or a file become visible: a line stays one line, and tells a terminal nothing.
+/// Control characters from a guest, a hook or a file are shown as escapes: a line stays one line and cannot control a
+/// terminal.
 fn one_line(text: &str) -> String {
     printable(text.trim_end())
 }

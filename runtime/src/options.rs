@@ -11,13 +11,13 @@ pub struct Globals {
     /// Directory for the containers' state [default: /run/stockade, or $XDG_RUNTIME_DIR/stockade when not root]
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// File to append log lines to; without it errors go to stderr, and warnings too if that is a terminal
+    /// File to append log lines to; without it, errors go to stderr, and warnings too if stderr is a terminal
     #[arg(long, global = true, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// Form of the lines in the log file
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// Least severe lines to log
+    /// Lowest severity to log
     #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
     /// Same as --log-level debug
@@ -26,10 +26,10 @@ pub struct Globals {
     /// Same as --cgroup-manager systemd
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
-    /// Who makes the container's cgroup on the host [default: cgroupfs]
+    /// Driver that makes the container's cgroup on the host [default: cgroupfs]
     #[arg(long, global = true, value_enum)]
     pub cgroup_manager: Option<CgroupDriver>,
-    /// For spec: a configuration for a user without privileges. No effect on other commands
+    /// For spec: write a configuration for a user without privileges. No effect on other commands
     #[arg(long, global = true, value_name = "MODE", num_args = 0..=1, require_equals = true)]
     pub rootless: Option<Option<String>>,
 }
@@ -43,26 +43,26 @@ pub enum LogFormat {
     Json,
 }
 
-/// Severity.
+/// Severity of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
-    /// Everything.
+    /// Everything that happens.
     #[value(alias = "trace")]
     Debug,
-    /// What happens.
+    /// The main steps of a command.
     Info,
-    /// What is not as asked.
+    /// Requests that are not fulfilled as asked.
     #[value(alias = "warning")]
     Warn,
-    /// What failed.
+    /// Failures.
     #[value(alias = "fatal", alias = "panic")]
     Error,
 }
 
-/// Who makes cgroups.
+/// What makes the cgroups on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CgroupDriver {
-    /// stockade itself.
+    /// stockade itself, below /sys/fs/cgroup.
     Cgroupfs,
     /// systemd, as a scope; linux.cgroupsPath is SLICE:PREFIX:NAME.
     Systemd,
@@ -71,13 +71,13 @@ pub enum CgroupDriver {
 }
 
 impl Globals {
-    /// Who is to make cgroups.
+    /// The driver that makes cgroups, by both options.
     pub fn cgroup_driver(&self) -> CgroupDriver {
         let default = if self.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
         self.cgroup_manager.unwrap_or(default)
     }
 
-    /// Whether `--rootless` asks for it: runc's callers also pass true, false or auto.
+    /// Whether `--rootless` asks for a configuration without privileges: runc's callers also pass true, false or auto.
     pub fn is_rootless(&self) -> bool {
         matches!(self.rootless.as_ref().map(Option::as_deref), Some(None | Some("true")))
     }
@@ -86,7 +86,7 @@ impl Globals {
 /// An interval as callers write it, such as `5s` or `1m30s`.
 ///
 /// # Errors
-/// When it is no time, or none at all.
+/// When the text is not a time, or the time is 0.
 pub fn interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("duration interval must be greater than 0".to_owned()),

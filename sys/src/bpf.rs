@@ -1,4 +1,4 @@
-//! BPF programs (bpf(2)): their instructions, and what loads and attaches them.
+//! BPF programs (bpf(2)): their instructions, and how they are loaded and attached.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
@@ -13,7 +13,7 @@ const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_MAP_TYPE_SOCKMAP: u32 = 15;
-/// Programs in cgroups below may only narrow this one.
+/// Programs in child cgroups apply in addition to this one.
 const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
 
 /// Classes and operations of instructions (Documentation/bpf/standardization/instruction-set.rst).
@@ -62,7 +62,7 @@ pub struct Instruction {
     pub code: u8,
     /// Destination in the low four bits, source in the high four.
     pub registers: u8,
-    /// Of a jump or in memory.
+    /// Distance of a jump in instructions, or offset in memory in bytes.
     pub offset: i16,
     /// An operand.
     pub immediate: i32,
@@ -138,7 +138,7 @@ struct Attach {
     attach_flags: u32,
 }
 
-/// Puts a program in force for a cgroup's directory, for as long as that is there.
+/// Attaches a program to a cgroup, given by its directory, for as long as the cgroup exists.
 ///
 /// # Errors
 /// bpf(2)'s.
@@ -162,7 +162,7 @@ struct Link {
     flags: u32,
 }
 
-/// Puts a program in force for a network namespace, until what is returned is closed.
+/// Attaches a program to a network namespace, until the returned descriptor is closed.
 ///
 /// # Errors
 /// bpf(2)'s.
@@ -200,7 +200,7 @@ struct Element {
     flags: u64,
 }
 
-/// A map from u32 to sockets: these, from 0 on. A socket leaves it when it is closed.
+/// A map from u32 to sockets, with these sockets from index 0 on. A socket leaves the map when it is closed.
 ///
 /// # Errors
 /// bpf(2)'s.

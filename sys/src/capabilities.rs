@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use crate::done;
 
-/// Those that stockade speaks of, by their numbers in linux/capability.h.
+/// The capabilities that stockade uses, by their numbers in linux/capability.h.
 #[allow(missing_docs)] // The names are the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -22,7 +22,7 @@ pub enum Capability {
 }
 
 impl Capability {
-    /// The set that has it alone: bit n is capability n.
+    /// The set of this capability alone: bit n is capability n.
     pub const fn bit(self) -> u64 {
         1 << self as u32
     }
@@ -61,7 +61,7 @@ pub struct Sets {
 }
 
 impl Sets {
-    /// The calling thread's.
+    /// Reads the sets of the calling thread.
     ///
     /// # Errors
     /// Those of capget(2).
@@ -78,7 +78,7 @@ impl Sets {
         })
     }
 
-    /// Makes them the calling thread's.
+    /// Gives the calling thread these sets.
     ///
     /// # Errors
     /// Those of capset(2): EPERM for what is not permitted.
@@ -95,8 +95,8 @@ impl Sets {
     }
 }
 
-/// Leaves the calling thread none but these, and of them those that it has: effective and permitted, none inheritable, and so
-/// none ambient.
+/// Reduces the calling thread's effective and permitted sets to these capabilities, as far as it has them. The
+/// inheritable set becomes empty, and so does the ambient set.
 ///
 /// # Errors
 /// Those of capget(2) and capset(2).
@@ -105,14 +105,14 @@ pub fn keep(capabilities: u64) -> Result<(), Errno> {
     Sets { effective: kept, permitted: kept, inheritable: 0 }.set()
 }
 
-/// Takes all but these out of the bounding set: no program can give them to the thread again.
+/// Removes all other capabilities from the bounding set: no program that the thread executes can gain them again.
 ///
 /// # Errors
 /// EPERM without CAP_SETPCAP.
 pub fn bound(keep: u64) -> Result<(), Errno> {
     for capability in NUMBERS.filter(|capability| keep & 1 << capability == 0) {
         match prctl(libc::PR_CAPBSET_DROP, capability.into(), 0) {
-            // The first that this kernel does not know.
+            // The first capability that this kernel does not know.
             Err(Errno::EINVAL) => break,
             dropped => dropped?,
         }

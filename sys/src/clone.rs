@@ -17,7 +17,7 @@ pub struct Fork<'a> {
     pub namespaces: libc::c_int,
     /// The directory of the cgroup that it begins in; `None` for the caller's.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// Its parent is the caller's, which then also gets the signal of its end.
+    /// Whether its parent is the caller's parent, which then also gets the signal of its end.
     pub is_sibling: bool,
 }
 
@@ -52,7 +52,7 @@ impl Fork<'_> {
         let mut pidfd: RawFd = -1;
         // SAFETY: the structure is plain numbers, for all of which 0 means "unused".
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-        // Namespace flags have 32 bits, of which the sign is none.
+        // Namespace flags have 32 bits, and the sign bit is not one of them.
         args.flags = u64::from(self.namespaces as u32) | libc::CLONE_PIDFD as u64;
         args.pidfd = &raw mut pidfd as u64;
         if self.is_sibling {

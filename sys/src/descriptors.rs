@@ -1,4 +1,4 @@
-//! File descriptors by number: closing those that are not one's own, and duplicates with other numbers.
+//! File descriptors by number: closing all but given ones, and duplicating to given numbers.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 

@@ -7,7 +7,7 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
-/// Descriptors in one message at most: Linux's own limit.
+/// Largest number of descriptors in one message: Linux's own limit (SCM_MAX_FD).
 pub const MAX_DESCRIPTORS: usize = 253;
 
 /// Sends bytes and, with the first of them, descriptors: at most [`MAX_DESCRIPTORS`].
@@ -27,8 +27,8 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[RawFd]) -> io::Resul
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// Reads what the socket has into `bytes`, and appends the descriptors that came with it, `max` of them at most. 0 bytes are the
-/// end.
+/// Reads from the socket into `bytes`, appends the descriptors that came with the bytes, at most `max`, and returns the
+/// number of bytes; 0 is the end.
 ///
 /// # Errors
 /// Those of recvmsg(2), or `InvalidData` where there were more descriptors: none is kept then.
@@ -41,10 +41,10 @@ pub fn receive(
     receive_with(socket, bytes, max, descriptors, MsgFlags::empty())
 }
 
-/// The same, without waiting: `None` where the socket has nothing.
+/// As [`receive`], without waiting: `None` if the socket has nothing.
 ///
 /// # Errors
-/// As there.
+/// As [`receive`].
 pub fn try_receive(
     socket: impl AsFd,
     bytes: &mut [u8],
@@ -74,7 +74,7 @@ fn receive_with(
         }
     };
     let mut received = Vec::new();
-    // The whole of it fits, so that nothing was cut off.
+    // All control data fits, so that nothing was cut off.
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = control {
             // SAFETY: the kernel has just made these descriptors for this process, and nobody else has them.

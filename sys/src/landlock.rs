@@ -34,16 +34,18 @@ pub mod access {
 /// directories, to truncate; version 4 is about networks; ioctl(2).
 const FILES: [u64; 5] = [0x1fff, 0x3fff, 0x7fff, 0x7fff, 0xffff];
 
-/// The version from which on there are rights to bind and to connect TCP sockets, and these.
+/// The first version with rights to bind and to connect TCP sockets, and the bits of these rights.
 const TCP: (u32, u64) = (4, 0x3);
 
-/// To connect, of those.
+/// The right to connect TCP sockets.
 const CONNECT_TCP: u64 = 1 << 1;
 
-/// The version from which on abstract UNIX sockets and signals of others can be out of reach, and these.
+/// The first version that can deny abstract UNIX sockets and signals of others (`LANDLOCK_SCOPE_*`), and the bits for
+/// that.
 const SCOPES: (u32, u64) = (6, 0x3);
 
-/// `struct landlock_ruleset_attr` as of version 6; an older kernel takes it where it is zero beyond what that knows.
+/// `struct landlock_ruleset_attr` as of version 6; an older kernel accepts it if the fields that it does not know are
+/// zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 struct Ruleset {
@@ -78,7 +80,7 @@ struct NetPort {
     port: u64,
 }
 
-/// What stays allowed beneath a directory, or of a file.
+/// What stays allowed beneath a directory, or on a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Beneath<'a> {
     /// The directory or the file.
@@ -96,13 +98,13 @@ pub fn version() -> Result<u32, Errno> {
     // SAFETY: with this flag there is neither a ruleset nor its size.
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, CREATE_RULESET_VERSION) };
-    // Versions are small.
+    // Versions are small numbers.
     Errno::result(version).map(|version| version as u32)
 }
 
-/// Takes from the calling thread, and from all that it starts, every right to files but these, those to bind TCP sockets and to
-/// connect them to other `ports` than these, and the reach of abstract UNIX sockets and of signals to others. The thread needs
-/// no_new_privs. Where the kernel has no Landlock, nothing happens.
+/// Restricts the calling thread and all threads and processes that it starts: they have no rights to files but these,
+/// cannot bind TCP sockets, can connect them to `ports` only, and reach neither abstract UNIX sockets of others nor
+/// other processes by signals. The thread needs no_new_privs. If the kernel has no Landlock, nothing happens.
 ///
 /// # Errors
 /// The kernel has Landlock and refuses.

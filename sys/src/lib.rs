@@ -31,7 +31,7 @@ unsafe fn made(result: libc::c_long) -> Result<OwnedFd, Errno> {
     Errno::result(result).map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
 }
 
-/// What a system call says that returns nothing.
+/// The result of a system call that returns no value.
 fn done(result: libc::c_long) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }

@@ -1,5 +1,5 @@
-//! The mount system calls that take descriptors instead of paths, and so cannot be led astray by a symbolic link: open_tree(2),
-//! mount_setattr(2), fsopen(2), fsconfig(2), fsmount(2), fspick(2), move_mount(2).
+//! The mount system calls that take descriptors instead of paths, so that a symbolic link cannot redirect them:
+//! open_tree(2), mount_setattr(2), fsopen(2), fsconfig(2), fsmount(2), fspick(2), move_mount(2).
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -32,7 +32,7 @@ pub mod attr {
     pub const NODEV: u64 = 0x4;
     /// Nothing can be executed.
     pub const NOEXEC: u64 = 0x8;
-    /// The bits of the access-time setting; relatime is none of them.
+    /// Mask of the access-time setting; relatime is the value 0.
     pub const ATIME: u64 = 0x70;
     /// Access times are not kept.
     pub const NOATIME: u64 = 0x10;
@@ -40,7 +40,7 @@ pub mod attr {
     pub const STRICTATIME: u64 = 0x20;
     /// Access times of directories are not kept.
     pub const NODIRATIME: u64 = 0x80;
-    /// IDs are mapped.
+    /// IDs are mapped by a user namespace.
     pub const IDMAP: u64 = 0x10_0000;
     /// Symbolic links are not followed.
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
@@ -60,7 +60,7 @@ pub struct MountAttributes {
 }
 
 impl MountAttributes {
-    /// Makes read-only.
+    /// Makes a mount read-only.
     pub const READONLY: Self = Self::new(attr::RDONLY, 0);
 
     /// Changes the propagation only.
@@ -68,13 +68,13 @@ impl MountAttributes {
         Self { set: 0, clear: 0, propagation, userns_fd: 0 }
     }
 
-    /// Sets these, after clearing those.
+    /// Sets `set` after clearing `clear`.
     pub const fn new(set: u64, clear: u64) -> Self {
         Self { set, clear, propagation: 0, userns_fd: 0 }
     }
 }
 
-/// A detached copy of the mount at what `at` is open on, with the mounts below it if `recursive`.
+/// A detached copy of the mount at the file or directory `at`, with the mounts below it if `recursive`.
 ///
 /// # Errors
 /// Those of open_tree(2).
@@ -99,7 +99,7 @@ fn open_tree(at: i32, path: &CStr, flags: i32, recursive: bool) -> Result<OwnedF
     unsafe { made(libc::syscall(libc::SYS_open_tree, at, path.as_ptr(), flags)) }
 }
 
-/// A new file system with `options` as mount(2) takes them, mounted nowhere, with `MOUNT_ATTR_*`.
+/// A new file system with `options` in the form of mount(2); its mount is detached and has these `MOUNT_ATTR_*`.
 ///
 /// # Errors
 /// Those of fsopen(2), fsconfig(2) and fsmount(2).
@@ -124,7 +124,7 @@ pub fn new_file_system(fstype: &str, source: &str, options: &str, attributes: u6
     unsafe { made(libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes)) }
 }
 
-/// Makes the file system of a mount writable where another mount of it was read-only from the start; that one stays so.
+/// Makes the file system of a mount writable. A mount of it that is read-only stays read-only.
 ///
 /// # Errors
 /// Those of fspick(2) and fsconfig(2).
@@ -134,7 +134,7 @@ pub fn make_writable(mount: impl AsFd) -> Result<(), Errno> {
     configure(&context, FSCONFIG_CMD_RECONFIGURE, None, None)
 }
 
-/// Gives the file system of a mount, named by its root, other options; those that are not given stay.
+/// Changes options of the file system of a mount, which is given by its root; other options stay.
 ///
 /// # Errors
 /// Those of fspick(2) and fsconfig(2).
@@ -167,7 +167,7 @@ fn configure(
     })
 }
 
-/// Mounts the detached `tree` on what `target` is open on.
+/// Mounts the detached `tree` on the file or directory `target`.
 ///
 /// # Errors
 /// Those of move_mount(2).

@@ -23,7 +23,7 @@ impl Message {
         message
     }
 
-    /// Sets `NLM_F_*` too.
+    /// Sets more flags, `NLM_F_*`.
     pub fn add_flags(&mut self, flags: i32) {
         let flags = u16::from_ne_bytes([self.0[6], self.0[7]]) | flags as u16;
         self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
@@ -64,7 +64,7 @@ impl Message {
     }
 
     fn close(&mut self, start: usize) {
-        // No attribute of stockade's is anywhere near 64 KiB: routes have few hops, and names are short.
+        // No attribute that stockade makes comes near 64 KiB: routes have few hops, and names are short.
         let length = (self.0.len() - start) as u16;
         self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         self.pad();

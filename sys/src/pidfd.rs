@@ -13,7 +13,7 @@ use crate::{done, made};
 pub struct Pidfd(OwnedFd);
 
 impl Pidfd {
-    /// Opens one for a PID.
+    /// Opens a pidfd for a PID.
     ///
     /// # Errors
     /// ESRCH when there is no such process.

@@ -45,22 +45,22 @@ impl AsFd for Root {
 }
 
 impl Root {
-    /// The root that this directory is.
+    /// Takes this directory as the root.
     pub fn new(directory: OwnedFd) -> Self {
         Self { directory, owner: None }
     }
 
-    /// The same; what is made in it belongs to this user and group.
+    /// Gives what is made in the root to this user and group.
     pub fn owned_by(self, user: u32, group: u32) -> Self {
         Self { owner: Some((user, group)), ..self }
     }
 
-    /// Another directory is the root from now on: something has been mounted on the former one.
+    /// Takes another directory as the root from now on, because something was mounted on the former one.
     pub fn replace(&mut self, directory: OwnedFd) {
         self.directory = directory;
     }
 
-    /// Whether this is the root's own directory.
+    /// Whether `found` is the root's own directory.
     ///
     /// # Errors
     /// statx(2)'s.
@@ -77,7 +77,7 @@ impl Root {
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
-        // EAGAIN: something was renamed meanwhile, and the kernel could not be sure.
+        // EAGAIN: something was renamed meanwhile, and the kernel asks to try again.
         loop {
             match openat2(&self.directory, path, how) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -94,7 +94,7 @@ impl Root {
         self.create_through(path.to_owned(), missing, MAX_LINKS)
     }
 
-    /// The same, but a link that `path` names is opened itself.
+    /// As [`open_or_create`](Self::open_or_create), but a link at `path` is opened itself and not followed.
     ///
     /// # Errors
     /// As [`open_or_create`](Self::open_or_create).
@@ -128,7 +128,7 @@ impl Root {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ENOENT) };
         let directory = self.create_through(parent.to_owned(), Missing::Directory, links)?;
         match self.make(&directory, Path::new(name), missing) {
-            // It is there and yet was not found: a link to something that is not.
+            // The name exists, but was not found: it is a link to something that does not exist.
             Err(Errno::EEXIST) if links > 0 => {
                 let target = readlinkat(&directory, name)?;
                 self.create_through(parent.join(target), missing, links - 1)
@@ -168,7 +168,7 @@ fn place(file: BorrowedFd<'_>) -> Result<(u64, u32, u32, u64), Errno> {
     // SAFETY: the path is NUL-terminated, and the kernel fills in one structure, for which all zeros is a value.
     let found = unsafe {
         let (at, path, buffer) = (file.as_raw_fd(), c"".as_ptr(), found.as_mut_ptr());
-        // No server of the file system has to be asked for these.
+        // The kernel knows these without asking a file system's server.
         let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
         done(libc::syscall(libc::SYS_statx, at, path, flags, WANTED, buffer))?;
         found.assume_init()

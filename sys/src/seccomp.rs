@@ -12,10 +12,10 @@ use nix::errno::Errno;
 
 use crate::done;
 
-/// What becomes of a call that no rule allows.
+/// What the kernel does with a call that no rule allows.
 #[cfg(not(feature = "takeover"))]
 pub const MISMATCH: u32 = libc::SECCOMP_RET_KILL_PROCESS;
-/// What becomes of a call that no rule allows, in a build that tries all of them.
+/// What the kernel does with a call that no rule allows, in the build that tries all calls.
 #[cfg(feature = "takeover")]
 pub const MISMATCH: u32 = stockade_takeover::MISMATCH;
 
@@ -24,7 +24,8 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// Bytes of an argument. The lower half, which comes first, is all that the kernel looks at of those that are checked.
+/// Bytes of an argument. Only the lower half, which comes first, is compared: the kernel ignores the upper half of the
+/// arguments that are checked.
 const ARGUMENT: u32 = 8;
 
 /// AUDIT_ARCH_X86_64: 64-bit, little-endian, machine 62.
@@ -33,7 +34,7 @@ const X86_64: u32 = 0xc000_003e;
 /// Instructions before the tree.
 const PRELUDE: usize = 3;
 
-/// As many numbers as there are, more or less.
+/// About the number of system calls that there are.
 const NUMBERS: u32 = 472;
 
 /// Room for a program, in instructions, and for its rules.
@@ -43,15 +44,16 @@ const MAX_RULES: usize = 96;
 /// What an argument must be. Arguments count from 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Condition {
-    /// Which one.
+    /// The argument's index.
     argument: u32,
     /// The bits that matter.
     mask: u32,
-    /// They are one of these; of nothing, this process's ID, which is filled in when the program is installed.
+    /// The values that these bits may have. An empty list stands for this process's ID, which is filled in when the
+    /// program is installed.
     values: &'static [u32],
 }
 
-/// The argument is one of these, of which there is at least one.
+/// The argument is one of these values; the list is not empty.
 pub const fn one_of(argument: u32, values: &'static [u32]) -> Condition {
     assert!(!values.is_empty());
     Condition { argument, mask: u32::MAX, values }
@@ -73,23 +75,23 @@ impl Condition {
         if self.values.is_empty() { 1 } else { self.values.len() }
     }
 
-    /// Instructions of its check.
+    /// Number of instructions that check this condition.
     const fn length(self) -> usize {
         let mask = if self.mask == u32::MAX { 0 } else { 1 };
         1 + mask + self.count()
     }
 }
 
-/// What becomes of a system call.
+/// What the kernel does with a system call.
 #[derive(Clone, Copy, Debug)]
 enum Action {
-    /// It is allowed where all of these hold; otherwise it is a mismatch.
+    /// The call is allowed if all of these conditions hold; otherwise it is a mismatch.
     Allow(&'static [Condition]),
-    /// It fails with this.
+    /// The call fails with this error number.
     Fail(i32),
 }
 
-/// A system call that is no mismatch.
+/// A system call with a rule of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     call: u32,
@@ -126,13 +128,13 @@ pub const fn any(call: libc::c_long) -> Rule {
     when(call, &[])
 }
 
-/// One that is allowed where all of these hold.
+/// A system call that is allowed if all of these conditions hold.
 pub const fn when(call: libc::c_long, conditions: &'static [Condition]) -> Rule {
     // System call numbers are small.
     Rule { call: call as u32, action: Action::Allow(conditions) }
 }
 
-/// One that fails with this error number: the caller has another way.
+/// A system call that fails with this error number, because its caller can go on without it.
 pub const fn fails(call: libc::c_long, errno: i32) -> Rule {
     Rule { call: call as u32, action: Action::Fail(errno) }
 }
@@ -146,16 +148,16 @@ pub const fn fails(call: libc::c_long, errno: i32) -> Rule {
 pub struct Program {
     instructions: [sock_filter; MAX_LENGTH],
     length: usize,
-    /// Where the checks of the next rule that has some begin.
+    /// Index of the first check of the next rule that has checks.
     checks: usize,
-    /// Where the end is that allows; the mismatch is behind it.
+    /// Index of the instruction that allows the call; the mismatch comes after it.
     allow: usize,
-    /// Which instruction compares with this process's ID.
+    /// Index of the instruction that compares with this process's ID.
     own_process: Option<usize>,
 }
 
 impl Program {
-    /// The filter with these lists of rules, in any order. Of two rules for one call the first counts.
+    /// The filter with these lists of rules, in any order. If a call has two rules, the first counts.
     pub const fn new(lists: &[&[Rule]]) -> Self {
         let (rules, count) = sorted(lists);
         let checks = PRELUDE + 2 * count - 1;
@@ -216,8 +218,8 @@ impl Program {
         distance as u8
     }
 
-    /// Looks the system call, whose number is from `low` to before `high`, up among the rules from `first` to before `end`.
-    /// They are parted where about as many numbers are on either side: most numbers have no rule.
+    /// Makes the search for a system call whose number is from `low` to before `high` among the rules from `first` to
+    /// before `end`. The rules are divided so that about as many numbers are on either side: most numbers have no rule.
     const fn search(&mut self, rules: &[Rule], first: usize, end: usize, low: u32, high: u32) {
         if end - first == 1 {
             let Rule { call, action } = rules[first];
@@ -238,7 +240,7 @@ impl Program {
         self.search(rules, middle, end, parting, high);
     }
 
-    /// What follows once the rule of the system call is found.
+    /// Makes the checks that follow when the rule of the system call is found.
     const fn check(&mut self, action: Action) {
         let conditions = match action {
             Action::Fail(errno) => return self.push(answer(SECCOMP_RET_ERRNO | errno as u32)),
@@ -272,7 +274,7 @@ impl Program {
 }
 
 impl Action {
-    /// Instructions of its check.
+    /// Number of instructions that check this action.
     const fn length(self) -> usize {
         let conditions = match self {
             Self::Fail(_) => return 1,
@@ -349,7 +351,7 @@ const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code: code as u16, jt, jf, k }
 }
 
-/// What a program answers, for tests of lists: runs the few instructions that programs are made of.
+/// The result of a program, for tests of lists: runs the few instructions that these programs consist of.
 ///
 /// # Panics
 /// The program has another instruction.

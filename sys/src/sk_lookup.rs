@@ -1,5 +1,5 @@
-//! Choosing sockets by a program (BPF_PROG_TYPE_SK_LOOKUP, Linux 5.9): whatever is sent to some of a network namespace's own
-//! addresses and ports goes to a socket of ours, which is bound elsewhere.
+//! Choosing sockets by a program (BPF_PROG_TYPE_SK_LOOKUP, Linux 5.9): what is sent to certain addresses and ports of a
+//! network namespace goes to a socket of this process, which is bound elsewhere.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -19,7 +19,7 @@ const LOCAL_IP4: i16 = 40;
 const LOCAL_IP6: i16 = 44;
 const LOCAL_PORT: i16 = 60;
 
-/// The lookup goes on, with the socket that was assigned if there was one.
+/// Result SK_PASS: the lookup goes on, with the assigned socket if there is one.
 const PASS: i32 = 1;
 
 /// Where the map's key is, from the frame pointer.
@@ -33,14 +33,14 @@ const CONTEXT: u8 = 6;
 const SOCKET: u8 = 7;
 const VALUE: u8 = 8;
 
-/// What is sent where.
+/// An address and port whose packets or connections go to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: i32,
-    /// To which address.
+    /// The address.
     pub address: Local,
-    /// `None`: any.
+    /// The port; `None` is any port.
     pub port: Option<u16>,
 }
 
@@ -49,11 +49,12 @@ pub struct Destination {
 pub enum Local {
     /// ::1.
     Loopback6,
-    /// This one of IPv4.
+    /// An IPv4 address.
     Address4([u8; 4]),
 }
 
-/// Gives each destination to the socket beside it, which has its family and protocol, until what is returned is closed.
+/// Gives what is sent to each destination to the socket beside it, until the returned descriptor is closed. The socket
+/// must have the destination's family and protocol.
 ///
 /// # Errors
 /// bpf(2)'s.
@@ -86,7 +87,7 @@ fn program(destinations: impl Iterator<Item = Destination>, map: i32) -> Vec<Ins
     program
 }
 
-/// Each jump leaves the destination; how far is filled in where its length is known.
+/// Each jump skips the rest of this destination; its distance is filled in when the length is known.
 fn conditions(destination: &Destination) -> Vec<Instruction> {
     let load = |offset| op(code::LOAD_32, VALUE, CONTEXT, offset, 0);
     let unless = |value| op(code::JUMP_NOT_EQUAL, VALUE, 0, 0, value);

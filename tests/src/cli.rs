@@ -1,7 +1,8 @@
 //! The `stockade` binary, run as its callers run it.
 
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -206,6 +207,29 @@ impl Outcome {
             assert!(self.stderr.contains(word), "stderr lacks {word:?}: {self:#?}");
         }
         self
+    }
+}
+
+/// Gives a command `descriptors` as numbers from 3 on.
+pub fn pass<'a>(command: &mut Command, descriptors: impl IntoIterator<Item = BorrowedFd<'a>>) {
+    // Above the numbers that are about to be taken.
+    let copies: Vec<_> = descriptors
+        .into_iter()
+        .map(|fd| {
+            // SAFETY: F_DUPFD_CLOEXEC takes an integer; the copy is meant for the child and may leak here.
+            unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) }
+        })
+        .collect();
+    // SAFETY: dup2 is allowed between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            for (number, copy) in (3..).zip(&copies) {
+                if libc::dup2(*copy, number) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
     }
 }
 

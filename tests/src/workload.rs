@@ -1,4 +1,4 @@
-//! Bundles of Debian programs: the root file system that `tests/setup/workloads` makes, with a layer of its own per bundle.
+//! Bundles of Debian programs: the root file system that `tests/setup/debian` makes, with a layer of its own per bundle.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -117,7 +117,8 @@ fn all_capabilities() -> Value {
 /// The image's directory.
 pub(crate) fn image() -> PathBuf {
     let link = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("workloads");
-    link.canonicalize().unwrap_or_else(|e| panic!("{}: {e}; run tests/setup/workloads first", link.display()))
+    link.canonicalize()
+        .unwrap_or_else(|e| panic!("{}: {e}; run `tests/setup/debian workloads` first", link.display()))
 }
 
 /// A mount of overlayfs: what is written goes to a layer that is thrown away.

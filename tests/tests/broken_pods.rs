@@ -36,8 +36,8 @@ fn a_path_that_leads_to_no_network_namespace_is_named() {
     let before = Snapshot::take();
     for (path, cause) in [
         ("/run/netns/gone", "No such file"),
-        (text(&file), "it is no net namespace"),
-        (text(&ipc), "it is no net namespace"),
+        (text(&file), "it is not a net namespace"),
+        (text(&ipc), "it is not a net namespace"),
     ] {
         for annotations in [json!({}), json!({ "io.kubernetes.cri-o.ContainerType": "sandbox" })] {
             let bundle = Bundle::busybox(&["true"]).edit(|config| {

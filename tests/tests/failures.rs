@@ -43,7 +43,7 @@ fn run_reports_a_vmm_that_dies() {
     let vmm = host::pids_named("stockade-vmm");
     assert_eq!(vmm.len(), 1);
     kill(vmm[0]);
-    Outcome::wait(child, "run").failure(137, &["the VM has ended", "died without a word"]);
+    Outcome::wait(child, "run").failure(137, &["the VM has ended", "died without a message"]);
 }
 
 /// A host that cannot keep what `core_scheduling` promises does not start the VM.

@@ -106,7 +106,7 @@ fn memory_that_is_not_there() {
 #[track_caller]
 fn assert_says_why(stderr: &str) {
     assert!(stderr.contains("the VM"), "{stderr}");
-    assert!(!stderr.contains("without a word"), "{stderr}");
+    assert!(!stderr.contains("without a message"), "{stderr}");
 }
 
 /// A vsock device that its guest has broken: nobody hears of the guest any more.

@@ -102,7 +102,23 @@ fn a_container_is_on_the_bridge_and_reaches_another() {
     let fetch = ["run", "--rm", "--network", "podman", "busybox", "busybox", "wget", "-q", "-O", "-", &url];
     assert_eq!(podman.run(&fetch).success().stdout, "the page\n");
     podman.run(&["rm", "--force", "--time", "0", "server"]).success();
+    names_are_found_in_the_first_moment(&podman);
     podman.assert_clean();
+}
+
+/// What a container sends first of all arrives: its question for a name, in both families at once.
+fn names_are_found_in_the_first_moment(podman: &Podman) {
+    podman.run(&["network", "create", "names"]).success();
+    let server = ["run", "-d", "--name", "web", "--network", "names", "busybox", "sleep", "1000000"];
+    podman.run(&server).success();
+    let address = podman.inspect("web", "{{(index .NetworkSettings.Networks \"names\").IPAddress}}");
+    for _ in 0..3 {
+        let look_up = ["run", "--rm", "--network", "names", "busybox", "busybox", "nslookup", "web"];
+        let found = podman.run(&look_up).success();
+        assert!(found.stdout.contains(&format!("Address: {address}\n")), "{found:#?}");
+    }
+    podman.run(&["rm", "--force", "--time", "0", "web"]).success();
+    podman.run(&["network", "rm", "names"]).success();
 }
 
 #[test]

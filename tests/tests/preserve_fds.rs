@@ -3,37 +3,13 @@
 use std::fs::{self, File};
 use std::io::{Read, Write, pipe};
 use std::net::{Shutdown, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use stockade_tests::bundle::Bundle;
-use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_tests::cli::{Outcome, Stockade, pass, text};
 use stockade_tests::host::Snapshot;
-
-/// Gives a command `descriptors` as numbers from 3 on.
-fn pass<'a>(command: &mut Command, descriptors: impl IntoIterator<Item = BorrowedFd<'a>>) {
-    // Above the numbers that are about to be taken.
-    let copies: Vec<_> = descriptors
-        .into_iter()
-        .map(|fd| {
-            // SAFETY: F_DUPFD_CLOEXEC takes an integer; the copy is meant for the child and may leak here.
-            unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) }
-        })
-        .collect();
-    // SAFETY: dup2 is allowed between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            for (number, copy) in (3..).zip(&copies) {
-                if libc::dup2(*copy, number) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            Ok(())
-        });
-    }
-}
 
 #[test]
 fn streams_are_relayed_into_the_container() {

@@ -124,7 +124,7 @@ fn a_pattern_that_runs_a_program_runs_nothing() {
 }
 
 #[test]
-fn a_guest_has_what_is_set_in_the_network_namespace_and_packet_filters_are_named() {
+fn a_guest_has_what_is_set_in_the_network_namespace_and_what_cannot_cross_is_named() {
     let settings = [
         ("net/core/somaxconn", "77"),
         ("net/ipv4/conf/all/arp_announce", "2"),
@@ -148,6 +148,9 @@ fn a_guest_has_what_is_set_in_the_network_namespace_and_packet_filters_are_named
     namespace.run("nft add chain ip istio divert");
     namespace.run("nft add chain ip istio unused");
     namespace.run("nft add rule ip istio divert counter");
+    namespace.ip("link set lo up");
+    namespace.ip("addr add 10.99.0.9/32 dev lo");
+    namespace.ip("rule add from 10.9.0.2 priority 321 lookup 77");
     let names: Vec<&str> = settings.iter().map(|(name, _)| *name).collect();
     let bundle = Bundle::script(&show(&names)).edit(|config| {
         namespace.join(config);
@@ -160,6 +163,13 @@ fn a_guest_has_what_is_set_in_the_network_namespace_and_packet_filters_are_named
     assert_eq!(outcome.stdout.replace('\t', " "), lines(&settings).replace("time 111", "time 222"));
     let log = fs::read_to_string(log).expect("log");
     assert!(log.contains("ip istio divert") && !log.contains("istio unused"), "{log}");
+    assert!(
+        log.contains(
+            "have no effect on the pod, whose VM has rules of its own: IPv4 priority 321 (table 77);"
+        ),
+        "{log}"
+    );
+    assert!(log.contains("addresses of lo in the network namespace: 10.99.0.9/32;"), "{log}");
 }
 
 /// What Linux 6.12 derives when it boots with a GiB: read in a machine of QEMU that did, with this kernel and a shell as its init.

@@ -1,6 +1,6 @@
 //! What people run in containers: Debian, a busybox system, servers, languages, containers in the container, systemd.
 //!
-//! Debian's programs come from the root file system that `tests/setup/workloads` makes.
+//! Debian's programs come from the root file system that `tests/setup/debian` makes.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;

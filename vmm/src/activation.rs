@@ -14,14 +14,14 @@ use std::{
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Writes to status registers on their way.
+/// Writes to status registers that wait for the main thread.
 #[derive(Debug)]
 pub struct Activations {
     event: EventFd,
     writes: Mutex<VecDeque<StatusWrite>>,
 }
 
-/// One write.
+/// A write to a status register.
 #[derive(Debug)]
 pub struct StatusWrite {
     /// The device's slot.
@@ -33,7 +33,7 @@ pub struct StatusWrite {
 }
 
 impl Activations {
-    /// Nothing is on its way.
+    /// Without any write.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -41,12 +41,12 @@ impl Activations {
         Ok(Self { event: EventFd::new(EFD_NONBLOCK)?, writes: Mutex::new(VecDeque::new()) })
     }
 
-    /// Readable while something is on its way.
+    /// Readable while a write waits.
     pub fn event(&self) -> &EventFd {
         &self.event
     }
 
-    /// Hands a write over and returns when it is done.
+    /// Hands a write over to the main thread, and returns when it is done.
     pub fn submit(&self, slot: usize, value: [u8; 4]) {
         let (done, wait) = sync_channel(0);
         let write = StatusWrite { slot, value, _done: done };
@@ -59,7 +59,7 @@ impl Activations {
 
     /// The next write to carry out.
     pub fn take(&self) -> Option<StatusWrite> {
-        // Only the main thread reads it; where it has nothing, there is nothing.
+        // Only the main thread reads the counter; an error means that no write waits.
         let _ = self.event.read();
         self.writes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }

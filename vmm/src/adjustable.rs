@@ -6,30 +6,30 @@ use stockade_protocol::vmm::CpuPosition;
 
 use crate::{devices::mem::OnReached, machine::Machine, ram::Ram, vcpu};
 
-/// The machine, as requests of the runtime see it.
+/// The machine, for requests of the runtime.
 pub trait Adjustable: Send + Sync {
-    /// Asks the guest to have this much RAM, in MiB, and calls `on_reached` when it has.
+    /// Asks the guest to have this much RAM, in MiB, and calls `on_reached` when the guest has it.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// Why the guest cannot have it.
     fn resize(&self, mib: u32, on_reached: OnReached) -> Result<(), String>;
 
-    /// How much it has, in MiB.
+    /// How much RAM the guest has, in MiB.
     fn mib(&self) -> u32;
 
-    /// Has at least this many vCPUs.
+    /// Adds vCPUs until there are at least this many.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// Why vCPUs cannot be added.
     fn add_vcpus(&self, count: u8) -> Result<(), String>;
 
-    /// Where the first vCPU is, if it stops to say so.
+    /// What the first vCPU executes, if it stops to say so.
     fn position(&self) -> Option<CpuPosition>;
 }
 
 /// The machine with all that runs in it.
 pub struct Parts {
-    /// Itself.
+    /// The KVM machine.
     pub machine: Arc<Machine>,
     /// Its RAM.
     pub ram: Ram,
@@ -55,7 +55,7 @@ impl Adjustable for Parts {
     }
 }
 
-/// A machine that has what it is asked to have, up to 4 CPUs.
+/// A machine for tests that fulfils every request, up to 4 CPUs.
 #[cfg(any(test, feature = "fuzz"))]
 #[derive(Default)]
 pub struct Imagined(std::sync::atomic::AtomicU32);

@@ -1,7 +1,7 @@
 //! What a vCPU's I/O and MMIO exits reach.
 //!
-//! Anything at an address that nobody has is passed over without a word: probing for hardware is what kernels do, and
-//! a guest in a loop must not fill a log.
+//! An access to an address without a device is ignored and not reported: kernels probe for hardware, and a guest in a
+//! loop must not fill a log.
 
 use std::{
     io,
@@ -25,7 +25,7 @@ const I8042: u16 = 0x64;
 /// i8042 command: pulse the reset line.
 const I8042_RESET: u8 = 0xfe;
 
-/// What a write leads to.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The guest goes on.
@@ -67,11 +67,11 @@ impl Bus {
         }
     }
 
-    /// Takes a device away, unless its driver has it: whether it has is asked by the main thread, which carries out all
-    /// that could change it.
+    /// Removes a device, unless a driver uses it. The main thread calls this, and it also makes all changes of whether
+    /// a driver uses a device.
     ///
     /// # Errors
-    /// The slot is empty, or its driver has not let go of it.
+    /// The slot is empty, or a driver still uses the device.
     pub fn empty(&self, slot: usize) -> Result<MmioTransport, NotRemovable> {
         let mut slot = lock(self.slots.get(slot).ok_or(NotRemovable::Empty)?);
         match slot.as_ref() {
@@ -81,7 +81,7 @@ impl Bus {
         }
     }
 
-    /// Stops the serial line and all devices, for good, and returns how they were. The vCPUs have been stopped.
+    /// Stops the serial line and all devices for good, and returns their states. The vCPUs have been stopped.
     ///
     /// # Errors
     /// The number of a slot whose device cannot be saved.
@@ -99,10 +99,10 @@ impl Bus {
         self.activation.event()
     }
 
-    /// Carries out what the vCPUs have handed over to the main thread.
+    /// Carries out the writes that the vCPUs have handed over to the main thread.
     pub fn start_and_stop_devices(&self) {
         while let Some(write) = self.activation.take() {
-            // A device that has been taken away meanwhile has no status.
+            // A device that was removed meanwhile has no status.
             if let Some(transport) =
                 self.slots.get(write.slot).map(lock).as_deref_mut().and_then(Option::as_mut)
             {
@@ -111,13 +111,13 @@ impl Bus {
         }
     }
 
-    /// `out` and `outs`.
+    /// The instructions `out` and `outs`.
     pub fn write_port(&self, port: u16, data: &[u8]) -> Outcome {
         match port {
             console::PORT..=console::LAST_PORT => {
                 let mut serial = lock(&self.serial);
                 for byte in data {
-                    // It fails only where the interrupt cannot be injected, and then the guest's driver polls.
+                    // This fails only if the interrupt cannot be injected; the guest's driver then polls.
                     let _ = serial.write((port - console::PORT) as u8, *byte);
                 }
                 Outcome::Continue
@@ -127,14 +127,14 @@ impl Bus {
         }
     }
 
-    /// `in` and `ins`.
+    /// The instructions `in` and `ins`.
     pub fn read_port(&self, port: u16, data: &mut [u8]) {
         match port {
             console::PORT..=console::LAST_PORT => {
                 let mut serial = lock(&self.serial);
                 data.fill_with(|| serial.read((port - console::PORT) as u8));
             }
-            // The controller is always ready for a command, and has nothing to say.
+            // The controller is always ready for a command, and has no data.
             I8042 => data.fill(0),
             _ => data.fill(0xff),
         }
@@ -168,14 +168,14 @@ impl Bus {
     }
 }
 
-/// A device stays where it is.
+/// Why a device cannot be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRemovable {
-    /// There is none.
+    /// The slot has no device.
     #[error("the slot has no device")]
     Empty,
-    /// It is in use.
-    #[error("the guest's driver has not let go of its device: unbind it first")]
+    /// A driver uses the device.
+    #[error("the guest's driver still uses its device: unbind the driver first")]
     Bound,
 }
 

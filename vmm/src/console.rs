@@ -22,7 +22,7 @@ pub const LAST_PORT: u16 = PORT + 7;
 /// Interrupt line of the serial line.
 pub const IRQ: u8 = 4;
 
-/// Most that is kept, in bytes.
+/// Largest number of bytes that are kept.
 const CAPACITY: usize = 64 << 10;
 
 /// What the guest has written last, shared between its vCPUs and the control socket.
@@ -30,12 +30,12 @@ const CAPACITY: usize = 64 << 10;
 pub struct Output(Arc<Mutex<VecDeque<u8>>>);
 
 impl Output {
-    /// All that is kept.
+    /// All bytes that are kept.
     pub fn bytes(&self) -> Vec<u8> {
         self.lock().iter().copied().collect()
     }
 
-    /// Adds a line that is not the guest's, at the start of a line.
+    /// Adds a line that the guest has not written; it begins on a new line.
     pub fn add_line(&self, line: &str) {
         let mut ring = self.clone();
         let is_within_line = self.lock().back().is_some_and(|byte| *byte != b'\n');
@@ -75,7 +75,7 @@ impl Write for Output {
     }
 }
 
-/// The guest writes these bytes, and they end on somebody's terminal.
+/// Makes a byte of the guest harmless for the terminal on which it is shown.
 fn printable(byte: u8) -> char {
     match byte {
         b'\n' | b'\t' | b' '..=b'~' => byte.into(),
@@ -98,7 +98,7 @@ impl Trigger for Irq {
 /// The 16550.
 pub type SerialLine = Serial<Irq, NoEvents, Output>;
 
-/// The line in a template.
+/// The state of the serial line in a template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     divisor: [u8; 2],
@@ -113,7 +113,7 @@ pub struct State {
 }
 
 impl State {
-    /// As it is now.
+    /// The state that a line has now.
     pub fn of(line: &SerialLine) -> Self {
         let now = line.state();
         Self {
@@ -129,10 +129,10 @@ impl State {
         }
     }
 
-    /// A line that goes on as this one was.
+    /// A line that goes on from this state.
     ///
     /// # Errors
-    /// There is more input than it keeps, or its interrupt cannot be injected.
+    /// There is more input than a line keeps, or its interrupt cannot be injected.
     pub fn restore(self, irq: Irq, output: Output) -> Result<SerialLine, Error<io::Error>> {
         let state = SerialState {
             baud_divisor_low: self.divisor[0],

@@ -1,5 +1,5 @@
-//! The main thread's loop: requests of the runtime, devices to start and stop, the end of the guest, the end of the VMM's
-//! lease.
+//! The main thread's loop: it handles requests of the runtime, devices to start and stop, the end of the guest, and the
+//! end of the VMM's lease.
 
 use std::{
     collections::HashMap,
@@ -43,7 +43,7 @@ const REQUEST_LIMIT: usize = 4 << 10;
 /// How long the runtime may take to read a response before its connection is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the VMM of 0.1 did.
+/// The answer to requests that only the VMM of 0.1 carries out.
 const NO_SHARES: &str = "the file server is asked for shares";
 
 const STATUS: u64 = 0;
@@ -54,18 +54,18 @@ const FAILURES: u64 = 4;
 const FILE_SERVER: u64 = 5;
 const FIRST_CONNECTION: u64 = 6;
 
-/// The loop cannot run.
+/// Why the loop cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// epoll failed.
     #[error("epoll: {0}")]
     Epoll(#[from] Errno),
-    /// A descriptor is not what it should be.
+    /// A descriptor is not a socket of the expected kind.
     #[error("control socket: {0}")]
     Socket(#[from] io::Error),
 }
 
-/// How a vCPU thread tells the main thread that the machine has ended.
+/// The way in which a vCPU thread tells the main thread that the machine has ended.
 #[derive(Debug)]
 pub struct Ending {
     event: EventFd,
@@ -73,7 +73,7 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Nothing has ended yet.
+    /// For a machine that has not ended.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -81,7 +81,7 @@ impl Ending {
         Ok(Self { event: EventFd::new(EFD_NONBLOCK)?, end: Mutex::new(None) })
     }
 
-    /// The machine has ended; the first to say so is heard.
+    /// Reports that the machine has ended; only the first report counts.
     pub fn set(&self, end: End) {
         self.end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(end);
         // The counter of an eventfd that is read once cannot be full.
@@ -97,9 +97,9 @@ impl Ending {
 pub struct Services {
     /// The devices.
     pub bus: Arc<Bus>,
-    /// Where further devices go.
+    /// The slots for devices that are added.
     pub hotplug: HotplugSlots,
-    /// The file server, where there is one.
+    /// The file server, if there is one.
     pub files: Option<file_server::Process>,
     /// Why devices have failed.
     pub failures: Failures,
@@ -111,24 +111,24 @@ pub struct Services {
     pub machine: Arc<dyn Adjustable>,
 }
 
-/// One of the runtime.
+/// A connection of the runtime.
 pub(crate) struct Connection {
     stream: UnixStream,
     greeting: Greeting,
     requests: FrameBuffer,
-    /// Came with the request that is complete next.
+    /// Descriptors that belong to the next complete request.
     descriptors: Vec<OwnedFd>,
 }
 
 impl Connection {
-    /// No request has come yet.
+    /// A connection without a request yet.
     pub(crate) fn new(stream: UnixStream) -> Self {
         let requests = FrameBuffer::new(REQUEST_LIMIT);
         Self { stream, greeting: Greeting::default(), requests, descriptors: Vec::new() }
     }
 }
 
-/// Serves requests until the machine ends or nobody holds the other end of the status socket any more (`None`).
+/// Serves requests until the machine ends, or until nobody holds the other end of the status socket (`None`).
 ///
 /// # Errors
 /// Any [`Error`].
@@ -177,7 +177,8 @@ pub fn serve(
                     return Ok(Some(End::Failed(words.unwrap_or_default())));
                 }
                 LISTENER => {
-                    // A caller that has gone away again, or no descriptor left for it: it sees the hang-up.
+                    // The client has gone already, or there is no descriptor left for it, and it sees the connection
+                    // end.
                     if let Ok((stream, _)) = listener.accept()
                         && prepare(&stream).is_ok()
                         && watch(&stream, EpollFlags::EPOLLIN, next).is_ok()
@@ -199,7 +200,7 @@ pub fn serve(
     }
 }
 
-/// Tells the runtime, and whoever reads the console.
+/// Reports failures to the runtime and on the console.
 fn report_failures(status: &StatusSocket, services: &Services) {
     for DeviceFailure { device, cause, .. } in services.failures.take_news() {
         services.console.add_line(&format!("stockade-vmm: the device {device} has failed: {cause}"));
@@ -216,7 +217,7 @@ fn prepare(stream: &UnixStream) -> io::Result<()> {
 /// Reads what has come and answers what is complete; an error drops the connection.
 ///
 /// # Errors
-/// What came is no request, or nobody takes the answer.
+/// The bytes are not a request, or nobody takes the answer.
 pub(crate) fn answer(connection: &mut Connection, services: &Services) -> io::Result<()> {
     let mut bytes = [0; 1024];
     let before = connection.descriptors.len();
@@ -234,7 +235,7 @@ pub(crate) fn answer(connection: &mut Connection, services: &Services) -> io::Re
         return Ok(());
     }
     while let Some(request) = connection.requests.next().map_err(io::Error::other)? {
-        // Those that a request has no use for are closed.
+        // Descriptors that a request does not use are closed.
         let descriptors = std::mem::take(&mut connection.descriptors);
         if matches!(request, Request::SetMemory { .. }) {
             connection.greeting.welcome(&connection.stream)?;
@@ -249,12 +250,12 @@ pub(crate) fn answer(connection: &mut Connection, services: &Services) -> io::Re
 fn set_memory(mib: u32, stream: &UnixStream, services: &Services) -> Result<(), String> {
     let mut stream = stream.try_clone().map_err(|e| e.to_string())?;
     let answer = frame::encode(&Response::Done).map_err(|e| e.to_string())?;
-    // Who has asked may have gone.
+    // The client may have gone.
     let on_reached = Box::new(move || drop(stream.write_all(&answer)));
     services.machine.resize(mib, on_reached)
 }
 
-/// The answer, unless it comes later.
+/// The answer to a request; `None` if it comes later.
 fn respond(
     request: Request,
     descriptors: Vec<OwnedFd>,

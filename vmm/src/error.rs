@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{boot, control, inherited, isolation, machine, memory, seccomp, template};
 
-/// Any of the VMM's errors; the text is the one line that the runtime shows.
+/// Any error of the VMM; the text is the one line that the runtime shows.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // Each wraps one module's error.
 pub enum Error {
@@ -20,9 +20,9 @@ pub enum Error {
     Boot(#[from] boot::Error),
     #[error("device: {0}")]
     Device(io::Error),
-    #[error("the way to the file server: {0}")]
+    #[error("cannot make the channel to the file server: {0}")]
     Channel(io::Error),
-    #[error("the handler of faults: {0}")]
+    #[error("cannot set up the handler of memory faults: {0}")]
     Faults(io::Error),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),

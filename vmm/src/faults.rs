@@ -1,8 +1,8 @@
-//! Memory that is not there: who touches it ends the VMM, and this says why.
+//! Reports for accesses to memory that does not exist: such an access ends the VMM, and the report says why.
 //!
-//! A guest can lead a device to memory that is reserved for it and that it does not have yet ([`crate::memory`]), or that
-//! the host has lost. The kernel would kill the VMM for that, and nobody would hear the reason. So what is to be said is written
-//! down before, and a signal's handler, which may do next to nothing, only fills in the address and sends it.
+//! A guest can give a device an address that is reserved for guest memory but not plugged yet ([`crate::memory`]), or whose
+//! memory the host has lost. The kernel would kill the VMM for that without a reason. So reports are prepared in advance,
+//! and a signal's handler, which may do very little, only fills in the address and sends one.
 
 use std::{
     io, mem,
@@ -15,16 +15,16 @@ use vm_memory::{Address, GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::status::StatusSocket;
 
-/// What stands for the address in a report.
+/// The placeholder for the address in a report.
 const PLACE: &str = "0x0000000000000000";
 
 /// Room for a report on the handler's stack, in bytes.
 const LIMIT: usize = 256;
 
-/// What the handler needs; the first that is written down stays.
+/// What the handler needs; it is set once.
 static PREPARED: OnceLock<Prepared> = OnceLock::new();
 
-/// Where guest RAM is.
+/// A range of guest RAM.
 #[derive(Debug)]
 struct Range {
     host: u64,
@@ -36,11 +36,11 @@ struct Range {
 struct Prepared {
     status: RawFd,
     ram: Vec<Range>,
-    /// Of guest memory that the guest has not.
+    /// The report about guest memory that the guest does not have.
     missing: Report,
-    /// Of guest memory that the host has no more.
+    /// The report about guest memory that the host has lost.
     lost: Report,
-    /// Of the VMM's own.
+    /// The report about memory of the VMM itself.
     fault: Report,
 }
 
@@ -52,14 +52,14 @@ struct Report {
 }
 
 impl Report {
-    /// `reason` has a [`PLACE`].
+    /// Prepares a report; `reason` contains a [`PLACE`].
     fn new(status: &StatusSocket, reason: &str) -> Option<Self> {
         let packet = status.final_report(reason).filter(|packet| packet.len() <= LIMIT)?;
         let place = packet.windows(PLACE.len()).position(|bytes| bytes == PLACE.as_bytes())?;
         Some(Self { packet, place })
     }
 
-    /// Writes it into the buffer. Calls nothing that a signal's handler must not call.
+    /// Writes the report with this address into the buffer. It calls nothing that a signal's handler must not call.
     fn about<'a>(&self, address: u64, buffer: &'a mut [u8; LIMIT]) -> &'a [u8] {
         for (to, from) in buffer.iter_mut().zip(&self.packet) {
             *to = *from;
@@ -103,7 +103,7 @@ impl Prepared {
         })
     }
 
-    /// The report about an address of this process, and what to say there.
+    /// The report about an address of this process, and the address to name in it.
     fn find(&self, signal: libc::c_int, address: u64) -> (&Report, u64) {
         let within = |range: &&Range| address.wrapping_sub(range.host) < range.length;
         match self.ram.iter().find(within) {
@@ -116,8 +116,8 @@ impl Prepared {
     }
 }
 
-/// From now on, whatever touches memory that is not there ends the process with a report on the status socket, which stays
-/// open as long as the process lives. To be called before there is a second thread.
+/// From now on, an access to memory that does not exist ends the process with a report on the status socket, which must
+/// stay open as long as the process lives. Must be called before there is a second thread.
 ///
 /// # Errors
 /// sigaction(2)'s.
@@ -126,7 +126,8 @@ pub fn report(status: &StatusSocket, memory: &GuestMemoryMmap) -> io::Result<()>
     let _ = PREPARED.set(prepared);
     // SAFETY: all zero is a valid sigaction: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
-    // Threads have a second stack for signals from the standard library: the first may be what is not there.
+    // The standard library gives threads a second stack for signals, which is used because the first may be the missing
+    // memory.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     action.sa_sigaction = on_fault as *const () as usize;
     for signal in [libc::SIGSEGV, libc::SIGBUS] {

@@ -1,4 +1,4 @@
-//! The hello at the beginning of every connection of the runtime's.
+//! The hello at the beginning of every connection of the runtime.
 
 use std::{
     io::{self, Write},
@@ -11,23 +11,24 @@ use stockade_protocol::{
     vmm::{Hello, HelloReply},
 };
 
-/// How far the greeting of a connection has come.
+/// The progress of a connection's greeting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Greeting {
-    /// The runtime has yet to say hello.
+    /// The runtime's hello has not come yet.
     #[default]
     Awaited,
-    /// It has, and is told that it is welcome together with its first answer.
+    /// The hello has come; the reply is sent together with the first answer.
     Heard,
     /// Requests and answers follow each other.
     Done,
 }
 
 impl Greeting {
-    /// Hears the hello, if that is still to come; false until it is complete.
+    /// Reads the hello if it has not come yet; false until it is complete.
     ///
     /// # Errors
-    /// The connection is of no further use: it begins otherwise, or with a version that is not spoken here, which the runtime is told.
+    /// The connection is of no further use: it does not begin with a hello, or with an unsupported version, which the
+    /// runtime is told.
     pub fn hear(&mut self, requests: &mut FrameBuffer, stream: &UnixStream) -> io::Result<bool> {
         if *self != Self::Awaited {
             return Ok(true);
@@ -41,10 +42,10 @@ impl Greeting {
             Some(refusal) => send(stream, &refusal)?,
             None => {}
         }
-        Err(io::Error::new(io::ErrorKind::InvalidData, "not a hello of a version that is spoken here"))
+        Err(io::Error::new(io::ErrorKind::InvalidData, "not a hello of a supported version"))
     }
 
-    /// Tells the runtime that it is welcome, before an answer that comes later.
+    /// Sends the reply to the hello alone, before an answer that comes later.
     ///
     /// # Errors
     /// The connection has failed.

@@ -26,11 +26,11 @@ use crate::{
     },
 };
 
-/// A device cannot be added or removed.
+/// Why a device cannot be added or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Every slot has a device.
-    #[error("the VM has no free slot for another device: {0} can be added to it")]
+    #[error("the VM has no free slot for another device: at most {0} can be added")]
     Full(usize),
     /// The host has no descriptors left.
     #[error("cannot make the device's events: {0}")]
@@ -38,35 +38,35 @@ pub enum Error {
     /// KVM refuses.
     #[error(transparent)]
     Machine(#[from] crate::machine::Error),
-    /// It was there when the machine booted, or there is no such slot.
+    /// The machine booted with this device, or the slot does not exist.
     #[error("slot {0} is not a hotplug slot")]
     NotSpare(u8),
-    /// The device is in use, or not there.
+    /// The device is in use, or the slot is empty.
     #[error("cannot empty slot {slot}: {reason}")]
     NotRemovable {
         /// The slot.
         slot: u8,
-        /// Why.
+        /// Why it cannot be removed.
         reason: NotRemovable,
     },
 }
 
-/// The slots that were empty at boot.
+/// The slots that were empty when the machine booted.
 pub struct HotplugSlots {
     /// The machine around them.
     pub wiring: Arc<dyn Wiring>,
-    /// Where they are.
+    /// The bus with the slots.
     pub bus: Arc<Bus>,
     /// Guest memory, for the devices.
     pub memory: GuestMemoryMmap,
-    /// Keeps why they fail.
+    /// Keeps why devices fail.
     pub failures: Failures,
-    /// The first of them: those before are the devices with which the machine booted.
+    /// The first of these slots; the slots before it have the devices with which the machine booted.
     pub first: usize,
 }
 
 impl HotplugSlots {
-    /// Puts a device into a free slot and returns which.
+    /// Puts a device into a free slot and returns the slot's number.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Event`], [`Error::Machine`].
@@ -81,7 +81,7 @@ impl HotplugSlots {
         Ok(number)
     }
 
-    /// Takes a device away and drops it, with its descriptors.
+    /// Removes a device and drops it, with its descriptors.
     ///
     /// # Errors
     /// [`Error::NotSpare`], [`Error::NotRemovable`].

@@ -15,7 +15,7 @@ use stockade_protocol::{
 
 use crate::{status::StatusSocket, template};
 
-/// What is wrong with what the VMM was started with.
+/// What is wrong with the descriptors or the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A descriptor of the fixed set is not open.
@@ -23,7 +23,7 @@ pub enum Error {
     Missing {
         /// The descriptor.
         number: RawFd,
-        /// What it should have been.
+        /// What it should be.
         name: &'static str,
     },
     /// The configuration could not be read.
@@ -38,7 +38,7 @@ pub enum Error {
     /// The configuration ended before it began.
     #[error("configuration: descriptor {} is empty", fd::CONFIG)]
     NoConfig,
-    /// The configuration asks for what cannot be.
+    /// The configuration asks for something that is not possible.
     #[error("configuration: {0}")]
     Invalid(&'static str),
 }
@@ -52,21 +52,21 @@ pub struct Inherited {
     pub kernel: File,
     /// The initramfs.
     pub initramfs: File,
-    /// Gets the guest's ready connection.
+    /// The socket for the guest's ready connection.
     pub ready: UnixStream,
-    /// Its connections go to the agent.
+    /// The listener whose connections go to the agent.
     pub agent_listener: UnixListener,
-    /// Its connections carry requests to the VMM.
+    /// The listener whose connections carry requests to the VMM.
     pub control_listener: UnixListener,
-    /// `cgroup.procs` to join.
+    /// `cgroup.procs` of the cgroup to join.
     pub cgroup_procs: File,
     /// /dev/kvm.
     pub kvm: OwnedFd,
-    /// Its connections carry trees to the file server.
+    /// The listener whose connections carry trees to the file server.
     pub files_listener: UnixListener,
-    /// Reserves the VMM's user, where it has one of its own.
+    /// The lock that reserves the VMM's user, if it has one of its own.
     pub user_lock: Option<OwnedFd>,
-    /// The files of a template, where there is one.
+    /// The files of a template, if there is one.
     pub template: Option<template::Files>,
 }
 
@@ -97,7 +97,7 @@ pub unsafe fn take() -> Result<Inherited, Error> {
             Ok(Some(hello)) if hello.reply() == Some(HelloReply::Welcome) => {}
             Ok(None) => return Err(Error::NoConfig),
             Err(error @ FrameError::Io(_)) => return Err(error.into()),
-            // What follows could be read as something weaker than it means.
+            // The configuration after another hello could be read with a weaker meaning.
             Ok(Some(_)) | Err(_) => return Err(Error::OtherRelease),
         }
         let config = checked(frame::read(&mut config, frame::HOST_LIMIT)?.ok_or(Error::NoConfig)?)?;

@@ -1,4 +1,4 @@
-//! The walls around the VMM and its file server: what is left to a guest that has taken one of them over.
+//! The isolation of the VMM and its file server, which limits a guest that has taken one of them over.
 //!
 //! ```text
 //!  cloned by the runtime into pid, mount, ipc, uts and network namespaces of their own
@@ -7,7 +7,7 @@
 //!   └─ confine: a user of its own without capabilities, Landlock, few descriptors; seccomp follows thread by thread
 //! ```
 //!
-//! Whoever runs code in the VMM has its guest's memory, its devices, and the messages to the file server.
+//! Code in the VMM can reach its guest's memory, its devices, and the messages to the file server.
 
 use std::{
     fs::File,
@@ -27,10 +27,10 @@ use nix::{
 };
 use stockade_sys::{capabilities, landlock};
 
-/// A directory that every mount namespace has, to mount the new root on before it becomes the root.
+/// A directory that every mount namespace has, on which the new root is mounted before it becomes the root.
 const STEPPING_STONE: &str = "/proc";
 
-/// Most descriptors of the VMM: a thousand connections of vsock, and its devices.
+/// Largest number of descriptors of the VMM: a thousand connections of vsock, and its devices.
 const MAX_DESCRIPTORS: u64 = 2048;
 
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
@@ -39,7 +39,7 @@ const MOUNT_ATTR_NOSUID: libc::c_uint = 2;
 const MOUNT_ATTR_NODEV: libc::c_uint = 4;
 const MOUNT_ATTR_NOEXEC: libc::c_uint = 8;
 
-/// A process cannot be walled in.
+/// Why a process cannot be isolated.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed.
@@ -79,7 +79,7 @@ pub fn join_cgroup(mut procs: File) -> Result<(), Error> {
     procs.write_all(b"0").map_err(Error::Cgroup)
 }
 
-/// A procfs of this PID namespace, mounted nowhere.
+/// A procfs of this PID namespace that is not mounted.
 #[derive(Debug)]
 pub struct Procfs(OwnedFd);
 
@@ -103,7 +103,7 @@ impl Procfs {
         Ok(Self(descriptor(mounted).map_err(failed("fsmount(proc)"))?))
     }
 
-    /// Opens one of its files for reading. What is read of it later is not checked again.
+    /// Opens one of its files for reading. Later reads are not checked again.
     ///
     /// # Errors
     /// Those of openat(2).
@@ -118,8 +118,8 @@ impl Procfs {
         self.0.as_raw_fd()
     }
 
-    /// An O_PATH descriptor of this process's `self/fd` whose ".." leads nowhere. The process gets a mount namespace of its own,
-    /// in which nothing is left of procfs.
+    /// An O_PATH descriptor of this process's `self/fd`, from which ".." leads nowhere. The process gets a mount
+    /// namespace of its own, in which the rest of procfs is gone.
     ///
     /// # Errors
     /// [`Error::Call`].
@@ -163,13 +163,14 @@ fn descriptor(returned: libc::c_long) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// [`Error::Call`], [`Error::Step`].
 pub fn enter() -> Result<Procfs, Error> {
-    // Whoever is PID 1 was cloned into namespaces by the runtime; a VMM started by a test shares its caller's.
+    // As PID 1, this process was cloned into new namespaces by the runtime; a VMM that a test has started shares its
+    // caller's.
     if getpid() != Pid::from_raw(1) {
         unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare(CLONE_NEWNS)"))?;
     }
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("private mounts"))?;
-    // In a user namespace only who sees a procfs may make another.
+    // In a user namespace, only a process that sees a procfs may make another one.
     let procfs = Procfs::new()?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let options = Some("mode=555,size=4k,nr_inodes=1");
@@ -184,8 +185,8 @@ pub fn enter() -> Result<Procfs, Error> {
     Ok(procfs)
 }
 
-/// Confines the VMM, for this and all later threads: it becomes `user`, where there is one, and gives up all privileges. All
-/// that takes one has been opened.
+/// Confines the VMM, for this and all later threads: it becomes `user`, if there is one, and gives up all privileges.
+/// Everything that needs a privilege must have been opened before.
 ///
 /// # Errors
 /// [`Error::Call`], [`Error::Step`].
@@ -202,7 +203,7 @@ pub fn confine(user: Option<u32>) -> Result<(), Error> {
     landlock::restrict(&[], &[]).map_err(failed("Landlock"))
 }
 
-/// No new privileges, and no other process of the same user may look into this one.
+/// Sets no_new_privs, and prevents other processes of the same user from looking into this one.
 ///
 /// # Errors
 /// [`Error::Call`].
@@ -211,7 +212,7 @@ pub(crate) fn make_unreachable() -> Result<(), Error> {
     prctl::set_dumpable(false).map_err(failed("PR_SET_DUMPABLE"))
 }
 
-/// As many as `most`, or as it may have if it may not have so many.
+/// Limits the descriptors to `most`, or to the hard limit if that is lower.
 ///
 /// # Errors
 /// [`Error::Call`].

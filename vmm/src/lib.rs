@@ -1,6 +1,6 @@
 //! stockade's VMM: one KVM microVM, its devices, nothing else.
 //!
-//! `main.rs` is the sequence from the inherited descriptors to the running guest; each step is a module here.
+//! `main.rs` has the sequence from the inherited descriptors to the running guest; each step is a module here.
 
 pub mod activation;
 pub mod adjustable;

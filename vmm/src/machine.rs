@@ -33,16 +33,16 @@ use crate::{
 };
 use stockade_protocol::vmm::Stage;
 
-/// Three pages that Intel's KVM needs in a guest without "unrestricted guest", where nothing else is.
+/// Address of three pages that KVM needs on Intel without "unrestricted guest"; nothing else is there.
 const TASK_STATE: usize = 0xfffb_d000;
 
 /// The interrupt controllers besides the local ones.
 pub const CHIPS: [u32; 3] = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
 
-/// The only KVM API there is.
+/// The only version of the KVM API.
 const API_VERSION: i32 = 12;
 
-/// The virtual machine cannot be made.
+/// Why the virtual machine cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The descriptor is something else, or KVM is unusable.
@@ -53,20 +53,20 @@ pub enum Error {
     Kvm {
         /// The request.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: errno::Error,
     },
     /// RAM cannot be reserved.
     #[error(transparent)]
     Reserve(#[from] memory::Error),
-    /// RAM is to be where there is none.
+    /// A range is not in guest memory.
     #[error("guest memory: {0}")]
     Memory(#[from] GuestMemoryError),
     /// The host has no descriptors or memory left.
     #[error("eventfd: {0}")]
     EventFd(#[from] io::Error),
-    /// The state of the serial line is none.
-    #[error("a template has a serial line that cannot be")]
+    /// The state of the serial line is not valid.
+    #[error("a template's state of the serial line is not valid")]
     Serial,
     /// There are more devices than slots.
     #[error("more than {0} devices")]
@@ -80,15 +80,15 @@ fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> Error {
     move |source| Error::Kvm { what, source }
 }
 
-/// What joins a transport to the machine around it.
+/// Connects a transport to the machine around it.
 pub trait Wiring: Send + Sync {
-    /// Lets it interrupt the guest, and the guest notify it, at this slot.
+    /// Lets the transport at this slot interrupt the guest, and the guest notify it.
     ///
     /// # Errors
     /// [`Error::Kvm`]; nothing is connected then.
     fn connect(&self, slot: Slot, transport: &MmioTransport) -> Result<(), Error>;
 
-    /// Undoes it.
+    /// Undoes [`Self::connect`].
     fn disconnect(&self, slot: Slot, transport: &MmioTransport);
 }
 
@@ -119,7 +119,7 @@ impl Machine {
     fn of(kvm: Kvm) -> Result<Self, Error> {
         let vm = loop {
             match kvm.create_vm() {
-                // A signal that is pending in the kernel's own memory notifier set-up.
+                // A signal has come while the kernel sets up its memory notifier.
                 Err(e) if e.errno() == libc::EINTR => {}
                 created => break created.map_err(refused("KVM_CREATE_VM"))?,
             }
@@ -127,7 +127,7 @@ impl Machine {
         Ok(Self { kvm, vm, next_region: AtomicU32::new(0) })
     }
 
-    /// Another machine of the same KVM, in the place of this one.
+    /// Replaces this machine by a new one of the same KVM.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -212,7 +212,7 @@ impl Machine {
         Ok(transport)
     }
 
-    /// The vCPU that boots, at `entry`, of a machine that may have up to `listed`.
+    /// The boot CPU, at `entry`, of a machine that may have up to `listed` vCPUs.
     ///
     /// # Errors
     /// [`Error::Kvm`], [`Error::Vcpu`].
@@ -222,8 +222,8 @@ impl Machine {
         Ok(vcpu)
     }
 
-    /// The vCPU of this number, which waits for the guest's kernel to start it. KVM gives one that comes later the TSC of
-    /// those before.
+    /// The vCPU of this number, which waits for the guest's kernel to start it. KVM gives a later vCPU the TSC of those
+    /// before.
     ///
     /// # Errors
     /// [`Error::Kvm`], [`Error::Vcpu`].
@@ -235,8 +235,8 @@ impl Machine {
         Ok(Vcpu::new(&self.vm, &supported, id, listed)?)
     }
 
-    /// What the host's KVM gives a machine that may have up to `listed` CPUs, as far as a template depends on it: a number that is
-    /// another one when it gives something else.
+    /// A number for the properties of the host's KVM on which a template depends, for a machine that may have up to
+    /// `listed` CPUs. If a property differs, so does the number.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -246,7 +246,7 @@ impl Machine {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(refused("KVM_GET_SUPPORTED_CPUID"))?;
         let mut sum = Checksum::default();
-        // As the first CPU sees it: what the host's says of itself depends on which one is asked.
+        // This is the first CPU's CPUID: some values depend on the host's CPU that is asked.
         for leaf in vcpu::cpuid::of_cpu(&supported, 0, listed).as_slice() {
             [leaf.function, leaf.index, leaf.flags, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
                 .iter()
@@ -265,7 +265,7 @@ impl Machine {
         Ok(list.as_slice().to_vec())
     }
 
-    /// The interrupt controllers, while no vCPU runs.
+    /// The state of the interrupt controllers; no vCPU may run.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -278,7 +278,7 @@ impl Machine {
         CHIPS.into_iter().map(save).collect()
     }
 
-    /// The same as in a template.
+    /// Restores the interrupt controllers from a template.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -286,7 +286,7 @@ impl Machine {
         chips.iter().try_for_each(|chip| self.vm.set_irqchip(chip).map_err(refused("KVM_SET_IRQCHIP")))
     }
 
-    /// The guest's clock, while no vCPU runs.
+    /// The state of the guest's clock; no vCPU may run.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -294,7 +294,7 @@ impl Machine {
         self.vm.get_clock().map_err(refused("KVM_GET_CLOCK"))
     }
 
-    /// A clock that has gone on since, where the host could tell what time it was.
+    /// Restores the clock, advanced by the time that has passed since, if the host could tell the time then.
     ///
     /// # Errors
     /// [`Error::Kvm`].
@@ -325,7 +325,7 @@ impl Wiring for Machine {
     }
 
     fn disconnect(&self, slot: Slot, transport: &MmioTransport) {
-        // What was never connected cannot be disconnected either, and there is nothing else that can fail.
+        // The only possible error is that it was never connected.
         for (event, queue) in transport.queue_events().iter().zip(0u32..) {
             let _ = self.vm.unregister_ioevent(event, &notification(slot), queue);
         }
@@ -333,7 +333,7 @@ impl Wiring for Machine {
     }
 }
 
-/// Where the guest's driver writes the index of a queue.
+/// The address to which the guest's driver writes the index of a queue.
 fn notification(slot: Slot) -> IoEventAddress {
     IoEventAddress::Mmio(slot.address.raw_value() + register::QUEUE_NOTIFY)
 }

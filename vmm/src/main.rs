@@ -4,7 +4,7 @@
 //! files. Exits with 0 when the guest has ended, nobody needs it any more, or it has been saved as a template, with 1 when it failed; the reason is on the
 //! status socket.
 
-use std::{panic, process::ExitCode, sync::Arc, thread};
+use std::{panic, process::ExitCode, sync::Arc};
 
 use stockade_protocol::{
     renewal,
@@ -18,6 +18,7 @@ use stockade_vmm::{
     control::{self, Ending, Services},
     devices::{
         self,
+        balloon::Reports,
         fs::channel,
         mem::{Growth, OnReached},
     },
@@ -37,8 +38,9 @@ use stockade_vmm::{
 };
 use vm_memory::GuestAddress;
 
-/// Arenas of the allocator: one for all threads. With more it makes system calls that no thread may make: to count the CPUs
-/// when it has made some, and to read how the host overcommits when one is to be trimmed.
+/// Number of the allocator's arenas: one for all threads. With more arenas, the allocator makes system calls that no
+/// thread may make: it counts the CPUs after it has made some arenas, and reads the overcommit setting before it trims
+/// one.
 const ARENAS: libc::c_int = 1;
 
 fn main() -> ExitCode {
@@ -74,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A panic ends the process: whoever waits for it is to know why.
+/// Makes a panic end the process with a report of its reason.
 fn report_panics(status: &Arc<StatusSocket>, console: &Output) {
     let (status, console) = (Arc::clone(status), console.clone());
     panic::set_hook(Box::new(move |panic| {
@@ -99,7 +101,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         procfs,
         user_lock: inherited.user_lock,
     };
-    // Before there is anything of the guest that it could have.
+    // This is before the process has anything of the guest.
     let (files, _user_lock) = file_server::Process::start(parts)?;
     isolation::confine(config.user)?;
     status.reached(Stage::Isolated);
@@ -131,6 +133,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         None => when_grown(growth.clone(), report_agent(status)),
         Some(_) => when_grown(growth.clone(), end_to_save(&ending)),
     };
+    let reports = Reports::default();
     let devices = devices::all(devices::Parts {
         files: files_channel,
         growth,
@@ -138,6 +141,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
         agent_listener: inherited.agent_listener,
         ready: inherited.ready,
         on_ready,
+        reports: reports.clone(),
         renewal: restored.is_some().then(template::renewal).transpose().map_err(Error::Device)?,
     })
     .map_err(Error::Device)?;
@@ -160,7 +164,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     };
     drop((inherited.kernel, inherited.initramfs));
     let mut transports = machine.attach(devices, &memory, status, &failures)?;
-    // None, where the guest boots.
+    // Empty if the guest boots.
     for (slot, (transport, state)) in transports.iter_mut().zip(states).enumerate() {
         transport.restore(state).map_err(|reason| Error::Restore { slot, reason })?;
     }
@@ -194,15 +198,16 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     let machine = Arc::<Parts>::clone(&parts);
     let services = Services { bus, hotplug, files: Some(files), failures, console, stats, machine };
     let end = control::serve(status, &inherited.control_listener, &ending, &services)?;
-    if let (Some(End::ReadyToSave), Some(files)) = (&end, &saves) {
-        thread::sleep(template::SETTLE);
+    if let (Some(End::ReadyToSave), Some(files)) = (&end, &saves)
+        && template::settle(status, &reports)
+    {
         template::save(Saving { config: &config, machine: &parts, bus: &services.bus }, files)?;
         status.saved();
     }
     Ok(end)
 }
 
-/// What is done with a template.
+/// What the VMM does with a template.
 struct Template {
     saves: Option<Files>,
     uses: Option<Files>,
@@ -218,12 +223,13 @@ impl Template {
     }
 }
 
-/// The kernel's parameters of a guest that becomes a template.
+/// The kernel parameters for a guest that becomes a template.
 fn of_template(parameters: &str) -> String {
     format!("{parameters} {}=1", renewal::PARAMETER)
 }
 
-/// The guest's RAM: what it boots with and what it is to have soon are the machine's at once.
+/// Reserves the guest's RAM. The machine gets the part with which the guest boots and the part that it plugs first at
+/// once.
 fn reserve(machine: &Machine, size: Size) -> Result<Ram, machine::Error> {
     let memory = memory::reserve(size)?;
     let growth = size.growth().map(Growing::new);
@@ -236,8 +242,8 @@ fn reserve(machine: &Machine, size: Size) -> Result<Ram, machine::Error> {
     Ok(Ram { memory, boot: size.boot(), growth })
 }
 
-/// What happens when the agent connects: the guest takes the rest of its memory into use, and then `then`, so that no container
-/// begins, and nothing is saved, without its memory.
+/// The action for the agent's connection: the guest onlines the rest of its memory, and then `then` is called, so that
+/// no container begins, and nothing is saved, without that memory.
 fn when_grown(growth: Option<Growth>, then: OnReached) -> OnReached {
     match growth {
         Some(growth) => Box::new(move || growth.grow(then)),
@@ -245,13 +251,13 @@ fn when_grown(growth: Option<Growth>, then: OnReached) -> OnReached {
     }
 }
 
-/// The runtime hears of the agent.
+/// Reports the agent's connection to the runtime.
 fn report_agent(status: &Arc<StatusSocket>) -> OnReached {
     let status = Arc::clone(status);
     Box::new(move || status.reached(Stage::AgentConnected))
 }
 
-/// The main thread leaves its loop to save the guest.
+/// Makes the main thread leave its loop to save the guest.
 fn end_to_save(ending: &Arc<Ending>) -> OnReached {
     let ending = Arc::clone(ending);
     Box::new(move || ending.set(End::ReadyToSave))

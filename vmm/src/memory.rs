@@ -43,20 +43,20 @@ const MIB: u64 = 1 << 20;
 /// Size of a huge page, in bytes.
 pub const HUGE_PAGE_SIZE: u64 = 2 << 20;
 
-/// Most RAM with which a guest boots, in MiB. Its kernel takes 33,000 instructions a MiB to set it up; the rest is plugged
-/// later.
+/// Largest RAM with which a guest boots, in MiB. Its kernel takes 33,000 instructions for each MiB to set it up; the
+/// rest is plugged later.
 const BOOT_MIB: u32 = 256;
 
 /// Linux's unit of memory hotplug in a guest, in bytes.
 const HOTPLUG_UNIT: u64 = 128 << 20;
 
-/// Least RAM in which a kernel starts, in MiB.
+/// Smallest RAM in which a kernel starts, in MiB.
 const MIN_MIB: u32 = 32;
 
-/// Most RAM, in MiB: the guest's page tables and KVM take more, but a typing error should not.
+/// Largest RAM, in MiB: the guest's page tables and KVM allow more, but a typing error should be found.
 const MAX_MIB: u32 = 4 << 20;
 
-/// Guest RAM could not be made.
+/// Why guest RAM cannot be made or filled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The size is out of range.
@@ -67,7 +67,7 @@ pub enum Error {
     Reserve {
         /// The size.
         memory_mib: u32,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The regions do not fit together.
@@ -80,7 +80,7 @@ pub enum Error {
     Outside {
         /// Guest physical address.
         address: u64,
-        /// Bytes.
+        /// Length, in bytes.
         length: u64,
         /// Bytes of RAM with which the guest boots.
         ram: u64,
@@ -96,31 +96,31 @@ pub enum Error {
     Access(#[from] GuestMemoryError),
 }
 
-/// How much RAM a guest has, and may have.
+/// The RAM that a guest has, and the RAM that it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Once it has booted, in MiB.
+    /// RAM that the guest has once it has booted, in MiB.
     pub memory_mib: u32,
-    /// The most that it can be told to take later, in MiB; what is below `memory_mib` is that.
+    /// Largest RAM that the guest can be given later, in MiB; a value below `memory_mib` stands for that.
     pub most_mib: u32,
 }
 
 /// RAM that the guest plugs once it has booted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Growth {
-    /// Where it may plug, in guest physical addresses: whole units of Linux's memory hotplug.
+    /// The region in which it may plug, in guest physical addresses: whole units of Linux's memory hotplug.
     pub region: Range<u64>,
-    /// How much of it at first, in bytes.
+    /// How much of the region it plugs at first, in bytes.
     pub size: u64,
 }
 
 impl Size {
-    /// With what it boots, in bytes.
+    /// RAM with which the guest boots, in bytes.
     pub fn boot(self) -> u64 {
         u64::from(self.memory_mib.min(BOOT_MIB)) * MIB
     }
 
-    /// How it grows after it has booted, unless it boots with all that it may have.
+    /// The region that the guest plugs after it has booted; `None` if it boots with all RAM that it may have.
     pub fn growth(self) -> Option<Growth> {
         let size = u64::from(self.memory_mib) * MIB - self.boot();
         let most = u64::from(self.most_mib.max(self.memory_mib)) * MIB - self.boot();
@@ -130,13 +130,13 @@ impl Size {
 }
 
 impl Growth {
-    /// The part of the region, from its start and in bytes, in which `size` bytes can be plugged.
+    /// Length of the region's first part in which `size` bytes can be plugged, in bytes.
     pub fn usable(&self, size: u64) -> u64 {
         size.next_multiple_of(HOTPLUG_UNIT).min(self.region.end - self.region.start)
     }
 }
 
-/// Reserves guest RAM: with what it boots, and the region in which it grows.
+/// Reserves guest RAM: the part with which the guest boots, and the region in which it grows.
 ///
 /// # Errors
 /// [`Error::Size`], [`Error::Reserve`].
@@ -161,7 +161,7 @@ pub fn reserve(size: Size) -> Result<GuestMemoryMmap, Error> {
     GuestMemoryMmap::from_regions(regions).map_err(Error::Layout)
 }
 
-/// Lets `length` more bytes of the upper region be accessed.
+/// Makes `length` more bytes of the upper region accessible.
 ///
 /// # Errors
 /// mprotect(2)'s, or the range is not in guest memory.
@@ -212,7 +212,7 @@ pub fn boot_ram(memory: &GuestMemoryMmap) -> u64 {
     memory.find_region(GuestAddress(0)).map_or(0, GuestMemoryRegion::len)
 }
 
-/// Reads `length` bytes of `file` from `offset` to `address`: for what the guest is going to write to.
+/// Reads `length` bytes of `file` from `offset` to `address`: for parts that the guest writes to.
 ///
 /// # Errors
 /// [`Error::Outside`], [`Error::Read`].
@@ -233,8 +233,8 @@ pub fn read_file(
     file.read_exact_at(bytes, offset).map_err(Error::Read)
 }
 
-/// Maps `length` bytes of `file` from `offset` at `address`, for what the guest only reads: whole pages copy-on-write,
-/// the edges, and everything where file and memory are aligned differently, by reading.
+/// Maps `length` bytes of `file` from `offset` at `address`, for parts that the guest only reads. Whole pages are
+/// mapped copy-on-write; the edges are read, and so is everything if file and memory are aligned differently.
 ///
 /// # Errors
 /// [`Error::Outside`], [`Error::Map`], [`Error::Read`].

@@ -1,7 +1,8 @@
 //! The size of the guest's RAM while it runs.
 //!
-//! A region of KVM's cannot be made larger, and one as large as the guest may ever become would cost the host memory from
-//! the start. So each time that the guest is to have more than it ever had, another one is put behind the last.
+//! A memory region of KVM cannot grow, and a region as large as the guest may ever become would cost the host memory
+//! from the start. So each time that the guest is to have more RAM than ever before, another region is added after the
+//! last.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,7 +16,7 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-/// The guest cannot have this size.
+/// Why the guest cannot have this size.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // The texts say it.
 pub enum Error {
@@ -32,11 +33,11 @@ pub enum Error {
 /// RAM that can grow and shrink.
 #[derive(Debug)]
 pub struct Ram {
-    /// All of it.
+    /// All guest memory.
     pub memory: GuestMemoryMmap,
-    /// With what the guest has booted, in bytes.
+    /// RAM with which the guest has booted, in bytes.
     pub boot: u64,
-    /// The rest, where there is any.
+    /// The RAM that is plugged, if there is any.
     pub growth: Option<Growing>,
 }
 
@@ -50,19 +51,19 @@ pub struct Growing {
 }
 
 impl Growing {
-    /// Nothing is plugged yet; KVM knows what the guest is to have first.
+    /// A range of which nothing is plugged yet; KVM knows the part that the guest plugs first.
     pub fn new(range: memory::Growth) -> Self {
         let covered = range.usable(range.size);
         let device = mem::Growth::new(range.region.clone(), covered, range.size);
         Self { range, device, covered: Mutex::new(covered) }
     }
 
-    /// What the memory device is made of.
+    /// The memory for the memory device.
     pub fn device(&self) -> mem::Growth {
         self.device.clone()
     }
 
-    /// What KVM knows from the start: address and bytes.
+    /// The part that KVM knows from the start: its address and its bytes.
     pub fn covered(&self) -> (GuestAddress, u64) {
         let covered = *self.covered.lock().unwrap_or_else(PoisonError::into_inner);
         (GuestAddress(self.range.region.start), covered)
@@ -70,14 +71,15 @@ impl Growing {
 }
 
 impl Ram {
-    /// What the guest has, in MiB.
+    /// RAM that the guest has, in MiB.
     pub fn mib(&self) -> u32 {
         let plugged = self.growth.as_ref().map_or(0, |growth| growth.device.plugged());
         // At most what the configuration, which counts in u32, allows.
         ((self.boot + plugged) / MIB) as u32
     }
 
-    /// Asks the guest to have `mib` MiB, or what it has booted with where that is more, and calls `on_reached` when it has; it may be unable to give so much back.
+    /// Asks the guest to have `mib` MiB, but at least what it booted with, and calls `on_reached` when it has. It may
+    /// never be able to give that much back.
     ///
     /// # Errors
     /// [`Error`].

@@ -1,6 +1,6 @@
 //! What a running VMM and its file server cost.
 //!
-//! Neither sees a procfs. What their stats are read from was opened before: two files of it, which tell nothing else.
+//! Neither has a procfs. The statistics are read from two of its files, which were opened before and tell nothing else.
 
 use std::{
     fs::File,
@@ -20,7 +20,7 @@ pub fn host_tsc() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// Where the stats come from.
+/// The sources of the statistics.
 #[derive(Debug)]
 pub struct StatsSource {
     /// Host TSC when `main` began.
@@ -39,7 +39,7 @@ impl StatsSource {
     /// The stats now.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// A file cannot be read.
     pub fn read(&self, files: Option<&file_server::Process>) -> io::Result<Figures> {
         let guest: Vec<_> = self
             .memory
@@ -62,7 +62,7 @@ impl StatsSource {
     }
 }
 
-/// Reads a file of procfs anew, whose offset is nobody's.
+/// Reads a file of procfs from its start, without the descriptor's offset.
 struct FromStart<'a> {
     file: &'a File,
     offset: u64,
@@ -82,7 +82,7 @@ impl Read for FromStart<'_> {
     }
 }
 
-/// KiB resident inside and outside of `guest`, from a /proc/PID/smaps.
+/// Resident memory inside and outside of `guest`, in KiB, from a /proc/PID/smaps.
 fn resident(smaps: impl BufRead, guest: &[Range<u64>]) -> io::Result<(u64, u64)> {
     let (mut inside, mut outside, mut in_guest) = (0, 0, false);
     for line in smaps.lines() {
@@ -98,7 +98,7 @@ fn resident(smaps: impl BufRead, guest: &[Range<u64>]) -> io::Result<(u64, u64)>
     Ok((inside, outside))
 }
 
-/// KiB that no other process has too, from a /proc/PID/smaps_rollup.
+/// Memory that only this process has, in KiB, from a /proc/PID/smaps_rollup.
 fn private(smaps: impl BufRead) -> io::Result<u64> {
     let mut total = 0;
     for line in smaps.lines() {

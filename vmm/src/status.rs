@@ -15,8 +15,7 @@ const _: () = assert!(CONSOLE_EXCERPT + 4 * REASON_LIMIT + 64 < STATUS_LIMIT);
 
 /// The status socket, which threads share.
 ///
-/// Nothing is done where a report cannot be sent: nobody listens any more then, and the VMM is about to see that and
-/// leave.
+/// A report that cannot be sent is dropped: nobody listens any more, and the VMM will notice that and exit.
 #[derive(Debug)]
 pub struct StatusSocket {
     socket: OwnedFd,
@@ -29,7 +28,7 @@ impl StatusSocket {
         Self { socket, last: Mutex::new(None) }
     }
 
-    /// Reports a stage; one that is not after the last is passed over.
+    /// Reports a stage; a stage that is not after the last one is ignored.
     pub fn reached(&self, stage: Stage) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last < stage) {
@@ -43,7 +42,7 @@ impl StatusSocket {
         self.send(&self.failure(reason, console));
     }
 
-    /// That report, without a console, for whoever can only send what has been written down before.
+    /// The same report, without a console, as bytes for a signal's handler, which can only send what was prepared.
     pub fn final_report(&self, reason: &str) -> Option<Vec<u8>> {
         postcard::to_stdvec(&self.failure(reason, String::new())).ok()
     }
@@ -64,9 +63,14 @@ impl StatusSocket {
         self.send(&Status::DeviceFailed { device, cause: one_line(&cause) });
     }
 
-    /// Reports that the template is of no use; the guest boots.
+    /// Reports that the template cannot be used; the guest boots.
     pub fn template_refused(&self, reason: &str) {
         self.send(&Status::TemplateRefused { reason: one_line(reason) });
+    }
+
+    /// Reports that a guest that is to be saved is not at rest yet. Returns whether somebody listens.
+    pub fn is_settling(&self) -> bool {
+        self.try_to_send(&Status::Reached(Stage::AgentConnected))
     }
 
     /// Reports that the guest is saved; the caller exits.
@@ -75,9 +79,12 @@ impl StatusSocket {
     }
 
     fn send(&self, status: &Status) {
-        if let Ok(packet) = postcard::to_stdvec(status) {
-            let _ = send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL);
-        }
+        self.try_to_send(status);
+    }
+
+    fn try_to_send(&self, status: &Status) -> bool {
+        postcard::to_stdvec(status)
+            .is_ok_and(|packet| send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL).is_ok())
     }
 }
 

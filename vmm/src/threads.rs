@@ -1,17 +1,17 @@
-//! The threads of this process, and the CPU time of each. It sees no procfs, which would list them.
+//! The threads of this process, and the CPU time of each. The process has no procfs, which would list them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use stockade_protocol::vmm::ThreadTime;
 
-/// The threads of this process that have said that they are there, by their IDs.
+/// The threads of this process that are counted, by their IDs.
 static THREADS: Mutex<Vec<(i32, String)>> = Mutex::new(Vec::new());
 
 fn known_threads() -> MutexGuard<'static, Vec<(i32, String)>> {
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the thread that began in `main` is called: as the process.
+/// The name of the main thread, which is that of the process.
 const MAIN: &str = "stockade-vmm";
 
 /// Counts the calling thread in [`times`] until it ends.
@@ -23,7 +23,7 @@ pub fn count_thread() {
     let thread = std::thread::current();
     let name = thread.name().filter(|name| *name != "main").unwrap_or(MAIN).to_owned();
     let mut threads = known_threads();
-    // The ID may have been that of one that has ended.
+    // The ID may have belonged to a thread that has ended.
     threads.retain(|(known, _)| *known != id);
     threads.push((id, name));
 }
@@ -39,7 +39,7 @@ pub fn times() -> Vec<ThreadTime> {
     times
 }
 
-/// The CPU time in milliseconds of all threads of another process; `None` where there is no such process.
+/// The CPU time in milliseconds of all threads of another process; `None` if there is no such process.
 pub fn process_time(pid: i32) -> Option<u64> {
     cpu_time(pid, CPUCLOCK_SCHED)
 }
@@ -48,7 +48,7 @@ pub fn process_time(pid: i32) -> Option<u64> {
 const CPUCLOCK_SCHED: i32 = 2;
 const CPUCLOCK_PER_THREAD: i32 = 4;
 
-/// CPU time in milliseconds; `None` where there is no such thread or process.
+/// CPU time in milliseconds; `None` if there is no such thread or process.
 fn cpu_time(id: i32, kind: i32) -> Option<u64> {
     let clock = !id << 3 | kind;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,4 +1,4 @@
-//! `process.apparmorProfile`: takes hold when the program is executed.
+//! `process.apparmorProfile`: it applies from the execution of the program on.
 
 use std::{
     fs::File,
@@ -14,14 +14,14 @@ use nix::{
 
 use crate::error::{Context, ErrorKind, Result, error};
 
-/// A profile that is to be applied, once all is done that needs the guest's /proc no more.
+/// A profile that will be applied at the end, when the guest's /proc cannot be reached any more.
 #[derive(Debug)]
 pub struct Pending<'a> {
     proc: OwnedFd,
     profile: &'a str,
 }
 
-/// Keeps the guest's /proc: the container may have none, or another thing in its place.
+/// Keeps the guest's /proc open: the container may have no /proc, or something else in its place.
 pub fn prepare(profile: Option<&str>) -> Result<Option<Pending<'_>>> {
     let Some(profile) = profile else { return Ok(None) };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -30,7 +30,7 @@ pub fn prepare(profile: Option<&str>) -> Result<Option<Pending<'_>>> {
 }
 
 impl Pending<'_> {
-    /// Has execve change to the profile.
+    /// Makes execve(2) change to the profile.
     pub fn apply(self) -> Result<()> {
         let step = || format!("apply process.apparmorProfile {:?}", self.profile);
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;

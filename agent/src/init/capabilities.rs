@@ -1,9 +1,9 @@
-//! `process.capabilities`, before and after the user is set: the bounding set needs privileges to shrink, and
-//! the change of user clears the others.
+//! `process.capabilities`, before and after the user is set: shrinking the bounding set needs privileges, and the
+//! change of user clears the other sets.
 //!
 //! Without no_new_privs only CAP_SYS_ADMIN may load a seccomp filter. So that this can be the last step before execve,
-//! the capability stays permitted until then, whatever the process is to have: execve makes the permitted set anew,
-//! from the bounding, inheritable and ambient ones.
+//! the capability stays permitted until then, whatever the process is to have: execve computes the permitted set anew,
+//! from the bounding, inheritable and ambient sets.
 
 use nix::unistd::Uid;
 use stockade_protocol::container::Capabilities;
@@ -13,14 +13,14 @@ use crate::error::{Context, Result};
 
 const SYS_ADMIN: u64 = Capability::SysAdmin.bit();
 
-/// Capabilities that wait for the user.
+/// Capabilities that are set after the user.
 pub struct Limited {
     sets: Option<Capabilities>,
     extra: u64,
 }
 
-/// Drops from the bounding set what is not in it, and keeps the rest over the change of user. `loads_filter` is whether
-/// [`be_allowed_to_load_a_filter`] will be called.
+/// Reduces the bounding set to the given one, and keeps the other sets over the change of user. `loads_filter` is
+/// whether [`be_allowed_to_load_a_filter`] will be called.
 pub fn limit(given: Option<Capabilities>, loads_filter: bool) -> Result<Limited> {
     if let Some(sets) = given {
         capabilities::bound(sets.bounding).or_spec(|| "limit the bounding capabilities".to_owned())?;
@@ -32,12 +32,12 @@ pub fn limit(given: Option<Capabilities>, loads_filter: bool) -> Result<Limited>
 }
 
 impl Limited {
-    /// Sets what remains.
+    /// Sets the remaining sets.
     pub fn apply(self) -> Result<()> {
         keep_over_setuid(false)?;
         let sets = match self.sets {
             Some(sets) => sets,
-            // What execve gives root it has already, and others it leaves nothing.
+            // Root already has what execve gives it, and other users get nothing.
             None if self.extra == 0 || Uid::effective().is_root() => return Ok(()),
             None => Capabilities::default(),
         };
@@ -49,7 +49,7 @@ impl Limited {
     }
 }
 
-/// Puts CAP_SYS_ADMIN into effect for what little is done before execve.
+/// Makes CAP_SYS_ADMIN effective for the last steps before execve.
 pub fn be_allowed_to_load_a_filter() -> Result<()> {
     Sets::get()
         .and_then(|sets| Sets { effective: sets.effective | SYS_ADMIN, ..sets }.set())

@@ -1,4 +1,4 @@
-//! `tmpcopyup`: what the image has at a tmpfs's destination, copied into it.
+//! `tmpcopyup`: copies what the image has at a tmpfs's destination into the tmpfs.
 //!
 //! The image is hostile: everything is named by a descriptor and one component, and no link is followed.
 
@@ -19,7 +19,7 @@ use nix::{
 use super::rootfs::path_of;
 use crate::error::errno_of;
 
-/// Directories in directories that are copied at most: two descriptors are open for each.
+/// Largest depth of directories that are copied: two descriptors are open for each.
 const DEEPEST: usize = 256;
 
 /// Copies the content of one directory into another, which is empty.
@@ -37,7 +37,7 @@ fn copy_directory(from: &OwnedFd, to: BorrowedFd<'_>, levels: usize) -> Result<(
     names(from)?.iter().try_for_each(|name| copy_entry(from, to, name, levels))
 }
 
-/// What a directory holds.
+/// The names in a directory.
 pub fn names(directory: &OwnedFd) -> Result<Vec<OsString>, Errno> {
     fs::read_dir(path_of(directory))
         .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>())
@@ -66,7 +66,7 @@ fn copy_entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &OsStr, levels: usize) -
             symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?;
             change_owner(to, name, &stat)
         }
-        // The mask of the mode is empty here.
+        // The umask is 0 here.
         kind => {
             mknodat(to, name, kind, Mode::from_bits_truncate(stat.st_mode), stat.st_rdev)?;
             change_owner(to, name, &stat)
@@ -74,13 +74,13 @@ fn copy_entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &OsStr, levels: usize) -
     }
 }
 
-/// Opens a directory in a directory, which is no link.
+/// Opens a directory in a directory, without following a link.
 pub fn open_directory(at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(at, name, flags, Mode::empty())
 }
 
-/// The owner first: changing it clears set-user-ID.
+/// Sets the owner, and then the mode: changing the owner clears set-user-ID.
 fn own(fd: BorrowedFd<'_>, stat: &FileStat) -> Result<(), Errno> {
     fchown(fd, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     fchmod(fd, Mode::from_bits_truncate(stat.st_mode))

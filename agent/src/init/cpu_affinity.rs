@@ -1,19 +1,20 @@
-//! `process.execCPUAffinity`, by sched_setaffinity(2): where an exec begins, and where its program runs.
+//! `process.execCPUAffinity`, by sched_setaffinity(2): the CPUs on which an exec begins, and those on which its program
+//! runs.
 
 use nix::errno::Errno;
 use stockade_protocol::container::Scheduling;
 
 use crate::error::{ErrorKind, Result, error, reason};
 
-/// Every CPU that the guest may ever have: the kernel leaves of them what there is, and what the cgroup allows.
+/// Every CPU that the guest may ever have: the kernel uses those that exist and that the cgroup allows.
 const EVERY_CPU: [u64; 16] = [u64::MAX; 16];
 
-/// The CPUs of its first steps.
+/// Sets the CPUs for the first steps.
 pub fn begin(scheduling: &Scheduling) -> Result<()> {
     set(&scheduling.initial_cpus, "initial")
 }
 
-/// The CPUs of its program: the given ones, or else the container's.
+/// Sets the CPUs for the program: the given ones, or else the container's.
 pub fn finish(scheduling: &Scheduling) -> Result<()> {
     let cpus = match &scheduling.final_cpus[..] {
         [] if !scheduling.initial_cpus.is_empty() => &EVERY_CPU[..],

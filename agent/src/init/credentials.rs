@@ -8,10 +8,10 @@ use stockade_protocol::container::User;
 
 use crate::error::{Context, Result};
 
-/// The file mode creation mask where config.json has none.
+/// The file mode creation mask if config.json has none.
 const UMASK: u32 = 0o022;
 
-/// Becomes that user.
+/// Becomes this user.
 pub fn apply(user: &User) -> Result<()> {
     let groups: Vec<Gid> = user.additional_gids.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));

@@ -1,5 +1,5 @@
-//! Which descriptors a new process has: stdio, further streams from 3 on, and above them the channel to the agent,
-//! which execve closes.
+//! The descriptors of a new process: stdio, further streams from 3 on, and above them the channel to the agent, which
+//! execve closes.
 
 use std::{
     mem,
@@ -17,23 +17,23 @@ use crate::{
     stdio::ProcessPipes,
 };
 
-/// Number of the first of the further streams.
+/// Descriptor number of the first of the further streams.
 const FIRST_EXTRA: RawFd = 3;
 
-/// What a process takes along.
+/// The descriptors that a new process keeps.
 #[derive(Debug)]
 pub struct Kept {
-    /// For fds 0–2; a process with a terminal opens that itself.
+    /// Pipes for fds 0–2; a process with a terminal opens that itself.
     pub pipes: Option<ProcessPipes>,
-    /// For fds from 3 on; `None` where there is none of that number.
+    /// Descriptors for fds from 3 on; `None` if a number is not open.
     pub extra: Vec<Option<OwnedFd>>,
-    /// To the agent.
+    /// The channel to the agent.
     pub channel: OwnedFd,
 }
 
 impl Kept {
-    /// Lets go of everything else: another process's streams would not end while a copy of them is open here. Returns the
-    /// channel.
+    /// Closes all other descriptors, because another process's streams would not end while a copy of them is open here.
+    /// Returns the channel.
     pub fn alone(self) -> Result<OwnedFd> {
         if let Some(pipes) = &self.pipes {
             dup2_stdin(&pipes.stdin)
@@ -44,7 +44,7 @@ impl Kept {
         let channel = FIRST_EXTRA + self.extra.len() as RawFd;
         let extra = self.extra.iter().map(Option::as_ref);
         let places = (FIRST_EXTRA..).zip(extra.chain([Some(&self.channel)]));
-        // First away from the numbers that are about to be taken, then into place.
+        // The descriptors are first moved away from the numbers that will be used, and then to their places.
         let moved = places
             .map(|(to, from)| {
                 let copy = |from| fcntl(from, FcntlArg::F_DUPFD_CLOEXEC(channel + 1));

@@ -1,8 +1,8 @@
 //! Device nodes: those that every container has (runtime-spec config-linux, "Default Devices") and
 //! `linux.devices`.
 //!
-//! On a tmpfs they are made in place. On a shared file system they cannot be (the host mounts it without
-//! devices), so there a node on a tmpfs of the guest's is bound over an empty file. The same is done in a user namespace,
+//! On a tmpfs they are made in place. On a shared file system that is not possible (the host mounts it without
+//! devices), so a node on a tmpfs of the guest is bound over an empty file there. The same is done in a user namespace,
 //! where nobody can make nodes at all.
 
 use std::{
@@ -31,10 +31,10 @@ use stockade_sys::{
 use super::rootfs::path_of;
 use crate::error::{Context, ErrorKind, Result, error};
 
-/// Where nodes are made that are to be bound.
+/// Where the tmpfs for nodes that are bound is mounted.
 pub const STAGE: &str = "/run/devices";
 
-/// Makes all nodes and links. Where the process cannot make nodes, `prepared` has them.
+/// Makes all nodes and links. If the process cannot make nodes, `prepared` has them.
 pub fn create_all(root: &Root, spec: &Container, prepared: Option<OwnedFd>) -> Result<()> {
     let mut stage = match prepared {
         Some(nodes) => {
@@ -51,8 +51,8 @@ pub fn create_all(root: &Root, spec: &Container, prepared: Option<OwnedFd>) -> R
     stage.leave().or_internal(|| "unmount the device nodes' stage".to_owned())
 }
 
-/// Makes all nodes for a container in whose user namespace nobody can: a file system that is mounted nowhere, with a node
-/// for each, named by its index.
+/// Makes all nodes for a container in whose user namespace nobody can make them: a detached file system with a node for
+/// each, named by its index.
 pub fn prepare(spec: &Container) -> Result<Option<OwnedFd>> {
     let nodes = nodes(spec);
     if nodes.is_empty() {
@@ -142,11 +142,11 @@ fn create_links(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// A tmpfs for nodes to be bound; mounted with the first, and detached after the last.
+/// A tmpfs for nodes that are bound. It is mounted for the first node, and detached after the last.
 #[derive(Default)]
 struct Stage {
     directory: Option<OwnedFd>,
-    /// All nodes are there already.
+    /// Whether all nodes are there already.
     is_prepared: bool,
 }
 
@@ -157,7 +157,7 @@ impl Stage {
         Ok(Self { directory: Some(nodes), is_prepared: true })
     }
 
-    /// Makes a node, if it is not there, and says where.
+    /// Makes a node, if it is not there yet; returns its path.
     fn node(&mut self, device: &Device, index: usize) -> Result<PathBuf, Errno> {
         if self.directory.is_none() {
             mount(Some("tmpfs"), STAGE, Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))?;

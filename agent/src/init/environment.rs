@@ -1,4 +1,4 @@
-//! `process.env`, and HOME where it is not in there or empty: programs expect it, and callers leave it to the runtime.
+//! `process.env`, and HOME if that is missing or empty: programs expect it, and callers leave it to the runtime.
 
 use std::{
     ffi::{CString, OsString},
@@ -14,7 +14,7 @@ use stockade_protocol::{agent::NOTIFY_SOCKET, container::Process};
 
 use crate::error::Result;
 
-/// The container's user database; that much of it is read, in bytes.
+/// The container's user database, and the largest part of it that is read, in bytes.
 const PASSWD: &str = "/etc/passwd";
 const PASSWD_LIMIT: u64 = 1 << 20;
 
@@ -29,23 +29,23 @@ pub fn prepare(process: &Process, notify: bool) -> Result<Vec<CString>> {
         let home = passwd().ok().and_then(|file| home(file.take(PASSWD_LIMIT), process.user.uid));
         let home = [b"HOME=".as_slice(), home.as_ref().map_or(b"/", |home| home.as_bytes())].concat();
         env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
-        // A home with a NUL byte is none.
+        // A home directory with a NUL byte is not valid.
         env.extend(CString::new(home));
     }
     Ok(env)
 }
 
-/// A pipe that an image has there has nobody to wait for.
+/// Opens the user database; if an image has a FIFO there, it is not waited for.
 fn passwd() -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(PASSWD)
 }
 
-/// What `env` says for `name`; the last entry counts.
+/// The value of `name` in `env`; the last entry counts.
 pub fn value<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
     env.iter().rev().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// The home of `uid` according to a passwd(5) file, whose text may be in any encoding.
+/// The home directory of `uid` in a passwd(5) file, whose text may be in any encoding.
 fn home(passwd: impl Read, uid: u32) -> Option<OsString> {
     BufReader::new(passwd).split(b'\n').map_while(Result::ok).find_map(|line| {
         let mut fields = line.split(|byte| *byte == b':');

@@ -1,5 +1,5 @@
-//! `process.args[0]` to a path, as execvp(3) does it, but before the start: a caller wants to hear at
-//! "create" that there is no such program.
+//! Finds the path for `process.args[0]`, as execvp(3) does, but before the start: callers expect the error of a missing
+//! program from "create".
 
 use std::{
     ffi::CString,
@@ -18,7 +18,7 @@ use stockade_protocol::container::Process;
 use super::environment;
 use crate::error::{AgentError, ErrorKind, Result, error, reason};
 
-/// Where programs are looked for when the environment does not say.
+/// The PATH if the environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The program's path, in the container's root and for its user.

@@ -5,7 +5,7 @@ use stockade_protocol::container::{Container, Namespace};
 
 use crate::error::{Context, ErrorKind, Result, error};
 
-/// Names the UTS namespace.
+/// Sets the names of the UTS namespace.
 pub fn apply(spec: &Container) -> Result<()> {
     if (spec.hostname.is_some() || spec.domainname.is_some()) && spec.namespaces.uts == Namespace::Guest {
         let message = "hostname: a container without a UTS namespace of its own cannot have one";

@@ -1,9 +1,9 @@
 //! `linux.maskedPaths` and `linux.readonlyPaths`, before the container's root is the root.
 //!
-//! The image is hostile, and so may be whoever shares a volume with the container: paths are resolved beneath the root, to
-//! descriptors, and what hides a file is a null device of the guest's own, whatever the container has as /dev/null. Paths
-//! that do not exist need neither: the lists name files of kernels with other configurations. Anything else that keeps a
-//! path from being hidden keeps the container from being created.
+//! The image is hostile, and so may be a container that shares a volume with this one: paths are resolved beneath the
+//! root, to descriptors, and a file is hidden by the guest's own null device, whatever the container has as /dev/null.
+//! Paths that do not exist are skipped: the lists name files of kernels with other configurations. Anything else that
+//! keeps a path from being hidden keeps the container from being created.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -25,7 +25,7 @@ use crate::error::{Context, Result};
 /// The guest's own null device, which no container sees.
 const NULL: &str = "/run/null";
 
-/// Makes that device, unless it is there; only the guest's root can.
+/// Makes the null device, unless it exists; only the guest's root can do that.
 pub fn provide_null() -> Result<()> {
     let mode = Mode::from_bits_truncate(0o666);
     match mknod(NULL, SFlag::S_IFCHR, mode, null_number()) {
@@ -34,13 +34,13 @@ pub fn provide_null() -> Result<()> {
     }
 }
 
-/// That device, open for reading and writing.
+/// The null device, open for reading and writing.
 pub fn null_for_a_process() -> Result<OwnedFd> {
     provide_null()?;
     open(NULL, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).or_internal(|| format!("open {NULL}"))
 }
 
-/// Hides the one and protects the other.
+/// Hides the masked paths, and makes the others read-only.
 pub fn apply(root: &Root, masked: &[String], readonly: &[String]) -> Result<()> {
     for path in readonly {
         find(root, path)
@@ -56,7 +56,7 @@ pub fn apply(root: &Root, masked: &[String], readonly: &[String]) -> Result<()> 
     Ok(())
 }
 
-/// What is at a path; `None` where nothing is.
+/// Opens what is at a path; `None` if there is nothing.
 fn find(root: &Root, path: &str) -> Result<Option<OwnedFd>, Errno> {
     match root.open(Path::new(path), OFlag::O_PATH) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
@@ -70,8 +70,8 @@ fn protect(found: &OwnedFd) -> Result<(), Errno> {
     mount_api::attach(&tree, found)
 }
 
-/// What hides files and directories. All directories share an empty one, because a file system of their own would
-/// cost each of them more than the mount.
+/// The null device and the empty directory that hide files and directories. One empty directory serves for all, because
+/// a separate file system for each would cost more than the mount.
 #[derive(Default)]
 struct Covers {
     null: Option<OwnedFd>,
@@ -104,7 +104,7 @@ impl Covers {
     }
 }
 
-/// The null device, which is what it should be.
+/// Opens the null device, and checks that it is that device.
 fn open_null() -> Result<OwnedFd, Errno> {
     let null = open(NULL, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
     let found = fstat(&null)?;

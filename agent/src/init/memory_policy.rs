@@ -5,7 +5,7 @@ use stockade_protocol::container::MemoryPolicy;
 
 use crate::error::{Context, Result};
 
-/// What is said where the guest's kernel knows no policies.
+/// The warning if the guest's kernel knows no policies.
 const LACKING: &str =
     "linux.memoryPolicy has no effect: the guest's kernel knows no memory policies (CONFIG_NUMA)";
 

@@ -1,4 +1,4 @@
-//! A container's processes, from clone to execve: what each makes around itself, one aspect of config.json per file.
+//! A container's processes, from clone to execve: what each of them sets up, one aspect of config.json in each file.
 //!
 //! An init builds the container; an exec joins what the init has built. The rest ([`program`]) is the same for both.
 
@@ -18,7 +18,7 @@ use crate::error::{Context, ErrorKind, Result, error};
 
 mod apparmor;
 mod capabilities;
-mod copy_up;
+pub mod copy_up;
 mod cpu_affinity;
 mod credentials;
 mod descriptors;
@@ -38,7 +38,7 @@ pub mod proc_files;
 mod program;
 mod report;
 mod rlimits;
-mod rootfs;
+pub mod rootfs;
 mod scheduler;
 mod seccomp;
 mod signals;
@@ -49,16 +49,14 @@ mod time_namespace;
 mod user_namespace;
 mod working_directory;
 
-pub use copy_up::{copy_attributes, copy_content, names, open_directory};
 pub use namespaces::Joined;
 pub use program::{Setup, Spawned, is_container_process};
 pub use report::{Report, hear};
 pub use rlimits::MAX_OPEN_FILES;
-pub use rootfs::{open_below, open_shared, path_of};
 
 use self::{program::Job, user_namespace::Prepared};
 
-/// What holds for every process of a container.
+/// The settings for every process of a container.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForAll<'a> {
     /// `linux.seccomp`
@@ -69,7 +67,7 @@ pub struct ForAll<'a> {
     pub memory_policy: Option<&'a MemoryPolicy>,
     /// The IDs of its user namespace, if it has one.
     pub ids: Option<&'a IdMappings>,
-    /// `process.apparmorProfile`, of the one that is made.
+    /// `process.apparmorProfile` of the process that is made.
     pub apparmor: Option<&'a str>,
 }
 
@@ -112,7 +110,7 @@ pub fn spawn_init(
     Ok(Spawned { pid, ..spawned })
 }
 
-/// Clones another process of a container, whose namespaces it joins; of none, it stays in the guest's own.
+/// Clones another process of a container, whose namespaces it joins; without a container, it stays in the guest's own.
 pub fn spawn_exec(process: &Process, for_all: ForAll<'_>, joined: &Joined, cgroup: &File) -> Result<Spawned> {
     let mapped = for_all.ids.is_some();
     let job = Job { process, for_all, hooks: &[], owner: outside(process, for_all.ids)? };
@@ -141,19 +139,20 @@ pub fn spawn_exec(process: &Process, for_all: ForAll<'_>, joined: &Joined, cgrou
     Ok(spawned)
 }
 
-/// Schedules a process of a user namespace, before it is started: its root may not raise a priority.
+/// Sets the scheduling of a process in a user namespace before it is started: the namespace's root may not raise a
+/// priority.
 fn schedule(pid: Pid, process: &Process) -> Result<()> {
     let scheduling = &process.scheduling;
     scheduler::apply(pid, scheduling.scheduler.as_ref())
         .and_then(|()| io_priority::apply(pid, scheduling.io_priority))
         .inspect_err(|_| {
-            // It would end by itself, as nobody starts it, but later, and its cgroup is to be removed now.
+            // The process would end by itself, because nobody starts it, but later; its cgroup has to be removed now.
             let _ = kill(pid, Signal::SIGKILL);
             let _ = waitpid(pid, None);
         })
 }
 
-/// The process's user as the guest knows it.
+/// The guest's ID of the process's user.
 fn outside(process: &Process, ids: Option<&IdMappings>) -> Result<u32> {
     let uid = process.user.uid;
     let unmapped = || error(ErrorKind::Spec, format!("process.user.uid: {uid} is not in linux.uidMappings"));
@@ -169,7 +168,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
         joined.enter()?;
         sysctl::apply(&spec.sysctl)?;
     } else {
-        // The others were entered on the way here.
+        // The other namespaces were entered before.
         joined.enter_some(|kind| kind == CloneFlags::CLONE_NEWCGROUP)?;
         let denied = sysctl::apply_permitted(&spec.sysctl)?;
         user_namespace::become_root()?;
@@ -208,7 +207,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
     Ok(Setup { warnings, terminal, notify })
 }
 
-/// `strings` for the kernel, which ends them at their first NUL.
+/// Converts `strings` for the kernel, where they would end at the first NUL.
 fn c_strings(property: &str, strings: &[String]) -> Result<Vec<CString>> {
     strings
         .iter()

@@ -36,25 +36,25 @@ use crate::{
     sockets,
 };
 
-/// The file systems that show what the guest's kernel is and does; a container trusts them to be where it expects them.
+/// File systems that show the guest's kernel; a container relies on them to be at their usual places.
 const OF_KERNEL: [&str; 2] = ["proc", "sysfs"];
 
-/// What is left to do for mounts when all are there.
+/// The steps that are left when all mounts are made.
 #[derive(Debug, Default)]
 pub struct Mounted<'a> {
-    /// They become read-only last, because devices and other mounts still go into them.
+    /// Mounts that become read-only at the end, because devices and other mounts still go into them.
     readonly: Vec<(PathBuf, OwnedFd)>,
-    /// They have a propagation of their own, which counts more than the root's.
+    /// Mounts with their own propagation, which counts more than the root's.
     propagated: Vec<(OwnedFd, &'a Mount)>,
 }
 
 impl Mounted<'_> {
-    /// Gives them the propagation that they had before the root and all below it got another.
+    /// Sets the mounts' own propagation again, after the root and everything below it have got another.
     pub fn propagate_again(&self) -> Result<()> {
         self.propagated.iter().try_for_each(|(mount, entry)| propagate(mount, entry, false))
     }
 
-    /// Makes them read-only that are to be.
+    /// Makes those mounts read-only that are to be so.
     pub fn finish(&self) -> Result<()> {
         self.readonly.iter().try_for_each(|(path, mount)| {
             mount_api::set_attributes(mount, MountAttributes::READONLY, false)
@@ -63,7 +63,7 @@ impl Mounted<'_> {
     }
 }
 
-/// Makes all mounts; of some, `prepared` has the file system, by their index. One on `/` is the root from then on.
+/// Makes all mounts; for some, `prepared` has the file system, by their index. A mount on `/` is the root from then on.
 pub fn mount_all<'a>(
     root: &mut Root,
     spec: &'a Container,
@@ -90,11 +90,11 @@ pub fn mount_all<'a>(
     Ok(mounted)
 }
 
-/// The file system of a mount that the root of the container's user namespace cannot make: it is mounted nowhere yet.
+/// The file system of a mount that the root of the container's user namespace cannot make: it is detached.
 pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
     let step = || format!("prepare the mount on {}", entry.destination);
     match &entry.source {
-        // Its access times would be beyond change once it was another user namespace's.
+        // Its access-time setting could not be changed once another user namespace owned the mount.
         MountSource::Share(_) | MountSource::Copy(_) | MountSource::Socket { .. } => {
             clone_share(entry, &spec.id).or_spec(step).map(Some)
         }
@@ -104,7 +104,7 @@ pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
             if !is_on_disk && !is_of_other_owner(fstype, &spec.namespaces) {
                 return Ok(None);
             }
-            // A disk that cannot be written to cannot be mounted otherwise.
+            // A read-only disk can be mounted with `ro` only.
             let readonly = if is_on_disk && entry.flags & libc::MS_RDONLY != 0 { "ro," } else { "" };
             let data = format!("{readonly}{}", entry.data);
             mount_api::new_file_system(fstype, source, &data, attributes(entry.flags).set)
@@ -115,8 +115,8 @@ pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Whether a file system shows a namespace that is not the new container's own. The network is always the guest's; the
-/// processes of another container only those can show who share them.
+/// Whether a file system shows a namespace that is not the new container's own. The network is always the guest's; only
+/// a process in another container's PID namespace can mount a proc of it.
 fn is_of_other_owner(fstype: &str, namespaces: &Namespaces) -> bool {
     match fstype {
         "sysfs" => true,
@@ -127,7 +127,7 @@ fn is_of_other_owner(fstype: &str, namespaces: &Namespaces) -> bool {
     }
 }
 
-/// In the guest there is only the second version, whatever the host has.
+/// The file system's name in the guest, which has only version 2 of cgroups, whatever the host has.
 fn guests_name(fstype: &str) -> &str {
     if fstype == "cgroup" { "cgroup2" } else { fstype }
 }
@@ -163,7 +163,7 @@ fn mount_share<'a>(
     settle(root, target, tree, entry, mounted)
 }
 
-/// Instead of the host's terminals, which only its kernel can serve.
+/// Mounts a devpts of the guest in place of the host's terminals, which only the host's kernel can serve.
 fn mount_terminals(tree: &OwnedFd, path: &str) -> Result<(), Errno> {
     let terminals = mount_api::new_file_system(
         "devpts",
@@ -172,7 +172,7 @@ fn mount_terminals(tree: &OwnedFd, path: &str) -> Result<(), Errno> {
         attr::NOSUID | attr::NOEXEC,
     )?;
     match open_below(tree, path) {
-        // It has gone since.
+        // The directory has gone since.
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
         found => mount_api::attach(terminals, found?),
     }
@@ -186,7 +186,7 @@ fn open_below(tree: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
     openat2(tree, path, how)
 }
 
-/// After something has been mounted on `target`, which may have been the root.
+/// The steps after something was mounted on `target`, which may have been the root.
 fn settle<'a>(
     root: &mut Root,
     target: OwnedFd,
@@ -204,7 +204,7 @@ fn settle<'a>(
     Ok(())
 }
 
-/// A shared tree, or a socket that stands for one of the host, as the container of this ID is to see it, mounted nowhere yet.
+/// A detached mount for the container of this ID: of a shared tree, or of a socket that stands for one of the host.
 fn clone_share(entry: &Mount, id: &str) -> Result<OwnedFd, Errno> {
     let source = match &entry.source {
         MountSource::Share(share) => open_shared(share)?,
@@ -222,20 +222,20 @@ fn clone_share(entry: &Mount, id: &str) -> Result<OwnedFd, Errno> {
     Ok(tree)
 }
 
-/// Gives what is mounted below a tree flags of its own. The guest's kernel mounts it when somebody comes there, with the flags
-/// that the mount above has then; and it changes only mounts that are in the process's namespace.
+/// Sets the flags of what is mounted below a tree. The guest's kernel mounts it at the first access, with the flags
+/// that the mount above has at that time; and it can change only mounts in the process's namespace.
 fn settle_below(tree: &OwnedFd, all: &[Below]) -> Result<OwnedFd, Errno> {
     let stage = open(STAGE, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     mount_api::attach(tree, stage)?;
     let settled = all
         .iter()
         .try_for_each(|below| match open_below(tree, &below.path) {
-            // It has gone since.
+            // The mount has gone since.
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => Ok(()),
             found => {
                 let exactly = MountAttributes::new(attributes(below.flags).set, CLEARABLE);
                 match mount_api::set_attributes(found?, exactly, false) {
-                    // Nor is anything mounted there any more.
+                    // Nothing is mounted there any more, either.
                     Err(Errno::EINVAL) => Ok(()),
                     set => set,
                 }
@@ -260,7 +260,7 @@ fn attach<'a>(
     settle(root, target, mount, entry, mounted)
 }
 
-/// Where a file system goes.
+/// The place at which a file system is mounted.
 fn find_target(root: &Root, entry: &Mount, fstype: &str) -> Result<OwnedFd> {
     let step = || format!("mount {fstype} on {}", entry.destination);
     let destination = Path::new(&entry.destination);
@@ -268,8 +268,8 @@ fn find_target(root: &Root, entry: &Mount, fstype: &str) -> Result<OwnedFd> {
         let target = root.open_or_create_unfollowed(destination, Missing::Directory).or_spec(step)?;
         if fstat(&target).or_spec(step)?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFDIR.bits() {
             let message = format!(
-                "{}: in the root file system this is no directory, and whoever has made it decides where a link leads: \
-                 have the image have a directory there, or nothing",
+                "{}: the root file system has no directory there, but something else, such as a link, which may lead \
+                 anywhere; the image must have a directory there, or nothing",
                 step()
             );
             return Err(error(ErrorKind::Spec, message));
@@ -334,13 +334,13 @@ fn options(entry: &Mount) -> Option<&str> {
     Some(entry.data.as_str()).filter(|data| !data.is_empty())
 }
 
-/// Gives what is mounted there already other flags and options.
+/// Gives the mount at the destination other flags and options.
 fn remount(root: &Root, entry: &Mount) -> Result<()> {
     let step = || format!("remount {}", entry.destination);
     let target = root.open(Path::new(&entry.destination), OFlag::O_PATH).or_spec(step)?;
     let mut flags = MsFlags::from_bits_retain(entry.flags as libc::c_ulong) | MsFlags::MS_REMOUNT;
-    // The shared file system is that of every container in the guest, and a socket is on the agent's; this mount of it is
-    // the container's own.
+    // All containers in the guest have the shared file system, and the agent's file system holds the sockets; only this
+    // mount belongs to the container.
     let is_socket = fstat(&target).or_spec(step)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits();
     if is_socket || fstatfs(&target).or_spec(step)?.filesystem_type() == FUSE_SUPER_MAGIC {
         flags.insert(MsFlags::MS_BIND);
@@ -349,7 +349,7 @@ fn remount(root: &Root, entry: &Mount) -> Result<()> {
     propagate(&target, entry, true)
 }
 
-/// `copy-symlink`: what is a link on the host is the same link in the container, unless something else is there.
+/// `copy-symlink`: makes the same link in the container as on the host, unless something else is there.
 fn link(root: &Root, entry: &Mount, target: &str) -> Result<()> {
     let step = || format!("link {} to {target}", entry.destination);
     let (directory, name) = root.parent(Path::new(&entry.destination)).or_spec(step)?;
@@ -359,9 +359,9 @@ fn link(root: &Root, entry: &Mount, target: &str) -> Result<()> {
     }
 }
 
-/// The new file system has what the directory has that it covers.
+/// Copies the content of the covered directory into the new file system.
 fn copy_up(covered: &OwnedFd, mount: &OwnedFd) -> Result<(), Errno> {
-    // To be filled it has to be more than named.
+    // An O_PATH descriptor is not enough for filling it.
     let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mount = openat(mount, ".", open, Mode::empty())?;
     copy_up::copy_content(covered.as_fd(), mount.as_fd())
@@ -376,7 +376,7 @@ fn propagate(mount: &OwnedFd, entry: &Mount, with_below: bool) -> Result<()> {
     })
 }
 
-/// All attributes that flags have a say in.
+/// All attributes that flags can set or clear.
 const CLEARABLE: u64 = attr::RDONLY
     | attr::NOSUID
     | attr::NODEV

@@ -1,4 +1,4 @@
-//! `linux.namespaces`: which are cloned, which are joined, which stay the guest's.
+//! `linux.namespaces`: which namespaces are new, which are joined, and which stay the guest's.
 
 use std::{
     fs::File,
@@ -15,14 +15,14 @@ use stockade_sys::clone::Fork;
 
 use crate::error::{Context, ErrorKind, Result, error, reason};
 
-/// The namespaces of other containers that a new process enters, by their inits as the agent's /proc knows them.
+/// The namespaces of other containers that a new process enters, by the PIDs of their inits in the agent's /proc.
 #[derive(Debug, Default)]
 pub struct Joined {
     pid: Option<Pid>,
     others: Vec<(CloneFlags, Pid)>,
 }
 
-/// What nix has no name for.
+/// CLONE_NEWTIME, for which nix has no name.
 pub const NEW_TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
 impl Joined {
@@ -44,11 +44,11 @@ impl Joined {
         Ok(joined)
     }
 
-    /// Every namespace of the container whose init is `init`.
+    /// All namespaces of the container whose init is `init`.
     pub fn all_of(init: Pid, namespaces: &Namespaces) -> Self {
         let is_entered = |kind: CloneFlags, namespace: &Namespace| match kind {
             CloneFlags::CLONE_NEWPID => false,
-            // Who is in a user namespace already is refused, and a change of time costs.
+            // Entering the same user namespace again fails, and entering a time namespace takes long.
             CloneFlags::CLONE_NEWUSER | NEW_TIME => *namespace != Namespace::Guest,
             _ => true,
         };
@@ -56,12 +56,12 @@ impl Joined {
         Self { pid: Some(init), others: others.map(|(kind, _)| (kind, init)).collect() }
     }
 
-    /// Enters all but the PID namespace.
+    /// Enters all namespaces except the PID namespace.
     pub fn enter(&self) -> Result<()> {
         self.enter_some(|_| true)
     }
 
-    /// Enters those of these kinds, but never the PID namespace.
+    /// Enters the namespaces of these kinds, but never the PID namespace.
     pub fn enter_some(&self, is_wanted: impl Fn(CloneFlags) -> bool) -> Result<()> {
         let opened: Vec<(CloneFlags, OwnedFd)> = self
             .others
@@ -72,20 +72,20 @@ impl Joined {
         opened.iter().try_for_each(|(kind, namespace)| enter_namespace(namespace, *kind))
     }
 
-    /// Has all further children of this process in the PID namespace to be joined, if any.
+    /// Puts all further children of this process into the PID namespace to be joined, if there is one.
     pub fn enter_pid_for_children(&self) -> Result<()> {
         let Some(pid) = self.pid else { return Ok(()) };
         enter_namespace(&open(pid, "pid")?, CloneFlags::CLONE_NEWPID)
     }
 
-    /// Forks into new namespaces and a cgroup, the child being in the PID namespace to be joined, if any.
+    /// Forks into new namespaces and a cgroup; the child is in the PID namespace to be joined, if there is one.
     pub fn fork_into(&self, namespaces: CloneFlags, cgroup: &File) -> Result<ForkResult> {
         let own = self.pid.map(|_| open(Pid::this(), "pid")).transpose()?;
         self.enter_pid_for_children()?;
         let fork = Fork { namespaces: namespaces.bits(), cgroup: Some(cgroup.as_fd()), is_sibling: false };
         // SAFETY: the agent has one thread, and the child goes its own way.
         let fork = unsafe { fork.fork() }.map(ForkResult::from);
-        // The child is where its own children are to be.
+        // The child is in the PID namespace in which its own children are to be.
         match (&fork, own) {
             (Ok(ForkResult::Child), _) | (_, None) => {}
             (_, Some(own)) => enter_namespace(&own, CloneFlags::CLONE_NEWPID)?,
@@ -100,7 +100,7 @@ impl Joined {
     }
 }
 
-/// In the order in which they are joined.
+/// The kinds of namespaces, in the order in which they are joined.
 const KINDS: [CloneFlags; 7] = [
     CloneFlags::CLONE_NEWPID,
     CloneFlags::CLONE_NEWUTS,
@@ -108,7 +108,7 @@ const KINDS: [CloneFlags; 7] = [
     CloneFlags::CLONE_NEWCGROUP,
     NEW_TIME,
     CloneFlags::CLONE_NEWNS,
-    // Last: afterwards the guest's own are out of reach.
+    // This is entered last, because the guest's own namespaces cannot be reached afterwards.
     CloneFlags::CLONE_NEWUSER,
 ];
 
@@ -119,9 +119,9 @@ fn listed(namespaces: &Namespaces) -> impl Iterator<Item = (CloneFlags, &Namespa
 
 /// The flags with which the init is cloned.
 ///
-/// Its mounts are always its own: a container that asks for none shares the *host's*, of which there are none
-/// here, and must not change the agent's. Its cgroup namespace is made later, when it is in its cgroup, and so is
-/// its time namespace, whose clocks are set before anybody is in it.
+/// Its mounts are always its own: a container that asks for none would share the *host's* mounts, which do not exist
+/// here, and it must not change the agent's. Its cgroup namespace is made later, when it is in its cgroup, and so is
+/// its time namespace, whose clocks must be set before a process is in it.
 pub fn to_clone(namespaces: &Namespaces) -> CloneFlags {
     let new = listed(namespaces).filter(|(kind, namespace)| match *kind {
         CloneFlags::CLONE_NEWCGROUP | NEW_TIME => false,
@@ -131,7 +131,7 @@ pub fn to_clone(namespaces: &Namespaces) -> CloneFlags {
     new.map(|(kind, _)| kind).collect()
 }
 
-/// Makes the cgroup namespace, now that the process is in its cgroup.
+/// Makes the cgroup namespace; the process must be in its cgroup.
 pub fn make(namespaces: &Namespaces) -> Result<()> {
     match namespaces.cgroup {
         Namespace::New => {
@@ -141,7 +141,7 @@ pub fn make(namespaces: &Namespaces) -> Result<()> {
     }
 }
 
-/// Whether the container builds its own file system; it does not where it joins one that is built.
+/// Whether the container makes its own mounts; it does not if it joins the mount namespace of another container.
 pub fn has_own_mounts(namespaces: &Namespaces, warnings: &mut Vec<String>) -> bool {
     match &namespaces.mount {
         Namespace::New => true,
@@ -167,7 +167,7 @@ fn file_name(kind: CloneFlags) -> &'static str {
         CloneFlags::CLONE_NEWUTS => "uts",
         CloneFlags::CLONE_NEWIPC => "ipc",
         CloneFlags::CLONE_NEWCGROUP => "cgroup",
-        // A created container is not in it yet, but its program will be.
+        // The process of a created container is not in it yet, but its program will be.
         NEW_TIME => "time_for_children",
         CloneFlags::CLONE_NEWUSER => "user",
         _ => "mnt",

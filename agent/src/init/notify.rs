@@ -1,4 +1,4 @@
-//! sd_notify(3): a datagram socket in a file system of its own, which only the container sees and nobody changes.
+//! sd_notify(3): a datagram socket in a file system of its own, which only the container sees and nobody can change.
 
 use std::{
     os::fd::{AsRawFd, OwnedFd},
@@ -19,13 +19,13 @@ use stockade_sys::{
 use super::rootfs::path_of;
 use crate::error::{Context, ErrorKind, Result, error};
 
-/// Makes the socket where the container finds it; it is for the agent. umask(2) must be 0: whoever the container's
-/// processes are, they may write to it.
+/// Makes the socket at the container's path for it, and returns it for the agent. umask(2) must be 0, so that all
+/// processes of the container may write to it, whatever their user is.
 pub fn open(root: &Root) -> Result<OwnedFd> {
     let (Some(directory), Some(name)) =
         (Path::new(NOTIFY_SOCKET).parent(), Path::new(NOTIFY_SOCKET).file_name())
     else {
-        return Err(error(ErrorKind::Internal, format!("{NOTIFY_SOCKET} is no path of a socket")));
+        return Err(error(ErrorKind::Internal, format!("{NOTIFY_SOCKET} is not a path of a socket")));
     };
     let step = || format!("make the notification socket {NOTIFY_SOCKET}");
     let target = root.open_or_create(directory, Missing::Directory).or_spec(step)?;

@@ -1,7 +1,8 @@
 //! Files of the guest's procfs that settings are written to.
 //!
-//! A write that lands in another file than it is meant for changes nothing, or something else. So what is opened is known to
-//! be a file of a procfs, by its name beneath that file system's root and by nothing that is mounted over it.
+//! A write to another file than the intended one would change nothing, or something else. So the file is opened by its
+//! name beneath the root of a file system that is checked to be a procfs, and nothing that is mounted over it is
+//! entered.
 
 use std::{
     fs::File,
@@ -18,7 +19,7 @@ use nix::{
     },
 };
 
-/// Where it is.
+/// Where the procfs is mounted.
 const PROC: &str = "/proc";
 
 /// `PROC_ROOT_INO` of linux/proc_fs.h.
@@ -32,14 +33,14 @@ pub fn write(path: impl AsRef<Path>, content: &str) -> io::Result<()> {
 fn write_below(proc: &str, path: &Path, content: &str) -> io::Result<()> {
     let proc = open(proc, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     if fstatfs(&proc)?.filesystem_type() != PROC_SUPER_MAGIC || fstat(&proc)?.st_ino != ROOT_INODE {
-        return Err(io::Error::other("/proc is no procfs"));
+        return Err(io::Error::other("/proc is not a procfs"));
     }
     let how = OpenHow::new().flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC).resolve(
         ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV,
     );
     let file = loop {
         match openat2(&proc, path, how) {
-            // Something was renamed meanwhile, and the kernel could not be sure.
+            // Something was renamed meanwhile, and the kernel asks to try again.
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             opened => break opened?,
         }
@@ -63,7 +64,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("file"), "as it was").unwrap();
         let error = write_below(directory.path().to_str().unwrap(), Path::new("file"), "x").unwrap_err();
-        assert!(error.to_string().contains("no procfs"), "{error}");
+        assert!(error.to_string().contains("not a procfs"), "{error}");
         // A directory of a procfs is not its root.
         assert!(write_below("/proc/self", Path::new("oom_score_adj"), "0").is_err());
         // Links of processes lead anywhere.

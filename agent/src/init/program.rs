@@ -1,7 +1,7 @@
-//! From clone to execve: what every process of a container goes through, be it the init or an exec.
+//! From clone to execve: the steps of every process of a container, be it the init or an exec.
 //!
-//! It is a copy of the agent in its new namespaces and cgroup, lets go of the agent, makes its mounts, becomes
-//! what `process` says, reports, waits for its start and executes the program.
+//! It is a copy of the agent in its new namespaces and cgroup. It closes what belongs to the agent, makes its mounts,
+//! becomes what `process` says, reports, waits for its start and executes the program.
 
 use std::{
     convert::Infallible,
@@ -36,7 +36,7 @@ static IS_CONTAINER_PROCESS: AtomicBool = AtomicBool::new(false);
 /// The calling process, to calls that take a PID.
 const MYSELF: Pid = Pid::from_raw(0);
 
-/// False in the agent itself.
+/// Whether this process was cloned for a container; false in the agent itself.
 pub fn is_container_process() -> bool {
     IS_CONTAINER_PROCESS.load(Ordering::Relaxed)
 }
@@ -46,16 +46,16 @@ pub fn is_container_process() -> bool {
 pub struct Spawned {
     /// Its PID in the guest's root PID namespace.
     pub pid: Pid,
-    /// The agent's side of its streams; empty until it has reported where it makes a terminal.
+    /// The agent's side of its streams; empty until it has reported, if it makes a terminal.
     pub stdio: Stdio,
     /// The agent's end of the channel to it.
     pub channel: OwnedFd,
 }
 
-/// What a process has made for itself before it becomes what `process` says.
+/// What a process has set up before it becomes what `process` says.
 #[derive(Debug, Default)]
 pub struct Setup {
-    /// What could not be applied.
+    /// What could not be applied, one sentence each.
     pub warnings: Vec<String>,
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
@@ -63,21 +63,21 @@ pub struct Setup {
     pub notify: Option<OwnedFd>,
 }
 
-/// What a process is to become.
+/// A description of what a process is to become.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
     /// `process`.
     pub process: &'a Process,
-    /// What holds for every process of its container.
+    /// The settings for every process of its container.
     pub for_all: ForAll<'a>,
-    /// What is run between its start and its program.
+    /// The hooks that run between its start and its program.
     pub hooks: &'a [Hook],
-    /// `process.user.uid` as the guest knows it.
+    /// The guest's ID for `process.user.uid`.
     pub owner: u32,
 }
 
-/// Makes a process by `fork`, which `enter`s where it belongs and makes its mounts there. `enter` may leave that to a
-/// process of its own making.
+/// Makes a process by `fork`; the process calls `enter`, which enters its namespaces and makes its mounts. `enter` may
+/// fork another process that does so instead.
 pub fn spawn<T>(
     job: &Job<'_>,
     fork: impl FnOnce() -> Result<ForkResult>,
@@ -117,7 +117,7 @@ fn run<T>(
         Ok(channel) => {
             let set_up = || set_up(enter(&channel)?);
             let Err(failure) = prepare_and_execute(job, &channel, set_up);
-            // The agent has either heard this or is gone.
+            // The agent has either read this or is gone.
             let _ = report::send(&channel, Err(failure.clone()));
             failure
         }
@@ -128,7 +128,7 @@ fn run<T>(
     unsafe { libc::_exit(exit_status(failure.kind)) }
 }
 
-/// As shells have it.
+/// The exit status that shells use for an error of this kind.
 fn exit_status(kind: ErrorKind) -> i32 {
     match kind {
         ErrorKind::ExecutableNotFound => 127,
@@ -180,7 +180,7 @@ fn prepare_and_execute(
     signals::end_by_default()?;
     report::wait_for_start(channel)?;
     start_hooks::run(hooks, &env)?;
-    // Last: a profile need not allow what a runtime does.
+    // This is the last step, because a profile may forbid what a runtime does.
     if needs_privilege {
         capabilities::be_allowed_to_load_a_filter()?;
     }
@@ -188,7 +188,7 @@ fn prepare_and_execute(
     execute(&program, &args, &env)
 }
 
-/// Stops being the agent: its descriptors, its signals, its session.
+/// Gives up the agent's descriptors, signals and session.
 fn leave_the_agent(kept: Kept) -> Result<OwnedFd> {
     let channel = kept.alone()?;
     signals::hold()?;

@@ -17,16 +17,16 @@ use crate::error::{AgentError, Context, ErrorKind, Result, error};
 /// Longest report, in bytes.
 const REPORT_LIMIT: usize = 64 << 10;
 
-/// What a new process has to say.
+/// A report of a new process.
 #[derive(Debug)]
 pub enum Report {
-    /// Nothing new.
+    /// There is no new report.
     None,
-    /// Its mounts are made.
+    /// The process has made its mounts.
     Built(Setup),
-    /// A step failed, and it ends.
+    /// A step failed, and the process ends.
     Failed(AgentError),
-    /// It has executed its program, or has been killed.
+    /// The process has executed its program, or was killed.
     Closed,
 }
 
@@ -36,7 +36,7 @@ pub fn channel() -> Result<(OwnedFd, OwnedFd)> {
         .or_internal(|| "make a socket pair".to_owned())
 }
 
-/// What a process says of its setup; the descriptors that there are go along, in this order.
+/// A process's report of its setup; its descriptors come with it, in this order.
 #[derive(Serialize, Deserialize)]
 struct Built {
     warnings: Vec<String>,
@@ -44,10 +44,10 @@ struct Built {
     notify: bool,
 }
 
-/// Most descriptors that go along.
+/// Largest number of descriptors that come with a report.
 const MAX_DESCRIPTORS: usize = 2;
 
-/// Tells the agent what has been made, or what failed.
+/// Reports to the agent what was made, or what failed.
 pub fn send(channel: &OwnedFd, outcome: Result<Setup>) -> Result<()> {
     let (message, descriptors) = match outcome {
         Ok(Setup { warnings, terminal, notify }) => {
@@ -62,7 +62,7 @@ pub fn send(channel: &OwnedFd, outcome: Result<Setup>) -> Result<()> {
     fd_passing::send(channel, &frame, &descriptors).or_internal(|| "report to the agent".to_owned())
 }
 
-/// What a process has reported, without waiting.
+/// Reads what a process has reported, without waiting.
 pub fn hear(channel: &OwnedFd) -> Report {
     let mut packet = vec![0; REPORT_LIMIT];
     let mut descriptors = Vec::new();

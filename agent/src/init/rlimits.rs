@@ -9,13 +9,13 @@ use stockade_protocol::container::Rlimit;
 use super::proc_files;
 use crate::error::{Context, Result};
 
-/// Open files that a container may raise its limit to, where config.json does not say.
+/// Hard limit of open files if config.json sets none.
 pub const MAX_OPEN_FILES: u64 = 1 << 20;
 
-/// Open files that a process has without asking; more breaks programs that use select(2).
+/// Soft limit of open files if config.json sets none; more would break programs that use select(2).
 const OPEN_FILES: u64 = 1024;
 
-/// Raises the hard limits as far as [`apply`] will need it, which is for the guest's root to do.
+/// Raises the hard limits as far as [`apply`] will need; only the guest's root can do that.
 pub fn raise(rlimits: &[Rlimit]) -> Result<()> {
     rlimits.iter().try_for_each(|limit| {
         let mut value = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -33,11 +33,10 @@ pub fn raise(rlimits: &[Rlimit]) -> Result<()> {
     })
 }
 
-/// The most open files that any process may have, as the kernel has it.
+/// The sysctl with the largest number of open files that any process may have.
 const NR_OPEN: &str = "/proc/sys/fs/nr_open";
 
-/// Lets there be more open files than the kernel has a place for, where they are asked for; the guest's /proc is
-/// still in reach.
+/// Raises that sysctl if a limit asks for more; must be called while the guest's /proc can be reached.
 pub fn make_room(rlimits: &[Rlimit]) -> Result<()> {
     let files = rlimits.iter().find(|limit| limit.resource == libc::RLIMIT_NOFILE);
     let Some(most) = files.map(|limit| limit.hard).filter(|hard| *hard > MAX_OPEN_FILES) else {
@@ -51,7 +50,7 @@ pub fn make_room(rlimits: &[Rlimit]) -> Result<()> {
         .or_spec(|| format!("process.rlimits: RLIMIT_NOFILE: make room for {most} open files"))
 }
 
-/// Sets them, and takes back the agent's own.
+/// Sets the limits, and resets those that only the agent has.
 pub fn apply(rlimits: &[Rlimit]) -> Result<()> {
     if rlimits.iter().all(|limit| limit.resource != libc::RLIMIT_NOFILE) {
         setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, MAX_OPEN_FILES)

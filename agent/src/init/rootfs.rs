@@ -19,16 +19,17 @@ use stockade_sys::{
 
 use crate::error::{Context, Result};
 
-/// Where the root is mounted until it is the root; every container has a mount namespace, and so one of
-/// these.
+/// Where the container's root is mounted until it becomes the root; every container has its own mount namespace, and so
+/// this path is free.
 const STAGE: &str = "/run/rootfs";
 
-/// Opens something below the share's root. The host made these paths; links in them would be the image's.
+/// Opens something below the share's root. The host makes these paths without links; a link in one would come from the
+/// image.
 pub fn open_shared(path: &str) -> nix::Result<OwnedFd> {
     open_below(SHARES, path)
 }
 
-/// Opens something below a directory of the agent's, likewise.
+/// Opens something below a directory of the agent, likewise.
 pub fn open_below(directory: &str, path: &str) -> nix::Result<OwnedFd> {
     let directory = open_directory(directory)?;
     let how = OpenHow::new()
@@ -37,13 +38,13 @@ pub fn open_below(directory: &str, path: &str) -> nix::Result<OwnedFd> {
     openat2(&directory, path, how)
 }
 
-/// The shared tree as a mount of its own, attached nowhere.
+/// A detached mount of the shared tree.
 pub fn clone(spec: &Rootfs) -> Result<OwnedFd> {
     let source = open_shared(&spec.share).or_spec(|| format!("open the shared directory {}", spec.share))?;
     mount_api::clone_tree(source, true).or_internal(|| "clone the root file system".to_owned())
 }
 
-/// Mounts the root where it can be filled.
+/// Mounts the root at a place where it can be filled.
 pub fn open(root: OwnedFd) -> Result<Root> {
     open_directory(STAGE)
         .and_then(|stage| mount_api::attach(&root, stage))
@@ -51,7 +52,7 @@ pub fn open(root: OwnedFd) -> Result<Root> {
     Ok(Root::new(root))
 }
 
-/// What is on top of a root that has been mounted there.
+/// The topmost mount at that place.
 pub fn staged() -> Result<OwnedFd> {
     open_directory(STAGE).or_internal(|| "open the root file system".to_owned())
 }
@@ -72,10 +73,9 @@ pub fn create_directory(root: &Root, path: &str) -> Result<()> {
         .or_spec(|| format!("create the working directory {path:?}"))
 }
 
-/// Makes the container's root the root, and lets go of the guest's.
+/// Makes the container's root the root, and detaches the guest's.
 pub fn pivot(root: Root) -> Result<()> {
-    // With both arguments alike the old root is mounted over the new one, and detaching it uncovers the new
-    // one.
+    // If both arguments are the same, the old root is mounted over the new one, and detaching it uncovers the new one.
     fchdir(&root)
         .and_then(|()| pivot_root(".", "."))
         .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
@@ -83,7 +83,7 @@ pub fn pivot(root: Root) -> Result<()> {
         .or_internal(|| "change to the root file system".to_owned())
 }
 
-/// Settles how the container sees its root, after the last change to it.
+/// Sets the propagation and the read-only flag of the container's root, after the last change to it.
 pub fn finish(spec: &Rootfs) -> Result<()> {
     const MS_REC: u64 = libc::MS_REC;
     if spec.propagation != 0 {

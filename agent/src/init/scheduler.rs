@@ -21,7 +21,7 @@ struct Attributes {
     most_utilisation: u32,
 }
 
-/// Schedules a process so; what it executes and forks inherits that. 0 is the calling process.
+/// Gives a process this scheduling, which what it executes and forks inherits. 0 is the calling process.
 pub fn apply(pid: Pid, scheduler: Option<&Scheduler>) -> Result<()> {
     let Some(scheduler) = scheduler else { return Ok(()) };
     let attributes = Attributes {
@@ -33,7 +33,7 @@ pub fn apply(pid: Pid, scheduler: Option<&Scheduler>) -> Result<()> {
         runtime: scheduler.runtime_ns,
         deadline: scheduler.deadline_ns,
         period: scheduler.period_ns,
-        // config.json has no values for them.
+        // config.json has no values for these fields.
         least_utilisation: 0,
         most_utilisation: 0,
     };

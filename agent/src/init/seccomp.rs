@@ -1,4 +1,4 @@
-//! `linux.seccomp`: the programs come compiled.
+//! `linux.seccomp`: the host sends compiled programs.
 
 use stockade_protocol::container::SeccompFilter;
 use stockade_sys::seccomp;
@@ -13,13 +13,13 @@ pub fn load(filters: &[SeccompFilter]) -> Result<()> {
     })
 }
 
-/// The bytes as the kernel wants them: aligned, and with their number.
+/// The instructions in the kernel's form: aligned, and with their number.
 fn instructions(program: &[u8]) -> Result<Vec<libc::sock_filter>> {
     let (instructions, rest) = program.as_chunks::<{ size_of::<libc::sock_filter>() }>();
     if !rest.is_empty() || u16::try_from(instructions.len()).is_err() {
         return Err(error(
             ErrorKind::Spec,
-            "linux.seccomp: the program has no length that a program can have",
+            "linux.seccomp: the program has a length that no program can have",
         ));
     }
     Ok(instructions

@@ -1,17 +1,17 @@
 //! Signals to a process on its way to its program.
 //!
-//! While it makes its mounts, they wait: a SIGHUP from the terminal that a failed step has closed must not be faster
-//! than the report of the failure.
+//! While it makes its mounts, signals are blocked: a SIGHUP from the terminal that a failed step has closed must not be
+//! faster than the report of the failure.
 //!
-//! While it waits for its start, they end it. A container's init is PID 1 of its pid namespace, and the kernel drops what
-//! such a process has no handler for: a created container would outlive every signal but SIGKILL, where callers expect it
-//! to end as any program would. execve resets the handlers: from then on the rules for PID 1 hold.
+//! While it waits for its start, signals end it. A container's init is PID 1 of its PID namespace, and the kernel drops
+//! signals for which such a process has no handler: a created container would outlive every signal but SIGKILL, where
+//! callers expect it to end as any program would. execve resets the handlers: from then on the rules for PID 1 hold.
 
 use nix::sys::signal::SigSet;
 
 use crate::error::{Context, Result};
 
-/// What ends no program that has no handler for it, or cannot have one.
+/// Signals that do not end a program without a handler, or that cannot have a handler.
 const HARMLESS: &[libc::c_int] = &[
     libc::SIGKILL,
     libc::SIGSTOP,
@@ -27,12 +27,12 @@ const HARMLESS: &[libc::c_int] = &[
 /// The highest signal.
 const LAST: libc::c_int = 64;
 
-/// Holds signals back.
+/// Blocks signals.
 pub fn hold() -> Result<()> {
     SigSet::all().thread_set_mask().or_internal(|| "block signals".to_owned())
 }
 
-/// Lets them through; each that would end a program ends this process.
+/// Unblocks signals; each that would end a program ends this process.
 pub fn end_by_default() -> Result<()> {
     for signal in (1..=LAST).filter(|signal| !HARMLESS.contains(signal)) {
         // It fails for the two that libc keeps for itself.

@@ -1,5 +1,5 @@
-//! `hooks.startContainer`: run by the init between its start and its program, with all that the program will have but
-//! a seccomp filter that is loaded last.
+//! `hooks.startContainer`: run by the init between its start and its program, with everything that the program will
+//! have, except a seccomp filter that is loaded last.
 
 use std::{
     convert::Infallible,
@@ -25,15 +25,16 @@ use stockade_sys::pidfd::Pidfd;
 use super::c_strings;
 use crate::error::{Context, ErrorKind, Result, error, reason};
 
-/// What of a failed hook's output is reported, in bytes.
+/// Largest part of a failed hook's output that is reported, in bytes.
 const SHOWN: u64 = 1024;
 
-/// Runs them one after the other, until one fails. One without an environment of its own has the program's, as with runc.
+/// Runs the hooks one after the other, until one fails. A hook without an environment of its own gets the program's, as
+/// with runc.
 pub fn run(hooks: &[Hook], env: &[CString]) -> Result<()> {
     hooks.iter().enumerate().try_for_each(|(index, hook)| {
         let name = format!("hooks.startContainer[{index}]");
         let step = || format!("{name}: {}", hook.path);
-        // Files and not pipes: nobody has to feed a hook that does not read, or to drain one that talks.
+        // Files and not pipes: a hook that does not read its input, or that writes much, then needs no attention.
         let mut input = memory_file().or_internal(step)?;
         input.write_all(hook.state.as_bytes()).and_then(|()| input.rewind()).or_internal(step)?;
         let mut output = memory_file().or_internal(step)?;
@@ -82,7 +83,7 @@ enum Ending {
     Failure(String),
 }
 
-/// Waits for a hook's end, and brings it about when its time is over.
+/// Waits for a hook's end, and kills the hook when its time is over.
 fn wait(child: Pid, timeout_s: Option<u32>) -> Result<Ending, Errno> {
     let milliseconds = |seconds: u32| u64::from(seconds) * 1000;
     let timeout = timeout_s
@@ -108,7 +109,7 @@ fn wait(child: Pid, timeout_s: Option<u32>) -> Result<Ending, Errno> {
     })
 }
 
-/// The end of what a hook has written.
+/// The last part of what a hook has written.
 fn shown(output: &mut File) -> String {
     let mut text = Vec::new();
     let start = output.metadata().map(|metadata| metadata.len().saturating_sub(SHOWN)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `linux.sysctl`, through the guest's /proc: the kernel takes the namespaces of the process that writes.
+//! `linux.sysctl`, through the guest's /proc: the kernel changes the namespaces of the process that writes.
 
 use std::{
     io,
@@ -8,17 +8,18 @@ use std::{
 use super::proc_files;
 use crate::error::{Context, ErrorKind, Result, error};
 
-/// Sets them in order.
+/// Sets the sysctls in order.
 pub fn apply<'a>(sysctl: impl IntoIterator<Item = &'a (String, String)>) -> Result<()> {
     sysctl.into_iter().try_for_each(|(name, value)| set(&path(name)?, value).or_spec(|| step(name, value)))
 }
 
-/// Sets those of the network, which is the guest's.
+/// Sets the sysctls of the network, which is the guest's.
 pub fn apply_of_network(sysctl: &[(String, String)]) -> Result<()> {
     apply(sysctl.iter().filter(|(name, _)| is_of_network(name)))
 }
 
-/// Sets those of the others that the guest's user 0 may set; returns the rest, which is for the root of the user namespace.
+/// Sets those other sysctls that the guest's user 0 may set; returns the rest, which the root of the user namespace
+/// sets.
 pub fn apply_permitted(sysctl: &[(String, String)]) -> Result<Vec<&(String, String)>> {
     let mut denied = Vec::new();
     for entry @ (name, value) in sysctl.iter().filter(|(name, _)| !is_of_network(name)) {

@@ -23,7 +23,7 @@ use crate::{
     stdio::set_window_size,
 };
 
-/// Makes the terminal and takes it; the master is for the agent.
+/// Makes the terminal and makes it the controlling one; returns the master for the agent.
 pub fn open(root: &Root, size: WindowSize, owner: u32) -> Result<OwnedFd> {
     let (master, slave) =
         open_pair(root).or_spec(|| "open a terminal of the devpts on /dev/pts".to_owned())?;
@@ -31,7 +31,7 @@ pub fn open(root: &Root, size: WindowSize, owner: u32) -> Result<OwnedFd> {
     Ok(master)
 }
 
-/// Makes the terminal that the process has taken the container's /dev/console.
+/// Mounts the process's terminal on the container's /dev/console.
 pub fn be_console(root: &Root) -> Result<()> {
     let console = root
         .open_or_create(Path::new("/dev/console"), Missing::File)
@@ -45,7 +45,7 @@ pub fn be_console(root: &Root) -> Result<()> {
 fn open_pair(root: &Root) -> nix::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
     let master = root.open(Path::new("/dev/pts/ptmx"), flags)?;
-    // What the image, or a container that runs, has there instead is no terminal.
+    // The image, or a running container, may have something there that is not a terminal.
     is_of_devpts(&master)?;
     let unlocked: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int, which `unlocked` is.

@@ -9,7 +9,7 @@ use stockade_protocol::container::{Container, Namespace};
 use super::{namespaces::NEW_TIME, proc_files};
 use crate::error::{Context, Result};
 
-/// Makes it, where it is new. The process must still own its files in /proc.
+/// Makes the time namespace, if the container has a new one. The process must still own its files in /proc.
 pub fn make(spec: &Container) -> Result<()> {
     if spec.namespaces.time != Namespace::New {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Containers with a user namespace, new or another container's.
+//! Containers with a user namespace, which is new or belongs to another container.
 //!
 //! ```text
 //!  agent            helper                                    init
@@ -43,12 +43,12 @@ use crate::{
 /// Longest message of the helper, in bytes.
 const LIMIT: usize = 64 << 10;
 
-/// What the guest's root has made for a container's.
+/// What the guest's root has made for a container's root.
 #[derive(Debug, Default)]
 pub struct Prepared {
     /// The root file system, not mounted yet.
     pub rootfs: Option<OwnedFd>,
-    /// The same of some of `mounts`, by their index.
+    /// The file systems of some of `mounts`, by their index, not mounted yet.
     pub mounts: Vec<Option<OwnedFd>>,
     /// A file system with the device nodes.
     pub devices: Option<OwnedFd>,
@@ -64,7 +64,7 @@ impl Prepared {
     }
 }
 
-/// The helper's work. Only the init returns.
+/// Does the helper's work. Only the init returns from this.
 pub fn enter(channel: &OwnedFd, spec: &Container, joined: &Joined) -> Result<Prepared> {
     // Nobody else may.
     rlimits::raise(&spec.process.rlimits)?;
@@ -122,7 +122,7 @@ fn tell(channel: &OwnedFd, pid: Pid) -> Result<()> {
         .or_internal(|| "report to the agent".to_owned())
 }
 
-/// The agent's side: waits for the helper, which waits for nobody, and returns the init's PID.
+/// The agent's side: it waits for the helper, which never waits itself, and returns the init's PID.
 pub fn hear(channel: &OwnedFd) -> Result<Pid> {
     let mut packet = vec![0; LIMIT];
     let length = loop {
@@ -145,5 +145,5 @@ pub fn become_root() -> Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid)
         .and_then(|()| setresuid(uid, uid, uid))
-        .or_spec(|| "become the root of the user namespace, which maps no ID 0?".to_owned())
+        .or_spec(|| "become the root of the user namespace (does it map ID 0?)".to_owned())
 }

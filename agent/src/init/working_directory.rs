@@ -1,5 +1,5 @@
 //! `process.cwd`. It is entered with the privileges of the runtime, which may reach directories that the user may
-//! not; one that only the user may reach (a file system of his own) is entered once he is in place.
+//! not; one that only the user may reach (on a file system of the user) is entered after the change to that user.
 
 use nix::{
     errno::Errno,
@@ -8,14 +8,14 @@ use nix::{
 
 use crate::error::{Context, ErrorKind, Result, error};
 
-/// A working directory on its way.
+/// A working directory that may still have to be entered.
 #[must_use]
 pub struct WorkingDirectory<'a> {
     path: &'a str,
     entered: bool,
 }
 
-/// Enters it, if that needs no more than the runtime's privileges.
+/// Enters the directory, if the runtime's privileges suffice.
 pub fn enter_early(path: &str) -> Result<WorkingDirectory<'_>> {
     match chdir(path) {
         Ok(()) => Ok(WorkingDirectory { path, entered: true }),
@@ -25,7 +25,7 @@ pub fn enter_early(path: &str) -> Result<WorkingDirectory<'_>> {
 }
 
 impl WorkingDirectory<'_> {
-    /// Enters it as the user, if it has not been entered yet, and makes sure that it is in the container: a path
+    /// Enters the directory as the user, if it has not been entered yet, and checks that it is in the container: a path
     /// through a descriptor in /proc may lead out.
     pub fn enter(self) -> Result<()> {
         if !self.entered {
@@ -37,7 +37,8 @@ impl WorkingDirectory<'_> {
                 ErrorKind::Spec,
                 format!("process.cwd: {:?} is outside of the container", self.path),
             )),
-            // A name in between that the user may not read says nothing about where the directory is.
+            // The user may not read a directory on the way, so the path is not known; that does not mean that it is
+            // outside.
             Err(_) => Ok(()),
         }
     }

@@ -1,7 +1,9 @@
-//! The guest boots with little memory and gets the rest while it runs. What its kernel derived from the memory at boot follows
-//! what it has: by the kernel's own formulas ([`values`]), and together with what the node has set.
+//! The guest boots with little memory and gets the rest while it runs. Values that its kernel derived from the memory
+//! at boot are adapted to the present memory: by the kernel's own formulas ([`values`]), combined with what the node
+//! has set.
 //!
-//! The kernel tells of memory that comes and goes, block by block; a block that grows is noticed with the host's next request.
+//! The kernel reports memory that comes and goes, block by block; a block that grows is noticed with the host's next
+//! request.
 
 mod tmpfs;
 mod values;
@@ -34,31 +36,31 @@ pub use tmpfs::Tmpfs;
 pub use values::Memory;
 use values::{CONNTRACK, VALUES, Value};
 
-/// How long memory is to stay as it is before values follow it: it comes in many blocks at once.
+/// How long memory must be unchanged before values follow it: many blocks come at once.
 const SETTLES_AFTER: Duration = Duration::from_millis(50);
 
 /// The multicast group of the kernel's own events.
 const KERNEL_EVENTS: u32 = 1;
 
-/// How the events of memory blocks go on after their verb.
+/// The text after the verb in events of memory blocks.
 const BLOCK: &str = "@/devices/system/memory/memory";
 
-/// The values that follow, and when they are to.
+/// The values that follow the memory, and the timer for that.
 #[derive(Debug)]
 pub struct Follower {
     events: OwnedFd,
     settled: TimerFd,
-    /// What they follow from now; `None` outside of a guest, where nothing is changed.
+    /// The memory that they follow from now; `None` outside of a guest, where nothing is changed.
     memory: Option<Memory>,
-    /// What the node has set of them.
+    /// The values that the node has set.
     node: BTreeMap<&'static str, String>,
-    /// What the kernel was told.
+    /// The values that were written to the kernel.
     written: BTreeMap<&'static str, String>,
     tracks_connections: bool,
 }
 
 impl Follower {
-    /// Hears of memory from now on. Only PID 1 follows: tests have no kernel of their own.
+    /// Receives events about memory from now on. Only PID 1 changes values: tests have no kernel of their own.
     pub fn new() -> Result<Self> {
         let step = || "listen to the kernel's events".to_owned();
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -79,17 +81,17 @@ impl Follower {
         })
     }
 
-    /// What becomes readable when the kernel has events.
+    /// The socket that becomes readable when the kernel has events.
     pub fn events(&self) -> &OwnedFd {
         &self.events
     }
 
-    /// What becomes readable when it is time to follow.
+    /// The timer that becomes readable when it is time to adapt the values.
     pub fn settled(&self) -> &TimerFd {
         &self.settled
     }
 
-    /// Takes the kernel's events.
+    /// Reads the kernel's events.
     pub fn hear(&self) {
         let mut buffer = [0; 2048];
         let mut changes = false;
@@ -99,20 +101,20 @@ impl Follower {
                     changes |=
                         std::str::from_utf8(&buffer[..length]).is_ok_and(|event| event.contains(BLOCK));
                 }
-                // Some were lost.
+                // Some events were lost.
                 Err(Errno::ENOBUFS) => changes = true,
                 Err(Errno::EINTR) => {}
                 Err(_) => break,
             }
         }
         if changes {
-            // It fails for no time that there is.
+            // This cannot fail for this time.
             let at = Expiration::OneShot(TimeSpec::from_duration(SETTLES_AFTER));
             let _ = self.settled.set(at, TimerSetTimeFlags::empty());
         }
     }
 
-    /// Takes over what the node has set, if it is one of these values.
+    /// Takes over the node's setting, if it is one of these values.
     pub fn take_from_node(&mut self, name: &str, value: &str) -> bool {
         let known = VALUES.iter().find(|known| known.name == name);
         if let Some(known) = known {
@@ -122,7 +124,7 @@ impl Follower {
         known.is_some()
     }
 
-    /// From now on the table of tracked connections follows too.
+    /// Makes the table of tracked connections follow the memory, too, from now on.
     pub fn track_connections(&mut self) {
         if !self.tracks_connections {
             self.tracks_connections = true;
@@ -130,9 +132,10 @@ impl Follower {
         }
     }
 
-    /// Has the values follow the memory that there is now; says how much that is if it has changed.
+    /// Adapts the values to the present memory; returns the memory if it has changed.
     ///
-    /// A value that cannot be written is one that this kernel does not have, or that a workload has taken over.
+    /// A value that cannot be written is ignored: this kernel does not have it, or a workload has taken it
+    /// over.
     pub fn follow(&mut self) -> Option<Memory> {
         let memory = Memory::now();
         if self.memory.is_none_or(|former| former == memory) {
@@ -147,7 +150,7 @@ impl Follower {
         }
         if self.tracks_connections && self.written.get(CONNTRACK.name) != Some(&CONNTRACK.with(memory, None))
         {
-            // Or the table's former memory would be waited for with the whole guest.
+            // Otherwise the whole guest would wait until the table's former memory is free.
             let expedite = |value| fs::write(format!("{}/kernel/rcu_expedited", boot::SYSFS), value);
             let expedited = expedite("1").is_ok();
             self.write(&CONNTRACK, memory);
@@ -160,7 +163,7 @@ impl Follower {
 
     fn write(&mut self, value: &Value, memory: Memory) {
         let wanted = value.with(memory, self.node.get(value.name).map(String::as_str));
-        // What khugepaged does to this one is undone each time.
+        // khugepaged changes this value, so it is written each time.
         let stays = self.written.get(value.name) == Some(&wanted) && value.name != "vm/min_free_kbytes";
         if !stays && proc_files::write(format!("sys/{}", value.name), &wanted).is_ok() {
             self.written.insert(value.name, wanted);
@@ -168,7 +171,8 @@ impl Follower {
     }
 }
 
-/// At a boot with less than 512 MiB the kernel turns transparent huge pages off, and FUSE asks for little at a time.
+/// Adapts transparent huge pages, which the kernel turns off at a boot with less than 512 MiB, and FUSE's limits on
+/// background requests.
 fn follow_huge_pages(memory: Memory) -> io::Result<()> {
     boot::mount_sysfs().map_err(|error| io::Error::other(error.message))?;
     let mode = if memory.has_huge_pages() { "madvise" } else { "never" };

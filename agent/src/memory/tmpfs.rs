@@ -1,4 +1,4 @@
-//! File systems in memory of which config.json says no size: each may have half of the memory (mm/shmem.c), which grows.
+//! Tmpfs without a size in config.json: each may have half of the memory (mm/shmem.c), which may grow.
 
 use std::os::fd::OwnedFd;
 
@@ -15,26 +15,26 @@ use stockade_sys::mount_api;
 
 use super::values::Memory;
 
-/// Options of tmpfs(5) that say how large it is.
+/// Options of tmpfs(5) that set its size.
 const SIZES: [&str; 2] = ["size=", "nr_blocks="];
 const INODES: &str = "nr_inodes=";
 
-/// Those of one container.
+/// The tmpfs without a size of one container.
 #[derive(Debug, Default)]
 pub struct Tmpfs(Vec<Growing>);
 
 #[derive(Debug)]
 struct Growing {
-    /// Where it is mounted, from the container's root.
+    /// The path of its mount, from the container's root.
     path: String,
-    /// How many inodes it has is not said either.
+    /// Whether the number of its inodes is not set, either.
     inodes: bool,
-    /// It is this file system, of this size: neither the workload's own nor changed by it.
+    /// Its device and its size in pages when it was last seen. If they differ, the workload has mounted or changed it.
     seen: Option<(u64, u64)>,
 }
 
 impl Tmpfs {
-    /// Those among a container's mounts.
+    /// The tmpfs without a size among a container's mounts.
     pub fn of(mounts: &[Mount]) -> Self {
         let says = |data: &str, options: &[&str]| {
             data.split(',').any(|given| options.iter().any(|option| given.starts_with(option)))
@@ -57,11 +57,11 @@ impl Tmpfs {
         self.0.is_empty()
     }
 
-    /// Gives them half of the memory, where they are as they were last seen. The root is the one of this process.
+    /// Gives each half of the memory, if it is as it was last seen. Paths are from the root of the process `init`.
     pub fn resize(&mut self, init: Pid, memory: Memory) {
         let half = memory.pages / 2;
         for tmpfs in &mut self.0 {
-            // A workload may have unmounted it, and one that has less than it uses keeps what it has.
+            // A workload may have unmounted it, and it keeps its size if it holds more than the new size.
             let Some((mount, device, size)) = find(init, &tmpfs.path) else { continue };
             if tmpfs.seen.is_some_and(|seen| seen != (device, size)) || size == half {
                 tmpfs.seen.get_or_insert((device, size));
@@ -77,7 +77,7 @@ impl Tmpfs {
     }
 }
 
-/// What is mounted there, if it is a tmpfs, with its device and its size in pages.
+/// The tmpfs at this path, with its device and its size in pages; `None` if there is none.
 fn find(init: Pid, path: &str) -> Option<(OwnedFd, u64, u64)> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let root = open(format!("/proc/{init}/root").as_str(), flags | OFlag::O_DIRECTORY, Mode::empty()).ok()?;

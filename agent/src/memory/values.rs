@@ -1,5 +1,5 @@
-//! What the kernel derives at boot from the memory that it finds then, and never again: its formulas (Linux 6.12), for the
-//! memory that the guest has now. docs/settings.md has the same table for people.
+//! Values that the kernel derives from the memory once, at boot: the kernel's formulas (Linux 6.12), for the memory
+//! that the guest has now. docs/settings.md has the same table for readers.
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -22,18 +22,19 @@ const INET_PEER: u64 = 192;
 /// 8 kernel stacks of 16 KiB, in pages: what a thread may cost (kernel/fork.c, set_max_threads).
 const THREAD_PAGES: u64 = 32;
 
-/// Fewer threads than the guest may have PIDs would be a limit of stockade's own.
+/// Smallest limit of threads. With less, a guest would have fewer threads than PIDs, which is a limit that hosts do not
+/// have.
 const LEAST_THREADS: u64 = 32_768;
 
 /// The memory of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// What the kernel manages: `totalram_pages()`.
+    /// Number of pages that the kernel manages: `totalram_pages()`.
     pub pages: u64,
 }
 
 impl Memory {
-    /// As /proc/meminfo has it.
+    /// The present memory, by /proc/meminfo.
     pub fn now() -> Self {
         // SAFETY: sysinfo is plain integers, for which zero is a value.
         let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
@@ -56,7 +57,7 @@ impl Memory {
         (self.pages * 4 * 16).isqrt().clamp(128, 262_144)
     }
 
-    /// `nr_free_buffer_pages()` at boot: what is above the high watermarks, which khugepaged has raised by then
+    /// `nr_free_buffer_pages()` at boot: the pages above the high watermarks, which khugepaged has raised by then
     /// (mm/khugepaged.c, set_recommended_min_free_kbytes).
     fn buffer_pages(self) -> u64 {
         let zones = if self.pages > 3 * GIB { 2 } else { 1 };
@@ -66,7 +67,8 @@ impl Memory {
         self.pages - (least + 2 * (least / 4).max(self.pages / 1000)).min(self.pages)
     }
 
-    /// Slots of the table "TCP established" (net/ipv4/tcp.c, tcp_init): one for 128 KiB. The table itself stays.
+    /// Slots of the table "TCP established" (net/ipv4/tcp.c, tcp_init): one for each 128 KiB. The table itself keeps
+    /// its size.
     fn tcp_slots(self) -> u64 {
         (self.pages.next_multiple_of(MIB) / 32).next_power_of_two().min(512 * 1024)
     }
@@ -85,16 +87,16 @@ impl Memory {
     }
 }
 
-/// How a value of the node's goes together with the one that follows from memory.
+/// How a value of the node is combined with the value that follows from memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
-    /// The node's is not asked: what is limited is memory of the guest.
+    /// The node's value is ignored, because the value limits memory of the guest.
     Ignored,
-    /// The larger one holds: both only keep one user from using up what others need.
+    /// The larger value holds: both only prevent one user from using up what others need.
     Raises,
-    /// The same, and 0 is the node's way to turn something off.
+    /// The larger value holds, except that 0 on the node turns something off.
     RaisesOrForbids,
-    /// The node's holds where it has been set.
+    /// The node's value holds if somebody has set it.
     Replaces,
 }
 
@@ -103,7 +105,7 @@ pub enum Node {
 pub struct Value {
     /// Its path below /proc/sys.
     pub name: &'static str,
-    /// What the node's is worth.
+    /// How the node's value is combined with it.
     pub node: Node,
     /// The kernel's formula.
     pub of: fn(Memory) -> String,
@@ -113,18 +115,18 @@ const fn value(name: &'static str, node: Node, of: fn(Memory) -> String) -> Valu
     Value { name, node, of }
 }
 
-/// Low, pressure and high, as tcp_init_mem and udp_init have them.
+/// The values for low, pressure and high, as in tcp_init_mem and udp_init.
 fn pressure(pages: u64) -> String {
     let limit = pages.max(128);
     format!("{} {limit} {}", limit / 4 * 3, limit / 4 * 3 * 2)
 }
 
-/// Most bytes of one socket's buffer: 1/128 of the memory.
+/// Largest number of bytes of one socket's buffer: 1/128 of the memory.
 fn socket_share(memory: Memory) -> u64 {
     memory.buffer_pages() * PAGE / 128
 }
 
-/// All of them but [`CONNTRACK`].
+/// All values except [`CONNTRACK`].
 pub const VALUES: [Value; 25] = [
     value("kernel/threads-max", Node::Raises, |m| (m.pages / THREAD_PAGES).max(LEAST_THREADS).to_string()),
     value("fs/epoll/max_user_watches", Node::Raises, |m| (m.pages / 25 * PAGE / EPOLL_ITEM).to_string()),
@@ -167,13 +169,13 @@ pub const VALUES: [Value; 25] = [
     value("vm/user_reserve_kbytes", Node::Ignored, |m| (m.pages * 4 / 32).min(1 << 17).to_string()),
 ];
 
-/// The table of tracked connections: its memory is taken when it is set, so that it is set only where a container may set
-/// up what tracks connections.
+/// The table of tracked connections. The kernel takes its memory when it is set, so it is set only if a container may
+/// set up connection tracking.
 pub const CONNTRACK: Value =
     value("net/netfilter/nf_conntrack_buckets", Node::Ignored, |m| m.conntrack_slots().to_string());
 
 impl Value {
-    /// What holds in a guest with this memory, on a node that has set this.
+    /// The value for a guest with this memory, on a node with this setting.
     pub fn with(&self, memory: Memory, node: Option<&str>) -> String {
         let derived = (self.of)(memory);
         let Some(node) = node else { return derived };

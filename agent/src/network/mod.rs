@@ -1,8 +1,8 @@
-//! The guest's network interfaces: NICs that the VMM has put into hotplug slots, made what the pod's network namespace on the
-//! host has.
+//! The guest's network interfaces: NICs that the VMM has put into hotplug slots, which get the settings of the pod's network
+//! namespace on the host.
 //!
-//! The runtime has seen that namespace and says what is to be done, step by step; what is sent to the kernel for each step
-//! is in [`requests`]. The host's numbers of interfaces are not the guest's: [`nics`] finds those.
+//! The runtime has read that namespace and says what to do, step by step; [`requests`] has the requests to the kernel for
+//! each step. The host's numbers of interfaces are not the guest's: [`nics`] finds the guest's.
 
 use stockade_protocol::{
     agent::AgentError,
@@ -20,7 +20,7 @@ use self::{netlink::Netlink, nics::Nics, requests::Purpose};
 /// Takes the steps in order.
 ///
 /// # Errors
-/// What the first one that fails was about; those before it are taken.
+/// The first step that fails; the steps before it have been taken.
 pub fn change(change: &NetworkChange) -> Result<()> {
     let nics = Nics::open(&change.nics)?;
     let netlink = Netlink::open().or_internal(|| "open a netlink socket".to_owned())?;
@@ -65,7 +65,7 @@ fn take(step: &NetworkStep, nics: &Nics<'_>, netlink: &Netlink) -> Result<()> {
     Ok(())
 }
 
-/// An error about a request that is not the runtime's.
+/// An error about a request that the runtime does not send.
 fn unexpected(message: String) -> AgentError {
     error(ErrorKind::Internal, message)
 }

@@ -1,4 +1,4 @@
-//! The socket on which the kernel is asked.
+//! The netlink socket for requests to the kernel.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -8,7 +8,7 @@ use nix::{
 };
 use stockade_sys::netlink::{HEADER, Message};
 
-/// Room for an acknowledgement, which quotes the request where that failed.
+/// Size of the buffer for an acknowledgement, in bytes; it quotes a request that failed.
 const ANSWER: usize = 16 << 10;
 
 /// A NETLINK_ROUTE socket.
@@ -16,13 +16,13 @@ const ANSWER: usize = 16 << 10;
 pub struct Netlink(OwnedFd);
 
 impl Netlink {
-    /// Opens one.
+    /// Opens a socket.
     pub fn open() -> Result<Self, Errno> {
         let protocol = SockProtocol::NetlinkRoute;
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).map(Self)
     }
 
-    /// Has the kernel do what a request says.
+    /// Sends a request and waits for its acknowledgement.
     pub fn ask(&self, request: Message) -> Result<(), Errno> {
         send(self.0.as_raw_fd(), &request.finish(0), MsgFlags::empty())?;
         let mut answer = vec![0; ANSWER];

@@ -23,13 +23,13 @@ impl<'a> Nics<'a> {
         Ok(Self { nics, slots: Slots::open()? })
     }
 
-    /// Binds the driver; when this returns, there is an interface.
+    /// Binds the driver; when this returns, the interface exists.
     pub fn bind(&self, interface: u32) -> Result<()> {
         self.slots.bind(self.slot(interface)?)?;
         self.index(interface).map(drop)
     }
 
-    /// Has the driver let go.
+    /// Unbinds the driver.
     pub fn unbind(&self, interface: u32) -> Result<()> {
         self.slots.unbind(self.slot(interface)?)
     }

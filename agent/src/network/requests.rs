@@ -1,4 +1,4 @@
-//! What each step is for the kernel.
+//! The requests to the kernel for each step.
 
 use std::net::IpAddr;
 
@@ -23,19 +23,19 @@ const NUD_PERMANENT: u16 = 0x80;
 /// Length of `struct rtnexthop`.
 const RTNEXTHOP: u16 = 8;
 
-/// What a request is to reach.
+/// The purpose of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Something is changed.
+    /// To change something.
     Set,
-    /// Something is there afterwards.
+    /// To add something: it exists afterwards.
     Add,
-    /// Something is not there afterwards.
+    /// To remove something: it does not exist afterwards.
     Remove,
 }
 
 impl Purpose {
-    /// Whether a refusal means that it was reached already.
+    /// Whether a refusal means that the purpose was fulfilled already.
     pub fn is_fulfilled(self, errno: Errno) -> bool {
         match self {
             Self::Set => false,
@@ -60,7 +60,7 @@ impl Purpose {
 
 /// Sets a link's properties.
 ///
-/// It comes up last, when the kernel knows that it is to make no link-local address of its own: the host's interface has
+/// The link is set up last, when the kernel knows that it must not make a link-local address: the host's interface has
 /// one, and there may be no other.
 pub fn link(link: &Link, index: u32) -> Vec<Message> {
     let flag = |is_set: bool, flag: i32| if is_set { flag } else { 0 };
@@ -205,7 +205,7 @@ pub fn neighbour(purpose: Purpose, neighbour: &Neighbour, index: u32) -> Message
     message
 }
 
-/// A step in words, for the error that it ends in.
+/// A step in words, for an error.
 pub fn describe(step: &NetworkStep) -> String {
     let route = |what: &str, route: &Route| {
         let gateway = route.hops.first().and_then(|hop| hop.gateway);

@@ -1,4 +1,4 @@
-//! Following what the host changes: not at once, because for a while the guest believes what it was told last.
+//! Following changes of the host: not at once, because the guest caches names and attributes for a while.
 
 use std::{rc::Rc, time::Duration};
 
@@ -11,12 +11,12 @@ use stockade_protocol::agent::ProcessId;
 use super::{Server, Target};
 use crate::error::{Context, Result};
 
-/// Longer than the second for which the kernel keeps names and attributes of a shared file system. Since two looks are
-/// further apart than that, none of them sees what was kept at the one before.
+/// Delay of a refresh: longer than the second for which the kernel caches names and attributes of a shared file system.
+/// So no refresh sees what was cached at the one before.
 const LATER: Duration = Duration::from_millis(1200);
 
 impl Server {
-    /// Something has changed in what the container of this init has copies of.
+    /// Plans a refresh, because a directory has changed of which this init's container has a copy.
     pub(super) fn refresh_atomic_volumes_later(&mut self, init: &Rc<ProcessId>) {
         let Some(container) = self.containers.get(&init.container) else { return };
         if init.exec.is_some()
@@ -41,7 +41,7 @@ impl Server {
         }
     }
 
-    /// The time has come.
+    /// Refreshes the copies.
     pub(super) fn refresh_atomic_volumes(&mut self, id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return };
         if let Some((_, token)) = container.atomic_volumes.due.take() {
@@ -51,7 +51,7 @@ impl Server {
     }
 }
 
-/// Fires once.
+/// A timer that fires once.
 pub(super) fn timer(after: Duration) -> Result<TimerFd> {
     TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
         .and_then(|timer| {

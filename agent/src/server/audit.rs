@@ -1,4 +1,4 @@
-//! `SCMP_ACT_LOG`: what a seccomp filter logs is on the guest's console.
+//! `SCMP_ACT_LOG`: the guest's console shows what a seccomp filter logs.
 
 use stockade_protocol::container::SeccompFilter;
 
@@ -12,13 +12,13 @@ const RETURN: u16 = 0x06;
 const LOG: u32 = 0x7ffc_0000;
 const ACTION: u32 = 0xffff_0000;
 
-/// Messages of the kernel down to notices, of which those of audit are, go to the console.
+/// The kernel's log level for the console: notices, which include audit's messages, are shown.
 const NOTICES: &str = "6";
 
-/// Shows the kernel's log of system calls where filters log some. The kernel limits how many that are.
+/// Shows the kernel's log of system calls if filters log some. The kernel limits their rate.
 pub fn show_on_console(filters: &[SeccompFilter]) {
     if filters.iter().any(|filter| logs(&filter.program)) {
-        // A kernel that does not let itself be told has no log either.
+        // A kernel without this setting has no such log either.
         let _ = proc_files::write("sys/kernel/printk", NOTICES);
     }
 }

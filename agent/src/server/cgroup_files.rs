@@ -1,12 +1,12 @@
-//! `Request::CgroupFiles`: the files are sent as they are, and the host, which has to distrust them anyway, reads
-//! what they say.
+//! `Request::CgroupFiles`: the files are sent unchanged, and the host parses them, because it has to distrust them
+//! anyway.
 
 use stockade_protocol::agent::Response;
 
 use super::Server;
 use crate::error::Result;
 
-/// What statistics are made of. Which of them there are depends on the kernel and its controllers.
+/// The files with statistics. Which of them exist depends on the kernel and its controllers.
 const FILES: [&str; 23] = [
     "cpu.stat",
     "cpu.max",
@@ -33,7 +33,7 @@ const FILES: [&str; 23] = [
     "io.pressure",
 ];
 
-/// Most that is sent of all of them together, in bytes: half of what the host accepts.
+/// Largest size of all files together, in bytes: half of what the host accepts.
 const MAX: usize = 128 << 10;
 
 impl Server {

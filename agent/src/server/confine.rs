@@ -1,4 +1,4 @@
-//! `Request::Confine`: what security modules make of the process that is made next.
+//! `Request::Confine`: what security modules apply to the process that is made next.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ impl Server {
             load(policy)?;
         }
         if let Some(profile) = confinement.apparmor_profile {
-            // One that is asked for and never made is forgotten with the next.
+            // The profile of a process that was never made is forgotten at the next request.
             self.profiles.retain(|known, _| known.container != process.container);
             self.profiles.insert(process, profile);
         }
@@ -32,7 +32,7 @@ impl Server {
     }
 }
 
-/// Gives the guest's kernel an AppArmor policy, or another one for the profiles that it has.
+/// Loads an AppArmor policy into the guest's kernel, or replaces the one of existing profiles.
 fn load(policy: &[u8]) -> Result<()> {
     boot::mount_sysfs()?;
     let directory = format!("{}/kernel/security", boot::SYSFS);
@@ -53,7 +53,7 @@ fn load(policy: &[u8]) -> Result<()> {
     if !fs::exists(&file).unwrap_or(false) {
         return Err(without_apparmor());
     }
-    // The kernel takes a policy in one write, and says in its log what it does not like about it.
+    // The kernel takes a policy in one write, and its log says why it refuses one.
     fs::write(&file, policy).or_spec(|| "load the AppArmor policy into the guest's kernel".to_owned())
 }
 

@@ -1,4 +1,4 @@
-//! Who talks to the agent: accepting, greeting, and connections that carry messages.
+//! Connections of the host: accepting, greeting, and serving those that carry messages.
 
 use std::rc::Rc;
 
@@ -15,25 +15,25 @@ use crate::{
     vsock,
 };
 
-/// Connections that the host may have open, streams aside.
+/// Largest number of connections that the host may have open, not counting streams.
 const MAX_CONNECTIONS: usize = 4096;
 
 impl Server {
-    /// Takes the host's new connections in.
+    /// Accepts the host's new connections.
     pub(super) fn accept(&mut self) {
         while let Some(socket) = vsock::accept(&self.listener) {
             if self.connections.len() >= MAX_CONNECTIONS {
                 continue;
             }
             let connection = Connection::new(socket);
-            // Without a registration it is dropped, which the host sees.
+            // Without a registration the connection is closed, which the host sees.
             if let Ok(token) = self.poller.add(&connection, Target::Connection) {
                 self.connections.insert(token, connection);
             }
         }
     }
 
-    /// Reads and answers what a connection has.
+    /// Reads the messages of a connection, and answers them.
     pub(super) fn serve_connection(&mut self, token: Token) {
         if self.try_serve(token).is_err() {
             self.close(token);
@@ -64,7 +64,7 @@ impl Server {
                     Some(command) => self.obey(&id, command),
                     None => return Ok(()),
                 },
-                // The host has nothing to say there.
+                // The host sends nothing on such a connection.
                 Role::Events(_) | Role::Waiting(..) | Role::WaitingForQuery => {
                     match connection.receive::<()>()? {
                         Some(()) => return Err(Closed),
@@ -78,7 +78,7 @@ impl Server {
 
     /// Answers a request that was waiting.
     pub(super) fn respond(&mut self, token: Token, response: Response) {
-        // The host may have left; what it asked for is done all the same.
+        // The host may have closed the connection; the request is carried out in any case.
         let Some(connection) = self.connections.get_mut(&token) else { return };
         connection.role = Role::Control { busy: false };
         if connection.send(&response).is_err() {
@@ -197,7 +197,7 @@ impl Server {
     fn obey(&mut self, id: &Rc<ProcessId>, command: ProcessCommand) {
         let Some(process) = self.processes.get(id) else { return };
         match command {
-            // It may end before the signal arrives; the host hears of that as of any end.
+            // The process may end before the signal arrives; the host gets a report, as for every end.
             ProcessCommand::Signal(signal) if process.exit().is_none() => {
                 let _ = crate::signal::send(process.pid, signal);
             }
@@ -209,13 +209,13 @@ impl Server {
     }
 }
 
-/// How a greeted connection goes on.
+/// What a connection is after its greeting.
 enum Welcomed {
     Messages,
     Stream(Rc<ProcessId>, Stream),
     Forward(u16),
-    /// For a client, whose coming is the answer.
+    /// It waits for a client of a socket, and gets the reply when one has come.
     Waiting(Rc<ProcessId>, u16),
-    /// Likewise.
+    /// It waits for a query, likewise.
     WaitingForQuery,
 }

@@ -21,7 +21,7 @@ use crate::{
     sockets::Sockets,
 };
 
-/// Its bit: who has it can set up what tracks connections.
+/// The bit of CAP_NET_ADMIN, with which a container can set up connection tracking.
 const CAP_NET_ADMIN: u64 = 1 << 12;
 
 impl Server {
@@ -92,13 +92,13 @@ impl Server {
         Ok(None)
     }
 
-    /// Puts in force what would have been in the way of building the container.
+    /// Applies the settings that would have prevented building the container.
     pub(super) fn finish_container(&mut self, id: &str) -> Result<()> {
         let container = self.container(id)?;
         container.cgroup.restrict_devices(&container.device_rules)
     }
 
-    /// Undoes what there is of a container, and only then says why.
+    /// Removes a container that could not be built, and then answers with the reason.
     pub(super) fn fail_container(&mut self, id: &Rc<ProcessId>, error: AgentError) {
         if let Some(Phase::Creating(reply_to)) = self.processes.get(id).map(|init| init.phase) {
             self.begin_removal(&id.container, reply_to, Response::Error(error));

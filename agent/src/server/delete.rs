@@ -1,4 +1,5 @@
-//! `Request::Delete`, and what a failed Create leaves: kills, waits until all is gone, forgets.
+//! `Request::Delete`, and removal after a failed Create: kills the container, waits until all of it is gone, forgets
+//! it.
 
 use std::rc::Rc;
 
@@ -52,7 +53,7 @@ impl Server {
         self.finish_removal(id);
     }
 
-    /// Forgets a container that is to go, if nothing of it is left.
+    /// Forgets a container that is being removed, if nothing of it is left.
     pub(super) fn finish_removal(&mut self, id: &str) {
         let Some(container) = self.containers.get(id) else { return };
         let mut processes = self.processes.iter().filter(|(process, _)| process.container == id);
@@ -76,7 +77,7 @@ impl Server {
         for (_, token) in container.atomic_volumes.due.iter().chain(&container.disks.due) {
             self.poller.forget(*token);
         }
-        // The host may take them away when it hears of the end.
+        // The host may remove the disks when it is told of the end.
         drop(container.disks);
         if let Some(removal) = container.removal {
             if let Some((_, token)) = removal.events {

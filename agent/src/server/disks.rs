@@ -6,11 +6,11 @@ use stockade_protocol::agent::ProcessId;
 
 use super::{Server, Target, atomic_volumes::timer};
 
-/// Between two looks.
+/// Time between two checks.
 const AGAIN: Duration = Duration::from_millis(20);
 
 impl Server {
-    /// Whether a container's disks are free; if not, its end and its removal are gone on with later.
+    /// Whether a container's disks are free; if not, its end and its removal continue later.
     pub(super) fn disks_are_free(&mut self, id: &str) -> bool {
         let Some(container) = self.containers.get_mut(id) else { return true };
         if container.disks.is_empty() {
@@ -30,13 +30,13 @@ impl Server {
         });
         match (watched, self.containers.get_mut(id)) {
             (Ok(due), Some(container)) => container.disks.due = Some(due),
-            // It cannot be waited.
+            // There is no timer, so there is no wait.
             _ => return true,
         }
         false
     }
 
-    /// It is time to look again.
+    /// Checks the disks again, and continues the container's end and removal.
     pub(super) fn look_at_disks(&mut self, init: &Rc<ProcessId>) {
         if let Some(container) = self.containers.get_mut(&init.container)
             && let Some((_, token)) = container.disks.due.take()

@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl Server {
-    /// Lets a connection hear of a container from now on; returns the container's init.
+    /// Sends a connection the events of a container from now on; returns the container's init.
     pub(super) fn admit(&mut self, id: &str, connection: Token) -> Result<Rc<ProcessId>> {
-        // What has happened so far is for those who are here already.
+        // Earlier events are only for connections that exist already.
         self.report_oom(id);
         let init = self.container(id)?.init.clone();
         let Some(Container { audience, cgroup, .. }) = self.containers.get_mut(id) else { return Ok(init) };
@@ -28,7 +28,7 @@ impl Server {
         Ok(init)
     }
 
-    /// Tells a container's audience of what it has not been told yet.
+    /// Reports kills to a container's audience that were not reported yet.
     pub(super) fn report_oom(&mut self, id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return };
         if container.audience.events.is_none() {
@@ -48,7 +48,7 @@ impl Server {
         }
     }
 
-    /// A listener has left.
+    /// Removes a connection that has ended from the audience.
     pub(super) fn dismiss(&mut self, id: &Rc<ProcessId>, connection: Token) {
         let Some(container) = self.containers.get_mut(&id.container) else { return };
         let audience = &mut container.audience;
@@ -60,7 +60,7 @@ impl Server {
         }
     }
 
-    /// The container is forgotten: its audience may go.
+    /// Closes the connections of the audience, because the container is forgotten.
     pub(super) fn dismiss_all(&mut self, audience: Audience) {
         if let Some((_, token)) = audience.events {
             self.poller.forget(token);

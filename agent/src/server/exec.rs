@@ -14,7 +14,7 @@ use crate::{
     process::Phase,
 };
 
-/// Processes that the host may have at once in one guest: each has descriptors in the agent.
+/// Largest number of processes that the host may have at once in one guest: each has descriptors in the agent.
 const MAX_PROCESSES: usize = 4096;
 
 impl Server {

@@ -1,4 +1,4 @@
-//! Connections of the host to a port of the guest's loopback interface: what `kubectl port-forward` comes in by.
+//! Connections of the host to a port of the guest's loopback interface: `kubectl port-forward` uses them.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,26 +19,26 @@ use crate::{
     pump::Progress,
 };
 
-/// Connections that are forwarded at a time.
+/// Largest number of connections that are forwarded at a time.
 const MAX_FORWARDS: usize = 256;
 
 /// One connection of the host to something in the guest.
 pub(super) struct Forward {
-    /// Until the guest's side is connected.
+    /// Set until the guest's side is connected.
     dialling: Option<Dialling>,
     guest: Rc<OwnedFd>,
-    /// From then on.
+    /// Set once the guest's side is connected.
     proxy: Option<Proxy>,
     watched: Vec<Token>,
-    /// It is one of this container's, and goes with it.
+    /// The init of the container that the connection belongs to, and with which it ends.
     pub container: Option<Rc<ProcessId>>,
 }
 
-/// What is connected to.
+/// A connection to the guest's side that is being made.
 struct Dialling {
     port: u16,
     greeting: Connection,
-    /// If nobody listens there, nobody does.
+    /// Whether this is the last address to try.
     is_last_try: bool,
 }
 
@@ -71,7 +71,8 @@ impl Server {
         }
     }
 
-    /// Carries a connection between the host and a client, of a container if it is one's own, which has been accepted.
+    /// Joins a connection of the host with an accepted client; `container` is the client's container, if it belongs to
+    /// one.
     pub(super) fn join_client(
         &mut self,
         host: Connection,
@@ -106,7 +107,7 @@ impl Server {
         }
     }
 
-    /// Moves what a forwarded connection has.
+    /// Moves the bytes of a forwarded connection.
     pub(super) fn run_forward(&mut self, token: Token) {
         let Some(forward) = self.forwards.get_mut(&token) else { return };
         match forward.advance(&mut self.poller, token) {
@@ -153,7 +154,7 @@ impl Forward {
         }
     }
 
-    /// Tells the host that there is somebody, and carries from now on.
+    /// Tells the host that the guest's side is connected, and joins the two.
     fn join(
         &mut self,
         mut host: Connection,

@@ -29,7 +29,7 @@ impl Server {
         Ok(())
     }
 
-    /// Answers who waits, if all processes of the container are frozen or thawed as asked.
+    /// Answers the waiting connection if all processes of the container are frozen or thawed as asked.
     pub(super) fn finish_freezing(&mut self, id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let done = container.freezing.take_if(|freezing| container.cgroup.is_frozen() == freezing.frozen);
@@ -39,7 +39,7 @@ impl Server {
         self.respond(reply_to, if frozen { Response::Paused } else { Response::Resumed });
     }
 
-    /// Tells who waits that it comes to nothing, for this reason.
+    /// Answers the waiting connection that freezing or thawing has failed, for this reason.
     pub(super) fn abort_freezing(&mut self, id: &str, reason: impl FnOnce() -> String) {
         let freezing = self.containers.get_mut(id).and_then(|container| container.freezing.take());
         let Some(freezing) = freezing else { return };
@@ -53,7 +53,7 @@ impl Server {
         self.containers.values().any(|container| freezing(container) == Some(connection))
     }
 
-    /// Nobody waits any more, because it took too long: the container is to be as it was.
+    /// Restores the former state, because nobody waits any more: it took too long.
     pub(super) fn abandon_freezing(&mut self, reply_to: Token) {
         for container in self.containers.values_mut() {
             let abandoned = container.freezing.take_if(|freezing| freezing.reply_to == reply_to);

@@ -5,7 +5,7 @@ use stockade_protocol::agent::Response;
 use super::Server;
 
 impl Server {
-    /// Those that are there, whatever they are doing.
+    /// Lists all containers, in whatever state they are.
     pub(super) fn list_containers(&self) -> Response {
         Response::Containers(self.containers.keys().cloned().collect())
     }

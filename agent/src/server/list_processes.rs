@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Server {
-    /// The processes in a container's cgroup, as the container's own PID namespace numbers them.
+    /// The processes in a container's cgroup, with their PIDs in the container's own PID namespace.
     pub(super) fn list_processes(&mut self, id: &str) -> Result<Response> {
         let container = self.container(id)?;
         let init = container.init.clone();
@@ -42,7 +42,7 @@ impl Server {
             };
             Some(ProcessEntry {
                 id: known.get(pid).map(|name| name.as_ref().clone()),
-                // A process in this cgroup may be in another namespace: then it has no number here.
+                // A process in this cgroup may be in another namespace: then it has no PID here.
                 pid: info.pid_at(depth)?,
                 parent: parent.unwrap_or(0),
                 uid: info.uid,

@@ -1,4 +1,4 @@
-//! The event loop, and all that it knows.
+//! The event loop and its state.
 //!
 //! Each kind of event has its file: [`connections`] (who talks to the agent), [`processes`] (streams and
 //! ends), [`reports`] (what comes before a program), [`freezer`] (what Pause and Resume share), [`events`] and
@@ -54,7 +54,7 @@ mod update;
 use forward::Forward;
 use resolver::Resolving;
 
-/// What an event is about.
+/// The object of an event.
 #[derive(Clone, Debug)]
 enum Target {
     /// The host connects.
@@ -63,11 +63,11 @@ enum Target {
     Children,
     /// A connection has bytes, or room for some.
     Connection(Token),
-    /// A process that has yet to execute its program reports.
+    /// A process that has not executed its program yet reports.
     Report(Rc<ProcessId>),
     /// A stream has bytes, or room for some.
     Stream(Rc<ProcessId>, Stream),
-    /// A container has said something to its sd_notify(3) socket.
+    /// A container has sent something to its sd_notify(3) socket.
     Notify(Rc<ProcessId>),
     /// The last process has left a container's cgroup, or all in it are frozen or thawed.
     Cgroup(Rc<ProcessId>),
@@ -79,19 +79,19 @@ enum Target {
     Socket(Rc<ProcessId>, u16),
     /// Containers ask the host's resolver.
     Resolver,
-    /// An answer of it has come.
+    /// An answer of the resolver has come.
     Query(Token),
-    /// It is time to see whether the disks of this init's container are free.
+    /// It is time to check whether the disks of this init's container are free.
     Disks(Rc<ProcessId>),
-    /// It is time to follow what has changed on the host.
+    /// It is time to refresh the copies of this init's container.
     AtomicVolumes(Rc<ProcessId>),
-    /// The kernel has something to say, of memory perhaps.
+    /// The kernel has sent events, which may be about memory.
     KernelEvents,
-    /// Memory has come or gone, and stays as it is now.
+    /// Memory has come or gone, and has been unchanged for a while.
     MemorySettled,
 }
 
-/// Everything that the agent knows.
+/// The state of the agent.
 pub struct Server {
     poller: Poller<Target>,
     listener: OwnedFd,
@@ -100,12 +100,12 @@ pub struct Server {
     containers: BTreeMap<String, Container>,
     processes: BTreeMap<Rc<ProcessId>, Process>,
     forwards: BTreeMap<Token, Forward>,
-    /// Once the host has offered its resolver.
+    /// Set once the host has offered its resolver.
     resolving: Option<Resolving>,
     memory: Follower,
     /// The AppArmor profiles of processes that are not made yet.
     profiles: BTreeMap<ProcessId, String>,
-    /// What is to be looked at again although no event will say so.
+    /// Targets to handle again although no event will come.
     again: Vec<Target>,
 }
 
@@ -168,7 +168,7 @@ impl Server {
         }
     }
 
-    /// Works on a request; its response follows at once or later.
+    /// Handles a request; its response follows at once or later.
     fn serve_request(&mut self, token: Token, request: Request) {
         let result = match request {
             Request::Create(container) => self.create(token, *container),
@@ -201,7 +201,7 @@ impl Server {
             .ok_or_else(|| error(ErrorKind::NotFound, format!("container {id} does not exist in the guest")))
     }
 
-    /// How far a container is: as far as its init.
+    /// The phase of a container, which is that of its init.
     fn phase(&mut self, id: &str) -> Result<Phase> {
         let init = self.container(id)?.init.clone();
         self.process(&init).map(|(_, init)| init.phase)

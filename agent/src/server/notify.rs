@@ -1,4 +1,4 @@
-//! What a container says to its sd_notify(3) socket goes to the host.
+//! Passing datagrams from a container's sd_notify(3) socket to the host.
 
 use std::{os::fd::AsRawFd, rc::Rc};
 
@@ -10,11 +10,12 @@ use stockade_protocol::agent::{NOTIFY_LIMIT, ProcessEvent, ProcessId};
 
 use super::{Server, Target};
 
-/// Datagrams that are taken before others have their turn.
+/// Largest number of datagrams that are read before others have their turn.
 const TURN: usize = 32;
 
 impl Server {
-    /// Passes on what has come. Descriptors that are sent along close here: none of them means anything on the host.
+    /// Passes on the datagrams that have come. Descriptors that come with them are closed, because they mean nothing on
+    /// the host.
     pub(super) fn pass_notifications_on(&mut self, id: &Rc<ProcessId>) {
         let Some(process) = self.processes.get(id) else { return };
         let Some(socket) = &process.notify else { return };
@@ -24,7 +25,7 @@ impl Server {
         let mut datagram = [0; NOTIFY_LIMIT + 1];
         for _ in 0..TURN {
             match recv(socket.as_raw_fd(), &mut datagram, MsgFlags::MSG_DONTWAIT) {
-                // A host that does not listen loses them, and costs no memory.
+                // If the host does not read them, they are dropped, so that they take no memory.
                 Ok(length) if length <= NOTIFY_LIMIT && !connection.is_congested() => {
                     // A connection that cannot be written to reports its end to the loop.
                     let _ = connection.send(&ProcessEvent::Notify(datagram[..length].to_vec()));

@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Server {
-    /// Begins to freeze a container; one that waits for its start may be frozen too.
+    /// Begins to freeze a container; a container that waits for its start may be frozen too.
     pub(super) fn pause(&mut self, reply_to: Token, id: &str) -> Result<Option<Response>> {
         let phase = self.phase(id)?;
         let container = self.container(id)?;

@@ -32,14 +32,14 @@ impl Server {
         for descriptor in process.stdio.descriptors(stream) {
             match self.poller.add(&descriptor, |_| Target::Stream(id.clone(), stream)) {
                 Ok(token) => process.watched.push(token),
-                // No memory for a registration: the stream cannot work, and the host sees it end.
+                // There is no memory for a registration: the stream cannot work, and the host sees its end.
                 Err(_) => process.stdio.close(),
             }
         }
         self.again.push(Target::Stream(id.clone(), stream));
     }
 
-    /// Moves what a stream has.
+    /// Moves the bytes of a stream.
     pub(super) fn run_stream(&mut self, id: &Rc<ProcessId>, stream: Stream) {
         let Some(process) = self.processes.get_mut(id) else { return };
         if process.stdio.run(stream) {
@@ -49,7 +49,7 @@ impl Server {
         self.forget_if_left(id);
     }
 
-    /// Reaps what has ended.
+    /// Reaps the processes that have ended.
     pub(super) fn reap(&mut self) {
         for (pid, status) in reaper::reap(&self.children) {
             let known =
@@ -63,7 +63,7 @@ impl Server {
     }
 
     fn end(&mut self, id: &Rc<ProcessId>, pid: Pid, status: ExitStatus) {
-        // Its last words, if it has not come as far as its program.
+        // Its last report, if it has not executed its program.
         self.hear(id);
         self.pass_notifications_on(id);
         // An exec that could not be made is forgotten.
@@ -77,7 +77,7 @@ impl Server {
                 self.abort_freezing(name, || {
                     format!("container {name} is not running: it has ended meanwhile")
                 });
-                // Before the end, with which the host stops listening.
+                // This comes before the report of the end, after which the host no longer listens.
                 self.report_oom(name);
             }
             self.report_exit(id);
@@ -90,7 +90,7 @@ impl Server {
     pub(super) fn report_exit(&mut self, id: &Rc<ProcessId>) {
         let Some(process) = self.processes.get_mut(id) else { return };
         let (Some(status), Some(token)) = (process.unreported_exit(), process.connection) else { return };
-        // With the report of the last end the VM may go.
+        // After the report of the last end, the VM may end.
         if id.exec.is_none() && !self.disks_are_free(&id.container) {
             return;
         }
@@ -106,21 +106,21 @@ impl Server {
         }
     }
 
-    /// The host has closed a connection that processes live by: they must not outlive it.
+    /// Kills the processes that must not outlive this connection, because the host has closed it.
     pub(super) fn abandon(&mut self, connection: Token) {
         let held = self.processes.iter().filter(|(_, process)| process.is_held_by(connection));
         let held: Vec<Rc<ProcessId>> = held.map(|(id, _)| id.clone()).collect();
         for id in held {
             let Some(process) = self.processes.get_mut(&id) else { continue };
             (process.requester, process.connection) = (None, None);
-            // Somebody else reads on where the host has been told that streams are held.
+            // If the host was told that streams are held, another relay goes on reading.
             if !process.reported {
                 process.stdio.close();
             }
             if process.exit().is_some() {
                 self.forget_if_left(&id);
             } else if id.exec.is_some() {
-                // It may end before the signal arrives.
+                // The process may end before the signal arrives.
                 let _ = crate::signal::send(process.pid, libc::SIGKILL);
             } else if let Some(container) = self.containers.get(&id.container)
                 && let Err(error) = container.cgroup.kill()
@@ -130,7 +130,7 @@ impl Server {
         }
     }
 
-    /// Forgets an exec that has ended, whose streams nobody has open, and that nobody will ask for.
+    /// Forgets an exec that has ended, if nobody has its streams open and the host needs it no more.
     fn forget_if_left(&mut self, id: &Rc<ProcessId>) {
         let is_left = |process: &Process| {
             let is_held = process.requester.is_some() || process.connection.is_some();

@@ -1,4 +1,4 @@
-//! A connection of the host that is joined to one in the guest: bytes both ways, each direction ended by itself.
+//! A connection of the host that is joined to one in the guest: bytes go in both directions, which end separately.
 
 use std::{
     os::fd::{AsRawFd, OwnedFd},
@@ -12,12 +12,12 @@ use nix::{
 
 use crate::pump::{Progress, Pump};
 
-/// Both directions, each with its sink, until its source is at its end.
+/// The directions whose source is not at its end, each with its sink.
 #[derive(Debug)]
 pub(super) struct Proxy(Vec<(Pump, Rc<OwnedFd>)>);
 
 impl Proxy {
-    /// Between two sockets, both non-blocking.
+    /// A proxy between two non-blocking sockets.
     pub fn between(host: &Rc<OwnedFd>, guest: &Rc<OwnedFd>) -> Self {
         let pump = |source: &Rc<OwnedFd>, sink: &Rc<OwnedFd>| {
             (Pump::copy(Rc::clone(source), Rc::clone(sink)), Rc::clone(sink))
@@ -40,14 +40,14 @@ impl Proxy {
                     // A peer that has gone already has seen the end.
                     let _ = shutdown(sink.as_raw_fd(), Shutdown::Write);
                 }
-                // Neither side has more to say to the other.
+                // Neither side will send more bytes.
                 Progress::Broken => return Progress::Broken,
             }
         }
         self.0 = going_on;
         match &self.0[..] {
             [] => Progress::Finished,
-            // Who has closed said so to both directions, of which this one may have nothing to say for ever.
+            // The peer has closed both directions, but this direction may never have bytes to show that.
             [(_, sink)] if is_gone(sink) => Progress::Broken,
             _ => progress,
         }

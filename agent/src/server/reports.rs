@@ -1,4 +1,4 @@
-//! What a process reports between its clone and its program: that it is made and waits, or what failed.
+//! What a process reports between its clone and its program: that it is set up and waits, or what failed.
 
 use std::{os::fd::OwnedFd, rc::Rc};
 
@@ -23,7 +23,7 @@ impl Server {
                 process.channel = Some(Channel { socket: channel, token });
                 None
             }
-            // Unheard, the process ends: its channel closes here.
+            // Its channel closes here, and so the process ends.
             Err(error) => Some(error),
         };
         self.processes.insert(id.clone(), process);
@@ -32,7 +32,7 @@ impl Server {
         }
     }
 
-    /// Takes what a process has to say.
+    /// Reads the report of a process.
     pub(super) fn hear(&mut self, id: &Rc<ProcessId>) {
         let Some(process) = self.processes.get_mut(id) else { return };
         let Some(channel) = &process.channel else { return };
@@ -62,7 +62,7 @@ impl Server {
                 self.fail_creation(id, error(ErrorKind::Internal, message));
             }
             (Phase::Starting(reply_to), report) => self.finish_start(id, reply_to, report),
-            // It was killed before its start.
+            // The process was killed before its start.
             _ => {}
         }
     }
@@ -98,14 +98,14 @@ impl Server {
         Ok(())
     }
 
-    /// Undoes what there is of a process, and of its container if it is the init.
+    /// Removes a process that could not be set up, and its container if it is the init.
     fn fail_creation(&mut self, id: &Rc<ProcessId>, error: AgentError) {
         if id.exec.is_none() {
             return self.fail_container(id, error);
         }
         let Some(process) = self.processes.get(id) else { return };
         if let Phase::Creating(reply_to) = process.phase {
-            // It has ended by itself, or does so now.
+            // The process has ended by itself, or ends now.
             let _ = crate::signal::send(process.pid, libc::SIGKILL);
             self.forget_process(id);
             self.respond(reply_to, Response::Error(error));

@@ -1,4 +1,4 @@
-//! Queries of containers to a resolver of the host's: each goes to a connection of the host that has been waiting for it.
+//! Queries of containers to a resolver of the host: each goes to a connection of the host that waits for it.
 
 use std::{collections::VecDeque, net::SocketAddrV4, os::fd::OwnedFd};
 
@@ -17,21 +17,21 @@ use crate::{
     sockets::accept,
 };
 
-/// Queries and clients that may wait or be answered at a time. A client asks again.
+/// Largest number of queries and clients that wait or are answered at a time; clients beyond it ask again.
 const MAX_WAITING: usize = 256;
 
-/// Bytes before a message of TCP that say its length (RFC 1035, 4.2.2).
+/// Size of the length before a message over TCP, in bytes (RFC 1035, 4.2.2).
 const LENGTH: usize = 2;
 
-/// The resolver's sockets, and who is served.
+/// The resolver's sockets, and the clients that are served.
 #[derive(Debug)]
 pub(super) struct Resolving {
     resolver: Resolver,
-    /// The host's connection that waits.
+    /// The host's connection that waits for a query.
     waiting: Option<Token>,
-    /// Somebody on the host takes queries.
+    /// Whether the host takes queries.
     is_served: bool,
-    /// Streams that wait for the host.
+    /// Clients that wait for a connection of the host.
     clients: VecDeque<OwnedFd>,
     queries: Vec<Query>,
 }
@@ -47,7 +47,8 @@ struct Query {
 }
 
 impl Server {
-    /// Lets a connection of the host wait for the next query. The first one has the agent listen for them.
+    /// Lets a connection of the host wait for the next query. The first such connection makes the agent listen for
+    /// queries.
     pub(super) fn admit_resolver(&mut self, token: Token) -> Result<()> {
         if self.resolving.is_none() {
             let resolver = Resolver::listen()?;
@@ -67,7 +68,8 @@ impl Server {
         Ok(())
     }
 
-    /// Such a connection is over, and with it who has made it: without an answer whoever asks sees an end, and does not wait.
+    /// Handles the end of such a connection, and so of the watcher that has made it: clients see the end of their
+    /// connection instead of waiting for an answer.
     pub(super) fn dismiss_resolver(&mut self, token: Token) {
         let Some(resolving) = &mut self.resolving else { return };
         if resolving.waiting.take_if(|waiting| *waiting == token).is_some() {
@@ -76,7 +78,7 @@ impl Server {
         }
     }
 
-    /// Takes what has come, and brings one of it and the host together, if both are there.
+    /// Accepts queries and clients, and joins one of them with the host's connection, if there are both.
     pub(super) fn resolve(&mut self) {
         let Some(resolving) = &mut self.resolving else { return };
         while let Some(client) = accept(&resolving.resolver.listener) {
@@ -103,7 +105,7 @@ impl Server {
         }
     }
 
-    /// Passes the answer to a datagram on, once it is whole.
+    /// Passes on the answer to a datagram, once it is complete.
     pub(super) fn answer_query(&mut self, token: Token) {
         let Some(resolving) = &mut self.resolving else { return };
         let Some(index) = resolving.queries.iter().position(|query| query.token == token) else { return };
@@ -137,7 +139,7 @@ impl Resolving {
 }
 
 impl Query {
-    /// Takes what has come of the answer; true when it is whole, or nothing more will come.
+    /// Reads the bytes of the answer that have come; true when it is complete, or no more bytes will come.
     fn read(&mut self) -> bool {
         let mut bytes = [0; 4096];
         loop {
@@ -156,12 +158,12 @@ impl Query {
     }
 }
 
-/// A stream from which the query can be read as from TCP, by its other end.
+/// A pair of connected sockets: the query is in the first, and can be read from the second as from TCP.
 fn stream_with(query: &[u8]) -> Option<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (stream, other) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags).ok()?;
     let mut message = u16::try_from(query.len()).ok()?.to_be_bytes().to_vec();
     message.extend(query);
-    // A new socket takes as much as a datagram can have, or the query is lost as datagrams are.
+    // A new socket has room for the longest datagram; otherwise the query is lost, as datagrams may be.
     (write(&stream, &message) == Ok(message.len())).then_some((stream, other))
 }

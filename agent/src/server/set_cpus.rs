@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Server {
-    /// Starts CPUs, or lets go of them.
+    /// Starts CPUs, or takes them offline.
     pub(super) fn set_cpus(count: u16) -> Result<Response> {
         if count == 0 {
             return Err(error(ErrorKind::Spec, "a guest has at least one CPU"));
@@ -22,7 +22,7 @@ impl Server {
     }
 }
 
-/// CPU 0 is always there.
+/// Starts or stops all CPUs except CPU 0, which is always online.
 fn set(directory: &Path, count: u16) -> Result<()> {
     for cpu in 1.. {
         let file = directory.join(format!("cpu{cpu}/online"));

@@ -1,4 +1,4 @@
-//! `Request::Settings`: what the node gives all of its containers.
+//! `Request::Settings`: settings that the node applies to all of its containers.
 
 use std::{fs, io, os::unix::fs::symlink, path::Path};
 
@@ -14,14 +14,15 @@ use crate::{
     init::proc_files,
 };
 
-/// Where the agent has binfmt_misc, once it needs it. All containers without a user namespace of their own have its handlers.
+/// Where the agent mounts binfmt_misc when it needs it. Its handlers apply to all containers without their own user
+/// namespace.
 const BINFMT_MISC: &str = "/run/binfmt_misc";
 
 /// Settings of the security module that keeps processes from tracing each other.
 const YAMA: &str = "kernel/yama/";
 
 impl Server {
-    /// Takes over what this kernel has too.
+    /// Takes over the settings that this kernel has, too.
     pub(super) fn take_settings(&mut self, settings: &Settings) -> Result<Response> {
         let mut refused = Vec::new();
         for (name, value) in &settings.sysctls {
@@ -34,7 +35,7 @@ impl Server {
                 && !may_fail
             {
                 refused.push(format!(
-                    "the node's {} = {value} is not the guest's: {error}",
+                    "the guest does not get the node's {} = {value}: {error}",
                     name.replace('/', ".")
                 ));
             }
@@ -47,7 +48,7 @@ impl Server {
         for handler in &settings.handlers {
             if let Err(error) = register(handler) {
                 refused.push(format!(
-                    "the node's binfmt_misc handler {} is not the guest's: {error}",
+                    "the guest does not get the node's binfmt_misc handler {}: {error}",
                     handler.name
                 ));
             }
@@ -56,8 +57,8 @@ impl Server {
     }
 }
 
-/// Registers a handler. The kernel opens an interpreter of the node by the path that it has there, because programs are told that
-/// path: it is there for this moment.
+/// Registers a handler. The kernel opens an interpreter of the node by its path on the node, because programs are told
+/// that path: for this moment, the interpreter is mounted there.
 fn register(handler: &Handler) -> io::Result<()> {
     let register = || fs::write(format!("{BINFMT_MISC}/register"), &handler.line);
     let Some(share) = &handler.share else { return register() };

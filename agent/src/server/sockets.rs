@@ -1,4 +1,4 @@
-//! Clients of a container's sockets: each goes to a connection of the host that has been waiting for it.
+//! Clients of a container's sockets: each goes to a connection of the host that waits for it.
 
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Server {
-    /// Is told of the clients of a container's sockets from now on.
+    /// Watches a container's sockets for clients from now on.
     pub(super) fn watch_sockets(&mut self, init: &Rc<ProcessId>, sockets: &mut Sockets) -> Result<()> {
         sockets.iter_mut().try_for_each(|socket| {
             let target = Target::Socket(init.clone(), socket.number);
@@ -22,7 +22,7 @@ impl Server {
         })
     }
 
-    /// Forgets them and whoever waits at them or is connected by them.
+    /// Forgets a container's sockets, and closes connections that wait for their clients or belong to them.
     pub(super) fn dismiss_clients(&mut self, id: &str, mut sockets: Sockets) {
         for socket in sockets.iter_mut() {
             socket.token.into_iter().for_each(|token| self.poller.forget(token));
@@ -36,9 +36,9 @@ impl Server {
         let container = self.container(id)?;
         let init = container.init.clone();
         let socket = container.sockets.get_mut(number).ok_or_else(|| {
-            error(ErrorKind::NotFound, format!("container {id} has no socket {number} of the host's"))
+            error(ErrorKind::NotFound, format!("container {id} has no socket {number} of the host"))
         })?;
-        // Its host has gone, or forgotten it.
+        // The process on the host with the former connection has ended, or does not need it any more.
         if let Some(former) = socket.waiting.replace(token) {
             self.close(former);
         }
@@ -48,7 +48,7 @@ impl Server {
         Ok(init)
     }
 
-    /// Such a connection is over.
+    /// Handles the end of such a connection.
     pub(super) fn dismiss_host(&mut self, init: &Rc<ProcessId>, number: u16, token: Token) {
         let container = self.containers.get_mut(&init.container);
         if let Some(socket) = container.and_then(|container| container.sockets.get_mut(number)) {
@@ -56,7 +56,7 @@ impl Server {
         }
     }
 
-    /// Brings a client and the host together, if both are there.
+    /// Joins a client and the host's connection, if there are both.
     pub(super) fn serve_client(&mut self, init: &Rc<ProcessId>, number: u16) {
         let container = self.containers.get_mut(&init.container);
         let socket = container.and_then(|container| container.sockets.get_mut(number));

@@ -36,7 +36,7 @@ impl Server {
             ));
         };
         match send(channel.socket.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
-            // It is to be reaped yet.
+            // The process has ended, but has not been reaped yet.
             Err(Errno::EPIPE | Errno::ECONNRESET) => {
                 let message = format!("cannot start {}: it has been killed", described(&id));
                 return Err(error(ErrorKind::WrongState, message));
@@ -55,12 +55,12 @@ impl Server {
         }
     }
 
-    /// The process has executed its program, or could not.
+    /// Answers Start: the process has executed its program, or could not.
     pub(super) fn finish_start(&mut self, id: &Rc<ProcessId>, reply_to: Token, report: Report) {
         let Some(process) = self.processes.get_mut(id) else { return };
         let response = match report {
             Report::Failed(error) => {
-                // It ends by itself; until it is reaped all is as it was.
+                // The process ends by itself; until it is reaped, its phase is as before.
                 process.phase = Phase::Created;
                 Response::Error(error)
             }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Server {
-    /// How a container is.
+    /// The state of a container.
     pub(super) fn state(&mut self, id: &str) -> Result<Response> {
         let frozen = self.container(id)?.frozen;
         let state = match self.phase(id)? {

@@ -11,7 +11,7 @@ use crate::{
 impl Server {
     /// Changes a container's limits.
     pub(super) fn update(&mut self, id: &str, values: &[(String, String)]) -> Result<Response> {
-        // The VM has grown before.
+        // The runtime has made the VM grow before.
         self.follow_memory();
         let phase = self.phase(id)?;
         let container = self.container(id)?;

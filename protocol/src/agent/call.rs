@@ -25,7 +25,7 @@ impl call::Response for Response {
 /// All versions that this build speaks.
 const ALL: RangeInclusive<u16> = OLDEST_VERSION..=VERSION;
 
-/// Those since 0.2.
+/// The versions since 0.2.
 const SINCE_0_2: RangeInclusive<u16> = 2..=VERSION;
 
 calls! {
@@ -38,10 +38,10 @@ calls! {
     /// Lets a created process execute its program.
     Start(process: ProcessId) in ALL,
         Request::Start(process) => Response::Started => (), ();
-    /// Sends this signal to the init of a container or, if that is asked for, to all of its processes.
+    /// Sends this signal to the init of a container or, with `all`, to all of its processes.
     Signal(container: String, signal: i32, all: bool) in ALL,
         Request::Signal { container, signal, all } => Response::Signalled => (), ();
-    /// How a container is.
+    /// Reads the state of a container.
     State(container: String) in ALL,
         Request::State { container } => Response::State(state) => state, ContainerState;
     /// Kills what is left of a container and forgets it.
@@ -50,14 +50,14 @@ calls! {
     /// Freezes the processes of a container.
     Pause(container: String) in ALL,
         Request::Pause { container } => Response::Paused => (), ();
-    /// Lets them go on.
+    /// Lets the frozen processes of a container go on.
     Resume(container: String) in ALL,
         Request::Resume { container } => Response::Resumed => (), ();
-    /// The processes of a container.
+    /// Lists the processes of a container.
     Processes(container: String) in ALL,
         Request::Processes { container } =>
             Response::Processes(processes) if processes.len() <= MAX_PROCESSES => processes, Vec<ProcessEntry>;
-    /// Names and contents of the files of a container's cgroup.
+    /// Reads the files of a container's cgroup: their names and contents.
     CgroupFiles(container: String) in ALL,
         Request::CgroupFiles { container } => Response::CgroupFiles(files) => files, Vec<(String, String)>;
     /// Writes these files of a container's cgroup.
@@ -66,17 +66,17 @@ calls! {
     /// Changes the network of the guest.
     Network(change: NetworkChange) in ALL,
         Request::Network(Box::new(change)) => Response::NetworkChanged => (), ();
-    /// The IDs of the containers of the guest.
+    /// Lists the IDs of the containers of the guest.
     Containers() in ALL,
         Request::Containers =>
             Response::Containers(containers) if containers.len() <= MAX_CONTAINERS => containers, Vec<String>;
-    /// Has the guest use this many CPUs.
+    /// Makes the guest use this many CPUs.
     SetCpus(count: u16) in ALL,
         Request::SetCpus { count } => Response::CpusSet => (), ();
-    /// Has the guest's kernel take over the node's settings; the answer is what it does not take.
+    /// Makes the guest's kernel take over the node's settings; the answer is what it does not take.
     TakeSettings(settings: Settings) in SINCE_0_2,
         Request::Settings(Box::new(settings)) => Response::SettingsTaken(refused) => refused, Vec<String>;
-    /// Says what the process that is made next by this name gets.
+    /// Says what confines the next process that is made by this name.
     Confine(process: ProcessId, confinement: Confinement) in SINCE_0_2,
         Request::Confine { process, confinement: Box::new(confinement) } => Response::Confined => (), ();
 }

@@ -25,13 +25,13 @@ calls! {
     /// Serves `/shares/NAME` of the VMM's mount namespace as `/NAME` of the guest's share.
     AddShare(name: String) in 1..=1,
         Request::AddShare { name } => Response::Done => (), ();
-    /// Stops serving it and drops every descriptor below it.
+    /// Stops serving this directory, and drops every descriptor below it.
     RemoveShare(name: String) in 1..=1,
         Request::RemoveShare { name } => Response::Done => (), ();
-    /// The console of the guest, as far as it is kept.
+    /// Reads the part of the guest's console that the VMM keeps.
     Console() in ALL,
         Request::Console => Response::Console(bytes) => bytes, Vec<u8>;
-    /// The figures of the VMM.
+    /// Reads the figures of the VMM.
     ReadFigures() in ALL,
         Request::Figures => Response::Figures(figures) => figures, Figures;
     /// Puts a network device into a free slot; the answer is the slot.
@@ -43,24 +43,24 @@ calls! {
     /// Takes a device out of this slot.
     RemoveDevice(slot: u8) in ALL,
         Request::RemoveDevice { slot } => Response::Done => (), ();
-    /// The CPU times of the VMM's threads and of its file server.
+    /// Reads the CPU times of the VMM's threads and of its file server.
     Threads() in ALL,
         Request::Threads => Response::Threads(threads) => threads, Vec<ThreadTime>;
-    /// What the guest has in use, in MiB.
+    /// Reads how much memory the guest has in use, in MiB.
     Memory() in ALL,
         Request::Memory => Response::Memory { mib } => mib, u32;
     /// Gives the machine at least this many CPUs.
     AddVcpus(count: u8) in ALL,
         Request::AddVcpus { count } => Response::Done => (), ();
-    /// Where the CPU is that boots.
+    /// Reads the position of the boot CPU.
     Position() in ALL,
         Request::Position => Response::Position(position) => position, CpuPosition;
-    /// The last failure of each device that has failed.
+    /// Reads the last failure of each device that has failed.
     Failures() in 2..=VERSION,
         Request::Failures => Response::Failures(failures) => failures, Vec<DeviceFailure>;
 }
 
-/// What the file server is asked.
+/// The requests to the file server.
 pub mod files {
     use super::super::{FilesRequest as Request, FilesResponse as Response, VERSION};
     use crate::call::{self, calls};

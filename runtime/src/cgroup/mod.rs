@@ -1,4 +1,4 @@
-//! The host's cgroup (version 2) of a container: VMM and relay sit in it, engines read its statistics.
+//! The host's cgroup (version 2) of a container: the VMM and the relay are in it, and engines read its statistics.
 //!
 //! The files are written directly: no library is worth its weight for a few writes. Where systemd is asked for them,
 //! [`scope`] has the names and limits.
@@ -38,15 +38,15 @@ pub enum CgroupError {
     /// The path is not usable.
     #[error("linux.cgroupsPath: {0:?} is not a path below {ROOT}")]
     Path(PathBuf),
-    /// It is in use.
+    /// The cgroup is in use.
     #[error("cgroup {0} has processes already; is another container using linux.cgroupsPath?")]
     InUse(PathBuf),
-    /// A file of it cannot be read or written.
+    /// A file of the cgroup cannot be read or written.
     #[error("cgroup {path}: {cause}")]
     File {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
     /// A limit cannot be set.
@@ -54,15 +54,15 @@ pub enum CgroupError {
     Limit {
         /// The file.
         path: PathBuf,
-        /// What it was to hold.
+        /// The value that was to be written.
         value: String,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// It is a scope of systemd's, which cannot be had.
+    /// The cgroup is a scope of systemd, which cannot be used.
     #[error(transparent)]
     Scope(#[from] ScopeError),
-    /// Processes do not leave it.
+    /// Processes do not leave the cgroup.
     #[error("cgroup {0} still has processes {EMPTY_WITHIN:?} after they were killed")]
     NotEmpty(PathBuf),
 }
@@ -71,21 +71,21 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CgroupError + '_ {
     |cause| CgroupError::File { path: path.to_owned(), cause }
 }
 
-/// A container's cgroup and which of its directories stockade makes, itself or through systemd.
+/// A container's cgroup, and which of its directories stockade makes, by itself or through systemd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
     /// The container's directory.
     pub path: PathBuf,
     /// Directories that were not there before, outermost first.
     made: Vec<PathBuf>,
-    /// The unit that it belongs to.
+    /// The scope of systemd that it belongs to.
     scope: Option<Scope>,
 }
 
 impl Cgroup {
     /// Where a container's cgroup belongs, by runc's rule: an absolute `linux.cgroupsPath` is below the cgroup root, a
     /// relative one is below the parent of the caller's own cgroup, and `default_name` stands for an absent one.
-    /// Makes nothing yet, so that the state file can tell of it first.
+    /// Makes nothing yet, so that the record can name the cgroup before it exists.
     ///
     /// # Errors
     /// [`CgroupError`].
@@ -122,7 +122,7 @@ impl Cgroup {
         there.is_some_and(|directory| access(directory, AccessFlags::W_OK).is_ok())
     }
 
-    /// As [`plan`](Self::plan), for a scope of systemd's.
+    /// As [`plan`](Self::plan), for a scope of systemd.
     ///
     /// # Errors
     /// [`CgroupError`].
@@ -136,7 +136,8 @@ impl Cgroup {
         Ok(Self { path, made: Vec::new(), scope: Some(scope) })
     }
 
-    /// Makes it and writes its limits. A scope is there only as long as it has a process, and so comes with its first.
+    /// Makes the cgroup and writes its limits. A scope exists only as long as it has a process, and so is returned with
+    /// its first process.
     ///
     /// # Errors
     /// [`CgroupError`]: a limit that cannot be written is an error, not a warning.
@@ -164,7 +165,7 @@ impl Cgroup {
         Ok(None)
     }
 
-    /// Changes its limits; returns what they were. Where one cannot be changed, all are as before.
+    /// Changes limits and returns their former values. If one cannot be changed, all stay as they were.
     ///
     /// # Errors
     /// [`CgroupError`].
@@ -178,16 +179,16 @@ impl Cgroup {
         Ok(former)
     }
 
-    /// Takes changes of limits back.
+    /// Undoes changes of limits.
     pub fn restore(&self, former: &[Setting]) {
         for value in former.iter().rev() {
             if let Err(error) = self.set(std::slice::from_ref(value)) {
-                tracing::warn!("cannot take a change of {} back: {error}", value.0);
+                tracing::warn!("cannot undo a change of {}: {error}", value.0);
             }
         }
     }
 
-    /// A scope's limits are systemd's, which writes them again whenever it sees fit.
+    /// Limits of a scope are set through systemd, because systemd may write its own values again at any time.
     fn set(&self, values: &[Setting]) -> Result<(), CgroupError> {
         match &self.scope {
             Some(scope) => {
@@ -206,7 +207,7 @@ impl Cgroup {
         })
     }
 
-    /// Its directory, to clone a process into.
+    /// Opens the cgroup's directory, to clone a process into it.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -214,7 +215,7 @@ impl Cgroup {
         File::open(&self.path).map_err(at(&self.path))
     }
 
-    /// Its `cgroup.procs`, open for writing.
+    /// Opens its `cgroup.procs` for writing.
     ///
     /// # Errors
     /// [`CgroupError::File`].
@@ -223,18 +224,19 @@ impl Cgroup {
         OpenOptions::new().write(true).open(&path).map_err(at(&path))
     }
 
-    /// The processes in it.
+    /// The PIDs of the processes in the cgroup.
     ///
     /// # Errors
     /// [`CgroupError::File`].
     pub fn processes(&self) -> Result<Vec<i32>, CgroupError> {
         let path = self.path.join("cgroup.procs");
         let text = fs::read_to_string(&path).map_err(at(&path))?;
-        // Those outside of this PID namespace are shown as 0.
+        // Processes outside of this PID namespace are shown as 0.
         Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
     }
 
-    /// Kills what is in it and removes the directories that stockade made. Fine if they are gone already.
+    /// Kills the processes in the cgroup and removes the directories that stockade made. Directories that are gone
+    /// already are no error.
     ///
     /// # Errors
     /// [`CgroupError::NotEmpty`] or [`CgroupError::File`].
@@ -253,7 +255,7 @@ impl Cgroup {
             match fs::remove_dir(directory) {
                 Ok(()) => {}
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-                // An outer directory that others have begun to use is theirs now.
+                // Others have begun to use this outer directory: it stays.
                 Err(cause) if cause.kind() == io::ErrorKind::ResourceBusy && *directory != self.path => {}
                 Err(cause) => return Err(at(directory)(cause)),
             }
@@ -303,8 +305,8 @@ pub fn nearest_memory_limit(path: &Path) -> Option<u64> {
         .min()
 }
 
-/// What has to be written to a file that now says `text` to take a write of `value` back. Files of the io controller have a
-/// line for every device, besides the default one, and take one at a time.
+/// The value that undoes a write of `value` to a file whose content was `text` before. Files of the io controller have
+/// a line for every device, besides the default one, and take one at a time.
 fn former(file: &str, text: &str, value: &str) -> String {
     let line_of =
         |key: &str| text.lines().find(|line| line.split(' ').next() == Some(key)).map(str::to_owned);
@@ -344,13 +346,14 @@ fn populated(path: &Path) -> bool {
 
 /// Writes to a file that is there: in one piece, because a cgroup file takes every write(2) for a whole command.
 fn write(path: &Path, value: &str) -> io::Result<()> {
-    // Nothing is not written at all.
+    // An empty value would cause no write at all.
     let value = if value.is_empty() { "\n" } else { value };
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
-/// Enables the controllers for the directories below `directory`. Each is tried on its own: one that cannot be had
-/// (a directory with processes, a controller in use by v1) shows when a limit is written, and only then matters.
+/// Enables the controllers for the directories below `directory`. Each controller is tried separately. If one cannot be
+/// enabled (the directory has processes, cgroup v1 uses the controller), an error comes when a limit is written;
+/// otherwise it does not matter.
 fn pass_on_controllers(directory: &Path) {
     let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
     let (available, enabled) = (read("cgroup.controllers"), read("cgroup.subtree_control"));

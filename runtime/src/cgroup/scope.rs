@@ -1,4 +1,4 @@
-//! A container's cgroup as a scope of systemd's: names, and limits as properties.
+//! A container's cgroup as a scope of systemd: its name, and its limits as properties.
 
 use std::io::{self, PipeWriter, Read};
 use std::os::fd::AsRawFd;
@@ -10,11 +10,11 @@ use stockade_sys::descriptors::close_all_but;
 use super::systemd::{Properties, Systemd, SystemdError, Value};
 use crate::sys::process::{self, Child};
 
-/// What the names of slices end with.
+/// The end of every slice's name.
 const SLICE: &str = ".slice";
-/// The slice of containers that name none.
+/// The slice of containers whose config.json names none.
 const DEFAULT_SLICE: &str = "system.slice";
-/// What the names of scopes begin with where config.json does not say.
+/// The prefix of scopes' names if config.json gives none.
 const DEFAULT_PREFIX: &str = "stockade";
 /// Longest name of a unit, in bytes.
 const LIMIT: usize = 255;
@@ -22,29 +22,29 @@ const LIMIT: usize = 255;
 /// A file of a cgroup and what is written to it.
 pub type Setting = (&'static str, String);
 
-/// No scope can be had.
+/// Why a scope cannot be made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ScopeError {
-    /// The path does not name one.
+    /// `linux.cgroupsPath` does not name a scope.
     #[error("linux.cgroupsPath: {path:?} {problem}; with --systemd-cgroup it is SLICE:PREFIX:NAME")]
     Path {
-        /// As given.
+        /// The path from config.json.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         problem: &'static str,
     },
     /// A limit cannot be written as a property.
-    #[error("linux.resources: {file} {value:?} has no property of systemd's")]
+    #[error("linux.resources: systemd has no property for {file} {value:?}")]
     Value {
         /// The cgroup's file.
         file: String,
-        /// What it is to hold.
+        /// The value that it is to hold.
         value: String,
     },
     /// The placeholder cannot be made.
     #[error("cannot start the first process of a scope: {0}")]
     Placeholder(io::Error),
-    /// systemd's own.
+    /// An error of systemd.
     #[error(transparent)]
     Systemd(#[from] SystemdError),
 }
@@ -59,8 +59,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// By runc's rule: `linux.cgroupsPath` is `SLICE:PREFIX:NAME`, of which slice and prefix may be empty; an absent one
-    /// stands for the default slice and prefix and the container's ID.
+    /// Reads `linux.cgroupsPath` by runc's rule: it is `SLICE:PREFIX:NAME`, and slice and prefix may be empty. An
+    /// absent path stands for the default slice and prefix and the container's ID.
     ///
     /// # Errors
     /// [`ScopeError::Path`].
@@ -69,7 +69,7 @@ impl Scope {
         let text = cgroups_path.to_str().ok_or_else(|| error("is not UTF-8"))?;
         let parts: Vec<&str> =
             if text.is_empty() { vec!["", DEFAULT_PREFIX, id] } else { text.split(':').collect() };
-        let [slice, prefix, name] = parts[..] else { return Err(error("has not three parts")) };
+        let [slice, prefix, name] = parts[..] else { return Err(error("does not have three parts")) };
         let slice = if slice.is_empty() { DEFAULT_SLICE } else { slice };
         let unit = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
         if name.is_empty() {
@@ -79,12 +79,12 @@ impl Scope {
             return Err(error("does not begin with the name of a slice, such as system.slice"));
         }
         if !unit.bytes().all(is_of_unit) || unit.len() > LIMIT {
-            return Err(error("does not make the name of a unit"));
+            return Err(error("does not give a valid unit name"));
         }
         Ok(Self { slice: slice.to_owned(), unit })
     }
 
-    /// Its cgroup below the root: every dash in a slice's name is a level.
+    /// The path of the scope's cgroup below the cgroup root: every dash in a slice's name is a level.
     pub fn path(&self) -> PathBuf {
         let mut path = PathBuf::new();
         let stem = self.slice.strip_suffix(SLICE).unwrap_or(&self.slice);
@@ -96,8 +96,8 @@ impl Scope {
         path.join(&self.unit)
     }
 
-    /// Starts it, with limits given as files of its cgroup. It ends with its last process, which at first is the
-    /// placeholder.
+    /// Starts the scope, with limits given as files of its cgroup. The scope ends with its last process; its first
+    /// process is the placeholder.
     ///
     /// # Errors
     /// [`ScopeError`].
@@ -122,7 +122,7 @@ impl Scope {
         Ok(placeholder)
     }
 
-    /// Changes limits, given as files of its cgroup, until it ends.
+    /// Changes limits, given as files of its cgroup, for the life of the scope.
     ///
     /// # Errors
     /// [`ScopeError`].
@@ -133,7 +133,7 @@ impl Scope {
         Ok(Systemd::connect()?.set(&self.unit, &limits(values)?)?)
     }
 
-    /// Stops it, with all that is in it. Fine if it is gone already.
+    /// Stops the scope with all its processes. A scope that is gone already is no error.
     ///
     /// # Errors
     /// [`SystemdError`].
@@ -142,7 +142,8 @@ impl Scope {
     }
 }
 
-/// A process that only waits: for its dismissal, or for the end of whoever has started it.
+/// A process that keeps a scope alive. It only waits, until this is dropped or until the process ends that has started
+/// it.
 #[derive(Debug)]
 pub struct Placeholder(
     Child,
@@ -183,8 +184,8 @@ fn limits(values: &[Setting]) -> Result<Properties, ScopeError> {
     values.iter().map(property).collect()
 }
 
-/// What systemd has properties for, and what is written to the cgroup's files instead: limits of single devices, and what
-/// systemd does not know and so leaves alone.
+/// Divides limits into those that systemd has properties for and those that are written to the cgroup's files: limits
+/// of single devices, and limits that systemd does not know and so does not change.
 pub fn divide(values: &[Setting]) -> (Vec<Setting>, Vec<Setting>) {
     let has_property = |(file, value): &Setting| PROPERTIES.contains(file) && !value.contains(':');
     values.iter().cloned().partition(has_property)
@@ -193,7 +194,7 @@ pub fn divide(values: &[Setting]) -> (Vec<Setting>, Vec<Setting>) {
 /// The files that [`limit`] knows.
 const PROPERTIES: [&str; 5] = ["memory.max", "io.weight", "cpu.weight", "cpuset.cpus", "cpuset.mems"];
 
-/// A cgroup's file as a property.
+/// The property for a cgroup's file.
 fn limit(file: &str, value: &str) -> Option<(String, Value)> {
     let number = |value: &str| match value {
         "max" => Some(u64::MAX),

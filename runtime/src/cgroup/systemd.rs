@@ -22,35 +22,35 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
-/// There where systemd is the system's manager, see sd_booted(3).
+/// A directory that exists if systemd manages the system, see sd_booted(3).
 const BOOTED: &str = "/run/systemd/system";
 
-/// How long a job of systemd's, or an answer, may take.
+/// Time limit for a job or an answer of systemd.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// Why systemd has not done what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
-    /// It is not there.
+    /// systemd does not manage this system.
     #[error(
         "--systemd-cgroup: systemd does not manage this system ({BOOTED} is not there); choose cgroupfs \
          (podman --cgroup-manager=cgroupfs, containerd SystemdCgroup = false)"
     )]
     Absent,
-    /// It cannot be reached, or does not answer as it should.
+    /// systemd cannot be reached, or its answer is not understood.
     #[error("cannot talk to systemd over the system bus: {0}")]
     Bus(String),
-    /// It refuses.
+    /// systemd refuses the request.
     #[error("systemd does not {what} {unit}: {reason}")]
     Refused {
         /// What was asked for.
         what: &'static str,
         /// The unit.
         unit: String,
-        /// Its explanation.
+        /// systemd's explanation.
         reason: String,
     },
-    /// It has not done it in time.
+    /// systemd has not finished in time.
     #[error("systemd does not {what} {unit} within {} seconds", WITHIN.as_secs())]
     Late {
         /// What was asked for.
@@ -119,14 +119,14 @@ impl Systemd {
         Ok(manager)
     }
 
-    /// Starts a transient scope and waits until it is there.
+    /// Starts a transient scope and waits until it exists.
     ///
     /// # Errors
     /// [`SystemdError`].
     pub fn start_scope(&mut self, unit: &str, properties: &Properties) -> Result<(), SystemdError> {
         let mut answer = self.start_transient(unit, properties)?;
         if matches!(&answer, Err(refusal) if refusal.name == UNIT_EXISTS) {
-            // One of that name has failed before, and systemd keeps it for somebody to look at.
+            // A unit of that name has failed before, and systemd still keeps it for inspection.
             self.reset_failed(unit)?;
             answer = self.start_transient(unit, properties)?;
         }
@@ -153,7 +153,7 @@ impl Systemd {
         self.ask(&mut message)?.map(drop).map_err(|refusal| refusal.of("change", unit))
     }
 
-    /// Stops a unit and waits until it is gone. Fine if it is gone already.
+    /// Stops a unit and waits until it is gone. A unit that is gone already is no error.
     ///
     /// # Errors
     /// [`SystemdError`].
@@ -168,11 +168,11 @@ impl Systemd {
         self.reset_failed(unit)
     }
 
-    /// Lets systemd forget that a unit has failed.
+    /// Makes systemd forget that a unit has failed.
     fn reset_failed(&mut self, unit: &str) -> Result<(), SystemdError> {
         let mut message = call("ResetFailedUnit");
         message.body.push_param(unit)?;
-        // A unit that has not failed, or that is gone, is as wanted.
+        // An error means that the unit has not failed or is gone, which is fine.
         self.ask(&mut message).map(drop)
     }
 
@@ -228,7 +228,7 @@ impl Systemd {
 
 type Answer = Result<MarshalledMessage, Refusal>;
 
-/// An error that systemd has answered.
+/// An error in an answer of systemd.
 struct Refusal {
     name: String,
     reason: String,

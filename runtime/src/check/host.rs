@@ -1,4 +1,4 @@
-//! The host around the VM.
+//! Checks of the host: kernel, privileges, cgroups, memory, confinement.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -37,7 +37,7 @@ pub fn kernel() -> Row {
     }
 }
 
-/// Who is asking.
+/// The user that runs the command.
 pub fn privileges() -> Row {
     const NAME: &str = "privileges";
     if nix::unistd::geteuid().is_root() {
@@ -54,7 +54,8 @@ pub fn cgroups() -> Row {
         return Row::failed(
             NAME,
             format!("{ROOT} is not a cgroup v2 file system"),
-            "boot the host with systemd.unified_cgroup_hierarchy=1, or pass --cgroup-manager disabled to do without",
+            "boot the host with systemd.unified_cgroup_hierarchy=1, or pass --cgroup-manager disabled to run without \
+             cgroups",
         );
     };
     let missing: Vec<&str> = CONTROLLERS
@@ -72,7 +73,7 @@ pub fn cgroups() -> Row {
     }
 }
 
-/// What connects the interfaces of a network namespace to the VM.
+/// The device that makes taps, which connect the interfaces of a network namespace to the VM.
 pub fn taps() -> Row {
     const NAME: &str = "network";
     const DEVICE: &str = "/dev/net/tun";
@@ -103,7 +104,7 @@ pub fn user_namespaces() -> Row {
     }
 }
 
-/// What a VM of the default size needs.
+/// The memory for a VM of the default size.
 pub fn memory(default_mib: u32) -> Row {
     const NAME: &str = "memory";
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -122,7 +123,7 @@ pub fn memory(default_mib: u32) -> Row {
     }
 }
 
-/// Descriptors for the file server.
+/// The limit of open descriptors for the file server.
 pub fn descriptors() -> Row {
     const NAME: &str = "descriptors";
     let most =
@@ -136,10 +137,10 @@ pub fn descriptors() -> Row {
     }
 }
 
-/// A layer of the confinement of what talks to guests.
+/// Landlock, which confines the processes that talk to guests.
 pub fn landlock() -> Row {
     const NAME: &str = "Landlock";
-    /// The first version with all that stockade asks for.
+    /// The first version with all features that stockade uses.
     const COMPLETE: u32 = 6;
     match landlock::version() {
         Ok(version) if version >= COMPLETE => Row::ok(NAME, format!("version {version}")),

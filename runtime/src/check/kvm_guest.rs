@@ -7,7 +7,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 /// The port that the guest reports on.
 const PORT: u8 = 0xf1;
 
-/// Exits that the guest may cause besides its reports; more mean that it is lost.
+/// Exits that the guest may cause besides its reports; with more, the check gives up.
 const MAX_EXITS: usize = 64;
 
 const PML4: usize = 0x1000;
@@ -30,7 +30,7 @@ const STATE_COMPONENTS: u8 = 0b11;
 
 /// One thing that the guest tries; it reports the stage's number afterwards.
 pub struct Stage {
-    /// For people.
+    /// Its name in the report.
     pub name: &'static str,
     instructions: &'static [u8],
 }
@@ -68,7 +68,7 @@ const INT3_HANDLER: &[u8] = &[
 
 const HLT: u8 = 0xf4;
 
-/// Address of a stage's first instruction; past the last one, of the final hlt.
+/// Address of a stage's first instruction; after the last stage, the address of the final hlt.
 fn stage_start(stage: usize) -> usize {
     const REPORT: usize = 4;
     CODE + STAGES[..stage].iter().map(|stage| stage.instructions.len() + REPORT).sum::<usize>()
@@ -97,7 +97,7 @@ impl Memory {
         let mut memory = Box::new(Self([0; SIZE]));
         memory.put(PML4, &(PDPT as u64 | PRESENT_WRITABLE).to_le_bytes());
         memory.put(PDPT, &(PD as u64 | PRESENT_WRITABLE).to_le_bytes());
-        // The first 2 MiB onto themselves.
+        // An identity mapping of the first 2 MiB.
         memory.put(PD, &(PRESENT_WRITABLE | LARGE_PAGE).to_le_bytes());
         // 64-bit code and data, ring 0 (Intel SDM 3A, 3.4.5).
         memory.put(GDT + usize::from(CODE_SELECTOR), &0x00af_9b00_0000_ffff_u64.to_le_bytes());
@@ -124,16 +124,16 @@ fn interrupt_gate(handler: u64) -> [u8; 16] {
     gate.to_le_bytes()
 }
 
-/// What has become of one stage.
+/// The result of one stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It worked.
+    /// The stage worked.
     Passed(u8),
-    /// KVM could not run it, and the guest was moved on to the next.
+    /// KVM could not run the stage, and the guest was moved to the next one.
     Failed(u8),
 }
 
-/// Runs the guest to its end and tells of each stage.
+/// Runs the guest to its end and reports each stage to `tell`.
 ///
 /// # Errors
 /// Why KVM cannot run it, in words for a person.
@@ -203,7 +203,7 @@ fn execute(mut vcpu: VcpuFd, tell: &mut dyn FnMut(Progress)) -> Result<(), Strin
             Err(cause) => return Err(format!("KVM_RUN: {cause}")),
         }
     }
-    Err("the guest got lost".to_owned())
+    Err("the guest did not end".to_owned())
 }
 
 /// Moves the guest past the stage that it is in; returns which that was.

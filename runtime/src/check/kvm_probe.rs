@@ -1,5 +1,5 @@
-//! Whether /dev/kvm runs guests, found out by running one: a device that opens proves little under nested
-//! virtualisation.
+//! Checks whether /dev/kvm runs guests, by running one: under nested virtualisation, a device that can be opened proves
+//! little.
 //!
 //! The guest runs in a child process under a time limit, because an instruction that the hypervisor below does not
 //! handle may also hang.
@@ -25,7 +25,7 @@ const PASSED: u8 = b'+';
 const FAILED: u8 = b'-';
 /// A child's last message: the guest has come to its end.
 const DONE: u8 = b'=';
-/// A child's last message: why the guest has not, in the text that follows.
+/// A child's last message: the guest has not come to its end, for the reason in the text that follows.
 const BROKEN: u8 = b'!';
 
 /// What the probe found.
@@ -37,7 +37,7 @@ struct Outcome {
     broken: Option<String>,
 }
 
-/// Runs the guest.
+/// Runs the guest, and reports the result.
 pub fn row() -> Row {
     let outcome = match probe() {
         Ok(outcome) => outcome,
@@ -70,7 +70,7 @@ pub fn row() -> Row {
 
 fn device_remedy() -> &'static str {
     if std::path::Path::new("/dev/kvm").exists() {
-        "give this user access to /dev/kvm (group kvm), and see that no other hypervisor has the processor's \
+        "give this user access to /dev/kvm (group kvm), and make sure that no other hypervisor uses the processor's \
          virtualisation"
     } else {
         "enable virtualisation in the firmware (or nested virtualisation in the cloud) and load kvm_intel or kvm_amd"
@@ -110,7 +110,7 @@ fn probe() -> io::Result<Outcome> {
     Ok(judge(&bytes, in_time?))
 }
 
-/// Reads to the end; false if that does not come in time.
+/// Reads to the end; false if the end does not come in time.
 fn read_until(reader: &mut io::PipeReader, bytes: &mut Vec<u8>, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -13,23 +13,23 @@ use serde::Serialize;
 
 use crate::config::Config;
 
-/// How one thing is.
+/// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As needed.
+    /// Everything is as needed.
     Ok,
-    /// Not needed by everything.
+    /// Only some containers need what is missing.
     Warning,
-    /// No container can run.
+    /// No container can run without what is missing.
     Failed,
 }
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Debug, Serialize)]
 pub struct Row {
     name: &'static str,
-    /// Nothing that every container needs is missing.
+    /// Whether everything that every container needs is there.
     ok: bool,
     verdict: Verdict,
     found: String,
@@ -51,7 +51,7 @@ impl Row {
     }
 }
 
-/// Everything that was looked at.
+/// The results of all checks.
 #[derive(Debug, Serialize)]
 pub struct Report {
     ok: bool,
@@ -65,13 +65,13 @@ impl Report {
     }
 }
 
-/// The row with the version.
+/// The name of the row with the version.
 const VERSION: &str = "version";
 
 /// The prefix of the labels of a Kubernetes node.
 const LABELS: &str = "stockade.io";
 
-/// Looks at everything.
+/// Makes all checks.
 pub fn report() -> Report {
     let mut rows =
         vec![Row::ok(VERSION, version::line()), host::kernel(), host::privileges(), kvm_probe::row()];
@@ -96,7 +96,7 @@ pub fn report() -> Report {
 }
 
 impl Report {
-    /// The report as labels of a Kubernetes node, one a line, for `kubectl label`.
+    /// The report as labels of a Kubernetes node, one on each line, for `kubectl label`.
     pub fn labels(&self) -> String {
         let verdict = |row: &Row| match row.verdict {
             Verdict::Ok => "ok",

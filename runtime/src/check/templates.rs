@@ -1,4 +1,4 @@
-//! Whether VMs begin as templates.
+//! Whether VMs begin as clones of templates.
 
 use super::Row;
 use crate::config::{Config, Templates};
@@ -7,7 +7,7 @@ use crate::vm::Launch;
 use crate::vm::sizing;
 use crate::vm::template::{Store, StoreError};
 
-/// Templates.
+/// The check of the templates.
 pub fn row(config: &Config) -> Row {
     const NAME: &str = "templates";
     const BUILD: &str = "make one with `stockade template build`: until then VMs boot";
@@ -24,8 +24,8 @@ pub fn row(config: &Config) -> Row {
         Ok(all) => all,
         Err(error) => return Row::warning(NAME, error.to_string(), "until then every VM boots"),
     };
-    // What is missing for that has a row of its own.
-    let Ok(launch) = Launch::prepare(config) else { return Row::ok(NAME, "not looked for") };
+    // Another row names the missing file.
+    let Ok(launch) = Launch::prepare(config) else { return Row::ok(NAME, "not checked") };
     let vcpus = config.max_vcpus.unwrap_or_else(sizing::host_cpus);
     let launch = launch.memory_mib(config.memory_mib, sizing::most_mib()).vcpus(vcpus);
     let total = bytes::short(all.iter().map(|entry| entry.bytes).sum());

@@ -5,7 +5,7 @@ use stockade_protocol::agent;
 use crate::config::Config;
 use crate::oci::SPEC_VERSION;
 
-/// This program.
+/// The version of this program.
 pub const RUNTIME: &str = env!("CARGO_PKG_VERSION");
 
 /// What `stockade --version` prints: runc's form, which engines parse, and stockade's own versions after it.
@@ -18,7 +18,7 @@ pub fn text() -> String {
     )
 }
 
-/// The same in one line.
+/// The same versions in one line.
 pub fn line() -> String {
     format!("stockade {RUNTIME}, runtime specification {SPEC_VERSION}, agent protocol {}", agent::VERSION)
 }

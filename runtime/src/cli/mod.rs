@@ -1,7 +1,7 @@
 //! The command line: the union of what engines pass to runc, crun and youki.
 //!
-//! Options may stand before or after the container's ID. What means nothing under a VM is accepted, is marked "no
-//! effect" in `--help`, and is mentioned in the debug log.
+//! Options may stand before or after the container's ID. Options that mean nothing for a VM are accepted, marked "no
+//! effect" in `--help`, and mentioned in the debug log.
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
@@ -28,9 +28,9 @@ struct Cli {
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Parsed {
-    /// Print this: help or version.
+    /// Print this text, which is the help or the version.
     Text(String),
-    /// Do this.
+    /// Execute this command.
     Command(Box<(Globals, Command)>),
 }
 
@@ -42,12 +42,12 @@ struct UsageError(String);
 /// Parses the process's arguments.
 ///
 /// # Errors
-/// One line that says what is wrong with them.
+/// One line that says what is wrong with the arguments.
 pub fn parse() -> anyhow::Result<Parsed> {
     parse_from(std::env::args_os())
 }
 
-/// The command line's definition, for whoever describes it.
+/// The command line's definition, for completion scripts and manual pages.
 pub fn definition() -> clap::Command {
     // clap would print "stockade 0.1.0"; engines parse runc's several lines.
     let version = clap::Arg::new("version")

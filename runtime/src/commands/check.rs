@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::check::{self, Report};
 
-/// Say whether this host can run microVMs, and what to do where it cannot.
+/// Say whether this host can run microVMs, and what to do if it cannot.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  stockade check\n  stockade check --format json\n  stockade check --format labels"

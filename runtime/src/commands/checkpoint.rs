@@ -7,7 +7,7 @@ use clap::Args;
 /// Save a running container: refused, there are no snapshots yet.
 #[derive(Debug, Args)]
 pub struct Checkpoint {
-    /// Whatever runc's command takes; nothing of it is read
+    /// The arguments of runc's command; they are not read
     #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }

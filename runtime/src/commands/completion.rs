@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
   stockade completion zsh > /usr/share/zsh/vendor-completions/_stockade
   stockade completion fish > /usr/share/fish/vendor_completions.d/stockade.fish")]
 pub struct Completion {
-    /// The shell
+    /// Shell that the script is for
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -25,7 +25,7 @@ enum Shell {
 }
 
 impl Completion {
-    /// Prints that of this command line.
+    /// Prints the completion script of this command line.
     ///
     /// # Errors
     /// When it cannot be printed.

@@ -28,7 +28,7 @@ pub struct CreateOptions {
     /// Directory of the bundle
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     pub bundle: PathBuf,
-    /// Another file than the bundle's config.json
+    /// File to read instead of the bundle's config.json
     #[arg(short = 'f', long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Socket to send the terminal's master to
@@ -40,22 +40,23 @@ pub struct CreateOptions {
     /// File to write the PID of the container's process to
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
-    /// Pass descriptors 3 to 2+N into the container: pipes, stream sockets, terminals, /dev/null, and what regular files hold
+    /// Pass descriptors 3 to 2+N into the container: pipes, stream sockets, terminals, /dev/null, and the content of
+    /// regular files
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
-    /// No effect: the guest's root file system is always pivoted to
+    /// No effect: the container always pivots to its root file system, in the guest
     #[arg(long)]
     no_pivot: bool,
     /// No effect: keyrings are the guest kernel's own
     #[arg(long)]
     no_new_keyring: bool,
-    /// No effect: stockade is no subreaper
+    /// No effect: stockade never is a subreaper
     #[arg(long)]
     no_subreaper: bool,
 }
 
 impl CreateOptions {
-    /// The request that they make.
+    /// The request that these options make.
     pub fn request<'a>(&'a self, globals: &'a Globals, id: &'a ContainerId, detached: bool) -> Request<'a> {
         self.mention_unused();
         Request {
@@ -84,14 +85,14 @@ impl CreateOptions {
 }
 
 impl Create {
-    /// Creates it and leaves it to its relay.
+    /// Creates the container and leaves it to its relay.
     ///
     /// # Errors
     /// What failed; nothing is left of the container then.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let id: ContainerId = self.id.parse()?;
         let created = life_cycle::create(&self.options.request(globals, &id, true))?;
-        created.relay.commit().context("cannot let the container live on")?;
+        created.relay.commit().context("cannot leave the container running")?;
         created.directory.finish();
         Ok(())
     }

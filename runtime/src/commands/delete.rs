@@ -17,7 +17,7 @@ pub struct Delete {
     /// The container's ID
     #[arg(value_name = "ID")]
     id: String,
-    /// Kill it first if it runs; succeed if it does not exist
+    /// Kill the container first if it runs; succeed if it does not exist
     #[arg(short, long)]
     force: bool,
     /// ID is a regular expression: remove every container whose ID it matches
@@ -26,7 +26,7 @@ pub struct Delete {
 }
 
 impl Delete {
-    /// Removes it.
+    /// Removes the container.
     ///
     /// # Errors
     /// [`ContainerError`], or what could not be removed.
@@ -37,7 +37,7 @@ impl Delete {
 
     fn remove(&self, root: &Root, id: &ContainerId) -> anyhow::Result<()> {
         match life_cycle::remove(root, id, self.force) {
-            // An engine's second process may come to clean up what the first has cleaned up.
+            // A second process of an engine may delete again what the first has deleted.
             Err(error)
                 if self.force && matches!(error.downcast_ref(), Some(ContainerError::DoesNotExist(_))) =>
             {

@@ -18,10 +18,11 @@ use crate::sys::process::Pidfd;
 use crate::text::json;
 use crate::vm::agent::{ClientError, Events as Listener, call};
 
-/// How often a guest is listened to after its container has ended: it may have more to say than anybody needs.
+/// Largest number of messages that are read from a guest after its container has ended: a hostile guest could go on for
+/// ever.
 const LAST_WORDS: usize = 64;
 
-/// Print a container's statistics, and when it is killed for want of memory, as JSON lines.
+/// Print a container's statistics, and events such as a kill for want of memory, as JSON lines.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   stockade events --stats web | jq .data.memory.usage
@@ -38,7 +39,7 @@ pub struct Events {
     stats: bool,
 }
 
-/// One line.
+/// One line of the output.
 #[derive(Serialize)]
 struct Line<'a> {
     r#type: &'static str,
@@ -48,7 +49,7 @@ struct Line<'a> {
 }
 
 impl Events {
-    /// Prints them until the container ends, or nobody reads them any more.
+    /// Prints the lines until the container ends, or until nobody reads them any more.
     ///
     /// # Errors
     /// [`ContainerError::NotRunning`], or why the agent does not answer.
@@ -104,7 +105,7 @@ fn watch(handle: &Handle, relay: &Pidfd, listener: Listener, interval: Duration)
                 if is_closed_pipe(&error) {
                     return Err(error);
                 }
-                // The container may just have ended, which the relay will tell.
+                // The container may just have ended; then the relay's end shows it.
                 tracing::debug!("{error:#}");
             }
             next = Instant::now() + interval;
@@ -112,7 +113,7 @@ fn watch(handle: &Handle, relay: &Pidfd, listener: Listener, interval: Duration)
     }
 }
 
-/// Prints what the agent has told, and lets go of it at its end.
+/// Prints the agent's events, and closes the connection at its end.
 fn hear(handle: &Handle, listener: &mut Option<Listener>, times: usize) -> anyhow::Result<()> {
     for _ in 0..times {
         let Some(open) = listener else { return Ok(()) };

@@ -19,8 +19,8 @@ use crate::relay::preserve_fds::Preserved;
 /// Execute another process in a container.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without --process, the process is config.json's with another command, and with what the \
-options change of it.
+    after_help = "Without --process, the new process is the `process` of config.json with another command and with the \
+changes that the options make.
 
 Examples:
   stockade exec mine ps
@@ -31,10 +31,10 @@ pub struct Exec {
     /// The container's ID
     #[arg(value_name = "ID")]
     id: String,
-    /// Program and arguments; what looks like an option there is the program's
+    /// Program and its arguments; options after the program belong to the program
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
-    /// File with the whole process as JSON, as `process` in config.json
+    /// File with the whole process as JSON, in the form of `process` in config.json
     #[arg(short, long, value_name = "FILE")]
     process: Option<PathBuf>,
     /// Working directory in the container
@@ -43,22 +43,22 @@ pub struct Exec {
     /// Environment variable to set; may be given several times
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// Give it a terminal
+    /// Give the process a terminal
     #[arg(short, long)]
     tty: bool,
     /// User and group: numbers, or names of the container's /etc/passwd and /etc/group
     #[arg(short, long, value_name = "UID[:GID]")]
     user: Option<String>,
-    /// Further group; may be given several times
+    /// Additional group; may be given several times
     #[arg(short = 'g', long, value_name = "GID")]
     additional_gids: Vec<u32>,
-    /// Capability to add, as far as that needs no inheritable one; may be given several times
+    /// Capability to add; may be given several times. It is not added to the inheritable set
     #[arg(short, long, value_name = "CAP")]
     cap: Vec<String>,
     /// Set no_new_privs
     #[arg(long)]
     no_new_privs: bool,
-    /// Return once it runs
+    /// Return once the process runs
     #[arg(short, long)]
     detach: bool,
     /// File to write the process's PID to
@@ -70,10 +70,11 @@ pub struct Exec {
     /// Socket to send a pidfd of the process to
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
-    /// Cgroup below the container's, or that itself (/), that the process begins in; it must be there and take processes
+    /// Cgroup in which the process begins: one below the container's, or / for the container's own; it must exist and
+    /// accept processes
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
-    /// In a paused container, wait until it is resumed
+    /// If the container is paused, wait until it is resumed
     #[arg(long)]
     ignore_paused: bool,
     /// SELinux label. No effect: the guest's kernel has no policy
@@ -82,16 +83,17 @@ pub struct Exec {
     /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
-    /// Pass descriptors 3 to 2+N into the container: pipes, stream sockets, terminals, /dev/null, and what regular files hold
+    /// Pass descriptors 3 to 2+N into the container: pipes, stream sockets, terminals, /dev/null, and the content of
+    /// regular files
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// No effect: stockade is no subreaper
+    /// No effect: stockade never is a subreaper
     #[arg(long)]
     no_subreaper: bool,
 }
 
 impl Exec {
-    /// Executes it; the exit status is the process's, 128+n after signal n.
+    /// Executes the process; the exit status is the process's, 128+n after signal n.
     ///
     /// # Errors
     /// [`ExecFailed`] with its cause; nothing of the process is left then.
@@ -128,7 +130,7 @@ impl Exec {
             detached: self.detach,
         })?;
         if self.detach {
-            executed.relay.commit().context("cannot let the process live on")?;
+            executed.relay.commit().context("cannot leave the process running")?;
             return Ok(ExitCode::SUCCESS);
         }
         let status = life_cycle::attend(&executed.signals, &executed.relay.process)?;
@@ -142,11 +144,11 @@ impl Exec {
         }
     }
 
-    /// What is to be executed, as config.json would say it.
+    /// The process to execute, in the form of config.json.
     fn process(&self, handle: &Handle, warnings: &mut Vec<String>) -> anyhow::Result<Process> {
         if let Some(path) = &self.process {
             if !self.command.is_empty() {
-                anyhow::bail!("--process: the file names the command, so there can be none beside it");
+                anyhow::bail!("--process: the file names the command; do not give another one");
             }
             let mut process = read_process(path, warnings)?;
             complete(&mut process, handle.directory.read_process()?);
@@ -211,7 +213,7 @@ fn read_process(path: &Path, warnings: &mut Vec<String>) -> anyhow::Result<Proce
         .map_err(|problem| anyhow::anyhow!("--process: {}: {problem}", path.display()))
 }
 
-/// What the file does not say is as config.json says it, as with runc: limits of the container are limits of every
+/// Fills in from config.json what the file leaves out, as runc does: limits of the container are limits of every
 /// process in it.
 fn complete(process: &mut Process, config: Process) {
     let is_none = |list: &Option<Vec<_>>| list.as_ref().is_none_or(Vec::is_empty);
@@ -242,7 +244,7 @@ fn complete(process: &mut Process, config: Process) {
     }
 }
 
-/// Each variable once: programs read the first of two.
+/// Adds variables so that each is there once: if one is there twice, programs read the first.
 fn with_variables(mut env: Vec<String>, changes: &[String]) -> Vec<String> {
     for change in changes {
         let name = change.split_inclusive('=').next().unwrap_or(change);
@@ -259,9 +261,9 @@ fn capability(name: &str) -> anyhow::Result<Capability> {
     serde_json::from_value(full.into()).map_err(|_| anyhow::anyhow!("--cap: {name:?} is not a capability"))
 }
 
-/// In the sets that a process of user 0 has. The inheritable set stays as it is: a program with inheritable capabilities in
-/// its file would get more than the container was given. So they are ambient, for other users, only where config.json has
-/// made them inheritable.
+/// Adds capabilities to the bounding, effective and permitted sets. The inheritable set stays as it is: a program with
+/// inheritable capabilities in its file would get more than the container was given. So capabilities become ambient,
+/// for other users, only if config.json has made them inheritable.
 fn with_capabilities(sets: Option<&LinuxCapabilities>, added: &Capabilities) -> LinuxCapabilities {
     let mut sets = sets.cloned().unwrap_or_default();
     let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(added).copied().collect());

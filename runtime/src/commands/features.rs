@@ -1,7 +1,7 @@
 //! `stockade features`: the runtime specification's "Features", as runc prints it.
 //!
-//! Where the code has a table of what it understands, that table is printed. What is accepted with a warning only is not
-//! a feature.
+//! Where the code has a table of what it understands, that table is printed. What is accepted with a warning only is
+//! not listed.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ use crate::check::version;
 use crate::lower::{self, seccomp};
 use crate::oci::SPEC_VERSION;
 
-/// Print what this runtime can apply of config.json, as JSON.
+/// Print as JSON which parts of config.json this runtime can apply.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   stockade features
@@ -21,7 +21,7 @@ use crate::oci::SPEC_VERSION;
 pub struct Features;
 
 impl Features {
-    /// Prints it.
+    /// Prints the features.
     ///
     /// # Errors
     /// When it cannot be printed.

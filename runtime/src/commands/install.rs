@@ -8,13 +8,13 @@ use clap::Args;
 
 use crate::install::{self, Engines};
 
-/// Tell an engine of this runtime.
+/// Make this runtime known to an engine.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Prints what changes in the engine's files. dockerd reads daemon.json anew on `systemctl reload docker`, containerd and CRI-O \
-theirs on `systemctl restart`, podman each time. The steps of `docker build` are run by BuildKit, which knows no runtimes but the \
-command in DOCKER_BUILDKIT_RUNC_COMMAND: for that, a drop-in of docker.service, after `systemctl daemon-reload` and \
-`systemctl restart docker`.
+    after_help = "Prints what changes in the engine's files. dockerd reads daemon.json again on `systemctl reload docker`; containerd and CRI-O read \
+their files on `systemctl restart`; podman reads its files each time. BuildKit runs the steps of `docker build`; it ignores the \
+runtimes of daemon.json and uses the command in DOCKER_BUILDKIT_RUNC_COMMAND. `install --docker` sets that in a drop-in of \
+docker.service, which has an effect after `systemctl daemon-reload` and `systemctl restart docker`.
 
 Examples:
   stockade install --podman; podman --runtime stockade run --network none debian uname -a
@@ -46,7 +46,7 @@ impl Install {
     /// Changes the engines' files and prints the differences.
     ///
     /// # Errors
-    /// [`install::InstallError`]: then no file was changed that could not be read or understood.
+    /// [`install::InstallError`]: a file that could not be read or understood was not changed.
     pub fn run(self) -> anyhow::Result<()> {
         let binary = match self.binary {
             Some(binary) => std::path::absolute(&binary).context("--binary")?,
@@ -63,10 +63,10 @@ impl Install {
 }
 
 impl InstallOptions {
-    /// Prints changes, and makes them.
+    /// Prints the changes, and makes them unless `--dry-run` is given.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn make(&self, changes: Vec<install::Change>) -> anyhow::Result<()> {
         for change in changes {
             io::stdout().write_all(change.describe().as_bytes())?;

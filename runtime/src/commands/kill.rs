@@ -17,31 +17,31 @@ use crate::vm::agent::{ClientError, call};
 /// How long a guest may take to kill a container.
 const OBEYS_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long the relay of one may take to end that was killed on the host.
+/// How long the relay of a container that was killed on the host may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Send a signal to a container.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  stockade kill mine\n  stockade kill mine KILL\n  stockade kill --all mine SIGUSR1\n  stockade kill mine 0    # only asks whether it runs\n  stockade kill --regex '^job-'"
+    after_help = "Examples:\n  stockade kill mine\n  stockade kill mine KILL\n  stockade kill --all mine SIGUSR1\n  stockade kill mine 0    # only asks whether the container runs\n  stockade kill --regex '^job-'"
 )]
 pub struct Kill {
     /// The container's ID
     #[arg(value_name = "ID")]
     id: String,
-    /// Name or number
+    /// Name or number of the signal
     #[arg(value_name = "SIGNAL", default_value = "TERM")]
     signal: String,
-    /// Send it to every process of the container
+    /// Send the signal to every process of the container
     #[arg(short, long)]
     all: bool,
-    /// ID is a regular expression: send it to every container whose ID it matches
+    /// ID is a regular expression: send the signal to every container whose ID it matches
     #[arg(short, long)]
     regex: bool,
 }
 
 impl Kill {
-    /// Sends it.
+    /// Sends the signal.
     ///
     /// # Errors
     /// [`ContainerError`], or why the guest's agent could not send it.
@@ -57,7 +57,7 @@ impl Kill {
     fn send(&self, signal: i32, globals: &Globals, id: &ContainerId) -> anyhow::Result<()> {
         let handle = Handle::peek(globals, id.as_str())?;
         let outcome = self.deliver(signal, &handle);
-        // As runc: a container that has stopped has no processes, and all of them have got it. A shim makes sure so.
+        // As runc: a stopped container has no processes, so all of them have got the signal. Shims rely on that.
         if self.all && outcome.as_ref().is_err_and(is_not_running) { Ok(()) } else { outcome }
     }
 
@@ -67,7 +67,8 @@ impl Kill {
         if signal != libc::SIGKILL {
             return outcome(handle.ask(ask));
         }
-        // The guest may do it, so that the container's last output is delivered. If it does not, the host does.
+        // The guest is asked first, so that the container's last output is delivered. If it does not obey, the host
+        // kills.
         let deadline = Deadline::within(OBEYS_WITHIN);
         let asked = handle.ask_by(deadline, ask);
         let delivered = match asked {
@@ -87,7 +88,7 @@ impl Kill {
     }
 }
 
-/// What a signal's fate means to the caller.
+/// Translates the agent's answer to Signal into the command's result.
 fn outcome(delivered: Result<(), ClientError>) -> anyhow::Result<()> {
     delivered
         .map_err(|error| if is_refusal(&error) { ContainerError::NotRunning.into() } else { explain(error) })

@@ -12,7 +12,7 @@ use crate::state::Root;
 use crate::sys::deadline::Deadline;
 use crate::text::{json, table};
 
-/// How long the table may wait for guests in all, to say which do not answer. Their states do not depend on it.
+/// How long the table may wait for all guests together, to say which do not answer. The states do not depend on it.
 const GLANCE: Duration = Duration::from_millis(500);
 
 /// List the containers.
@@ -40,11 +40,11 @@ pub enum Format {
 }
 
 impl List {
-    /// Lists them.
+    /// Lists the containers.
     ///
     /// # Errors
-    /// When the directory of the containers' state cannot be read. A container whose own state cannot be read is warned
-    /// about, and the others are listed.
+    /// When the directory of the containers' state cannot be read. If the state of one container cannot be read, a
+    /// warning says so, and the others are listed.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let root = Root::new(globals.root.as_deref());
         life_cycle::remove_abandoned(&root, None);

@@ -13,14 +13,12 @@ use crate::vm::{Control, call};
 
 /// Print the console of a container's guest.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "The guest says little unless its kernel is asked to: kernel_parameters = \"loglevel=7\" in \
-/etc/stockade/config.toml.
-What the container writes is not here, but where its stdout and stderr lead.
+#[command(after_help = "By default the guest's kernel prints little; kernel_parameters = \"loglevel=7\" in \
+/etc/stockade/config.toml makes it print more.
+The container's output is not here, but where its stdout and stderr lead.
 
 Examples:
-  stockade logs mine"
-)]
+  stockade logs mine")]
 pub struct Logs {
     /// The container's ID
     #[arg(value_name = "ID")]
@@ -28,7 +26,7 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Prints it: the running VM's, or what a VM that has failed said last.
+    /// Prints the console of the running VM, or what a failed VM wrote last.
     ///
     /// # Errors
     /// [`ContainerError::DoesNotExist`], or that there is no console.
@@ -38,7 +36,7 @@ impl Logs {
         let record = directory.read()?.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()))?;
         let console = match directory.console_log()? {
             last if !last.is_empty() => last,
-            // A member of a pod is led to the VM of its sandbox.
+            // For a member of a pod, this is the VM of its sandbox.
             _ => match Control::connect(directory.as_fd()) {
                 Ok(mut vmm) => vmm.call(call::Console())?,
                 Err(_) => return Err(no_console(&id, record.sandbox.as_deref())),
@@ -53,11 +51,11 @@ fn no_console(id: &ContainerId, sandbox: Option<&str>) -> anyhow::Error {
         Some(sandbox) => anyhow::anyhow!(
             "the VM of container {id} has ended; `stockade logs {sandbox}` shows what its sandbox keeps"
         ),
-        None => anyhow::anyhow!("the VM of container {id} has ended without leaving its console"),
+        None => anyhow::anyhow!("the VM of container {id} has ended and has left no console log"),
     }
 }
 
-/// The guest writes these bytes, and they end on somebody's terminal.
+/// Makes the guest's bytes harmless for the terminal on which they are shown.
 fn printable(console: &[u8]) -> String {
     let text = String::from_utf8_lossy(console);
     let lines =

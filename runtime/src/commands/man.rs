@@ -16,16 +16,16 @@ const EXAMPLES: &str = "Examples:";
 #[command(after_help = "Examples:
   stockade man --output /usr/local/share/man/man1")]
 pub struct Man {
-    /// Directory to write stockade.1 and stockade-COMMAND.1 to; made if it is not there
+    /// Directory to write stockade.1 and stockade-COMMAND.1 to; it is made if it does not exist
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }
 
 impl Man {
-    /// Writes those of this command line.
+    /// Writes the manual pages of this command line.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn run(self, mut root: Command) -> anyhow::Result<()> {
         fs::create_dir_all(&self.output).with_context(|| format!("cannot make {}", self.output.display()))?;
         root.build();
@@ -50,7 +50,7 @@ fn write_page(command: Command, directory: &Path) -> anyhow::Result<()> {
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What stands after the options: lines that begin with two spaces are examples, all others are notes.
+/// Renders the help text after the options: lines that begin with two spaces are examples, all others are notes.
 fn render_rest(text: &str, page: &mut Vec<u8>) -> io::Result<()> {
     let (examples, notes): (Vec<&str>, Vec<&str>) =
         text.lines().filter(|line| *line != EXAMPLES).partition(|line| line.starts_with("  "));

@@ -21,7 +21,7 @@ const WITHIN: Duration = Duration::from_secs(2);
 /// Print what sandboxes and their containers use, for Prometheus.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The text is OpenMetrics'. Each sandbox serves its own on the UNIX socket ROOT/ID/metrics.sock, for GET \
+    after_help = "The text has the OpenMetrics format. Each sandbox serves its own metrics on the UNIX socket ROOT/ID/metrics.sock, for GET \
 /metrics over HTTP: curl --unix-socket /run/stockade/web/metrics.sock http://web/metrics
 
 Examples:
@@ -29,13 +29,13 @@ Examples:
   stockade metrics web"
 )]
 pub struct Metrics {
-    /// The sandbox's or stand-alone container's ID; without it, all
+    /// ID of a sandbox or a stand-alone container; without it, the metrics of all are printed
     #[arg(value_name = "ID")]
     id: Option<String>,
 }
 
 impl Metrics {
-    /// Prints them.
+    /// Prints the metrics.
     ///
     /// # Errors
     /// When the container does not exist, has no VM of its own, or has ended.
@@ -44,7 +44,9 @@ impl Metrics {
             Some(id) => {
                 let handle = Handle::peek(globals, id)?;
                 if let Some(sandbox) = &handle.record.sandbox {
-                    anyhow::bail!("container {id} is in the VM of sandbox {sandbox}, whose metrics have it");
+                    anyhow::bail!(
+                        "container {id} is in the VM of sandbox {sandbox}, whose metrics include it"
+                    );
                 }
                 handle.relay()?;
                 vec![measure(&handle.directory, &handle.record).ok_or(ContainerError::NotRunning)?]
@@ -63,7 +65,7 @@ impl Metrics {
     }
 }
 
-/// `None` where there is no VM that is the container's own.
+/// Measures a sandbox; `None` if the container has no VM of its own.
 fn measure(directory: &Directory, record: &Record) -> Option<Sandbox> {
     let relay = record.relay.filter(|relay| record.complete && relay.is_alive())?;
     let subject = Subject::of(record)?;

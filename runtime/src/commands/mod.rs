@@ -55,7 +55,7 @@ pub enum Command {
     Ps(ps::Ps),
     /// Print a container's statistics and events as JSON lines
     Events(events::Events),
-    /// Show what containers and their VMs use, live
+    /// Show live what containers and their VMs use
     Top(top::Top),
     /// Print what sandboxes and their containers use, for Prometheus
     Metrics(metrics::Metrics),
@@ -71,25 +71,25 @@ pub enum Command {
     Delete(delete::Delete),
     /// Write a config.json to start from
     Spec(spec::Spec),
-    /// Say whether this host can run microVMs, and what to do where it cannot
+    /// Say whether this host can run microVMs, and what to do if it cannot
     Check(check::Check),
-    /// Make, list and remove the templates of booted VMs, as which others begin
+    /// Make, list and remove templates: saved VMs from which other VMs start
     Template(template::Template),
-    /// Open a shell in a container's guest itself, to debug it
+    /// Open a shell in a container's guest, outside of the container, to debug the guest
     Shell(shell::Shell),
     /// Print the console of a container's guest
     Logs(logs::Logs),
-    /// Print what this runtime can apply of config.json, as JSON
+    /// Print as JSON which parts of config.json this runtime can apply
     Features(features::Features),
     /// Save a running container: refused, there are no snapshots yet
     Checkpoint(checkpoint::Checkpoint),
-    /// Go on with a saved container: refused, there are no snapshots yet
+    /// Restore a saved container: refused, there are no snapshots yet
     Restore(restore::Restore),
     /// Change a container's mounts: refused, they are fixed when it is created
     Mounts(mounts::Mounts),
-    /// Tell an engine of this runtime: podman, Docker, containerd, CRI-O
+    /// Make this runtime known to an engine: podman, Docker, containerd, CRI-O
     Install(install::Install),
-    /// Take back what install has told an engine
+    /// Undo what install has changed in an engine's files
     Uninstall(uninstall::Uninstall),
     /// Print a shell's completion script
     Completion(completion::Completion),
@@ -97,7 +97,7 @@ pub enum Command {
     Man(man::Man),
 }
 
-/// Does what the command line asks for; `definition` makes the command line's, for those that describe it.
+/// Executes the command; `definition` makes the command line's definition, for the commands that describe it.
 ///
 /// # Errors
 /// Whatever the command could not do.

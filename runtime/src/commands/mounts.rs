@@ -7,7 +7,7 @@ use clap::Args;
 /// Change a container's mounts: refused, they are fixed when it is created.
 #[derive(Debug, Args)]
 pub struct Mounts {
-    /// `add` or `remove`, and whatever crun's command takes; nothing of it is read
+    /// `add` or `remove`, and the other arguments of crun's command; they are not read
     #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }

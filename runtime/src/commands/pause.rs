@@ -19,10 +19,10 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// Freezes them; when it returns they stand still.
+    /// Freezes the processes; when this returns, they are frozen.
     ///
     /// # Errors
-    /// [`ContainerError`], or why they cannot be frozen; they go on then.
+    /// [`ContainerError`], or why the processes cannot be frozen; they then go on.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let handle = Handle::lock(globals, &self.id)?;
         handle.relay()?;

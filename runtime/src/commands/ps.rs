@@ -1,7 +1,7 @@
 //! `stockade ps`: the container's processes as the container sees them, or their relays as the host does.
 //!
-//! The two do not mix: processes of a container exist in its VM only, and engines match what they are told against the
-//! host's own `ps`.
+//! The two are separate: processes of a container exist in its VM only, and engines compare the PIDs with the host's
+//! own `ps`.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,7 +25,7 @@ const HEADING: &str = "UID          PID    PPID  C STIME TTY          TIME CMD\n
   stockade ps web                 # processes, with their PIDs in the container
   stockade ps --format json web   # PIDs on the host that stand for processes of the container")]
 pub struct Ps {
-    /// Form of the output: json prints the PIDs on the host of the processes' relays
+    /// Form of the output; json prints the PIDs that the processes' relays have on the host
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// The container's ID
@@ -37,7 +37,7 @@ pub struct Ps {
 }
 
 impl Ps {
-    /// Lists them; a container that has stopped has none.
+    /// Lists the processes; a container that has stopped has none.
     ///
     /// # Errors
     /// When there is no such container, or its agent cannot say.
@@ -60,7 +60,7 @@ impl Ps {
     }
 }
 
-/// The processes of the container on the host: those of its cgroup there, less the VM's.
+/// The processes of the container on the host: those of its cgroup, except those of the VM.
 fn relays(handle: &Handle) -> anyhow::Result<Vec<i32>> {
     let relay = handle.relay()?.pid;
     let Some(cgroup) = &handle.record.cgroup else { return Ok(vec![relay]) };

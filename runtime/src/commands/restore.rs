@@ -4,10 +4,10 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-/// Go on with a saved container: refused, there are no snapshots yet.
+/// Restore a saved container: refused, there are no snapshots yet.
 #[derive(Debug, Args)]
 pub struct Restore {
-    /// Whatever runc's command takes; nothing of it is read
+    /// The arguments of runc's command; they are not read
     #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }

@@ -19,7 +19,7 @@ pub struct Resume {
 }
 
 impl Resume {
-    /// Lets them go on.
+    /// Lets the processes go on.
     ///
     /// # Errors
     /// [`ContainerError::NotPaused`], also of a container that has stopped, or why they cannot go on.

@@ -36,7 +36,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Runs it; the exit status is the container's, 128+n after signal n.
+    /// Runs the container; the exit status is the container's, 128+n after signal n.
     ///
     /// # Errors
     /// What failed before the container's program ran; nothing is left of the container then.
@@ -54,7 +54,7 @@ impl Run {
             return Err(error);
         }
         if self.detach {
-            created.relay.commit().context("cannot let the container live on")?;
+            created.relay.commit().context("cannot leave the container running")?;
         }
         created.directory.finish();
         if self.detach {

@@ -1,4 +1,4 @@
-//! `stockade shell`: a shell in the guest itself, beside its agent, for those who debug it.
+//! `stockade shell`: a shell in the guest itself, beside its agent, for debugging.
 //!
 //! The guest has no shell of its own. The host's configuration names one, which the guest is shown read-only for as
 //! long as the shell runs.
@@ -20,13 +20,13 @@ use crate::relay::preserve_fds::Preserved;
 use crate::state::ContainerError;
 use crate::vm::{Files, Tree, shares};
 
-/// The shell's name in its share: what kind of shell a binary of several programs is to be.
+/// The shell's name in its share; a binary such as busybox, which holds several programs, runs the one of this name.
 const NAME: &str = "sh";
 
-/// Open a shell in a container's guest itself, to debug it.
+/// Open a shell in a container's guest, outside of the container, to debug the guest.
 #[derive(Debug, Args)]
 #[command(after_help = "The key debug_shell in /etc/stockade/config.toml names a static shell of the host. \
-Whoever may use this command is root in the guest, and no more than a container's user on the host.
+The shell runs as root in the guest, and has no more access to the host than a container.
 
 Examples:
   stockade shell mine
@@ -38,7 +38,7 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Runs it; the exit status is the shell's.
+    /// Runs the shell; the exit status is the shell's.
     ///
     /// # Errors
     /// That there is no shell to run, or why it does not run.
@@ -76,7 +76,7 @@ impl Shell {
     }
 }
 
-/// The shell in the VM's share, until this is dropped.
+/// The shell's binary in the VM's share; dropping this removes it.
 struct Share<'a> {
     handle: &'a Handle,
     name: String,

@@ -17,16 +17,16 @@ const DEFAULT: &str = include_str!("default_config.json");
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  stockade spec --bundle bundle\n  stockade spec --rootless")]
 pub struct Spec {
-    /// Directory to write it to
+    /// Directory to write config.json to
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     bundle: PathBuf,
 }
 
 impl Spec {
-    /// Writes it.
+    /// Writes config.json.
     ///
     /// # Errors
-    /// When there is one already, or it cannot be written.
+    /// When there is a config.json already, or it cannot be written.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let text = if globals.is_rootless() { rootless()? } else { DEFAULT.to_owned() };
         let path = self.bundle.join(CONFIG);
@@ -39,7 +39,7 @@ impl Spec {
     }
 }
 
-/// The default with a user namespace that maps root, and nobody else, to the caller, and without limits.
+/// The default configuration without limits and with a user namespace that maps root, and nobody else, to the caller.
 fn rootless() -> anyhow::Result<String> {
     let mut config: Value = serde_json::from_str(DEFAULT)?;
     let linux = &mut config["linux"];

@@ -16,7 +16,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// Starts it.
+    /// Starts the container's process.
     ///
     /// # Errors
     /// [`ContainerError`] in another state than "created", or why the program cannot be executed.

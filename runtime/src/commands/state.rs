@@ -22,7 +22,7 @@ pub struct State {
     id: String,
 }
 
-/// What is printed, and listed by `list`: the runtime specification's "State", and runc's additions.
+/// The state that `state` and `list` print: the runtime specification's "State", and runc's additions.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Json<'a> {
@@ -59,7 +59,7 @@ impl<'a> Json<'a> {
 }
 
 impl State {
-    /// Prints it.
+    /// Prints the state.
     ///
     /// # Errors
     /// When there is no such container, or its state cannot be read.

@@ -1,4 +1,4 @@
-//! `stockade template`: the booted VMs as whose clones others begin.
+//! `stockade template`: the saved VMs from which other VMs start.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,9 +17,9 @@ use crate::vm::template::{self, Built, Entry, Failure, Store, Wanted};
 #[derive(Debug, Args)]
 #[command(
     after_help = "A VM begins as a clone of a template that was made by the same stockade, with the same kernel and parameters, for
-its size or, where its containers have limits, for the next power of two. Where there is none, it boots. Templates are
-in the host's memory, below /run/stockade-templates, until it boots again; only root can make them. A VM that boots for
-want of one has it made in the background, unless the configuration says otherwise by its key `templates`.
+its size or, where its containers have limits, for the next power of two. Where there is no such template, the VM
+boots, and the template is made in the background, unless the configuration says otherwise by its key `templates`.
+Templates are in the host's memory, below /run/stockade-templates, until the host boots again; only root can make them.
 
 Examples:
   stockade template build
@@ -37,7 +37,7 @@ enum Action {
     Build(Build),
     /// List the templates
     List(List),
-    /// Remove templates; VMs that have begun as they go on
+    /// Remove templates; VMs that were started from them go on
     Remove(Remove),
     /// Print what a template was made of
     Show(Show),
@@ -45,10 +45,11 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct Build {
-    /// The size of its VMs, in MiB; without it the configuration's `template_classes_mib`
+    /// Size of the VMs, in MiB; may be given several times. Without it, `template_classes_mib` of the configuration
+    /// counts
     #[arg(long = "class", value_name = "MIB")]
     classes: Vec<u32>,
-    /// Replace those that there are
+    /// Replace templates that exist already
     #[arg(long)]
     anew: bool,
     /// How many CPUs its VMs can have; without it as many as VMs without a quota
@@ -68,17 +69,17 @@ struct List {
 
 #[derive(Debug, Args)]
 struct Remove {
-    /// Their names
+    /// Names of the templates
     #[arg(value_name = "NAME", required_unless_present = "all")]
     names: Vec<String>,
-    /// All of them
+    /// Remove all templates
     #[arg(long, conflicts_with = "names")]
     all: bool,
 }
 
 #[derive(Debug, Args)]
 struct Show {
-    /// Its name
+    /// Name of the template
     #[arg(value_name = "NAME")]
     name: String,
 }
@@ -93,7 +94,7 @@ enum Format {
 }
 
 impl Template {
-    /// Does what is asked.
+    /// Executes the subcommand.
     ///
     /// # Errors
     /// What failed.

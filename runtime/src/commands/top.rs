@@ -25,9 +25,9 @@ const LEAVE: [u8; 4] = [b'q', b'Q', 0x03, 0x04];
 /// Show what containers and their VMs use, live.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "VM columns are what the host sees of a VM: CPU in percent of one CPU, memory in RAM, bytes per \
-second from and to disks. CPU, MEM and PIDS are what the container uses inside. The first table shows averages since \
-the start. q leaves.
+    after_help = "The VM columns show what the host sees of a VM: CPU in percent of one CPU, memory in RAM, bytes per \
+second read from and written to disks. CPU, MEM and PIDS show what the container uses in the VM. The first table shows \
+averages since the start. Press q to leave.
 
 Examples:
   stockade top
@@ -37,13 +37,13 @@ pub struct Top {
     /// Time between tables
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = options::interval)]
     interval: Duration,
-    /// Print one table and leave, as also where standard output is no terminal
+    /// Print one table and leave; this is also done where standard output is not a terminal
     #[arg(long)]
     once: bool,
 }
 
 impl Top {
-    /// Shows it until the user leaves.
+    /// Shows the tables until the user leaves.
     ///
     /// # Errors
     /// When the containers' state or the terminal cannot be read.
@@ -68,7 +68,7 @@ impl Top {
     }
 }
 
-/// What every container uses now that runs, the busiest VM first.
+/// What every running container uses now, the busiest VM first.
 fn measure(root: &Root) -> anyhow::Result<Vec<Usage>> {
     let outcomes = life_cycle::for_each(root, |directory, record| Usage::measure(directory, &record))?;
     outcomes.problems.iter().for_each(|problem| tracing::debug!("{problem}"));

@@ -7,13 +7,15 @@ use clap::Args;
 use super::install::InstallOptions;
 use crate::install::{self, Engines};
 
-/// Take back what install has told an engine.
+/// Undo what install has changed in an engine's files.
 #[derive(Debug, Args)]
-#[command(after_help = "The engine's file is then as it was; what somebody else has changed since stays.
+#[command(
+    after_help = "The engine's file is then as it was before. What others have changed in it since then stays.
 
 Examples:
   stockade uninstall --podman
-  stockade uninstall --docker --containerd --dry-run")]
+  stockade uninstall --docker --containerd --dry-run"
+)]
 pub struct Uninstall {
     #[command(flatten)]
     engines: Engines,
@@ -25,7 +27,7 @@ impl Uninstall {
     /// Changes the engines' files back and prints the differences.
     ///
     /// # Errors
-    /// [`install::InstallError`]: then no file was changed that could not be read or understood.
+    /// [`install::InstallError`]: a file that could not be read or understood was not changed.
     pub fn run(self) -> anyhow::Result<()> {
         let mut changes = Vec::new();
         for engine in self.engines.named() {

@@ -12,7 +12,7 @@ use crate::life_cycle::{self, Handle};
 use crate::options::Globals;
 use crate::text::bytes;
 
-/// Longest resources that are read, in bytes.
+/// Largest file with resources that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
 
 /// Change the limits of a container.
@@ -27,7 +27,7 @@ pub struct Update {
     /// The container's ID
     #[arg(value_name = "ID")]
     id: String,
-    /// File with what config.json has as linux.resources, or - for standard input; other options have no effect then
+    /// File with linux.resources in the form of config.json, or - for standard input; other options then have no effect
     #[arg(short, long, value_name = "FILE")]
     resources: Option<PathBuf>,
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub struct Update {
     kernel_memory_tcp: Option<String>,
 }
 
-/// One limit each.
+/// Options that change one limit each.
 #[derive(Debug, Args)]
 struct LimitOptions {
     /// Weight of input and output, 10 to 1000
@@ -55,13 +55,13 @@ struct LimitOptions {
     /// Period of the CPU quota, in microseconds
     #[arg(long, value_name = "US")]
     cpu_period: Option<u64>,
-    /// CPU time per period, in microseconds; -1 is no limit
+    /// CPU time per period, in microseconds; -1 means no limit
     #[arg(long, value_name = "US", allow_negative_numbers = true)]
     cpu_quota: Option<i64>,
-    /// Unused CPU time that may be saved up, in microseconds
+    /// Unused CPU time that may be saved and used later, in microseconds
     #[arg(long, value_name = "US")]
     cpu_burst: Option<u64>,
-    /// CPU shares: 1024 is one container's usual part
+    /// CPU shares, relative to other containers; the default is 1024
     #[arg(long, value_name = "SHARES", alias = "cpu-shares")]
     cpu_share: Option<u64>,
     /// No effect: cgroup v2 has no limit for real-time tasks
@@ -76,28 +76,28 @@ struct LimitOptions {
     /// Memory nodes of the host from which the VM gets memory, such as 0
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
-    /// 1 lets the container run only when nothing else would; 0 takes that back
+    /// 1: the container runs only when nothing else wants to run; 0: it runs as usual
     #[arg(long, value_name = "0|1")]
     cpu_idle: Option<i64>,
-    /// Memory limit, such as 512m; -1 is no limit but the VM's RAM
+    /// Memory limit, such as 512m; -1 means no limit other than the VM's RAM
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse_limit, allow_negative_numbers = true)]
     memory: Option<i64>,
-    /// Memory that is reclaimed last
+    /// Memory that the kernel takes from the container last, when it is short of memory
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse_limit, allow_negative_numbers = true)]
     memory_reservation: Option<i64>,
-    /// Limit of memory and swap together; -1 is no limit
+    /// Limit of memory and swap together; -1 means no limit
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse_limit, allow_negative_numbers = true)]
     memory_swap: Option<i64>,
-    /// Most processes; -1 is no limit
+    /// Largest number of processes; -1 means no limit
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
 }
 
 impl Update {
-    /// Changes them.
+    /// Changes the limits.
     ///
     /// # Errors
-    /// What is wrong with a limit, or why it cannot be changed; all limits are as they were then.
+    /// What is wrong with a limit, or why it cannot be changed; in that case all limits stay as they were.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let handle = Handle::lock(globals, &self.id)?;
         handle.relay()?;

@@ -7,5 +7,5 @@ pub const NETWORK: &str = "io.stockade.network";
 /// Ports of the host that lead to the container: `HOST[:CONTAINER][/tcp|/udp]`, separated by commas.
 pub const PUBLISH: &str = "io.stockade.network.publish";
 
-/// All of them.
+/// All annotations that the administrator can allow.
 pub const TO_BE_ALLOWED: [&str; 2] = [NETWORK, PUBLISH];

@@ -1,4 +1,5 @@
-//! Where the VMM, the guest's kernel and its initramfs are, and what an administrator has decided about VMs.
+//! The configuration: where the VMM, the guest's kernel and its initramfs are, and what an administrator has decided
+//! about VMs.
 //!
 //! A checkout has them below `target/`, an installation below its prefix; `/etc/stockade/config.toml` overrides both.
 
@@ -26,13 +27,13 @@ pub const PATH_VARIABLE: &str = "STOCKADE_CONFIG";
 /// Guest RAM of a container without a memory limit, in MiB.
 pub const DEFAULT_MEMORY_MIB: u32 = 2048;
 
-/// Least RAM that a guest boots in, in MiB.
+/// Smallest RAM with which a guest boots, in MiB.
 pub const MIN_MIB: u64 = 128;
 
 /// Least memory for templates, in MiB: one of the smallest fits.
 const LEAST_TEMPLATE_MEMORY_MIB: u32 = 32;
 
-/// Why there is no configuration.
+/// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -40,15 +41,15 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// The file is not what it should be.
+    /// The file is not valid.
     #[error("configuration {path}: {problem}")]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// One line.
+        /// What is wrong, in one line.
         problem: String,
     },
     /// The path of this program is unknown.
@@ -65,28 +66,28 @@ pub struct Config {
     pub kernel: PathBuf,
     /// The guest's initramfs.
     pub initramfs: PathBuf,
-    /// Appended to the guest kernel's command line.
+    /// Parameters that are appended to the guest kernel's command line.
     pub kernel_parameters: String,
     /// Guest RAM of a container without a memory limit, in MiB.
     pub memory_mib: u32,
-    /// The most CPUs of a VM; `None` for as many as the host has.
+    /// Largest number of CPUs of a VM; `None` for as many as the host has.
     pub max_vcpus: Option<u8>,
-    /// What `stockade shell` runs in guests, a static executable of the host; without it there is no such shell.
+    /// What `stockade shell` runs in guests, a static executable of the host; without it, `stockade shell` is refused.
     pub debug_shell: Option<PathBuf>,
     /// The host's sockets that containers may be connected to.
     pub host_sockets: Vec<Pattern>,
-    /// No two VMs run on the threads of one core at the same time.
+    /// Whether two VMs are kept from running on the threads of one core at the same time.
     pub core_scheduling: bool,
-    /// The annotations of stockade's own that may ask for more than there is without.
+    /// The annotations of stockade's own that count although they ask for more than a container has by default.
     pub allowed_annotations: Vec<String>,
-    /// Compiled policies of AppArmor: files, or directories of such.
+    /// Compiled policies of AppArmor: files, or directories with such files.
     pub apparmor_policies: Vec<PathBuf>,
     /// The users that VMMs run as.
     pub vmm_users: VmmUsers,
     /// Whether VMs begin as clones of templates, and who makes those.
     pub templates: Templates,
-    /// The sizes for which there are templates, in MiB. None: `stockade template build` makes one for a container without a limit,
-    /// and starts have those made that they could have used.
+    /// The sizes for which there are templates, in MiB. Where it is empty, `stockade template build` makes one for a container
+    /// without a limit, and starts have those made that they could have used.
     pub template_classes_mib: Vec<u32>,
     /// Most of the host's memory that templates take, in MiB; `None` for a part of what the host has.
     pub template_memory_mib: Option<u32>,
@@ -98,22 +99,22 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Templates {
-    /// Where there is one; a VM that boots has one made for the next.
+    /// A VM begins as a clone if there is a template for it; if there is none, a start has it made for the next VM.
     #[default]
     On,
-    /// Where `stockade template build` has made one.
+    /// A VM begins as a clone if `stockade template build` has made a template for it.
     Prebuilt,
     /// Every VM boots.
     Off,
 }
 
-/// A range of user and group IDs that nobody has.
+/// A range of user and group IDs that nobody else uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct VmmUsers {
-    /// The first.
+    /// The first ID.
     pub first: u32,
-    /// How many, at least one.
+    /// The number of IDs, at least one.
     pub count: u32,
 }
 
@@ -124,7 +125,7 @@ impl Default for VmmUsers {
 }
 
 impl VmmUsers {
-    /// The last.
+    /// The last ID.
     pub fn last(self) -> u32 {
         self.first + (self.count - 1)
     }
@@ -134,7 +135,7 @@ impl VmmUsers {
         let end = u64::from(self.first) + u64::from(self.count);
         if self.first == 0 || self.count == 0 || end > u64::from(u32::MAX) {
             return Err(format!(
-                "vmm_users: {} IDs from {} on are no range without root",
+                "vmm_users: {} IDs from {} on are not a range of valid IDs other than root's",
                 self.count, self.first
             ));
         }
@@ -142,19 +143,19 @@ impl VmmUsers {
     }
 }
 
-/// The table `[vm]`: what a bundle's `vm` section may say. Nothing, where it is absent.
+/// The table `[vm]`: what a bundle's `vm` section may ask for. Without the table, it may ask for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct AllowedVm {
     /// Kernels, or directories with kernels.
     pub kernels: Vec<PathBuf>,
-    /// Initramfs files, or directories with such.
+    /// Initramfs files, or directories with such files.
     pub initrds: Vec<PathBuf>,
     /// Names of kernel parameters.
     pub kernel_parameters: Vec<String>,
-    /// Most memory of a VM, in MiB.
+    /// Largest memory of a VM, in MiB.
     pub max_memory_mib: Option<u32>,
-    /// Most CPUs of a VM.
+    /// Largest number of CPUs of a VM.
     pub max_vcpus: Option<u8>,
 }
 
@@ -212,7 +213,7 @@ const USER_KEYS: [&str; 2] = ["first", "count"];
 /// The keys of [`AllowedVm`].
 const VM_KEYS: [&str; 5] = ["kernels", "initrds", "kernel_parameters", "max_memory_mib", "max_vcpus"];
 
-/// The configuration file, whether there is one or not.
+/// The path of the configuration file, whether or not the file exists.
 pub fn path() -> PathBuf {
     env::var_os(PATH_VARIABLE).map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from)
 }
@@ -342,7 +343,7 @@ fn on_one_line(error: &toml::de::Error) -> String {
     error.message().replace('\n', " ")
 }
 
-/// The known key that takes the fewest edits to reach.
+/// The known key that is most similar to `key`, by number of edits.
 fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     known.iter().copied().min_by_key(|known| edits(key, known))
 }

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 /// An absolute path, in which `*` stands for any characters of a name.
 ///
-/// It is held against a socket's path as it is after all links are followed, and no link of its own is: otherwise who may
-/// make links in a directory that is listed would decide what is listed.
+/// It is compared with a socket's path after all links in that path are followed. Links in the pattern itself are not
+/// followed: otherwise, whoever may make links in a listed directory would decide what is listed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern(String);
@@ -25,15 +25,15 @@ impl TryFrom<String> for Pattern {
             None => Ok(Self(text)),
             Some("") => refuse("has an empty name in it"),
             Some(name) if name.contains("**") => {
-                refuse("has ** in it; a * stands for one name or a part of it")
+                refuse("has ** in it; use *, which stands for one name or a part of it")
             }
-            Some(_) => refuse("has . or .. in it; it must be the path as it is without links"),
+            Some(_) => refuse("has . or .. in it; give the real path, without links"),
         }
     }
 }
 
 impl Pattern {
-    /// Whether a path, which has no links in it, is meant.
+    /// Whether the pattern matches a path, which has no links in it.
     pub fn matches(&self, path: &Path) -> bool {
         let (mut names, mut patterns) =
             (path.as_os_str().as_bytes().split(|byte| *byte == b'/'), self.0.split('/'));
@@ -47,8 +47,8 @@ impl Pattern {
     }
 }
 
-/// Whether a name is what a pattern without slashes means. Of several ways to share it out among the asterisks, each of which
-/// takes as little as it can, the first that works is as good as any.
+/// Whether a name matches a pattern without slashes. Each asterisk takes as few characters as possible; the first way
+/// that works is as good as any other.
 fn is_like(name: &[u8], pattern: &[u8]) -> bool {
     let mut parts = pattern.split(|byte| *byte == b'*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };

@@ -1,4 +1,4 @@
-//! Configuration files as documents in which single settings are made and taken back, all else staying as it is.
+//! Configuration files as documents in which single settings are set and removed again, while all else stays as it is.
 
 mod json;
 mod toml;
@@ -7,57 +7,57 @@ mod unit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A setting's place: the keys on the way to it.
+/// A setting's place: the path of keys that leads to it.
 pub type Keys = Vec<String>;
 
 /// One setting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
-    /// Where.
+    /// Its place.
     pub keys: Keys,
-    /// What.
+    /// Its value.
     pub value: Value,
 }
 
 /// A file's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
-    /// Written anew with two spaces a level, its keys in their order.
+    /// JSON: the file is written anew with an indentation of two spaces; the keys keep their order.
     Json,
-    /// Changed in place: comments and layout stay.
+    /// TOML: the file is changed in place; comments and layout stay.
     Toml,
-    /// A unit file of systemd's: sections of `Name=value`. Changed in place.
+    /// A unit file of systemd, with sections of `Name=value`: the file is changed in place.
     Unit,
 }
 
 /// Why a document cannot be changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// It is not of its format.
+    /// The text is not of this format.
     #[error("line {line}: {message}")]
     Malformed {
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// In one line.
+        /// What is wrong, in one line.
         message: String,
     },
     /// A key on the way to a setting is something else than a table.
     #[error("`{0}` is not a table of settings")]
     NotATable(String),
     /// A table is written in a way that cannot be added to.
-    #[error("cannot set `{0}` in the way the file is written; set it by hand")]
+    #[error("cannot set `{0}` because of the way the file is written; set it by hand")]
     NotSet(String),
 }
 
 /// A parsed document.
 trait Document: Sized {
     fn parse(text: &str) -> Result<Self, Problem>;
-    /// The value at `keys`, where there is one.
+    /// The value at `keys`, if there is one.
     fn get(&self, keys: &[String]) -> Option<Value>;
-    /// Sets it; tables on the way are made.
+    /// Sets the value at `keys`; missing tables on the way are made.
     fn put(&mut self, keys: &[String], value: &Value) -> Result<(), Problem>;
     fn remove(&mut self, keys: &[String]);
-    /// Whether it says nothing, not even in a comment.
+    /// Whether the document has no content, not even a comment.
     fn is_empty(&self) -> bool;
     fn print(&self) -> String;
 }
@@ -75,8 +75,8 @@ impl Format {
         }
     }
 
-    /// The text with the settings at `places` as they are in `before`: absent where that has none. `None` if nothing is
-    /// left, and nothing was before.
+    /// The text with the settings at `places` as they are in `before`, or without them if `before` does not have them.
+    /// `None` if nothing is left and there was no file before.
     ///
     /// # Errors
     /// [`Problem`].
@@ -141,7 +141,7 @@ fn take_back<D: Document>(
     Ok((before.is_some() || !document.is_empty()).then(|| document.print()))
 }
 
-/// Removes a setting, and the tables around it that are empty then and were not there before.
+/// Removes a setting, and then those tables around it that are empty and did not exist before.
 fn remove_with_parents<D: Document>(document: &mut D, keys: &[String], before: &D) {
     document.remove(keys);
     let empty = Value::Object(serde_json::Map::new());

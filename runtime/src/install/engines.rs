@@ -1,4 +1,4 @@
-//! What each engine is told, and in which of its files.
+//! The settings that each engine needs for this runtime, and the files that they are in.
 
 use std::fs;
 use std::path::Path;
@@ -9,22 +9,22 @@ use serde_json::{Value, json};
 use super::below;
 use super::document::{Format, Keys, Problem, Setting};
 
-/// An engine that can be told of a runtime.
+/// An engine that `install` can configure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// A file of stockade's own beside containers.conf.
     Podman,
     /// daemon.json, which is a single file.
     Docker,
-    /// What dockerd's BuildKit looks at instead: its environment, in a file of stockade's own beside docker.service.
+    /// BuildKit in dockerd, which reads its environment instead: a file of stockade's own beside docker.service.
     BuildKit,
-    /// config.toml itself: what an imported file says of the CRI plugin replaces all that config.toml says of it.
+    /// config.toml itself: an imported file would replace everything that config.toml says about the CRI plugin.
     Containerd,
     /// A file of stockade's own beside crio.conf.
     Crio,
 }
 
-/// The engines that a command is about.
+/// The engines that the command line names.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 pub struct Engines {
@@ -43,7 +43,7 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// Those that were named.
+    /// The engines that were named.
     pub fn named(&self) -> Vec<Engine> {
         let all = [
             (self.podman, Engine::Podman),
@@ -67,7 +67,7 @@ const CONTAINERDS_ROOT: &str = "/run/containerd/stockade";
 const ANNOTATIONS: &str = "io.stockade.*";
 
 impl Engine {
-    /// Its name, as the option that names it.
+    /// Its name, which is also the name of its option.
     pub fn name(self) -> &'static str {
         match self {
             Self::Podman => "podman",
@@ -89,7 +89,7 @@ impl Engine {
         }
     }
 
-    /// Its format.
+    /// The format of that file.
     pub fn format(self) -> Format {
         match self {
             Self::Docker => Format::Json,
@@ -98,8 +98,8 @@ impl Engine {
         }
     }
 
-    /// What is set in a file of this text, so that the runtime `stockade` is `binary`. The engine's other files are below
-    /// `prefix`.
+    /// The settings that make `binary` the runtime `stockade` in a file with this text. The engine's other files are
+    /// below `prefix`.
     ///
     /// # Errors
     /// The text is malformed, or of a version that is not known.
@@ -138,15 +138,15 @@ impl Engine {
     }
 }
 
-/// As podman's manual has it, and as its code (4.3) reads it.
+/// Where podman has this list: the place that its manual names, and the place that its code (4.3) reads.
 const PODMANS_WITHOUT_CGROUPS: [[&str; 2]; 2] =
     [["engine", "runtime_supports_nocgroups"], ["engine", "runtime_supports_nocgroup"]];
 
-/// podman's own list.
+/// podman's default list.
 const WITHOUT_CGROUPS: [&str; 2] = ["crun", "krun"];
 
-/// The runtimes that podman runs without cgroups: a list in one file replaces that of the files before it, so it repeats
-/// those.
+/// The runtimes that podman runs without cgroups: a list in one file replaces that of the files before it, so this list
+/// repeats their entries.
 fn without_cgroups(prefix: &Path) -> Value {
     let mut files = vec![
         below(prefix, "/usr/share/containers/containers.conf"),
@@ -178,14 +178,14 @@ fn without_cgroups(prefix: &Path) -> Value {
     json!(names)
 }
 
-/// Why an engine cannot be told.
+/// Why an engine cannot be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// Its file is not understood.
     #[error(transparent)]
     Problem(#[from] Problem),
     /// containerd's configuration is of another version.
-    #[error("is of version {0}, not 2 or 3; `containerd config migrate` converts it")]
+    #[error("has version {0}, not 2 or 3; `containerd config migrate` converts it")]
     Version(Value),
 }
 
@@ -200,19 +200,20 @@ fn containerd(binary: &str, text: &str) -> Result<Vec<Setting>, SettingsError> {
             settings.push(setting(&["version"], json!(2)));
             CRI_2
         }
-        // What containerd takes a file for that does not say.
+        // The version of a file that does not name its version.
         None => return Err(SettingsError::Version(json!(1))),
     };
     if format.get(text, &["imports"])?.is_some_and(|imports| imports != json!([])) {
         tracing::warn!(
-            "{} imports other files: one that has the section plugins.{plugin:?} hides the one in this file",
+            "{} imports other files: if one of them has the section plugins.{plugin:?}, that section hides the one in \
+             this file",
             Engine::Containerd.path()
         );
     }
     let runtimes = ["plugins", plugin, "containerd", "runtimes"];
     let at = |tail: &[&str], value| setting(&[&runtimes[..], tail].concat(), value);
     if format.get(text, &runtimes)?.is_none() {
-        // The table replaces containerd's own, in which only runc is, its default.
+        // The table replaces containerd's own table, which has only the default, runc.
         settings.push(at(&["runc", "runtime_type"], json!("io.containerd.runc.v2")));
     }
     settings.push(at(&["stockade", "runtime_type"], json!("io.containerd.runc.v2")));
@@ -220,7 +221,7 @@ fn containerd(binary: &str, text: &str) -> Result<Vec<Setting>, SettingsError> {
     settings.push(at(&["stockade", "privileged_without_host_devices"], json!(true)));
     settings.push(at(&["stockade", "pod_annotations"], json!([ANNOTATIONS])));
     settings.push(at(&["stockade", "options", "BinaryName"], json!(binary)));
-    // Not the directory of runc's containers: each of the two would come upon records that it cannot read.
+    // Not the directory of runc's containers, because each of the two runtimes would find records that it cannot read.
     settings.push(at(&["stockade", "options", "Root"], json!(CONTAINERDS_ROOT)));
     Ok(settings)
 }

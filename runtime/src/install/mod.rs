@@ -1,4 +1,4 @@
-//! Telling engines of the runtime, and taking that back.
+//! Adding the runtime to engines' configurations, and removing it again.
 //!
 //! ```text
 //!   before ── install ──→ after        the record keeps both
@@ -6,7 +6,7 @@
 //!   after, changed since ── uninstall ─→ without what was set, or with it as it was before
 //! ```
 //!
-//! All changes are worked out before the first is made, so a file that is not understood leaves everything as it is.
+//! All changes are computed before the first is made, so if one file is not understood, nothing is changed.
 
 mod document;
 mod engines;
@@ -28,11 +28,11 @@ pub enum InstallError {
     /// A file cannot be read or written.
     #[error("cannot {what} {path}: {cause}")]
     File {
-        /// What was to be done.
+        /// What was to be done with it.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         cause: io::Error,
     },
     /// An engine's file is not understood.
@@ -40,7 +40,7 @@ pub enum InstallError {
     NotUnderstood {
         /// The file.
         path: PathBuf,
-        /// Where, and what.
+        /// What is wrong, and where.
         problem: SettingsError,
     },
     /// What `uninstall` needs is damaged.
@@ -48,7 +48,7 @@ pub enum InstallError {
     Record {
         /// The record.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: serde_json::Error,
     },
 }
@@ -64,13 +64,13 @@ pub struct Change {
     now: Option<String>,
     then: Option<String>,
     record_path: PathBuf,
-    /// What is to be remembered; nothing once it is taken back.
+    /// The record to write; `None` removes the record.
     record: Option<Record>,
-    /// Directories that go if they are empty.
+    /// Directories to remove if they are empty.
     directories: Vec<PathBuf>,
 }
 
-/// What makes `binary` the runtime `stockade` of an engine whose files are below `prefix`.
+/// The change that makes `binary` the runtime `stockade` of an engine whose files are below `prefix`.
 ///
 /// # Errors
 /// [`InstallError`].
@@ -100,7 +100,7 @@ pub fn install(engine: Engine, prefix: &Path, binary: &str) -> Result<Change, In
     Ok(Change { path, now, then: Some(after), record_path, record: Some(record), directories: Vec::new() })
 }
 
-/// What takes that back; `None` where nothing was installed.
+/// The change that undoes `install`; `None` if nothing was installed.
 ///
 /// # Errors
 /// [`InstallError`].
@@ -132,10 +132,10 @@ impl Change {
         diff.unified_diff().header(&name(&self.now), &name(&self.then)).to_string()
     }
 
-    /// Makes it. Whoever ends it in the middle can take it back.
+    /// Makes the change. If it is interrupted, `uninstall` can still undo it.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn make(self) -> Result<(), InstallError> {
         if let Some(record) = &self.record
             && self.now != self.then
@@ -174,7 +174,7 @@ fn read(path: &Path) -> Result<Option<String>, InstallError> {
     }
 }
 
-/// Directories above a file that are not there, the innermost first.
+/// The missing directories above a file, the innermost first.
 fn missing_directories(path: &Path) -> Vec<PathBuf> {
     path.ancestors().skip(1).take_while(|directory| !directory.exists()).map(Path::to_owned).collect()
 }
@@ -184,7 +184,8 @@ fn make_directories(path: &Path) -> Result<(), InstallError> {
     fs::create_dir_all(directory).map_err(failed("make", directory))
 }
 
-/// Replaces a file, which keeps its owner and mode, or makes it; where the path is a link, the file that it leads to.
+/// Replaces a file, which keeps its owner and mode, or makes it. If the path is a link, the file that the link leads to
+/// is replaced.
 fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mut new = Replacement::begin(&path, mode)?;

@@ -13,13 +13,13 @@ use super::{InstallError, below, failed, write};
 /// One engine's change.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// The file's text without it; absent where there was no file.
+    /// The file's text before the change; `None` if there was no file.
     pub before: Option<String>,
-    /// The file's text with it.
+    /// The file's text after the change.
     pub after: String,
-    /// Where something was set.
+    /// The places of the settings that were made.
     pub places: Vec<Keys>,
-    /// Directories that were made for it, the innermost first.
+    /// Directories that were made for the file, the innermost first.
     #[serde(rename = "folders")]
     pub directories: Vec<PathBuf>,
 }
@@ -30,7 +30,7 @@ pub(super) fn path(prefix: &Path, engine: Engine) -> PathBuf {
 }
 
 impl Record {
-    /// Reads one; `None` where nothing was installed.
+    /// Reads a record; `None` if nothing was installed.
     pub fn read(path: &Path) -> Result<Option<Self>, InstallError> {
         match fs::read(path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -40,11 +40,11 @@ impl Record {
         }
     }
 
-    /// Replaces it.
+    /// Replaces the record.
     pub fn write(&self, path: &Path) -> Result<(), InstallError> {
         let text =
             serde_json::to_string_pretty(self).map_err(io::Error::from).map_err(failed("write", path))?;
-        // What it repeats may be nobody else's business.
+        // It repeats the engine's file, which may be secret.
         write(path, &text, 0o600).map_err(failed("write", path))
     }
 

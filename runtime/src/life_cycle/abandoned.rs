@@ -1,15 +1,17 @@
-//! Creations whose creator has died: an engine that gives up kills the command, and nobody deletes what it does not know.
+//! Creations whose creator has died: an engine that gives up kills the command, and nobody deletes a container that
+//! nobody knows.
 //!
-//! The relay ends with its creator, and with it a VM of its own; what is left is a directory, a cgroup, interfaces. The next
-//! command that makes or lists containers removes that.
+//! The relay ends with its creator, and the container's own VM ends with the relay; what is left is a directory, a
+//! cgroup and interfaces. The next command that makes or lists containers removes them.
 
 use super::remove;
 use crate::oci::container_id::ContainerId;
 use crate::state::{Directory, Root};
 use crate::sys::process::ProcessRef;
 
-/// Removes what is left of them. A member of a pod waits for the next container of that pod, because its guest is asked to
-/// forget it, and no other pod's command waits for that guest.
+/// Removes what is left of such containers. What is left of a pod's member is removed when the next container of that
+/// pod is created, because its guest has to forget the member, and no command for another pod should wait for that
+/// guest.
 pub fn remove_abandoned(root: &Root, sandbox: Option<&ContainerId>) {
     for (id, directory) in root.abandoned() {
         if is_others(&directory, sandbox) {
@@ -22,7 +24,7 @@ pub fn remove_abandoned(root: &Root, sandbox: Option<&ContainerId>) {
     }
 }
 
-/// Whether it is in the VM of another sandbox, which lives.
+/// Whether the container is in the VM of another sandbox that lives.
 fn is_others(directory: &Directory, sandbox: Option<&ContainerId>) -> bool {
     let Ok(Some(record)) = directory.read() else { return false };
     let Some(its) = record.sandbox.filter(|its| sandbox.is_none_or(|ours| ours.as_str() != its)) else {

@@ -35,7 +35,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         remove_abandoned(&root, peers.sandbox.as_ref());
     }
     log::about(request.id.as_str(), peers.sandbox.as_ref().map(ContainerId::as_str));
-    // Before the namespaces are looked at, which a sandbox that has ended has no more.
+    // This comes before the check of the namespaces, because a sandbox that has ended has none any more.
     let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;
     let record = record(&bundle, request.id);
     let config = Config::load()?;
@@ -72,7 +72,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     }
 }
 
-/// What a VM's size follows from, besides limits.
+/// The VM's size without limits.
 fn default_size(config: &Config, fixed: Fixed, plan: &ContainerPlan) -> VmSize {
     let allowed = plan.cgroup.cpus().unwrap_or(u8::MAX).min(sizing::host_cpus());
     VmSize {

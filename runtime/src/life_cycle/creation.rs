@@ -32,26 +32,26 @@ use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::{tsc, user_namespace};
 use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
-use crate::vm::sizing::{self, VmSize};
+use crate::vm::sizing;
 use crate::vm::template::{self, Choice};
-use crate::vm::{self, MachineError, Shared, Tree, Vm, shares};
+use crate::vm::{self, MachineError, Placement, Shared, Tree, Vm, shares};
 
 /// A value that is undone when it is dropped, unless it is taken out.
 type Undone<T> = ScopeGuard<T, fn(T)>;
 
-/// A container that is being created: what is on disk of it. Each step remembers in the record what it makes, before it
-/// makes it.
+/// A container that is being created: its directory and record. Each step writes into the record what it is about to
+/// make.
 pub(super) struct Draft<'a> {
     request: &'a Request<'a>,
     bundle: &'a Bundle,
     directory: Directory,
     record: Record,
-    /// It has failed because its sandbox's guest does not answer.
+    /// Whether the creation has failed because the sandbox's guest does not answer.
     is_mute: bool,
 }
 
 impl<'a> Draft<'a> {
-    /// Nothing but a directory and what there will be to remember.
+    /// Makes the directory and the record.
     pub(super) fn begin(
         request: &'a Request<'a>,
         bundle: &'a Bundle,
@@ -104,7 +104,7 @@ impl<'a> Draft<'a> {
         Ok(Built { relay, vm, has_terminal: terminal.is_some() })
     }
 
-    /// What has failed, in the light of what has become of the sandbox meanwhile: a member depends on it at every step.
+    /// Explains a failure: every step of a member depends on its sandbox, which may have ended meanwhile.
     pub(super) fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
         self.is_mute = error.chain().any(|cause| {
             let failure = cause.downcast_ref().and_then(|failure| match failure {
@@ -123,7 +123,7 @@ impl<'a> Draft<'a> {
         self.directory.write(&self.record)
     }
 
-    /// The cgroup, and the VM: its own begins to boot.
+    /// Makes the cgroup, and starts the container's own VM or finds its sandbox's.
     fn find_place(
         &mut self,
         plan: &ContainerPlan,
@@ -146,7 +146,7 @@ impl<'a> Draft<'a> {
         let mut scope = None;
         let vm = match place {
             Place::Own(launch, size) => {
-                let size = vm_size(plan, size, cgroup)?;
+                let size = resize::first(plan.demand, size, cgroup)?;
                 let Choice { launch, size, wanted } =
                     template::choose((*launch).sized(&size), size, plan.demand);
                 if let Some(cgroup) = cgroup {
@@ -156,8 +156,8 @@ impl<'a> Draft<'a> {
                 }
                 record.vm_size = Some(size);
                 record.template = wanted;
-                let procs = cgroup.map(Cgroup::open_procs).transpose()?;
-                let mut machine = launch.start(self.request.id, directory.as_fd(), procs, |vmm| {
+                let placement = cgroup.map(Placement::within).transpose()?.unwrap_or_default();
+                let mut machine = launch.start(self.request.id, directory.as_fd(), placement, |vmm| {
                     record.vmm = vmm.reference();
                     directory.write(record)
                 })?;
@@ -176,7 +176,7 @@ impl<'a> Draft<'a> {
         Ok(Placed { vm: guard(vm, kill_vm as fn(Vm)), _scope: scope })
     }
 
-    /// Tells the caller, the pid file last.
+    /// Tells the caller that the container is created; the pid file is written last.
     ///
     /// # Errors
     /// What could not be told; the container is undone then.
@@ -209,7 +209,7 @@ fn kill_relay(relay: Relay) {
 /// A container with a cgroup and a VM.
 struct Placed {
     vm: Undone<Vm>,
-    /// Keeps a scope of systemd's until a relay does.
+    /// Keeps a scope of systemd alive until a relay is in it.
     _scope: Option<Placeholder>,
 }
 
@@ -251,7 +251,7 @@ impl Placed {
                 trees: &plan.trees,
                 hooks: plan.hooks.has_create().then(|| CreateHooks {
                     hooks: &plan.hooks.create_container,
-                    // Its PID namespace is its own.
+                    // The hook sees another PID than the host: the container has its own PID namespace.
                     state: record.state_json("creating", Some(1)),
                     bundle: &bundle.path,
                 }),
@@ -291,12 +291,12 @@ impl Placed {
 struct Attended {
     vm: Undone<Vm>,
     relay: Undone<Relay>,
-    /// What the guest gets of the node; nothing where it is another's.
+    /// The node's settings for the guest; empty for a member.
     node: Node,
 }
 
 impl Attended {
-    /// Runs the hooks of this moment; returns those that the agent is to run.
+    /// Runs prestart and createRuntime hooks; returns the hooks that the agent runs.
     fn run_hooks(
         &self,
         draft: &Draft<'_>,
@@ -312,7 +312,7 @@ impl Attended {
         Ok(plan.hooks.for_agent(&draft.record.state_json("created", own_pid)))
     }
 
-    /// Redirects the interfaces of its network namespace; a member's are its sandbox's business.
+    /// Redirects the interfaces of its network namespace; those of a member belong to its sandbox.
     fn connect_network(
         &self,
         draft: &mut Draft<'_>,
@@ -357,7 +357,7 @@ impl Attended {
         Ok(())
     }
 
-    /// Has the agent build the container, and connects the relay to its init.
+    /// Makes the agent build the container, and connects the relay to its init.
     fn build_in_guest(
         &mut self,
         draft: &mut Draft<'_>,
@@ -380,7 +380,7 @@ impl Attended {
             true => Connection::open_newest(draft.directory.as_fd(), vm)?,
             false => Connection::open(draft.directory.as_fd(), Purpose::Control, vm)?,
         };
-        // Before the NICs, whose driver looks once how many CPUs there are.
+        // Before the NICs, because their driver reads the number of CPUs only once.
         if let Some(vcpus) = draft.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
             vm.control()?.call(vm::call::AddVcpus(vcpus))?;
             control.call(call::SetCpus(vcpus.into()), vm)?;
@@ -428,7 +428,7 @@ pub(super) struct Built {
     has_terminal: bool,
 }
 
-/// The host's cgroup, not made yet.
+/// The plan of the host's cgroup, which is not made yet.
 fn plan_cgroup(request: &Request<'_>, plan: &ContainerPlan) -> anyhow::Result<Option<Cgroup>> {
     let path = &plan.cgroup.path;
     Ok(match request.globals.cgroup_driver() {
@@ -437,7 +437,7 @@ fn plan_cgroup(request: &Request<'_>, plan: &ContainerPlan) -> anyhow::Result<Op
             let planned = Cgroup::plan(path, &format!("stockade-{}", request.id))?;
             if path.as_os_str().is_empty() && user_namespace::is_inner() && !planned.may_be_made() {
                 tracing::warn!(
-                    "no cgroup of its own on the host: this user may not make {}; the container's limits hold in its VM",
+                    "the container has no cgroup on the host, as this user may not make {}; its limits hold in its VM",
                     planned.path.display()
                 );
                 return Ok(None);
@@ -454,13 +454,5 @@ fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
         Some(path) => File::open(path).map(OwnedFd::from),
         None => user_namespace::create(&user.mappings),
     };
-    opened.context("linux.uidMappings: the host cannot make such a user namespace for the container's relay")
-}
-
-/// The VM's size at first.
-fn vm_size(plan: &ContainerPlan, size: VmSize, cgroup: Option<&Cgroup>) -> anyhow::Result<VmSize> {
-    let vcpus = size.wanted_vcpus(plan.demand, &[]);
-    let mib = sizing::within(size.wanted_mib(plan.demand, &[]), resize::available(cgroup))?;
-    tracing::debug!(guest_mib = mib, "the VM's size");
-    Ok(VmSize { mib, vcpus, ..size })
+    opened.context("linux.uidMappings: the host cannot make this user namespace for the container's relay")
 }

@@ -9,10 +9,10 @@ use crate::lower::disks::Disk;
 use crate::lower::plan::Slots;
 use crate::vm::{Control, call};
 
-/// Adds them. Each slot is remembered as soon as there is one.
+/// Adds the disks. Each slot is written into the record as soon as it is known.
 ///
 /// # Errors
-/// The VMM's, mostly that it has no slot left.
+/// The VMM's error, mostly that it has no slot left.
 pub(super) fn add(
     disks: Vec<Disk>,
     vmm: &mut Control,

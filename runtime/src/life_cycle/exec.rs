@@ -21,48 +21,48 @@ use crate::sys::terminal::{self, Pty, RawMode};
 use crate::vm::Shared;
 use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
 
-/// How long a paused container may take to be resumed: for ever, as far as a clock can tell.
+/// How long an exec waits for a paused container to be resumed: practically for ever.
 const UNTIL_RESUMED: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// What is to be executed.
+/// A request to execute a process.
 #[derive(Debug)]
 pub struct Exec<'a> {
     /// The container.
     pub handle: &'a Handle,
-    /// Where in its VM: the container's ID, or [`agent::GUEST`].
+    /// The place in its VM: the container's ID, or [`agent::GUEST`].
     pub container: &'a str,
-    /// What it is.
+    /// The process.
     pub process: Process,
-    /// What security modules make of it.
+    /// What security modules apply to it.
     pub labels: Option<Labels>,
     /// A cgroup below the container's in the guest; empty for exactly that one.
     pub cgroup: Option<String>,
-    /// A paused container is no error: the process begins when it is resumed.
+    /// Whether a paused container is accepted: the process begins when the container is resumed.
     pub ignore_paused: bool,
-    /// Where the relay's PID goes.
+    /// The file to write the relay's PID to.
     pub pid_file: Option<&'a Path>,
-    /// Where the terminal's master goes.
+    /// The socket to send the terminal's master to.
     pub console_socket: Option<&'a Path>,
-    /// Where the relay's pidfd goes.
+    /// The socket to send the relay's pidfd to.
     pub pidfd_socket: Option<&'a Path>,
     /// Its descriptors from 3 on.
     pub preserved: Preserved,
-    /// The process outlives the command.
+    /// Whether the process outlives the command.
     pub detached: bool,
 }
 
-/// A process that runs, and whose command still lives.
+/// A process that runs while the command that has started it still lives.
 #[derive(Debug)]
 pub struct Executed {
-    /// Its relay, which has not been told to live on alone.
+    /// Its relay, which still ends with the command.
     pub relay: Relay,
-    /// What the command is sent from now on.
+    /// The signals that the command gets from now on.
     pub signals: SignalFd,
     /// The command's own terminal, where the process has one.
     pub raw: Option<RawMode>,
 }
 
-/// Executes it.
+/// Executes the process.
 ///
 /// # Errors
 /// What failed; nothing of the process is left then.
@@ -81,12 +81,12 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     let interrupts = signals::block_all().context("cannot block signals")?;
     let directory = exec.handle.directory.as_fd();
     let mut vm = Shared::new(vmm, directory, interrupts)?;
-    // What is not paused answers at once.
+    // A container that is not paused answers at once.
     if exec.ignore_paused && exec.handle.status() == Status::Paused {
         vm = vm.with_patience(UNTIL_RESUMED);
     }
 
-    // The process lives by this connection until it has one of its own.
+    // The process ends with this connection until it has one of its own.
     let id = ProcessId { container: exec.container.to_owned(), exec: Some(unique_name()) };
     let request = agent::Exec {
         id: id.clone(),
@@ -155,17 +155,17 @@ fn living_relay(handle: &Handle) -> Result<ProcessRef, ContainerError> {
     })
 }
 
-/// Unique among the execs of a container: of two commands that live at once, no two have the same PID, and of two
-/// that live one after the other, no two begin at the same time.
+/// A name that is unique among the execs of a container: commands that live at the same time have different PIDs, and
+/// commands that live one after the other have different start times.
 fn unique_name() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     format!("{}-{}", std::process::id(), now.as_nanos())
 }
 
-/// The agent's refusal, or a VM that is gone, in the words that callers know.
+/// Translates the agent's refusal, or the end of the VM, into the errors that callers know.
 fn explain(handle: &Handle, error: ClientError) -> anyhow::Error {
     match error {
-        // The program or the specification is at fault, and not the container.
+        // The error concerns the program or the specification, and not the container.
         ClientError::Agent(error)
             if matches!(
                 error.kind,
@@ -177,7 +177,7 @@ fn explain(handle: &Handle, error: ClientError) -> anyhow::Error {
         error => match (handle.status(), &error) {
             (Status::Stopped, _) => ContainerError::ExecStopped.into(),
             (Status::Paused, _) => ContainerError::ExecPaused.into(),
-            // It has ended, and its relay is about to hear of it.
+            // The container has ended, and its relay will notice that soon.
             (_, ClientError::Agent(refusal))
                 if refusal.kind == ErrorKind::WrongState || no_longer_runs(&error) =>
             {

@@ -1,4 +1,4 @@
-//! Figures of a start.
+//! Figures about the start of a VM.
 
 use stockade_protocol::agent::Ready;
 
@@ -6,11 +6,12 @@ use crate::log;
 use crate::sys::tsc;
 use crate::vm::{self, Machine};
 
-/// What a benchmark needs to place the guest's first instruction in the host's time.
+/// Logs what a benchmark needs to relate the guest's first instruction to the host's time.
 pub(super) fn log_stats(machine: &Machine, ready: &Ready) {
     if !log::is_debug() {
         return;
     }
+    let begin = tsc::now();
     match machine
         .control()
         .map_err(anyhow::Error::from)
@@ -24,6 +25,7 @@ pub(super) fn log_stats(machine: &Machine, ready: &Ready) {
             agent_entry_tsc = ready.entry_tsc,
             vmm_overhead_kib = stats.overhead_kib,
             guest_kib = stats.guest_kib,
+            asking_tsc = tsc::now() - begin,
             "the agent is ready on Linux {}",
             ready.kernel_release
         ),

@@ -1,19 +1,19 @@
-//! Looking at all containers at once: whoever asks many VMs one after the other waits for each that hangs.
+//! Looking at all containers at the same time: one after the other, each VM that hangs would delay the rest.
 
 use std::thread;
 
 use crate::oci::container_id::ContainerId;
 use crate::state::{Directory, Record, Root};
 
-/// Containers that are looked at at the same time; each costs some descriptors.
+/// Largest number of containers that are looked at in parallel; each costs some descriptors.
 const AT_A_TIME: usize = 64;
 
 /// What was found.
 #[derive(Debug)]
 pub struct Outcomes<T> {
-    /// Of every container, in the order of their IDs.
+    /// The results of the containers, in the order of their IDs.
     pub found: Vec<T>,
-    /// Of what is no container any more or not yet, and stays until it is deleted: one line each.
+    /// One line for each directory whose container is damaged or was never completed; it stays until it is deleted.
     pub problems: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ pub fn for_each<T: Send>(
             let look = &look;
             let begin = |id| {
                 let thread = thread::Builder::new().spawn_scoped(scope, move || look_at(root, id, look));
-                // Where the caller may have no more threads, this one looks.
+                // If no more threads can be started, the calling thread does the work.
                 thread.map_err(|_| look_at(root, id, look))
             };
             let threads: Vec<_> = ids.iter().map(begin).collect();
@@ -51,7 +51,7 @@ pub fn for_each<T: Send>(
     Ok(outcomes)
 }
 
-/// `None` for a container that has just gone, or that nothing is known of yet but its ID.
+/// Looks at one container; `None` if it has just gone, or if nothing but its ID is known yet.
 fn look_at<T>(
     root: &Root,
     id: &ContainerId,

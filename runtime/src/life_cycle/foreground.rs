@@ -1,4 +1,4 @@
-//! A command that stays while its process runs: its signals are the process's meanwhile.
+//! A command that stays while its process runs, and passes its signals on to the process.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -15,7 +15,7 @@ use crate::sys::process::{Child, Pidfd};
 /// Passes signals on until the relay has ended; returns its process's status, 128+n after signal n.
 ///
 /// # Errors
-/// When the relay is not this command's any more.
+/// When the relay is no longer a child of this command.
 pub fn attend(signals: &SignalFd, relay: &Child) -> anyhow::Result<u8> {
     loop {
         let mut fds = [signals.as_fd(), relay.pidfd.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));

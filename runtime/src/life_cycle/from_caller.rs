@@ -7,7 +7,7 @@ use oci_spec::runtime::Spec;
 use crate::relay::NotifySocket;
 use crate::relay::preserve_fds::Preserved;
 
-/// What the relay passes on.
+/// What the relay passes on to the container.
 #[derive(Debug)]
 pub(super) struct FromCaller {
     /// Descriptors from 3 on.

@@ -1,4 +1,4 @@
-//! A command on an existing container: it finds the container, sees whether it lives, and asks its agent.
+//! A command on an existing container: finding the container, checking whether it lives, and asking its agent.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::sys::process::{Pidfd, ProcessRef};
 use crate::vm::MachineError;
 use crate::vm::agent::{AnswerDeadline, ClientError, Connection};
 
-/// How long the agent may take for all that a command asks of it.
+/// How long the agent may take for all requests of one command together.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A container that a command looks at.
@@ -26,13 +26,13 @@ pub struct Handle {
     pub id: ContainerId,
     /// Its directory.
     pub directory: Directory,
-    /// What the host remembers.
+    /// Its record.
     pub record: Record,
     deadline: Deadline,
 }
 
 impl Handle {
-    /// Looks at a container without waiting for a command that changes it.
+    /// Opens a container without waiting for a command that changes it.
     ///
     /// # Errors
     /// [`ContainerError::DoesNotExist`], or why its state cannot be read.
@@ -42,7 +42,7 @@ impl Handle {
         Self::new(id, directory)
     }
 
-    /// Takes a container for a change: two commands that change it take turns.
+    /// Opens and locks a container for a change: two commands that change it take turns.
     ///
     /// # Errors
     /// As [`Handle::peek`].
@@ -72,7 +72,7 @@ impl Handle {
         alive.ok_or(ContainerError::NotRunning)
     }
 
-    /// The process of its VM, which for a member of a pod is its sandbox's.
+    /// The process of its VMM; for a member of a pod, that of its sandbox.
     pub fn vmm(&self) -> Option<Pidfd> {
         let vmm = match &self.record.sandbox {
             Some(sandbox) => self.directory.neighbour(sandbox)?.vmm,
@@ -81,23 +81,23 @@ impl Handle {
         vmm?.open()
     }
 
-    /// How the container is now.
+    /// The container's status now.
     pub fn status(&self) -> Status {
         status(&self.directory, &self.record)
     }
 
-    /// How this command waits for the container's agent.
+    /// The way in which this command waits for the container's agent.
     pub fn wait(&self) -> AnswerDeadline<'_> {
         self.wait_until(self.deadline)
     }
 
-    /// The same for one of many things that the command asks, as long as it goes on.
+    /// As [`Self::wait`], with a deadline of its own: for one of many requests of a command that goes on for long.
     pub fn wait_until(&self, deadline: Deadline) -> AnswerDeadline<'_> {
         let relay = self.record.relay.and_then(|relay| relay.open());
         AnswerDeadline::new(self.directory.as_fd(), deadline).while_lives(relay)
     }
 
-    /// Asks the container's agent for one thing.
+    /// Sends one request to the container's agent.
     ///
     /// # Errors
     /// [`ClientError`]; [`no_longer_runs`] tells which of them mean that the container has ended.
@@ -108,7 +108,7 @@ impl Handle {
         self.ask_by(self.deadline, call)
     }
 
-    /// The same by another deadline than the command's.
+    /// As [`Self::ask`], with another deadline than the command's.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -130,7 +130,7 @@ pub fn no_longer_runs(error: &ClientError) -> bool {
     }
 }
 
-/// The agent's error as the command's: a container that has ended is not running.
+/// Translates the agent's error into the command's: a container that has ended is "not running".
 pub fn explain(error: ClientError) -> anyhow::Error {
     if no_longer_runs(&error) { ContainerError::NotRunning.into() } else { error.into() }
 }

@@ -1,4 +1,5 @@
-//! The network of a container with a VM of its own: seen at `create`, again at `start`, left at `delete`.
+//! The network of a container with a VM of its own: connected at `create`, updated at `start`, disconnected at
+//! `delete`.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -17,7 +18,7 @@ use crate::sys::process::ProcessRef;
 use crate::vm::agent::{Connection, call};
 use crate::vm::{self, Control, Wait};
 
-/// A NIC has a pair of queues for each CPU that the guest uses, as far as there may be so many.
+/// Number of a NIC's queue pairs: one for each CPU that the guest uses, up to the limit.
 fn queue_pairs(record: &Record) -> usize {
     record.vm_size.map_or(1, |size| size.vcpus.into()).clamp(1, MAX_QUEUE_PAIRS)
 }
@@ -48,7 +49,7 @@ pub(super) fn connect(
     Ok(pending.has_taps().then_some(pending))
 }
 
-/// Gives the VM the NICs, and the guest the network.
+/// Adds the NICs to the VM, and sets up the guest's network.
 ///
 /// # Errors
 /// The VMM's and the agent's.
@@ -71,8 +72,8 @@ pub(super) fn hand_over(
     Ok(())
 }
 
-/// Brings the guest's network in step with the namespace: engines configure it between `create` and `start` too. Says whether
-/// there are interfaces.
+/// Updates the guest's network to that of the namespace: engines configure it between `create` and `start` too. Returns
+/// whether there are interfaces.
 ///
 /// # Errors
 /// Those of [`Network::connect`] and [`hand_over`].
@@ -91,7 +92,7 @@ pub(super) fn offer_resolver(directory: &Directory, relay: ProcessRef) -> Option
     resolver::offer(&Namespace::open(&of_process(relay.pid)).ok()?, directory.as_fd())
 }
 
-/// The same, in the relay's network namespace; `remember` keeps what becomes of it.
+/// As [`refresh`], in the relay's network namespace; `remember` saves each new state of the network.
 ///
 /// # Errors
 /// As there.
@@ -121,14 +122,14 @@ pub(super) fn refresh_in(
     let vmm = Control::connect(directory.as_fd()).context("cannot reach the VMM")?;
     let mut agent = Connection::open(directory.as_fd(), Purpose::Control, wait)?;
     let handed_over = hand_over(&mut record, pending, vmm, &mut agent, wait);
-    // Also where that has failed: some NICs may be in their slots.
+    // This is also done after a failure, because some NICs may be in their slots.
     remember(&record)?;
     handed_over?;
     settings::hand_over(directory, None, Settings { sysctls, ..Settings::default() }, wait)?;
     Ok(true)
 }
 
-/// The namespace from which the redirects are to be removed, if there still is one. To be called while the relay lives.
+/// The namespace from which the redirects have to be removed, if it still exists. Must be called while the relay lives.
 pub(super) fn namespace_to_leave(record: &Record) -> Option<Namespace> {
     let network = record.network.as_ref()?;
     let alive = |relay: ProcessRef| relay.is_alive().then(|| of_process(relay.pid));
@@ -136,7 +137,7 @@ pub(super) fn namespace_to_leave(record: &Record) -> Option<Namespace> {
     Namespace::open(&path).ok()
 }
 
-/// Removes them.
+/// Removes the redirects.
 ///
 /// # Errors
 /// What could not be removed.
@@ -153,7 +154,7 @@ fn of_process(pid: i32) -> PathBuf {
 
 /// Whether a process's network namespace has no interface but the loopback.
 fn has_only_loopback(pid: i32) -> bool {
-    /// Above the interfaces' lines.
+    /// Number of lines above the interfaces' lines.
     const HEADING: usize = 2;
     let path = format!("/proc/{pid}/net/dev");
     let table = fs::read_to_string(Path::new(&path)).unwrap_or_default();

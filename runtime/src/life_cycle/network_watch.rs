@@ -1,13 +1,13 @@
 //! Interfaces that come, change or go while the container runs (`docker network connect`, Multus).
 //!
-//! Somebody has to hear of them who may make taps, and the relay has given up its capabilities, as it copies what a hostile
-//! guest sends. So a container that has a network has a process of the runtime that waits for the kernel's word and does
-//! then what `start` does. It talks to agent and VMM too: it keeps CAP_NET_ADMIN alone, in the container's network namespace,
-//! has of the host's files only the container's state, to read, and /dev/net/tun, and a seccomp filter of its own. What it
-//! remembers is in a directory apart, because the record tells what runs as root when the container is deleted; and it
-//! locks nothing, because commands would wait for it. It also passes on what containers ask the resolver that the namespace has
-//! ([`resolver`]). It is in the VMM's PID namespace: it ends with the VM, nobody has to
-//! remember it, and `podman top`, which lists the relay's, does not show it.
+//! To connect them, a process has to make taps. The relay cannot, because it copies what a hostile guest sends and has
+//! given up its capabilities. So a container with a network has a process of the runtime that waits for the kernel's
+//! messages and then does what `start` does. It talks to agent and VMM too: it keeps CAP_NET_ADMIN alone, in the
+//! container's network namespace, has of the host's files only the container's state, to read, and /dev/net/tun, and a
+//! seccomp filter of its own. What it remembers is in a directory apart, because the record tells what runs as root
+//! when the container is deleted; and it locks nothing, because commands would wait for it. It also passes on what
+//! containers ask the resolver that the namespace has ([`resolver`]). It is in the VMM's PID namespace: it ends with
+//! the VM, nobody has to remember it, and `podman top`, which lists the relay's, does not show it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -30,13 +30,14 @@ use crate::sys::seccomp::{self, Kind};
 use crate::sys::{descriptors, privileges, process, signals};
 use crate::vm::agent::AnswerDeadline;
 
-/// How long a change may take that consists of several: interfaces get their names, addresses and routes one by one.
+/// How long to wait for the rest of a change that has several parts: interfaces get their names, addresses and routes
+/// one by one.
 const SETTLES_WITHIN: Duration = Duration::from_millis(100);
 
 /// Begins to watch the network namespace of a container that has interfaces; `query` is what [`resolver::offer`] has returned.
 ///
 /// # Errors
-/// What is missing for that; the container has the network that it has.
+/// What could not be set up; the container then keeps the network that it has.
 pub(super) fn begin(directory: &Directory, record: &Record, query: Option<UnixStream>) -> anyhow::Result<()> {
     let begin = || -> anyhow::Result<()> {
         let (Some(relay), Some(vmm)) = (record.relay, record.vmm.and_then(|vmm| vmm.open())) else {
@@ -51,8 +52,9 @@ pub(super) fn begin(directory: &Directory, record: &Record, query: Option<UnixSt
             let watcher = unsafe { process::clone(libc::CLONE_NEWNS, cgroup, body) };
             status(watcher.map(drop).map_err(io::Error::from))
         };
-        // Who has entered another PID namespace may not be let back into its own, so a process in between does; and one
-        // more in there, because an orphan goes to the init of its parent's namespace, and engines wait for theirs.
+        // A process that has entered another PID namespace may not be able to go back, so an intermediate process
+        // enters it. That one forks once more, because an orphan goes to the init of its parent's namespace, and
+        // engines wait for all children of theirs.
         let between = || {
             let entered = setns(&vmm, CloneFlags::CLONE_NEWPID).map_err(io::Error::from);
             entered
@@ -67,7 +69,7 @@ pub(super) fn begin(directory: &Directory, record: &Record, query: Option<UnixSt
             errno => Err(io::Error::from_raw_os_error(errno).into()),
         }
     };
-    begin().context("interfaces that come later will not be connected to the VM")
+    begin().context("interfaces that are added later will not be connected to the VM")
 }
 
 /// An exit status that tells what failed.
@@ -75,7 +77,7 @@ fn status(result: io::Result<()>) -> i32 {
     result.err().map_or(0, |cause| cause.raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// That exit status.
+/// The exit status that a wait status has.
 fn exited(status: WaitStatus) -> i32 {
     match status {
         WaitStatus::Exited(_, status) => status,
@@ -88,7 +90,7 @@ fn watch(directory: &Directory, record: &Record, relay: i32, query: Option<&Unix
     match prepare(directory, relay, query).and_then(|watched| serve(directory, record, watched)) {
         Ok(()) => 0,
         Err(error) => {
-            tracing::warn!("the network namespace is not watched any more: {error:#}");
+            tracing::warn!("changes of the network namespace are not followed any more: {error:#}");
             1
         }
     }
@@ -102,7 +104,8 @@ struct Watched {
     query: Option<UnixStream>,
 }
 
-/// Leaves alone what is the command's, its lock on the container, its lease of the VM, its output, and the host.
+/// Gives up what belongs to the command and the host: the lock on the container, the lease of the VM, the output, and
+/// the host's files.
 fn prepare(directory: &Directory, relay: i32, query: Option<&UnixStream>) -> anyhow::Result<Watched> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     for stdio in 0..=2 {
@@ -114,17 +117,17 @@ fn prepare(directory: &Directory, relay: i32, query: Option<&UnixStream>) -> any
         .chain(log::descriptor())
         .chain(query.as_ref().map(AsRawFd::as_raw_fd))
         .collect();
-    // All at once, and this one is not used any more.
+    // It is closed below with all others, and is not used any more.
     let _ = std::os::fd::IntoRawFd::into_raw_fd(null);
     // SAFETY: what is closed belongs to the command's part of the stack, which a cloned child never returns to.
     unsafe { stockade_sys::descriptors::close_all_but(0, &keep) }?;
     signals::unblock_all()?;
     nix::unistd::setsid()?;
     nix::unistd::chdir("/")?;
-    // `ps` would show the arguments of the command that has made it.
+    // Otherwise `ps` would show the arguments of the command that has forked this process.
     let _ = process::set_command_line("stockade", &["stockade: network".to_owned()]);
     let mut namespace = Namespace::open(Path::new(&format!("/proc/{relay}/ns/net")))?;
-    // Read once, as long as it can be.
+    // This reads and keeps the boot ID, which cannot be read later.
     state::boot_id();
     capabilities::forbid_new_privileges().context("no_new_privs")?;
     own_root::enter(directory.path(), &directory.network_directory(), &[resolver::PORT])
@@ -141,9 +144,9 @@ fn serve(
     Watched { namespace, events, mut query }: Watched,
 ) -> anyhow::Result<()> {
     let mut has_resolver = false;
-    // What has changed since `start` has looked goes first.
+    // Changes since `start` has read the namespace come first.
     loop {
-        // The descriptor of the command's own is closed.
+        // The command's own descriptor is closed already.
         let directory = directory.peek_neighbour(&record.id)?;
         if !has_resolver
             && let Some(query) = query.take().or_else(|| resolver::offer(&namespace, directory.as_fd()))

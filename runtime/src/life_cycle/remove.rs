@@ -21,20 +21,20 @@ use crate::vm::{self, Control, Files};
 /// How long an agent may take to forget a container before the host goes on without it.
 const FORGETS_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long a VMM may take to let go of what a container had.
+/// How long a VMM may take to release a container's files and disks.
 const LETS_GO_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a killed process may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long an engine may take to reap it. `ps` shows it until then; nothing else depends on it.
+/// How long an engine may take to reap a relay that has ended. `ps` shows it until then; nothing else depends on it.
 const REAPED_WITHIN: Duration = Duration::from_millis(200);
 
 /// How long the relay of a stopped container may take to deliver the rest of its output.
 const DELIVERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Removes a container that does not run; `force` also one that does. What a creator has left that died before it had
-/// made anything is removed, but was no container.
+/// Removes a container that does not run; with `force`, also one that runs. If its creator died before it had made
+/// anything, the directory is removed, but the container "does not exist".
 ///
 /// # Errors
 /// [`ContainerError`], or what could not be removed.
@@ -60,8 +60,8 @@ pub fn remove(root: &Root, id: &ContainerId, force: bool) -> anyhow::Result<()> 
     release(directory, &record, false)
 }
 
-/// Kills what stands for a container that has been created, before its directory is waited for: a command that has
-/// it and waits for the guest waits no more.
+/// Kills the relay and the VM of a container that has been created, before its directory's lock is taken: a command
+/// that holds the lock and waits for the guest then ends.
 fn kill_complete(root: &Root, id: &ContainerId) {
     let record = root.peek(id).and_then(|directory| directory.read());
     let Ok(Some(record)) = record else { return };
@@ -70,8 +70,8 @@ fn kill_complete(root: &Root, id: &ContainerId) {
     }
 }
 
-/// Kills what stands for a container on the host: its relay and, if that is its own, its VM. The agent kills what is
-/// left of a member in the guest.
+/// Kills the processes that stand for a container on the host: its relay and, if the VM is its own, its VMM. The agent
+/// kills what is left of a member in the guest.
 pub fn kill(record: &Record) {
     for process in [record.vmm, record.relay].into_iter().flatten().filter_map(|process| process.open()) {
         // It fails only where the process has ended in the meantime.
@@ -79,7 +79,7 @@ pub fn kill(record: &Record) {
     }
 }
 
-/// Removes a container whatever it is doing.
+/// Removes a container in whatever state it is.
 ///
 /// # Errors
 /// What could not be removed.
@@ -88,14 +88,14 @@ pub fn force_remove(directory: Directory, id: &ContainerId) -> anyhow::Result<()
         Ok(Some(record)) => release(directory, &record, false),
         Ok(None) => directory.remove(),
         Err(error) => {
-            tracing::warn!("{error:#}; its cgroup may be left");
-            end_unrecorded(&directory, id).context("its record cannot be read, and its VM")?;
+            tracing::warn!("{error:#}; the container's cgroup may remain");
+            end_unrecorded(&directory, id).context("the container's record cannot be read, and its VM")?;
             directory.remove()
         }
     }
 }
 
-/// Ends a container that no record leads to any more: the agent forgets it, then its relay ends, and with that its VM.
+/// Ends a container whose record cannot be read: the agent forgets it, then its relay ends, and with that its VM.
 fn end_unrecorded(directory: &Directory, id: &ContainerId) -> anyhow::Result<()> {
     let Ok(vmm) = Control::connect(directory.as_fd()) else { return Ok(()) };
     let mut wait = AnswerDeadline::without_reason(Deadline::within(FORGETS_WITHIN));
@@ -111,8 +111,8 @@ fn end_unrecorded(directory: &Directory, id: &ContainerId) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Ends what a record tells of, removes it and its directory, and runs the `poststop` hooks. A guest of which it is
-/// known that it does not answer is not asked again.
+/// Ends and removes what the record names, removes the directory, and runs the `poststop` hooks. `is_mute` says that
+/// the guest is known not to answer; it is not asked again.
 ///
 /// # Errors
 /// What could not be removed.
@@ -126,13 +126,13 @@ pub fn release(directory: Directory, record: &Record, is_mute: bool) -> anyhow::
         resize::give_back(&directory, record);
     }
     end(record.vmm).context("the container's VM")?;
-    // Nobody watches the namespace any more, so what is remembered stays so.
+    // The watcher has ended, so what it has saved does not change any more.
     network::leave(&directory.follow_network(record.clone()), namespace.as_ref())?;
     if let Some(cgroup) = &record.cgroup {
         cgroup.remove()?;
     }
     directory.remove()?;
-    // Each has its chance, and none can fail what is done already.
+    // Each hook is run, and a failure cannot undo the removal.
     for hook in &record.hooks.poststop {
         let state = record.state_json("stopped", None);
         if let Err(error) = hooks::run(std::slice::from_ref(hook), &state, &record.bundle, None) {
@@ -142,13 +142,13 @@ pub fn release(directory: Directory, record: &Record, is_mute: bool) -> anyhow::
     Ok(())
 }
 
-/// Takes a member out of its sandbox's VM; false where there is no VM any more, or where its guest does not answer: that
-/// keeps nobody, because the VMM takes the container's files away from it.
+/// Takes a member out of its sandbox's VM; false if there is no VM any more, or if its guest does not answer. That does
+/// not stop the removal, because the VMM takes the container's files away from the guest.
 fn leave(directory: &Directory, sandbox: &str, member: &Record, is_mute: bool) -> anyhow::Result<bool> {
     let vmm = directory.neighbour(sandbox).and_then(|record| record.vmm).and_then(|vmm| vmm.open());
     let Some(vmm) = vmm else { return Ok(false) };
     if !directory.is_in_a_sandbox() {
-        // Its creator has come to an end before it had a way to the VM.
+        // Its creator died before the directory had the sockets of the VM.
         return Ok(false);
     }
     let within = if is_mute { Duration::ZERO } else { FORGETS_WITHIN };
@@ -158,7 +158,7 @@ fn leave(directory: &Directory, sandbox: &str, member: &Record, is_mute: bool) -
     let answers = match forgotten {
         Ok(()) => true,
         Err(ClientError::Agent(error)) if error.kind == ErrorKind::NotFound => true,
-        // A VM that ends takes its members along.
+        // When a VM ends, its members end with it.
         Err(_) if vmm.wait_end(Duration::ZERO) => return Ok(false),
         Err(error) => {
             tracing::warn!(
@@ -180,7 +180,7 @@ fn leave(directory: &Directory, sandbox: &str, member: &Record, is_mute: bool) -
     let removed = Files::connect(directory.as_fd(), vmm.as_fd())
         .and_then(|mut files| files.remove_share(member.share()));
     if let Err(error) = removed {
-        // It had not been shared yet, the VM is gone meanwhile, or a file of it hangs and is closed with the VM.
+        // The trees were not shared yet, the VM has ended meanwhile, or a file hangs and will be closed with the VM.
         tracing::debug!("{error}");
     }
     Ok(answers && !vmm.wait_end(Duration::ZERO))

@@ -1,4 +1,4 @@
-//! What is asked of a creation, where it takes place, and what comes of it.
+//! The request to create a container, the VM in which it is created, and the result.
 
 use std::path::Path;
 
@@ -21,17 +21,17 @@ pub struct Request<'a> {
     pub id: &'a ContainerId,
     /// The bundle's directory.
     pub bundle: &'a Path,
-    /// Another file than the bundle's config.json.
+    /// The file to read instead of the bundle's config.json.
     pub config: Option<&'a Path>,
-    /// Where the relay's PID goes.
+    /// The file to write the relay's PID to.
     pub pid_file: Option<&'a Path>,
-    /// Where the terminal's master goes.
+    /// The socket to send the terminal's master to.
     pub console_socket: Option<&'a Path>,
-    /// Where the relay's pidfd goes.
+    /// The socket to send the relay's pidfd to.
     pub pidfd_socket: Option<&'a Path>,
-    /// How many descriptors from 3 on it gets.
+    /// Number of descriptors from 3 on that the container gets.
     pub preserve_fds: u32,
-    /// The container outlives the command: a terminal then needs a console socket.
+    /// Whether the container outlives the command: a terminal then needs a console socket.
     pub detached: bool,
 }
 
@@ -40,21 +40,21 @@ pub struct Request<'a> {
 pub struct Created {
     /// Its directory, locked.
     pub directory: Directory,
-    /// What the host remembers.
+    /// Its record.
     pub record: Record,
-    /// Its relay, which has not been told to live on alone.
+    /// Its relay, which still ends with the command.
     pub relay: Relay,
     /// The VM that it is in.
     pub vm: Vm,
-    /// The container has a terminal.
+    /// Whether the container has a terminal.
     pub terminal: bool,
 }
 
 /// In which VM a container is created.
 pub(super) enum Place {
-    /// One that is to be launched, and what its size follows from.
+    /// A VM of its own, which is to be launched, and the VM's size without limits.
     Own(Box<Launch>, VmSize),
-    /// That of a sandbox.
+    /// The VM of a sandbox.
     Sandbox(RunningSandbox),
 }
 

@@ -5,8 +5,8 @@
 //!  shrink  the guest unplugs what it can ─→ memory.max of the host's cgroup ─→ remembered
 //! ```
 //!
-//! All containers of a pod change one VM, so whoever does has the sandbox's directory locked, and a member takes its
-//! own before that.
+//! All containers of a pod change one VM, so a command that changes its size holds the lock of the sandbox's directory.
+//! A member's own directory is locked before that.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -18,22 +18,22 @@ use crate::cgroup::{self, Cgroup};
 use crate::state::{Directory, Record};
 use crate::sys::deadline::Deadline;
 use crate::vm::agent::{AnswerDeadline, Connection, call};
-use crate::vm::sizing::{self, Demand};
+use crate::vm::sizing::{self, Demand, VmSize};
 use crate::vm::{self, Control};
 
-/// How long a guest that is to change the size of its VM may take in all.
+/// How long a guest may take in all to change the size of its VM.
 const CHANGES_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long one that gives memory back may do nothing: it often cannot, and does not say so.
+/// How long a guest that gives memory back may make no progress: it often cannot go on, and does not say so.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 
-/// How long one may take to give back what a member had of it that is gone.
+/// How long a guest may take to give back the memory of a member that is gone.
 const GIVES_BACK_WITHIN: Duration = Duration::from_secs(3);
 
-/// The file that bounds VMM and guest on the host.
+/// The cgroup file that limits VMM and guest on the host.
 const MEMORY_MAX: &str = "memory.max";
 
-/// Why a VM cannot be as large as limits ask.
+/// Why a VM cannot have the size that the limits ask for.
 #[derive(Debug, thiserror::Error)]
 pub enum ResizeError {
     /// The host has less.
@@ -44,7 +44,7 @@ pub enum ResizeError {
     Host {
         /// What limits ask for, in MiB.
         wanted: u32,
-        /// What there is, in MiB.
+        /// What the host leaves, in MiB.
         possible: u32,
     },
     /// config.json says how large the VM is.
@@ -57,43 +57,55 @@ pub enum ResizeError {
         /// The VM's memory, in MiB.
         fixed: u32,
     },
-    /// The guest does not do it.
+    /// The guest does not online the memory.
     #[error("the guest onlined {reached} of {wanted} MiB of RAM")]
     Stuck {
-        /// What it has, in MiB.
+        /// What the guest has online, in MiB.
         reached: u32,
-        /// What it was given, in MiB.
+        /// What the VM has given it, in MiB.
         wanted: u32,
     },
 }
 
-/// What limits of the host leave for the VM in this cgroup, in bytes. Its own limit follows from the VM's size.
+/// The size with which a VM starts.
+///
+/// # Errors
+/// The host leaves too little memory.
+pub fn first(demand: Demand, size: VmSize, cgroup: Option<&Cgroup>) -> anyhow::Result<VmSize> {
+    let vcpus = size.wanted_vcpus(demand, &[]);
+    let mib = sizing::within(size.wanted_mib(demand, &[]), available(cgroup))?;
+    tracing::debug!(guest_mib = mib, "the VM's size");
+    Ok(VmSize { mib, vcpus, ..size })
+}
+
+/// What the host's limits above this cgroup leave for the VM, in bytes. The cgroup's own limit follows from the VM's
+/// size.
 pub fn available(cgroup: Option<&Cgroup>) -> Option<u64> {
     let above = cgroup.and_then(|cgroup| cgroup.path.parent());
     [above.and_then(cgroup::nearest_memory_limit), sizing::host_ram()].into_iter().flatten().min()
 }
 
-/// A VM whose size may change: nobody else changes it meanwhile.
+/// A VM whose size this command may change; nobody else changes it meanwhile.
 pub struct Sizing<'a> {
-    /// What is remembered of the container whose VM it is.
+    /// The record of the container that owns the VM.
     record: Record,
     directory: Held<'a>,
     others: Vec<Demand>,
-    /// When all changes have to be over.
+    /// When all changes have to be done.
     deadline: Deadline,
 }
 
-/// That container's directory, which is locked.
+/// The locked directory of the container that owns the VM.
 enum Held<'a> {
-    /// By whoever has called.
+    /// The caller had locked it before.
     Before(&'a Directory),
-    /// For this.
+    /// It was locked for this change.
     Now(Directory),
 }
 
 impl<'a> Sizing<'a> {
-    /// For a change of this container's limits, which has its directory locked; `None` if there is no VM whose size
-    /// is known.
+    /// Begins a change of this container's limits; its directory is locked. `None` if there is no VM whose size is
+    /// known.
     ///
     /// # Errors
     /// When the sandbox's directory cannot be locked.
@@ -116,7 +128,7 @@ impl<'a> Sizing<'a> {
         Ok(Some(Self { others, record: vm, directory: held, deadline }))
     }
 
-    /// RAM, in MiB, and CPUs, if the container `id` asks for this.
+    /// RAM, in MiB, and CPUs that the VM needs if the container `id` asks for `demand`.
     fn wanted(&self, id: &str, demand: Option<Demand>) -> (u32, u8) {
         let own = if self.record.id == id { demand.unwrap_or_default() } else { self.record.demand };
         let mut members = self.others.clone();
@@ -169,7 +181,7 @@ impl<'a> Sizing<'a> {
         Ok(())
     }
 
-    /// Has the guest change; what it has then, in MiB.
+    /// Makes the guest change its memory; returns what it then has, in MiB.
     fn ask(&self, mib: u32, patience: Duration) -> anyhow::Result<u32> {
         let class = self.record.vm_size.unwrap_or_default().class_mib;
         if mib.max(self.mib()) <= class {
@@ -179,7 +191,7 @@ impl<'a> Sizing<'a> {
         if control.set_memory(mib.max(class), patience, self.deadline)? {
             return Ok(mib);
         }
-        // The connection may still get the answer to what has been given up.
+        // The connection may still get the answer to the request that was given up.
         let reached = Control::connect(self.directory().as_fd())?.call(vm::call::Memory())?;
         Ok(if reached <= class { mib } else { reached })
     }
@@ -193,7 +205,7 @@ impl<'a> Sizing<'a> {
         match grown {
             Ok(()) => self.remember(wanted),
             Err(error) => {
-                // It has grown to some size, which nobody has remembered.
+                // The VM has grown to some size, which is not recorded.
                 if let Err(error) = self.shrink(former) {
                     tracing::debug!("the VM keeps what it has grown by: {error:#}");
                 }
@@ -202,7 +214,7 @@ impl<'a> Sizing<'a> {
         }
     }
 
-    /// As far as it goes; what the VM has then, in MiB.
+    /// Shrinks the VM as far as the guest can; returns what the VM then has, in MiB.
     fn shrink(&mut self, wanted: u32) -> anyhow::Result<u32> {
         let reached = self.ask(wanted, STUCK_AFTER)?.max(wanted);
         self.limit(reached)?;
@@ -210,7 +222,7 @@ impl<'a> Sizing<'a> {
         Ok(reached)
     }
 
-    /// The same, where it matters to nobody whether it can.
+    /// As [`Self::shrink`], where a failure is only logged.
     fn try_to_shrink(&mut self, wanted: u32) {
         if wanted < self.mib()
             && let Err(error) = self.shrink(wanted)
@@ -227,10 +239,10 @@ impl<'a> Sizing<'a> {
         self.directory().write(&self.record)
     }
 
-    /// Before the container's limits rise to `demand`: the VM is large enough for them afterwards.
+    /// Call this before the container's limits rise to `demand`: it makes the VM large enough for them.
     ///
     /// # Errors
-    /// [`ResizeError`]; the VM is as it was then.
+    /// [`ResizeError`]; the VM then stays as it was.
     pub fn prepare(&mut self, id: &str, demand: Demand) -> anyhow::Result<()> {
         let (wanted, vcpus) = self.wanted(id, Some(demand));
         if let (Some(fixed), Some(limit)) =
@@ -262,8 +274,8 @@ impl<'a> Sizing<'a> {
         Ok(())
     }
 
-    /// After the container's limits have become `demand`: the VM gives back what nobody asks for any more. Returns its record,
-    /// if it is the container's own.
+    /// Call this after the container's limits have become `demand`: the VM gives back what no container needs any more.
+    /// Returns the changed record if the VM is the container's own.
     pub fn finish(mut self, id: &str, demand: Demand) -> Option<Record> {
         let (wanted, vcpus) = self.wanted(id, Some(demand));
         if vcpus < self.vcpus()
@@ -283,7 +295,7 @@ impl<'a> Sizing<'a> {
         (self.record.id == id).then_some(self.record)
     }
 
-    /// The limits are as before after all.
+    /// Undoes [`Self::prepare`], because the limits could not be changed.
     pub fn take_back(mut self, id: &str, former: Demand) {
         let (mib, vcpus) = self.wanted(id, Some(former));
         self.try_to_lower_vcpus(vcpus);
@@ -291,7 +303,8 @@ impl<'a> Sizing<'a> {
     }
 }
 
-/// Before a member is made: its sandbox's VM grows by what it asks for, as far as the host lets it.
+/// Call this before a member is made: its sandbox's VM grows by what the member asks for, as far as the host's limits
+/// allow.
 ///
 /// # Errors
 /// The VM does not grow.
@@ -305,10 +318,10 @@ pub fn make_room(directory: &Directory, member: &Record) -> anyhow::Result<()> {
     sizing.raise(mib, vcpus)
 }
 
-/// After a member has gone: its sandbox's VM gives back what it had grown by. It matters to nobody whether it can.
+/// Call this after a member has gone: its sandbox's VM gives back what it had grown by. A failure is only logged.
 pub fn give_back(directory: &Directory, member: &Record) {
     let shrink = || -> anyhow::Result<()> {
-        // The sandbox may be gone, or on its way.
+        // The sandbox may be gone, or being removed.
         let is_running =
             member.sandbox.as_ref().and_then(|id| directory.neighbour(id)).is_some_and(|sandbox| {
                 sandbox.vm_size.is_some() && sandbox.vmm.is_some_and(|vmm| vmm.is_alive())

@@ -1,11 +1,11 @@
-//! Docker's resolver, which is at 127.0.0.11 in the network namespace on the host and is redirected there to wherever it listens:
-//! containers ask it at the same address of the guest.
+//! Docker's resolver, which is at 127.0.0.11 in the network namespace on the host, where packet filters redirect to the
+//! port on which it listens: containers ask it at the same address of the guest.
 //!
 //! ```text
 //!  container ── 127.0.0.11:53 ──▶ agent ── vsock ──▶ watcher of the network namespace ──▶ 127.0.0.11:53
 //! ```
 //!
-//! What it answers is for the containers of this namespace anyway.
+//! Its answers are meant for the containers of this namespace anyway, so nothing is disclosed.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -25,16 +25,16 @@ use crate::relay::proxy::{STACK, Semaphore};
 use crate::sys::descriptors;
 use crate::vm::AGENT_SOCKET;
 
-/// Where it is.
+/// The resolver's address.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 /// The port of domain names.
 pub(super) const PORT: u16 = 53;
 
-/// Queries of one pod that are asked at a time; further ones wait.
+/// Largest number of queries of one pod at a time; further ones wait.
 const MAX_QUERIES: usize = 64;
 
-/// A connection to a listener of the same machine that takes longer does not come.
+/// Time limit for a connection to a listener of the same machine, in seconds.
 const CONNECTS_WITHIN_S: i64 = 2;
 
 /// Where the namespace has a resolver, the connection to the agent that waits for the first query: it is there before the
@@ -45,7 +45,8 @@ pub(super) fn offer(namespace: &Namespace, directory: BorrowedFd<'_>) -> Option<
     agent.and_then(|agent| announce(agent, &hello())).inspect_err(not_offered).ok()
 }
 
-/// Has a thread pass queries on: first those for which `waiting` waits. The calling process is in the namespace.
+/// Starts a thread that passes queries on, at first the one for which `waiting` waits. The calling process must be in
+/// the namespace.
 pub(super) fn serve(directory: BorrowedFd<'_>, waiting: UnixStream) -> io::Result<()> {
     let directory = directory.try_clone_to_owned()?;
     let serve = move || {
@@ -68,9 +69,7 @@ fn hello() -> Hello {
 }
 
 fn not_offered(cause: &io::Error) {
-    tracing::warn!(
-        "the resolver at {ADDRESS}, which Docker has for the container, cannot be reached from it: {cause}"
-    );
+    tracing::warn!("the container cannot reach Docker's resolver at {ADDRESS}: {cause}");
 }
 
 /// Connects to the resolver.

@@ -7,10 +7,10 @@ use crate::relay::service::{Prepare, Served, Service};
 
 const SERVICES: [Prepare; 3] = [PortForward::prepare, Metrics::prepare, HostSockets::prepare];
 
-/// Those of this container.
+/// Prepares the services of this container.
 ///
 /// # Errors
-/// Why one that it must have cannot be had.
+/// Why a service that it must have cannot be prepared.
 pub(super) fn prepare<'a>(served: &Served<'a>) -> anyhow::Result<Vec<Box<dyn Service + 'a>>> {
     SERVICES.into_iter().filter_map(|prepare| prepare(served).transpose()).collect()
 }

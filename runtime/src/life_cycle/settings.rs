@@ -1,4 +1,4 @@
-//! What the host gives a guest besides what config.json says, on its way there.
+//! Sending a guest what the host gives it in addition to config.json.
 
 use std::os::fd::AsFd;
 
@@ -12,8 +12,8 @@ use crate::state::Directory;
 use crate::vm::Wait;
 use crate::vm::agent::{ClientError, Connection, call};
 
-/// Gives them to the guest, where there are any: by this connection of the newest version, or by one of their own, which an agent
-/// of an older release refuses. What the guest's kernel does not take is named in the log.
+/// Sends the settings to the guest, if there are any: on this connection of the newest version, or on a new one, which
+/// an agent of an older release refuses. What the guest's kernel does not take is named in the log.
 ///
 /// # Errors
 /// The agent does not answer.
@@ -34,14 +34,14 @@ pub(super) fn hand_over(
     match taken {
         Ok(refused) => refused.iter().for_each(|refused| tracing::warn!("{refused}")),
         Err(error @ (ClientError::Version(_) | ClientError::Agent(_))) => {
-            tracing::warn!("the guest has its own settings instead of the node's: {error}");
+            tracing::warn!("the guest keeps its own settings instead of the node's: {error}");
         }
         Err(error) => return Err(error),
     }
     Ok(())
 }
 
-/// Says what security modules are to make of a process that is made next.
+/// Tells the agent what security modules apply to the process that is made next.
 ///
 /// # Errors
 /// The agent does not answer, or it cannot do what is required.

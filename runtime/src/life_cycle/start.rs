@@ -31,7 +31,8 @@ pub fn start(directory: &Directory, record: &Record, wait: &mut impl Wait) -> an
     let has_network = network::refresh(directory, record, wait)?;
     let query = if has_network { network::offer_resolver(directory, relay) } else { None };
     let hooks_within = record.hooks.start_within();
-    // Noted before: whoever dies here leaves what may run, and not what seems to wait.
+    // This is recorded before, so that a command that dies here does not leave a running container that seems to wait
+    // for its start.
     directory.change(|record| record.started = true)?;
     let started = if hooks_within.is_zero() {
         execute(directory, record, wait)
@@ -51,13 +52,13 @@ pub fn start(directory: &Directory, record: &Record, wait: &mut impl Wait) -> an
             return Err(match (record.paused, record.started) {
                 (true, _) => ContainerError::StartPaused,
                 (false, true) => ContainerError::AlreadyRunning,
-                // Its init has been killed, and nobody has heard of it yet.
+                // Its init was killed, but that was not noticed yet.
                 (false, false) => ContainerError::HasStopped,
             }
             .into());
         }
         Err(ClientError::Agent(error)) => return Err(error.into()),
-        // It has been killed meanwhile, and its VM with it.
+        // The container and its VM were killed meanwhile.
         Err(error) if !relay.is_alive() => {
             return Err(anyhow::Error::from(error).context(ContainerError::HasStopped));
         }

@@ -1,4 +1,5 @@
-//! How a container is, for the host: by who is alive, and by what commands have brought it to. No guest is asked.
+//! A container's status for the host: it follows from which processes live and from what commands have recorded. No
+//! guest is asked.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -9,26 +10,26 @@ use crate::state::{Directory, Record};
 use crate::sys::deadline::Deadline;
 use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
 
-/// How long the agent may take to say that a container has ended whose relay has not.
+/// How long the agent may take to say that a container has ended while its relay lives.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// The states of the runtime specification, and `paused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// `create` is at work.
+    /// `create` is still making the container.
     Creating,
-    /// It waits for `start`.
+    /// The container waits for `start`.
     Created,
     /// Its program runs.
     Running,
     /// Its processes are frozen.
     Paused,
-    /// It has ended, or its VM has.
+    /// The container or its VM has ended.
     Stopped,
 }
 
 impl Status {
-    /// The word in state JSON.
+    /// The status in the form of the state JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Creating => "creating",
@@ -40,14 +41,14 @@ impl Status {
     }
 }
 
-/// How the container is now.
+/// The container's status now.
 pub fn status(directory: &Directory, record: &Record) -> Status {
     if !record.complete {
-        // A creator holds the directory. Where it has died, its relay may just be about to notice.
+        // A creator holds the directory's lock. If it has died, its relay will notice that soon.
         return if directory.is_busy() { Status::Creating } else { Status::Stopped };
     }
     let relay_lives = record.relay.is_some_and(|relay| relay.is_alive());
-    // With its VM it has ended, and its relay is about to notice.
+    // The VM has ended, and so has the container; its relay will notice that soon.
     if !relay_lives || !vm_lives(directory, record) {
         return Status::Stopped;
     }
@@ -66,7 +67,7 @@ fn vm_lives(directory: &Directory, record: &Record) -> bool {
     vmm.is_some_and(|vmm| vmm.is_alive())
 }
 
-/// Whether a container has ended in the guest whose relay still delivers what it has said.
+/// Whether a container has ended in the guest while its relay still delivers its output.
 pub fn has_ended_in_guest(directory: &Directory, record: &Record) -> bool {
     matches!(ask(directory, record, Deadline::within(ANSWERS_WITHIN)), Ok(ContainerState::Stopped(_)))
 }

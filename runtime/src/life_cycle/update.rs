@@ -1,4 +1,4 @@
-//! Changing the limits of a container that is there: on the host and in the guest, or on neither.
+//! Changing the limits of an existing container: on the host and in the guest, or, if one fails, on neither.
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
@@ -31,7 +31,7 @@ pub fn update(handle: &Handle, wanted: &LinuxResources) -> anyhow::Result<()> {
 
     let former = handle.record.demand;
     let demand = demand(&limits, former);
-    // An unchanged limit leaves alone what has been made of it.
+    // If the demand does not change, the VM keeps its size.
     let mut sizing = match demand == former {
         true => None,
         false => Sizing::begin(&handle.directory, &handle.record)?,
@@ -64,7 +64,7 @@ fn change(handle: &Handle, limits: Limits) -> anyhow::Result<()> {
     })
 }
 
-/// What the container asks of its VM afterwards: what is not given stays as it is.
+/// The container's demand on its VM after the change: what is not given stays as it is.
 fn demand(limits: &Limits, former: Demand) -> Demand {
     let is_given = |file: &str| limits.guest.iter().any(|(given, _)| given == file);
     Demand {
@@ -73,8 +73,8 @@ fn demand(limits: &Limits, former: Demand) -> Demand {
     }
 }
 
-/// What belongs together in one cgroup file or one condition, but may be given apart, is completed from what is in
-/// force: quota and period, memory with and without swap.
+/// Completes limits that belong together in one cgroup file or one condition, but may be given separately, from the
+/// limits in force: quota and period, memory with and without swap.
 fn completed(wanted: &LinuxResources, files: &CgroupFiles) -> LinuxResources {
     let mut completed = wanted.clone();
     if let Some(cpu) = wanted.cpu() {
@@ -106,14 +106,14 @@ fn complete_memory(mut memory: LinuxMemory, files: &CgroupFiles) -> LinuxMemory 
             let limit = files.number("memory.max").and_then(|limit| i64::try_from(limit).ok());
             memory.set_limit(limit);
         }
-        // As runc: whoever takes one limit away takes both.
+        // As runc: removing one limit removes both.
         (Some(-1), None) => drop(memory.set_swap(Some(-1))),
         _ => {}
     }
     memory
 }
 
-/// Whoever asks for it is told of a limit that would kill the container.
+/// Refuses a limit that would kill the container, if `checkBeforeUpdate` asks for that.
 fn check_memory(limits: &Limits, checked: bool, files: &CgroupFiles) -> Result<(), SpecError> {
     const PROPERTY: &str = "linux.resources.memory.limit";
     let Some(limit) = limits.demand.memory else { return Ok(()) };

@@ -1,19 +1,20 @@
-//! AppArmor's compiled policy for a profile of `process.apparmorProfile`: what the guest's kernel is given, which has no policy of
-//! its own.
+//! AppArmor's compiled policy for a profile of `process.apparmorProfile`: the guest's kernel has no policy of its own
+//! and is given this one.
 //!
-//! It comes from files that the configuration lists, or from the host's kernel, which keeps what was loaded where it exports that.
-//! Both are the administrator's: the name alone is the pod author's, and it is compared and never made part of a path.
+//! It comes from files that the configuration lists, or from the host's kernel, if that exports the policies that were
+//! loaded. The administrator controls both. Only the name comes from the pod's author; it is compared, and never
+//! becomes part of a path.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the host's kernel shows the profiles that it has.
+/// The directory in which the host's kernel shows its profiles.
 const LOADED: &str = "/sys/kernel/security/apparmor/policy/profiles";
 
 /// Largest policy that is given to a guest, in bytes.
 const LARGEST: u64 = 4 << 20;
 
-/// Most files of a directory that are looked at.
+/// Largest number of files of a directory that are looked at.
 const MOST: usize = 1000;
 
 /// What precedes a profile's name in a compiled policy: the tag of a name and that name with its length, the beginning of a
@@ -32,7 +33,7 @@ pub fn policy(profile: &str, listed: &[PathBuf]) -> Option<Vec<u8>> {
         .or_else(|| loaded(Path::new(LOADED), profile))
 }
 
-/// What the host's kernel was given.
+/// The policy with this profile that was loaded into the host's kernel.
 fn loaded(directory: &Path, profile: &str) -> Option<Vec<u8>> {
     let entries = fs::read_dir(directory).ok()?;
     let is_it =

@@ -1,19 +1,19 @@
 //! Directories of the host that change by a swap, as ConfigMaps and Secrets do: kubelet makes a new version beside
-//! the old one and then lets a link lead to it. Containers get a copy of them that follows the host, because a
-//! shared file system tells nobody in the guest of what the host changes (inotify).
+//! the old one and then lets a link lead to it. Containers get a copy of them that follows the host, because inotify in
+//! the guest does not see what the host changes on a shared file system.
 
 use std::fs;
 
 use crate::vm::Tree;
 
-/// The link that is swapped.
+/// The name of the link that is swapped.
 const DATA: &str = "..data";
 
-/// 1 where the host's kernel tells processes of changes in directories (fcntl(2), F_NOTIFY). That needs nothing that
-/// is scarce, as inotify's instances are: 128 for all relays and everything else that root runs.
+/// 1 if the host's kernel notifies processes of changes in directories (fcntl(2), F_NOTIFY). Unlike inotify, that needs
+/// nothing scarce: root has 128 inotify instances for all relays and everything else that it runs.
 const NOTIFY: &str = "/proc/sys/fs/dir-notify-enable";
 
-/// Whether the container gets a copy. What it may write to must be the host's own.
+/// Whether the container gets a copy. A directory that it may write to is never copied.
 pub fn is_atomic(tree: &Tree) -> bool {
     let has_version = || {
         let version = fs::read_link(tree.source.join(DATA));

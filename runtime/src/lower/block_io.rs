@@ -1,7 +1,7 @@
 //! `linux.resources.blockIO`: weights and throttles of cgroup v1 as v2's.
 //!
 //! The devices are the host's, and the VMM does the container's input and output there: throttles and the weights of
-//! single devices are for the host's cgroup, the weight is for both.
+//! single devices go to the host's cgroup, the general weight goes to both.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ const WEIGHTS: std::ops::RangeInclusive<u16> = 10..=1000;
 /// The host's block devices by their numbers.
 const DEVICES: &str = "/sys/dev/block";
 
-/// Adds the limits; what cgroup v2 lacks is warned about.
+/// Adds the limits, and warns about those that cgroup v2 lacks.
 ///
 /// # Errors
 /// A weight that no cgroup takes, or a device that the host does not have.
@@ -59,7 +59,7 @@ fn lower_with(
         for (index, entry) in list.iter().flatten().enumerate() {
             let property = property(&format!("{name}[{index}]"));
             let device = device(devices, entry.major(), entry.minor(), &property)?;
-            // As in cgroup v1, 0 takes a limit away.
+            // As in cgroup v1, 0 removes a limit.
             let rate = if entry.rate() == 0 { "max".to_owned() } else { entry.rate().to_string() };
             limits.host.values.push(("io.max", format!("{device} {key}={rate}")));
         }

@@ -3,7 +3,7 @@
 use oci_spec::runtime::{Capabilities as Names, Capability, LinuxCapabilities};
 use stockade_protocol::container::Capabilities;
 
-/// All of them, in the kernel's order: bit n is the n-th (linux/capability.h).
+/// All capabilities, in the kernel's order: bit n is the n-th (linux/capability.h).
 pub const NAMES: [Capability; 41] = [
     Capability::Chown,
     Capability::DacOverride,
@@ -57,7 +57,7 @@ pub fn lower(sets: &LinuxCapabilities, warnings: &mut Vec<String>) -> Capabiliti
     if possible != ambient {
         let names: Vec<String> = names(ambient & !possible).collect();
         warnings.push(format!(
-            "process.capabilities.ambient: ignored what is not inheritable and permitted too: {}",
+            "process.capabilities.ambient: ignored capabilities that are not both inheritable and permitted: {}",
             names.join(", ")
         ));
     }

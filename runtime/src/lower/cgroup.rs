@@ -1,8 +1,8 @@
 //! `linux.resources` to cgroup v2: the exact limits for the guest's cgroup, weights and CPU sets for the host's.
 //!
-//! config.json speaks cgroup v1 in part (shares, memory+swap). CPU and memory *sets* name the host's CPUs and memory nodes:
-//! they go to the host's cgroup, where they bind the VM, and the guest's own CPUs, which are others, stay free. Limits of CPU
-//! time, memory and processes hold for what runs in the guest and so go there.
+//! config.json uses terms of cgroup v1 in part (shares, memory+swap). CPU and memory *sets* name the host's CPUs and
+//! memory nodes: they go to the host's cgroup, where they bind the VM, and the guest's own CPUs, which are others, stay
+//! free. Limits of CPU time, memory and processes hold for what runs in the guest and so go there.
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
@@ -11,10 +11,10 @@ use super::{block_io, number_list, unified};
 use crate::oci::bundle::SpecError;
 use crate::vm::sizing;
 
-/// In which a CPU quota may be used up where nothing else is said, in microseconds.
+/// The default period of a CPU quota, in microseconds.
 pub const DEFAULT_PERIOD: u64 = 100_000;
 
-/// Least memory limit, in bytes.
+/// Smallest memory limit, in bytes.
 const MIN_MEMORY: u64 = 512 << 10;
 
 /// Splits `linux.resources` between guest and host: all of it but the device rules, and so all that can change while the
@@ -45,11 +45,11 @@ pub fn limits(resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<
     Ok(limits)
 }
 
-/// Says of a container in another's VM that the disks' limits on the host miss it.
+/// Warns that limits of the host's disks have no effect for a container in another container's VM.
 pub fn warn_of_pod(limits: &HostCgroup, warnings: &mut Vec<String>) {
     if limits.values.iter().any(|(file, value)| file.starts_with("io.") && value.contains(':')) {
-        let sentence = "linux.resources.blockIO: limits of the host's disks have no effect in a pod, where the VMM, which \
-                        reads and writes for all, is in the sandbox's cgroup";
+        let sentence = "linux.resources.blockIO: limits of the host's disks have no effect in a pod: the VMM reads \
+                        and writes for all its containers, and is in the sandbox's cgroup";
         warnings.push(sentence.to_owned());
     }
 }
@@ -65,8 +65,7 @@ fn without_a_place(resources: &LinuxResources, warnings: &mut Vec<String>) {
         warnings.push(format!("linux.resources.{name} has no equivalent in cgroup v2"));
     }
     if resources.rdma().as_ref().is_some_and(|map| !map.is_empty()) {
-        warnings
-            .push("linux.resources.rdma limits nothing: a VM has none of the host's RDMA devices".to_owned());
+        warnings.push("linux.resources.rdma has no effect: a VM has no RDMA devices of the host".to_owned());
     }
 }
 
@@ -91,7 +90,7 @@ fn memory(given: &LinuxMemory, limits: &mut Limits, warnings: &mut Vec<String>) 
     if let Some(Amount::Bytes(bytes)) = reservation {
         set("memory.low", bytes.to_string());
     }
-    // The guest has no swap, but a container may look. config.json counts memory and swap together.
+    // The guest has no swap, but a container may read the limit. config.json counts memory and swap together.
     match (swap, limit) {
         (Some(Amount::Unlimited), _) => set("memory.swap.max", "max".to_owned()),
         (Some(Amount::Bytes(both)), Some(Amount::Bytes(limit))) if both >= limit => {
@@ -192,7 +191,7 @@ fn cpu(given: &LinuxCpu, limits: &mut Limits, warnings: &mut Vec<String>) -> Res
     Ok(())
 }
 
-/// The guest's cgroups count every size of page that the guest's kernel has.
+/// The limits of huge pages, of every size that the guest's kernel has.
 fn huge_pages(resources: &LinuxResources, limits: &mut Limits) -> Result<(), SpecError> {
     let given = resources.hugepage_limits().as_deref().unwrap_or_default();
     for (index, given) in given.iter().enumerate() {
@@ -209,8 +208,9 @@ fn huge_pages(resources: &LinuxResources, limits: &mut Limits) -> Result<(), Spe
     Ok(())
 }
 
-/// cgroup v1's CPU shares (2 to 262144, default 1024) as v2's weight (1 to 10000, default 100), such that both
-/// ends and the default map onto each other: log10(weight) is a parabola in log2(shares) through those three points.
+/// cgroup v1's CPU shares (2 to 262144, default 1024) as v2's weight (1 to 10000, default 100), so that the smallest,
+/// the largest and the default value map onto each other: log10(weight) is a parabola in log2(shares) through those
+/// three points.
 fn weight(shares: u64) -> u64 {
     const MIN: u64 = 2;
     const MAX: u64 = 262_144;

@@ -43,7 +43,15 @@ pub fn nodes(linux: Option<&Linux>) -> Result<Vec<Device>, SpecError> {
 /// # Errors
 /// A rule with impossible numbers or letters.
 pub fn rules(rules: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>, SpecError> {
-    let mut lowered = vec![rule(false, None, None, None, true)];
+    let mut lowered = vec![DeviceRule {
+        allow: false,
+        kind: None,
+        major: None,
+        minor: None,
+        read: true,
+        write: true,
+        mknod: true,
+    }];
     for (index, entry) in rules.iter().enumerate() {
         let property = format!("linux.resources.devices[{index}]");
         let number = |name: &str, number: Option<i64>| match number {
@@ -56,7 +64,7 @@ pub fn rules(rules: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>, SpecError> 
         if let Some(letter) = access.chars().find(|letter| !"rwm".contains(*letter)) {
             return Err(SpecError::new(
                 format!("{property}.access"),
-                format!("{letter:?} is none of r, w, m"),
+                format!("{letter:?} is not one of r, w, m"),
             ));
         }
         lowered.push(DeviceRule {
@@ -69,29 +77,8 @@ pub fn rules(rules: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>, SpecError> 
             mknod: access.contains('m'),
         });
     }
-    let char = Some(DeviceKind::Char);
-    // Any node may be made; opening it is another matter.
-    for kind in [DeviceKind::Char, DeviceKind::Block] {
-        let mknod = DeviceRule { read: false, write: false, ..rule(true, Some(kind), None, None, true) };
-        lowered.push(mknod);
-    }
-    // null, zero, full, random, urandom; tty, console, ptmx.
-    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
-        lowered.push(rule(true, char, Some(major), Some(minor), true));
-    }
-    // Pseudo-terminals.
-    lowered.push(rule(true, char, Some(136), None, true));
+    lowered.extend(DeviceRule::defaults());
     Ok(lowered)
-}
-
-fn rule(
-    allow: bool,
-    kind: Option<DeviceKind>,
-    major: Option<u32>,
-    minor: Option<u32>,
-    mknod: bool,
-) -> DeviceRule {
-    DeviceRule { allow, kind, major, minor, read: true, write: true, mknod }
 }
 
 fn kind(kind: Type) -> Option<DeviceKind> {

@@ -1,9 +1,9 @@
 //! Block devices and disk images of the host that become disks of the VM: in `linux.devices`, as bind mounts of a device node,
 //! or as mounts of the file system on one.
 //!
-//! Of `linux.devices` only those are handed over that a rule of `linux.resources.devices` allows by their numbers, which is
-//! what engines write for a device that was asked for. What a privileged container is given besides, every device of the
-//! host, stays a node without a device: it would be the host's own disks.
+//! A device of `linux.devices` becomes a disk only if a rule of `linux.resources.devices` allows it by its numbers:
+//! engines write such a rule for a device that a user asks for. A privileged container has every device of the host in
+//! the list; these stay nodes without a device, because they include the host's own disks.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -16,7 +16,7 @@ use stockade_protocol::container::{Device, DeviceKind, DeviceRule};
 use super::plan::{Access, DiskNumber, NodeOfDisk, PlannedDevice, PlannedRule};
 use crate::oci::bundle::SpecError;
 
-/// Disks of one container at most.
+/// Largest number of disks of one container.
 pub const MAX: usize = 64;
 
 /// A disk that the VM is to have.
@@ -26,24 +26,24 @@ pub struct Disk {
     pub property: String,
     /// The device or the image.
     pub file: File,
-    /// The guest cannot write to it.
+    /// Whether the guest can only read it.
     pub readonly: bool,
 }
 
-/// What of a container are disks.
+/// The disks of a container.
 #[derive(Debug, Default)]
 pub struct Disks {
-    /// In the order of their numbers.
+    /// The disks, in the order of their numbers.
     pub list: Vec<Disk>,
     /// Nodes that bind mounts ask for.
     nodes: Vec<(DiskNumber, NodeOfDisk)>,
 }
 
 impl Disks {
-    /// Opens one; returns its number.
+    /// Opens a disk; returns its number.
     ///
     /// # Errors
-    /// When it cannot be opened, or somebody else uses it and one of both would write.
+    /// When it cannot be opened, or when somebody else uses it and one of the two writes.
     pub fn add(&mut self, path: &Path, readonly: bool, property: &str) -> Result<DiskNumber, SpecError> {
         let number = u8::try_from(self.list.len()).ok().filter(|number| usize::from(*number) < MAX);
         let number = number
@@ -54,7 +54,7 @@ impl Disks {
         Ok(DiskNumber(number))
     }
 
-    /// A device node of the host that is bind-mounted.
+    /// Adds a device node of the host that is bind-mounted.
     ///
     /// # Errors
     /// As [`Disks::add`].
@@ -72,7 +72,7 @@ impl Disks {
         Ok(())
     }
 
-    /// Makes disks of the block devices in `linux.devices` that are meant. The rules that name these by their numbers become
+    /// Makes disks of those block devices in `linux.devices` that rules allow by their numbers. These rules become
     /// rules of the disks.
     ///
     /// # Errors
@@ -149,13 +149,13 @@ pub fn is_block_device(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
 }
 
-/// Whether the host has something there that a file system can be on.
+/// Whether the path is a block device or a regular file of the host, which can hold a file system.
 pub fn is_image(path: &Path) -> bool {
     path.is_absolute()
         && fs::metadata(path).is_ok_and(|found| found.is_file() || found.file_type().is_block_device())
 }
 
-/// The node of a block device, by the name that the kernel has for it.
+/// The host's node of a block device, found by the kernel's name of it.
 fn node_of(numbers: (u32, u32)) -> Option<PathBuf> {
     let uevent = fs::read_to_string(format!("/sys/dev/block/{}:{}/uevent", numbers.0, numbers.1)).ok()?;
     let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
@@ -165,11 +165,11 @@ fn node_of(numbers: (u32, u32)) -> Option<PathBuf> {
     is_it.then_some(path)
 }
 
-/// Opens a disk so that nobody else writes to it while it is used, and, if it is written to, nobody else uses it: for as long
+/// Opens a disk so that nobody else writes to it and, if the VM writes to it, so that nobody else uses it, for as long
 /// as the VMM has the descriptor. Two kernels that write to one file system destroy it.
 fn open(path: &Path, readonly: bool) -> Result<File, String> {
-    const IN_USE: &str = "it is in use, on the host or by another VM; two that write to it would destroy what is on it, so \
-                          that only read-only uses can be at the same time";
+    const IN_USE: &str = "the host or another VM uses it; two writers would destroy what is on it, so only read-only \
+                          uses can be at the same time";
     // For a block device without O_CREAT: whoever else has mounted or claimed it must not (open(2)).
     let exclusive = if !readonly && is_block_device(path) { libc::O_EXCL } else { 0 };
     let opened =
@@ -181,7 +181,7 @@ fn open(path: &Path, readonly: bool) -> Result<File, String> {
     match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(IN_USE.to_owned()),
-        // A file system without locks.
+        // This file system has no locks.
         Err(TryLockError::Error(cause)) if cause.kind() == io::ErrorKind::Unsupported => Ok(file),
         Err(TryLockError::Error(cause)) => Err(cause.to_string()),
     }

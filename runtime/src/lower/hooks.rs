@@ -1,4 +1,4 @@
-//! `hooks`: who is run when, checked.
+//! `hooks`: checks them and sorts them by the step at which they run.
 
 use oci_spec::runtime::{Hook as SpecHook, Spec};
 

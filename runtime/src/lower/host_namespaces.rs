@@ -1,14 +1,14 @@
 //! The host's pid and ipc namespaces, which a pod asks for by leaving the entries of `linux.namespaces` out.
 //!
-//! A container outside of a pod shares the guest's then, of which it sees as much as it could see of a host. A pod that
-//! asks for them is there for what the *host* runs, which is on the other side of the VM.
+//! A container outside of a pod then shares the guest's namespaces, which replace the host's. A pod that asks for them
+//! wants to see the *host's* processes, which are outside of the VM.
 
 use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 
 use crate::oci::bundle::SpecError;
 use crate::state::role::Role;
 
-/// What callers let people ask for it with.
+/// The options of callers that ask for these namespaces.
 const ASKED: [(Type, &str, &str); 2] = [
     (Type::Pid, "pid", "Kubernetes: no hostPID; podman: no --pid=host"),
     (Type::Ipc, "ipc", "Kubernetes: no hostIPC; podman: no --ipc=host"),
@@ -17,7 +17,7 @@ const ASKED: [(Type, &str, &str); 2] = [
 /// Refuses them for the containers of pods.
 ///
 /// # Errors
-/// The first that is asked for.
+/// The first of these namespaces that the pod asks for.
 pub fn refuse(spec: &Spec) -> Result<(), SpecError> {
     if Role::of(spec.annotations().as_ref())? == Role::Alone {
         return Ok(());

@@ -4,10 +4,10 @@ use oci_spec::runtime::Linux;
 
 use crate::oci::bundle::SpecError;
 
-/// Refuses them.
+/// Refuses both properties.
 ///
 /// # Errors
-/// The one that is there.
+/// The property that config.json has.
 pub fn refuse(linux: Option<&Linux>) -> Result<(), SpecError> {
     let Some(linux) = linux else { return Ok(()) };
     if linux.intel_rdt().is_some() {
@@ -15,8 +15,8 @@ pub fn refuse(linux: Option<&Linux>) -> Result<(), SpecError> {
         return Err(SpecError::new("linux.intelRdt", problem));
     }
     if let Some(name) = linux.net_devices().as_ref().and_then(|devices| devices.keys().min()) {
-        let problem = "a network device of the host cannot be moved into a VM; have the network namespace set up \
-                       with it instead";
+        let problem = "a network device of the host cannot be moved into a VM; put it into the container's network \
+                       namespace instead";
         return Err(SpecError::new(format!("linux.netDevices[{name:?}]"), problem));
     }
     Ok(())

@@ -1,21 +1,21 @@
-//! The limits of a container, as they are gathered.
+//! The limits of a container, collected from all properties.
 
 use std::path::PathBuf;
 
 use super::number_list;
 use crate::vm::sizing::Demand;
 
-/// What the host's cgroup is to be.
+/// The plan of the host's cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostCgroup {
-    /// `linux.cgroupsPath`; empty for a fresh default.
+    /// `linux.cgroupsPath`; empty for the default path.
     pub path: PathBuf,
     /// Files to write: (`cpu.weight`, `100`) …
     pub values: Vec<(&'static str, String)>,
 }
 
 impl HostCgroup {
-    /// How many CPUs its set has, if it has one.
+    /// Number of CPUs in its CPU set, if it has one.
     pub fn cpus(&self) -> Option<u8> {
         let (_, list) = self.values.iter().rev().find(|(file, _)| *file == "cpuset.cpus")?;
         let words = number_list::parse(list).ok()?;
@@ -31,11 +31,11 @@ pub struct Limits {
     pub guest: Vec<(String, String)>,
     /// The host's cgroup.
     pub host: HostCgroup,
-    /// What they ask of the VM.
+    /// What the limits ask of the VM.
     pub demand: Demand,
 }
 
-/// Such as `2MB`.
+/// Whether a text is a size of huge pages, such as `2MB`.
 pub fn is_page_size(size: &str) -> bool {
     let digits = size.strip_suffix("KB").or(size.strip_suffix("MB")).or(size.strip_suffix("GB"));
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))

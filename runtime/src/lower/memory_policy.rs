@@ -29,7 +29,7 @@ pub const FLAGS: [(Flag, u32); 3] = [
 /// The policy as set_mempolicy(2) takes it.
 ///
 /// # Errors
-/// Nodes or flags that do not go with the mode.
+/// Nodes or flags that the mode does not allow.
 pub fn lower(linux: Option<&Linux>) -> Result<Option<MemoryPolicy>, SpecError> {
     linux.and_then(|linux| linux.memory_policy().as_ref()).map(policy).transpose()
 }
@@ -40,11 +40,11 @@ fn policy(given: &LinuxMemoryPolicy) -> Result<MemoryPolicy, SpecError> {
     let list = given.nodes().as_deref().unwrap_or_default();
     match mode {
         Mode::MpolDefault | Mode::MpolLocal if !list.is_empty() => {
-            return Err(error("nodes", format!("{mode} takes none, but there is {list:?}")));
+            return Err(error("nodes", format!("{mode} takes no nodes, but {list:?} is given")));
         }
         // Without a node, MPOL_PREFERRED prefers the CPU's own.
         Mode::MpolDefault | Mode::MpolLocal | Mode::MpolPreferred => {}
-        _ if list.is_empty() => return Err(error("nodes", format!("{mode} needs some, such as \"0\""))),
+        _ if list.is_empty() => return Err(error("nodes", format!("{mode} needs nodes, such as \"0\""))),
         _ => {}
     }
     let nodes = match list {
@@ -57,11 +57,11 @@ fn policy(given: &LinuxMemoryPolicy) -> Result<MemoryPolicy, SpecError> {
         return Err(error("flags", format!("{flag} needs nodes")));
     }
     if has(Flag::MpolFRelativeNodes) && has(Flag::MpolFStaticNodes) {
-        let problem = "MPOL_F_RELATIVE_NODES and MPOL_F_STATIC_NODES exclude each other".to_owned();
+        let problem = "MPOL_F_RELATIVE_NODES and MPOL_F_STATIC_NODES cannot be combined".to_owned();
         return Err(error("flags", problem));
     }
     if has(Flag::MpolFNumaBalancing) && !matches!(mode, Mode::MpolBind | Mode::MpolPreferredMany) {
-        let problem = format!("{mode} is not balanced; MPOL_F_NUMA_BALANCING goes with MPOL_BIND");
+        let problem = format!("MPOL_F_NUMA_BALANCING cannot be combined with {mode}; use MPOL_BIND");
         return Err(error("flags", problem));
     }
     let number = MODES.iter().find(|(known, _)| *known == mode).map_or(0, |(_, number)| *number);

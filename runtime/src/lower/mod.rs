@@ -1,7 +1,8 @@
 //! From config.json to what the agent builds: one OCI aspect per file.
 //!
-//! To *lower* is a compiler's word: a description is translated into one that says less about what is wanted and more about
-//! how it is done. config.json becomes a [`ContainerPlan`], and that the messages and system calls of a container.
+//! To *lower* is a term of compilers: a description is translated into one that says less about what is wanted and more
+//! about how it is done. config.json becomes a [`ContainerPlan`], and the plan becomes the messages and system calls
+//! that make a container.
 //!
 //! Everything is checked here, before any resource exists, so that a mistake in config.json leaves nothing behind
 //! and is named by its JSON path. What no part of stockade applies yet is listed by [`unapplied`].
@@ -76,22 +77,22 @@ pub use user_namespace::UserNamespace;
 /// A container, ready to be created.
 #[derive(Debug)]
 pub struct Lowered {
-    /// What it is to be.
+    /// The plan of the container.
     pub plan: ContainerPlan,
-    /// What becomes disks of the VM, in the order of their [`plan::DiskNumber`]s.
+    /// The files and devices that become disks of the VM, in the order of their [`plan::DiskNumber`]s.
     pub disks: Vec<Disk>,
-    /// Sockets of the host that it is connected to, by their numbers.
+    /// Sockets of the host that the container may connect to, by their numbers.
     pub sockets: Vec<OwnedFd>,
 }
 
 /// What the administrator allows containers, in /etc/stockade/config.toml.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowed<'a> {
-    /// Which of stockade's own annotations count, of those that have to be allowed.
+    /// The annotations of stockade's own that count, of those that have to be allowed.
     pub annotations: &'a [String],
-    /// Which sockets of the host containers may connect to.
+    /// The sockets of the host that containers may connect to.
     pub host_sockets: &'a [Pattern],
-    /// Where compiled policies of AppArmor are.
+    /// The files and directories with compiled policies of AppArmor.
     pub apparmor_policies: &'a [PathBuf],
 }
 
@@ -130,7 +131,7 @@ pub fn lower(
     let id_mappings = user.as_ref().map(|user| user.mappings.clone());
     let hooks = hooks::lower(spec)?;
     let own = PodVolumes { directory: directory.to_owned(), ..PodVolumes::default() };
-    // Hooks may have mounts made below the sources, for this container alone.
+    // Hooks may make mounts below the sources, for this container alone.
     let pod = Some(peers.volumes.as_ref().unwrap_or(&own)).filter(|_| !hooks.has_create());
     let mut disks = Disks::default();
     let (mut mounts, sources) =
@@ -140,7 +141,8 @@ pub fn lower(
         disks.take_devices(devices::nodes(linux)?, devices::rules(rules)?, &mut warnings)?;
     let (hostname, domainname) = names(spec)?;
     if namespaces.uts == Namespace::Guest && (hostname.is_some() || domainname.is_some()) {
-        // Without a `uts` entry they would be the runtime's: here the guest's, which is this container's alone.
+        // Without a `uts` entry the names would be those of the runtime's namespace; here they are the guest's, which
+        // only this container has.
         namespaces.uts = Namespace::New;
     }
 
@@ -157,7 +159,7 @@ pub fn lower(
         name: ROOTFS_SHARE.to_owned(),
         property: "root.path".to_owned(),
         recursive: true,
-        // From the first moment: the host makes what the agent needs in it.
+        // It is read-only from the first moment: the host makes what the agent needs in it.
         readonly,
         readonly_below: readonly,
         ..Tree::default()
@@ -212,7 +214,7 @@ pub fn lower(
     Ok(Lowered { plan, disks: disks.list, sockets })
 }
 
-/// Translates the process of an exec in a container with these annotations; what it asks for and does not get is added
+/// Translates the process of an exec in a container with these annotations; what it asks for but does not get is added
 /// to `warnings`.
 ///
 /// # Errors
@@ -253,7 +255,7 @@ fn paths(paths: Option<&Vec<String>>, property: &str) -> Result<Vec<String>, Spe
     let mut found: Vec<String> = Vec::new();
     for (index, path) in paths.iter().enumerate() {
         let path = absolute(path, &format!("{property}[{index}]"))?;
-        // Written differently, it is the same path.
+        // The same path in another notation.
         if !found.iter().any(|known| Path::new(known).components().eq(Path::new(&path).components())) {
             found.push(path);
         }
@@ -261,7 +263,7 @@ fn paths(paths: Option<&Vec<String>>, property: &str) -> Result<Vec<String>, Spe
     Ok(found)
 }
 
-/// An absolute path as UTF-8: what the protocol carries.
+/// An absolute path as UTF-8, in the form that the protocol has.
 fn absolute(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError> {
     let path = path.as_ref();
     match path.to_str() {
@@ -270,8 +272,8 @@ fn absolute(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError>
     }
 }
 
-/// A place in the container, as an absolute path without `..`: each takes away the name before it, whether there is something of
-/// that name or not, and never leads through a link of the image's.
+/// A place in the container, as an absolute path without `..`. Each `..` removes the name before it, whether or not
+/// that name exists, and so never leads through a link in the image.
 fn place(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError> {
     let text = absolute(path, property)?;
     if !text.split('/').any(|name| name == "..") {

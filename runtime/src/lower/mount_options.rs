@@ -77,18 +77,18 @@ const RECURSIVE_FLAGS: [(&str, Change); 23] = [
     ("rnomand", Change::Clear(libc::MS_MANDLOCK)),
 ];
 
-/// The one setting of which the recursive options choose a value.
+/// The mask of the access-time setting, of which the recursive options choose one value.
 const ACCESS_TIME: u64 = libc::MS_NOATIME | libc::MS_RELATIME | libc::MS_STRICTATIME;
 
-/// Options that are no flags.
+/// Options that are not flags.
 const OTHERS: [&str; 7] =
     [COPY_UP, NO_COPY_UP, ID_MAP, RECURSIVE_ID_MAP, COPY_SYMLINK, NO_FOLLOW, DESTINATION_NO_FOLLOW];
 
-/// What the image has at the destination is copied into the tmpfs, or not.
+/// Whether what the image has at the destination is copied into the tmpfs.
 const COPY_UP: &str = "tmpcopyup";
 const NO_COPY_UP: &str = "notmpcopyup";
 
-/// The IDs of a bind mount are mapped: of its own file system, or of those below it too.
+/// Whether the IDs of a bind mount are mapped: those of its own file system, or those of the file systems below it too.
 const ID_MAP: &str = "idmap";
 const RECURSIVE_ID_MAP: &str = "ridmap";
 
@@ -114,7 +114,7 @@ impl Change {
     }
 }
 
-/// The options that are more than a file system's own, sorted.
+/// All options that are not passed on to the file system, sorted.
 pub fn options() -> Vec<&'static str> {
     let flags = FLAGS.iter().map(|(name, _)| *name);
     let propagations = PROPAGATIONS.iter().map(|(name, _)| *name);
@@ -132,11 +132,11 @@ pub fn propagation(word: &str) -> Option<u64> {
 /// What the options of one mount mean.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// `MS_*`.
+    /// Flags, `MS_*`.
     pub flags: u64,
-    /// `MS_*` of each change, in order.
+    /// Changes of the propagation, `MS_*`, in order.
     pub propagation: Vec<u64>,
-    /// The file system's own.
+    /// The file system's own options.
     pub data: Vec<String>,
     /// `tmpcopyup`.
     pub copy_up: bool,
@@ -148,14 +148,14 @@ pub struct Options {
     pub no_follow: bool,
     /// `dest-nofollow`.
     pub destination_no_follow: bool,
-    /// Those that hold for what is mounted below, too.
+    /// Changes that hold for what is mounted below, too.
     recursive: Vec<Change>,
-    /// One that is another runtime's.
+    /// An option of another runtime that is not supported.
     pub refused: Option<String>,
 }
 
 impl Options {
-    /// What they mean together; of two opposites the last wins.
+    /// What the options mean together; the last of two opposites wins.
     pub fn parse<'a>(options: impl IntoIterator<Item = &'a String>) -> Self {
         let mut parsed = Self::default();
         let find = |table: &[(&str, Change)], option: &str| {
@@ -188,7 +188,7 @@ impl Options {
         parsed
     }
 
-    /// The flags that something has that is mounted below, and has these by itself.
+    /// The flags of a mount below, which has `flags` by itself.
     pub fn below(&self, mut flags: u64) -> u64 {
         for change in &self.recursive {
             if matches!(change, Change::Set(flag) if flag & ACCESS_TIME != 0) {
@@ -199,18 +199,18 @@ impl Options {
         flags
     }
 
-    /// The flags with those of the source, `MS_*`, which a bind mount keeps.
+    /// Adds the flags of the source's mount, `MS_*`, which a bind mount keeps.
     pub fn with_source(&self, source: u64) -> u64 {
         let access_time = if self.flags & ACCESS_TIME == 0 { source & ACCESS_TIME } else { 0 };
         self.flags | source & !ACCESS_TIME | access_time
     }
 
-    /// Whether what the host mounts later is to be seen.
+    /// Whether the container sees what the host mounts later.
     pub fn follows(&self) -> bool {
         self.propagation.last().is_some_and(|change| change & (libc::MS_SLAVE | libc::MS_SHARED) != 0)
     }
 
-    /// Whether what the container mounts is to be seen on the host.
+    /// Whether the host is to see what the container mounts.
     pub fn is_followed(&self) -> bool {
         self.propagation.last().is_some_and(|change| change & libc::MS_SHARED != 0)
     }

@@ -1,7 +1,7 @@
 //! `mounts` and `linux.rootfsPropagation`: where each mount comes from.
 //!
-//! What is on the host, a bind mount's source or the layers of an overlay, becomes a tree of the VM's share; the guest's
-//! kernel makes the rest.
+//! A bind mount's source and the layers of an overlay are on the host and become trees of the VM's share; the guest's
+//! kernel makes all other mounts.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -57,8 +57,7 @@ pub fn lower(
             warnings.push(format!("{property}: {words} are for a bind mount only"));
         }
         if options.copy_symlink && (options.no_follow || options.destination_no_follow) {
-            let problem =
-                "copy-symlink goes with neither src-nofollow nor dest-nofollow: one of both is meant";
+            let problem = "copy-symlink cannot be combined with src-nofollow or dest-nofollow";
             return Err(SpecError::new(format!("{property}.options"), problem));
         }
         let id_map = id_map(spec, &options, container, &property)?;
@@ -126,7 +125,7 @@ pub fn lower(
         } else if !fstype.is_empty()
             && let Some(image) = spec.source().as_deref().filter(|source| disks::is_image(source))
         {
-            // Which is how it gets a device at all.
+            // This is the only way in which it gets a device.
             options.data.retain(|option| option != "loop");
             let disk = disks.add(image, readonly, &format!("{property}.source"))?;
             PlannedSource::Disk(disk, fstype.to_owned())
@@ -180,7 +179,7 @@ fn tree(bundle: &Bundle, spec: &Spec, options: &Options, property: &str) -> Resu
         .source()
         .as_ref()
         .filter(|source| !source.as_os_str().is_empty())
-        .ok_or_else(|| SpecError::new(&property, "is missing, and a bind mount needs one"))?;
+        .ok_or_else(|| SpecError::new(&property, "is missing; a bind mount needs one"))?;
     let source = bundle.path.join(source);
     let found = if options.no_follow { fs::symlink_metadata(&source) } else { fs::metadata(&source) };
     let found = found.map_err(|cause| SpecError::new(&property, format!("{}: {cause}", source.display())))?;
@@ -196,7 +195,7 @@ fn tree(bundle: &Bundle, spec: &Spec, options: &Options, property: &str) -> Resu
     })
 }
 
-/// What the host has where the tree is.
+/// Looks at what the host has at the tree's source.
 fn look_at(tree: &mut Tree, mounts: &Mounts, options: &Options) -> Source {
     if tree.no_follow {
         return Source::default();
@@ -209,13 +208,13 @@ fn look_at(tree: &mut Tree, mounts: &Mounts, options: &Options) -> Source {
         && tree.id_map.is_none()
         && !atomic_volume::is_atomic(tree);
     if tree.follows {
-        // What comes and goes is part of the mount in the guest, and has its flags.
+        // What is mounted later is part of this mount in the guest, and has its flags.
         found.below.retain(|below| below.has_terminals);
     }
     found
 }
 
-/// What of its propagation cannot be.
+/// Warns about propagation that the VM cannot have.
 fn warn_of_propagation(tree: &Tree, options: &Options, property: &str, warnings: &mut Vec<String>) {
     if options.is_followed() {
         warnings.push(format!(
@@ -232,12 +231,13 @@ fn warn_of_propagation(tree: &Tree, options: &Options, property: &str, warnings:
     }
     if options.follows() && tree.id_map.is_some() {
         warnings.push(format!(
-            "{property}.options: the IDs of this mount are mapped: what the host mounts there later is not seen"
+            "{property}.options: the IDs of this mount are mapped, so the container does not see what the host mounts \
+             there later"
         ));
     }
 }
 
-/// Its layers are the host's, and so the host puts them together.
+/// The tree of an overlay: its layers are on the host, so the host mounts it.
 fn overlay(bundle: &Bundle, options: &Options, name: String, property: &str) -> Tree {
     Tree {
         source: bundle.rootfs.clone(),
@@ -264,7 +264,7 @@ fn file_system(spec: &Spec, property: &str) -> Result<MountSource, SpecError> {
 /// `linux.rootfsPropagation` as flags; 0 where it is absent.
 ///
 /// # Errors
-/// Another word than a propagation.
+/// A word that is not a propagation.
 pub fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, SpecError> {
     let word = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
     match propagation(word) {
@@ -272,7 +272,7 @@ pub fn rootfs_propagation(linux: Option<&Linux>) -> Result<u64, SpecError> {
         None if word.is_empty() => Ok(0),
         None => Err(SpecError::new(
             "linux.rootfsPropagation",
-            format!("{word:?} is none of shared, slave, private, unbindable"),
+            format!("{word:?} is not one of shared, slave, private, unbindable"),
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! What is mounted where on the host, as the caller sees it: a bind mount's flags begin with those of its source, and what is
+//! The mounts of the host, as the caller sees them: a bind mount's flags begin with those of its source, and what is
 //! mounted below the source keeps its own.
 
 use std::fs;
@@ -40,7 +40,7 @@ const OF_KERNEL: [&str; 13] = [
 /// The file system of terminals.
 const DEVPTS: &str = "devpts";
 
-/// Mounts below one source that the guest is told of; others have the flags of the mount itself.
+/// Largest number of mounts below one source that the guest is told of; the rest have the flags of the mount itself.
 pub const MOST: usize = 1024;
 
 /// Mounts of this process's namespace.
@@ -50,30 +50,30 @@ pub struct Mounts(Vec<Mounted>);
 #[derive(Debug)]
 struct Mounted {
     point: PathBuf,
-    /// `MS_*`.
+    /// Flags, `MS_*`.
     flags: u64,
     fstype: String,
-    /// Others learn of what is mounted on it, or it learns of what is mounted on others.
+    /// Whether the mount is shared or a slave (mount_namespaces(7)).
     propagates: bool,
 }
 
-/// What there is to know of the source of a bind mount.
+/// Properties of the source of a bind mount.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// `MS_*` of the mount that it is on.
     pub flags: u64,
-    /// What the host mounts below it later can be followed.
+    /// Whether a clone of it can follow what the host mounts below it later.
     pub propagates: bool,
-    /// It has files of the kernel's.
+    /// Whether it has files of the kernel.
     pub has_kernel_files: bool,
-    /// What is mounted below it, as far as it differs from a mount of these flags.
+    /// The mounts below it that have other flags.
     pub below: Vec<Below>,
-    /// There is more than the guest can be told of.
+    /// Whether there are more mounts below it than the guest can be told of.
     pub has_more: bool,
 }
 
 impl Mounts {
-    /// Those of now.
+    /// Reads the current mounts.
     pub fn read() -> Self {
         // Without a procfs all is as if nothing were mounted below.
         Self::parse(&fs::read("/proc/self/mountinfo").unwrap_or_default())
@@ -83,11 +83,11 @@ impl Mounts {
         Self(text.split(|byte| *byte == b'\n').filter_map(Mounted::parse).collect())
     }
 
-    /// Looks at a source; what is mounted below it is part of the bind mount if that is recursive.
+    /// The properties of a source. What is mounted below it is part of the bind mount only if that is recursive.
     pub fn source(&self, path: &Path, options: &Options, recursive: bool) -> Source {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let on = self.0.iter().filter(|mount| path.starts_with(&mount.point));
-        // Of several mounts on one point the last is on top.
+        // The last of several mounts on one point is on top.
         let Some(on) = on.max_by_key(|mount| mount.point.components().count()) else {
             return Source::default();
         };
@@ -115,13 +115,13 @@ impl Mounts {
         }
         found.has_more = found.below.len() > MOST;
         found.below.truncate(MOST);
-        // What lies deeper is reached through what lies above.
+        // Deeper mounts are reached through those above them.
         found.below.sort_by_key(|below| below.path.split('/').count());
         found
     }
 }
 
-/// All flags that a mount in the guest can have of its own.
+/// All flags that the guest can set for a single mount.
 const ALL: u64 = libc::MS_RDONLY
     | libc::MS_NOSUID
     | libc::MS_NODEV

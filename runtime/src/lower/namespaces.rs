@@ -10,11 +10,11 @@ use crate::network::NetworkNamespace;
 use crate::oci::bundle::SpecError;
 use crate::state::sandbox::{Named, Peers};
 
-/// The types that a container can have a namespace of its own of.
+/// The types of namespaces that a container can have of its own.
 pub const APPLIED: [Type; 8] =
     [Type::Cgroup, Type::Ipc, Type::Mount, Type::Network, Type::Pid, Type::Time, Type::User, Type::Uts];
 
-/// Why there is no host network, and what there is instead.
+/// Why the host's network is refused, and what to use instead.
 const HOSTS_NETWORK: &str = "a VM cannot use the host's network: ask for a network namespace (podman: --network bridge, pasta, \
      slirp4netns or none instead of host, with -p for ports; Docker: --network bridge with -p, or none; Kubernetes: no \
      hostNetwork, with hostPort or a Service; a bundle: an entry of type `network`, with the annotation io.stockade.network=user \
@@ -23,11 +23,11 @@ const HOSTS_NETWORK: &str = "a VM cannot use the host's network: ask for a netwo
 /// Where a container's namespaces come from.
 #[derive(Debug)]
 pub struct Placed {
-    /// In the guest.
+    /// The namespaces in the guest.
     pub guest: Namespaces,
     /// The relay's network namespace.
     pub network: NetworkNamespace,
-    /// The user namespace, which both have.
+    /// The user namespace, which the guest and the relay both have.
     pub user: Option<UserNamespace>,
 }
 
@@ -44,7 +44,7 @@ pub fn lower(linux: Option<&Linux>, peers: &Peers) -> Result<Placed, SpecError> 
     for (index, entry) in entries.iter().enumerate() {
         let property = format!("linux.namespaces[{index}]");
         if seen.contains(&entry.typ()) {
-            return Err(SpecError::new(property, format!("there are two of type {}", entry.typ())));
+            return Err(SpecError::new(property, format!("there are two entries of type {}", entry.typ())));
         }
         seen.push(entry.typ());
         let path = entry.path().clone().filter(|path| !path.as_os_str().is_empty());
@@ -80,7 +80,7 @@ pub fn lower(linux: Option<&Linux>, peers: &Peers) -> Result<Placed, SpecError> 
     Ok(Placed { guest: lowered, network, user })
 }
 
-/// What a namespace that is given by its path is in the guest.
+/// The guest's namespace for a namespace that is given by its path.
 fn named(kind: Type, path: &Path, peers: &Peers, property: &str) -> Result<Namespace, SpecError> {
     let refuse = |problem: String| Err(SpecError::new(property, problem));
     if kind == Type::Mount {

@@ -3,10 +3,10 @@
 /// More CPUs and nodes than Linux supports.
 const MAX: u32 = 1 << 13;
 
-/// Number n as bit n % 64 of word n / 64; without a number, no word.
+/// The list as bits: number n is bit n % 64 of word n / 64; an empty list has no word.
 ///
 /// # Errors
-/// Why it is no list.
+/// Why the text is not a list.
 pub fn parse(list: &str) -> Result<Vec<u64>, String> {
     let mut words: Vec<u64> = Vec::new();
     for part in list.split(',') {

@@ -1,6 +1,7 @@
 //! `run.oci.keep_original_groups`, podman's `--group-add keep-groups`: the process has its caller's supplementary groups.
 //!
-//! It is crun's annotation. In a pod it has no effect: there its author can write it, and would get the engine's groups.
+//! The annotation comes from crun. In a pod it has no effect, because the pod's author could write it and get the
+//! engine's groups.
 
 use nix::unistd::getgroups;
 use stockade_protocol::container::Process;
@@ -30,7 +31,7 @@ pub fn keep(
     }
     if has_user_namespace {
         warnings.push(format!(
-            "annotations[{ANNOTATION:?}] has no effect in a user namespace of the container's own"
+            "annotations[{ANNOTATION:?}] has no effect where the container has its own user namespace"
         ));
         return Ok(());
     }
@@ -39,15 +40,15 @@ pub fn keep(
     Ok(())
 }
 
-/// What the kernel says for a group that is not mapped in this user namespace.
+/// The ID that the kernel shows for a group that is not mapped in this user namespace.
 const OVERFLOW: u32 = 65_534;
 
 fn add(own: &[u32], process: &mut Process, warnings: &mut Vec<String>) {
     let (mapped, other): (Vec<_>, Vec<_>) = own.iter().copied().partition(|gid| *gid != OVERFLOW);
     if !other.is_empty() {
         warnings.push(format!(
-            "annotations[{ANNOTATION:?}]: {} of the caller's groups have no number in the container, and the file server that \
-             reads the host's files for it is in none of them: they give it no access",
+            "annotations[{ANNOTATION:?}]: {} of the caller's groups have no number in the container, and its \
+             file server is in none of them: they give the container no access",
             other.len()
         ));
     }

@@ -1,20 +1,20 @@
 //! stockade's own annotations, `io.stockade.*`, which the author of a pod may write.
 //!
-//! One that asks for more than a container has without it counts only where the administrator lists it
-//! (`allowed_annotations` in /etc/stockade/config.toml); otherwise it is named in the log, and nothing else happens. One
-//! that can only ask for more strictness always counts.
+//! An annotation that asks for more than a container has without it counts only if the administrator lists it
+//! (`allowed_annotations` in /etc/stockade/config.toml); otherwise the log names it, and nothing else happens. An
+//! annotation that can only make the runtime stricter always counts.
 
 use super::security_labels;
 use crate::config::annotations::TO_BE_ALLOWED;
 use crate::state::role::Annotations;
 
-/// Those that count for everybody.
+/// The annotations that always count.
 const STRICT: [&str; 1] = [security_labels::ANNOTATION];
 
-/// What all of them begin with.
+/// The prefix of all these annotations.
 const PREFIX: &str = "io.stockade.";
 
-/// The annotations that count, of stockade's own. Each of the others is added to `warnings`.
+/// stockade's own annotations that count. For each that does not, a warning is added to `warnings`.
 pub fn counting(
     annotations: Option<&Annotations>,
     allowed: &[String],

@@ -1,4 +1,4 @@
-//! What a container is to be: the whole of its config.json, checked and translated. Nothing changes a plan.
+//! The plan of a container: all of its config.json, checked and translated. Nothing changes a plan.
 //!
 //! The agent's [`Container`] is made from it in one place, [`ContainerPlan::container`], which takes all that is known only
 //! when the relay, the hooks and the VM's disks are there.
@@ -24,15 +24,15 @@ pub struct ContainerPlan {
     pub guest: GuestPlan,
     /// Trees of the host that the guest needs: the rootfs first, then the mounts' sources.
     pub trees: Vec<Tree>,
-    /// The directory of the VM's share of those that are the pod's.
+    /// The directory in the VM's share for the volumes of the pod.
     pub volumes: Option<String>,
-    /// The names there of those that the container writes to.
+    /// The names, in that directory, of the volumes that the container writes to.
     pub written: Vec<String>,
     /// `linux.seccomp`, which is compiled while the VM boots.
     pub seccomp: Option<seccomp::Profile>,
     /// `hooks`.
     pub hooks: Hooks,
-    /// For the host's cgroup.
+    /// The plan of the host's cgroup.
     pub cgroup: HostCgroup,
     /// The network namespace of the relay.
     pub network: NetworkNamespace,
@@ -42,16 +42,16 @@ pub struct ContainerPlan {
     pub user: Option<UserNamespace>,
     /// What its limits ask of the VM.
     pub demand: Demand,
-    /// What security modules make of its init.
+    /// What security modules apply to its init.
     pub labels: Option<Labels>,
     /// What annotations say that its whole pod needs.
     pub pod: Pod,
-    /// What config.json asks for and does not get: one sentence each.
+    /// One sentence for each thing that config.json asks for but does not get.
     pub warnings: Vec<String>,
 }
 
-/// What the agent is told of a container, as far as config.json and the caller say it. Each field is as in [`Container`],
-/// where nothing else is said.
+/// What the agent is told about a container, as far as config.json and the caller determine it. Unless something else
+/// is said, each field is as in [`Container`].
 #[derive(Debug)]
 pub struct GuestPlan {
     /// Its ID.
@@ -64,7 +64,7 @@ pub struct GuestPlan {
     pub process: Process,
     /// Its namespaces.
     pub namespaces: Namespaces,
-    /// The IDs of its user namespace.
+    /// The ID mappings of its user namespace.
     pub id_mappings: Option<IdMappings>,
     /// Offsets of its clocks.
     pub time_offsets: Vec<TimeOffset>,
@@ -84,7 +84,7 @@ pub struct GuestPlan {
     pub masked_paths: Vec<String>,
     /// Paths to make read-only.
     pub readonly_paths: Vec<String>,
-    /// It gets an sd_notify(3) socket.
+    /// Whether it gets an sd_notify(3) socket.
     pub notify: bool,
     /// `linux.personality`.
     pub personality: Option<u32>,
@@ -110,7 +110,7 @@ pub struct CgroupPlan {
     pub rules: Vec<PlannedRule>,
 }
 
-/// Stands for a disk until the VM has given it a slot: its place among the container's disks.
+/// A disk that the VM has not given a slot yet, by its index among the container's disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskNumber(pub(super) u8);
 
@@ -134,9 +134,9 @@ pub struct PlannedMount {
 /// What a [`PlannedMount`] mounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlannedSource {
-    /// What the guest finds by itself.
+    /// Something that needs no disk.
     Guest(MountSource),
-    /// The file system of this type on a disk.
+    /// A file system of this type on a disk.
     Disk(DiskNumber, String),
 }
 
@@ -155,7 +155,7 @@ pub enum PlannedDevice {
     Disk(DiskNumber, NodeOfDisk),
 }
 
-/// How the node of a disk looks.
+/// The properties of a disk's node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeOfDisk {
     /// Absolute path in the container.
@@ -181,9 +181,9 @@ impl PlannedDevice {
 /// One entry of `linux.resources.devices`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlannedRule {
-    /// Of device numbers.
+    /// A rule for device numbers.
     Numbers(DeviceRule),
-    /// Of a disk.
+    /// A rule for a disk.
     Disk(DiskNumber, Access),
 }
 
@@ -200,7 +200,7 @@ pub struct Access {
     pub mknod: bool,
 }
 
-/// What of a container is known only when its creation is under way.
+/// What is known about a container only while it is being created.
 #[derive(Debug)]
 pub struct Late<'a> {
     /// The size of its terminal, if it has one.
@@ -211,26 +211,26 @@ pub struct Late<'a> {
     pub env: &'a [String],
     /// `linux.seccomp`, compiled.
     pub seccomp: Vec<SeccompFilter>,
-    /// Hooks that the agent runs, which are given the container's state.
+    /// Hooks that the agent runs, with the container's state for their standard input.
     pub start_hooks: Vec<container::Hook>,
-    /// The slots of its disks, in their order.
+    /// The slots of its disks, in the order of the disks.
     pub slots: Slots,
 }
 
-/// The slots that the VM has given to the disks of a plan, all of them.
+/// The slots that the VM has given to all disks of a plan.
 #[derive(Debug, Default)]
 pub struct Slots(Vec<u8>);
 
 impl Slots {
-    /// Gives every disk a slot, in their order.
+    /// Gets a slot for every disk, in order.
     ///
     /// # Errors
-    /// Those of `add`; the slots that were given before stay given.
+    /// Those of `add`; the slots that were taken before stay taken.
     pub fn fill<D, E>(disks: Vec<D>, add: impl FnMut((usize, D)) -> Result<u8, E>) -> Result<Self, E> {
         disks.into_iter().enumerate().map(add).collect::<Result<_, _>>().map(Self)
     }
 
-    /// A plan has no number that is not the place of one of its disks.
+    /// Every number in a plan is the index of one of its disks.
     fn of(&self, DiskNumber(number): DiskNumber) -> u8 {
         self.0[usize::from(number)]
     }
@@ -273,7 +273,7 @@ impl ContainerPlan {
 }
 
 impl GuestPlan {
-    /// Whether something of the host's is the container's whole /dev.
+    /// Whether the container's whole /dev is a share of the host.
     pub fn share_covers_dev(&self) -> bool {
         self.mounts.iter().any(|mount| match &mount.source {
             PlannedSource::Guest(source) => is_shared_dev(&mount.destination, source),
@@ -283,7 +283,7 @@ impl GuestPlan {
 }
 
 impl PlannedMount {
-    /// Whether its options say which mode it has.
+    /// Whether its options set a mode.
     pub fn has_mode(&self) -> bool {
         self.data.split(',').any(|option| option.starts_with("mode="))
     }

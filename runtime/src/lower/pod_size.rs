@@ -1,8 +1,8 @@
-//! What annotations say that a whole pod needs: the sum of its containers' limits, known when its sandbox is created.
+//! What a whole pod needs, by its annotations: the sum of its containers' limits, known when its sandbox is created.
 //!
-//! containerd gives numbers, CRI-O its JSON of the CRI's `LinuxContainerResources`. 0, and in a quota everything below,
-//! says that there is no limit. Only the engine's own keys count that has written the role. A pod's author can have CRI-O
-//! write another size all the same: the host's cgroups above the pod's bound it.
+//! containerd gives numbers, CRI-O its JSON of the CRI's `LinuxContainerResources`. 0 means no limit, and so does a
+//! negative quota. Only the keys of the engine count that has written the role. A pod's author can still make CRI-O
+//! write another size, but the host's cgroups above the pod's limit it.
 
 use serde::Deserialize;
 
@@ -19,7 +19,7 @@ const CONTAINERD_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
 const CRIO_RESOURCES: [&str; 2] = ["io.kubernetes.cri-o.PodLinuxResources", "pod-linux-resources.crio.io"];
 const CRIO_OVERHEAD: [&str; 2] = ["io.kubernetes.cri-o.PodLinuxOverhead", "pod-linux-overhead.crio.io"];
 
-/// CRI's `LinuxContainerResources`, as far as it matters here.
+/// CRI's `LinuxContainerResources`, the fields that matter here.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Resources {
@@ -39,10 +39,10 @@ impl Resources {
     }
 }
 
-/// Reads them.
+/// Reads the annotations.
 ///
 /// # Errors
-/// One that is not what its writer writes.
+/// An annotation that does not have its engine's format.
 pub fn lower(annotations: Option<&Annotations>) -> Result<Pod, SpecError> {
     match (Engine::of(annotations), annotations) {
         (Some(Engine::Containerd), Some(annotations)) => containerd(annotations),

@@ -32,7 +32,7 @@ pub fn lower(process: Option<&Spec>, warnings: &mut Vec<String>) -> Result<Proce
         env: environment(process)?,
         cwd: absolute(process.cwd(), "process.cwd")?,
         user: user(process)?,
-        // None at all where none are listed, as with other runtimes.
+        // Without a list there are no capabilities, as with other runtimes.
         capabilities: Some(
             process
                 .capabilities()
@@ -49,7 +49,7 @@ pub fn lower(process: Option<&Spec>, warnings: &mut Vec<String>) -> Result<Proce
     })
 }
 
-/// Each variable once, as it was set last: programs disagree on which of two counts.
+/// The environment with each variable once, as it was set last: programs differ in which of two they use.
 fn environment(process: &Spec) -> Result<Vec<String>, SpecError> {
     let given = process.env().as_deref().unwrap_or_default();
     strings(given, "process.env")?;

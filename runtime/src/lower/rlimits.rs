@@ -8,14 +8,14 @@ use crate::oci::bundle::SpecError;
 /// The limits with the kernel's numbers.
 ///
 /// # Errors
-/// A limit that is named twice or is higher than its hard limit.
+/// A limit that is listed twice, or a soft limit above its hard limit.
 pub fn lower(limits: &[PosixRlimit]) -> Result<Vec<Rlimit>, SpecError> {
     let mut lowered: Vec<Rlimit> = Vec::with_capacity(limits.len());
     for (index, limit) in limits.iter().enumerate() {
         let property = || format!("process.rlimits[{index}]");
         let resource = number(limit.typ());
         if lowered.iter().any(|other| other.resource == resource) {
-            return Err(SpecError::new(property(), format!("{} is there twice", limit.typ())));
+            return Err(SpecError::new(property(), format!("{} is listed twice", limit.typ())));
         }
         if limit.soft() > limit.hard() {
             return Err(SpecError::new(property(), format!("{}: soft is above hard", limit.typ())));

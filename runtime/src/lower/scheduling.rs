@@ -1,6 +1,6 @@
 //! `process.scheduler`, `process.ioPriority` and `process.execCPUAffinity`: names to the kernel's numbers.
 //!
-//! All hold in the guest: among its processes, on its CPUs and disks.
+//! All apply in the guest: among its processes, on its CPUs and disks.
 
 use oci_spec::runtime::{
     ExecCPUAffinity, IOPriorityClass, LinuxIOPriority, LinuxSchedulerFlag as Flag,
@@ -11,19 +11,19 @@ use stockade_protocol::container::{Scheduler, Scheduling};
 use super::number_list;
 use crate::oci::bundle::SpecError;
 
-/// Nice values.
+/// The range of nice values.
 const NICE: std::ops::RangeInclusive<i32> = -20..=19;
 
-/// Static priorities of the real-time policies.
+/// The range of static priorities for the real-time policies.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 1..=99;
 
-/// Levels of an I/O class.
+/// The range of levels in an I/O class.
 const LEVELS: std::ops::RangeInclusive<i64> = 0..=7;
 
 /// How a process is scheduled.
 ///
 /// # Errors
-/// A value that does not go with its policy or class, or that no kernel takes.
+/// A value that its policy or class does not allow, or that no kernel accepts.
 pub fn lower(process: &Process) -> Result<Scheduling, SpecError> {
     let (initial_cpus, final_cpus) =
         process.exec_cpu_affinity().as_ref().map(affinity).transpose()?.unwrap_or_default();
@@ -46,7 +46,7 @@ fn scheduler(given: &Spec) -> Result<Scheduler, SpecError> {
         Policy::SchedIdle => libc::SCHED_IDLE,
         Policy::SchedDeadline => libc::SCHED_DEADLINE,
         Policy::SchedIso => {
-            return error("policy", "SCHED_ISO is a name without a policy in Linux".to_owned());
+            return error("policy", "Linux does not implement SCHED_ISO".to_owned());
         }
     };
     let policy_name = given.policy();
@@ -57,10 +57,13 @@ fn scheduler(given: &Spec) -> Result<Scheduler, SpecError> {
     let priority = given.priority().unwrap_or(0);
     let is_real_time = matches!(policy_name, Policy::SchedFifo | Policy::SchedRr);
     if is_real_time && !REAL_TIME.contains(&priority) {
-        return error("priority", format!("{priority} is not between 1 and 99, as {policy_name} needs it"));
+        return error("priority", format!("{priority} is not between 1 and 99, which {policy_name} needs"));
     }
     if !is_real_time && priority != 0 {
-        return error("priority", format!("{policy_name} has none; only SCHED_FIFO and SCHED_RR have"));
+        return error(
+            "priority",
+            format!("{policy_name} has no priority; only SCHED_FIFO and SCHED_RR have one"),
+        );
     }
     let times = [("runtime", given.runtime()), ("deadline", given.deadline()), ("period", given.period())];
     let [runtime_ns, deadline_ns, period_ns] = times.map(|(_, time)| time.unwrap_or(0));
@@ -76,7 +79,7 @@ fn scheduler(given: &Spec) -> Result<Scheduler, SpecError> {
             return error("deadline", format!("{deadline_ns} is above the period, {period_ns}"));
         }
     } else if let Some((name, _)) = times.iter().find(|(_, time)| time.is_some_and(|time| time != 0)) {
-        return error(name, format!("{policy_name} has none; only SCHED_DEADLINE has"));
+        return error(name, format!("{policy_name} has no {name}; only SCHED_DEADLINE has one"));
     }
     let flags = given.flags().iter().flatten().fold(0, |flags, flag| flags | flag_bit(*flag));
     Ok(Scheduler {
@@ -118,7 +121,7 @@ fn io_priority(given: &LinuxIOPriority) -> Result<u16, SpecError> {
     }
 }
 
-/// The first CPUs and the last ones.
+/// The initial CPUs and the final ones.
 fn affinity(given: &ExecCPUAffinity) -> Result<(Vec<u64>, Vec<u64>), SpecError> {
     let cpus = |list: &Option<String>, name: &str| match list.as_deref() {
         None | Some("") => Ok(Vec::new()),

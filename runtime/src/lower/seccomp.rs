@@ -19,7 +19,7 @@ use stockade_protocol::container::SeccompFilter;
 use super::seccomp_program::{self, Section};
 use crate::oci::bundle::SpecError;
 
-/// What the kernel's error numbers end at.
+/// The kernel's highest error number.
 const MAX_ERRNO: u32 = 4095;
 
 /// The newest interface of libseccomp that is used, whatever the host's kernel supports.
@@ -54,7 +54,7 @@ pub const OPERATORS: [LinuxSeccompOperator; 7] = [
 /// Architectures of the guest's processes.
 pub const ARCHITECTURES: [Arch; 3] = [Arch::ScmpArchX32, Arch::ScmpArchX86, Arch::ScmpArchX86_64];
 
-/// Flags that have an effect. TSYNC and WAIT_KILLABLE_RECV are about threads and listeners, of which there are none.
+/// Flags that have an effect. TSYNC and WAIT_KILLABLE_RECV concern threads and listeners, which do not exist here.
 pub const FLAGS: [(LinuxSeccompFilterFlag, u32); 2] = [
     (LinuxSeccompFilterFlag::SeccompFilterFlagLog, libc::SECCOMP_FILTER_FLAG_LOG as u32),
     (LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32),
@@ -68,7 +68,7 @@ impl Profile {
     /// Checks `linux.seccomp`; `None` where there is none.
     ///
     /// # Errors
-    /// What cannot be meant, or cannot work across the border of a VM.
+    /// What is not valid, or cannot work across the border of a VM.
     pub fn check(linux: Option<&Linux>) -> Result<Option<Self>, SpecError> {
         let Some(spec) = linux.and_then(|linux| linux.seccomp().as_ref()) else { return Ok(None) };
         if spec.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()) {
@@ -102,7 +102,7 @@ impl Profile {
     /// What libseccomp refuses.
     pub fn compile(&self) -> Result<SeccompFilter, SpecError> {
         let spec = &self.0;
-        // Else libseccomp asks the host's kernel, and offers no more than that knows.
+        // Otherwise libseccomp asks the host's kernel, and offers no more than that supports.
         libseccomp::set_api(API_LEVEL).map_err(refused)?;
         let (mut i386, mut x32) = (false, false);
         for arch in spec.architectures().iter().flatten() {
@@ -110,7 +110,9 @@ impl Profile {
                 Arch::ScmpArchX86 => i386 = true,
                 Arch::ScmpArchX32 => x32 = true,
                 Arch::ScmpArchX86_64 | Arch::ScmpArchNative => {}
-                other => tracing::debug!("linux.seccomp.architectures: {other} is not the guest's: ignored"),
+                other => {
+                    tracing::debug!("linux.seccomp.architectures: ignored {other}, which is not the guest's")
+                }
             }
         }
         let program = seccomp_program::join(
@@ -119,8 +121,11 @@ impl Profile {
             x32,
         );
         if program.len() > LIMIT {
-            let problem =
-                format!("has {} instructions, and the kernel takes {}", program.len() / 8, LIMIT / 8);
+            let problem = format!(
+                "has {} instructions, but the kernel accepts at most {}",
+                program.len() / 8,
+                LIMIT / 8
+            );
             return Err(SpecError::new("linux.seccomp", problem));
         }
         Ok(SeccompFilter { flags: flags(spec.flags().as_deref()), program })
@@ -156,7 +161,8 @@ fn path(property: &str) -> String {
 
 fn check_action(action: LinuxSeccompAction, property: &str) -> Result<(), SpecError> {
     if !ACTIONS.contains(&action) {
-        let problem = "SCMP_ACT_NOTIFY needs a listener, and one of the host cannot serve the VM's kernel";
+        let problem =
+            "SCMP_ACT_NOTIFY needs a listener, but a listener on the host cannot serve the VM's kernel";
         return Err(SpecError::new(property, problem));
     }
     Ok(())
@@ -166,7 +172,7 @@ fn check_errno(action: LinuxSeccompAction, errno: Option<u32>, property: &str) -
     let most = match action {
         LinuxSeccompAction::ScmpActErrno => MAX_ERRNO,
         LinuxSeccompAction::ScmpActTrace => u16::MAX.into(),
-        // No value goes with the others.
+        // The other actions have no value.
         _ => return Ok(()),
     };
     match errno {
@@ -192,7 +198,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> ScmpAction {
     }
 }
 
-/// Lets a system call that nobody has thought of through.
+/// Whether the default action allows system calls that the profile does not name.
 fn is_permissive(default: ScmpAction) -> bool {
     // A tracer answers for new system calls itself.
     matches!(default, ScmpAction::Allow | ScmpAction::Log | ScmpAction::Trace(_))
@@ -209,14 +215,14 @@ fn add(
     let action = action(rule.action(), rule.errno_ret());
     let args: &[LinuxSeccompArg] = rule.args().as_deref().unwrap_or_default();
     let conditions: Vec<ScmpArgCompare> = args.iter().map(condition).collect();
-    // Conditions on one argument are alternatives, on different ones they belong together.
+    // Conditions on one argument are alternatives; conditions on different arguments must all hold.
     let are_alternatives =
         args.iter().enumerate().any(|(n, arg)| args[..n].iter().any(|before| before.index() == arg.index()));
     let pieces = if are_alternatives { 1 } else { conditions.len().max(1) };
     let mut newest = None;
     for name in rule.names() {
         let Ok(syscall) = ScmpSyscall::from_name(name) else {
-            tracing::debug!("linux.seccomp: system call {name:?} is not known: ignored");
+            tracing::debug!("linux.seccomp: ignored the unknown system call {name:?}");
             continue;
         };
         let number: i32 = ScmpSyscall::from_name_by_arch(name, arch)?.into();

@@ -1,4 +1,4 @@
-//! One seccomp program for all architectures, and with an answer to what no profile can know.
+//! One seccomp program for all architectures, with an answer to system calls that are newer than the profile.
 //!
 //! A profile that refuses what it does not name would answer EPERM to system calls that are newer than the profile, and
 //! libraries fall back to older ones only on ENOSYS: beyond the highest number that a profile names, system calls do not
@@ -11,7 +11,7 @@
 //!   no ────────→ its section, which kills a foreign architecture's caller
 //! ```
 
-/// The bit that tells x32's system calls from x86-64's.
+/// The bit that distinguishes x32's system calls from x86-64's.
 const X32_BIT: u32 = 0x4000_0000;
 
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
@@ -39,7 +39,7 @@ const NO_SUCH_CALL: Instruction = (RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc:
 /// What libseccomp has compiled for one architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
-    /// The highest number that the profile names; `None` where newer system calls are the section's business.
+    /// The highest number that the profile names; `None` if the section itself handles newer system calls.
     pub newest: Option<u32>,
     /// An array of `struct sock_filter`.
     pub program: Vec<u8>,

@@ -1,8 +1,8 @@
 //! `process.apparmorProfile`, `process.selinuxLabel` and `linux.mountLabel`.
 //!
-//! The guest applies an AppArmor profile whose compiled policy is at hand ([`super::apparmor`]). Engines ask for one wherever the
-//! *host* has AppArmor, so what cannot be applied is not refused unless the caller insists, by the annotation [`ANNOTATION`]: what
-//! the profile is to protect is another kernel here.
+//! The guest applies an AppArmor profile whose compiled policy is at hand ([`super::apparmor`]). Engines ask for a
+//! profile wherever the *host* has AppArmor. So a profile that cannot be applied is refused only if the annotation
+//! [`ANNOTATION`] requires that: the profile is meant to protect the host's kernel, which the container does not use.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,10 +13,11 @@ use stockade_protocol::settings::Confinement;
 use super::apparmor;
 use crate::oci::bundle::SpecError;
 
-/// `require` makes an error of what is otherwise a warning; `warn` is the default.
+/// The annotation that decides about labels that cannot be applied: `require` makes them an error; `warn`, the default,
+/// a warning.
 pub const ANNOTATION: &str = "io.stockade.security-labels";
 
-/// Where a profile is.
+/// JSON path of the AppArmor profile.
 const APPARMOR: &str = "process.apparmorProfile";
 
 /// Why a label is not applied.
@@ -24,20 +25,20 @@ const NO_POLICY: &str = "its compiled policy is neither in a file of apparmor_po
                          host's kernel";
 const NO_SELINUX: &str = "the guest's kernel has no SELinux policy";
 
-/// What the guest's security modules make of a process.
+/// What the guest's security modules apply to a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
     /// What the guest is told.
     pub confinement: Confinement,
-    /// It is an error that the guest cannot do it.
+    /// Whether it is an error if the guest cannot apply it.
     pub required: bool,
 }
 
 impl Labels {
-    /// What becomes of a profile that the guest cannot apply, for this reason.
+    /// The warning for a profile that the guest cannot apply, for this reason.
     ///
     /// # Errors
-    /// That it is required.
+    /// If the annotation requires the profile.
     pub fn refused(&self, why: &str) -> Result<String, SpecError> {
         let profile = self.confinement.apparmor_profile.as_deref().unwrap_or_default();
         let problem = format!("{profile:?} cannot be applied: {why}");
@@ -70,7 +71,7 @@ pub fn lower(
     Ok(labels)
 }
 
-/// The same of a process alone, in a container with these annotations.
+/// As [`lower`], for a single process in a container with these annotations.
 ///
 /// # Errors
 /// As [`lower`].

@@ -1,5 +1,5 @@
-//! Bind mounts of the host's sockets. Where the configuration lists a socket, the container gets one of the agent's in its
-//! place, whose connections the relay takes to the host's.
+//! Bind mounts of the host's sockets. If the configuration lists a socket, the container gets a socket of the agent in
+//! its place, and the relay passes its connections to the host's socket.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -15,15 +15,14 @@ use super::share_path;
 use crate::config::{self, Pattern};
 use crate::vm::Tree;
 
-/// Sockets that one container may have: each costs its relay a thread.
+/// Largest number of sockets of one container: each costs its relay a thread.
 const MAX: usize = 64;
 
-/// The owner of files whose own is not mapped, as Linux has it.
+/// The owner that Linux shows for files whose owner is not mapped.
 const NOBODY: u32 = 65534;
 
-/// Connects the sockets that are listed, of a container whose trees are in this directory of the share, and warns of
-/// the others.
-/// What is returned are those of the host, by their numbers.
+/// Connects the listed sockets of a container whose trees are in this directory of the share, and warns about the
+/// others. Returns the host's sockets, by their numbers.
 pub fn connect(
     trees: &mut Vec<Tree>,
     mounts: &mut [PlannedMount],
@@ -52,7 +51,7 @@ pub fn connect(
             }
             Ok(_) => {
                 warn(format!(
-                    "nobody listens on {} in the VM: a container can have {MAX} sockets of the host at most",
+                    "nobody listens on {} in the VM: a container can have at most {MAX} sockets of the host",
                     tree.source.display()
                 ));
                 true
@@ -71,13 +70,13 @@ fn find(path: &Path, listed: &[Pattern]) -> Result<(File, Metadata), String> {
     let failed = |cause: io::Error| format!("cannot open the socket {}: {cause}", path.display());
     let (file, path) = open(path).map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
-    // What was a socket a moment ago may be something else now, which no pattern is for.
+    // The file was a socket a moment ago, but may be something else now, for which no pattern is meant.
     if found.file_type().is_socket() && listed.iter().any(|pattern| pattern.matches(&path)) {
         return Ok((file, found));
     }
     Err(format!(
-        "nobody listens on the host's socket {} in the VM; were it listed in host_sockets of {}, the container would be \
-         connected to it",
+        "nobody listens on the host's socket {} in the VM; to connect the container to it, list it in host_sockets of \
+         {}",
         path.display(),
         config::path().display()
     ))
@@ -96,7 +95,7 @@ fn source(number: u16, found: &Metadata, tree: &Tree) -> MountSource {
     }
 }
 
-/// Whether the relay, which has no capabilities, will be let in.
+/// Whether the relay, which has no capabilities, may connect.
 fn may_connect(found: &Metadata) -> bool {
     let permission = if found.uid() == geteuid().as_raw() {
         0o200
@@ -110,8 +109,8 @@ fn may_connect(found: &Metadata) -> bool {
 
 fn forbidden(path: &Path, found: &Metadata) -> String {
     format!(
-        "connecting to {} will fail: it is user {}'s with mode {:o}, and the host's end of the connection is user {}, without \
-         capabilities",
+        "connecting to {} will fail: it belongs to user {} and has mode {:o}, but the host's end of the connection is \
+         user {}, without capabilities",
         path.display(),
         found.uid(),
         found.mode() & 0o7777,

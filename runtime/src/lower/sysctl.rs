@@ -1,5 +1,5 @@
-//! `linux.sysctl`: what belongs to a namespace of the container's. The rest is the whole guest's, and so of every container
-//! in it, as it would be the host's of every container there.
+//! `linux.sysctl`: only those that belong to a namespace of the container. All others would apply to the whole guest,
+//! and so to every container in it.
 
 use oci_spec::runtime::Linux;
 use stockade_protocol::container::{Namespace, Namespaces};
@@ -8,7 +8,7 @@ use crate::oci::bundle::SpecError;
 
 const PROPERTY: &str = "linux.sysctl";
 
-/// Those of an IPC namespace, besides what begins with [`OF_MESSAGE_QUEUES`].
+/// Sysctls of an IPC namespace, besides those that begin with [`OF_MESSAGE_QUEUES`].
 const OF_IPC: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",
@@ -26,7 +26,7 @@ const OF_NETWORK: &str = "net.";
 /// Names and values, sorted.
 ///
 /// # Errors
-/// What is no name, or of no namespace that the container has: with the words of other runtimes.
+/// A key that is not a name, or that belongs to no namespace of the container; the text is that of other runtimes.
 pub fn lower(linux: Option<&Linux>, namespaces: &Namespaces) -> Result<Vec<(String, String)>, SpecError> {
     let Some(map) = linux.and_then(|linux| linux.sysctl().as_ref()) else { return Ok(Vec::new()) };
     let mut pairs: Vec<_> = map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -42,7 +42,8 @@ pub fn lower(linux: Option<&Linux>, namespaces: &Namespaces) -> Result<Vec<(Stri
     Ok(pairs)
 }
 
-/// The name with dots for separators, whichever it has: as in sysctl(8), the first one tells.
+/// The name with dots as separators. As in sysctl(8), the first separator in it decides whether dots or slashes are its
+/// separators.
 fn dotted(name: &str) -> String {
     match name.find(['.', '/']).map(|first| name.as_bytes()[first]) {
         Some(b'/') => name.replace('/', "."),

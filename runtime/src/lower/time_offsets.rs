@@ -13,7 +13,7 @@ const NANOSECONDS: u32 = 1_000_000_000;
 /// The offsets for a container that has this time namespace.
 ///
 /// # Errors
-/// Offsets without a new time namespace, of other clocks, or that are no numbers of the kernel's.
+/// Offsets without a new time namespace, of other clocks, or out of the kernel's range.
 pub fn lower(linux: Option<&Linux>, namespace: &Namespace) -> Result<Vec<TimeOffset>, SpecError> {
     let offsets = linux.and_then(|linux| linux.time_offsets().as_ref()).filter(|offsets| !offsets.is_empty());
     let Some(offsets) = offsets else { return Ok(Vec::new()) };
@@ -25,7 +25,7 @@ pub fn lower(linux: Option<&Linux>, namespace: &Namespace) -> Result<Vec<TimeOff
     for (name, offset) in offsets {
         let property = format!("linux.timeOffsets.{name}");
         let Some((_, clock)) = CLOCKS.iter().find(|(known, _)| known == name) else {
-            return Err(SpecError::new(property, "is none of monotonic, boottime"));
+            return Err(SpecError::new(property, "is not one of monotonic, boottime"));
         };
         let nanoseconds = offset.nanosecs().unwrap_or(0);
         if nanoseconds >= NANOSECONDS {

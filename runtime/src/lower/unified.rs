@@ -1,7 +1,7 @@
 //! `linux.resources.unified`: files of cgroup v2 by their names.
 //!
-//! Those that speak of the host's CPUs, memory nodes and disks are for the host's cgroup, where the VMM is; the others
-//! limit what runs in the guest.
+//! Files about the host's CPUs, memory nodes and disks are for the host's cgroup, where the VMM is; the others limit
+//! the guest's processes.
 
 use std::collections::HashMap;
 
@@ -47,7 +47,7 @@ const GUEST: [&str; 17] = [
 /// Adds the files.
 ///
 /// # Errors
-/// A name that is no file which limits anything, or a value that cannot be one.
+/// A name that is not a file that sets a limit, or a value that the file cannot hold.
 pub fn lower(map: &HashMap<String, String>, limits: &mut Limits) -> Result<(), SpecError> {
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort();
@@ -55,7 +55,7 @@ pub fn lower(map: &HashMap<String, String>, limits: &mut Limits) -> Result<(), S
         let error = |problem: String| SpecError::new(format!("linux.resources.unified[{file:?}]"), problem);
         let value = value.trim();
         if value.is_empty() || value.contains('\0') {
-            return Err(error(format!("{value:?} is not a value")));
+            return Err(error(format!("{value:?} is not a value that a file can hold")));
         }
         if let Some(name) = HOST.iter().find(|name| *name == file) {
             if matches!(*name, "cpuset.cpus" | "cpuset.mems") {
@@ -84,7 +84,7 @@ pub fn lower(map: &HashMap<String, String>, limits: &mut Limits) -> Result<(), S
             }
             limits.guest.push((file.clone(), value.to_owned()));
         } else {
-            let problem = "is no file of a cgroup (version 2) that limits what runs in the guest or its VM";
+            let problem = "is not a file of cgroup v2 that limits the guest's processes or their VM";
             return Err(error(problem.to_owned()));
         }
     }

@@ -1,4 +1,4 @@
-//! `linux.uidMappings` and `linux.gidMappings`, and the same of a mount.
+//! `linux.uidMappings` and `linux.gidMappings`, and the mappings of a mount.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +9,16 @@ use super::plan::{PlannedMount, PlannedSource};
 use crate::oci::bundle::SpecError;
 use crate::sys::user_namespace;
 
-/// Entries of one list that the kernel takes.
+/// Largest number of entries in a list that the kernel accepts.
 const MAX: usize = 340;
 
-/// Bytes that the kernel takes a whole list in, as text: less than a page.
+/// A list's text must have fewer bytes than this, a page.
 const LIMIT: usize = 4096;
 
 /// The user namespace of the relay, which callers find at /proc/PID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserNamespace {
-    /// The one to enter; `None` is a new one.
+    /// Path of the namespace to enter; `None` is a new one.
     pub path: Option<PathBuf>,
     /// Its IDs, which are also those in the guest.
     pub mappings: IdMappings,
@@ -27,7 +27,7 @@ pub struct UserNamespace {
 /// The container's mappings: config.json's, or those of the namespace that it names.
 ///
 /// # Errors
-/// Mappings that are missing, superfluous, wrong or others than the namespace's.
+/// Mappings that are missing, superfluous, wrong or different from the namespace's.
 pub fn lower(
     linux: Option<&Linux>,
     entry: Option<(Option<&Path>, &str)>,
@@ -66,14 +66,15 @@ pub fn lower(
     for (id, property) in [(mappings.user(0), "linux.uidMappings"), (mappings.group(0), "linux.gidMappings")]
     {
         if id.is_none() {
-            let problem = "does not map the container's ID 0, whose rights it takes to build the container";
+            let problem =
+                "does not map the container's ID 0; building the container takes the rights of that ID";
             return Err(SpecError::new(property, problem));
         }
     }
     Ok(Some(UserNamespace { path: path.map(Path::to_owned), mappings }))
 }
 
-/// Whether the process can have its IDs.
+/// Checks that the IDs of the process are mapped.
 ///
 /// # Errors
 /// An ID that the namespace does not have.
@@ -96,8 +97,8 @@ pub fn check(process: &Process, mappings: &IdMappings) -> Result<(), SpecError> 
     }
 }
 
-/// Who gets the container's cgroup: its user, where the container sees it as a root and may write it (runtime-spec
-/// config-linux "Cgroup ownership").
+/// The user that gets the container's cgroup: the user of its process, if the container sees the cgroup as its root and
+/// may write to it (runtime-spec config-linux "Cgroup ownership").
 pub fn cgroup_owner(
     process: &Process,
     mappings: Option<&IdMappings>,
@@ -143,7 +144,10 @@ pub fn lists(
 
 fn mappings(list: &[Spec], property: &str) -> Result<Vec<IdMapping>, SpecError> {
     if list.len() > MAX {
-        return Err(SpecError::new(property, format!("has {} entries; the kernel takes {MAX}", list.len())));
+        return Err(SpecError::new(
+            property,
+            format!("has {} entries; the kernel accepts at most {MAX}", list.len()),
+        ));
     }
     let mut lowered: Vec<IdMapping> = Vec::with_capacity(list.len());
     for (index, entry) in list.iter().enumerate() {
@@ -153,7 +157,7 @@ fn mappings(list: &[Spec], property: &str) -> Result<Vec<IdMapping>, SpecError> 
         if mapping.size == 0 {
             return refuse("has the size 0");
         }
-        // The last one is nobody's ID.
+        // The last 32-bit number is not an ID.
         let is_valid = |first: u32| first.checked_add(mapping.size).is_some();
         if !is_valid(mapping.inside) || !is_valid(mapping.outside) {
             return refuse("goes beyond the last valid ID, 4294967294");

@@ -29,8 +29,8 @@ pub fn lower(
         };
     }
     if is_member || *network != NetworkNamespace::New {
-        let problem =
-            "the network namespace in linux.namespaces has a path: who has made it makes its interfaces too";
+        let problem = "the network namespace in linux.namespaces has a path: whoever has made it makes its interfaces \
+                       too";
         return refuse(NETWORK, problem.to_owned());
     }
     let mut lowered = UserNetwork::default();

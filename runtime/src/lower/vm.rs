@@ -1,7 +1,7 @@
 //! `vm`: another kernel, initramfs, kernel parameters or size for the container's VM, as far as the administrator allows.
 //!
-//! What a VM is made of is the administrator's: a bundle may choose among what the table `[vm]` of the configuration
-//! lists. What an installation uses anyway needs nobody's leave.
+//! The administrator decides what a VM consists of: a bundle may choose among what the table `[vm]` of the
+//! configuration lists. What the installation uses anyway needs no permission.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::oci::bundle::{Bundle, SpecError};
 /// Bytes of a MiB.
 const MIB: u64 = 1 << 20;
 
-/// How large config.json says that the VM is.
+/// The size of the VM by config.json.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fixed {
     /// Its memory, in MiB.
@@ -27,7 +27,7 @@ pub struct Fixed {
 /// The configuration of the bundle's VM, and what config.json says of its size. `limit` is the container's own, in bytes.
 ///
 /// # Errors
-/// What is not allowed, or what no VM of stockade's has.
+/// What is not allowed, or what stockade's VMs do not have.
 pub fn apply(bundle: &Bundle, mut config: Config, limit: Option<u64>) -> Result<(Config, Fixed), SpecError> {
     let Some(vm) = bundle.spec.vm() else { return Ok((config, Fixed::default())) };
     refuse_what_cannot_be(vm, &config)?;
@@ -37,29 +37,29 @@ pub fn apply(bundle: &Bundle, mut config: Config, limit: Option<u64>) -> Result<
     Ok((config, fixed))
 }
 
-/// The VM's CPUs. One needs nobody's leave.
+/// The VM's CPUs. One CPU needs no permission.
 fn vcpus(given: &HwConfig, config: &Config) -> Result<Option<u8>, SpecError> {
     let Some(vcpus) = given.vcpus.filter(|vcpus| *vcpus != 0) else { return Ok(None) };
     let error = |problem: String| SpecError::new("vm.hwConfig.vcpus", format!("{vcpus} {problem}"));
     match (u8::try_from(vcpus), config.vm.max_vcpus) {
         (Ok(vcpus), most) if vcpus <= most.unwrap_or(1) => Ok(Some(vcpus)),
-        (_, Some(most)) => Err(error(format!("are more than the configuration's {most}"))),
+        (_, Some(most)) => Err(error(format!("are more than the {most} that the configuration allows"))),
         (_, None) => Err(error(
             "are not allowed; set `max_vcpus` in the table [vm] of /etc/stockade/config.toml".to_owned(),
         )),
     }
 }
 
-/// Refuses it for a container that joins another's VM.
+/// Refuses `vm` for a container that joins another's VM.
 ///
 /// # Errors
-/// It is there.
+/// If config.json has it.
 pub fn refuse(bundle: &Bundle) -> Result<(), SpecError> {
     match bundle.spec.vm() {
         None => Ok(()),
         Some(_) => Err(SpecError::new(
             "vm",
-            "the container joins a VM that is there already; only the sandbox's config.json can say what it is",
+            "the container joins a VM that exists already; only the sandbox's config.json can describe that VM",
         )),
     }
 }
@@ -113,7 +113,7 @@ fn kernel(given: &VMKernel, config: &mut Config) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// The file that is meant: the installation's, or one that is allowed.
+/// The file to use: the installation's, or one that is allowed.
 fn choose(
     property: &str,
     given: &Path,
@@ -147,13 +147,13 @@ fn is_same(one: &Path, other: &Path) -> bool {
     fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
 }
 
-/// One parameter is one word: a space or a quote in it would make several of it, or one of several.
+/// Checks that a parameter is one word: a space or a quote in it could split it, or join it with others.
 fn check_parameter(parameter: &str, allowed: &[String]) -> Result<(), String> {
     if parameter.is_empty() || !parameter.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
         return Err(format!("{parameter:?} is not one word of visible characters without quotes"));
     }
     let name = parameter.split('=').next().unwrap_or(parameter);
-    // To the kernel a dash is an underscore.
+    // The kernel does not distinguish dashes from underscores.
     let same = |known: &String| known.replace('-', "_") == name.replace('-', "_");
     if allowed.iter().any(same) {
         return Ok(());

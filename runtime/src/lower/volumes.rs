@@ -1,9 +1,9 @@
 //! Volumes of a pod: a directory that one container of a pod writes to is one share for all of them.
 //!
-//! For the guest's kernel a share of its own would be a file system of its own: what two containers map of one file would
-//! be two files, locks of the one would not hold for the other, and neither would be notified of what the other does
-//! (inotify). What only is read stays each container's own, so that the host's kernel refuses writes; but a container that
-//! reads what another writes has the writer's.
+//! With separate shares, the guest's kernel would see separate file systems: two containers that map one file would map
+//! two different files, locks of one would not hold for the other, and inotify would not tell one what the other does.
+//! A directory that is only read stays the container's own share, so that the host's kernel refuses writes; but a
+//! container that reads what another one writes uses the writer's share.
 
 use std::ffi::CString;
 use std::mem::MaybeUninit;
@@ -13,10 +13,10 @@ use std::path::Path;
 use crate::state::sandbox::PodVolumes;
 use crate::vm::Tree;
 
-/// The tree's name in the pod's share, if it belongs there.
+/// The tree's name in the pod's directory of the share, if the tree belongs there.
 pub fn name(tree: &Tree, pod: Option<&PodVolumes>) -> Option<String> {
     let pod = pod?;
-    // What follows the host lives as long as its container.
+    // A tree that follows the host lives only as long as its container.
     if tree.no_follow || tree.overlay.is_some() || tree.id_map.is_some() || tree.follows {
         return None;
     }
@@ -24,7 +24,7 @@ pub fn name(tree: &Tree, pod: Option<&PodVolumes>) -> Option<String> {
     (!tree.readonly || pod.writable.contains(&name)).then_some(name)
 }
 
-/// The same for the same directory by the same mount; `None` for a file.
+/// A name that is the same for the same directory of the same mount; `None` for a file.
 fn identity(path: &Path, recursive: bool) -> Option<String> {
     const WANTED: libc::c_uint = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_MNT_ID;
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;

@@ -1,8 +1,8 @@
 //! The metrics of a sandbox on a socket of its own, `metrics.sock` in its directory: `GET /metrics` over HTTP/1.
 //!
 //! The sandbox's relay serves it. A scrape has a thread of its own, and only one at a time, so that neither a slow reader
-//! nor a guest that does not answer keeps the relay from its work; who comes meanwhile waits in the socket's queue. The
-//! relay has nothing of the sandbox's directory but the sockets in it.
+//! nor a guest that does not answer keeps the relay from its work; other clients wait in the socket's queue meanwhile.
+//! Of the sandbox's directory, the relay has only the sockets.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -25,13 +25,13 @@ use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
 use crate::vm::{AGENT_SOCKET, CONTROL_SOCKET, Control};
 
-/// How long VMM and agent may take to answer, and a client to send its request, or to take what it gets.
+/// Time limit for the answers of VMM and agent, for a client's request, and for sending the answer.
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Longest request, in bytes.
 const MAX_REQUEST: usize = 8 << 10;
 
-/// Most that is read of `/proc/net/dev`, in bytes: a line of it has some 130.
+/// Largest part of `/proc/net/dev` that is read, in bytes: a line has about 130.
 const MAX_INTERFACES: usize = 64 << 10;
 
 /// Stack of a scrape's thread, in bytes.
@@ -42,13 +42,13 @@ const STACK: usize = 256 << 10;
 pub struct Metrics {
     subject: Subject,
     listener: UnixListener,
-    /// The agent's socket and the VMM's, as files that can only be connected to.
+    /// The sockets of the agent and of the VMM, as O_PATH descriptors, which can only be connected to.
     agent: OwnedFd,
     vmm: OwnedFd,
 }
 
 impl Metrics {
-    /// For a container with a VM of its own, whose VMM has been started: listens in its directory.
+    /// Listens in the directory of a container that has its own VM, whose VMM has been started.
     ///
     /// # Errors
     /// bind(2)'s.
@@ -83,7 +83,7 @@ impl Service for Metrics {
     }
 }
 
-/// Serves metrics for as long as it is there.
+/// Serves metrics until it is dropped.
 #[derive(Debug)]
 struct Endpoint {
     listener: UnixListener,
@@ -119,7 +119,7 @@ impl Endpoint {
 }
 
 impl Running for Endpoint {
-    /// What becomes readable when somebody comes or, while one is served, when that is over.
+    /// The descriptor that becomes readable when a client comes or, while one is served, when that is done.
     fn polled(&self) -> Vec<BorrowedFd<'_>> {
         vec![if self.shared.busy.load(Ordering::Acquire) {
             self.shared.over.as_fd()
@@ -128,9 +128,9 @@ impl Running for Endpoint {
         }]
     }
 
-    /// Begins to serve who has come, if nobody is being served.
+    /// Begins to serve the next client, if none is being served.
     fn advance(&mut self, _: usize) {
-        // Of a scrape that is over.
+        // The event of a scrape that is done.
         let _ = self.shared.over.read();
         if self.shared.busy.load(Ordering::Acquire) {
             return;
@@ -147,13 +147,13 @@ impl Running for Endpoint {
     }
 }
 
-/// The one that is being served.
+/// The scrape that is being served.
 struct Scrape(Arc<Shared>);
 
 impl Drop for Scrape {
     fn drop(&mut self) {
         self.0.busy.store(false, Ordering::Release);
-        // Its counter is read before it could be full.
+        // The counter is read long before it is full.
         let _ = self.0.over.write(1);
     }
 }

@@ -15,15 +15,15 @@ use super::Sandbox;
 use crate::stats::CgroupFiles;
 use crate::text::table::printable;
 
-/// Devices of a container whose I/O is told: a guest could name any number.
+/// Largest number of devices of a container whose I/O is shown: a guest could name any number.
 const MAX_DEVICES: usize = 64;
 
-/// Before every name.
+/// The prefix of every name.
 const PREFIX: &str = "stockade";
 
 type Labels = Vec<(&'static str, String)>;
 
-/// The metrics of some sandboxes.
+/// The text of the metrics of these sandboxes.
 pub fn text(sandboxes: &[Sandbox]) -> String {
     let mut families = Families::default();
     sandboxes.iter().for_each(|sandbox| families.add_sandbox(sandbox));
@@ -44,7 +44,7 @@ struct Family {
     samples: Vec<(Labels, f64)>,
 }
 
-/// In the order in which they were first met.
+/// Families in the order in which their first sample came.
 #[derive(Debug, Default)]
 struct Families(Vec<Family>);
 
@@ -125,7 +125,7 @@ impl Families {
             (PROCESSES_LIMIT, "pids.max"),
         ];
         for (family, file) in sizes {
-            // No limit is no sample.
+            // Without a limit there is no sample.
             if let Some(number) = files.number(file) {
                 self.add(family, labels, number as f64);
             }
@@ -175,7 +175,7 @@ const BYTES: Option<fn() -> Unit> = Some(|| Unit::Bytes);
 const SECONDS: Option<fn() -> Unit> = Some(|| Unit::Seconds);
 
 const UP: Kind = gauge("sandbox_up", None, "Whether the sandbox's VMM and agent answer");
-const START_TIME: Kind = gauge("sandbox_start_time", SECONDS, "When the sandbox was created, since 1970");
+const START_TIME: Kind = gauge("sandbox_start_time", SECONDS, "When the sandbox was created, as UNIX time");
 const MEMORY: Kind = gauge("sandbox_memory", BYTES, "RAM of the VM, whether in use or not");
 const GUEST_RESIDENT: Kind = gauge("guest_resident", BYTES, "RAM of the VM that the host has backed");
 const VMM_RESIDENT: Kind =
@@ -185,30 +185,38 @@ const VMM_CPU: Kind = counter(
     SECONDS,
     "CPU time of the VMM's threads and of its file server; a vCPU's includes the guest's",
 );
-const DEVICE_FAILURES: Kind =
-    counter("device_failures", None, "How often a device of the VM has failed, and why the last time");
+const DEVICE_FAILURES: Kind = counter(
+    "device_failures",
+    None,
+    "How often a device of the VM has failed, with the cause of the last failure",
+);
 const NETWORK_RECEIVED: Kind = counter(
     "network_receive",
     BYTES,
     "Bytes that came by an interface of the sandbox's network namespace on the host",
 );
-const NETWORK_RECEIVED_PACKETS: Kind = counter("network_receive_packets", None, "Packets that came by it");
+const NETWORK_RECEIVED_PACKETS: Kind =
+    counter("network_receive_packets", None, "Packets that came by an interface");
 const NETWORK_RECEIVE_DROPS: Kind =
-    counter("network_receive_drops", None, "Packets that came and were dropped");
-const NETWORK_SENT: Kind = counter("network_transmit", BYTES, "Bytes that went by it");
-const NETWORK_SENT_PACKETS: Kind = counter("network_transmit_packets", None, "Packets that went by it");
+    counter("network_receive_drops", None, "Packets that came by an interface and were dropped");
+const NETWORK_SENT: Kind = counter("network_transmit", BYTES, "Bytes that were sent by an interface");
+const NETWORK_SENT_PACKETS: Kind =
+    counter("network_transmit_packets", None, "Packets that were sent by an interface");
 const NETWORK_SEND_DROPS: Kind =
-    counter("network_transmit_drops", None, "Packets that were to go and were dropped");
+    counter("network_transmit_drops", None, "Packets that were dropped before an interface sent them");
 const CPU: Kind = counter("container_cpu", SECONDS, "CPU time of the container's processes in the guest");
 const CPU_THROTTLED: Kind =
     counter("container_cpu_throttled", SECONDS, "Time in which the container's CPU limit held it back");
 const CONTAINER_MEMORY: Kind = gauge("container_memory", BYTES, "Memory of the container, caches included");
-const CONTAINER_MEMORY_LIMIT: Kind = gauge("container_memory_limit", BYTES, "Its limit, if it has one");
-const CONTAINER_MEMORY_PEAK: Kind = gauge("container_memory_peak", BYTES, "Most memory that it has had");
+const CONTAINER_MEMORY_LIMIT: Kind =
+    gauge("container_memory_limit", BYTES, "Memory limit of the container, if it has one");
+const CONTAINER_MEMORY_PEAK: Kind =
+    gauge("container_memory_peak", BYTES, "Largest memory of the container so far");
 const CONTAINER_SWAP: Kind = gauge("container_swap", BYTES, "Swapped memory of the container");
 const OOM_KILLS: Kind = counter("container_oom_kills", None, "Processes that were killed for want of memory");
 const PROCESSES: Kind = gauge("container_processes", None, "Processes and threads of the container");
-const PROCESSES_LIMIT: Kind = gauge("container_processes_limit", None, "Their limit, if there is one");
+const PROCESSES_LIMIT: Kind =
+    gauge("container_processes_limit", None, "Limit of the container's processes and threads, if it has one");
 const IO_READ: Kind = counter("container_io_read", BYTES, "Bytes read from a block device of the guest");
 const IO_WRITTEN: Kind =
     counter("container_io_written", BYTES, "Bytes written to a block device of the guest");

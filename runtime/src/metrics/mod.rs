@@ -1,8 +1,8 @@
 //! What a sandbox and its containers use, for Prometheus: in OpenMetrics' text form.
 //!
 //! `stockade metrics` prints it, and the sandbox's relay serves it on a socket while the sandbox lives ([`endpoint`]). Both
-//! ask the VMM and the agent. The guest is hostile: what it says is bounded, no name of its choice is printed but
-//! containers' IDs, and what it does not say is left out.
+//! ask the VMM and the agent. The guest is hostile: its answers are bounded, no name of its choice is printed except
+//! IDs of containers, and what it does not answer is left out.
 
 mod endpoint;
 mod exposition;
@@ -24,10 +24,10 @@ use crate::vm::{self, Control, Wait};
 pub use endpoint::Metrics;
 pub use exposition::text;
 
-/// Most text of all containers' cgroups together, in bytes. One's is some 15 KiB.
+/// Largest text of all containers' cgroups together, in bytes. One container's text has about 15 KiB.
 const MAX_TEXT: usize = 8 << 20;
 
-/// Whose metrics they are.
+/// The sandbox that the metrics are about.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// The sandbox's ID.
@@ -37,14 +37,14 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The container of this record; `None` for one in another's VM.
+    /// The container of this record; `None` if it is in another's VM.
     pub fn of(record: &Record) -> Option<Self> {
         let created = humantime::parse_rfc3339(&record.created).unwrap_or(SystemTime::UNIX_EPOCH);
         record.sandbox.is_none().then(|| Self { id: record.id.clone(), created })
     }
 }
 
-/// How a sandbox is reached.
+/// The way to reach a sandbox.
 pub trait Reach {
     /// A connection to the VMM's control socket.
     ///
@@ -75,7 +75,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Measures one, as far as VMM and agent answer in time.
+    /// Measures a sandbox, as far as VMM and agent answer in time.
     pub fn measure(subject: Subject, reach: &impl Reach, within: Duration) -> Self {
         let deadline = Deadline::within(within);
         let vmm = reach.vmm(deadline);
@@ -106,7 +106,7 @@ fn containers(
     let mut control = Connection::greet(stream, Purpose::Control, wait)?;
     let (mut found, mut room) = (Vec::new(), MAX_TEXT);
     for name in control.call(call::Containers(), wait)? {
-        // A guest's container has a name that one can have.
+        // A name from the guest must be a valid ID of a container.
         let Ok(id) = name.parse::<ContainerId>() else { continue };
         match control.call(call::CgroupFiles(name), wait) {
             Ok(files) => {
@@ -114,7 +114,7 @@ fn containers(
                 room = room.checked_sub(length).ok_or(ClientError::Unexpected)?;
                 found.push((id, CgroupFiles::new(files)));
             }
-            // It has gone meanwhile.
+            // The container has gone meanwhile.
             Err(ClientError::Agent(_)) => {}
             Err(error) => return Err(error),
         }

@@ -1,4 +1,4 @@
-//! What of a network namespace is connected to a VM: made, kept in step, undone.
+//! The interfaces of a network namespace that are connected to a VM: connecting, updating and disconnecting them.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ use stockade_protocol::vmm;
 use super::inventory::{Interface, Picture, inventory};
 use super::netlink::Netlink;
 use super::sysctls::{self, Sysctls};
-use super::{Namespace, NetworkError, packet_filters, redirect, steps, tap};
+use super::{Namespace, NetworkError, host_only, packet_filters, redirect, steps, tap};
 use crate::vm::{Control, call};
 
-/// Largest packet that a NIC is made for, in bytes: the interface's own MTU is set in the guest and may change.
+/// MTU with which a NIC is made, in bytes: the interface's own MTU is set in the guest and may change.
 const LARGEST_PACKET: u16 = u16::MAX;
 
-/// What is remembered of a VM's network.
+/// What the record keeps about a VM's network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// Where the namespace is; `None` for one that is the relay's alone.
+    /// Path of the namespace; `None` for a namespace of the relay alone.
     pub path: Option<PathBuf>,
-    /// Its inode: another one may be at that path by now.
+    /// Its inode: another namespace may be at that path by now.
     pub inode: u64,
     /// The interfaces that are connected, or were about to be.
     pub interfaces: Vec<Connected>,
@@ -46,7 +46,7 @@ pub struct Taps {
     queues: Vec<OwnedFd>,
 }
 
-/// Interfaces that are redirected, and what the guest is to have of them.
+/// Interfaces that are redirected, and what the guest is to know of them.
 #[derive(Debug, Default)]
 pub struct Pending {
     taps: Vec<Taps>,
@@ -55,14 +55,15 @@ pub struct Pending {
     sysctls: Sysctls,
 }
 
-/// When the namespace is looked at.
+/// The occasion on which the namespace is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// While the container is created. Later the guest's namespace is the workload's too, and config.json has had its say.
+    /// When the container is created. Later, the workload and config.json have set sysctls in the guest's namespace
+    /// too.
     Create,
-    /// When it is started.
+    /// When the container is started.
     Start,
-    /// While it runs, by a process that may do little.
+    /// While the container runs, by the watcher, which may do little.
     Later,
 }
 
@@ -79,7 +80,7 @@ impl Pending {
 }
 
 impl Network {
-    /// Nothing of a namespace yet.
+    /// A namespace of which nothing is connected yet.
     ///
     /// # Errors
     /// [`NetworkError::Namespace`].
@@ -87,10 +88,10 @@ impl Network {
         Ok(Self { path, inode: namespace.inode()?, ..Self::default() })
     }
 
-    /// Looks into the namespace and redirects the interfaces that are new. `remember` is told of them before.
+    /// Reads the namespace and redirects the interfaces that are new. `remember` saves them before that.
     ///
     /// # Errors
-    /// [`NetworkError`], or the one of `remember`; what has been redirected until then is remembered.
+    /// [`NetworkError`], or the one of `remember`; what has been redirected until then is saved.
     pub fn connect(
         &mut self,
         namespace: &Namespace,
@@ -104,6 +105,9 @@ impl Network {
             let mut inventory = inventory(&mut netlink)?;
             if is_first {
                 inventory.warnings.extend(packet_filters::warning());
+                if !inventory.picture.interfaces.is_empty() {
+                    inventory.warnings.extend(host_only::warnings(&mut netlink));
+                }
             }
             inventory.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             let is_known = |interface: &&Interface| {
@@ -136,7 +140,7 @@ impl Network {
         })
     }
 
-    /// Gives the VM the NICs that it does not have yet.
+    /// Adds the NICs that the VM does not have yet.
     ///
     /// # Errors
     /// The VMM's.
@@ -157,7 +161,7 @@ impl Network {
         Ok(())
     }
 
-    /// What the agent is to be told so that the guest has what has been seen; `None` if it has that already.
+    /// The change that the agent has to make so that the guest has what was seen; `None` if it has that already.
     pub fn change(&self, pending: &Pending) -> Option<NetworkChange> {
         let steps = steps::steps(&self.told, &pending.picture);
         let nics = self
@@ -167,12 +171,12 @@ impl Network {
         (!steps.is_empty()).then(|| NetworkChange { nics: nics.collect(), steps })
     }
 
-    /// The agent has been told.
+    /// Records that the agent has made the change.
     pub fn told(&mut self, pending: Pending) {
         self.told = pending.picture;
     }
 
-    /// Forgets the interfaces that there are no more, whose drivers have let go; returns their slots.
+    /// Forgets the interfaces that have gone and whose drivers are unbound; returns their slots.
     pub fn take_gone(&mut self) -> Vec<u8> {
         let is_there = |known: &Connected| {
             self.told.interfaces.iter().any(|seen| seen.link.interface == known.interface)
@@ -196,7 +200,7 @@ fn redirect_to_tap(
     Ok(Taps { interface: link.interface, queues: tap.queues })
 }
 
-/// Takes the redirects out of a namespace; the taps have gone with the VMM.
+/// Removes the redirects from a namespace; the taps have gone with the VMM.
 ///
 /// # Errors
 /// [`NetworkError`], or the kernel's.

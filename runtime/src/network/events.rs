@@ -1,4 +1,4 @@
-//! What the kernel tells of a network namespace unasked: that something has changed. What it was, a inventory tells.
+//! The kernel's messages that something has changed in a network namespace. An inventory then shows what has changed.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,10 +8,10 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
 
-/// Links, neighbours, and addresses and routes of both families: `RTMGRP_*`.
+/// The groups of messages, `RTMGRP_*`: links, neighbours, and addresses and routes of both families.
 const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
 
-/// A socket that hears of changes.
+/// A socket that receives messages about changes.
 #[derive(Debug)]
 pub struct Events(OwnedFd);
 
@@ -27,7 +27,7 @@ impl Events {
         Ok(Self(socket))
     }
 
-    /// Waits until something has changed, and forgets all that it was told until then.
+    /// Waits until something has changed, and discards all messages that have come until then.
     ///
     /// # Errors
     /// recv(2)'s.
@@ -36,7 +36,7 @@ impl Events {
         self.forget()
     }
 
-    /// Forgets what it was told until now.
+    /// Discards all messages that have come until now.
     ///
     /// # Errors
     /// recv(2)'s.
@@ -49,12 +49,12 @@ impl Events {
         }
     }
 
-    /// A message, whose end may be missing: it is not looked at.
+    /// Receives a message, which may be cut off, because its content is not read.
     fn receive(&self, flags: MsgFlags) -> io::Result<()> {
         loop {
             match recv(self.0.as_raw_fd(), &mut [0; 16], flags) {
                 Err(Errno::EINTR) => {}
-                // There was more than the socket holds.
+                // There were more messages than the socket can hold.
                 Ok(_) | Err(Errno::ENOBUFS) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
             }

@@ -1,4 +1,4 @@
-//! What there is in a network namespace that the guest is to have.
+//! The inventory of a network namespace: what the guest is to have of it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,7 +10,7 @@ use super::NetworkError;
 use super::netlink::{Attributes, Netlink, number};
 use super::{routes, tap};
 
-/// Most interfaces that are connected to a VM.
+/// Largest number of interfaces that are connected to a VM.
 pub const MAX_INTERFACES: usize = 64;
 
 /// Length of `struct ifinfomsg`.
@@ -48,7 +48,7 @@ pub struct Interface {
     pub neighbours: Vec<Neighbour>,
 }
 
-/// A network namespace, as far as the guest is to have it.
+/// The part of a network namespace that the guest is to have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Picture {
     /// Its interfaces.
@@ -57,16 +57,16 @@ pub struct Picture {
     pub routes: Vec<Route>,
 }
 
-/// What has been seen.
+/// What an inventory has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// What the guest is to have.
     pub picture: Picture,
-    /// What it cannot have: one sentence each.
+    /// One sentence for each thing that the guest cannot have.
     pub warnings: Vec<String>,
 }
 
-/// Looks around in the calling thread's network namespace.
+/// Makes the inventory of the calling thread's network namespace.
 ///
 /// # Errors
 /// [`NetworkError::Inventory`] or [`NetworkError::TooManyInterfaces`].
@@ -75,7 +75,7 @@ pub fn inventory(netlink: &mut Netlink) -> Result<Inventory, NetworkError> {
     let mut inventory = Inventory::default();
     let links = netlink.list(libc::RTM_GETLINK, &[0; LINK_BODY]).map_err(failed("interfaces"))?;
     let links: Vec<FoundLink> = links.iter().filter_map(|message| found_link(message)).collect();
-    // A namespace without interfaces is common, and asked nothing more.
+    // A namespace without interfaces is common; it needs no further requests.
     if links.iter().all(|link| link.arphrd == ARPHRD_LOOPBACK) {
         return Ok(inventory);
     }
@@ -124,7 +124,7 @@ pub fn inventory(netlink: &mut Netlink) -> Result<Inventory, NetworkError> {
             neighbours.iter().filter(|neighbour| neighbour.interface == index).cloned().collect();
         if interface.link.up {
             for address in &mut interface.addresses {
-                // Somebody has taken the kernel's route to its network away, as the CNI plugin ptp does.
+                // Somebody has removed the kernel's route to the address's network, as the CNI plugin ptp does.
                 if routes::has_network_route(address)
                     && !found.networks.iter().any(|route| route.is_of(address))
                 {
@@ -136,13 +136,13 @@ pub fn inventory(netlink: &mut Netlink) -> Result<Inventory, NetworkError> {
     Ok(inventory)
 }
 
-/// A link with what decides on its role.
+/// A link with the properties that decide whether it is connected.
 struct FoundLink {
     link: Link,
     arphrd: u16,
     kind: String,
     has_master: bool,
-    /// The one below it, in the same namespace.
+    /// The number of the interface below it, if that is in the same namespace.
     below: Option<u32>,
 }
 
@@ -165,7 +165,7 @@ fn role(found: &FoundLink, links: &[FoundLink], is_used: bool) -> Role {
         // Kernels put unused tunnels into every namespace.
         return match is_used {
             true => {
-                Role::Refused("it carries no Ethernet frames, and a VM's network device carries nothing else")
+                Role::Refused("it carries no Ethernet frames, but a VM's network device carries nothing else")
             }
             false => Role::Ignored,
         };
@@ -205,7 +205,7 @@ fn found_link(message: &[u8]) -> Option<FoundLink> {
     })
 }
 
-/// An address; one that another machine has too is named in a warning.
+/// Reads an address; if another machine has it too, a warning names it.
 fn address(message: &[u8], warnings: &mut Vec<String>) -> Option<Address> {
     let body = message.get(..ADDRESS_BODY)?;
     let attributes = Attributes::read(&message[ADDRESS_BODY..]);
@@ -219,7 +219,7 @@ fn address(message: &[u8], warnings: &mut Vec<String>) -> Option<Address> {
         ));
         return None;
     }
-    // The host has claimed it already.
+    // The host has announced the address already.
     let claimed = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
     let cache = attributes.get(libc::IFA_CACHEINFO).filter(|_| flags & IFA_F_PERMANENT == 0);
     let lifetimes = cache.and_then(|cache| Some((number(cache.get(4..8)?)?, number(cache.get(..4)?)?)));

@@ -6,11 +6,13 @@
 //!   eth0 ←── redirect ←──ingress── stkd2       ←── VMM ←── eth0   permanent neighbours
 //! ```
 //!
-//! [`inventory`](mod@inventory) sees what there is, [`tap`] and [`redirect`] connect it, [`steps`] tells the agent what has changed
-//! since it was last told. The record holds what is connected before it is, so that removing the container finds it.
+//! [`inventory`](mod@inventory) reads the namespace, [`tap`] and [`redirect`] connect the interfaces, [`steps`]
+//! computes what the agent has to change. The record names an interface before it is connected, so that removing the
+//! container finds it.
 
 mod connection;
 mod events;
+mod host_only;
 mod inventory;
 mod namespace;
 mod netlink;
@@ -31,64 +33,64 @@ pub use events::Events;
 pub use inventory::{MAX_INTERFACES, Picture};
 pub use namespace::{Namespace, NetworkNamespace};
 
-/// Why a network is not connected.
+/// Why a network cannot be connected.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// The network namespace is not usable.
     #[error("linux.namespaces: cannot enter the network namespace {path}: {cause}")]
     Namespace {
-        /// As given.
+        /// The path from config.json.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// No netlink socket.
+    /// A netlink socket cannot be opened.
     #[error("cannot open a netlink socket in the network namespace: {0}")]
     Netlink(io::Error),
-    /// It does not tell what is in it.
+    /// The namespace cannot be read.
     #[error("cannot list the {what} of the network namespace: {cause}")]
     Inventory {
-        /// What was asked for.
+        /// What was to be listed.
         what: &'static str,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// There is more than a VM can have.
-    #[error("the network namespace has {found} interfaces, and a VM can have {most}")]
+    /// There are more interfaces than a VM can have.
+    #[error("the network namespace has {found} interfaces, but a VM can have at most {most}")]
     TooManyInterfaces {
-        /// As many as there are.
+        /// The number of interfaces.
         found: usize,
-        /// As many as there may be.
+        /// The largest number that a VM can have.
         most: usize,
     },
-    /// No tap.
+    /// A tap cannot be made.
     #[error("cannot connect the interface {interface} to the VM: tap {name}: {cause}{remedy}")]
     Tap {
-        /// Whose.
+        /// Name of the interface that it is for.
         interface: String,
         /// The tap's name.
         name: String,
-        /// Why.
+        /// The cause.
         cause: io::Error,
-        /// What to do.
+        /// What the user can do.
         remedy: &'static str,
     },
-    /// No redirect.
+    /// A redirect cannot be made.
     #[error("cannot connect the interface {interface} to the VM: {}", redirect_failed(cause))]
     Redirect {
-        /// Whose.
+        /// Name of the interface.
         interface: String,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// No user-mode networking.
+    /// User-mode networking cannot be started.
     #[error("annotations[\"io.stockade.network\"]: cannot start pasta for user-mode networking: {0}")]
     UserMode(String),
 }
 
 fn redirect_failed(cause: &io::Error) -> String {
     match cause.raw_os_error() {
-        Some(libc::ENODEV) => "it has gone meanwhile".to_owned(),
+        Some(libc::ENODEV) => "it has disappeared meanwhile".to_owned(),
         Some(libc::ENOENT | libc::EOPNOTSUPP) => format!(
             "redirect its packets: {cause}; the host's kernel needs sch_ingress, cls_matchall and act_mirred (load them \
              with modprobe)"

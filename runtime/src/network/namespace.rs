@@ -15,12 +15,12 @@ use super::NetworkError;
 pub enum NetworkNamespace {
     /// A new one.
     New,
-    /// The one that the caller has made, at this path.
+    /// The namespace that the caller has made, at this path.
     Path(PathBuf),
 }
 
 impl NetworkNamespace {
-    /// The path of the caller's.
+    /// The path, if the caller has made the namespace.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::New => None,
@@ -34,12 +34,12 @@ impl NetworkNamespace {
 pub struct Namespace {
     path: PathBuf,
     file: File,
-    /// This process is in it.
+    /// Whether this process is in it.
     is_entered: bool,
 }
 
 impl Namespace {
-    /// The one at a path.
+    /// Opens the namespace at a path.
     ///
     /// # Errors
     /// [`NetworkError::Namespace`].
@@ -48,7 +48,7 @@ impl Namespace {
         Ok(Self { path: path.to_owned(), file, is_entered: false })
     }
 
-    /// Enters it for good, in a process that has one thread.
+    /// Enters the namespace for good, in a process that has one thread.
     ///
     /// # Errors
     /// [`NetworkError::Namespace`].
@@ -59,7 +59,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Its nsfs inode, by which it is known under whatever path.
+    /// Its nsfs inode, which identifies it under every path.
     ///
     /// # Errors
     /// [`NetworkError::Namespace`].
@@ -68,8 +68,8 @@ impl Namespace {
         Ok(stat.st_ino)
     }
 
-    /// Does something in it; where the process has not entered it, in a thread of its own: this one never leaves its
-    /// namespace, whatever happens.
+    /// Calls `work` in the namespace. If the process has not entered it, a thread of its own does that, so that the
+    /// calling thread never leaves its namespace.
     ///
     /// # Errors
     /// [`NetworkError::Namespace`], or those of `work`.

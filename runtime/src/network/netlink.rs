@@ -1,8 +1,8 @@
 //! A blocking rtnetlink(7) socket.
 //!
 //! A start takes a few requests in a process that soon ends: an asynchronous client with its runtime would cost more than
-//! they do. What the kernel tells is read attribute by attribute, because a kernel that is newer than a library must not
-//! make it fail. Who owns the namespace decides how much there is to tell: answers are bounded.
+//! they do. Answers of the kernel are read attribute by attribute, so that a newer kernel does not make this fail. The
+//! owner of the namespace decides how long the answers are, so they are bounded.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,13 +14,13 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 use stockade_protocol::network::INTERFACE_NAME;
 use stockade_sys::netlink::Message;
 
-/// Room for the largest part of an answer that the kernel makes, in bytes.
+/// Size of a buffer for the largest part of an answer, in bytes.
 const PART: usize = 64 << 10;
 
 /// Longest answer, in bytes.
 const LIMIT: usize = 4 << 20;
 
-/// How often a list is asked for anew that has changed while the kernel told it.
+/// How often a list is asked for again because it has changed while the kernel sent it.
 const ATTEMPTS: usize = 10;
 
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -28,7 +28,7 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 /// Length of `struct nlattr`.
 const ATTRIBUTE: usize = 4;
 
-/// What ioctl(2) is told about the interface with this name.
+/// The argument of ioctl(2) for the interface with this name.
 pub fn named(name: &str, value: libc::__c_anonymous_ifr_ifru) -> libc::ifreq {
     let mut request = libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: value };
     for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes().take(INTERFACE_NAME)) {
@@ -45,7 +45,7 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens one in the calling thread's network namespace.
+    /// Opens a socket in the calling thread's network namespace.
     ///
     /// # Errors
     /// socket(2)'s.
@@ -53,7 +53,7 @@ impl Netlink {
         Self::open_of(SockProtocol::NetlinkRoute)
     }
 
-    /// The same for another part of the kernel.
+    /// As [`Self::open`], for another netlink protocol.
     ///
     /// # Errors
     /// socket(2)'s.
@@ -93,7 +93,7 @@ impl Netlink {
         }
     }
 
-    /// Has the kernel do something.
+    /// Sends a request and waits for the acknowledgement.
     ///
     /// # Errors
     /// The kernel's.
@@ -111,7 +111,7 @@ impl Netlink {
         outcome
     }
 
-    /// Has the kernel list something: the payload of each message of the answer.
+    /// Makes the kernel list something; returns the payload of each message of the answer.
     ///
     /// # Errors
     /// The kernel's; `FileTooLarge` where there is too much.
@@ -125,7 +125,7 @@ impl Netlink {
         Err(io::Error::other("it changes all the time"))
     }
 
-    /// `None` if it has changed meanwhile.
+    /// Receives a list; `None` if it has changed meanwhile.
     fn receive_list(&self) -> io::Result<Option<Vec<Vec<u8>>>> {
         let mut buffer = vec![0; PART];
         let mut list = Vec::new();
@@ -160,7 +160,7 @@ fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is malformed")
 }
 
-/// Calls `take` with type, flags and payload of every message.
+/// Calls `take` with the type, flags and payload of every message.
 fn messages(mut bytes: &[u8], mut take: impl FnMut(u16, u16, &[u8])) -> io::Result<()> {
     while !bytes.is_empty() {
         let message = NetlinkBuffer::new_checked(bytes).map_err(|_| malformed())?;
@@ -171,7 +171,7 @@ fn messages(mut bytes: &[u8], mut take: impl FnMut(u16, u16, &[u8])) -> io::Resu
     Ok(())
 }
 
-/// What NLMSG_ERROR says, which is also an acknowledgement.
+/// The result in an NLMSG_ERROR, which is an acknowledgement if the error is 0.
 fn failure(payload: &[u8]) -> io::Result<()> {
     let error = ErrorBuffer::new_checked(payload).map_err(|_| malformed())?;
     match error.code() {
@@ -185,7 +185,7 @@ fn failure(payload: &[u8]) -> io::Result<()> {
 pub struct Attributes<'a>(Vec<(u16, &'a [u8])>);
 
 impl<'a> Attributes<'a> {
-    /// Reads them; what is not one ends the list.
+    /// Reads attributes; bytes that are not an attribute end the list.
     pub fn read(bytes: &'a [u8]) -> Self {
         let read = |attribute: NlaBuffer<&'a [u8]>| {
             let (kind, end) = (attribute.kind(), usize::from(attribute.length()));
@@ -199,22 +199,22 @@ impl<'a> Attributes<'a> {
         self.0.iter().find(|(found, _)| *found == kind).map(|(_, value)| *value)
     }
 
-    /// All of them.
+    /// All attributes: their kinds and values.
     pub fn iter(&self) -> impl Iterator<Item = (u16, &'a [u8])> {
         self.0.iter().copied()
     }
 
-    /// A number.
+    /// The value of an attribute as a number.
     pub fn number(&self, kind: u16) -> Option<u32> {
         self.get(kind).and_then(number)
     }
 
-    /// An address of four or sixteen bytes.
+    /// The value of an attribute as an address of four or sixteen bytes.
     pub fn address(&self, kind: u16) -> Option<IpAddr> {
         self.get(kind).and_then(address)
     }
 
-    /// A string, with or without its NUL.
+    /// The value of an attribute as a string, with or without its NUL.
     pub fn string(&self, kind: u16) -> Option<String> {
         let bytes = self.get(kind)?;
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());

@@ -1,5 +1,5 @@
-//! A root directory for a process that keeps a VM's network in step: of the host it has one container's state and the device
-//! that taps are made by.
+//! A root directory for a process that keeps a VM's network in step: of the host's files it has only one container's
+//! state and the device that makes taps.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,10 +17,10 @@ use stockade_sys::mount_api::{
 use super::tap;
 use crate::sys::mount::own_processes;
 
-/// What it may do with the container's state.
+/// The process's rights to the container's state.
 const READ_RIGHTS: u64 = access::READ_FILE | access::READ_DIR;
 
-/// What it may do where it remembers something: replace a file as a whole.
+/// The process's rights to the directory in which it saves its own state: it replaces a file as a whole.
 const WRITE_RIGHTS: u64 = access::READ_FILE
     | access::WRITE_FILE
     | access::READ_DIR
@@ -28,11 +28,12 @@ const WRITE_RIGHTS: u64 = access::READ_FILE
     | access::MAKE_REG
     | access::TRUNCATE;
 
-/// What it may do with the device.
+/// The process's rights to the device.
 const TUN_RIGHTS: u64 = access::READ_FILE | access::WRITE_FILE | access::IOCTL_DEV;
 
-/// Makes it the root of the calling process, which has a mount namespace of its own, and forbids all else by Landlock where
-/// the kernel has that. The directory `state` keeps its path and can be read; `own`, a directory in it, can be written to. Of TCP, connections to `ports` are left.
+/// Makes this directory the root of the calling process, which has a mount namespace of its own, and forbids all other
+/// files by Landlock if the kernel has that. The directory `state` keeps its path and can be read; `own`, a directory
+/// in it, can be written to. TCP connections are allowed to `ports` only.
 ///
 /// # Errors
 /// Those of the system calls.
@@ -42,7 +43,7 @@ pub fn enter(state: &Path, own: &Path, ports: &[u16]) -> io::Result<()> {
     let (tree, own_tree) = (clone_tree_at(state, false, false)?, clone_tree_at(own, false, false)?);
     restrict(tree.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
     restrict(own_tree.as_fd(), attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-    // Without it there are no taps, which making one tells.
+    // Without it there are no taps; making one will then fail.
     let tun = clone_tree_at(Path::new(tap::DEVICE), false, false).ok();
     let proc = own_processes()?;
     let root = new_file_system("tmpfs", "tmpfs", "", attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
@@ -78,7 +79,7 @@ pub fn enter(state: &Path, own: &Path, ports: &[u16]) -> io::Result<()> {
     Ok(landlock::restrict(&allowed, ports)?)
 }
 
-/// Where an absolute path is below the current directory.
+/// The path below the current directory for an absolute path.
 fn inside(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_owned()
 }

@@ -1,5 +1,5 @@
-//! Packet filters of a network namespace. They cannot cross: the pod's packets go to the guest before the host's filters see them,
-//! and rules are only as good as the kernel whose tables they are in. So they are named.
+//! Packet filters of a network namespace. They cannot be taken over: the pod's packets go to the guest before the
+//! host's filters see them, and rules cannot be copied between kernels in general. So a warning names them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ const RULE_CHAIN: u16 = 2;
 /// Length of `struct nfgenmsg`, all families in it.
 const BODY: usize = 4;
 
-/// Chains that are named; there may be thousands.
+/// Largest number of chains that are named; there may be thousands.
 const NAMED: usize = 16;
 
 /// IPT_SO_GET_INFO and IP6T_SO_GET_INFO.
@@ -47,13 +47,13 @@ pub fn warning() -> Option<String> {
     let named: Vec<_> = chains.into_iter().take(NAMED).collect();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!(
-        "the packet filters of the network namespace have no effect on the pod, which has the network in its VM: {}{more}; set \
+        "the packet filters of the network namespace have no effect on the pod, whose network is in its VM: {}{more}; set \
          them up in a container of the pod (docs/network.md)",
         named.join(", ")
     ))
 }
 
-/// Chains with rules, of iptables-nft too.
+/// The chains of nftables that have rules, those of iptables-nft included.
 fn nftables() -> BTreeSet<String> {
     let rules = Netlink::open_of(SockProtocol::NetlinkNetFilter)
         .and_then(|mut netlink| netlink.list(GET_RULES, &[0; BODY]));
@@ -73,7 +73,7 @@ fn nftables() -> BTreeSet<String> {
     rules.unwrap_or_default().iter().filter_map(chain).collect()
 }
 
-/// Tables with rules, of the older iptables: its chains are not listed without their rules.
+/// The tables of the older iptables that have rules: its chains cannot be listed without their rules.
 fn legacy(names: &str, family: AddressFamily, word: &str) -> Vec<String> {
     let tables = fs::read_to_string(names).unwrap_or_default();
     if tables.is_empty() {
@@ -90,7 +90,7 @@ fn with_rules(socket: &OwnedFd, tables: &str, family: AddressFamily, word: &str)
     tables.lines().filter(has_rules).map(|table| format!("{word} {table} (legacy)")).collect()
 }
 
-/// A raw socket of no protocol in particular.
+/// A raw socket, for any protocol.
 fn raw(family: AddressFamily) -> Option<OwnedFd> {
     // SAFETY: the call takes integers and makes a descriptor.
     let made = unsafe { libc::socket(family as i32, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };

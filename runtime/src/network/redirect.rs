@@ -1,6 +1,6 @@
-//! Redirects between an interface and its tap: whatever comes in at one goes out at the other, before the host's own
-//! network sees it. So the interface keeps its addresses on the host, where callers read them, and only the guest answers
-//! for them.
+//! Redirects between an interface and its tap: every packet that comes in at one goes out at the other, before the
+//! host's own network sees it. So the interface keeps its addresses on the host, where callers read them, and only the
+//! guest answers for them.
 
 use std::io;
 
@@ -9,13 +9,12 @@ use stockade_sys::netlink::Message;
 use super::NetworkError;
 use super::netlink::Netlink;
 
-/// Where the qdisc of what comes in is.
+/// The parent of the qdisc for incoming packets.
 const TC_H_INGRESS: u32 = 0xffff_fff1;
-/// Its handle.
+/// The handle of that qdisc.
 const INGRESS: u32 = 0xffff_0000;
 
-/// The filter's priority: the first. An interface may have others for packets that it does not take, of which there are
-/// none.
+/// The filter's priority: the first. Filters of others come after it and get no packets.
 const PRIORITY: u32 = 1;
 /// The filter's handle.
 const FILTER: u32 = 1;
@@ -33,19 +32,20 @@ const TC_ACT_STOLEN: u32 = 4;
 
 const QDISC: &str = "ingress";
 
-/// Sends what comes in at `from` out at `to`.
+/// Redirects packets that come in at `from` to `to`.
 ///
 /// # Errors
 /// [`NetworkError::Redirect`], for the interface of this name.
 pub fn redirect(from: u32, to: u32, interface: &str, netlink: &mut Netlink) -> Result<(), NetworkError> {
     let failed = |cause| NetworkError::Redirect { interface: interface.to_owned(), cause };
     match make_qdisc(from, netlink) {
-        // Somebody else's (clsact is one too) does as well.
+        // A qdisc that somebody else has made (clsact, for example) can be used as well.
         Err(cause) if cause.raw_os_error() == Some(libc::EEXIST) => {}
         made => made.map_err(failed)?,
     }
     match make_filter(from, to, netlink) {
-        // Left by a VM that nobody remembers: one that lives has the tap, which is made before.
+        // A VM without a record has left it. It cannot be the filter of a living VM, because that VM would have the
+        // tap, which is made before.
         Err(cause) if cause.raw_os_error() == Some(libc::EEXIST) => remove(from, netlink)
             .and_then(|()| match make_qdisc(from, netlink) {
                 Err(cause) if cause.raw_os_error() == Some(libc::EEXIST) => Ok(()),

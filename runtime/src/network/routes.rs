@@ -19,9 +19,9 @@ const RTM_F_CLONED: u32 = 0x200;
 /// Routes, by who has made them.
 #[derive(Debug, Default)]
 pub struct Routes {
-    /// The kernel, to the networks of addresses: the guest's makes them too.
+    /// Routes that the kernel has made, to the networks of addresses: the guest's kernel makes them too.
     pub networks: Vec<NetworkRoute>,
-    /// Anybody else.
+    /// All other routes.
     pub others: Vec<Route>,
 }
 
@@ -34,7 +34,7 @@ pub struct NetworkRoute {
 }
 
 impl NetworkRoute {
-    /// Whether this address has made it.
+    /// Whether the kernel has made the route for this address.
     pub fn is_of(&self, address: &Address) -> bool {
         let other = address.peer.unwrap_or(address.address);
         self.interface == address.interface
@@ -43,7 +43,7 @@ impl NetworkRoute {
     }
 }
 
-/// Whether the kernel makes a route to an address's network.
+/// Whether the kernel makes a route to the network of this address.
 pub fn has_network_route(address: &Address) -> bool {
     address.address.is_ipv6() || address.prefix < 32 || address.peer.is_some()
 }
@@ -102,7 +102,7 @@ fn route(message: &[u8]) -> Option<(Route, u32)> {
         Route {
             destination: attributes.address(libc::RTA_DST).unwrap_or(unspecified),
             prefix: body[1],
-            // IPv6 names the loopback interface for routes that refuse.
+            // IPv6 names the loopback interface in routes that reject packets.
             hops: if refuses { Vec::new() } else { hops },
             source: attributes.address(libc::RTA_PREFSRC),
             table: attributes.number(libc::RTA_TABLE).unwrap_or_else(|| body[4].into()),

@@ -1,7 +1,7 @@
-//! From what the guest was last told to what it is to have.
+//! The steps from the network that the guest was last told of to the one that it is to have.
 //!
-//! What the workload itself has changed in the guest stays as it is, because only differences between two looks at the host
-//! are told.
+//! What the workload itself has changed in the guest stays as it is, because only differences between two inventories of
+//! the host are sent.
 
 use stockade_protocol::network::{Address, LOOPBACK, Link, Neighbour, NetworkStep, Route};
 
@@ -32,7 +32,7 @@ pub fn steps(old: &Picture, new: &Picture) -> Vec<NetworkStep> {
     let is_afresh = |interface: u32| changed.contains(&interface);
 
     for route in &old.routes {
-        // With an interface its routes go.
+        // Routes go with their interface.
         let stays = |interface| interface == LOOPBACK || find(new, interface).is_some();
         let stays = route.hops.iter().all(|hop| stays(hop.interface));
         if stays && !new.routes.contains(route) {
@@ -70,7 +70,7 @@ fn find(picture: &Picture, index: u32) -> Option<&Interface> {
     picture.interfaces.iter().find(|interface| interface.link.interface == index)
 }
 
-/// Whether addresses hold this one; lifetimes run, and are not compared.
+/// Whether the list has this address; lifetimes are not compared, because they run out.
 fn has(addresses: &[Address], address: &Address) -> bool {
     let without_time =
         |address: &Address| Address { lifetimes: address.lifetimes.map(|_| (0, 0)), ..address.clone() };
@@ -78,13 +78,13 @@ fn has(addresses: &[Address], address: &Address) -> bool {
     addresses.iter().any(|other| without_time(other) == address)
 }
 
-/// Whether the kernel takes more away than it is told to: routes of an interface that goes down, other addresses and routes
-/// with an address.
+/// Whether the kernel removes more than the step says: routes of an interface that goes down, other addresses and
+/// routes with an address.
 fn loses_routes(before: &Interface, after: &Interface) -> bool {
     before.link.up != after.link.up || before.addresses.iter().any(|address| !has(&after.addresses, address))
 }
 
-/// Renames interfaces whose names others are about to get.
+/// Renames interfaces whose names other interfaces are about to get.
 fn make_way_for_names(old: &Picture, new: &Picture, steps: &mut Vec<NetworkStep>) {
     for before in &old.interfaces {
         let Some(after) = find(new, before.link.interface) else { continue };

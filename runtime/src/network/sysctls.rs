@@ -4,10 +4,10 @@ use std::path::Path;
 
 use crate::node::Directory;
 
-/// Where the calling thread's network namespace has them.
+/// The directory of these sysctls for the calling thread's network namespace.
 const NET: &str = "/proc/sys/net";
 
-/// Names below `net/` with what a guest has by itself. The first one resets others, and so comes first.
+/// Names below `net/` with the values that a guest has by itself. The first one resets others, and so comes first.
 const NAMESPACE: [(&str, &str); 72] = [
     ("ipv4/ip_forward", "0"),
     ("core/optmem_max", "131072"),
@@ -59,7 +59,7 @@ const NAMESPACE: [(&str, &str); 72] = [
     ("ipv4/tcp_retries1", "3"),
     ("ipv4/tcp_retries2", "15"),
     ("ipv4/tcp_rfc1337", "0"),
-    // Of a host with a GiB or more; a guest's own follow from its memory.
+    // The values of a host with a GiB or more; a guest's own values follow from its memory.
     ("ipv4/tcp_rmem", "4096 131072 6291456"),
     ("ipv4/tcp_sack", "1"),
     ("ipv4/tcp_shrink_window", "0"),
@@ -84,7 +84,7 @@ const NAMESPACE: [(&str, &str); 72] = [
     ("ipv6/ip_nonlocal_bind", "0"),
 ];
 
-/// Those of interfaces: what `all`, `default` and an interface have of them by themselves.
+/// Names of interfaces' settings, with the values that `all`, `default` and an interface have by themselves.
 const INTERFACE: [(&str, &str, [&str; 3]); 30] = [
     ("ipv4", "forwarding", ["0", "0", "0"]),
     ("ipv4", "accept_local", ["0", "0", "0"]),
@@ -118,13 +118,14 @@ const INTERFACE: [(&str, &str, [&str; 3]); 30] = [
     ("ipv6", "use_tempaddr", ["0", "0", "0"]),
 ];
 
-/// What `all` and `default` are for an interface's settings.
+/// The names that stand for all interfaces and for new ones.
 const FOR_ALL: [&str; 2] = ["all", "default"];
 
 /// Paths below /proc/sys with their values.
 pub type Sysctls = Vec<(String, String)>;
 
-/// What differs in the calling thread's network namespace from what a guest has by itself, in the order in which it is to be set.
+/// The settings of the calling thread's network namespace that differ from a guest's own, in the order in which they
+/// are to be set.
 pub fn of_namespace() -> Sysctls {
     let Ok(net) = Directory::open(Path::new(NET)) else { return Sysctls::new() };
     let mut found = Sysctls::new();
@@ -145,7 +146,7 @@ pub fn of_namespace() -> Sysctls {
     found
 }
 
-/// The same of some interfaces there.
+/// As [`of_namespace`], for these interfaces.
 pub fn of_interfaces<'a>(interfaces: impl Iterator<Item = &'a str>) -> Sysctls {
     let Ok(net) = Directory::open(Path::new(NET)) else { return Sysctls::new() };
     let mut found = Sysctls::new();
@@ -160,8 +161,8 @@ pub fn of_interfaces<'a>(interfaces: impl Iterator<Item = &'a str>) -> Sysctls {
     found
 }
 
-/// Two that every new namespace has by the size of one table: where they go together as the kernel makes them, nobody has set
-/// them, and the guest has its own.
+/// Two settings that the kernel derives from the size of one table in every new namespace. If their ratio is the
+/// kernel's, nobody has set them, and the guest keeps its own.
 fn backlogs(net: &Directory) -> Sysctls {
     const NAMES: [&str; 2] = ["ipv4/tcp_max_tw_buckets", "ipv4/tcp_max_syn_backlog"];
     let [buckets, backlog] = NAMES.map(|name| net.read(name).and_then(|value| value.parse::<u32>().ok()));

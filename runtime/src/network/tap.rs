@@ -1,4 +1,4 @@
-//! Taps: what the VMM holds of an interface. One is gone with the last descriptor of it.
+//! Taps, through which the VMM reaches an interface. A tap goes when its last descriptor is closed.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,13 +11,13 @@ use stockade_sys::netlink::Message;
 use super::NetworkError;
 use super::netlink::{Netlink, named};
 
-/// What the names of taps begin with, before the number of their interface.
+/// The prefix of taps' names; the number of the interface follows.
 const PREFIX: &str = "stkd";
 
-/// Its IFLA_INFO_KIND.
+/// IFLA_INFO_KIND of a tap.
 const KIND: &str = "tun";
 
-/// What taps are made by.
+/// The device that makes taps.
 pub const DEVICE: &str = "/dev/net/tun";
 
 /// `_IOW('T', 202, int)` of linux/if_tun.h.
@@ -31,11 +31,11 @@ const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 pub struct Tap {
     /// Its number.
     pub index: u32,
-    /// One per pair of queues.
+    /// One descriptor for each pair of queues.
     pub queues: Vec<OwnedFd>,
 }
 
-/// Whether an interface is one.
+/// Whether an interface is a tap of stockade.
 pub fn is_ours(name: &str, kind: &str) -> bool {
     kind == KIND && name.strip_prefix(PREFIX).is_some_and(|number| number.parse::<u32>().is_ok())
 }
@@ -77,7 +77,8 @@ fn open(name: &str, is_one_of_several: bool) -> io::Result<OwnedFd> {
     }
 }
 
-/// The host's kernel says nothing of its own on it: only what is redirected reaches the guest.
+/// Sets the tap up so that the host's kernel sends no packets of its own on it: only redirected packets reach the
+/// guest.
 fn set_up(index: u32, mtu: u32, netlink: &mut Netlink) -> io::Result<()> {
     let mut silent = change(index, 0);
     silent.nested(libc::IFLA_AF_SPEC, |families| {
@@ -86,7 +87,7 @@ fn set_up(index: u32, mtu: u32, netlink: &mut Netlink) -> io::Result<()> {
         });
     });
     match netlink.ask(silent) {
-        // A kernel without IPv6.
+        // The kernel has no IPv6.
         Err(cause) if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
         set => set?,
     }
@@ -95,7 +96,7 @@ fn set_up(index: u32, mtu: u32, netlink: &mut Netlink) -> io::Result<()> {
     netlink.ask(up)
 }
 
-/// A change of an interface, which sets these flags.
+/// A request that changes an interface and sets these flags.
 fn change(index: u32, flags: libc::c_int) -> Message {
     let mut body = [0; 16];
     body[4..8].copy_from_slice(&index.to_ne_bytes());

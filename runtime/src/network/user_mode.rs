@@ -1,7 +1,7 @@
 //! User-mode networking: `pasta` of the package passt, which needs no privileges on the host and no configuration.
 //!
 //! It runs in the relay's PID namespace, so it ends with the container, however that ends, and nobody has to remember it.
-//! It is not in the container's cgroup, whose memory limit is reckoned for the VM.
+//! It is not in the container's cgroup, whose memory limit is calculated for the VM.
 
 use std::fs::File;
 use std::io::{self, Read, pipe};
@@ -22,28 +22,28 @@ use crate::sys::signals;
 
 const PROGRAM: &str = "pasta";
 
-/// Where it is looked for: engines call runtimes with almost no environment.
+/// The directories in which `pasta` is searched: engines call runtimes with almost no environment.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Hidden from it by what it is to open.
+/// The directory in which the file for `pasta` is mounted, which hides the rest of it.
 const DIRECTORY: &str = "/tmp";
 
-/// How long it may take until it has made its interface.
+/// How long `pasta` may take to make its interface.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Longest explanation that is shown, in bytes.
 const LIMIT: u64 = 4096;
 
-/// User-mode networking, as it is asked for.
+/// A request for user-mode networking.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserNetwork {
-    /// TCP ports: the host's and the container's.
+    /// Published TCP ports: the host's and the container's.
     pub tcp: Vec<(u16, u16)>,
-    /// The same of UDP.
+    /// Published UDP ports, likewise.
     pub udp: Vec<(u16, u16)>,
 }
 
-/// Makes an interface in the relay's network namespace; when this returns, it is configured.
+/// Makes an interface in the relay's network namespace; when this returns, the interface is configured.
 ///
 /// # Errors
 /// [`NetworkError::UserMode`].
@@ -51,7 +51,8 @@ pub fn start(network: &UserNetwork, relay: &Child) -> Result<(), NetworkError> {
     let failed = |cause: io::Error| NetworkError::UserMode(cause.to_string());
     let namespace = File::open(format!("/proc/{}/ns/net", relay.pid)).map_err(failed)?;
     let (mut output, writer) = pipe().map_err(failed)?;
-    // A process in between, because who has entered another PID namespace may not be let back into its own.
+    // An intermediate process does this, because a process that has entered another PID namespace may not be able to go
+    // back.
     let launch = || match enter_and_launch(network, relay, &namespace, &writer) {
         Ok(true) => 0,
         Ok(false) => 1,
@@ -68,19 +69,19 @@ pub fn start(network: &UserNetwork, relay: &Child) -> Result<(), NetworkError> {
         return Ok(());
     }
     let mut text = String::new();
-    // What can be read of it explains better than why the rest cannot.
+    // The part that can be read explains more than the error of reading the rest.
     let _ = output.by_ref().take(LIMIT).read_to_string(&mut text);
     Err(NetworkError::UserMode(explanation(&text)))
 }
 
-/// The last line is about what went wrong; before it are remarks.
+/// The last line of `pasta`'s output, which says what went wrong; the lines before it are remarks.
 fn explanation(text: &str) -> String {
     let mut lines = text.lines().map(str::trim);
     let line = lines.rfind(|line| !line.is_empty() && !line.starts_with("Failed to send"));
     line.unwrap_or("it has failed without saying why").to_owned()
 }
 
-/// Whether it has made its interface and gone to the background.
+/// Runs `pasta` in the relay's PID namespace; returns whether it has made its interface and gone to the background.
 fn enter_and_launch(
     network: &UserNetwork,
     relay: &Child,
@@ -97,7 +98,7 @@ fn enter_and_launch(
     Ok(matches!(pasta.reap()?, WaitStatus::Exited(_, 0)))
 }
 
-/// Tells the runtime, and returns the exit status.
+/// Tells the runtime the cause, and returns the exit status.
 fn explain(cause: &io::Error, output: &io::PipeWriter) -> i32 {
     let text = match cause.kind() {
         io::ErrorKind::NotFound => "it is not installed (package passt)".to_owned(),
@@ -129,8 +130,8 @@ fn execute(
         .exec())
 }
 
-/// Puts a network namespace where it can be opened by a path: as root it gives up the capability to look into /proc/PID of
-/// others first. Only this process sees the mount.
+/// Mounts a network namespace where `pasta` can open it by a path: as root, `pasta` first gives up the capability to
+/// look into /proc/PID of others. Only this process sees the mount.
 fn offer(namespace: &File) -> io::Result<String> {
     let none = None::<&Path>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
@@ -143,11 +144,11 @@ fn offer(namespace: &File) -> io::Result<String> {
 }
 
 fn arguments(network: &UserNetwork) -> Vec<String> {
-    // The host's loopback is none of the guest's business, and what the guest listens on is published only if asked for.
+    // The guest must not reach the host's loopback, and its ports are published only if the annotation asks for it.
     let mut arguments: Vec<String> =
         ["--config-net", "--quiet", "--no-map-gw", "-T", "none", "-U", "none"].map(str::to_owned).into();
     if nix::unistd::geteuid().is_root() {
-        // It would become nobody, who may not enter the namespace; it gives up its capabilities all the same.
+        // Otherwise it would become nobody, who may not enter the namespace. It gives up its capabilities in any case.
         arguments.extend(["--runas", "0:0"].map(str::to_owned));
     }
     for (option, ports) in [("-t", &network.tcp), ("-u", &network.udp)] {

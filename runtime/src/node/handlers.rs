@@ -1,4 +1,5 @@
-//! binfmt_misc: how the host executes what is no program of its own, an image of another architecture for example.
+//! binfmt_misc: how the host executes programs that its kernel cannot execute itself, for example those of another
+//! architecture.
 //!
 //! A handler with the flag F has its interpreter open since it was registered, so that it works in every container. The guest gets
 //! such an interpreter by its content, read-only; what it executes with it has the rights of the container.
@@ -13,10 +14,10 @@ use stockade_sys::mount_api::{self, attr};
 
 use super::Node;
 
-/// Where the host has them.
+/// The directory of the host's handlers.
 const DIRECTORY: &str = "/proc/sys/fs/binfmt_misc";
 
-/// Most handlers that are taken over: QEMU has some thirty.
+/// Largest number of handlers that are taken over: QEMU has about thirty.
 const MOST: usize = 64;
 
 /// A handler as the host shows it.
@@ -25,7 +26,7 @@ struct Found {
     name: String,
     interpreter: String,
     flags: String,
-    /// What it knows its files by.
+    /// How it recognises its files.
     by: By,
 }
 
@@ -41,7 +42,7 @@ impl Default for By {
     }
 }
 
-/// Adds the host's handlers to what the node gives.
+/// Adds the host's handlers to the node's settings.
 pub fn read(share: &str, node: &mut Node) {
     let Ok(entries) = fs::read_dir(DIRECTORY) else { return };
     let is_on = |file: &str, word: &str| {
@@ -56,7 +57,7 @@ pub fn read(share: &str, node: &mut Node) {
     // The kernel asks the one that was registered last, and lists that first; nothing else tells their order.
     if names.len() > MOST {
         node.warnings
-            .push(format!("of the node's {} binfmt_misc handlers the guest gets {MOST}", names.len()));
+            .push(format!("the guest gets only {MOST} of the node's {} binfmt_misc handlers", names.len()));
         names.truncate(MOST);
     }
     for name in names.into_iter().rev() {
@@ -67,7 +68,7 @@ pub fn read(share: &str, node: &mut Node) {
             Ok(tree) => tree,
             Err(why) => {
                 node.warnings.push(format!(
-                    "the node's binfmt_misc handler {:?} is not the guest's: its interpreter {} {why}",
+                    "the guest does not get the node's binfmt_misc handler {:?}: its interpreter {} {why}",
                     handler.name, handler.interpreter
                 ));
                 continue;
@@ -84,15 +85,15 @@ pub fn read(share: &str, node: &mut Node) {
     }
 }
 
-/// An interpreter as a tree of the host's. Who registered it may have seen another file at that path, in a container for example:
-/// then there is mostly none.
+/// Opens an interpreter as a tree of the host. Whoever registered it may have meant another file at that path, in a
+/// container for example; then there is usually no file at that path.
 fn open(interpreter: &str) -> Result<OwnedFd, String> {
     let path = Path::new(interpreter);
     let is_program = fs::metadata(path)
         .map_err(|_| "is not at its path on the host".to_owned())
         .map(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)?;
     if !is_program || !path.is_absolute() {
-        return Err("is no program".to_owned());
+        return Err("is not a program".to_owned());
     }
     mount_api::clone_tree_at(path, false, false)
         .and_then(|tree| {
@@ -102,7 +103,7 @@ fn open(interpreter: &str) -> Result<OwnedFd, String> {
         .map_err(|errno| format!("cannot be shared: {errno}"))
 }
 
-/// A handler that is enabled.
+/// Parses a handler; `None` if it is not enabled.
 fn parse(name: &str, text: &str) -> Option<Found> {
     let mut lines = text.lines();
     lines.next().filter(|state| *state == "enabled")?;
@@ -126,7 +127,7 @@ fn parse(name: &str, text: &str) -> Option<Found> {
     (!handler.interpreter.is_empty()).then_some(handler)
 }
 
-/// Bytes that are shown as digits, as `register` takes them.
+/// Bytes that the kernel shows as hexadecimal digits, in the form that `register` takes.
 fn escaped(digits: &str) -> Option<String> {
     let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit()) && digits.len().is_multiple_of(2);
     let pairs = digits.as_bytes().chunks(2);
@@ -134,7 +135,7 @@ fn escaped(digits: &str) -> Option<String> {
 }
 
 impl Found {
-    /// What `register` is told; the separator is none that a path has.
+    /// The line for `register`; its separator is a byte that no path has.
     fn line(&self) -> String {
         const SEPARATOR: char = '\x01';
         let [kind, offset, magic, mask] = match &self.by {

@@ -24,5 +24,5 @@ fn what_is_disabled_or_is_not_understood_is_none() {
 #[test]
 fn an_interpreter_is_a_program() {
     assert!(open("/proc/self/nothing").unwrap_err().contains("not at its path"));
-    assert!(open("/etc/passwd").unwrap_err().contains("no program"));
+    assert!(open("/etc/passwd").unwrap_err().contains("not a program"));
 }

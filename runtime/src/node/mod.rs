@@ -1,5 +1,5 @@
-//! The node's settings, for the guest's kernel: what a host gives all of its containers, a guest gives its own. docs/settings.md
-//! says which, and what cannot cross.
+//! The node's settings, for the guest's kernel: a host applies them to all of its containers, so a guest has to apply
+//! them to its own. docs/settings.md lists them, and those that cannot be taken over.
 //!
 //! They are read from the host and never from a guest, and only root of the host can have set them.
 
@@ -18,23 +18,23 @@ use stockade_protocol::settings::Settings;
 use crate::sys::user_namespace;
 use table::{KERNEL, Kind};
 
-/// Where the host has its settings.
+/// The directory of the host's settings.
 const SYSCTL: &str = "/proc/sys";
 
 /// The longest value that is taken over, in bytes.
 const LONGEST: usize = 512;
 
-/// What begins a pattern that hands core dumps to a program.
+/// The first character of a pattern that hands core dumps to a program.
 const PIPE: char = '|';
 
 /// What this node gives its containers.
 #[derive(Debug, Default)]
 pub struct Node {
-    /// What the guest is told.
+    /// The settings that the guest is told.
     pub settings: Settings,
-    /// Trees that it finds in its share, by their names.
+    /// Trees that the guest finds in its share, by their names.
     pub trees: Vec<(String, OwnedFd)>,
-    /// What cannot cross: one sentence each.
+    /// One sentence for each thing that cannot be taken over.
     pub warnings: Vec<String>,
 }
 
@@ -51,8 +51,8 @@ impl Node {
         node
     }
 
-    /// Wherever it leads, the guest's kernel runs no program for it, and a file of that name is made with the rights of the
-    /// process that has crashed, below that process's root.
+    /// Takes over every pattern: the guest's kernel runs no program for it, and makes a file of that name with the rights
+    /// of the crashed process, below that process's root.
     fn take_core_pattern(&mut self, directory: &Directory, wants_core_dumps: bool) {
         let Some(pattern) = directory.read("kernel/core_pattern") else { return };
         if wants_core_dumps && pattern.starts_with(PIPE) {
@@ -67,7 +67,7 @@ impl Node {
     }
 }
 
-/// What differs from what a guest's kernel has by itself.
+/// The settings that differ from a guest's own.
 fn kernel(directory: &Directory, is_inner: bool) -> Vec<(String, String)> {
     let number = |text: &str| text.parse::<i64>().ok();
     let wanted = KERNEL.iter().filter_map(|(name, kind)| {
@@ -92,7 +92,7 @@ fn kernel(directory: &Directory, is_inner: bool) -> Vec<(String, String)> {
 pub struct Directory(OwnedFd);
 
 impl Directory {
-    /// The one at this path. Of `net`, it is the calling thread's network namespace that is seen.
+    /// Opens the directory at this path. `net` is that of the calling thread's network namespace.
     ///
     /// # Errors
     /// open(2)'s.
@@ -101,8 +101,8 @@ impl Directory {
         nix::fcntl::open(path, flags, Mode::empty()).map(Self)
     }
 
-    /// The value of a file of this name, its columns separated by single spaces; `None` where there is none, or none that could
-    /// be written to a guest.
+    /// The value in the file of this name, with single spaces between columns; `None` if there is no value, or none
+    /// that can be sent to a guest.
     pub fn read(&self, name: &str) -> Option<String> {
         let file = openat(self.0.as_fd(), name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
         let mut bytes = [0; LONGEST];

@@ -1,13 +1,13 @@
 //! Which settings of the host's kernel a guest's kernel gets.
 
-/// What becomes of a setting.
+/// How a setting is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The guest puts it together with what follows from its memory.
+    /// The guest combines it with the value that follows from its memory.
     Follows,
-    /// It is sent where it differs from what a guest has by itself.
+    /// It is sent if it differs from this value, which a guest has by itself.
     Differs(&'static str),
-    /// It is sent where it is larger than what a guest has by itself.
+    /// It is sent if it is larger than this value, which a guest has by itself.
     Raises(i64),
     /// It is always sent; a host that does not have it counts as one that has this value.
     Always(&'static str),
@@ -15,14 +15,14 @@ pub enum Kind {
 
 use Kind::{Always, Differs, Follows, Raises};
 
-/// What a guest has by itself.
+/// The pattern that a guest has by itself.
 pub const CORE_PATTERN: &str = "core";
 
-/// Those of the whole kernel, as paths below /proc/sys.
+/// Settings of the whole kernel, as paths below /proc/sys.
 ///
-/// Left out are those that are the host's own business (writeback, swap, panics, NUMA, logging), those that weaken the guest's
-/// kernel (unprivileged BPF, kptr_restrict, dmesg_restrict, dumps of set-user-ID programs), and those of an IPC namespace, which begin afresh
-/// in every container.
+/// These settings are left out: those that concern the host alone (writeback, swap, panics, NUMA, logging), those that
+/// weaken the guest's kernel (unprivileged BPF, kptr_restrict, dmesg_restrict, dumps of set-user-ID programs), and
+/// those of an IPC namespace, which begin afresh in every container.
 pub const KERNEL: [(&str, Kind); 62] = [
     ("fs/aio-max-nr", Differs("65536")),
     ("fs/epoll/max_user_watches", Follows),
@@ -45,7 +45,7 @@ pub const KERNEL: [(&str, Kind); 62] = [
     ("fs/protected_symlinks", Differs("1")),
     ("kernel/core_uses_pid", Differs("0")),
     ("kernel/domainname", Differs("(none)")),
-    // Of containers without a UTS namespace of their own.
+    // These apply to containers without their own UTS namespace.
     ("kernel/hostname", Differs("(none)")),
     ("kernel/io_uring_disabled", Differs("0")),
     ("kernel/keys/maxbytes", Differs("20000")),

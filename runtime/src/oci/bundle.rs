@@ -28,30 +28,30 @@ pub struct Bundle {
     pub rootfs: PathBuf,
     /// `vm.hwConfig`, which is not in `spec`.
     pub hw_config: Option<HwConfig>,
-    /// What of the configuration was ignored, one sentence each.
+    /// One sentence for each part of the configuration that was ignored.
     pub warnings: Vec<String>,
 }
 
 /// Why a bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// The directory is not there.
+    /// The directory does not exist.
     #[error("bundle {path}: {cause}")]
     Directory {
-        /// As given.
+        /// The path that was given.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// No readable config.json.
+    /// config.json cannot be read.
     #[error("cannot read {path}: {cause}; `stockade spec` writes one to start from")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// Not JSON, or not of the specification's types.
+    /// The file is not JSON, or does not have the specification's types.
     #[error("{path}: {problem}")]
     Json {
         /// The file.
@@ -64,7 +64,7 @@ pub enum BundleError {
     Property(#[from] SpecError),
 }
 
-/// A property of config.json that cannot be used: which and why.
+/// A property of config.json that cannot be used, and why.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {problem}")]
 pub struct SpecError {
@@ -82,7 +82,7 @@ impl SpecError {
 }
 
 impl Bundle {
-    /// Reads the bundle at `path`; `config` names another file than its config.json.
+    /// Reads the bundle at `path`; `config` names a file to read instead of its config.json.
     ///
     /// # Errors
     /// [`BundleError`], which names the file and the property.
@@ -107,16 +107,16 @@ impl Bundle {
 /// Reads a file that may be no longer than a config.json.
 ///
 /// # Errors
-/// What the file system says.
+/// An error of the file system.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let length = fs::metadata(path)?.len();
     if length > LIMIT {
-        return Err(io::Error::other(format!("it has {length} bytes, more than {LIMIT}")));
+        return Err(io::Error::other(format!("it has {length} bytes; the limit is {LIMIT}")));
     }
     fs::read(path)
 }
 
-/// Parses a `process` by itself; what of it is ignored is added to `warnings`.
+/// Parses a `process` by itself; for each part that is ignored, a warning is added to `warnings`.
 ///
 /// # Errors
 /// As [`parse`].
@@ -124,7 +124,8 @@ pub fn parse_process(text: &[u8], warnings: &mut Vec<String>) -> Result<Process,
     parse_adapted(text, |process| Some(process), warnings)
 }
 
-/// As [`parse`]; where that fails, what can be adapted to the crate's types is. `process` finds it in the whole.
+/// As [`parse`]; if that fails, it is tried again with `process` adapted to the crate's types. The function `process`
+/// finds it in the document.
 fn parse_adapted<T: DeserializeOwned>(
     text: &[u8],
     process: impl FnOnce(&mut Value) -> Option<&mut Value>,
@@ -140,8 +141,8 @@ fn parse_adapted<T: DeserializeOwned>(
     })
 }
 
-/// Parses config.json or a part of it; an error names the JSON path. Only a failure is parsed a second time, with path
-/// tracking.
+/// Parses config.json or a part of it; an error names the JSON path. Only a text that cannot be parsed is parsed a
+/// second time, with path tracking.
 ///
 /// # Errors
 /// One line.
@@ -152,7 +153,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     };
     let deserializer = &mut serde_json::Deserializer::from_slice(text);
     match serde_path_to_error::deserialize::<_, T>(deserializer) {
-        // Broken JSON has no path of its own.
+        // Malformed JSON has no path.
         Err(error) if !error.path().iter().all(|part| matches!(part, Segment::Unknown)) => {
             Err(format!("{}: {}", error.path(), error.inner()))
         }

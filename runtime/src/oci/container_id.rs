@@ -1,4 +1,4 @@
-//! Container IDs. They become file names on the host and in the guest, so what they may hold is narrow.
+//! Container IDs. They become file names on the host and in the guest, so few characters are allowed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,10 +13,10 @@ pub struct ContainerId(String);
 /// Not a container ID.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidId {
-    /// Nothing.
+    /// The text is empty.
     #[error("container ID must not be empty")]
     Empty,
-    /// Too long for a file name.
+    /// The text is too long for a file name.
     #[error("container ID is longer than {LIMIT} bytes")]
     TooLong,
     /// Something else than letters, digits and `_+-.`.

@@ -27,10 +27,10 @@ use stockade_protocol::container;
 use crate::sys::process::Pidfd;
 use crate::sys::signals;
 
-/// What of a failed hook's output is shown, in bytes.
+/// Largest part of a failed hook's output that is shown, in bytes.
 const SHOWN: u64 = 1024;
 
-/// How long a hook without a timeout may keep a start waiting.
+/// How long `start` waits for a hook without a timeout.
 const START_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One hook.
@@ -40,11 +40,11 @@ pub struct Hook {
     pub property: String,
     /// The program: absolute.
     pub path: String,
-    /// Its arguments, the name first; empty for the path alone.
+    /// Its arguments, the first of which is its name; empty for the path alone.
     pub args: Vec<String>,
     /// Its whole environment.
     pub env: Vec<String>,
-    /// Seconds after which it has failed.
+    /// Seconds after which it is killed and counts as failed.
     pub timeout_s: Option<u32>,
 }
 
@@ -73,12 +73,12 @@ pub struct HookError {
 }
 
 impl Hooks {
-    /// Whether there are any before the container is built.
+    /// Whether there are hooks that run before the container is built.
     pub fn has_create(&self) -> bool {
         !(self.create_runtime.is_empty() && self.create_container.is_empty())
     }
 
-    /// What the agent gets of `startContainer`.
+    /// The hooks of `startContainer` in the agent's form.
     pub fn for_agent(&self, state: &str) -> Vec<container::Hook> {
         let hooks = self.start_container.iter().cloned();
         hooks
@@ -99,8 +99,8 @@ impl Hooks {
     }
 }
 
-/// Runs hooks one after the other in the bundle's directory, until one fails. With `while_open` each also ends when
-/// that descriptor's other side closes.
+/// Runs hooks one after the other in the bundle's directory, until one fails. With `while_open`, a hook is also ended
+/// when that descriptor's other side closes.
 ///
 /// # Errors
 /// [`HookError`].
@@ -127,7 +127,7 @@ fn run_one(
 ) -> Result<(), String> {
     let text = |cause: io::Error| cause.to_string();
     tracing::debug!("running {}: {}", hook.property, hook.path);
-    // Files and not pipes: nobody has to feed a hook that does not read, or to drain one that talks.
+    // Files and not pipes: a hook that does not read its input, or that writes much, then needs no attention.
     let mut input = memory_file().map_err(text)?;
     let mut output = memory_file().map_err(text)?;
     input.write_all(state.as_bytes()).and_then(|()| input.rewind()).map_err(text)?;
@@ -156,12 +156,12 @@ fn run_one(
         true => Err(format!("{}{}", ending(status), shown(&mut output))),
         false => match timeout {
             Some(timeout) => Err(format!("has not ended within {} seconds", timeout.as_secs())),
-            None => Err("was given up with its container".to_owned()),
+            None => Err("was ended, because its container was given up".to_owned()),
         },
     }
 }
 
-/// Signals as programs expect them, and no longer a life than this process.
+/// Prepares the child for its program: no blocked signals, and SIGKILL when this process ends.
 fn become_hook() -> io::Result<()> {
     signals::unblock_all()?;
     // SAFETY: this option takes an integer.
@@ -171,7 +171,7 @@ fn become_hook() -> io::Result<()> {
     }
 }
 
-/// Whether the hook has ended before the time is over or the other side has closed.
+/// Whether the hook has ended before the timeout, and before the other side has closed.
 fn wait(pidfd: &Pidfd, timeout: Option<Duration>, while_open: Option<BorrowedFd<'_>>) -> io::Result<bool> {
     let timeout = timeout.map_or(PollTimeout::NONE, |t| PollTimeout::try_from(t).unwrap_or(PollTimeout::MAX));
     let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
@@ -196,7 +196,7 @@ fn ending(status: ExitStatus) -> String {
     }
 }
 
-/// The end of what a hook has written.
+/// The last part of what a hook has written.
 fn shown(output: &mut File) -> String {
     let mut text = Vec::new();
     let read = output.metadata().and_then(|metadata| {

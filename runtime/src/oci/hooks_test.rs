@@ -39,5 +39,5 @@ fn it_ends_in_time_and_with_its_container() {
     drop(theirs);
     let hooks = [hook(&["sh", "-c", "sleep 1000"], None)];
     let error = run(&hooks, "", Path::new("/"), Some(ours.as_fd())).unwrap_err().to_string();
-    assert!(error.ends_with("was given up with its container"), "{error}");
+    assert!(error.ends_with("was ended, because its container was given up"), "{error}");
 }

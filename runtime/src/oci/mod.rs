@@ -1,5 +1,5 @@
-//! What the runtime specification says on the host's side: the bundle, IDs of containers, hooks, and the names of users in
-//! a root file system.
+//! The host's side of the runtime specification: the bundle, IDs of containers, hooks, and the names of users in a root
+//! file system.
 
 pub mod bundle;
 pub mod container_id;

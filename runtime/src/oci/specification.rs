@@ -1,5 +1,5 @@
 //! Where the specification and the types of the oci-spec crate differ: names that the crate does not know, a section that
-//! it leaves out, and what runc forgives.
+//! it leaves out, and mistakes that runc accepts.
 
 use oci_spec::runtime::Capability;
 use serde::Deserialize;
@@ -14,7 +14,8 @@ const SCHEDULER_FLAGS: [(&str, &str); 2] = [
     ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
 ];
 
-/// Rewrites a `process` that the crate refuses as it would have it; what is left out on the way is added to `warnings`.
+/// Rewrites a `process` that the crate refuses into the form that it accepts; for what is left out, a warning is added
+/// to `warnings`.
 pub fn adapt_process(process: &mut Value, warnings: &mut Vec<String>) {
     if let Some(capabilities) = process.get_mut("capabilities") {
         drop_unknown_capabilities(capabilities, warnings);
@@ -30,7 +31,7 @@ pub fn adapt_process(process: &mut Value, warnings: &mut Vec<String>) {
     }
 }
 
-/// runc has ignored them since capabilities began to be added to Linux faster than to configurations taken away.
+/// Drops capabilities that are not known, as runc does: configurations may name capabilities of newer kernels.
 fn drop_unknown_capabilities(capabilities: &mut Value, warnings: &mut Vec<String>) {
     let mut unknown = Vec::new();
     for set in SETS {
@@ -97,7 +98,7 @@ pub struct IoMem {
     /// Machine frame number.
     #[serde(rename = "firstMFN")]
     pub first_mfn: u64,
-    /// How many.
+    /// Number of frames.
     #[serde(rename = "nrMFNs")]
     pub count: u64,
 }

@@ -1,7 +1,6 @@
 //! User and group names, looked up in a container's root file system from the host.
 //!
-//! The root file system is hostile: its files are found beneath it, without a link that leads out, and read up to a
-//! limit.
+//! The root file system is hostile: its files are opened beneath it, so that no link leads out, and read up to a limit.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -11,7 +10,7 @@ use std::path::Path;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 
-/// That much of a database is read, in bytes.
+/// Largest part of a database that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
 
 /// A user, as a command line names it.
@@ -19,7 +18,7 @@ const LIMIT: u64 = 1 << 20;
 pub struct Ids {
     /// User ID.
     pub uid: u32,
-    /// Group ID, if a group is named, or the user is named by a name.
+    /// Group ID, if the text names a group, or names the user by a name.
     pub gid: Option<u32>,
 }
 
@@ -31,11 +30,11 @@ pub enum UserError {
     Read {
         /// The database.
         file: &'static str,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// A name is not in it.
-    #[error("no {name:?} in /{file} of the container")]
+    /// The database does not have a name.
+    #[error("/{file} of the container has no {name:?}")]
     Unknown {
         /// The name.
         name: String,
@@ -74,14 +73,14 @@ fn unknown(name: &str, file: &'static str) -> UserError {
     UserError::Unknown { name: name.to_owned(), file }
 }
 
-/// The third and the fourth field of the entry of this name, as far as they are numbers.
+/// The third and the fourth field of the entry with this name; a field that is not a number is `None`.
 fn look_up(rootfs: &Path, file: &'static str, name: &str) -> Result<[Option<u32>; 2], UserError> {
     let database = open_beneath(rootfs, file).map_err(|cause| UserError::Read { file, cause })?;
     find(database, name).ok_or_else(|| unknown(name, file))
 }
 
 fn find(database: impl Read, name: &str) -> Option<[Option<u32>; 2]> {
-    // In any encoding: what somebody is called is nobody's name.
+    // The file may be in any encoding, because a field with a full name may be.
     let lines = BufReader::new(database.take(LIMIT)).split(b'\n').map_while(Result::ok);
     let mut entries = lines.filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b':');
@@ -93,7 +92,8 @@ fn find(database: impl Read, name: &str) -> Option<[Option<u32>; 2]> {
     entries.next().filter(|_| !name.is_empty())
 }
 
-/// Opens a file of the image that is a regular one: to open a device would do something to the host's hardware.
+/// Opens a file of the image, which must be a regular file: opening a device could have an effect on the host's
+/// hardware.
 fn open_beneath(rootfs: &Path, file: &str) -> io::Result<File> {
     let root = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let how = OpenHow::new()
@@ -101,7 +101,7 @@ fn open_beneath(rootfs: &Path, file: &str) -> io::Result<File> {
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let found = File::from(openat2(root, file, how)?);
     if !found.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }

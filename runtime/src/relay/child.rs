@@ -1,4 +1,4 @@
-//! The relay's own side: becoming what callers look at through /proc/PID.
+//! The relay's own side: it becomes the process that callers look at through /proc/PID.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -24,7 +24,7 @@ use crate::sys::seccomp::{self, Kind};
 use crate::sys::terminal::{self, Window};
 use crate::sys::{descriptors, privileges, process, signals};
 
-/// The relay's whole life; returns its exit status.
+/// Runs the relay to its end; returns its exit status.
 pub(super) fn run(plan: &Plan<'_>, network: Option<BorrowedFd<'_>>, socket: BorrowedFd<'_>) -> i32 {
     match prepare(plan, network, socket) {
         Ok(ends) => serve::serve(ends),
@@ -56,7 +56,7 @@ fn prepare(
     unsafe { close_all_but(0, &keep) }.map_err(|e| system("close_range")(e.into()))?;
     setsid().map_err(|e| system("setsid")(e.into()))?;
     take_stdio(plan.slave).map_err(system("stdio"))?;
-    // Before the creator, which waits for this relay, sets it to raw mode.
+    // This is before the creator, which waits for this relay, sets the terminal to raw mode.
     let window = plan.terminal.then(Window::of_stdio).transpose().map_err(system("terminal"))?;
     let notifier = plan
         .notify
@@ -74,12 +74,12 @@ fn prepare(
     };
     let (watches, proc) = made.map_or_else(Default::default, |made| (made.watches, made.proc));
     let name = Path::new(&plan.args[0]).file_name().and_then(|name| name.to_str()).unwrap_or("container");
-    // Refused to a caller without CAP_SYS_RESOURCE: then `ps` shows the runtime's name, which only looks odd.
+    // This fails without CAP_SYS_RESOURCE; then `ps` shows the runtime's name, which does no harm.
     let _ = process::set_command_line(name, plan.args);
     if let Some(user) = own.and_then(|own| own.user).map(adopt) {
         setns(user, CloneFlags::CLONE_NEWUSER).map_err(|e| system("user namespace")(e.into()))?;
     }
-    // Without a procfs there is no way to VMM and agent: who connects sees that nobody listens.
+    // Without a procfs, VMM and agent cannot be reached: clients see that nobody listens.
     let proc = proc.map(OwnProc::enter).transpose().map_err(system("enter proc"))?;
     let services = own.map(|own| own.services).unwrap_or_default();
     let services = services.iter().filter_map(|service| adopt_service(service.as_ref(), proc).transpose());
@@ -120,8 +120,8 @@ fn confine(ends: &Ends) -> Result<(), RelayError> {
     seccomp::restrict(kind).map_err(|e| system("seccomp")(e.into()))
 }
 
-/// Has the heir's socket at the one number whose descriptors may be sent to, and no other descriptor ever there. Where the
-/// caller's limit is too low for that, there is no heir.
+/// Moves the heir's socket to the only number to which the filter allows sending, and prevents that another descriptor
+/// gets that number. If the caller's limit of descriptors is too low for that, there is no heir.
 fn take_heir(heir: OwnedFd) -> Option<OwnedFd> {
     // SAFETY: nothing has this number: all descriptors that the relay keeps are far below.
     unsafe { stockade_sys::descriptors::duplicate_to(&heir, held_streams::HEIR) }.ok()?;
@@ -131,7 +131,7 @@ fn take_heir(heir: OwnedFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(held_streams::HEIR) })
 }
 
-/// Takes over a service; without a procfs there is none, and nothing of it is left.
+/// Takes over a service; without a procfs there is no service, and its descriptors are closed.
 fn adopt_service(
     service: &dyn Service,
     proc: Option<OwnProc>,
@@ -143,14 +143,14 @@ fn adopt_service(
     service.adopt(adopt, proc).map(Some).map_err(system(service.name()))
 }
 
-/// Takes over a descriptor of the creator's: this process has its own copy of it.
+/// Takes over a descriptor of the creator, of which this process has its own copy.
 fn adopt(fd: BorrowedFd<'_>) -> OwnedFd {
     // SAFETY: the owner is in the creator's part of the stack, which a cloned child never returns to.
     unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) }
 }
 
-/// Stdio of the relay's own: the terminal that was made for it, or what is inherited, opened anew so that it never
-/// blocks.
+/// The relay's own stdio: the terminal that was made for it, or the inherited descriptors, opened again so that they
+/// never block.
 fn take_stdio(slave: Option<BorrowedFd<'_>>) -> io::Result<()> {
     if let Some(slave) = slave {
         terminal::control_by(slave)?;

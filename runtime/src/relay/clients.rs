@@ -1,8 +1,8 @@
-//! Clients in the guest of a service of the host's: for each there is a connection to the agent that has waited for it, and a
-//! thread that copies.
+//! Clients in the guest of a service on the host. Each client gets a connection to the agent, which has waited for it, and
+//! a thread that copies.
 //!
-//! The guest is hostile. What it can have is connections to what its container may connect to: no faster than [`Pace`] allows, and no
-//! more at a time than there are permits.
+//! The guest is hostile. It can only get connections to what its container may connect to: no faster than [`Pace`] allows,
+//! and no more at a time than there are permits.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,16 +16,16 @@ use stockade_protocol::frame;
 use super::pace::Pace;
 use super::proxy::{self, REPLY_LIMIT, Semaphore};
 
-/// What clients in the guest come to.
+/// A service of the host for clients in the guest.
 #[derive(Debug)]
 pub struct Clients<'a, A, S> {
-    /// Says to the agent whose clients are waited for.
+    /// The hello that tells the agent which clients are meant.
     pub hello: Hello,
-    /// Connects to the agent.
+    /// A function that connects to the agent.
     pub agent: A,
-    /// Connects to the service.
+    /// A function that connects to the service.
     pub service: S,
-    /// As many as are connected at a time; further ones wait.
+    /// Limits how many clients are connected at a time; further ones wait.
     pub semaphore: &'a Semaphore,
 }
 
@@ -34,10 +34,10 @@ where
     A: Fn() -> io::Result<UnixStream>,
     S: Fn() -> io::Result<OwnedFd>,
 {
-    /// Serves them for as long as there is a VM.
+    /// Serves clients until the VM ends.
     ///
     /// # Errors
-    /// What says that there is none any more.
+    /// The error that shows that the VM has ended.
     pub fn serve(&self) -> io::Result<()> {
         let mut pace = Pace::new(Instant::now());
         loop {
@@ -46,7 +46,7 @@ where
                 thread::sleep(wait);
             }
             let guest = match (self.agent)() {
-                // The VM is gone.
+                // The VM has ended.
                 Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => return Err(cause),
                 guest => guest.and_then(|guest| announce(guest, &self.hello)).and_then(client),
             };
@@ -56,7 +56,7 @@ where
         }
     }
 
-    /// Connects one that has come.
+    /// Connects a client that has come.
     pub fn connect(&self, guest: UnixStream) {
         let permit = self.semaphore.wait();
         // Without a server the client sees its connection end.
@@ -69,7 +69,7 @@ where
     }
 }
 
-/// Tells the agent whose client is waited for.
+/// Sends the hello to the agent, which then waits for a client.
 ///
 /// # Errors
 /// write(2)'s.
@@ -81,7 +81,7 @@ pub fn announce(mut guest: UnixStream, hello: &Hello) -> io::Result<UnixStream> 
 /// Waits for a client in the guest.
 ///
 /// # Errors
-/// read(2)'s; `ConnectionRefused` where none is going to come.
+/// read(2)'s; `ConnectionRefused` if none will come.
 pub fn client(mut guest: UnixStream) -> io::Result<UnixStream> {
     match frame::read(&mut guest, REPLY_LIMIT).map_err(io::Error::other)? {
         Some(HelloReply::Welcome) => Ok(guest),

@@ -1,4 +1,4 @@
-//! What the VMM says when it ends, kept for `stockade logs`: nobody else is left then who could ask for the guest's console.
+//! The VMM's last message, kept for `stockade logs`: when the VMM has ended, nobody can ask for the guest's console.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,11 +11,12 @@ use stockade_protocol::vmm::{STATUS_LIMIT, Status};
 use crate::sys::descriptors;
 use crate::vm::DIED_SILENTLY;
 
-/// How long a VMM may take to end after its guest has hung up: a kernel that reboots resets its devices before the machine.
+/// How long a VMM may take to end after its guest's connections have closed: a kernel that reboots resets its devices
+/// before the machine.
 const ENDS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Writes the console's last lines and the VMM's reason to `file`, if the VMM has ended. The guest may have taken the
-/// VMM over: what comes is bounded by [`STATUS_LIMIT`] and is text for a person only.
+/// VMM over: the message is at most [`STATUS_LIMIT`] bytes and is used as text for a person only.
 pub(super) fn keep(lease: BorrowedFd<'_>, mut file: File) {
     let mut fds = [PollFd::new(lease, PollFlags::empty())];
     let timeout = PollTimeout::try_from(ENDS_WITHIN).unwrap_or(PollTimeout::MAX);

@@ -1,6 +1,7 @@
 //! One direction of stdio: bytes from one descriptor to another, never blocking, at most one buffer in between.
 //!
-//! Between a pipe and a connection to the VM the kernel moves them itself (splice), which spares two copies of every byte.
+//! Between a pipe and a connection to the VM the kernel moves the bytes itself (splice), which saves two copies of
+//! every byte.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,13 +12,13 @@ use nix::fcntl::{SpliceFFlags, splice};
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::SFlag;
 
-/// Bytes in flight in one direction: what bounds a writer whose reader is slow.
+/// Largest number of bytes in flight in one direction: a writer whose reader is slow has to wait then.
 const BUFFER: usize = 64 << 10;
 
-/// Most bytes of one splice; a pipe takes less.
+/// Largest number of bytes of one splice; a pipe takes less.
 const SPLICE: usize = 1 << 20;
 
-/// What a pipe accepts without blocking once poll(2) has reported it writable.
+/// Number of bytes that a pipe accepts without blocking once poll(2) has reported it writable.
 const ATOMIC: usize = 4096;
 
 /// One end of a copy.
@@ -30,11 +31,11 @@ struct End {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Used with MSG_DONTWAIT.
+    /// A socket, used with MSG_DONTWAIT.
     Socket,
-    /// Open with O_NONBLOCK.
+    /// A file that is open with O_NONBLOCK.
     NonBlocking,
-    /// Neither: written in pieces that do not block after poll(2).
+    /// A file that may block: it is written in pieces that do not block after poll(2).
     Blocking,
 }
 
@@ -90,14 +91,14 @@ pub struct Copy {
     shut_down_sink: bool,
     /// Bytes that the sink has taken.
     passed: u64,
-    /// After so many it pauses.
+    /// The copy pauses after this number of bytes.
     pause: Option<u64>,
 }
 
-/// What a copy that has paused leaves to another process.
+/// The rest of a paused copy, for another process.
 #[derive(Debug)]
 pub struct Rest {
-    /// Where it goes on to read.
+    /// Where to go on reading.
     pub source: OwnedFd,
     /// Where to write to.
     pub sink: OwnedFd,
@@ -107,10 +108,9 @@ pub struct Rest {
 
 #[derive(Debug)]
 enum Means {
-    /// By the kernel. It does not say which of the two sides it would have had to wait for: after the one, the other is
-    /// tried.
+    /// By the kernel. It does not say which of the two sides it would have to wait for: after one, the other is tried.
     Splice { awaits_sink: bool },
-    /// What of the buffer is between `start` and `end` waits to be written.
+    /// By a buffer, whose bytes from `start` to `end` still have to be written.
     Buffer { bytes: Box<[u8]>, start: usize, end: usize },
 }
 
@@ -119,9 +119,9 @@ impl Means {
         Self::Buffer { bytes: vec![0; BUFFER].into(), start: 0, end: 0 }
     }
 
-    /// The best for these two.
+    /// The best way for these two ends.
     fn between(source: &End, sink: &End) -> Self {
-        // A splice blocks on a socket that may block; those of others must stay as they are.
+        // splice(2) blocks on a blocking socket, and sockets of others must stay blocking.
         let is_connection = |end: &End| {
             end.kind == Kind::Socket
                 && fcntl_flags(&end.fd).is_some_and(|flags| flags & libc::O_NONBLOCK != 0)
@@ -134,18 +134,18 @@ impl Means {
     }
 }
 
-/// What a copy waits for.
+/// The condition that a copy waits for.
 #[derive(Clone, Copy, Debug)]
 pub enum Waits<'a> {
-    /// That this becomes readable.
+    /// This descriptor becomes readable.
     Readable(BorrowedFd<'a>),
-    /// That this becomes writable.
+    /// This descriptor becomes writable.
     Writable(BorrowedFd<'a>),
 }
 
 impl Copy {
-    /// Copies from `source` to `sink`, which is closed at the end, or, where it is a socket that something else still
-    /// uses, shut down for writing.
+    /// Copies from `source` to `sink`, which is closed at the end, or shut down for writing if it is a socket that
+    /// something else still uses.
     ///
     /// # Errors
     /// fstat(2)'s.
@@ -159,7 +159,7 @@ impl Copy {
         Ok(Self { source: Some(source), sink: Some(sink), means, shut_down_sink, passed: 0, pause: None })
     }
 
-    /// What it waits for; `None` when it is done, or has paused.
+    /// What the copy waits for; `None` when it is done or has paused.
     pub fn waits(&self) -> Option<Waits<'_>> {
         let sink = self.sink.as_ref()?;
         let has_paused = self.pause.is_some_and(|after| self.passed >= after);
@@ -175,29 +175,29 @@ impl Copy {
         self.source.as_ref().map(|source| Waits::Readable(source.fd.as_fd()))
     }
 
-    /// Has it pause when so many bytes have passed, which may be so already; what it has read by then is written. `None` has it
-    /// go on.
+    /// Makes the copy pause when this number of bytes has passed, which may already be the case; what it has read by
+    /// then is still written. `None` makes it go on.
     pub fn pause_after(&mut self, bytes: Option<u64>) {
         self.pause = bytes;
     }
 
-    /// What is left of it; `None` when it is done.
+    /// The rest of the copy; `None` when it is done.
     pub fn into_rest(self) -> Option<Rest> {
         let (source, sink) = self.source.zip(self.sink)?;
         Some(Rest { source: source.fd, sink: sink.fd, shut_down_sink: self.shut_down_sink })
     }
 
-    /// Where it writes to; `None` when it is done.
+    /// The descriptor that it writes to; `None` when it is done.
     pub fn sink(&self) -> Option<BorrowedFd<'_>> {
         self.sink.as_ref().map(|sink| sink.fd.as_fd())
     }
 
-    /// Nothing is left to do, at least for this process.
+    /// Whether nothing is left to do, at least for this process.
     pub fn is_done(&self) -> bool {
         self.waits().is_none()
     }
 
-    /// Goes on, now that what it waits for has happened.
+    /// Goes on after the condition that it waits for has come true.
     pub fn advance(&mut self) {
         let is_over = match &self.means {
             Means::Splice { .. } => self.splice(),
@@ -209,7 +209,7 @@ impl Copy {
         }
     }
 
-    /// True at the end of either side.
+    /// Moves bytes by splice(2); true at the end of either side.
     fn splice(&mut self) -> bool {
         let (Some(source), Some(sink)) = (&self.source, &self.sink) else { return true };
         let Means::Splice { awaits_sink } = &mut self.means else { return false };
@@ -229,7 +229,7 @@ impl Copy {
         false
     }
 
-    /// True at the end of either side.
+    /// Copies bytes through the buffer; true at the end of either side.
     fn copy(&mut self) -> bool {
         let (Some(source), Some(sink)) = (&self.source, &self.sink) else { return true };
         let Means::Buffer { bytes, start, end } = &mut self.means else { return false };

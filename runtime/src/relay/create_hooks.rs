@@ -1,4 +1,4 @@
-//! Where a relay stops for the hooks of `create`, before the trees are cloned.
+//! The point at which a relay stops for the hooks of `create`, before the trees are cloned.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -7,8 +7,8 @@ use super::error::{RelayError, system};
 use super::messages::Message;
 use crate::oci::hooks::{self, Hook};
 
-/// Hooks of `create`: the host's are run by the creator, between [`super::Relay::entered`] and [`super::Relay::go_on`],
-/// then these by the relay.
+/// Hooks of `create`. The creator runs the host's hooks between [`super::Relay::entered`] and [`super::Relay::go_on`],
+/// and then the relay runs these.
 #[derive(Debug)]
 pub struct CreateHooks<'a> {
     /// `createContainer`.
@@ -20,7 +20,7 @@ pub struct CreateHooks<'a> {
 }
 
 impl CreateHooks<'_> {
-    /// The relay's side: what its hooks mount below the rootfs becomes part of the trees.
+    /// Runs the hooks in the relay: what they mount below the rootfs becomes part of the trees.
     pub(super) fn run(&self, socket: BorrowedFd<'_>) -> Result<(), RelayError> {
         Message::Entered.send(socket).map_err(system("socket"))?;
         match Message::receive(socket).map_err(system("socket"))? {

@@ -3,26 +3,26 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why there is no relay.
+/// Why a relay could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// The network namespace is not usable.
     #[error("linux.namespaces: cannot open the network namespace {path}: {cause}")]
     Network {
-        /// As given.
+        /// The path from config.json.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
     /// A system call failed.
     #[error("cannot start the container's relay on the host: {what}: {cause}")]
     System {
-        /// What it was for.
+        /// What the system call was for.
         what: &'static str,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// The relay's own explanation.
+    /// The relay has failed with this explanation.
     #[error("{0}")]
     Failed(String),
     /// It made a system call that it may not make.
@@ -31,7 +31,7 @@ pub enum RelayError {
          the kernel's log has its number (audit, type 1326)"
     )]
     Forbidden,
-    /// It died without one.
+    /// The relay died without an explanation.
     #[error("the container's relay on the host died while it was being set up (killed, or out of memory?)")]
     Died,
 }

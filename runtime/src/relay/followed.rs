@@ -1,8 +1,8 @@
 //! Trees that follow the host: what the host mounts or unmounts in them later, the container sees.
 //!
-//! The kernel passes mounts on only to mounts of a namespace. So such trees are attached, in one of their own that holds nothing
-//! else: whoever has taken over the file server, and goes up from a tree, is among the container's trees still. The
-//! namespace has no process; it lives as long as the relay has it open.
+//! The kernel passes mounts on only to mounts of a namespace. So such trees are attached in a mount namespace of their
+//! own, which holds nothing else: whoever has taken over the file server and goes up from a tree finds only the
+//! container's trees. The namespace has no process; it lives as long as the relay has it open.
 
 use std::fs::File;
 use std::io;
@@ -20,10 +20,11 @@ use stockade_sys::mount_api::{MountAttributes, attach, attach_at, attr, new_file
 /// The mount namespace of the caller.
 const NAMESPACE: &str = "/proc/self/ns/mnt";
 
-/// A directory that is there, to mount the namespace's root on before it is the root.
+/// A directory that exists, on which the namespace's root is mounted before it becomes the root.
 const STEPPING_STONE: &str = "/proc";
 
-/// Attaches the trees; returns what keeps them so. The caller is in its mount namespace as before, at its root.
+/// Attaches the trees; returns a descriptor that keeps them attached. Afterwards the caller is in its own mount
+/// namespace again, at its root.
 ///
 /// # Errors
 /// Those of mounting, and of making and joining namespaces.

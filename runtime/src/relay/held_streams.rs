@@ -6,9 +6,9 @@
 //!  relay of a member ─→ relay of its sandbox
 //! ```
 //!
-//! A relay ends with its process, because its caller waits for that. It leaves such streams to the relay of the container that
-//! they are in, which copies on until they end or it ends itself: with a container of its own PID namespace ends everybody
-//! who could have them open.
+//! A relay ends with its process, because its caller waits for that. It leaves such streams to the relay of their
+//! container, which goes on copying until the streams end or it ends itself. When a container with its own PID
+//! namespace ends, all processes end that could have them open.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,16 +19,19 @@ use stockade_sys::fd_passing;
 use super::copy::{Copy, Rest};
 use crate::sys::descriptors;
 
-/// The socket in a container's directory to which they are left.
+/// The socket in a container's directory to which such streams are sent.
 pub const SOCKET: &str = "streams.sock";
 
-/// Streams that a relay takes over at most, so that no guest has one that grows; more end with their process.
+/// Largest number of streams that a relay takes over, so that no guest can make it grow; more streams end with their
+/// process.
 const MAX: usize = 64;
 
-/// The number that a relay has the socket of its heir at: the only one by which its filter lets it pass descriptors on.
+/// The descriptor number of the heir's socket in a relay: the only one on which its filter allows it to send
+/// descriptors.
 pub const HEIR: i32 = 900;
 
-/// The heir's socket in an open directory of a container, if its relay has one: one of 0.1 has none.
+/// Connects to the heir's socket in the open directory of a container; `None` if its relay has none, like a relay of
+/// 0.1.
 pub fn connect(directory: BorrowedFd<'_>) -> Option<OwnedFd> {
     let socket = descriptors::connect_datagrams(directory, SOCKET).ok()?;
     socket.set_nonblocking(true).ok()?;
@@ -45,11 +48,11 @@ pub fn listen(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Leaves a stream to the heir. Where that takes none, it ends.
+/// Leaves a stream to the heir. If the heir takes no more, the stream ends.
 pub fn leave(heir: &OwnedFd, copy: Copy) {
     let Some(Rest { source, sink, shut_down_sink }) = copy.into_rest() else { return };
     let descriptors = [source.as_raw_fd(), sink.as_raw_fd()];
-    // An heir that is gone, or has no time: nobody can be told.
+    // The heir is gone or busy; there is nobody to tell.
     let _ = fd_passing::send(heir, &[shut_down_sink.into()], &descriptors);
 }
 
@@ -57,18 +60,18 @@ pub fn leave(heir: &OwnedFd, copy: Copy) {
 #[derive(Debug)]
 pub struct Adopted {
     socket: UnixDatagram,
-    /// They go on.
+    /// The copies that go on.
     pub copies: Vec<Copy>,
 }
 
 impl Adopted {
-    /// None yet.
+    /// Without any stream yet.
     pub fn new(socket: OwnedFd) -> Self {
         Self { socket: socket.into(), copies: Vec::new() }
     }
 
-    /// Takes those over that have been left to this relay. Whoever leaves one is a relay of the same pod, which may have been
-    /// taken over by its guest: what it sends is copied, and nothing else happens to it.
+    /// Takes over the streams that have been left to this relay. The sender is a relay of the same pod, which may have
+    /// been taken over by its guest: this relay only copies bytes between the descriptors that it gets.
     pub fn receive(&mut self) {
         let mut byte = [0];
         let mut descriptors = Vec::new();

@@ -4,9 +4,9 @@
 //!  client in the container ──▶ socket of the agent ── vsock ──▶ the container's relay ──▶ the host's socket
 //! ```
 //!
-//! A socket's inode on a shared file system is nobody's in the guest's kernel, so the mount shows one of the agent's. The
-//! guest still opens no connection to the host: for each socket the relay keeps one connection to the agent, which answers
-//! it when a client has come.
+//! In the guest's kernel nobody listens on a socket's inode of a shared file system, so the mount shows a socket of the
+//! agent. The guest still opens no connection to the host: for each socket the relay keeps one connection to the agent,
+//! which answers it when a client has come.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,21 +23,21 @@ use crate::sys::descriptors;
 use crate::sys::own_proc::OwnProc;
 use crate::vm::AGENT_SOCKET;
 
-/// Connections of one container that are open at a time; further ones wait.
+/// Largest number of open connections of one container; further ones wait.
 const MAX_CONNECTIONS: usize = 64;
 
 /// What the relay of a container needs for its sockets.
 #[derive(Debug)]
 pub struct HostSockets<'a> {
     container: &'a str,
-    /// The agent's socket, as a file that can only be connected to.
+    /// The agent's socket, as an O_PATH descriptor, which can only be connected to.
     agent: OwnedFd,
-    /// Those of the host likewise, by their numbers.
+    /// The host's sockets, likewise, by their numbers.
     sockets: &'a [OwnedFd],
 }
 
 impl HostSockets<'_> {
-    /// For a container that is connected to any.
+    /// Prepares the service for a container that has sockets of the host.
     ///
     /// # Errors
     /// open(2)'s.
@@ -81,7 +81,7 @@ struct Connector {
 }
 
 impl Running for Connector {
-    /// A thread for each, until the process ends.
+    /// Starts a thread for each socket, which runs until the process ends.
     fn start(&mut self) {
         let (semaphore, proc) = (Semaphore::new(MAX_CONNECTIONS), self.proc);
         for (number, socket) in (0..).zip(std::mem::take(&mut self.sockets)) {
@@ -90,10 +90,10 @@ impl Running for Connector {
             let serve = move || {
                 let agent = || proc.connect(&agent);
                 let service = || proc.connect(&socket).map(OwnedFd::from);
-                // Without a VM there is nobody to serve.
+                // The VM has ended, so there are no clients.
                 let _ = Clients { hello, agent, service, semaphore: &semaphore }.serve();
             };
-            // Without a thread nobody is served, as where nobody listens.
+            // Without a thread, clients see that nobody listens.
             let _ = thread::Builder::new().name("host-socket".into()).stack_size(STACK).spawn(serve);
         }
     }

@@ -26,7 +26,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts one.
+    /// Starts a relay.
     ///
     /// # Errors
     /// [`RelayError`].
@@ -50,7 +50,7 @@ impl Relay {
         Ok(Self { process, socket })
     }
 
-    /// Waits until its namespaces are as the host's hooks should find them. Only a relay with hooks of `create` stops there.
+    /// Waits until its namespaces are ready for the host's hooks. Only a relay with hooks of `create` stops there.
     ///
     /// # Errors
     /// [`RelayError::Failed`] or [`RelayError::Died`].
@@ -61,7 +61,7 @@ impl Relay {
         }
     }
 
-    /// Lets it go on from there.
+    /// Lets the relay go on after [`Self::entered`].
     ///
     /// # Errors
     /// [`RelayError::System`].
@@ -69,7 +69,7 @@ impl Relay {
         Message::GoOn.send(self.socket.as_fd()).map_err(system("socket"))
     }
 
-    /// Waits until it is in permit; returns the cloned trees, in the plan's order.
+    /// Waits until the relay is in place; returns the cloned trees, in the plan's order.
     ///
     /// # Errors
     /// [`RelayError::Failed`] or [`RelayError::Died`].
@@ -84,7 +84,7 @@ impl Relay {
         }
     }
 
-    /// Gives it the connections to serve.
+    /// Gives the relay the connections to serve.
     ///
     /// # Errors
     /// [`RelayError::System`].
@@ -102,7 +102,7 @@ impl Relay {
         Message::receive(self.socket.as_fd()).map_err(system("socket"))
     }
 
-    /// What a message that is not the expected one tells.
+    /// The error for a message that is not the expected one.
     fn failure(&self, message: Option<(Message, Vec<OwnedFd>)>) -> RelayError {
         match message {
             Some((Message::Failed(text), _)) => RelayError::Failed(text),
@@ -114,7 +114,7 @@ impl Relay {
         }
     }
 
-    /// Lets it live on without its creator.
+    /// Lets the relay live on without its creator.
     ///
     /// # Errors
     /// [`RelayError::System`].

@@ -1,4 +1,4 @@
-//! What a relay and its creator say to each other: packets of a kind, followed by a text or accompanied by descriptors.
+//! The messages between a relay and its creator: packets with a kind, followed by a text or accompanied by descriptors.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -15,15 +15,15 @@ const LIMIT: usize = 4096;
 pub(super) enum Message {
     /// From the relay: some of the trees, as descriptors.
     Trees,
-    /// From the relay: it is in place.
+    /// From the relay: everything is set up.
     Prepared,
-    /// From the relay: it has failed, and why.
+    /// From the relay: it has failed, for this reason.
     Failed(String),
     /// To the relay: connections to the agent, as descriptors.
     Connections,
     /// To the relay: live on without your creator.
     Commit,
-    /// From the relay: its namespaces are as hooks should find them.
+    /// From the relay: its namespaces are ready for the host's hooks.
     Entered,
     /// To the relay: the host's hooks have been run.
     GoOn,
@@ -65,7 +65,7 @@ impl Message {
         packet
     }
 
-    /// Sends it. A confined relay can, too.
+    /// Sends the message. A confined relay can do that too.
     ///
     /// # Errors
     /// send(2)'s.
@@ -73,7 +73,7 @@ impl Message {
         descriptors::send_bytes(socket, &self.encode())
     }
 
-    /// Sends it with descriptors.
+    /// Sends the message with descriptors.
     ///
     /// # Errors
     /// sendmsg(2)'s.
@@ -81,7 +81,8 @@ impl Message {
         fd_passing::send(socket, &self.encode(), descriptors)
     }
 
-    /// Waits for one, with its descriptors; `None` where the other side has closed, or says what is no message.
+    /// Waits for a message with its descriptors; `None` if the other side has closed, or has sent something that is not
+    /// a message.
     ///
     /// # Errors
     /// recvmsg(2)'s.

@@ -15,11 +15,11 @@
 //!    └ exits                               │ … exits with the container's status
 //! ```
 //!
-//! An exec's relay is the same, but it joins the namespaces and the cgroup of the container's, and holds no lease: it
-//! learns of the VM's death by its connections' end.
+//! An exec's relay is the same, but it joins the namespaces and the cgroup of the container's relay and holds no lease:
+//! it learns of the VM's death when its connections end.
 //!
-//! If its creator dies before COMMIT, the relay ends, and with it what it stands for and the lease that the VMM lives
-//! by: nothing is left running. `run` and `exec` in the foreground never commit.
+//! If its creator dies before COMMIT, the relay ends. Its process in the guest ends with it, and so does the VMM, which
+//! lives by the relay's lease: nothing is left running. `run` and `exec` in the foreground never commit.
 
 mod child;
 pub mod clients;

@@ -1,12 +1,13 @@
-//! What has to be in a read-only root before it is shared: the agent can make nothing in it any more.
+//! Makes what has to be in a read-only root before it is shared: afterwards the agent can make nothing in it.
 //!
-//! A root that the guest could write to until its container is built would be no read-only root, for a guest that is
-//! hostile already. So the host makes what the agent would: where mounts, device nodes, links and the working
-//! directory go. The rootfs is hostile content. Every name in it is looked up by itself, beneath a descriptor, and a
-//! link is followed here and not by the kernel: none leads out. What lies in an earlier mount is the agent's
-//! business, as it is for a writable root.
+//! A root that the guest could write to until its container is built would not be read-only for a guest that is hostile
+//! already. So the host makes what the agent would make: the places of mounts, device nodes, links and the working
+//! directory. The rootfs is hostile content. Every name in it is looked up by itself, beneath a descriptor, and a link
+//! is followed here and not by the kernel: none leads out. Places inside an earlier mount are left to the agent, as in
+//! a writable root.
 //!
-//! What cannot be made, as on a file system that is read-only itself, is left: where it is missed, the agent says so.
+//! What cannot be made, for example on a file system that is read-only itself, is left out; if the container needs it,
+//! the agent reports the error.
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -25,24 +26,25 @@ use stockade_protocol::container::{DEFAULT_DEVICES, DEVICE_LINKS, MountSource, P
 use crate::lower::plan::{GuestPlan, PlannedSource};
 use crate::vm::Tree;
 
-/// Links that are followed at most for one path; the kernel's own limit.
+/// Largest number of links that are followed for one path; the kernel's own limit.
 const MAX_LINKS: usize = 40;
 
 /// What is made where nothing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind<'a> {
     Directory,
-    /// As a tmpfs without `mode=` has it, which takes the mode of what it covers.
+    /// A directory for a tmpfs without `mode=`, which takes the mode of the directory that it covers.
     Scratch,
     File,
-    /// A symbolic link to this; what an image has there goes if `replaces`.
+    /// A symbolic link to `target`; with `replaces`, what the image has at its place is removed.
     Link {
         target: &'a str,
         replaces: bool,
     },
 }
 
-/// Makes in the rootfs what the container needs there; to be called where its trees are cloned.
+/// Makes in the rootfs what the container needs there; must be called in the mount namespace in which its trees are
+/// cloned.
 pub fn make(rootfs: &Path, container: &GuestPlan, trees: &[Tree]) {
     let directory = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(rootfs);
     let Ok(root) = directory else { return };
@@ -65,9 +67,9 @@ fn is_directory(share: &str, trees: &[Tree]) -> bool {
 
 struct Walk {
     root: OwnedFd,
-    /// User and group of what is made: the container's root.
+    /// User and group that get what is made: the container's root.
     owner: (u32, u32),
-    /// Where mounts are, below the root.
+    /// The places of mounts, below the root.
     covered: HashSet<PathBuf>,
 }
 
@@ -116,15 +118,16 @@ impl Walk {
         self.note(&container.process.cwd, Kind::Directory);
     }
 
-    /// As [`Walk::place`]; a path that cannot be made is the agent's to name.
+    /// As [`Walk::place`]; a path that cannot be made is only logged: the agent reports the error.
     fn note(&self, path: &str, kind: Kind<'_>) -> Option<PathBuf> {
         self.place(Path::new(path), kind)
-            .inspect_err(|errno| tracing::debug!("{path} is not made in the read-only root: {errno}"))
+            .inspect_err(|errno| tracing::debug!("cannot make {path} in the read-only root: {errno}"))
             .ok()
             .flatten()
     }
 
-    /// Makes what is missing of `path`; returns where it is below the root, without links, unless that is in a mount.
+    /// Makes the missing parts of `path`; returns its place below the root, without links, or `None` if that is in a
+    /// mount.
     fn place(&self, path: &Path, kind: Kind<'_>) -> Result<Option<PathBuf>, Errno> {
         if self.covered.contains(Path::new("")) {
             return Ok(None);
@@ -213,7 +216,7 @@ impl Walk {
     }
 }
 
-/// Opens one name, whatever it is, and no link's target.
+/// Opens one name, of whatever type it is, without following a link.
 fn open(directory: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     openat(directory, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
 }

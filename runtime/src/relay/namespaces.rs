@@ -1,8 +1,8 @@
 //! What callers find around a relay: namespaces and a root file system.
 //!
-//! A container's relay makes its own. Nothing is written into the bundle's rootfs but what its mounts need to be on, which
-//! every runtime makes, and none of its links leads out: it is hostile content, and the relay is the host's root
-//! until it gives up its capabilities. An exec's relay joins those.
+//! A container's relay makes its own, and an exec's relay joins them. The bundle's rootfs is hostile content, and the
+//! relay is the host's root until it gives up its capabilities: nothing is written into the rootfs except mount points,
+//! which every runtime makes, and none of its links is followed out of it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -35,9 +35,9 @@ use crate::vm::{Tree, shares};
 /// Where a relay's namespaces and root come from.
 #[derive(Debug)]
 pub enum Namespaces<'a> {
-    /// It makes its own: it stands for a container's init.
+    /// The relay stands for a container's init and makes its own namespaces.
     Own(Own<'a>),
-    /// They are those of this relay, a pidfd: it stands for an exec.
+    /// The relay stands for an exec and joins the namespaces of this relay, which is given by a pidfd.
     Of(BorrowedFd<'a>),
 }
 
@@ -48,36 +48,36 @@ pub struct Own<'a> {
     pub rootfs: &'a Path,
     /// The container.
     pub container: &'a GuestPlan,
-    /// The VM has a file server that serves trees where mounts come and go.
+    /// Whether the VM's file server can serve trees in which mounts come and go.
     pub follows: bool,
     /// Trees to clone for the guest.
     pub trees: &'a [Tree],
-    /// What is done before that.
+    /// Hooks that run before the trees are cloned.
     pub hooks: Option<CreateHooks<'a>>,
     /// Its network namespace.
     pub network: &'a NetworkNamespace,
-    /// It has a cgroup namespace of its own, for its inode alone.
+    /// Whether it has a cgroup namespace of its own, which is needed only for its inode.
     pub cgroup_namespace: bool,
-    /// The same of a time namespace.
+    /// Whether it has a time namespace of its own, likewise.
     pub time_namespace: bool,
-    /// The user namespace that it enters when it needs no privileges any more.
+    /// The user namespace that it enters when it no longer needs privileges.
     pub user: Option<BorrowedFd<'a>>,
     /// Its hostname.
     pub hostname: Option<&'a str>,
-    /// What it offers besides the process.
+    /// The services that the relay offers.
     pub services: &'a [Box<dyn Service + 'a>],
-    /// The VMM lives while this is open; `None` where that is another's business.
+    /// The lease: the VMM lives while this is open. `None` if another relay holds it.
     pub lease: Option<BorrowedFd<'a>>,
-    /// Where what the VMM says when it ends goes, if this relay holds its lease.
+    /// The file for the VMM's last message, if this relay holds the lease.
     pub console_log: Option<BorrowedFd<'a>>,
-    /// Where others leave streams to it ([`super::held_streams`]).
+    /// The socket at which other relays leave streams to it ([`super::held_streams`]).
     pub adopted: BorrowedFd<'a>,
 }
 
 /// The namespaces that a relay is cloned into.
 pub(super) struct CloneInto<'a> {
     new: libc::c_int,
-    /// Whose PID namespace is joined.
+    /// The process whose PID namespace is joined.
     pid_of: Option<BorrowedFd<'a>>,
     /// The network namespace to enter, if it is neither new nor another relay's.
     pub network: Option<File>,
@@ -128,7 +128,7 @@ impl<'a> Namespaces<'a> {
 }
 
 impl CloneInto<'_> {
-    /// Calls `clone` with the flags for clone3(2), its child being in the PID namespace that is to be joined.
+    /// Calls `clone` with the flags for clone3(2), so that its child is in the PID namespace that is to be joined.
     ///
     /// # Errors
     /// setns(2)'s, and those of `clone`.
@@ -138,8 +138,8 @@ impl CloneInto<'_> {
         setns(relay, CloneFlags::CLONE_NEWPID)?;
         let result = clone(self.new);
         match setns(own, CloneFlags::CLONE_NEWPID) {
-            // Root in a user namespace cannot go back to the host's: a later child of this command would be in the
-            // container's, and an exec has none.
+            // Root in a user namespace cannot go back to the host's PID namespace. Later children of this command would
+            // be in the container's, but an exec has no later children.
             Ok(()) | Err(Errno::EPERM) => result,
             Err(error) => Err(error.into()),
         }
@@ -155,16 +155,16 @@ pub(super) fn join(relay: BorrowedFd<'_>) -> Result<(), RelayError> {
     setns(relay, namespaces).map_err(|e| system("join the container's namespaces")(e.into()))
 }
 
-/// What is left of making a relay's namespaces and root.
+/// What the relay keeps after making its namespaces and root.
 pub(super) struct Made {
-    /// Keep the trees watched.
+    /// Descriptors that keep the trees watched.
     pub watches: Vec<OwnedFd>,
-    /// Its procfs, where the rootfs has a directory for one.
+    /// Its procfs, if there is one.
     pub proc: Option<OwnedFd>,
 }
 
 impl Own<'_> {
-    /// Makes the mounts, tells the creator of the trees, and enters the root.
+    /// Makes the mounts, sends the trees to the creator, and enters the root.
     pub(super) fn make(&self, socket: BorrowedFd<'_>) -> Result<Made, RelayError> {
         let none = None::<&Path>;
         // Nothing that is mounted here is seen on the host. What the host mounts meanwhile is seen here, and in the trees that
@@ -186,7 +186,8 @@ impl Own<'_> {
         Ok(Made { watches, proc })
     }
 
-    /// Clones the trees where they are seen as the container should see them, and sends them to the creator.
+    /// Clones the trees in the namespace in which they are as the container should see them, and sends them to the
+    /// creator.
     fn send_trees(&self, socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, RelayError> {
         let mut watches = Vec::new();
         for trees in self.trees.chunks(descriptors::PER_MESSAGE) {
@@ -216,9 +217,9 @@ impl Own<'_> {
         Ok(watches)
     }
 
-    /// Makes the rootfs this process's root, with the container's mounts and a `proc` of its own where the rootfs has a directory
-    /// for it, which is made where the container has one too. One that is needed is there without a directory, too, but mounted
-    /// nowhere.
+    /// Makes the rootfs this process's root, with the container's mounts and with a `proc` of its own if the rootfs has
+    /// a directory for it. If the container has a `proc` too, the directory is made. Without the directory, a procfs
+    /// that is needed is opened without being mounted.
     fn enter_rootfs(&self, needs_proc: bool) -> Result<Option<OwnedFd>, RelayError> {
         let rootfs = clone_tree_at(self.rootfs, true, false)
             .and_then(|tree| {
@@ -230,7 +231,7 @@ impl Own<'_> {
         let root = view::make(rootfs, self.rootfs, self.container, self.trees)?;
         fchdir(&root).map_err(|e| system("enter the rootfs")(e.into()))?;
         if self.container.mounts.iter().any(|mount| mount.destination == "/proc") {
-            // It is there already, or is a link, or the file system is read-only: opening it tells.
+            // The directory exists already, or is a link, or the file system is read-only: opening it will show.
             let _ = mkdirat(nix::fcntl::AT_FDCWD, "proc", Mode::from_bits_retain(0o755));
         }
         let directory = OpenOptions::new()
@@ -250,9 +251,10 @@ impl Own<'_> {
     }
 }
 
-/// A procfs, mounted on `directory` if there is one. Nothing in it can be written to, so that nobody who gets into the relay
-/// reaches the host by it: every file of a procfs is the host's root's, who needs no capability for it. Engines read more
-/// there than processes (`podman top` the time of the boot, in /proc/stat), but no sysctl.
+/// Makes a procfs, mounted on `directory` if there is one. Nothing in it can be written to, so that an attacker in the
+/// relay cannot reach the host through it: every file of a procfs belongs to the host's root, who needs no capability
+/// to write to it. Engines read more there than processes (`podman top` reads the time of the boot in /proc/stat), but
+/// no sysctl.
 fn mount_proc(directory: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     let Some(directory) = directory else { return Ok(own_processes()?) };
     let proc = new_file_system("proc", "proc", "", HARMLESS)?;

@@ -1,8 +1,8 @@
-//! sd_notify(3) for a container: what it says to the socket in the guest goes on to the host's `NOTIFY_SOCKET`.
+//! sd_notify(3) for a container: what it sends to the socket in the guest is passed on to the host's `NOTIFY_SOCKET`.
 //!
-//! The guest is hostile, and the service manager trusts the relay's datagrams as the service's own: only what says
-//! something about the service's state passes, in the order in which it came. PIDs, descriptors and clocks of the guest
-//! mean nothing on the host.
+//! The guest is hostile, and the service manager trusts the relay's datagrams as the service's own: only assignments
+//! about the service's state are passed on, in their order. PIDs, descriptors and clocks of the guest mean nothing on
+//! the host.
 
 use std::env;
 use std::ffi::OsStr;
@@ -73,9 +73,9 @@ impl AsFd for NotifySocket {
     }
 }
 
-/// The socket on the host that the container would find under the name in its own environment, were it on the host. That
-/// environment is the image's too, and volumes are the pod author's: so the socket counts only in a directory of the bundle, which
-/// only the caller fills. The path is relative to the bundle.
+/// The socket on the host that the name in the container's own environment would mean if the container ran on the host.
+/// The image sets that environment too, and the pod's author chooses volumes: so the socket counts only if it is in a
+/// directory of the bundle, which only the caller fills. The path is relative to the bundle.
 fn mounted(spec: &Spec, bundle: &Path) -> Option<PathBuf> {
     let env = spec.process().as_ref()?.env().as_ref()?;
     let inside = env.iter().rev().find_map(|entry| entry.strip_prefix(VARIABLE)?.strip_prefix('='))?;
@@ -116,7 +116,7 @@ fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// The relay's side: it speaks for the container.
+/// The relay's side, which sends the container's notifications.
 #[derive(Debug)]
 pub(crate) struct Notifier {
     socket: UnixDatagram,
@@ -125,7 +125,7 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// Speaks through a connected socket. `/proc` must still be the host's.
+    /// Takes a connected socket. `/proc` must still be the host's.
     ///
     /// # Errors
     /// When this process's PID on the host cannot be read.
@@ -134,8 +134,8 @@ impl Notifier {
         Ok(Self { socket: socket.into(), main_pid })
     }
 
-    /// Passes on what a datagram of the guest says about the service. One that the host does not take at once is lost: the
-    /// relay waits for nobody.
+    /// Passes on what a datagram of the guest says about the service. A datagram that the host does not take at once is
+    /// lost, because the relay never waits.
     pub fn pass_on(&self, datagram: &[u8]) {
         if let Some(text) = for_host(datagram, &self.main_pid) {
             let _ = self.socket.send(text.as_bytes());
@@ -143,7 +143,7 @@ impl Notifier {
     }
 }
 
-/// A datagram as the host gets it; `None` where nothing of it is for the host.
+/// The datagram for the host; `None` if no part of it is for the host.
 fn for_host(datagram: &[u8], main_pid: &str) -> Option<String> {
     let text = str::from_utf8(datagram).ok().filter(|text| text.len() <= NOTIFY_LIMIT)?;
     let mut lines: Vec<String> = text.split('\n').filter(|line| is_passed(line)).map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! What a relay is to be, as its creator says it.
+//! The plan of a relay, which its creator makes.
 
 use std::os::fd::BorrowedFd;
 
@@ -6,23 +6,23 @@ use super::namespaces::Namespaces;
 use super::notify::NotifySocket;
 use super::preserve_fds::Preserved;
 
-/// What a relay is to be.
+/// The plan of a relay.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    /// What callers find around it.
+    /// Its namespaces and root, which callers look at.
     pub namespaces: Namespaces<'a>,
-    /// What `ps` shows.
+    /// The command line that `ps` shows.
     pub args: &'a [String],
     /// Its cgroup's directory.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The process has a terminal, so size changes are passed on.
+    /// Whether the process has a terminal: then the relay passes on changes of its size.
     pub terminal: bool,
-    /// The terminal to sit on; without it stdio is inherited.
+    /// The terminal for its stdio; without it, stdio is inherited.
     pub slave: Option<BorrowedFd<'a>>,
     /// Descriptors that it relays besides stdio.
     pub preserved: &'a Preserved,
-    /// Where the container's notifications go.
+    /// The socket for the container's notifications.
     pub notify: Option<&'a NotifySocket>,
-    /// Who goes on with its streams that outlive the process ([`super::held_streams`]).
+    /// The socket of the relay that takes over streams that outlive the process ([`super::held_streams`]).
     pub heir: Option<BorrowedFd<'a>>,
 }

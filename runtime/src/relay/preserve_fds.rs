@@ -1,10 +1,10 @@
 //! Descriptors beyond stdio that a caller passes on: `--preserve-fds`, and those of socket activation (`LISTEN_FDS`).
 //!
-//! A descriptor cannot cross into a VM, but a stream of bytes can: what is a pipe, a connected stream socket or a terminal
-//! here is a pipe or a socket of the same number there, and the relay copies between the two. Of a regular file the content
-//! crosses in the same way, from the place on where the descriptor stands: in one direction, the descriptor's own. The null
-//! device is the guest's there, and a number that is not open here is not open there. Anything else is refused before anything
-//! is made.
+//! A descriptor cannot cross into a VM, but a stream of bytes can: a pipe, a connected stream socket or a terminal
+//! becomes a pipe or a socket of the same number in the guest, and the relay copies between the two. The content of a
+//! regular file crosses in the same way, from the descriptor's position on, in the one direction for which it is open.
+//! The null device becomes the guest's, and a number that is not open here is not open there. Anything else is refused
+//! before anything is made.
 //!
 //! The guest gets bytes and nothing else: no file of the host, no lock, no mode that the descriptor has not.
 
@@ -21,10 +21,10 @@ use stockade_protocol::container::StreamKind;
 use crate::sys::descriptors;
 use crate::vm::is_of_0_1;
 
-/// Number of the first.
+/// Number of the first descriptor.
 const FIRST: RawFd = 3;
 
-/// How many may be passed on: all connections of one process go to its relay in one message.
+/// Largest number of descriptors that are passed on: all connections of one process go to its relay in one message.
 const MAX: usize = 100;
 
 /// The variable that tells how many descriptors socket activation has passed.
@@ -38,26 +38,26 @@ pub enum PreserveError {
         "--preserve-fds, {LISTEN_FDS}: {0} descriptors are too many; at most {MAX} can be passed into a VM"
     )]
     TooMany(usize),
-    /// Nothing was inherited under the last of the numbers.
+    /// The descriptor with the last number is not open.
     #[error("--preserve-fds, {LISTEN_FDS}: descriptor {0} is not open")]
     NotOpen(RawFd),
     /// The VM was started before the upgrade.
     #[error(
-        "--preserve-fds: descriptor {0} is /dev/null or not open, which the VM that stockade 0.1 has started cannot have: \
-         only streams can be passed into it"
+        "--preserve-fds: descriptor {0} is /dev/null or not open, but a VM that stockade 0.1 has started can be given \
+         streams only"
     )]
     Old(RawFd),
-    /// It is no stream.
+    /// The descriptor cannot be relayed as a stream.
     #[error(
         "--preserve-fds, {LISTEN_FDS}: descriptor {number} is {kind} ({target}); only pipes, connected stream sockets, \
          terminals, regular files that are open for either reading or writing, and /dev/null can be passed into a VM"
     )]
     NoStream {
-        /// Its number.
+        /// The descriptor's number.
         number: RawFd,
-        /// What it is.
+        /// What kind of file it is.
         kind: &'static str,
-        /// What /proc/self/fd says.
+        /// Its link in /proc/self/fd.
         target: String,
     },
 }
@@ -66,19 +66,19 @@ pub enum PreserveError {
 #[derive(Debug, Default)]
 pub struct Preserved {
     descriptors: Vec<Descriptor>,
-    /// What the process's environment says about them.
+    /// The variables about them for the process's environment.
     pub env: Vec<String>,
 }
 
 #[derive(Debug)]
 struct Descriptor {
-    /// `None` where there is none of its number.
+    /// The descriptor; `None` if its number is not open.
     fd: Option<OwnedFd>,
     kind: StreamKind,
 }
 
 impl Preserved {
-    /// Takes `count` descriptors over.
+    /// Takes over `count` descriptors.
     ///
     /// # Errors
     /// [`PreserveError`].
@@ -94,7 +94,7 @@ impl Preserved {
         }
     }
 
-    /// Takes over those of socket activation and `count` more, as runc and crun do for a container's init.
+    /// Takes over the descriptors of socket activation and `count` more, as runc and crun do for a container's init.
     ///
     /// # Errors
     /// [`PreserveError`].
@@ -108,12 +108,13 @@ impl Preserved {
         Ok(preserved)
     }
 
-    /// What each is, for the agent.
+    /// The kind of each descriptor, for the agent.
     pub fn kinds(&self) -> Vec<StreamKind> {
         self.descriptors.iter().map(|descriptor| descriptor.kind).collect()
     }
 
-    /// Looks whether the agent of the VM whose sockets are in this directory knows of all that is passed on.
+    /// Checks whether the agent of the VM whose sockets are in this directory knows all kinds of descriptors that are
+    /// passed on.
     ///
     /// # Errors
     /// [`PreserveError::Old`].
@@ -125,22 +126,22 @@ impl Preserved {
         }
     }
 
-    /// What the container finds otherwise than its caller may expect: one sentence each.
+    /// One sentence for each thing that differs in the container from what its caller may expect.
     pub fn warnings(&self) -> Vec<String> {
         let numbered = (FIRST..).zip(&self.descriptors);
         let files = numbered.filter(|(_, descriptor)| descriptor.is_file());
         files
             .map(|(number, _)| {
                 format!(
-                    "--preserve-fds: descriptor {number} is a pipe in the container, with the bytes of the file from its place on: \
-                     it has no place that can be changed, and no lock"
+                    "--preserve-fds: descriptor {number} is a pipe in the container, which carries the file's bytes \
+                     from its position on: it can be neither seeked nor locked"
                 )
             })
             .collect()
     }
 
-    /// The relay's ends: descriptions of its own where there can be, so that nothing blocks and nothing changes for
-    /// others who have the same file open.
+    /// Opens the relay's ends: with file descriptions of its own where that is possible, so that nothing blocks and
+    /// nothing changes for others who have the same file open.
     ///
     /// # Errors
     /// open(2)'s or dup(2)'s.
@@ -180,7 +181,7 @@ fn take(number: RawFd) -> Result<Descriptor, PreserveError> {
     }
 }
 
-/// How a descriptor can be relayed, or what it is instead.
+/// The kind of stream that a descriptor can be relayed as, or what the descriptor is instead.
 fn kind(fd: BorrowedFd<'_>) -> Result<StreamKind, &'static str> {
     if fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| flags & libc::O_PATH != 0) {
         return Err("a path");
@@ -207,18 +208,18 @@ fn kind(fd: BorrowedFd<'_>) -> Result<StreamKind, &'static str> {
         },
         Ok(SFlag::S_IFDIR) => Err("a directory"),
         Ok(SFlag::S_IFCHR | SFlag::S_IFBLK) => Err("a device"),
-        _ => Err("no stream"),
+        _ => Err("not a stream"),
     }
 }
 
 fn socket(fd: BorrowedFd<'_>) -> Result<StreamKind, &'static str> {
     if getsockopt(&fd, sockopt::SockType) != Ok(SockType::Stream) {
-        return Err("a socket that is no stream");
+        return Err("a socket that is not a stream");
     }
     if getsockopt(&fd, sockopt::AcceptConn) == Ok(true) {
         return Err("a listening socket");
     }
-    // Whatever the family: an address of another one is an error of its own kind.
+    // This works for every family: an address of another family causes another error.
     match getpeername::<UnixAddr>(fd.as_raw_fd()) {
         Err(nix::errno::Errno::ENOTCONN) => Err("a socket that is not connected"),
         _ => Ok(StreamKind::Socket),
@@ -243,18 +244,18 @@ fn access(fd: BorrowedFd<'_>) -> Access {
 /// The relay's ends of one stream.
 #[derive(Debug)]
 pub struct StreamEnds {
-    /// Its place among the descriptors from 3 on.
+    /// Its index among the descriptors from 3 on.
     pub index: u16,
-    /// Where bytes for the guest come from.
+    /// The descriptor from which bytes for the guest are read.
     pub source: Option<OwnedFd>,
-    /// Where bytes of the guest go.
+    /// The descriptor to which bytes of the guest are written.
     pub sink: Option<OwnedFd>,
-    /// Source and sink are one socket, whose directions end one by one.
+    /// Whether source and sink are one socket, whose directions end separately.
     pub is_socket: bool,
 }
 
 impl Descriptor {
-    /// `None` where nothing is relayed.
+    /// Opens the relay's ends; `None` if nothing is relayed.
     fn open_ends(&self, index: u16) -> io::Result<Option<StreamEnds>> {
         let Some(fd) = self.fd.as_ref().filter(|_| self.kind.is_stream()) else { return Ok(None) };
         let reads = self.kind != StreamKind::Output;

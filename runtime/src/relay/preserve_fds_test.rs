@@ -21,8 +21,8 @@ fn streams_are_told_from_what_cannot_be_relayed() {
     let named = UnixListener::bind(directory.path().join("socket")).unwrap();
     assert_eq!(kind(listener.as_fd()), Err("a listening socket"));
     assert_eq!(kind(named.as_fd()), Err("a listening socket"));
-    assert_eq!(kind(UnixDatagram::pair().unwrap().0.as_fd()), Err("a socket that is no stream"));
-    assert_eq!(kind(UdpSocket::bind("127.0.0.1:0").unwrap().as_fd()), Err("a socket that is no stream"));
+    assert_eq!(kind(UnixDatagram::pair().unwrap().0.as_fd()), Err("a socket that is not a stream"));
+    assert_eq!(kind(UdpSocket::bind("127.0.0.1:0").unwrap().as_fd()), Err("a socket that is not a stream"));
     assert_eq!(kind(File::open("/dev/zero").unwrap().as_fd()), Err("a device"));
     assert_eq!(kind(File::open("/").unwrap().as_fd()), Err("a directory"));
     assert_eq!(kind(File::open("/dev/null").unwrap().as_fd()), Ok(StreamKind::Null));
@@ -37,7 +37,7 @@ fn streams_are_told_from_what_cannot_be_relayed() {
     assert_eq!(kind(open(0).as_fd()), Err("a regular file that is open for both reading and writing"));
     assert_eq!(kind(open(libc::O_PATH).as_fd()), Err("a path"));
     let signals = nix::sys::signalfd::SignalFd::new(&nix::sys::signal::SigSet::empty()).unwrap();
-    assert_eq!(kind(signals.as_fd()), Err("no stream"));
+    assert_eq!(kind(signals.as_fd()), Err("not a stream"));
 }
 
 #[test]

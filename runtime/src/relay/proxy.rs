@@ -13,10 +13,10 @@ use super::copy::{Copy, Waits};
 /// Stack of a thread, in bytes; buffers are not on it.
 pub const STACK: usize = 64 << 10;
 
-/// Longest answer of the agent to a greeting, in bytes: a welcome, or why there is none.
+/// Longest answer of the agent to a greeting, in bytes: a welcome, or the reason for a refusal.
 pub const REPLY_LIMIT: usize = 8 << 10;
 
-/// Room for so many connections at a time.
+/// Permits that limit how many connections are open at a time.
 #[derive(Clone, Debug)]
 pub struct Semaphore(Arc<Free>);
 
@@ -27,19 +27,19 @@ struct Free {
 }
 
 impl Semaphore {
-    /// That many.
+    /// A semaphore with `count` permits.
     pub fn new(count: usize) -> Self {
         Self(Arc::new(Free { count: Mutex::new(count), changed: Condvar::new() }))
     }
 
-    /// One, if one is free.
+    /// Takes a permit if one is free.
     pub fn take(&self) -> Option<Permit> {
         let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
         *count = count.checked_sub(1)?;
         Some(Permit(Arc::clone(&self.0)))
     }
 
-    /// One, as soon as one is free.
+    /// Waits until a permit is free, and takes it.
     pub fn wait(&self) -> Permit {
         let count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
         let free = self.0.changed.wait_while(count, |count| *count == 0);
@@ -48,7 +48,7 @@ impl Semaphore {
     }
 }
 
-/// One of them, which is free again when this is dropped.
+/// A permit of a [`Semaphore`], which is free again when this is dropped.
 #[derive(Debug)]
 pub struct Permit(Arc<Free>);
 
@@ -59,8 +59,8 @@ impl Drop for Permit {
     }
 }
 
-/// Has a thread do something for a connection, which it drops at the end. Without a thread it is dropped at once, and who
-/// is connected sees its end.
+/// Starts a thread that does something for a connection and drops it at the end. If no thread can be started, the
+/// connection is dropped at once, and its peer sees the end.
 pub fn spawn(name: &str, permit: Permit, body: impl FnOnce() + Send + 'static) {
     let body = move || {
         let _permit = permit;
@@ -84,13 +84,13 @@ pub fn proxy(one: impl Into<OwnedFd>, other: impl Into<OwnedFd>) -> io::Result<(
     Ok(())
 }
 
-/// What has happened to a copy.
+/// An event of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     None,
-    /// What it waits for.
+    /// What the copy waits for has happened.
     Ready,
-    /// Nobody will ever read what it writes.
+    /// The reader has gone: nobody will read what the copy writes.
     Unread,
 }
 
@@ -103,7 +103,7 @@ fn go_on(mut copy: Copy, event: Event) -> Option<Copy> {
     (!copy.is_done()).then_some(copy)
 }
 
-/// Waits until something has happened to one of them, none of which is done.
+/// Waits for an event of these copies, none of which is done.
 fn wait(copies: &[Copy]) -> io::Result<Vec<Event>> {
     let mut fds = Vec::new();
     for copy in copies {
@@ -112,7 +112,7 @@ fn wait(copies: &[Copy]) -> io::Result<Vec<Event>> {
             Some(Waits::Writable(fd)) => Some((fd, PollFlags::POLLOUT)),
             None => None,
         };
-        // Of the sink always the end is reported, which also whoever waits for the source wants to know.
+        // poll(2) always reports the end of the sink, which matters also while a copy waits for its source.
         let both = waits.zip(copy.sink());
         fds.extend(
             both.map(|((fd, flags), sink)| [PollFd::new(fd, flags), PollFd::new(sink, PollFlags::empty())]),

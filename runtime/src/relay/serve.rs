@@ -1,4 +1,4 @@
-//! The relay's loop: stdio both ways, signals to the guest, the end to the host.
+//! The relay's loop: it copies stdio in both directions, passes signals to the guest, and ends when the process ends.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -23,42 +23,43 @@ use crate::sys::terminal::Window;
 /// Exit status when the VM is gone: as after SIGKILL.
 const KILLED: u8 = 128 + libc::SIGKILL as u8;
 
-/// Commands that wait for a guest that does not read them, in bytes; more signals than this are lost.
+/// Largest number of bytes of commands that wait for a guest that does not read them; further signals are lost.
 const MAX_COMMANDS: usize = 16 << 10;
 
-/// Longest event of the agent, in bytes: a datagram for the service manager, and what is around it.
+/// Longest event of the agent, in bytes: a datagram for the service manager, with its framing.
 const MAX_EVENT: usize = NOTIFY_LIMIT + 16;
 
-/// What is watched for on the lease: only POLLHUP, which poll(2) always reports. Status packets are for the creator,
-/// which shares the socket.
+/// The events to watch for on the lease: only POLLHUP, which poll(2) always reports. Status packets are for the
+/// creator, which shares the socket.
 const CLOSED: PollFlags = PollFlags::empty();
 
 /// What the relay holds besides its stdio.
 #[derive(Debug)]
 pub(crate) struct Ends {
-    /// Every signal that it is sent.
+    /// All signals that are sent to the relay.
     pub signals: SignalFd,
-    /// To the command that has made it.
+    /// The socket to the command that has made the relay.
     pub creator: OwnedFd,
-    /// To the VMM, which lives while this is open. Without it, only the connections tell of the VM's end.
+    /// The socket to the VMM, which lives while this is open. Without it, only the end of the connections tells of the
+    /// VM's end.
     pub lease: Option<OwnedFd>,
-    /// Where what the VMM says when it ends goes, if there is a lease.
+    /// The file for the VMM's last message, if there is a lease.
     pub console_log: Option<File>,
     /// The terminal on the host, where the process has one.
     pub window: Option<Window>,
-    /// That was made for an engine: who closes it hangs the process's up.
+    /// Whether the terminal was made for an engine: when the engine closes it, the process's terminal is hung up.
     pub hangs_up: bool,
-    /// What it relays besides stdio.
+    /// The streams that are relayed besides stdio.
     pub streams: Vec<StreamEnds>,
-    /// Where the container's notifications go.
+    /// Passes on the container's notifications.
     pub notifier: Option<Notifier>,
-    /// What it offers besides.
+    /// The services that the relay offers.
     pub services: Vec<Box<dyn Running>>,
-    /// Directories of the host of whose changes the agent is told.
+    /// Descriptors that watch directories of the host, whose changes are reported to the agent.
     pub watches: Vec<OwnedFd>,
-    /// Where other relays leave streams to it.
+    /// The streams that other relays leave to this one.
     pub adopted: Option<Adopted>,
-    /// To whom it leaves streams that outlive its process.
+    /// The socket of the relay to which this one leaves streams that outlive its process.
     pub heir: Option<OwnedFd>,
 }
 
@@ -69,7 +70,7 @@ pub(crate) fn serve(ends: Ends) -> i32 {
             Ok(mut relay) => relay.run().unwrap_or(KILLED),
             Err(_) => KILLED,
         },
-        // Nobody is there any more who could be told.
+        // There is nobody left to tell.
         Ok(None) | Err(_) => KILLED,
     };
     status.into()
@@ -110,7 +111,7 @@ fn wait(fds: &mut [PollFd<'_>]) -> io::Result<()> {
 
 pub(crate) struct Relay {
     signals: SignalFd,
-    /// Gone once the creator has committed.
+    /// The socket to the creator; `None` once the creator has committed.
     creator: Option<OwnedFd>,
     lease: Option<OwnedFd>,
     console_log: Option<File>,
@@ -119,17 +120,17 @@ pub(crate) struct Relay {
     commands: Vec<u8>,
     inputs: Vec<Copy>,
     outputs: Vec<Copy>,
-    /// Which stream each output is, and the input that belongs to it where that is a socket.
+    /// The stream of each output, with the index of the input that belongs to it if the stream is a socket.
     streams: Vec<(Stream, Option<usize>)>,
-    /// Outputs that others go on with.
+    /// Indices of outputs that other processes still use.
     held: Vec<usize>,
     adopted: Option<Adopted>,
     heir: Option<OwnedFd>,
-    /// The terminal whose size the guest is told, if there is one.
+    /// The terminal whose size is sent to the guest, if there is one.
     window: Option<Window>,
     notifier: Option<Notifier>,
     services: Vec<Box<dyn Running>>,
-    /// Open for what it brings about: SIGIO.
+    /// Kept open because they cause SIGIO when a directory changes.
     _watches: Vec<OwnedFd>,
     ended: Option<u8>,
 }
@@ -164,7 +165,7 @@ impl Relay {
         let (input, mut outputs, mut streams) = if ends.window.is_some() {
             let stream = next()?;
             let output = Copy::new(stream.try_clone()?, stdout, false)?;
-            // A person's terminal does not end with what is typed into it, which may be nothing at all.
+            // A person's terminal does not end when its input ends; there may be no input at all.
             (Copy::new(stdin, stream, ends.hangs_up)?, vec![output], vec![(Stream::Terminal, None)])
         } else {
             let input = Copy::new(stdin, next()?, true)?;
@@ -238,7 +239,7 @@ impl Relay {
         }
     }
 
-    /// Waits until something can be done, and says what.
+    /// Waits until something can be done, and returns what.
     fn poll(&self) -> io::Result<Vec<Source>> {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         let mut sources = vec![Source::Signals];
@@ -299,7 +300,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Tells the guest's terminal the size of the host's.
+    /// Sends the size of the host's terminal to the guest's.
     fn resize(&mut self) {
         if let Some(size) = self.window.as_ref().and_then(Window::size) {
             self.command(ProcessCommand::Resize(size));
@@ -310,7 +311,7 @@ impl Relay {
         queue(&mut self.commands, &command);
     }
 
-    /// Reads whether it commits; true after the death of a creator that has not committed.
+    /// Reads the creator's message; true if the creator has died without a commit.
     fn is_orphaned(&mut self) -> bool {
         let Some(creator) = &self.creator else { return false };
         let has_committed = matches!(Message::receive(creator.as_fd()), Ok(Some((Message::Commit, _))));
@@ -320,7 +321,7 @@ impl Relay {
         !has_committed
     }
 
-    /// The VMM is gone. What it has delivered is still on the streams, which then end.
+    /// Handles the VMM's end. What it has delivered is still on the streams, which then end.
     fn lose_vm(&mut self) {
         self.keep_console_log();
         self.lease = None;
@@ -330,7 +331,8 @@ impl Relay {
         self.outputs.iter_mut().for_each(|output| output.pause_after(None));
     }
 
-    /// Others have a stream of the process's open: it is copied as far as the process has written, and then left to the heir.
+    /// Handles an output that other processes have open: it is copied up to the last byte of this process, and then
+    /// left to the heir.
     fn hold(&mut self, stream: Stream, sent: u64) {
         let output = self.streams.iter().position(|(output, _)| *output == stream);
         if let Some(output) = output.filter(|_| stream != Stream::Terminal) {
@@ -341,7 +343,7 @@ impl Relay {
         }
     }
 
-    /// Leaves what goes on after this relay's end to its heir.
+    /// Leaves the streams that go on after this relay's end to its heir.
     fn leave_streams(&mut self) {
         let Some(heir) = self.heir.take() else { return };
         let mut outputs: Vec<_> = self.outputs.drain(..).map(Some).collect();
@@ -369,7 +371,7 @@ impl Relay {
         }
     }
 
-    /// Writes what waits and reads what has come; an error is the end of the connection.
+    /// Writes waiting commands and reads events of the agent; an error ends the connection.
     fn exchange(&mut self) -> io::Result<()> {
         let Some(process) = &mut self.process else { return Ok(()) };
         while !self.commands.is_empty() {
@@ -413,19 +415,19 @@ fn queue(commands: &mut Vec<u8>, command: &ProcessCommand) {
     }
 }
 
-/// Stdio, owned: whoever copies it closes it at its end.
+/// A descriptor of stdio as an owned one: the copy that uses it closes it at its end.
 fn stdio(number: i32) -> OwnedFd {
     // SAFETY: descriptors 0 to 2 are the relay's own, and each is taken once.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// Signals that somebody has sent. What the kernel sends (SIGPIPE on a closed stdout, SIGHUP from the terminal) is about
-/// the relay itself.
+/// Whether a signal is for the process: one that a process has sent. Signals of the kernel (SIGPIPE for a closed
+/// stdout, SIGHUP from the terminal) are for the relay itself.
 fn is_for_the_process(info: &siginfo) -> bool {
     info.ssi_code <= libc::SI_USER
 }
 
-/// Reaps whoever has ended: engines' helpers that entered this pid namespace and were orphaned.
+/// Reaps children that have ended: engines' helpers that entered this PID namespace and were orphaned.
 fn reap() {
     // SAFETY: a null pointer for the status is allowed. nix's waitpid fails for who ended by a real-time signal.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}

@@ -200,7 +200,7 @@ fn a_vmm_that_dies_leaves_its_console_log() {
     let ended = Status::Ended { reason: "the guest reset its machine".into(), console: "panic".into() };
     let log = dies_after(&[Status::Reached(Stage::AgentConnected), ended]);
     assert_eq!(log, "panic\nstockade-vmm: the guest reset its machine\n");
-    assert!(dies_after(&[]).contains("without a word"));
+    assert!(dies_after(&[]).contains("without a message"));
 }
 
 #[test]

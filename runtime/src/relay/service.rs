@@ -18,22 +18,22 @@ use crate::sys::own_proc::OwnProc;
 /// A container whose relay is to offer services.
 #[derive(Debug)]
 pub struct Served<'a> {
-    /// What is remembered of it.
+    /// The container's record.
     pub record: &'a Record,
-    /// Where the sockets of its VM are.
+    /// The directory with the sockets of its VM.
     pub directory: BorrowedFd<'a>,
-    /// It has a VM of its own, whose lease its relay holds.
+    /// Whether it has a VM of its own, whose lease its relay holds.
     pub has_lease: bool,
-    /// The network namespace that an engine has made, where it is the sandbox of a pod.
+    /// The network namespace that an engine has made, if the container is the sandbox of a pod.
     pub pod_network: Option<&'a Path>,
     /// Sockets of the host that it is connected to, by their numbers.
     pub sockets: &'a [OwnedFd],
 }
 
-/// Makes a service for a container; `None` where that has none.
+/// A function that makes a service for a container; `None` if the container does not need it.
 pub type Prepare = for<'a> fn(&Served<'a>) -> anyhow::Result<Option<Box<dyn Service + 'a>>>;
 
-/// Takes over a descriptor of the creator's, in a process that was cloned from it and has its own copy.
+/// A function that takes over a descriptor of the creator, in a process that was cloned from it and has its own copy.
 pub type Adopt = fn(BorrowedFd<'_>) -> OwnedFd;
 
 /// A service that a relay is to have, as its creator prepares it.
@@ -44,28 +44,29 @@ pub trait Service: Debug {
     /// The descriptors that the relay keeps for it.
     fn descriptors(&self) -> Vec<BorrowedFd<'_>>;
 
-    /// Whether the relay is to have a procfs for it where the root file system has no directory for one.
+    /// Whether the relay needs a procfs for it even if the root file system has no directory for one.
     fn needs_proc(&self) -> bool {
         false
     }
 
-    /// The same in the relay, which can open files still. Each of the descriptors is adopted once.
+    /// Makes the running service in the relay, which can still open files. Each descriptor is adopted once.
     ///
     /// # Errors
-    /// What it cannot have.
+    /// Why the service cannot run.
     fn adopt(&self, adopt: Adopt, proc: OwnProc) -> io::Result<Box<dyn Running>>;
 }
 
-/// A service in its relay. What takes time is done by threads of its own: the relay has a process to attend to.
+/// A service in its relay. Work that takes time is done by threads of its own, because the relay has to attend to its
+/// process.
 pub trait Running: Debug {
-    /// Begins, now that the agent knows the container.
+    /// Begins; it is called when the agent knows the container.
     fn start(&mut self) {}
 
-    /// What to watch: each is ready when it can be read.
+    /// The descriptors to watch until they are readable.
     fn polled(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
     }
 
-    /// Goes on, now that what is at this place of [`polled`](Self::polled) is ready.
+    /// Goes on, because the descriptor with this index of [`polled`](Self::polled) is readable.
     fn advance(&mut self, _index: usize) {}
 }

@@ -1,6 +1,6 @@
 //! What callers find in the container's directories through its relay (`podman cp`, `/proc/PID/root`): bind mounts and volumes
-//! are those of the container, so that what is written there is the container's. What exists only in the guest, a tmpfs for
-//! example, refuses whoever comes there: what was written below such a mount would be lost.
+//! are those of the container, so that what is written there is the container's. What exists only in the guest, a tmpfs
+//! for example, refuses every access: what was written below such a mount would be lost.
 //!
 //! The rootfs and the trees are hostile content, and containers of the pod may change them meanwhile: destinations are
 //! looked up beneath the root, as the guest's agent does it.
@@ -23,14 +23,14 @@ use crate::lower::plan::{GuestPlan, PlannedMount, PlannedSource};
 use crate::sys::mount::HARMLESS;
 use crate::vm::{Tree, shares};
 
-/// Where the relay has a procfs of its own.
+/// The place of the relay's own procfs.
 const PROC: &str = "/proc";
 
-/// What makes a file system that nobody serves.
+/// The device for making a file system that nobody serves.
 const FUSE: &str = "/dev/fuse";
 
-/// The mounts of a container on its root, a mount of its rootfs that is attached at this path. Returns what is the root then:
-/// a mount on `/` is.
+/// Makes the mounts of a container on its root, a mount of its rootfs that is attached at this path. Returns the root,
+/// which is another one after a mount on `/`.
 pub(super) fn make(
     rootfs: OwnedFd,
     at: &Path,
@@ -75,20 +75,20 @@ fn is_below(mount: &PlannedMount, other: &PlannedMount) -> bool {
 
 struct View<'a> {
     root: Root,
-    /// The root, to be returned.
+    /// The root that will be returned.
     top: OwnedFd,
     at: &'a Path,
     trees: HashMap<&'a str, &'a Tree>,
-    /// A mount that refuses everybody.
+    /// A mount that refuses every access.
     refusing: Option<OwnedFd>,
-    /// Mounts that refuse everybody but who looks for the mounts in them.
+    /// Mounts that refuse every access except to the mounts in them.
     holding: Vec<OwnedFd>,
 }
 
 impl View<'_> {
     fn add(&mut self, mount: &PlannedMount, has_mounts: bool) -> Result<(), Errno> {
         let destination = Path::new(&mount.destination);
-        // That of the relay is on top of all there.
+        // The relay's own procfs is on top of everything there.
         if destination.starts_with(PROC) {
             return Ok(());
         }
@@ -97,7 +97,7 @@ impl View<'_> {
             PlannedSource::Guest(MountSource::FileSystem { .. }) | PlannedSource::Disk(..) => {
                 return self.refuse(mount, has_mounts);
             }
-            // No file system, or one that nothing can be written to.
+            // This is not a file system, or nothing can be written to it.
             PlannedSource::Guest(_) => return Ok(()),
         };
         let name = share.rsplit('/').next().unwrap_or(share);
@@ -105,7 +105,7 @@ impl View<'_> {
         if tree.id_map.is_some() || tree.overlay.is_some() {
             return self.refuse(mount, has_mounts);
         }
-        // What has just been cloned for the guest may have gone, and then so has the guest's.
+        // The source may have gone since it was cloned for the guest; then the guest's has gone too.
         let Ok(clone) = shares::clone_tree(tree) else { return self.refuse(mount, has_mounts) };
         if tree.has_kernel_files {
             mount_api::set_attributes(&clone, MountAttributes::READONLY, true)?;
@@ -137,7 +137,7 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Mounts it; `None` where the destination cannot be, or lies in what refuses everybody.
+    /// Attaches a mount; `None` if its destination is not possible, or is inside a mount that refuses every access.
     fn attach(
         &mut self,
         tree: OwnedFd,
@@ -156,7 +156,7 @@ impl View<'_> {
         } else {
             self.root.open_or_create(destination, missing)
         };
-        // Where it cannot be, the agent says so.
+        // If the destination is not possible, the agent reports the error.
         let Ok(target) = target else { return Ok(None) };
         match mount_api::attach(&tree, &target) {
             Err(Errno::ENOTDIR | Errno::ENOENT) => return Ok(None),
@@ -171,7 +171,7 @@ impl View<'_> {
     }
 }
 
-/// A file system whose server has gone: whatever is asked of it is refused, with "Transport endpoint is not connected".
+/// A file system whose server has gone: every access is refused with "Transport endpoint is not connected".
 fn refusing() -> Result<OwnedFd, Errno> {
     let device = OpenOptions::new().read(true).write(true).open(FUSE).map_err(|_| Errno::ENODEV)?;
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_fd().as_raw_fd());

@@ -1,4 +1,4 @@
-//! Directories of the host whose changes the guest is told of.
+//! Watching directories of the host, whose changes are reported to the guest.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -10,8 +10,9 @@ use nix::sys::stat::Mode;
 /// get other owners and modes; again and again.
 const CHANGES: libc::c_int = 0x4 | 0x8 | 0x10 | 0x20 | i32::MIN;
 
-/// Has the kernel send SIGIO to this process whenever an entry of the directory changes, for as long as what is
-/// returned is open. It is opened by a clone of its tree, so that the caller's own mount of it can go.
+/// Makes the kernel send SIGIO to this process whenever an entry of the directory changes, for as long as the returned
+/// descriptor is open. The directory is opened through a clone of its tree, so that the caller's own mount of it can
+/// go.
 ///
 /// # Errors
 /// open(2)'s, and EINVAL where the kernel has no such notification.

@@ -1,4 +1,4 @@
-//! The directories of containers below `--root`, and what lies in them.
+//! The directories of containers below `--root`, and their content.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ use crate::sys::user_namespace;
 use crate::vm::{AGENT_SOCKET, SOCKETS};
 
 const FILE: &str = "state.json";
-/// A record that is being written.
+/// The name of a record that is being written.
 const NEW_FILE: &str = ".state.json.new";
 
 /// The socket that metrics are served on, in a sandbox's directory.
@@ -28,14 +28,15 @@ pub const METRICS_SOCKET: &str = "metrics.sock";
 /// config.json's `process`, for `exec`: the bundle may change or go.
 const PROCESS: &str = "process.json";
 
-/// What a VMM that has failed said last.
+/// The last message of a VMM that has failed.
 const CONSOLE_LOG: &str = "console.log";
 
-/// The bit of a directory's mode (sticky, which means nothing there) that says that its creator has not come to an end yet.
+/// The bit of a directory's mode (sticky, which has no other effect there) that says that its creator has not finished
+/// yet.
 const NEW: u32 = 0o1000;
 
-/// How often a new container's directory is made that others take for one without a creator, in the moment before it is
-/// locked.
+/// How often a new container's directory is made again because another command has removed it as abandoned, in the
+/// moment before it was locked.
 const CREATION_ATTEMPTS: usize = 100;
 
 /// Everything that a container's directory may hold.
@@ -52,7 +53,8 @@ pub struct Root(PathBuf);
 impl Root {
     /// `--root`, or the default for this user.
     pub fn new(given: Option<&Path>) -> Self {
-        // Absolute, for who outlives the command and leaves its directory; without a current one it fails later.
+        // The path is made absolute, because some processes outlive the command and leave its directory. Without a
+        // current directory, using the path fails later.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Self(given.map_or_else(default_root, absolute))
     }
@@ -60,7 +62,7 @@ impl Root {
     /// Makes the directory of a new container and locks it.
     ///
     /// # Errors
-    /// [`ContainerError::Exists`], or what the file system says.
+    /// [`ContainerError::Exists`], or an error of the file system.
     pub fn create(&self, id: &ContainerId) -> anyhow::Result<Directory> {
         let context = || format!("cannot make the state directory {}", self.0.join(id.as_str()).display());
         fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.0).with_context(context)?;
@@ -72,7 +74,7 @@ impl Root {
                 }
                 result => result.with_context(context)?,
             }
-            // Until it is locked, it looks like one whose creator has died, which others remove.
+            // Until it is locked, it looks like the directory of a creator that has died, and others may remove it.
             if let Some(directory) = Directory::lock(path.clone()).with_context(context)? {
                 return Ok(directory);
             }
@@ -80,12 +82,13 @@ impl Root {
         anyhow::bail!("container {:?} was deleted while it was being created", id.as_str())
     }
 
-    /// The directories of containers whose creators have died before they could say so, locked.
+    /// The directories of containers whose creators died before they had finished, locked.
     pub fn abandoned(&self) -> impl Iterator<Item = (ContainerId, Directory)> {
         let ids = self.containers().unwrap_or_default().into_iter();
         ids.filter_map(|id| {
             let path = self.0.join(id.as_str());
-            // Nearly all have come to their end, which is seen without opening anything: every creation looks at all of them.
+            // Nearly all creators have finished, which is visible without opening anything. That matters, because every
+            // creation checks all directories.
             if !fs::symlink_metadata(&path).is_ok_and(|metadata| is_new(&metadata)) {
                 return None;
             }
@@ -94,7 +97,7 @@ impl Root {
         })
     }
 
-    /// Locks the directory of an existing container; waits for a command that has it.
+    /// Locks the directory of an existing container; waits for a command that holds the lock.
     ///
     /// # Errors
     /// [`ContainerError::DoesNotExist`], or what the file system says.
@@ -107,7 +110,7 @@ impl Root {
         directory.ok_or_else(|| ContainerError::DoesNotExist(id.to_string()).into())
     }
 
-    /// What is remembered of every container whose record can be read.
+    /// The records of all containers whose record can be read.
     pub fn records(&self) -> Vec<Record> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
         entries.filter_map(|entry| Record::parse(&fs::read(entry.path().join(FILE)).ok()?).ok()).collect()
@@ -116,7 +119,7 @@ impl Root {
     /// The IDs of all containers, sorted.
     ///
     /// # Errors
-    /// What the file system says; where there has never been a container, there is none.
+    /// An error of the file system. If the directory of the containers does not exist, the list is empty.
     pub fn containers(&self) -> anyhow::Result<Vec<ContainerId>> {
         let read = || -> io::Result<Vec<ContainerId>> {
             let names: Vec<_> =
@@ -132,7 +135,7 @@ impl Root {
         }
     }
 
-    /// The containers that a command means: the one of this ID or, where it is a regular expression, all whose IDs match.
+    /// The containers that a command is about: the one with this ID or, with `is_regex`, all whose IDs match.
     ///
     /// # Errors
     /// When `name` is neither, or the containers cannot be listed.
@@ -141,11 +144,11 @@ impl Root {
             return Ok(vec![name.parse()?]);
         }
         let regex =
-            Regex::new(name).with_context(|| format!("--regex: {name:?} is no regular expression"))?;
+            Regex::new(name).with_context(|| format!("--regex: {name:?} is not a regular expression"))?;
         Ok(self.containers()?.into_iter().filter(|id| regex.is_match(id.as_str())).collect())
     }
 
-    /// The directory of an existing container, without waiting for a command that has it.
+    /// The directory of an existing container, without waiting for a command that holds the lock.
     ///
     /// # Errors
     /// As [`Root::open`].
@@ -160,8 +163,8 @@ impl Root {
     }
 }
 
-/// Below /run for root; for other users, who may be root in a user namespace of theirs, in the directory that is
-/// theirs.
+/// The default `--root`: below /run for root; for other users, who may be root in their own user namespace, in their
+/// own runtime directory.
 fn default_root() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
         Some(dir) if !nix::unistd::geteuid().is_root() || user_namespace::is_inner() => {
@@ -171,7 +174,7 @@ fn default_root() -> PathBuf {
     }
 }
 
-/// A container's directory, open; locked for as long as it is, unless it was only peeked at.
+/// A container's open directory. It is locked while this exists, unless it was opened by [`Root::peek`].
 #[derive(Debug)]
 pub struct Directory {
     pub(super) path: PathBuf,
@@ -186,20 +189,20 @@ impl Directory {
         Ok(Self { path, file, is_ours: false })
     }
 
-    /// `None` if the directory was deleted while another command had it.
+    /// Locks the directory; `None` if it was deleted while another command held the lock.
     fn lock(path: PathBuf) -> io::Result<Option<Self>> {
         let directory = Self::open(path)?;
         directory.file.lock()?;
         directory.if_still_named()
     }
 
-    /// `None` if another command has it, or has deleted it.
+    /// Locks the directory; `None` if another command holds the lock, or has deleted the directory.
     fn try_lock(path: PathBuf) -> io::Result<Option<Self>> {
         let directory = Self::open(path)?;
         if directory.file.try_lock().is_ok() { directory.if_still_named() } else { Ok(None) }
     }
 
-    /// It is locked: is it what its path names?
+    /// Checks that the locked directory is still the one at its path.
     fn if_still_named(mut self) -> io::Result<Option<Self>> {
         self.is_ours = true;
         let locked = self.file.metadata()?;
@@ -210,8 +213,9 @@ impl Directory {
         }
     }
 
-    /// Whether the creator has died at its work, now that nobody else has the lock: there is no record, or one that is not
-    /// complete, or the relay has ended before its creator. A record that cannot be read is not for others to judge.
+    /// Whether the creator died before it had finished, given that nobody else holds the lock: there is no record, or
+    /// it is not complete, or the relay has ended before its creator. A container whose record cannot be read does not
+    /// count.
     fn is_unfinished(&self) -> bool {
         if !self.file.metadata().is_ok_and(|metadata| is_new(&metadata)) {
             return false;
@@ -223,13 +227,13 @@ impl Directory {
         }
     }
 
-    /// The creator has come to its end: what becomes of the container is its caller's business.
+    /// Marks the creation as finished: from now on only its caller decides about the container.
     pub fn finish(&self) {
-        // Who cannot change the mode of what it has just made has lost the file system.
+        // The mode of a directory that was just made can always be changed, unless the file system fails.
         let _ = self.file.set_permissions(fs::Permissions::from_mode(0o700));
     }
 
-    /// Leads commands that talk to the VM to that of a sandbox in the same root.
+    /// Links the VM's sockets of a sandbox in the same root, so that commands for this container find its VM.
     ///
     /// # Errors
     /// symlink(2)'s.
@@ -242,12 +246,12 @@ impl Directory {
             .try_for_each(|name| std::os::unix::fs::symlink(sandbox.join(name), self.path.join(name)))
     }
 
-    /// Whether that was done.
+    /// Whether [`Self::join`] was called for this container.
     pub fn is_in_a_sandbox(&self) -> bool {
         self.path.join(AGENT_SOCKET).is_symlink()
     }
 
-    /// What is remembered of another container in the same root.
+    /// The record of another container in the same root.
     pub fn neighbour(&self, id: &str) -> Option<Record> {
         let text = fs::read(self.path.parent()?.join(id).join(FILE)).ok()?;
         Record::parse(&text).ok()
@@ -258,7 +262,7 @@ impl Directory {
         Self::open(self.path.parent()?.join(id)).ok()
     }
 
-    /// Locks the directory of another container in the same root; waits for a command that has it.
+    /// Locks the directory of another container in the same root; waits for a command that holds the lock.
     ///
     /// # Errors
     /// As [`Root::open`].
@@ -266,7 +270,7 @@ impl Directory {
         self.root().open(&id.parse()?)
     }
 
-    /// What is remembered of every container in the same root.
+    /// The records of all containers in the same root.
     pub fn records(&self) -> Vec<Record> {
         self.root().records()
     }
@@ -275,7 +279,7 @@ impl Directory {
         Root(self.path.parent().unwrap_or(&self.path).to_owned())
     }
 
-    /// Lets other commands have it.
+    /// Releases the lock.
     ///
     /// # Errors
     /// flock(2)'s.
@@ -284,7 +288,7 @@ impl Directory {
         self.file.unlock()
     }
 
-    /// Whether another command has it.
+    /// Whether another command holds the lock.
     pub fn is_busy(&self) -> bool {
         if self.is_ours {
             return false;
@@ -298,7 +302,7 @@ impl Directory {
     /// Replaces the record.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn write(&self, record: &Record) -> anyhow::Result<()> {
         let write = || -> io::Result<()> {
             let mut new = Replacement::begin(&self.path.join(FILE), 0o600)?;
@@ -308,7 +312,7 @@ impl Directory {
         write().with_context(|| format!("cannot write {}", self.path.join(FILE).display()))
     }
 
-    /// Changes what the record says, for who has the directory locked. One that is gone stays so.
+    /// Changes the record; the caller holds the lock of the directory. A record that is gone stays gone.
     ///
     /// # Errors
     /// Those of [`Directory::read`] and [`Directory::write`].
@@ -339,7 +343,7 @@ impl Directory {
     /// Keeps config.json's `process`.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn write_process(&self, process: &Process) -> anyhow::Result<()> {
         let path = self.path.join(PROCESS);
         let write = || -> io::Result<()> {
@@ -359,10 +363,10 @@ impl Directory {
         read().with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// A new, empty file for what the VMM says when it ends.
+    /// Makes a new, empty file for the VMM's last message.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn create_console_log(&self) -> anyhow::Result<File> {
         let path = self.path.join(CONSOLE_LOG);
         OpenOptions::new()
@@ -373,10 +377,10 @@ impl Directory {
             .with_context(|| format!("cannot make {}", path.display()))
     }
 
-    /// What the VMM has said at its end; empty while it has not failed.
+    /// The last message of the VMM; empty if it has not failed.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn console_log(&self) -> anyhow::Result<Vec<u8>> {
         let path = self.path.join(CONSOLE_LOG);
         match fs::read(&path) {
@@ -388,7 +392,7 @@ impl Directory {
     /// Removes the directory; nothing else of the container may be left.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn remove(self) -> anyhow::Result<()> {
         let gone = |result: io::Result<()>| match result {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),

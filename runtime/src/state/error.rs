@@ -1,12 +1,12 @@
-//! Errors of containers' states, which callers tell apart by their text.
+//! Errors of containers' states, which callers recognise by their text.
 
-/// What engines recognise by its text; the words are runc's.
+/// An error that engines recognise by its text; the words are runc's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ContainerError {
-    /// No state for this ID.
+    /// There is no container with this ID.
     #[error("container {0:?} does not exist")]
     DoesNotExist(String),
-    /// State for this ID is there.
+    /// There is a container with this ID already.
     #[error("container with id exists: {0:?}; choose another ID or delete it")]
     Exists(String),
     /// A signal for a container that has stopped.

@@ -1,4 +1,4 @@
-//! The state of a container as hooks get it.
+//! The state of a container in the form that hooks get.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,8 +9,8 @@ use super::record::Record;
 use crate::oci;
 
 impl Record {
-    /// The state of the container as JSON (runtime-spec runtime "State"), for a hook's standard input. `pid` is what the hook's
-    /// side calls the container's process, where it is known.
+    /// The state of the container as JSON (runtime-spec runtime "State"), for a hook's standard input. `pid` is the PID
+    /// of the container's process in the hook's PID namespace, if it is known.
     pub fn state_json(&self, status: &str, pid: Option<i32>) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]

@@ -1,4 +1,4 @@
-//! By which a container's namespace is recognised later.
+//! A container's namespace in a form by which it is recognised later.
 
 use std::fs;
 use std::io;
@@ -7,27 +7,27 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// A namespace of a container as the host sees it.
+/// A namespace of a container on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownNamespace {
     /// Its name in /proc/PID/ns.
     pub(super) kind: String,
     /// Its nsfs inode.
     pub(super) inode: u64,
-    /// By which config.json named it; `None` for the relay's own.
+    /// The path by which config.json named it; `None` for a namespace of the relay.
     #[serde(default)]
     pub(super) path: Option<PathBuf>,
 }
 
 impl KnownNamespace {
-    /// Whether it is still the one that it was, given that its container's relay lives.
+    /// Whether the namespace still exists, given that its container's relay lives.
     pub(super) fn lives(&self, relay: i32) -> bool {
         let path = self.path.clone().unwrap_or_else(|| of_process(relay, &self.kind));
         inode(&path).is_ok_and(|inode| inode == self.inode)
     }
 }
 
-/// Where the kernel shows a namespace of a process.
+/// The path at which the kernel shows a namespace of a process.
 pub(super) fn of_process(pid: i32, kind: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/ns/{kind}"))
 }

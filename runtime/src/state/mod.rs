@@ -1,8 +1,8 @@
-//! What is remembered of a container: `ROOT/ID/state.json`, beside the VMM's sockets.
+//! The record of a container: `ROOT/ID/state.json`, beside the VMM's sockets.
 //!
-//! The file is replaced atomically, and tells of a resource before that exists: whoever finds it after a crash can
-//! remove everything. It holds what commands have brought the container to; whether it lives, the relay tells. Commands that change a container lock its
-//! directory, so two of them take turns.
+//! The file is replaced atomically, and names a resource before that exists, so that a command that finds the file after a
+//! crash can remove everything. It holds the state to which commands have brought the container; whether the container
+//! lives, the relay shows. Commands that change a container lock its directory, so two of them take turns.
 
 mod directory;
 mod error;

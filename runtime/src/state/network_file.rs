@@ -1,8 +1,8 @@
-//! What the watcher of a network namespace remembers of a VM's network: `ROOT/ID/network/state.json`.
+//! What the watcher of a network namespace saves about a VM's network: `ROOT/ID/network/state.json`.
 //!
-//! A guest that has taken the watcher over writes there what it likes, and nowhere else. So nothing that is done as root
-//! follows from it but to which interfaces of the namespace that the record names redirects are undone, and nothing that
-//! lies there is followed or read without end.
+//! A guest that has taken the watcher over can write anything there, and nowhere else. So root uses the file only to
+//! find the interfaces whose redirects are removed, in the namespace that the record names. No link there is followed,
+//! and no file is read beyond a limit.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use super::record::Record;
 use crate::network::{Connected, MAX_INTERFACES, Network, Picture};
 use crate::sys::replacement::Replacement;
 
-/// The directory, which is all that the watcher may write to.
+/// The name of the directory, the only one that the watcher may write to.
 const DIRECTORY: &str = "network";
 
 const FILE: &str = "state.json";
@@ -33,12 +33,12 @@ struct Progress {
 }
 
 impl Directory {
-    /// Where it is.
+    /// The path of the container's directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens that of a container in the same root, without waiting for a command that has it.
+    /// Opens the directory of another container in the same root, without waiting for a command that holds the lock.
     ///
     /// # Errors
     /// As [`super::Root::open`].
@@ -46,12 +46,12 @@ impl Directory {
         self.root().peek(&id.parse()?)
     }
 
-    /// Where the watcher may write.
+    /// The directory that the watcher may write to.
     pub fn network_directory(&self) -> PathBuf {
         self.path.join(DIRECTORY)
     }
 
-    /// Makes that.
+    /// Makes the directory that the watcher may write to.
     ///
     /// # Errors
     /// mkdir(2)'s.
@@ -62,10 +62,10 @@ impl Directory {
         }
     }
 
-    /// Remembers, for the watcher, what has become of the network. It goes before what the record says.
+    /// Saves the state of the network for the watcher. It replaces what the record says.
     ///
     /// # Errors
-    /// What the file system says.
+    /// An error of the file system.
     pub fn write_network(&self, network: &Network) -> anyhow::Result<()> {
         let path = self.network_directory().join(FILE);
         let progress = Progress { interfaces: network.interfaces.clone(), told: network.told.clone() };
@@ -77,7 +77,7 @@ impl Directory {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The record with what the watcher has remembered. What it cannot have written is left aside.
+    /// The record with what the watcher has saved. What the watcher cannot have written is ignored.
     pub fn follow_network(&self, record: Record) -> Record {
         let Some(network) = record.network else { return record };
         let network = match self.read_progress() {
@@ -91,7 +91,7 @@ impl Directory {
         Record { network: Some(network), ..record }
     }
 
-    /// `None` where nothing has changed since the container was started.
+    /// Reads what the watcher has saved; `None` if nothing has changed since the container was started.
     fn read_progress(&self) -> io::Result<Option<Progress>> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let path = self.network_directory().join(FILE);
@@ -105,12 +105,12 @@ impl Directory {
         let mut text = Vec::new();
         file.take(LIMIT).read_to_end(&mut text)?;
         let progress: Progress = serde_json::from_slice(&text)?;
-        // Those that are there, and those that have just gone.
+        // Interfaces that exist, and interfaces that have just gone.
         let is_possible = progress.interfaces.len() <= 2 * MAX_INTERFACES;
         if is_possible { Ok(Some(progress)) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 
-    /// Removes all of it.
+    /// Removes the watcher's directory.
     pub(super) fn remove_network(&self) -> io::Result<()> {
         match fs::remove_dir_all(self.network_directory()) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),

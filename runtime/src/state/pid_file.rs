@@ -1,4 +1,4 @@
-//! `--pid-file`: what tells a caller that its process is there, and so is written last.
+//! `--pid-file`: it tells a caller that its process exists, and so it is written last.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,10 +7,10 @@ use anyhow::Context;
 
 use crate::sys::replacement::Replacement;
 
-/// Writes it; callers read the file as soon as it is there, so it appears whole.
+/// Writes the file; callers read it as soon as it exists, so it appears with its whole content.
 ///
 /// # Errors
-/// What the file system says.
+/// An error of the file system.
 pub fn write(path: &Path, pid: i32) -> anyhow::Result<()> {
     let write = || -> io::Result<()> {
         let mut new = Replacement::begin(path, 0o644)?;

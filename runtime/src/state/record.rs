@@ -1,4 +1,4 @@
-//! What is remembered of a container.
+//! The record of a container.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,10 +15,10 @@ use crate::sys::process::ProcessRef;
 use crate::vm::sizing::{Demand, VmSize};
 use crate::vm::template::Wanted;
 
-/// Changes with every boot of the host.
+/// The file with an ID that changes with every boot of the host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// A container, as far as the host remembers it.
+/// What the host saves about a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Its ID.
@@ -35,9 +35,10 @@ pub struct Record {
     pub owner: u32,
     /// The boot of the host in which it was created.
     pub boot_id: String,
-    /// Whether `create` has come to its end.
+    /// Whether `create` has finished.
     pub complete: bool,
-    /// Whether `start` has let its program run. Of an earlier release's container nobody has noted it: most run.
+    /// Whether `start` has let its program run. An earlier release did not record that; its containers count as
+    /// started, because most are.
     #[serde(default = "yes")]
     pub started: bool,
     /// Whether its processes are frozen.
@@ -50,18 +51,18 @@ pub struct Record {
     /// Its VM's file server.
     #[serde(default)]
     pub files: Option<ProcessRef>,
-    /// The host's cgroup.
+    /// Its cgroup on the host.
     pub cgroup: Option<Cgroup>,
-    /// `hooks`, from the first that is run on: the bundle may be gone when the last are due.
+    /// `hooks`, from the moment when the first one is run: the bundle may be gone when the last ones are due.
     #[serde(default)]
     pub hooks: Hooks,
     /// What its limits ask of its VM.
     #[serde(default)]
     pub demand: Demand,
-    /// The size of its VM; `None` for one in another's VM.
+    /// The size of its VM; `None` for a container in another's VM.
     #[serde(default)]
     pub vm_size: Option<VmSize>,
-    /// The container whose VM it is in; `None` for one with a VM of its own.
+    /// The container whose VM it is in; `None` for a container with its own VM.
     pub sandbox: Option<String>,
     /// The volumes of its pod that it writes to: their names in the sandbox's share.
     #[serde(default)]
@@ -69,7 +70,7 @@ pub struct Record {
     /// The slots of its disks.
     #[serde(default)]
     pub disks: Vec<u8>,
-    /// By which other containers may ask to be in its VM.
+    /// The namespaces by which other containers may ask to be in its VM.
     pub namespaces: Vec<KnownNamespace>,
     /// The interfaces that are connected to its VM; `None` where there are none.
     #[serde(default)]
@@ -84,19 +85,19 @@ fn yes() -> bool {
 }
 
 impl Record {
-    /// The container whose VM it is in.
+    /// The ID of the container whose VM it is in.
     pub fn vm(&self) -> &str {
         self.sandbox.as_deref().unwrap_or(&self.id)
     }
 
-    /// Its directory in the VM's share. No other creation has it: for a while the guest's kernel takes a name for
-    /// what it was last, so a member must not have that of an earlier one, as its ID may be.
+    /// Its directory in the VM's share, whose name is unique for each creation: the guest's kernel caches names for a
+    /// while, so a member must not get the name of an earlier member, whose ID may be the same.
     pub fn share(&self) -> &str {
         &self.created
     }
 
-    /// Reads one. Of an earlier boot nothing is left but the record: other processes have the PIDs now, and other
-    /// containers perhaps the cgroup.
+    /// Parses a record. If it is from an earlier boot, nothing else is left of the container: other processes have the
+    /// PIDs now, and other containers may have the cgroup.
     pub(super) fn parse(text: &[u8]) -> serde_json::Result<Self> {
         let record: Self = serde_json::from_slice(text)?;
         if record.boot_id == boot_id() {
@@ -115,7 +116,7 @@ impl Record {
     }
 }
 
-/// The host's current boot; empty where the kernel does not tell, and then always the same.
+/// The host's current boot; always empty if the kernel does not tell.
 pub fn boot_id() -> &'static str {
     static CURRENT: OnceLock<String> = OnceLock::new();
     CURRENT.get_or_init(|| fs::read_to_string(BOOT_ID).unwrap_or_default().trim_end().to_owned())

@@ -1,4 +1,4 @@
-//! Who a container is in its pod: what the engine that wrote config.json says in its annotations.
+//! A container's role in its pod, by the annotations of the engine that wrote config.json.
 //!
 //! A pod's author is hostile, and engines pass annotations of his choice on. So only the keys of one engine are looked
 //! at: CRI-O's where there are any (podman's pods have them too), because CRI-O passes on every key and so those of the
@@ -19,7 +19,7 @@ const SANDBOX: [&str; 2] = ["sandbox", "podsandbox"];
 /// Annotations of config.json.
 pub type Annotations = HashMap<String, String>;
 
-/// Who may have written config.json.
+/// An engine that may have written config.json.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// CRI-O, or podman.
@@ -30,19 +30,19 @@ pub enum Engine {
     Dockershim,
 }
 
-/// What a container is in its pod.
+/// The role of a container in its pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// In none, as far as annotations tell.
+    /// In no pod, as far as annotations tell.
     Alone,
-    /// Its sandbox, which never joins another VM.
+    /// The sandbox of its pod, which never joins another VM.
     Sandbox,
     /// A member of the sandbox with this ID.
     Member(String),
 }
 
 impl Engine {
-    /// Those whose keys others can be made to write come last.
+    /// All engines. Engines whose keys other engines can be made to write come last.
     const ALL: [Self; 3] = [Self::Crio, Self::Containerd, Self::Dockershim];
 
     /// The key of the role, and the one of a member's sandbox.
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// The one whose keys are believed; `None` where there are no keys of any.
+    /// The engine whose keys count; `None` if there are no keys of any engine.
     pub fn of(annotations: Option<&Annotations>) -> Option<Self> {
         let annotations = annotations?;
         Self::ALL.into_iter().find(|engine| engine.keys().iter().any(|key| annotations.contains_key(*key)))

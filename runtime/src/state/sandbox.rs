@@ -1,14 +1,14 @@
 //! Which VM a container belongs to: one of its own, or that of its pod's sandbox.
 //!
-//! Callers tell in two ways: by annotations ([`Role`]), or by the path of a namespace that belongs to another container.
-//! Every container can be joined later, because podman's infra containers carry no annotation.
+//! Callers say it in two ways: by annotations ([`Role`]), or by the path of a namespace that belongs to another
+//! container. Every container can be joined later, because podman's infra containers carry no annotation.
 //!
-//! What annotations say, the network namespace has to confirm where it has a path, as with CRI-O and containerd it always
-//! has: the engine alone chooses it. The author of a pod, who can have CRI-O write any annotation, thus gets into no
-//! VM of another's; nor does a container that is annotated as a sandbox get into any.
+//! If the network namespace has a path, which it always has with CRI-O and containerd, it has to confirm what
+//! annotations say, because only the engine chooses it. So the author of a pod, who can make CRI-O write any
+//! annotation, cannot get into another pod's VM; and a container that is annotated as a sandbox never joins a VM.
 //!
-//! A namespace is known by its nsfs inode, under whatever path it is given, for as long as it lives: the number of one
-//! that is gone is the next one's. A relay's own namespaces stand for those of its container in the guest; one that a
+//! A namespace is identified by its nsfs inode, under every path, for as long as it lives: when it has gone, another
+//! namespace may get the number. A relay's own namespaces stand for those of its container in the guest; one that a
 //! container's config.json named (CRI-O pins them below /var/run) stands for that container's too.
 
 use std::collections::{HashMap, HashSet};
@@ -42,12 +42,12 @@ const KINDS: [(Type, &str); 7] = [
 const USER: &str = "user";
 const NETWORK: &str = "net";
 
-/// The namespaces in which a new container may ask to be, by the containers that have them.
+/// The namespaces that a new container may ask to join, by the containers that have them.
 #[derive(Clone, Debug, Default)]
 pub struct Peers {
     /// The sandbox whose VM the container joins; `None` gives it a VM of its own.
     pub sandbox: Option<ContainerId>,
-    /// What its containers share already.
+    /// The volumes that its containers share already.
     pub volumes: Option<PodVolumes>,
     known: HashMap<(String, u64), String>,
 }
@@ -57,26 +57,27 @@ pub struct Peers {
 pub struct PodVolumes {
     /// Their directory in the VM's share: the sandbox's.
     pub directory: String,
-    /// Those that a container writes to, by their names there.
+    /// The volumes that a container writes to, by their names in that directory.
     pub writable: HashSet<String>,
 }
 
-/// A namespace path in the eyes of a new container.
+/// What a namespace path means for a new container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// That of this container, in the same VM.
+    /// A namespace of this container, in the same VM.
     Of(String),
-    /// The runtime's own: the host's.
+    /// The runtime's own namespace, which is the host's.
     Host,
-    /// Nobody's that stockade knows.
+    /// A namespace of no container that stockade knows.
     Unknown,
 }
 
 impl Peers {
-    /// Finds the sandbox of a new container, and who is in it.
+    /// Finds the sandbox of a new container, and the containers in it.
     ///
     /// # Errors
-    /// When the annotations name what is no sandbox, or namespaces belong to a VM that the container is not to be in.
+    /// When the annotations name a container that is not a sandbox, or when namespaces belong to another VM than the
+    /// sandbox's.
     pub fn find(root: &Root, spec: &Spec) -> anyhow::Result<Self> {
         let role = Role::of(spec.annotations().as_ref()).context(CONFIG)?;
         let paths = namespace_paths(spec);
@@ -121,19 +122,19 @@ impl Peers {
                 pod.writable.extend(record.volumes.iter().cloned());
             }
             for namespace in living(record) {
-                // The sandbox's own name for a shared namespace goes before its members'.
+                // For a shared namespace, the sandbox comes before its members.
                 let key = (namespace.kind.clone(), namespace.inode);
                 if record.sandbox.is_none() || !known.contains_key(&key) {
                     known.insert(key, record.id.clone());
                 }
             }
         }
-        // Without a sandbox there is no such directory; creating the container tells that it is gone.
+        // Without a sandbox there is no such directory; creating the container then fails with the reason.
         let volumes = volumes.filter(|pod| !pod.directory.is_empty());
         Ok(Self { sandbox: Some(sandbox.parse()?), volumes, known })
     }
 
-    /// Whose namespace a path names.
+    /// Finds the container whose namespace a path names.
     ///
     /// # Errors
     /// A [`SpecError`] where there is no namespace of this type at the path.
@@ -151,7 +152,7 @@ impl Peers {
 }
 
 /// The namespaces by which a container can be found later: the relay's, those that its config.json names, and the user
-/// namespace that the relay enters last. The host's own stand for nobody.
+/// namespace that the relay enters last. The host's own namespaces are left out.
 pub fn namespaces(spec: &Spec, relay: i32, user: Option<&OwnedFd>) -> Vec<KnownNamespace> {
     let named = namespace_paths(spec);
     let found = KINDS.into_iter().flat_map(|(_, kind)| {
@@ -176,7 +177,7 @@ pub fn namespaces(spec: &Spec, relay: i32, user: Option<&OwnedFd>) -> Vec<KnownN
 struct Given<'a> {
     kind: &'static str,
     path: PathBuf,
-    /// Whose namespace it names, if that is anybody's who lives.
+    /// The living container whose namespace it names, if there is one.
     owner: Option<&'a Record>,
 }
 
@@ -191,7 +192,7 @@ impl<'a> Given<'a> {
     }
 }
 
-/// The namespaces of a container that exist still.
+/// The namespaces of a container that still exist.
 fn living(record: &Record) -> Vec<&KnownNamespace> {
     let Some(relay) = record.relay else { return Vec::new() };
     let living = record.namespaces.iter().filter(|namespace| namespace.lives(relay.pid)).collect();
@@ -199,7 +200,7 @@ fn living(record: &Record) -> Vec<&KnownNamespace> {
     if relay.is_alive() { living } else { Vec::new() }
 }
 
-/// The sandbox that annotations name, if the network namespace does not contradict.
+/// The sandbox that annotations name, if the network namespace confirms it.
 fn named_sandbox(records: &[Record], id: String, given: &[Given<'_>]) -> anyhow::Result<String> {
     let record = records
         .iter()
@@ -208,7 +209,7 @@ fn named_sandbox(records: &[Record], id: String, given: &[Given<'_>]) -> anyhow:
         .with_context(|| format!("{CONFIG}: annotations: the sandbox of this container"))?;
     if let Some(sandbox) = &record.sandbox {
         anyhow::bail!(
-            "{CONFIG}: annotations: container {id:?} is no sandbox, but a member of sandbox {sandbox:?}"
+            "{CONFIG}: annotations: container {id:?} is not a sandbox, but a member of sandbox {sandbox:?}"
         );
     }
     let network = given.iter().find(|given| given.kind == NETWORK);

@@ -1,4 +1,4 @@
-//! The files of a cgroup (version 2), as text that a guest has sent: whatever is not as the kernel writes it is left
+//! The files of a cgroup (version 2), as text that a guest has sent: what does not have the kernel's format is left
 //! out.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ pub struct CgroupFiles(BTreeMap<String, String>);
 pub struct Pressure {
     /// Share of time in which tasks waited, in percent, over 10, 60 and 300 seconds.
     pub averages: [f64; 3],
-    /// All of that time, in microseconds.
+    /// Total time in which tasks waited, in microseconds.
     pub total_us: u64,
 }
 
@@ -25,7 +25,7 @@ pub struct IoEntry {
     pub minor: u64,
     /// What is counted: `rbytes`, `wios` …
     pub key: String,
-    /// How many.
+    /// The number.
     pub value: u64,
 }
 
@@ -45,7 +45,7 @@ impl CgroupFiles {
         self.text(file)?.parse().ok()
     }
 
-    /// A file that holds a limit: `max` is the largest number, as runc has it.
+    /// A file that holds a limit: `max` becomes the largest number, as in runc.
     pub fn limit(&self, file: &str) -> Option<u64> {
         match self.text(file)? {
             "max" => Some(u64::MAX),
@@ -53,7 +53,7 @@ impl CgroupFiles {
         }
     }
 
-    /// A file of lines `KEY NUMBER`; no key could steer a terminal.
+    /// A file of lines `KEY NUMBER`; keys that could control a terminal are left out.
     pub fn keyed(&self, file: &str) -> BTreeMap<&str, u64> {
         let lines = self.text(file).unwrap_or_default().lines();
         lines
@@ -74,7 +74,7 @@ impl CgroupFiles {
         let text = self.text(file)?;
         let line =
             |kind: &str| text.lines().find_map(|line| pressure(line.strip_prefix(kind)?.strip_prefix(' ')?));
-        // The whole system's CPU has no "full".
+        // The CPU pressure of the whole system has no "full".
         Some([line("some")?, line("full").unwrap_or_default()])
     }
 
@@ -84,7 +84,7 @@ impl CgroupFiles {
         lines.flat_map(io_line).collect()
     }
 
-    /// Sizes of the huge pages that are counted, such as `2MB`.
+    /// The sizes of huge pages that the cgroup counts, such as `2MB`.
     pub fn huge_page_sizes(&self) -> Vec<&str> {
         let size = |name| str::strip_suffix(str::strip_prefix(name, "hugetlb.")?, ".current");
         self.0.keys().filter_map(|name| size(name)).filter(|size| is_name(size)).collect()

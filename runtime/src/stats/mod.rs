@@ -1,8 +1,8 @@
 //! A container's statistics in runc's form.
 //!
-//! That form is cgroup v1's: memory with and without swap, block I/O as lists of operations. Programs read it by
-//! these names, so the version 2 files are translated into it as runc does, and what has no source there keeps its
-//! place and is 0 or left out, as runc has it.
+//! That form is cgroup v1's: memory with and without swap, block I/O as lists of operations. Programs read it by these
+//! names, so the files of version 2 are translated into it as runc does; values that version 2 does not have are 0 or
+//! left out, as in runc.
 
 mod files;
 pub mod usage;
@@ -37,7 +37,7 @@ struct Cpu {
     psi: Option<Psi>,
 }
 
-/// In nanoseconds.
+/// CPU time, in nanoseconds.
 #[derive(Debug, Serialize)]
 struct CpuUsage {
     #[serde(skip_serializing_if = "is_zero")]
@@ -53,12 +53,12 @@ struct Throttling {
     periods: u64,
     #[serde(skip_serializing_if = "is_zero")]
     throttled_periods: u64,
-    /// In nanoseconds.
+    /// Time in which the limit stopped the container, in nanoseconds.
     #[serde(skip_serializing_if = "is_zero")]
     throttled_time: u64,
 }
 
-/// Only the sets themselves are left in cgroup v2.
+/// CPU and memory sets; cgroup v2 has only the sets themselves.
 #[derive(Debug, Default, Serialize)]
 struct CpuSet {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -76,7 +76,7 @@ struct CpuSet {
     sched_relax_domain_level: i64,
 }
 
-/// In bytes.
+/// Memory, in bytes.
 #[derive(Debug, Serialize)]
 struct Memory {
     #[serde(skip_serializing_if = "is_zero")]
@@ -123,7 +123,7 @@ struct MemoryEvents {
 struct Pids {
     #[serde(skip_serializing_if = "is_zero")]
     current: u64,
-    /// 0, and so left out, without a limit.
+    /// The limit; 0, and so left out, if there is none.
     #[serde(skip_serializing_if = "is_zero")]
     limit: u64,
 }
@@ -177,7 +177,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Stats {
-    /// The statistics of the cgroup that these files are of.
+    /// The statistics from these files of a cgroup.
     pub fn new(files: &CgroupFiles) -> Self {
         let hugetlb = |size: &&str| {
             let file = |name: &str| format!("hugetlb.{size}.{name}");

@@ -1,4 +1,4 @@
-//! What containers use: their VMs as the host sees them, and they themselves as their guests do.
+//! What containers use: their VMs by the host's figures, and the containers by their guests' figures.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
@@ -19,18 +19,18 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 pub struct Usage {
     /// Its ID.
     pub id: String,
-    /// What its agent says of it; `unreachable` where that does not answer.
+    /// Its status by its agent; `unreachable` if the agent does not answer.
     pub status: &'static str,
-    /// Its VM, if that is its own.
+    /// The usage of its VM, if the VM is its own.
     pub vm: Option<ProcessUsage>,
-    /// What runs in the container.
+    /// The usage of the container's processes.
     pub container: Option<ContainerUsage>,
 }
 
-/// What runs in a container, by its cgroup in the guest.
+/// The usage of a container's processes, by its cgroup in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContainerUsage {
-    /// Since when it is counted.
+    /// The time for which it has been counted.
     pub age: Duration,
     /// CPU time.
     pub cpu: Duration,
@@ -43,7 +43,7 @@ pub struct ContainerUsage {
 }
 
 impl Usage {
-    /// What a container uses now; `None` of one that has ended.
+    /// What a container uses now; `None` if it has ended.
     pub fn measure(directory: &Directory, record: &Record) -> Option<Self> {
         record.relay.filter(|relay| record.complete && relay.is_alive())?;
         let asked = ask(directory, record);
@@ -67,7 +67,7 @@ impl Usage {
         self.vm.map(|vm| percent((vm.cpu, vm.age), before))
     }
 
-    /// The same of the container.
+    /// Share of one CPU that the container has used, likewise.
     pub fn container_cpu(&self, before: Option<&Self>) -> Option<f64> {
         let before = before.and_then(|usage| usage.container).map(|usage| (usage.cpu, usage.age));
         self.container.map(|usage| percent((usage.cpu, usage.age), before))
@@ -118,7 +118,7 @@ fn age(record: &Record) -> Duration {
     created.elapsed().unwrap_or_default()
 }
 
-/// CPU time per time, in percent.
+/// CPU time divided by time, in percent.
 fn percent((cpu, age): (Duration, Duration), before: Option<(Duration, Duration)>) -> f64 {
     let (cpu_before, age_before) =
         before.filter(|before| before.1 < age).unwrap_or((Duration::ZERO, Duration::ZERO));

@@ -1,7 +1,7 @@
-//! One end for a whole exchange, however its bytes arrive.
+//! One deadline for a whole exchange, however its bytes arrive.
 //!
-//! A limit for each read is none for an answer: a guest that sends a byte a second would hold a command for days. So a
-//! deadline is made once, for an exchange or for a whole command, and every wait goes by what is left of it.
+//! A time limit for each read does not limit an answer: a guest that sends a byte a second would hold a command for days.
+//! So a deadline is made once, for an exchange or for a whole command, and every wait takes at most the time that is left.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 
-/// A moment by which something has to be over.
+/// A moment by which something has to be done.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     at: Instant,
@@ -20,7 +20,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// The moment that is this far away.
+    /// A deadline after this time from now.
     pub fn within(length: Duration) -> Self {
         Self { at: Instant::now() + length, length }
     }
@@ -31,17 +31,17 @@ impl Deadline {
         if other.at < self.at { other } else { self }
     }
 
-    /// How far away it was when it was made.
+    /// The time from its making to its moment.
     pub fn length(&self) -> Duration {
         self.length
     }
 
-    /// How far away it is; zero once it has come.
+    /// The time that is left; zero once the moment has come.
     pub fn left(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// Waits until one of these is ready; false if none is in time.
+    /// Waits until one of these descriptors is ready; false if none is ready in time.
     ///
     /// # Errors
     /// poll(2)'s.
@@ -61,7 +61,7 @@ impl Deadline {
         }
     }
 
-    /// A connection on which everything has to be over by then: what is not ends with `TimedOut`.
+    /// A connection on which everything has to be done by the deadline: what is not done then fails with `TimedOut`.
     pub fn on(
         self,
         stream: &UnixStream,
@@ -76,12 +76,12 @@ impl Deadline {
     }
 }
 
-/// A connection that is read and written only once `ready` says that it is ready, which fails when that takes too long.
+/// A connection that is read and written only when `ready` has returned, which fails if it takes too long.
 #[derive(Debug)]
 pub struct Bounded<'a, R> {
     /// The connection.
     pub stream: &'a UnixStream,
-    /// Waits for it.
+    /// A function that waits until the connection is ready.
     pub ready: R,
 }
 
@@ -111,7 +111,7 @@ impl<R: FnMut(BorrowedFd<'_>, PollFlags) -> io::Result<()>> Write for Bounded<'_
     }
 }
 
-/// recv(2) that does not wait, on a socket that might; `None` where nothing is there.
+/// recv(2) that does not wait, on a blocking socket; `None` if there are no bytes.
 ///
 /// # Errors
 /// recv(2)'s.
@@ -119,7 +119,7 @@ pub fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Option<usiz
     not_yet(recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT))
 }
 
-/// send(2) likewise; `None` where there is no room.
+/// send(2), likewise; `None` if there is no room.
 ///
 /// # Errors
 /// send(2)'s.

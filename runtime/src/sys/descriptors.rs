@@ -1,4 +1,4 @@
-//! File descriptors: passing them on, closing what is not ours, and writing without blocking the caller's files.
+//! File descriptors: passing them on, sockets at long paths, and non-blocking use of the caller's files.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,10 +16,10 @@ use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike};
 use stockade_sys::fd_passing;
 
-/// Descriptors in one message; the kernel's limit is 253.
+/// Largest number of descriptors in one message; the kernel's limit is 253.
 pub const PER_MESSAGE: usize = 128;
 
-/// How long a listener whose queue is full may take to accept somebody, in seconds.
+/// How long a listener whose queue is full may take to accept a connection, in seconds.
 const CONNECTS_WITHIN_S: i64 = 2;
 
 /// A connected pair of SOCK_SEQPACKET sockets.
@@ -75,7 +75,7 @@ pub fn listen(directory: BorrowedFd<'_>, name: &str) -> io::Result<UnixListener>
     UnixListener::bind(socket_path(directory, name))
 }
 
-/// Opens the socket `name` in `directory` as a file that can only be connected to.
+/// Opens the socket `name` in `directory` as an O_PATH descriptor, which can only be connected to.
 ///
 /// # Errors
 /// openat(2)'s.
@@ -86,7 +86,7 @@ pub fn open_socket(directory: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd>
 /// Connects to the socket `name` in an open directory.
 ///
 /// # Errors
-/// connect(2)'s; `TimedOut` where the listener has accepted nobody for so long that its queue is full.
+/// connect(2)'s; `TimedOut` if the listener's queue stays full.
 pub fn connect(directory: BorrowedFd<'_>, name: &str) -> io::Result<UnixStream> {
     connect_in_time(&socket_path(directory, name))
 }
@@ -155,7 +155,7 @@ fn split(path: &Path) -> io::Result<(File, &str)> {
     Ok((directory, name))
 }
 
-/// A description of our own of the file that `fd` is open on, which never blocks.
+/// A file description of this process for the file of `fd`, which never blocks.
 ///
 /// O_NONBLOCK belongs to the open file description, which inherited stdio shares with the caller's shell: it may not
 /// be set there. Pipes and terminals can be opened again; sockets cannot and are used with MSG_DONTWAIT; regular files
@@ -174,7 +174,8 @@ pub fn reopen_nonblocking(fd: BorrowedFd<'_>, write: bool) -> io::Result<OwnedFd
         .write(write)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    // Not openable (a pipe of another user): poll(2) before each call still keeps it from blocking on reads.
+    // The file cannot be opened (a pipe of another user, for example): poll(2) before each call still keeps it from
+    // blocking on reads.
     Ok(reopened.unwrap_or(file).into())
 }
 

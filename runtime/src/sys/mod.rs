@@ -1,5 +1,5 @@
-//! What stands directly on system calls: deadlines of exchanges, files that are replaced as a whole, terminals, processes. The
-//! calls that no crate wraps are in `stockade-sys`.
+//! Code that uses system calls directly: deadlines of exchanges, files that are replaced as a whole, terminals,
+//! processes. The calls that no crate wraps are in `stockade-sys`.
 
 pub mod deadline;
 pub mod descriptors;

@@ -5,10 +5,10 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use stockade_sys::mount_api::{self, attr};
 
-/// Attributes of a procfs by which nobody changes anything.
+/// Attributes of a procfs through which nothing can be changed.
 pub const HARMLESS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
-/// A detached procfs, read-only, that shows processes alone; before Linux 5.8, one that shows all the rest too.
+/// A detached read-only procfs that shows processes only; before Linux 5.8, it shows everything else too.
 ///
 /// # Errors
 /// Those of [`mount_api::new_file_system`].
@@ -16,7 +16,7 @@ pub fn own_processes() -> Result<OwnedFd, Errno> {
     match mount_api::new_file_system("proc", "proc", "subset=pid", HARMLESS) {
         Err(Errno::EINVAL) => {
             tracing::debug!(
-                "the host's kernel has no procfs of processes alone: it is read-only all the same"
+                "the host's kernel cannot limit a procfs to processes; the procfs is read-only all the same"
             );
             mount_api::new_file_system("proc", "proc", "", HARMLESS)
         }

@@ -1,4 +1,4 @@
-//! Namespaces by the paths that callers give: which one a path names, and of what type that is.
+//! Namespaces by the paths that callers give: the namespace that a path names, and its type.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -29,11 +29,12 @@ const TYPES: [(&str, libc::c_int); 8] = [
 /// The inode of the namespace of type `kind`, as /proc/PID/ns names it, at a path.
 ///
 /// # Errors
-/// What opening says, or that something else is there.
+/// An error of open(2), or that the path names something else.
 pub fn inode(path: &Path, kind: &str) -> io::Result<u64> {
-    // Nothing but a namespace is opened further than by its name: a FIFO would wait, and a device might do something.
+    // Anything that is not a namespace is opened with O_PATH only: opening a FIFO would wait, and opening a device
+    // might have an effect.
     let named = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
-    let wrong = || io::Error::other(format!("it is no {kind} namespace"));
+    let wrong = || io::Error::other(format!("it is not a {kind} namespace"));
     if fstatfs(&named)?.filesystem_type().0 != NSFS_MAGIC {
         return Err(wrong());
     }
@@ -67,7 +68,7 @@ mod tests {
             [("/proc/self/ns/net", "ipc"), ("/proc/self/ns/pid", "time"), ("/dev/null", "net"), ("/", "uts")]
         {
             let error = inode(Path::new(path), kind).unwrap_err().to_string();
-            assert_eq!(error, format!("it is no {kind} namespace"), "{path}");
+            assert_eq!(error, format!("it is not a {kind} namespace"), "{path}");
         }
         assert_eq!(inode(Path::new("/nowhere"), "net").unwrap_err().kind(), io::ErrorKind::NotFound);
     }

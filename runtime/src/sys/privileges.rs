@@ -3,8 +3,8 @@
 use nix::errno::Errno;
 use stockade_sys::capabilities::{self, Sets};
 
-/// Leaves the calling thread no capability but these, which it may not get back, nor anything by executing a program. Its
-/// inheritable and ambient sets are empty.
+/// Takes all capabilities but these from the calling thread, for good: executing a program does not give them back. Its
+/// inheritable and ambient sets become empty.
 ///
 /// # Errors
 /// Those of capset(2) and prctl(2).
@@ -12,7 +12,8 @@ pub fn keep_only(capabilities: u64) -> Result<(), Errno> {
     capabilities::forbid_new_privileges()?;
     capabilities::clear_ambient()?;
     match capabilities::bound(capabilities) {
-        // It is a caller's without CAP_SETPCAP, and bounds what is executed, which is nothing.
+        // The caller lacks CAP_SETPCAP, so the bounding set stays. It would only matter for programs that are executed,
+        // and there are none.
         Err(Errno::EPERM) => {}
         bounded => bounded?,
     }

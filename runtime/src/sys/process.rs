@@ -41,7 +41,7 @@ impl ProcessRef {
     /// A pidfd, also of a zombie.
     pub fn find(&self) -> Option<Pidfd> {
         let pidfd = Pidfd::open(self.pid).ok()?;
-        // Read after pidfd_open: the PID cannot change hands under a pidfd of the right process.
+        // This is read after pidfd_open(2): if it matches, the pidfd is of the right process.
         (Stat::read(self.pid)?.start_time == self.start_time).then_some(pidfd)
     }
 
@@ -51,7 +51,7 @@ impl ProcessRef {
     }
 }
 
-/// What a process has used since it began.
+/// Resources that a process has used since it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessUsage {
     /// Time since it began.
@@ -60,9 +60,9 @@ pub struct ProcessUsage {
     pub cpu: Duration,
     /// Resident memory, in bytes.
     pub memory: u64,
-    /// Of it, what is in no file or shared memory.
+    /// The part of the resident memory that is neither file pages nor shared memory, in bytes.
     pub anonymous: u64,
-    /// Bytes read from and written to block devices; 0 where the kernel does not count or tell.
+    /// Bytes read from and written to block devices; 0 if the kernel does not count them.
     pub io: [u64; 2],
 }
 
@@ -77,7 +77,7 @@ impl ProcessRef {
         let statm = read("statm").ok()?;
         let mut pages = statm.split_ascii_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok());
         let (resident, shared) = (pages.next()?, pages.next()?);
-        // The last, so that the others are of the same process.
+        // This is read last: if it matches, the other values are of the same process.
         let stat = Stat::read(self.pid).filter(|stat| stat.start_time == self.start_time && !stat.ended())?;
         let age = Duration::try_from_secs_f64(uptime).ok()?.saturating_sub(ticks(self.start_time));
         Some(ProcessUsage {
@@ -91,7 +91,8 @@ impl ProcessRef {
 }
 
 impl ProcessUsage {
-    /// With that of a process which has forked off this one: both have the same files in memory.
+    /// The sum with the usage of a process that was forked from this one: file pages, which both have in memory, are
+    /// counted once.
     #[must_use]
     pub fn with(self, forked: Self) -> Self {
         Self {
@@ -104,7 +105,7 @@ impl ProcessUsage {
     }
 }
 
-/// Clock ticks of /proc as a time.
+/// A number of /proc's clock ticks as a time.
 fn ticks(count: u64) -> Duration {
     /// USER_HZ of x86-64.
     const PER_S: u64 = 100;
@@ -114,7 +115,7 @@ fn ticks(count: u64) -> Duration {
 /// `PF_EXITING` of the flags in /proc/PID/stat: it has closed its files, or is about to, and is no zombie yet.
 const EXITING: u64 = 0x4;
 
-/// What matters of /proc/PID/stat; times in clock ticks.
+/// The fields of /proc/PID/stat that are used; times are in clock ticks.
 struct Stat {
     state: u8,
     flags: u64,
@@ -154,12 +155,12 @@ pub struct Child {
 }
 
 impl Child {
-    /// The child, for the state file.
+    /// The reference to the child for the record.
     pub fn reference(&self) -> Option<ProcessRef> {
         ProcessRef::of(self.pid)
     }
 
-    /// Waits for its end and reaps it.
+    /// Waits for the child's end and reaps it.
     ///
     /// # Errors
     /// When it has been reaped already.
@@ -172,16 +173,17 @@ impl Child {
         }
     }
 
-    /// Whether it has been killed by a system call that its seccomp filter does not allow. It stays to be reaped.
+    /// Whether it has been killed by a system call that its seccomp filter does not allow. The child still has to be
+    /// reaped.
     pub fn broke_its_filter(&self) -> bool {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         let status = waitid(Id::PIDFd(self.pidfd.as_fd()), flags);
         matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)))
     }
 
-    /// Kills and reaps it.
+    /// Kills and reaps the child.
     pub fn kill(&self) {
-        // Both fail only where the child is gone already, which is what is wanted.
+        // Both calls fail only if the child is gone already, which is fine.
         let _ = self.pidfd.signal(libc::SIGKILL);
         let _ = self.reap();
     }
@@ -227,8 +229,8 @@ impl Drop for ExitOnUnwind {
     }
 }
 
-/// Has all threads take memory from one heap. Others of the C library's cost each thread one, and when it gives memory of
-/// them back it looks at a sysctl, which a process that may open no file cannot.
+/// Makes all threads take memory from one heap. Otherwise the C library makes a heap for each thread, and reads a
+/// sysctl when it gives memory of such a heap back, which a process that may open no file cannot do.
 pub fn one_arena() {
     // SAFETY: mallopt takes integers, and this process has one thread.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
@@ -237,7 +239,7 @@ pub fn one_arena() {
 /// Makes `ps` show `arguments` as this process's command line and `name` as its name.
 ///
 /// # Errors
-/// Where the kernel refuses (without CAP_SYS_RESOURCE); the process then keeps its name.
+/// If the kernel refuses (without CAP_SYS_RESOURCE); the process then keeps its name.
 pub fn set_command_line(name: &str, arguments: &[String]) -> io::Result<()> {
     let mut joined: Vec<u8> = Vec::new();
     for argument in arguments {

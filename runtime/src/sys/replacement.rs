@@ -1,29 +1,29 @@
-//! Replacing a file as a whole: whoever reads it sees the old content or the new.
+//! Replacing a file as a whole: a reader sees either the old content or the new.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// How often something is removed that is in the way.
+/// How often a file that is in the way is removed.
 const MAX_ATTEMPTS: usize = 8;
 
 /// A file's new content, beside the file as `.NAME.new` until it is put in place; removed if it never is.
 #[derive(Debug)]
 pub struct Replacement {
-    /// To be written to.
+    /// The file to write the new content to.
     pub file: File,
-    /// Where it is until it is put in place.
+    /// Its path until it is put in place.
     new: Option<PathBuf>,
     path: PathBuf,
 }
 
 impl Replacement {
-    /// Begins one for `path`, whether that exists or not, with this mode less the umask. What is in the way is removed: a link
-    /// or a FIFO that somebody has put there is neither followed nor waited for.
+    /// Begins to replace `path`, whether or not it exists, with this mode minus the umask. A file that is in the way is
+    /// removed: a link or a FIFO that somebody has put there is neither followed nor waited for.
     ///
     /// # Errors
-    /// open(2)'s or unlink(2)'s; `AlreadyExists` where somebody goes on putting something there.
+    /// open(2)'s or unlink(2)'s; `AlreadyExists` if somebody puts a file there again and again.
     pub fn begin(path: &Path, mode: u32) -> io::Result<Self> {
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
@@ -45,7 +45,7 @@ impl Replacement {
         Ok(Self { file, new: Some(new), path: path.to_owned() })
     }
 
-    /// Puts it in place.
+    /// Puts the new content in place.
     ///
     /// # Errors
     /// rename(2)'s.
@@ -60,7 +60,7 @@ impl Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if let Some(new) = &self.new {
-            // There is nobody to tell, and the next one takes its place.
+            // There is nobody to tell, and the next replacement removes the file.
             let _ = fs::remove_file(new);
         }
     }

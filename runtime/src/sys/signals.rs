@@ -49,7 +49,7 @@ const NAMES: &[(&str, i32)] = &[
     ("RTMAX", LAST),
 ];
 
-/// Not a signal.
+/// A text that does not name a signal.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown signal {0:?}: give a number from 0 to {LAST} or a name such as TERM or SIGRTMIN+3")]
 pub struct UnknownSignal(String);
@@ -88,7 +88,7 @@ pub fn block_all() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&all, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
 
-/// Lets every signal through again, as a program that is about to be executed expects.
+/// Unblocks every signal, as a program that is about to be executed expects.
 ///
 /// # Errors
 /// sigprocmask(2)'s.

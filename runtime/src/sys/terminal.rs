@@ -16,14 +16,14 @@ use super::descriptors;
 /// A pseudo-terminal: the master goes to the engine, the relay keeps the slave.
 #[derive(Debug)]
 pub struct Pty {
-    /// For `--console-socket`.
+    /// The master, for `--console-socket`.
     pub master: OwnedFd,
-    /// Raw, so that what the container's own terminal has made of its output passes unchanged.
+    /// The slave, in raw mode, so that output passes as the container's own terminal has written it.
     pub slave: OwnedFd,
 }
 
 impl Pty {
-    /// Opens one of this size.
+    /// Opens a pseudo-terminal of this size.
     ///
     /// # Errors
     /// openpt(3)'s.
@@ -47,10 +47,10 @@ impl Pty {
     }
 }
 
-/// Whether the console socket goes with what else is asked for: it is where the terminal of a detached process is sent.
+/// Checks that the console socket fits the other options: the terminal of a detached process is sent to it.
 ///
 /// # Errors
-/// What is missing or too much.
+/// The option that is missing, or that must not be given.
 pub fn check(terminal: bool, console_socket: Option<&Path>, detached: bool) -> anyhow::Result<()> {
     match (terminal, console_socket) {
         (true, None) if detached => {
@@ -60,7 +60,9 @@ pub fn check(terminal: bool, console_socket: Option<&Path>, detached: bool) -> a
             anyhow::bail!("--console-socket: process.terminal is not set, so there is no terminal to send")
         }
         (true, Some(_)) if !detached => {
-            anyhow::bail!("--console-socket: not in the foreground; use --detach, or leave it away")
+            anyhow::bail!(
+                "--console-socket: not possible in the foreground; add --detach, or leave this option out"
+            )
         }
         _ => Ok(()),
     }
@@ -76,7 +78,7 @@ pub fn send_to(socket: &Path, option: &str, name: &str, descriptor: BorrowedFd<'
         .with_context(|| format!("{option}: cannot send to {}", socket.display()))
 }
 
-/// The terminal among stdin and stdout at which a command runs, as a relay knows it.
+/// The terminal at which a command runs: its stdin or its stdout.
 #[derive(Debug)]
 pub struct Window {
     terminal: OwnedFd,
@@ -84,7 +86,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// The one of stdin or, where that is none, of stdout, with the settings that it has now.
+    /// The terminal of stdin or, if stdin is not a terminal, of stdout, with its current settings.
     ///
     /// # Errors
     /// When no descriptors are left.
@@ -100,7 +102,7 @@ impl Window {
         size(self.terminal.as_fd()).filter(|size| *size != WindowSize::default())
     }
 
-    /// Undoes the raw mode of a command that has been killed.
+    /// Restores the settings after a command in raw mode was killed.
     pub fn restore(&self) {
         if let Some(before) = &self.before {
             // A terminal that is gone needs no restoring.
@@ -109,22 +111,22 @@ impl Window {
     }
 }
 
-/// The size that a process's terminal begins with. Whoever sits at a terminal sees the container's at its size from the
-/// first line on; an engine sets the size of the one that it is sent.
+/// The size that a process's terminal begins with. At a person's terminal, the container's terminal has its size from
+/// the first line on; an engine sets the size of the terminal that it is sent.
 pub fn initial_size(configured: WindowSize, console_socket: Option<&Path>) -> WindowSize {
     let window = if console_socket.is_none() { Window::of_stdio().ok() } else { None };
     window.and_then(|window| window.size()).unwrap_or(configured)
 }
 
-/// The terminal of stdin in raw mode, as it was before when dropped.
+/// The terminal of stdin in raw mode; dropping this restores it.
 #[derive(Debug)]
 pub struct RawMode {
     before: Termios,
 }
 
 impl RawMode {
-    /// Sets it, before the start of a process that has a terminal and stays in the foreground. A relay undoes it where the
-    /// command is killed.
+    /// Sets raw mode before the start of a process that has a terminal and stays in the foreground. If the command is
+    /// killed, a relay restores the terminal.
     ///
     /// # Errors
     /// tcsetattr(3)'s.
@@ -153,14 +155,14 @@ impl Drop for RawMode {
     }
 }
 
-/// The terminal as a screen that is drawn anew, instead of lines that scroll; as it was before when dropped.
+/// The terminal as a screen that is redrawn, instead of lines that scroll; dropping this restores it.
 #[derive(Debug)]
 pub struct FullScreen {
     keyboard: Option<RawMode>,
 }
 
 impl FullScreen {
-    /// Takes the terminal of stdout over, and that of stdin if it is one.
+    /// Takes over the terminal of stdout, and that of stdin if stdin is a terminal.
     ///
     /// # Errors
     /// tcsetattr(3)'s or write(2)'s.
@@ -176,7 +178,7 @@ impl FullScreen {
         self.keyboard.is_some()
     }
 
-    /// Draws as much of these lines as fits.
+    /// Draws as many of these lines as fit.
     ///
     /// # Errors
     /// write(2)'s.
@@ -220,7 +222,7 @@ fn make_raw(terminal: BorrowedFd<'_>) -> io::Result<()> {
     Ok(tcsetattr(terminal, SetArg::TCSANOW, &termios)?)
 }
 
-/// A terminal's size; `None` where the descriptor is no terminal.
+/// A terminal's size; `None` if the descriptor is not a terminal.
 fn size(terminal: BorrowedFd<'_>) -> Option<WindowSize> {
     // SAFETY: winsize is plain integers, for which zero is a value.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
@@ -236,7 +238,7 @@ fn set_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes a terminal the controlling one of this session's leader.
+/// Makes a terminal the controlling terminal of this session, whose leader the calling process is.
 ///
 /// # Errors
 /// ioctl(2)'s.

@@ -1,4 +1,5 @@
-//! User namespaces by descriptor: made for their ID mappings, which a process in the caller's namespace has to write.
+//! User namespaces by descriptor: they are made for their ID mappings, which a process in the caller's namespace has to
+//! write.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -11,7 +12,7 @@ use stockade_protocol::container::{IdMapping, IdMappings};
 
 use super::process::{self, Child, Pidfd};
 
-/// A new one with these mappings. No process is in it.
+/// Makes a user namespace with these mappings, which no process is in.
 ///
 /// # Errors
 /// clone3(2)'s, or those of writing a map.
@@ -27,12 +28,12 @@ pub fn create(mappings: &IdMappings) -> io::Result<OwnedFd> {
     )
 }
 
-/// The text that the kernel takes for `uid_map` or `gid_map`.
+/// The text of a list for `uid_map` or `gid_map`.
 pub fn text(list: &[IdMapping]) -> String {
     list.iter().map(|mapping| format!("{} {} {}\n", mapping.inside, mapping.outside, mapping.size)).collect()
 }
 
-/// The `uid_map` and the `gid_map` of the one at `path`, as the caller's namespace sees them.
+/// The `uid_map` and the `gid_map` of the namespace at `path`, with the outer IDs of the caller's namespace.
 ///
 /// # Errors
 /// open(2)'s, setns(2)'s, or those of reading a map.
@@ -45,7 +46,7 @@ pub fn maps(path: &Path) -> io::Result<[String; 2]> {
     })
 }
 
-/// Looks at a process that has been cloned with these flags, has entered somewhere and waits for its end.
+/// Calls `look` with a child that is cloned with these flags, runs `enter`, and then waits to be killed.
 fn with_process<T>(
     flags: libc::c_int,
     enter: impl FnOnce() -> io::Result<()>,

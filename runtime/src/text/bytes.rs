@@ -12,8 +12,9 @@ pub fn parse_limit(text: &str) -> Result<i64, String> {
     if text == "-1" {
         Ok(-1)
     } else {
-        parse(text)
-            .ok_or_else(|| "give a number of bytes, or one such as 64m or 1.5g; -1 is no limit".to_owned())
+        parse(text).ok_or_else(|| {
+            "give a number of bytes, or a size such as 64m or 1.5g; -1 means no limit".to_owned()
+        })
     }
 }
 
@@ -42,7 +43,7 @@ fn parse(text: &str) -> Option<i64> {
     (bytes <= (1u64 << 53) as f64).then_some(bytes as i64)
 }
 
-/// An amount in the largest unit that it has one of, with one decimal.
+/// An amount in the largest unit of which it has at least one, with one decimal.
 pub fn short(bytes: u64) -> String {
     match UNITS.iter().rev().find(|(_, factor)| bytes >= *factor) {
         None => format!("{bytes}B"),

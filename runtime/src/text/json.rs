@@ -1,10 +1,10 @@
-//! JSON for callers and people: what strings hold steers no terminal.
+//! JSON for callers and people: the content of strings cannot control a terminal.
 
 use serde::Serialize;
 
 use super::table::steers;
 
-/// In one line.
+/// JSON in one line.
 ///
 /// # Errors
 /// serde_json's, for what has no JSON.
@@ -12,7 +12,7 @@ pub fn compact(value: &impl Serialize) -> serde_json::Result<String> {
     serde_json::to_string(value).map(escaped)
 }
 
-/// In many lines, with indentation.
+/// JSON in many lines, with indentation.
 ///
 /// # Errors
 /// As [`compact`].

@@ -4,7 +4,7 @@
 const DAY_S: u64 = 24 * 60 * 60;
 
 /// A time (in seconds since 1970) in five characters: hour and minute if it is less than a day ago, else month and
-/// day; `?` where it is none.
+/// day; `?` if it is not a valid time.
 pub fn short(time_s: u64, now_s: u64) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

@@ -1,4 +1,4 @@
-//! Values as people write and read them: amounts, times, columns, and text that tells a terminal nothing.
+//! Values as people write and read them: amounts, times, columns, and text that cannot control a terminal.
 
 pub mod bytes;
 pub mod json;

@@ -1,6 +1,6 @@
-//! Text for terminals: columns, and nothing that a guest could steer the terminal with.
+//! Text for terminals: columns, and nothing with which a guest could control the terminal.
 
-/// Least width of a column but the last, its gap included.
+/// Smallest width of a column except the last, its gap included.
 const MIN: usize = 12;
 /// Spaces between columns.
 const GAP: usize = 3;
@@ -26,8 +26,8 @@ pub fn align<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// The text with everything escaped that does not print itself: control characters of both sets, line ends, and what
-/// changes the direction of writing.
+/// The text with all characters escaped that are not visible themselves: control characters of both sets, line ends,
+/// and characters that change the direction of writing.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -40,7 +40,7 @@ pub fn printable(text: &str) -> String {
     line
 }
 
-/// Whether a character does something to a terminal, or to how a line is read, instead of being seen.
+/// Whether a character is not visible but changes the terminal or the way in which a line is read.
 pub fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')

@@ -1,4 +1,4 @@
-//! The agent in the guest, as the runtime talks to it: one connection per purpose, through the VMM's socket.
+//! The runtime's side of the agent's protocol: one connection for each purpose, through the VMM's socket.
 //!
 //! The guest is hostile: what it sends is bounded, and every wait goes through [`Wait`], which ends an exchange in time
 //! however slowly its bytes come.
@@ -29,7 +29,7 @@ use crate::vm;
 pub use events::Events;
 pub use stockade_protocol::agent::call;
 
-/// What is waited for.
+/// What a command waits for, in the words of an error.
 const ANSWER: &str = "an answer of the guest's agent";
 const REQUEST: &str = "the guest's agent to take a request";
 
@@ -39,19 +39,19 @@ pub enum ClientError {
     /// The VMM's socket is gone or does not accept.
     #[error("cannot reach the VM: {0}")]
     Connect(io::Error),
-    /// What was sent or came is not a message.
+    /// A message cannot be sent, or what has come is not a message.
     #[error("agent: {0}")]
     Frame(#[source] FrameError),
-    /// The agent, or the VMM for it, closed the connection.
+    /// The agent, or the VMM in its place, closed the connection.
     #[error("the guest's agent closed the connection")]
     Closed,
-    /// An answer to another question.
+    /// The answer belongs to another request.
     #[error("the guest's agent gave an answer that does not belong to the request")]
     Unexpected,
-    /// No answer is going to come.
+    /// No answer will come.
     #[error(transparent)]
     Machine(#[from] MachineError),
-    /// The agent's own explanation.
+    /// The agent's own error.
     #[error(transparent)]
     Agent(#[from] AgentError),
     /// The agent speaks other versions of the protocol.
@@ -93,7 +93,7 @@ impl Connection {
         Self::greet(stream, purpose, wait)
     }
 
-    /// The same by a connection to the VMM's socket that is there already.
+    /// As [`Self::open`], on an existing connection to the VMM's socket.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -101,7 +101,7 @@ impl Connection {
         Self::say(stream, &Hello::new(purpose), wait)
     }
 
-    /// Connects for requests of the newest version, which the agent of an older release refuses.
+    /// Connects for requests of the newest version; an agent of an older release refuses that.
     ///
     /// # Errors
     /// [`ClientError`]; [`ClientError::Version`] is the refusal.
@@ -134,12 +134,12 @@ impl Connection {
         Bounded { stream: &self.0, ready }
     }
 
-    /// Reads one message and not a byte more: what follows the greeting on a stream is its data.
+    /// Reads one message and not a byte more, because the bytes after the greeting are the stream's data.
     fn receive<T: DeserializeOwned>(&mut self, wait: &mut impl Wait) -> Result<T, ClientError> {
         frame::read(&mut self.on(wait), frame::GUEST_LIMIT)?.ok_or(ClientError::Closed)
     }
 
-    /// Asks for something and reads the answer; what the agent could not do is [`ClientError::Agent`].
+    /// Sends a request and reads the answer; if the agent could not do it, the error is [`ClientError::Agent`].
     ///
     /// # Errors
     /// [`ClientError`].
@@ -154,17 +154,17 @@ impl Connection {
     }
 }
 
-/// Who has the host's side of a process's terminal.
+/// What is on the host's side of a process's terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watched {
     /// A person's terminal, or an engine's.
     ByTerminal,
-    /// Nobody: what comes out of it goes into a pipe or a file.
+    /// Nobody: the output goes into a pipe or a file.
     ByNobody,
 }
 
 impl Watched {
-    /// That of a process of the foreground, or of one whose terminal goes to a console socket.
+    /// What is on the host's side for a process in the foreground, or for one whose terminal goes to a console socket.
     pub fn of(has_console_socket: bool) -> Self {
         if has_console_socket || io::stdout().is_terminal() { Self::ByTerminal } else { Self::ByNobody }
     }
@@ -173,25 +173,25 @@ impl Watched {
 /// The connections that stand for a process on the host.
 #[derive(Debug)]
 pub struct ProcessConnections {
-    /// Signals one way, the end the other way.
+    /// The process connection: signals to the guest, events of the process to the host.
     pub process: OwnedFd,
-    /// Its stdio.
+    /// The connections of its stdio.
     pub stdio: Stdio,
-    /// Its descriptors from 3 on.
+    /// The connections of its descriptors from 3 on.
     pub extra: Vec<OwnedFd>,
 }
 
 /// The stdio streams of a process.
 #[derive(Debug)]
 pub enum Stdio {
-    /// stdin, stdout, stderr.
+    /// Three pipes: stdin, stdout and stderr.
     Pipes([OwnedFd; 3]),
-    /// A pseudo-terminal, both ways.
+    /// A pseudo-terminal, in both directions.
     Terminal(OwnedFd),
 }
 
 impl ProcessConnections {
-    /// Opens them for a process that waits for its start and has `extra` descriptors besides its stdio.
+    /// Opens the connections for a process that waits for its start and has `extra` descriptors besides its stdio.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -205,7 +205,7 @@ impl ProcessConnections {
         let mut open = |purpose| Ok::<_, ClientError>(Connection::open(directory, purpose, wait)?.0.into());
         let process: OwnedFd = open(Purpose::Process(id.clone()))?;
         if terminal == Some(Watched::ByNobody) && !is_of_0_1(directory) {
-            // Some bytes, for which a new connection has room.
+            // The message has only some bytes, for which a new connection has room.
             frame::write(
                 &mut File::from(process.try_clone().map_err(ClientError::Connect)?),
                 &ProcessCommand::Plain,
@@ -222,11 +222,12 @@ impl ProcessConnections {
     }
 }
 
-/// How commands that come after `create` wait, all of whose exchanges share a deadline: they do not hold the VM's status
-/// socket, and so tell a VM that works from one that hangs by its console alone.
+/// The way in which commands after `create` wait. All exchanges of a command share a deadline. These commands do not
+/// have the VM's status socket, so only the console shows them whether a VM works or hangs.
 #[derive(Debug)]
 pub struct AnswerDeadline<'a> {
-    /// Where the console of a VM that does not answer is looked at, if anybody wants to know.
+    /// The directory with the VM's sockets, to read the console of a VM that does not answer; `None` if the error needs
+    /// no reason.
     directory: Option<BorrowedFd<'a>>,
     deadline: Deadline,
     relay: Option<Pidfd>,
@@ -238,12 +239,13 @@ impl<'a> AnswerDeadline<'a> {
         Self { directory: Some(directory), deadline, relay: None }
     }
 
-    /// The same for who goes on without an answer.
+    /// As [`Self::new`], for a caller that goes on without an answer and needs no reason.
     pub fn without_reason(deadline: Deadline) -> Self {
         Self { directory: None, deadline, relay: None }
     }
 
-    /// The same, but no longer than the container's relay lives: who kills that waits for no guest.
+    /// Also ends the wait when the container's relay ends, so that killing the relay ends commands that wait for the
+    /// guest.
     #[must_use]
     pub fn while_lives(self, relay: Option<Pidfd>) -> Self {
         Self { relay, ..self }

@@ -15,10 +15,11 @@ use super::exchange::{self, Exchange, ExchangeError, Mismatch};
 use crate::sys::deadline::Deadline;
 use crate::vm::CONTROL_SOCKET_OF_0_1;
 
-/// The VMM answers at once, but only when its machine is complete, which on a busy host takes its time.
+/// Time limit for an answer. The VMM answers at once when its machine is complete, but that may take long on a busy
+/// host.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a look at the console may take of a wait for something else.
+/// Time limit for reading the console while waiting for something else.
 const GLANCE: Duration = Duration::from_millis(500);
 
 /// Longest answer, in bytes: a guest that has taken over its VMM must not make the runtime buffer more.
@@ -33,13 +34,13 @@ pub enum ControlError {
     /// The VMM closed the connection.
     #[error("the VMM closed its control connection")]
     Closed,
-    /// The VMM's own explanation.
+    /// The VMM's own error.
     #[error("the VMM refused: {0}")]
     Refused(String),
-    /// An answer to another question.
+    /// The answer belongs to another request.
     #[error("the VMM gave an answer that does not belong to the request")]
     Unexpected,
-    /// The VMM is of a release that speaks otherwise.
+    /// The VMM is of a release that speaks another version.
     #[error(transparent)]
     Version(Mismatch),
 }
@@ -54,14 +55,14 @@ impl From<ExchangeError> for ControlError {
     }
 }
 
-/// What can be seen of a VM from outside.
+/// What the VMM tells about a VM whose guest does not answer.
 #[derive(Debug, Default)]
 pub struct Glance {
     /// The guest's console.
     pub console: String,
-    /// Where the guest's first CPU is.
+    /// What the guest's first CPU executes.
     pub cpu: Option<CpuPosition>,
-    /// Which devices have failed.
+    /// The devices that have failed.
     pub failures: Vec<DeviceFailure>,
 }
 
@@ -69,14 +70,14 @@ pub struct Glance {
 #[derive(Debug)]
 pub struct Control {
     exchange: Exchange,
-    /// How long an exchange may take.
+    /// Time limit for one exchange.
     within: Duration,
-    /// When all of them have to be over.
+    /// Deadline of all exchanges together.
     by: Option<Deadline>,
 }
 
 impl Control {
-    /// Connects to the VMM whose sockets are in `directory`. It answers once it is running.
+    /// Connects to the VMM whose sockets are in `directory`. The VMM answers once its machine runs.
     ///
     /// # Errors
     /// connect(2)'s.
@@ -85,7 +86,7 @@ impl Control {
         Self::over(stream, version, TIMEOUT)
     }
 
-    /// The same for what has to be over by then.
+    /// As [`Self::connect`], with a deadline for all exchanges.
     ///
     /// # Errors
     /// connect(2)'s.
@@ -93,14 +94,14 @@ impl Control {
         Ok(Self { by: Some(deadline), ..Self::connect(directory)? })
     }
 
-    /// The guest's console, as far as a VMM that may hang or not run yet gives it.
+    /// Reads the guest's console, if the VMM, which may hang or not run yet, answers in time.
     pub fn glance_at_console(directory: BorrowedFd<'_>) -> String {
         Self::glance(directory, Deadline::within(GLANCE), call::Console())
             .map(|console| String::from_utf8_lossy(&console).into_owned())
             .unwrap_or_default()
     }
 
-    /// What a VMM that may hang or not run yet tells of why its guest does not answer.
+    /// Reads why the guest does not answer, if the VMM, which may hang or not run yet, answers in time.
     pub fn glance_at_all(directory: BorrowedFd<'_>) -> Glance {
         let deadline = Deadline::within(GLANCE);
         let console = Self::glance(directory, deadline, call::Console()).unwrap_or_default();
@@ -120,7 +121,7 @@ impl Control {
             .and_then(|mut control| control.call(call).ok())
     }
 
-    /// A connection that is there already, to a VMM of this release, for what has to be over by then.
+    /// Uses an existing connection to a VMM of this release, with a deadline for all exchanges.
     ///
     /// # Errors
     /// setsockopt(2)'s.
@@ -134,7 +135,7 @@ impl Control {
         Ok(Self { exchange, within, by: None })
     }
 
-    /// When an exchange that begins now has to be over.
+    /// The deadline of an exchange that begins now.
     fn deadline(&self) -> Deadline {
         let deadline = Deadline::within(self.within);
         self.by.map_or(deadline, |by| by.or(deadline))
@@ -155,7 +156,7 @@ impl Control {
         Ok(self.exchange.has::<C>()?)
     }
 
-    /// Asks for something and reads the answer; what the VMM could not do is [`ControlError::Refused`].
+    /// Sends a request and reads the answer; if the VMM could not do it, the error is [`ControlError::Refused`].
     ///
     /// # Errors
     /// [`ControlError`].
@@ -166,7 +167,7 @@ impl Control {
         self.call_with(call, &[])
     }
 
-    /// The same with the descriptors that it is about.
+    /// As [`Self::call`], with the descriptors that the request is about.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -181,8 +182,8 @@ impl Control {
         C::answer(response.accepted().map_err(ControlError::Refused)?).ok_or(ControlError::Unexpected)
     }
 
-    /// Has the guest take memory into use or give it back until it has `mib` MiB; false if it has come to a halt before,
-    /// which is to say that nothing has happened for `patience`, or is not done by the deadline.
+    /// Makes the guest online memory or give it back until it has `mib` MiB; false if it does not get there: nothing
+    /// has happened for `patience`, or the deadline has come.
     ///
     /// # Errors
     /// [`ControlError`].

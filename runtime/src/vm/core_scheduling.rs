@@ -8,8 +8,8 @@ const SCHED_CORE: libc::c_int = 62;
 const CREATE: libc::c_ulong = 1;
 const THREAD_GROUP: libc::c_ulong = 1;
 
-/// Gives the calling process, and all that it will start, a cookie of its own. A host whose cores have one thread each needs
-/// none.
+/// Gives the calling process, and all that it will start, a cookie of its own. A host whose cores have one thread each
+/// does not need this.
 ///
 /// # Errors
 /// The host's kernel has no core scheduling.

@@ -1,4 +1,4 @@
-//! What a command says when there is no VM, or no VM any more.
+//! Errors about a VM that does not start, does not answer or has ended.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,15 +14,15 @@ use crate::text::table::printable;
 /// Lines of the console that an error carries.
 const CONSOLE_LINES: usize = 8;
 
-/// Why there is no VM, or no VM any more.
+/// Why a VM cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// The VMM gave up, or its guest did.
+    /// The VMM or its guest has ended.
     #[error("the VM failed: {reason}{}; {}{}", of_kernel(*stage, kernel), got_as_far(*stage), shown(console))]
     Failed {
         /// The VMM's explanation.
         reason: String,
-        /// The guest's kernel.
+        /// Path of the guest's kernel.
         kernel: PathBuf,
         /// The last stage reached.
         stage: Option<Stage>,
@@ -37,11 +37,11 @@ pub enum MachineError {
     Silent {
         /// What was waited for.
         what: &'static str,
-        /// For how long.
+        /// How long the command has waited.
         waited: Duration,
         /// The last stage reached.
         stage: Option<Stage>,
-        /// Where the guest's first CPU is.
+        /// What the guest's first CPU executes.
         cpu: Option<CpuPosition>,
         /// Devices that have failed.
         failures: Vec<DeviceFailure>,
@@ -54,10 +54,10 @@ pub enum MachineError {
     /// The VM of a sandbox is gone.
     #[error("the VM of the sandbox ended meanwhile")]
     SandboxEnded,
-    /// The container is gone that something was to be done with.
+    /// The container that the command is about is gone.
     #[error("the container ended meanwhile")]
     ContainerEnded,
-    /// What came is not what the protocol says.
+    /// The agent's message does not follow the protocol.
     #[error("this stockade does not understand the guest's agent: {0}")]
     Agent(String),
     /// A system call failed.
@@ -81,11 +81,11 @@ impl MachineError {
 fn got_as_far(stage: Option<Stage>) -> String {
     match stage {
         Some(stage) => format!("the last thing known is that {}", stage.describe()),
-        None => "the VMM had not even started".to_owned(),
+        None => "the VMM had not started".to_owned(),
     }
 }
 
-/// Where the CPU is, for whoever has the kernel's symbols.
+/// The address that the CPU executes, for a reader who has the kernel's symbols.
 fn at(cpu: Option<CpuPosition>) -> String {
     cpu.map_or_else(String::new, |CpuPosition { instruction, interrupts }| {
         let on = if interrupts { "on" } else { "off" };
@@ -93,7 +93,7 @@ fn at(cpu: Option<CpuPosition>) -> String {
     })
 }
 
-/// Which devices do no more work, and why.
+/// The devices that have failed, and why.
 fn failed(failures: &[DeviceFailure]) -> String {
     let one = |DeviceFailure { device, cause, .. }: &DeviceFailure| {
         printable(&format!("; its device {device} has failed: {cause}"))
@@ -101,7 +101,7 @@ fn failed(failures: &[DeviceFailure]) -> String {
     failures.iter().map(one).collect()
 }
 
-/// Before the kernel is in memory, it may be the culprit.
+/// Names the kernel's file if the VM failed before the kernel was in memory, because the file may be the cause.
 fn of_kernel(stage: Option<Stage>, kernel: &Path) -> String {
     if stage < Some(Stage::Loaded) { format!(" (kernel {})", kernel.display()) } else { String::new() }
 }

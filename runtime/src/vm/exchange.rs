@@ -1,7 +1,7 @@
 //! Messages on a connection to one of the VMM's sockets, in the version of the protocol that is spoken there.
 //!
-//! The name of a socket tells the version: only the runtime makes names in a container's directory, so a VMM that
-//! its guest has taken over has no say in it. From version 2 on a hello goes with the first request, and its reply
+//! The name of a socket tells the version: only the runtime makes names in a container's directory, so a VMM that its
+//! guest has taken over cannot choose the version. From version 2 on a hello goes with the first request, and its reply
 //! comes with the first answer, so that it costs no round trip.
 
 use std::fs;
@@ -27,7 +27,7 @@ const CHUNK: usize = 4 << 10;
 /// The version from which on there is a hello.
 const GREETS_SINCE: u16 = 2;
 
-/// Why there is no answer.
+/// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     /// The connection failed.
@@ -36,7 +36,7 @@ pub enum ExchangeError {
     /// The peer closed the connection.
     #[error("it closed its connection")]
     Closed,
-    /// This kind of request is not in the version that the peer speaks.
+    /// The version that the peer speaks does not have this kind of request.
     #[error("{0}")]
     Version(Mismatch),
 }
@@ -44,7 +44,7 @@ pub enum ExchangeError {
 /// The runtime and the VMM of a container are of different releases.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{socket} speaks {spoken} of stockade's VMM protocol, and this needs {needed}: another release has started this VM; \
+    "{socket} speaks {spoken} of stockade's VMM protocol, but this stockade needs {needed}: another release has started this VM; \
      use that release, or delete the container and its pod (`stockade delete --force`) and create them anew"
 )]
 pub struct Mismatch {
@@ -63,7 +63,7 @@ fn versions((oldest, newest): (u16, u16)) -> String {
     if oldest == newest { format!("version {newest}") } else { format!("versions {oldest} to {newest}") }
 }
 
-/// Connects to the VMM whose sockets are in `directory`; tells the version that it speaks.
+/// Connects to the VMM whose sockets are in `directory`; returns the version that it speaks.
 ///
 /// # Errors
 /// connect(2)'s, or that there is only the socket of a newer version.
@@ -77,7 +77,7 @@ pub fn connect(directory: BorrowedFd<'_>) -> io::Result<(UnixStream, u16)> {
     Err(newer(directory).map_or(io::ErrorKind::NotFound.into(), io::Error::other))
 }
 
-/// What a newer release has left there.
+/// The socket of a newer release in the directory, if there is one.
 fn newer(directory: BorrowedFd<'_>) -> Option<Mismatch> {
     let names = fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
     names.flatten().find_map(|entry| {
@@ -87,22 +87,22 @@ fn newer(directory: BorrowedFd<'_>) -> Option<Mismatch> {
     })
 }
 
-/// A connection to a socket of the VMM's.
+/// A connection to a socket of the VMM.
 #[derive(Debug)]
 pub struct Exchange {
     stream: UnixStream,
     socket: &'static str,
     version: u16,
-    /// The hello is still to be sent.
+    /// Whether the hello still has to be sent.
     greets: bool,
-    /// Its reply is still to come.
+    /// Whether the reply to the hello still has to come.
     awaits_welcome: bool,
     answers: FrameBuffer,
 }
 
 impl Exchange {
-    /// Messages of this version on a connection to `socket`; no answer may be longer than `limit`, in bytes, and what is sent with
-    /// descriptors has to be taken `within` this time.
+    /// Messages of this version on a connection to `socket`; no answer may be longer than `limit`, in bytes, and the
+    /// peer has to take what is sent with descriptors `within` this time.
     ///
     /// # Errors
     /// setsockopt(2)'s.
@@ -118,7 +118,7 @@ impl Exchange {
         Ok(Self { stream, socket, version, greets, awaits_welcome: greets, answers: FrameBuffer::new(limit) })
     }
 
-    /// Whether this kind of request is in the version that is spoken.
+    /// Checks that the version that is spoken has this kind of request.
     ///
     /// # Errors
     /// [`ExchangeError::Version`] if not.
@@ -130,7 +130,7 @@ impl Exchange {
         Err(ExchangeError::Version(Mismatch::new(self.socket, (self.version, self.version), needed)))
     }
 
-    /// Sends a request, with what it is about.
+    /// Sends a request, with the descriptors that it is about.
     ///
     /// # Errors
     /// [`ExchangeError::Frame`].
@@ -171,7 +171,7 @@ impl Exchange {
         }
     }
 
-    /// The next answer.
+    /// Receives the next answer.
     ///
     /// # Errors
     /// [`ExchangeError`].

@@ -63,7 +63,7 @@ fn a_vmm_of_0_1_is_not_asked_what_it_does_not_know() {
     let error = control.call(call::Failures()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "vmm.sock speaks version 1 of stockade's VMM protocol, and this needs version 2: another release has started this \
+        "vmm.sock speaks version 1 of stockade's VMM protocol, but this stockade needs version 2: another release has started this \
          VM; use that release, or delete the container and its pod (`stockade delete --force`) and create them anew"
     );
     // Nor is today's what only that of 0.1 did.
@@ -127,7 +127,7 @@ fn a_vm_of_a_newer_release_gets_one_clear_line() {
     let error = Control::connect(opened.as_fd()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "vmm-3.sock speaks version 3 of stockade's VMM protocol, and this needs versions 1 to 2: another release has \
+        "vmm-3.sock speaks version 3 of stockade's VMM protocol, but this stockade needs versions 1 to 2: another release has \
          started this VM; use that release, or delete the container and its pod (`stockade delete --force`) and create them \
          anew"
     );

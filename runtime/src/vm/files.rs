@@ -1,7 +1,7 @@
 //! Trees for the guest, handed to the VM's file server.
 //!
-//! A tree is a cloned mount that nobody sees but who has its descriptor. Nothing is mounted in the VM's namespace, and nothing
-//! has to be unmounted: the file server closes what a share has when it is removed or the VM ends.
+//! A tree is a cloned mount that is visible only through its descriptor. Nothing is mounted in the VM's namespace, and
+//! nothing has to be unmounted: the file server closes the trees of a share when the share is removed or the VM ends.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,10 +21,10 @@ use crate::sys::deadline::Deadline;
 use crate::sys::descriptors;
 use crate::sys::process::ProcessRef;
 
-/// How long a message may take once it has begun, and an answer at all where the caller does not wait for something else too.
+/// Time limit for a message that has begun, and for an answer if the caller does not also wait for something else.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the removal of a share may take. What its files' servers hold up ends with the VM.
+/// How long the removal of a share may take. If the servers of its files delay it, it ends with the VM.
 const REMOVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Longest answer, in bytes.
@@ -33,25 +33,25 @@ const LIMIT: usize = 64 << 10;
 /// Why the guest does not get its files.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
-    /// There is no such socket, or nobody accepts.
+    /// The socket does not exist, or nobody accepts.
     #[error("cannot reach the VM's file server: {0}")]
     Connect(io::Error),
     /// The connection failed.
     #[error("the VM's file server does not answer: {0}")]
     Frame(#[from] FrameError),
-    /// The VM is not going to answer.
+    /// The VM will not answer.
     #[error(transparent)]
     Machine(#[from] MachineError),
     /// The server closed the connection.
     #[error("the VM's file server closed its connection")]
     Closed,
-    /// The server's own explanation.
+    /// The server's own error.
     #[error("the VM's file server refused: {0}")]
     Refused(String),
-    /// The server is of a release that speaks otherwise.
+    /// The server is of a release that speaks another version.
     #[error(transparent)]
     Version(Mismatch),
-    /// The VMM of 0.1 does not serve what is mounted for it.
+    /// The VMM of 0.1 refuses to serve what is mounted for it.
     #[error(transparent)]
     Control(#[from] ControlError),
     /// Nothing can be mounted for the VMM of 0.1.
@@ -69,21 +69,21 @@ impl From<ExchangeError> for FilesError {
     }
 }
 
-/// Where the trees of a VM's guest are handed in.
+/// A connection that gives trees to a VM's guest.
 #[derive(Debug)]
 pub struct Files(Server);
 
 #[derive(Debug)]
 enum Server {
-    /// A file server.
+    /// A file server, which gets descriptors.
     Process(Exchange),
-    /// The VMM of 0.1, by its process.
+    /// The VMM of 0.1, in whose mount namespace the trees are mounted.
     Mounts(Control, OwnedFd),
 }
 
 impl Files {
-    /// Connects to the file server of the VM of this VMM, whose sockets are in `directory`. It answers once it has
-    /// begun.
+    /// Connects to the file server of this VMM's VM, whose sockets are in `directory`. The server answers once it has
+    /// started.
     ///
     /// # Errors
     /// [`FilesError::Connect`].
@@ -103,7 +103,7 @@ impl Files {
         server.map(Self).map_err(FilesError::Connect)
     }
 
-    /// The server's process; `None` for a connection that is older than it, and where it is the VMM.
+    /// The server's process; `None` if the connection was made before the server started, or if the server is the VMM.
     pub fn server(&self) -> Option<ProcessRef> {
         let Server::Process(exchange) = &self.0 else { return None };
         let peer = getsockopt(&exchange.as_fd(), PeerCredentials).ok()?.pid();
@@ -131,7 +131,7 @@ impl Files {
         self.add_trees(name, trees, wait)
     }
 
-    /// Shows trees in a share that there is. What it has of the same name stays.
+    /// Shows trees in an existing share. A tree of the same name in it stays.
     ///
     /// # Errors
     /// [`FilesError`].
@@ -158,7 +158,7 @@ impl Files {
     /// Removes a share, and all that the guest has open there.
     ///
     /// # Errors
-    /// [`FilesError`]; that it takes too long is one.
+    /// [`FilesError`]; taking too long is also an error.
     pub fn remove_share(&mut self, name: &str) -> Result<(), FilesError> {
         match &mut self.0 {
             Server::Process(exchange) => {

@@ -15,7 +15,7 @@ use stockade_sys::fd_passing;
 
 use super::sizing::{self, VmSize};
 use super::vmm_user::{self, VmmUser};
-use super::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, Machine, core_scheduling, template};
+use super::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, Machine, Placement, core_scheduling, template};
 use crate::config::{self, Templates, VmmUsers};
 use crate::oci::container_id::ContainerId;
 use crate::sys::process::{self, Child};
@@ -194,8 +194,8 @@ impl Launch {
         self.memory_mib(size.mib, sizing::most_mib()).vcpus(size.most_vcpus)
     }
 
-    /// Starts the VMM of a container, with its sockets in `directory`, to join the cgroup whose `cgroup.procs` is
-    /// given. It does nothing before `remember` has returned: whoever finds what the runtime has left must know of it.
+    /// Starts the VMM of a container, with its sockets in `directory`, in the cgroup that `placement` says.
+    /// It does nothing before `remember` has returned: whoever finds what the runtime has left must know of it.
     ///
     /// # Errors
     /// [`LaunchError`], or the one of `remember`.
@@ -203,7 +203,7 @@ impl Launch {
         mut self,
         id: &ContainerId,
         directory: BorrowedFd<'_>,
-        cgroup_procs: Option<File>,
+        placement: Placement,
         remember: impl FnOnce(&Child) -> anyhow::Result<()>,
     ) -> anyhow::Result<Machine> {
         let (config_reader, config_writer) = io::pipe().map_err(system("pipe"))?;
@@ -229,7 +229,7 @@ impl Launch {
             ready: ready_end.into(),
             agent,
             control,
-            cgroup_procs: match cgroup_procs {
+            cgroup_procs: match placement.procs {
                 Some(procs) => procs.into(),
                 None => null.try_clone().map_err(system("/dev/null"))?.into(),
             },
@@ -257,8 +257,9 @@ impl Launch {
             let _ = fd_passing::send(inherited.status.as_fd(), &packet, &[]);
             1
         };
+        let cgroup = placement.directory.as_ref().map(AsFd::as_fd);
         // SAFETY: commands have one thread.
-        let child = unsafe { process::clone(NAMESPACES, None, body) };
+        let child = unsafe { process::clone(NAMESPACES, cgroup, body) };
         let child: Child = child.map_err(|errno| system("clone3")(errno.into()))?;
 
         // The VMM waits for its configuration. One that is gone already has said why on the status socket.

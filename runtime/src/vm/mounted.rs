@@ -1,5 +1,5 @@
 //! The files of a VM that 0.1 has started. It has no file server: its VMM serves what is mounted below `/shares` of its own mount
-//! namespace. Pods outlive upgrades, so their containers still come and go this way.
+//! namespace. Pods outlive upgrades, so the trees of their containers are still mounted this way.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -18,10 +18,10 @@ use crate::sys::process;
 /// The shares' directory in the VMM's mount namespace.
 const SHARES: &str = "/shares";
 
-/// Mounts trees in a new share, which the guest is not served yet.
+/// Mounts trees in a new share, which the VMM does not serve to the guest yet.
 ///
 /// # Errors
-/// What the file system says.
+/// An error of the file system.
 pub fn attach(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]) -> io::Result<()> {
     let directory = Path::new(SHARES).join(share);
     inside(vmm, || {
@@ -39,10 +39,10 @@ pub fn attach(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]) -> 
     })
 }
 
-/// Mounts trees of directories in a share that the guest is served already. What is there of the same name stays.
+/// Mounts trees of directories in a share that the VMM serves to the guest already. A tree of the same name stays.
 ///
 /// # Errors
-/// What the file system says.
+/// An error of the file system.
 pub fn attach_more(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]) -> io::Result<()> {
     let directory = Path::new(SHARES).join(share);
     inside(vmm, || {
@@ -53,7 +53,7 @@ pub fn attach_more(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]
         trees.iter().try_for_each(|(name, tree)| {
             let target = directory.join(name);
             match make_directory(&target) {
-                // Whoever has made it may have died before it was a mount.
+                // The process that has made the directory may have died before it mounted something there.
                 Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
                     if fs::metadata(&target)?.dev() != device {
                         return Ok(());
@@ -66,10 +66,10 @@ pub fn attach_more(vmm: BorrowedFd<'_>, share: &str, trees: &[(String, OwnedFd)]
     })
 }
 
-/// Takes a share away that the guest is not served any more.
+/// Unmounts a share that the VMM no longer serves to the guest.
 ///
 /// # Errors
-/// What the file system says.
+/// An error of the file system.
 pub fn detach(vmm: BorrowedFd<'_>, share: &str) -> io::Result<()> {
     let directory = Path::new(SHARES).join(share);
     inside(vmm, || {
@@ -79,7 +79,7 @@ pub fn detach(vmm: BorrowedFd<'_>, share: &str) -> io::Result<()> {
         };
         for entry in entries {
             let path = entry?.path();
-            // One that was never mounted is only a directory or file to remove.
+            // A tree that was never mounted leaves only a directory or file to remove.
             let _ = umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
             fs::remove_dir(&path).or_else(|_| fs::remove_file(&path))?;
         }
@@ -91,7 +91,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o755).create(path)
 }
 
-/// Does something in the VMM's mount namespace, in a child process: only a process of its own may enter it.
+/// Calls `body` in the VMM's mount namespace, in a child process: only a process with one thread may enter it.
 fn inside(vmm: BorrowedFd<'_>, body: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let (mut problem, mut reporter) = io::pipe()?;
     let body = || {

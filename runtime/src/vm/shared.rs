@@ -1,4 +1,4 @@
-//! The VM of a sandbox, in which a member is created: it runs already, and belongs to somebody else.
+//! The VM of a sandbox, in which a member is created: it runs already, and belongs to the sandbox.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,16 +14,16 @@ use super::{Control, Machine, MachineError, is_of_0_1};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Child, Pidfd};
 
-/// How long a command may wait in all for a guest that runs, whatever it asks of it. It answers at once, but on a host
-/// whose processors are all busy that takes many times as long.
+/// How long a command may wait in all for a guest that runs. A guest answers at once, but on a host whose processors
+/// are all busy that takes many times as long.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The VM that a container is created in.
 #[derive(Debug)]
 pub enum Vm {
-    /// Its own, which boots meanwhile.
+    /// The container's own VM, which boots meanwhile.
     Own(Machine),
-    /// That of its sandbox.
+    /// The VM of its sandbox.
     Shared(Shared),
 }
 
@@ -32,16 +32,16 @@ pub enum Vm {
 pub struct Shared {
     /// The VMM's process.
     vmm: Pidfd,
-    /// Holds the VMM's sockets.
+    /// The directory with the VMM's sockets.
     directory: OwnedFd,
     interrupts: Option<SignalFd>,
     patience: Duration,
-    /// What is left of it.
+    /// The time that is left to wait.
     left: Duration,
 }
 
 impl Shared {
-    /// The VM of this VMM, whose sockets are in `directory`; every wait for it ends at one of the signals.
+    /// The VM of this VMM, whose sockets are in `directory`; every wait ends when one of the signals comes.
     ///
     /// # Errors
     /// When no descriptors are left.
@@ -50,12 +50,12 @@ impl Shared {
         Ok(Self { vmm, directory, interrupts: Some(interrupts), patience: TIMEOUT, left: TIMEOUT })
     }
 
-    /// The same, but it may be waited for this long.
+    /// Sets how long to wait for the VM.
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, left: patience, ..self }
     }
 
-    /// Gives the signals back to the caller, who waits for other things now.
+    /// Gives the descriptor of signals back to the caller, who now waits for other things.
     pub fn take_interrupts(&mut self) -> Option<SignalFd> {
         self.interrupts.take()
     }
@@ -87,7 +87,7 @@ impl Wait for Shared {
 }
 
 impl Vm {
-    /// The VM lives while someone holds this; `None` where that is not this container's business.
+    /// The lease: the VM lives while somebody holds it. `None` if another container holds it.
     pub fn lease(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Own(machine) => Some(machine.lease()),
@@ -117,7 +117,7 @@ impl Vm {
         }
     }
 
-    /// Whether files are a process's of its own, and not the VMM's, as those of 0.1 are.
+    /// Whether a process of its own serves files; in a VM of 0.1, the VMM does.
     pub fn has_file_server(&self) -> bool {
         match self {
             Self::Own(_) => true,
@@ -125,7 +125,7 @@ impl Vm {
         }
     }
 
-    /// What has failed with the file server, in the light of what has become of the VM.
+    /// Explains a failure of the file server: the VM may have ended.
     pub fn explain(&mut self, error: FilesError) -> anyhow::Error {
         match (self, error) {
             (
@@ -136,7 +136,7 @@ impl Vm {
         }
     }
 
-    /// Gives the signals back to the caller, who waits for other things now.
+    /// Gives the descriptor of signals back to the caller, who now waits for other things.
     pub fn take_interrupts(&mut self) -> Option<SignalFd> {
         match self {
             Self::Own(machine) => machine.take_interrupts(),
@@ -144,7 +144,7 @@ impl Vm {
         }
     }
 
-    /// Lets go of the VM; returns its process, if it is this container's.
+    /// Gives up the VM; returns its process if the VM is this container's own.
     pub fn release(self) -> Option<Child> {
         match self {
             Self::Own(machine) => Some(machine.release()),

@@ -1,7 +1,7 @@
-//! Host file trees for the VM's share: cloned where the relay sees them.
+//! Trees of the host's files for the VM's share, cloned in the relay's mount namespace.
 //!
-//! No mount shows on the host, and none can be left over: a cloned tree lives in its descriptors. Its attributes are set before
-//! anybody else has one.
+//! The host sees no mount, and none can be left over: a cloned tree lives in its descriptors. Its attributes are set before
+//! anybody else has a descriptor.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use stockade_sys::mount_api::{self, MountAttributes, attr};
 use super::tree::{IdMap, Tree};
 use crate::sys::user_namespace;
 
-/// The file system of layers.
+/// The type of file system that has layers.
 const OVERLAY: &str = "overlay";
 
 /// Why the guest cannot get a tree.
@@ -27,7 +27,7 @@ pub enum ShareError {
         property: String,
         /// The source.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
     /// An overlay cannot be mounted.
@@ -37,13 +37,13 @@ pub enum ShareError {
         property: String,
         /// Its options.
         options: String,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
     /// Its IDs cannot be mapped.
     #[error(
-        "{property}: cannot map the IDs of {path}: {cause} (its file system is {fstype}, and the host's kernel maps \
-         IDs of some only)"
+        "{property}: cannot map the IDs of {path}: {cause} (its file system is {fstype}, and the host's kernel can \
+         map IDs on some file systems only)"
     )]
     MapIds {
         /// JSON path of the source.
@@ -52,14 +52,15 @@ pub enum ShareError {
         path: PathBuf,
         /// Type of its file system.
         fstype: String,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
 }
 
 /// Clones the host's tree: without set-user-ID and device nodes, read-only where the container may not write; private, unless
 /// it follows the host's.
-/// To be called in the mount namespace whose view of the tree counts; it has to be the caller's own.
+/// Must be called in the mount namespace in which the tree is as the guest should see it; that namespace must be the
+/// caller's own.
 ///
 /// # Errors
 /// [`ShareError::Clone`] or [`ShareError::Overlay`].
@@ -106,7 +107,7 @@ pub fn clone_tree(tree: &Tree) -> Result<OwnedFd, ShareError> {
         })
 }
 
-/// Maps the IDs of a cloned tree, where that is asked for.
+/// Maps the IDs of a cloned tree, if the mount asks for it.
 ///
 /// # Errors
 /// [`ShareError::MapIds`].
@@ -122,7 +123,7 @@ pub fn map_ids(tree: &Tree, clone: BorrowedFd<'_>) -> Result<(), ShareError> {
         })
 }
 
-/// The type of the file system that a path is on, as /proc/self/mountinfo has it.
+/// The type of the file system that a path is on, by /proc/self/mountinfo.
 fn file_system_of(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -132,7 +133,7 @@ fn file_system_of(path: &Path) -> String {
         let fstype = file_system.split(' ').next()?.to_owned();
         path.starts_with(point).then(|| (point.components().count(), fstype))
     };
-    // Of several mounts on one point the last is on top.
+    // The last of several mounts on one point is on top.
     let nearest = mounts.lines().filter_map(of_line).max_by_key(|(depth, _)| *depth);
     nearest.map_or_else(|| "unknown".to_owned(), |(_, fstype)| fstype)
 }

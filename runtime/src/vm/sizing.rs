@@ -1,8 +1,9 @@
 //! How much RAM and how many CPUs a VM gets.
 //!
-//! CPUs: as many as the quotas of its containers add up to; without a quota as many as the host has; at most what is
-//! configured. RAM: the memory limits of all its containers plus what the guest's kernel and agent need; at least the configured default
-//! where one has no limit; and never more than the nearest limit of the host's cgroups leaves after the VMM's own share.
+//! The CPUs are the sum of its containers' quotas, or the host's number if one has no quota, and at most the configured
+//! number. The RAM is the sum of the memory limits of all its containers plus what the guest's kernel and agent need.
+//! If a container has no limit, the RAM is at least the configured default. It is never more than what the nearest
+//! limit of the host's cgroups leaves after the VMM's own part.
 
 use serde::{Deserialize, Serialize};
 use stockade_protocol::vmm::MAX_VCPUS;
@@ -11,17 +12,17 @@ use crate::config::MIN_MIB;
 
 const MIB: u64 = 1 << 20;
 
-/// Guest kernel, agent and page cache of its own, in MiB.
+/// Memory for the guest's kernel, its agent and their page cache, in MiB.
 pub const GUEST_OVERHEAD_MIB: u64 = 96;
 
-/// One part in this many of guest RAM goes to the kernel's page descriptors (64 bytes per 4096).
+/// Guest RAM divided by this number goes to the kernel's page descriptors (64 bytes for each 4096).
 const PAGE_DESCRIPTORS: u64 = 64;
 
 /// What the VMM and the relay may use on the host besides guest RAM, in MiB: page tables, descriptors and inodes of the
 /// file server, buffers.
 pub const HOST_OVERHEAD_MIB: u64 = 128;
 
-/// Most RAM that a guest can have, in MiB: what the VMM's configuration can say.
+/// Largest RAM that a guest can have, in MiB: the largest number in the VMM's configuration.
 const MAX_MIB: u64 = u32::MAX as u64;
 
 /// The host leaves too little memory.
@@ -34,7 +35,7 @@ pub struct TooLittle {
     limit_mib: u64,
 }
 
-/// What limits ask of a VM; without one, nothing is asked.
+/// What limits ask of a VM; `None` without a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demand {
     /// Memory limit, in bytes.
@@ -43,42 +44,42 @@ pub struct Demand {
     pub cpus: Option<u64>,
 }
 
-/// What annotations say of a whole pod.
+/// What annotations say about a whole pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// The sum of its containers' limits.
     pub demand: Demand,
-    /// Memory that the administrator sets aside for the VM besides, in bytes.
+    /// Additional memory that the administrator reserves for the VM, in bytes.
     pub overhead: Option<u64>,
 }
 
-/// How large a VM is, and what that follows from.
+/// The size of a VM, and the values from which it follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmSize {
     /// The guest's RAM now, in MiB.
     pub mib: u32,
-    /// Its RAM without limits, in MiB.
+    /// Its RAM if a container has no limit, in MiB.
     pub default_mib: u32,
-    /// Its RAM whatever the limits, where config.json says it, in MiB.
+    /// Its RAM if config.json fixes it, whatever the limits are, in MiB.
     pub fixed_mib: Option<u32>,
     /// What its sandbox's annotations say.
     pub pod: Pod,
     /// CPUs that the guest uses now.
     pub vcpus: u8,
-    /// CPUs that it uses without a quota.
+    /// CPUs that the guest uses if a container has no quota.
     pub default_vcpus: u8,
-    /// CPUs that it can use.
+    /// Largest number of CPUs that the guest can use.
     pub most_vcpus: u8,
-    /// CPUs that it uses whatever the quotas, where config.json says it.
+    /// Its CPUs if config.json fixes them, whatever the quotas are.
     pub fixed_vcpus: Option<u8>,
-    /// RAM that its template has given the guest, in MiB, where that is more than asked for. The guest keeps it: what its
-    /// containers may use is in their cgroups, and what the VM may use in the host's.
+    /// RAM that its template has given the guest, in MiB, if that is more than it needs. The guest keeps it: the
+    /// guest's cgroups limit what its containers use, and the host's cgroup limits what the VM uses.
     #[serde(default)]
     pub class_mib: u32,
 }
 
 impl VmSize {
-    /// RAM, in MiB, for a sandbox's own limits and those of the members: what all of them ask for together, and no less than
+    /// RAM, in MiB, for the limits of a sandbox and its members: what all of them ask for together, and not less than
     /// the default if one of them has no limit.
     pub fn wanted_mib(&self, own: Demand, members: &[Demand]) -> u32 {
         if let Some(fixed) = self.fixed_mib {
@@ -95,13 +96,13 @@ impl VmSize {
         limited.max(default).clamp(MIN_MIB, MAX_MIB) as u32
     }
 
-    /// Whether every container has a limit, so that RAM beyond `mib` would do no harm: nobody could use it.
+    /// Whether every container has a limit. Then RAM beyond `mib` does no harm, because no container can use it.
     pub fn is_limited(&self, own: Demand) -> bool {
         self.fixed_mib.is_none() && self.pod.demand.memory.or(own.memory).is_some()
     }
 
-    /// CPUs, for a sandbox's own limits and those of the members: the sum of the quotas, rounded up, and as many as there may be
-    /// if one has none.
+    /// CPUs for the quotas of a sandbox and its members: the sum of the quotas, rounded up, or the default if one of
+    /// them has no quota.
     pub fn wanted_vcpus(&self, own: Demand, members: &[Demand]) -> u8 {
         if let Some(fixed) = self.fixed_vcpus {
             return fixed;
@@ -114,10 +115,10 @@ impl VmSize {
         quota.max(least.into()).min(self.most_vcpus.max(1).into()) as u8
     }
 
-    /// RAM in which a limit, in bytes, can be reached: the guest's kernel and agent come on top.
+    /// RAM, in MiB, that a limit in bytes needs: the limit plus the guest's kernel and agent.
     fn mib_for(&self, limit: u64) -> u64 {
         let limit_mib = limit.div_ceil(MIB);
-        // Of what is set aside, the VMM has its share.
+        // The VMM uses a part of what is reserved.
         let given = self.pod.overhead.map_or(0, |bytes| (bytes / MIB).saturating_sub(HOST_OVERHEAD_MIB));
         limit_mib.saturating_add(limit_mib / PAGE_DESCRIPTORS).saturating_add(GUEST_OVERHEAD_MIB.max(given))
     }
@@ -128,7 +129,7 @@ pub fn cpus(quota: u64, period: u64) -> u64 {
     quota.saturating_mul(1000).div_ceil(period.max(1))
 }
 
-/// As much of `wanted_mib` as a limit of the host's, in bytes, lets a guest have.
+/// The part of `wanted_mib` that a limit of the host, in bytes, allows.
 ///
 /// # Errors
 /// [`TooLittle`].
@@ -140,7 +141,7 @@ pub fn within(wanted_mib: u32, host_limit: Option<u64>) -> Result<u32, TooLittle
     Ok(u64::from(wanted_mib).max(MIN_MIB).min(available).min(MAX_MIB) as u32)
 }
 
-/// CPUs of the host that this process may use; 1 where the kernel does not tell.
+/// CPUs of the host that this process may use; 1 if the kernel does not tell.
 pub fn host_cpus() -> u8 {
     // SAFETY: a set of CPUs is plain integers, for which zero is a value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -151,7 +152,7 @@ pub fn host_cpus() -> u8 {
     count.clamp(1, MAX_VCPUS.into()) as u8
 }
 
-/// The most RAM that a VM on this host can be given, in MiB.
+/// Largest RAM that a VM on this host can be given, in MiB.
 pub fn most_mib() -> u32 {
     host_ram().map_or(0, |bytes| (bytes / MIB).min(MAX_MIB) as u32)
 }

@@ -16,10 +16,10 @@ pub const CONTROL_SOCKET_OF_0_1: &str = "vmm.sock";
 /// The socket to the VM's file server; it speaks the same version.
 pub const FILES_SOCKET: &str = "files-2.sock";
 
-/// Whether a VM whose sockets are in this directory was started by 0.1, whose agent speaks version 1 alone.
+/// Whether the VM whose sockets are in this directory was started by 0.1, whose agent speaks version 1 only.
 pub fn is_of_0_1(directory: BorrowedFd<'_>) -> bool {
     faccessat(directory, CONTROL_SOCKET_OF_0_1, AccessFlags::F_OK, AtFlags::empty()).is_ok()
 }
 
-/// The sockets by which a VM is reached. No VM has all of them.
+/// The names of all sockets of VMs. No VM has all of them.
 pub const SOCKETS: [&str; 4] = [AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, CONTROL_SOCKET_OF_0_1];

@@ -13,6 +13,7 @@
 mod background;
 mod build;
 mod group;
+mod huge;
 mod store;
 
 use std::fmt::Write as _;

@@ -7,43 +7,43 @@ use stockade_protocol::container::IdMappings;
 /// How the IDs of a tree's files are mapped, on the host, before the guest sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdMap {
-    /// `inside` is what the file system has, `outside` what is seen.
+    /// `inside` are IDs of the file system, `outside` are those that are seen.
     pub mappings: IdMappings,
-    /// Also of what is mounted below it.
+    /// Whether the IDs of what is mounted below it are mapped too.
     pub recursive: bool,
 }
 
 /// A tree of the host that becomes part of the VM's share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
-    /// Where it is on the host: absolute.
+    /// Its absolute path on the host.
     pub source: PathBuf,
     /// Its name in the container's directory of the share.
     pub name: String,
-    /// The container gets a copy, which follows it.
+    /// Whether the container gets a copy, which follows the tree.
     pub is_atomic_volume: bool,
-    /// The name is the same for all containers of the pod.
+    /// Whether the tree is a volume of the pod, whose name is the same for all containers.
     pub is_volume: bool,
-    /// The directory is the pod's, and what is there of that name already is as good.
+    /// Whether the directory in the share is the pod's; a tree that has this name there already is used instead.
     pub of_pod: bool,
     /// JSON path of the property that names it.
     pub property: String,
-    /// What is mounted below it comes along.
+    /// Whether what is mounted below it is part of the tree.
     pub recursive: bool,
-    /// The host's kernel refuses writes from the start, to what is mounted at its source.
+    /// Whether the host's kernel refuses writes to the mount at its source, from the start.
     pub readonly: bool,
-    /// The same, to what is mounted below that.
+    /// Whether the host's kernel refuses writes to what is mounted below that, too.
     pub readonly_below: bool,
-    /// What the host mounts or unmounts below it later is so for the container too.
+    /// Whether the container sees what the host later mounts or unmounts below it.
     pub follows: bool,
-    /// Files of it are the kernel's.
+    /// Whether it has files of the kernel.
     pub has_kernel_files: bool,
-    /// It is a socket.
+    /// Whether it is a socket.
     pub is_socket: bool,
-    /// A source that is a symbolic link is shared itself.
+    /// Whether a source that is a symbolic link is shared itself instead of its target.
     pub no_follow: bool,
-    /// The source is what an overlay with these options hides there for a moment.
+    /// The options of an overlay, which is mounted over the source for a moment to be cloned.
     pub overlay: Option<String>,
-    /// Its IDs are mapped.
+    /// How its IDs are mapped, if they are.
     pub id_map: Option<IdMap>,
 }

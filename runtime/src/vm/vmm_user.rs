@@ -1,8 +1,8 @@
 //! A user of the host for each VM, so that no VMM can signal, trace or read another.
 //!
-//! The users are a range of IDs that nobody has. Which are taken, the kernel knows: a VMM holds a lock on the byte of its user
-//! in a file, by a description that it and its file server inherit, and that is gone with them. So nothing has to be cleaned
-//! up, whoever dies.
+//! The users are a range of IDs that nobody else uses. The kernel knows which of them are taken: in a file, a VMM locks
+//! the byte of its user. The VMM and its file server inherit the file description with the lock, which ends with them.
+//! So nothing has to be cleaned up when a process dies.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,35 +13,36 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::VmmUsers;
 
-/// Holds the locks, and nothing else. One for all roots of stockade: users are the host's.
+/// The file with the locks, and nothing else. There is one for all roots of stockade, because users belong to the whole
+/// host.
 const FILE: &str = "/run/stockade-vmm-users";
 
-/// A VMM cannot get a user.
+/// Why a VMM cannot get a user.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// The file of locks.
+    /// The file with the locks cannot be used.
     #[error("cannot reserve a user for the VM in {path}: {cause}")]
     Lock {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// Every user has a VM.
+    /// Every user is taken by a VM.
     #[error("all {0} users for VMs are taken; raise vmm_users.count in /etc/stockade/config.toml")]
     Exhausted(u32),
 }
 
-/// A user that is reserved as long as somebody has the descriptor.
+/// A user that is reserved while somebody has the descriptor.
 #[derive(Debug)]
 pub struct VmmUser {
     /// User and group ID.
     pub id: u32,
-    /// A description of the file of locks that can only be read.
+    /// A read-only description of the file with the locks.
     pub lock: OwnedFd,
 }
 
-/// Reserves one; `None` where this user namespace does not have the range, and the VMM keeps the user that it has.
+/// Reserves a user; `None` if this user namespace does not have the range: the VMM then keeps its user.
 ///
 /// # Errors
 /// [`UserError`].
@@ -72,7 +73,7 @@ fn reserve_in(path: &Path, users: VmmUsers, start: u32) -> Result<VmmUser, UserE
             options
         };
         let file = options(true).open(path)?;
-        // Who looks for a free one and who takes it must be the same.
+        // No other process may take a user between the search and the lock.
         file.lock()?;
         let free = (0..users.count).map(|step| (start + step) % users.count).find_map(|index| {
             match conflicting(&file, index) {
@@ -82,7 +83,7 @@ fn reserve_in(path: &Path, users: VmmUsers, start: u32) -> Result<VmmUser, UserE
             }
         });
         let Some(index) = free.transpose()? else { return Ok(None) };
-        // A taken-over VMM must not be able to fill the host's memory by it.
+        // A VMM that was taken over must not be able to fill the host's memory through this file.
         let lock = options(false).open(path)?;
         set_lock(&lock, libc::F_OFD_SETLK, &mut lock_of(libc::F_RDLCK, index))?;
         Ok(Some(VmmUser { id: users.first + index, lock: lock.into() }))
@@ -126,7 +127,8 @@ fn is_mapped(map: &str, users: VmmUsers) -> bool {
     })
 }
 
-/// Spreads users: an ID that comes back soon makes files of a container that has gone harder to tell from another's.
+/// A random number that spreads users over the range: if an ID was used again soon, the files of an earlier VM would
+/// look like those of the new one.
 fn random() -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.subsec_nanos() ^ std::process::id().rotate_left(16)

@@ -1,5 +1,5 @@
-//! Waiting for a VM: until something is ready, and no longer than a deadline, a process that the command depends on, or a signal
-//! says.
+//! Waiting for a VM: until a descriptor is ready, a deadline has come, a process that the command depends on has ended,
+//! or a signal asks the command to stop.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +11,7 @@ use super::MachineError;
 use crate::sys::deadline::Deadline;
 use crate::sys::process::Pidfd;
 
-/// A signal that asks to stop; the ends of children are no reason.
+/// A signal that asks the command to stop, if one has come; SIGCHLD does not count.
 pub(super) fn interruption(signals: Option<&SignalFd>) -> Result<Option<u32>, MachineError> {
     let Some(signals) = signals else { return Ok(None) };
     while let Some(info) = signals.read_signal().map_err(io::Error::from)? {
@@ -22,8 +22,8 @@ pub(super) fn interruption(signals: Option<&SignalFd>) -> Result<Option<u32>, Ma
     Ok(None)
 }
 
-/// Waits until a descriptor is ready; false if it is not by the deadline. It ends with the process that the command depends on, with
-/// the error for that, and at a signal that asks the command to stop.
+/// Waits until a descriptor is ready; false if it is not by the deadline. It also ends, with an error, when the process
+/// that the command depends on ends, and when a signal asks the command to stop.
 ///
 /// # Errors
 /// [`MachineError`].
@@ -54,15 +54,15 @@ pub fn wait_for(
     }
 }
 
-/// Something that can wait for a descriptor without waiting for ever.
+/// A way to wait for a descriptor that never waits for ever.
 pub trait Wait {
-    /// An exchange begins: from now until the next one begins, all that is waited for has to come in time together.
+    /// Begins an exchange: all waits until the next call share one time limit.
     fn begin(&mut self);
 
-    /// Returns when `fd` is ready for what `flags` say.
+    /// Waits until `fd` is ready for the events in `flags`.
     ///
     /// # Errors
-    /// [`MachineError`] when that is not going to happen.
+    /// [`MachineError`] if that will not happen.
     fn ready(&mut self, fd: BorrowedFd<'_>, flags: PollFlags, what: &'static str)
     -> Result<(), MachineError>;
 }

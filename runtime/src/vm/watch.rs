@@ -22,23 +22,23 @@ use crate::sys::descriptors;
 use crate::sys::process::Child;
 use crate::text::table::printable;
 
-/// With no new stage and no console output for this long, a boot has failed. A healthy one says nothing for milliseconds, but
-/// on a host whose processors are all busy those take many times as long.
+/// A boot has failed if there is no new stage and no console output for this long. A healthy guest is silent for
+/// milliseconds only, but on a host whose processors are all busy that takes many times as long.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same with new stages or console output: a guest that talks for ever does not boot.
+/// A boot has failed after this time in any case: a guest that writes to its console for ever does not boot.
 const MAX_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// How often the console is asked for while nothing else happens.
 const GLANCE: Duration = Duration::from_millis(2500);
 
-/// How long a VM whose file server has gone may take to say why.
+/// How long a VM may take to report why its file server has gone.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why a VMM has ended that has not said why.
-pub const DIED_SILENTLY: &str = "the VMM died without a word (killed, or out of memory?)";
+/// The reason for the end of a VMM that has not reported one.
+pub const DIED_SILENTLY: &str = "the VMM died without a message (killed, or out of memory?)";
 
-/// A VM that boots or runs, while the command that has started it lives.
+/// A VM that boots or runs, for the command that has started it.
 #[derive(Debug)]
 pub struct Machine {
     /// The VMM's process.
@@ -46,16 +46,18 @@ pub struct Machine {
     status: OwnedFd,
     ready: UnixStream,
     kernel: PathBuf,
-    /// The directory of the template that its guest begins as.
+    /// The directory of the template as whose clone its guest begins.
     template: Option<PathBuf>,
     is_saved: bool,
     stage: Option<Stage>,
     directory: Option<OwnedFd>,
     interrupts: Option<SignalFd>,
     console_length: usize,
-    /// When the exchange that is going on has failed, if nothing happens until then.
+    /// How long nothing may happen.
+    patience: Duration,
+    /// When the current exchange has failed if nothing happens until then.
     deadline: Deadline,
-    /// When it has failed whatever happens.
+    /// When the current exchange has failed in any case.
     last: Deadline,
 }
 
@@ -86,12 +88,13 @@ impl Machine {
             directory: None,
             interrupts: None,
             console_length: 0,
+            patience: TIMEOUT,
             deadline: Deadline::within(TIMEOUT),
             last: Deadline::within(MAX_TIMEOUT),
         }
     }
 
-    /// Where the VMM's sockets are, for a look at the console, and the signals that end every wait.
+    /// Sets the directory with the VMM's sockets, to read the console, and the signals that end every wait.
     ///
     /// # Errors
     /// When no descriptors are left.
@@ -101,22 +104,22 @@ impl Machine {
         Ok(())
     }
 
-    /// The VMM lives while someone holds this: it goes to the relay.
+    /// The lease, which goes to the relay: the VMM lives while somebody holds it.
     pub fn lease(&self) -> BorrowedFd<'_> {
         self.status.as_fd()
     }
 
-    /// Lets go of the VM, which then lives by the relay's lease alone; returns its process.
+    /// Gives up the lease, so that only the relay's copy keeps the VM alive; returns the VMM's process.
     pub fn release(self) -> Child {
         self.vmm
     }
 
-    /// Gives the signals back to the caller, who waits for other things now.
+    /// Gives the descriptor of signals back to the caller, who now waits for other things.
     pub fn take_interrupts(&mut self) -> Option<SignalFd> {
         self.interrupts.take()
     }
 
-    /// Returns when the agent listens.
+    /// Waits until the agent listens.
     ///
     /// # Errors
     /// [`MachineError`].
@@ -125,7 +128,7 @@ impl Machine {
         if let Err(MachineError::Silent { .. } | MachineError::Failed { .. }) = &ready
             && let Some(template) = self.template.take()
         {
-            // The next one boots, which tells more.
+            // The next VM boots, and then shows the reason.
             template::discard(&template, Useless::NotReady);
         }
         ready
@@ -136,11 +139,13 @@ impl Machine {
         self.template.is_some()
     }
 
-    /// Returns when the guest has been saved as a template; its VMM ends then.
+    /// Waits until the guest has been saved as a template; its VMM then ends.
     ///
     /// # Errors
     /// [`MachineError`].
     pub fn saved(&mut self) -> Result<(), MachineError> {
+        // Whoever makes a template has the least priority, and nobody waits for it.
+        self.patience = MAX_TIMEOUT;
         self.begin();
         self.wait(None, "the guest to be saved", |machine, _| machine.is_saved)
     }
@@ -187,7 +192,8 @@ impl Machine {
         }
     }
 
-    /// Why the VM has failed, if it says so within [`ENDS_WITHIN`]: what was lost may be no more than a sign of it.
+    /// Why the VM has failed, if the VMM reports it within [`ENDS_WITHIN`]: a lost connection may be only a
+    /// consequence.
     pub fn failure(&mut self) -> Option<MachineError> {
         let deadline = Deadline::within(ENDS_WITHIN);
         loop {
@@ -230,9 +236,9 @@ impl Machine {
             is_ready = found.wanted;
             if found.status && !found.wanted {
                 self.read_status()?;
-                self.deadline = Deadline::within(TIMEOUT);
+                self.deadline = Deadline::within(self.patience);
             } else if !found.wanted && self.console_has_grown() {
-                self.deadline = Deadline::within(TIMEOUT);
+                self.deadline = Deadline::within(self.patience);
             }
         }
     }
@@ -316,7 +322,7 @@ impl Machine {
 
 impl Wait for Machine {
     fn begin(&mut self) {
-        self.deadline = Deadline::within(TIMEOUT);
+        self.deadline = Deadline::within(self.patience);
         self.last = Deadline::within(MAX_TIMEOUT);
     }
 
@@ -332,7 +338,7 @@ impl Wait for Machine {
 
 fn check(ready: Ready) -> Result<Ready, MachineError> {
     if ready.magic != MAGIC {
-        return Err(MachineError::Agent("its greeting does not begin as it should".to_owned()));
+        return Err(MachineError::Agent("its greeting does not begin with the expected bytes".to_owned()));
     }
     if ready.oldest_version > VERSION || ready.version < OLDEST_VERSION {
         return Err(MachineError::Agent(format!(

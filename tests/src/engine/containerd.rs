@@ -1,8 +1,8 @@
-//! containerd 1.6 with its runc shim, and `ctr`.
+//! containerd (1.6 in Debian 12, 1.7 in Debian 13) with its runc shim, and `ctr`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl Containerd {
     /// A `ctr` command, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("ctr");
-        command.arg("--address").arg(self.directory.path().join("socket")).args(args);
+        command.arg("--address").arg(self.socket()).args(args);
         command
     }
 
@@ -103,6 +103,11 @@ impl Containerd {
         let (send, receive) = mpsc::channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
         Events { child, lines: receive }
+    }
+
+    /// Where it serves.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("socket")
     }
 
     /// A directory that the test may use.

@@ -1,12 +1,12 @@
-//! Docker 20.10.
+//! Docker: 20.10 in Debian 12, 26 in Debian 13.
 
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Daemon, IMAGE, image_tar};
+use super::{Containerd, Daemon, IMAGE, image_tar};
 use crate::cli::{Outcome, built, text};
 use crate::host::Snapshot;
 
@@ -15,8 +15,10 @@ const CLIENT: &str = "/usr/bin/docker";
 
 /// dockerd on a socket of its own, with a containerd of its own and stockade as its default runtime.
 pub struct Docker {
-    // The daemon ends before its directory goes.
+    // The daemons end before their directories go, in this order.
     _daemon: Daemon,
+    // Not one that dockerd starts: for that it waits 15 seconds, which may be too short in the lab.
+    _containerd: Containerd,
     directory: TempDir,
     before: Snapshot,
 }
@@ -30,27 +32,37 @@ impl Default for Docker {
 impl Docker {
     /// Starts the daemon, waits until it serves and imports the image.
     pub fn new() -> Self {
+        Self::with_runtimes(&json!({}))
+    }
+
+    /// As [`new`](Self::new), with these runtimes besides, as daemon.json has them.
+    pub fn with_runtimes(runtimes: &Value) -> Self {
+        // The shims' directory stays.
+        std::fs::create_dir_all("/run/containerd/runc/moby").expect("directory");
+        let containerd = Containerd::new();
         let directory = crate::bundle::directory();
         let at = |name: &str| directory.path().join(name);
-        let config = json!({
+        let mut config = json!({
             "runtimes": { "stockade": { "path": built("release/stockade") } },
             "default-runtime": "stockade",
             "hosts": [format!("unix://{}", at("socket").display())],
-            "data-root": at("root"), "exec-root": at("exec"), "pidfile": at("pid"),
+            "containerd": containerd.socket(), "data-root": at("root"), "exec-root": at("exec"), "pidfile": at("pid"),
             "storage-driver": "overlay2",
             // Networks are none of these tests' subjects, and the host's packet filter is left alone.
             "bridge": "none", "iptables": false, "ip6tables": false,
         });
+        for (name, runtime) in runtimes.as_object().expect("runtimes by name") {
+            config["runtimes"][name] = runtime.clone();
+        }
         std::fs::write(at("daemon.json"), config.to_string()).expect("write daemon.json");
-        // The directory of the shims' sockets stays.
-        std::fs::create_dir_all("/run/containerd/s").expect("directory");
         let daemon = Daemon::start(
             Command::new("/usr/sbin/dockerd").arg("--config-file").arg(at("daemon.json")),
             "API listen on",
             &at("log"),
         );
         let tar = image_tar(directory.path());
-        let mut docker = Self { _daemon: daemon, directory, before: Snapshot::take() };
+        let mut docker =
+            Self { _daemon: daemon, _containerd: containerd, directory, before: Snapshot::take() };
         docker.run(&["import", text(&tar), IMAGE]).success();
         docker.before = Snapshot::take();
         docker

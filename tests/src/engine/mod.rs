@@ -1,5 +1,6 @@
-//! Real callers: podman with conmon, containerd with its runc shim and `ctr` or the CRI, Docker. Each as Debian ships it, with
-//! storage of its own, stockade as the runtime and an image of busybox made here.
+//! Real callers: podman with conmon, containerd with its runc shim and `ctr` or the CRI, Docker. Each as Debian 12 ships it, or as
+//! Debian 13 does where `tests/with-debian` runs the test; with storage of its own, stockade as the runtime and an image of
+//! busybox made here.
 
 mod containerd;
 mod docker;

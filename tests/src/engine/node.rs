@@ -1,4 +1,4 @@
-//! A node of Kubernetes without its kubelet: containerd 1.6 with its CRI plugin, CNI plugins and images.
+//! A node of Kubernetes without its kubelet: containerd (1.6 in Debian 12, 1.7 in Debian 13) with its CRI plugin, CNI plugins and images.
 
 use std::fs;
 use std::os::unix::fs::symlink;

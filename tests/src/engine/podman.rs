@@ -1,4 +1,4 @@
-//! podman 4 and conmon.
+//! podman and conmon: 4.3 in Debian 12, 5.4 in Debian 13.
 
 use std::fs;
 use std::path::Path;

@@ -11,7 +11,7 @@ const CAPACITY: usize = 2048;
 
 const _: () = assert!(COMMAND_LINE.0 + CAPACITY as u64 <= MP_POINTER.0);
 
-/// What every guest gets.
+/// The parameters of every guest.
 ///
 /// - `quiet`: each byte of console output is an exit.
 /// - `panic=-1 reboot=k`: a panic resets the machine at once, through the i8042, which ends the VMM.
@@ -20,20 +20,20 @@ const _: () = assert!(COMMAND_LINE.0 + CAPACITY as u64 <= MP_POINTER.0);
 /// - `percpu_alloc=page`: no huge page for the few per-CPU variables of a small machine.
 /// - `initcall_blacklist=slab_late_init`: no files in sysfs for each of the kernel's own caches, which would take a
 ///   twentieth of the boot.
-/// - `dummy.numdummies=0 ifb.numifbs=0`: no network interface that nobody asked for.
+/// - `dummy.numdummies=0 ifb.numifbs=0`: no unneeded network interfaces.
 /// - `8250.nr_uarts=1`: there is one serial port; probing for more is exits for nothing.
 const BASE: &str = "console=ttyS0 quiet panic=-1 reboot=k 8250.nr_uarts=1 noreplace-smp random.trust_cpu=on \
                     percpu_alloc=page initcall_blacklist=slab_late_init dummy.numdummies=0 \
                     ifb.numifbs=0";
 
-/// What goes wrong before there are consoles is said too; otherwise such a guest halts without a word. The last parameter,
-/// for it takes effect at once, and the log's level may be among those before it.
+/// Messages before there are consoles are printed too; otherwise a guest that fails so early halts silently. This is
+/// the last parameter, because it takes effect at once, and a log level may come before it.
 const EARLY_CONSOLE: &str = "earlyprintk=ttyS0";
 
-/// What a guest gets that may have several CPUs: its kernel brings none but the first up by itself.
+/// The parameter of a guest that may have several CPUs: its kernel starts only the first by itself.
 const SEVERAL_CPUS: &str = "maxcpus=1";
 
-/// The command line cannot be used.
+/// Why the command line cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is too long, or has characters that a command line cannot have.
@@ -41,8 +41,8 @@ pub enum Error {
     Invalid(#[from] cmdline::Error),
 }
 
-/// The command line for a machine with devices in the first `devices` slots that may have up to `cpus` CPUs, with `extra`
-/// behind what all have.
+/// The command line for a machine with devices in the first `devices` slots that may have up to `cpus` CPUs, with
+/// `extra` after the parameters that all guests have.
 ///
 /// # Errors
 /// [`Error::Invalid`].

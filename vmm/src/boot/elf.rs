@@ -1,7 +1,7 @@
 //! The guest kernel: an uncompressed x86_64 ELF that says where its PVH entry is.
 //!
-//! The file is the host's, but a wrong one (a bzImage, another architecture's, a truncated one) is an everyday mistake, and
-//! gets an answer that says so.
+//! The file is the host's, but a wrong one (a bzImage, another architecture's, a truncated one) is an everyday mistake,
+//! and the error says so.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -23,28 +23,28 @@ const WRITABLE: u32 = 2;
 /// Type of the note that holds the PVH entry (Xen's public/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY).
 const PHYS32_ENTRY: u32 = 18;
 
-/// Program headers that are looked at; Linux has five.
+/// Largest number of program headers that are read; Linux has five.
 const MAX_PROGRAM_HEADERS: u16 = 64;
 
-/// Bytes of notes that are looked at; Linux has less than 200.
+/// Largest number of bytes of notes that are read; Linux has less than 200.
 const MAX_NOTES: u64 = 64 << 10;
 
-/// The file is not a guest kernel.
+/// Why the file is not a guest kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Read(io::Error),
-    /// It is something else.
+    /// The file is not an ELF.
     #[error("not an ELF file (a bzImage must be uncompressed first: use vmlinux)")]
     NotElf,
-    /// It is for another machine.
+    /// The file is for another machine.
     #[error("not a little-endian 64-bit x86 ELF file")]
     Machine,
-    /// Its headers contradict each other.
+    /// The file's headers contradict each other.
     #[error("damaged ELF file: {0}")]
     Damaged(&'static str),
-    /// It has no PVH entry.
+    /// The file has no PVH entry.
     #[error("has no PVH entry point: either not a kernel (vmlinux), or one built without CONFIG_PVH=y")]
     NoEntry,
     /// A segment cannot be placed.
@@ -106,7 +106,8 @@ impl ProgramHeader {
         }
     }
 
-    /// True for what the guest writes to. It patches its text too, but the shipped kernel one page in seven only.
+    /// Whether the guest writes to this segment. It patches its text too, but with the shipped kernel only one page in
+    /// seven.
     fn is_written(&self) -> bool {
         self.flags & WRITABLE != 0
     }
@@ -135,8 +136,8 @@ fn program_headers(file: &File, size: u64) -> Result<Vec<ProgramHeader>, Error> 
     Ok(headers.iter().map(ProgramHeader::parse).collect())
 }
 
-/// Places one segment and returns the address after it. What lies between file size and memory size is RAM nobody has
-/// touched, hence zero.
+/// Places one segment and returns the address after it. The bytes between file size and memory size are untouched RAM,
+/// and so are zero.
 fn place(memory: &GuestMemoryMmap, file: &File, size: u64, header: &ProgramHeader) -> Result<u64, Error> {
     if header.file_size > header.memory_size {
         return Err(Error::Damaged("a segment is larger in the file than in memory"));

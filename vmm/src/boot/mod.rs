@@ -26,25 +26,25 @@ const TABLES_START: u64 = 0x9_d000;
 /// End of conventional memory.
 const TABLES_END: u64 = 0xa_0000;
 
-/// Where the MP configuration table goes.
+/// Address of the MP configuration table.
 const MP_CONFIGURATION: GuestAddress = GuestAddress(TABLES_START);
 
-/// Where the PVH start info goes.
+/// Address of the PVH start info.
 const START_INFO: GuestAddress = GuestAddress(0x9_f000);
 
-/// Where the command line goes.
+/// Address of the command line.
 const COMMAND_LINE: GuestAddress = GuestAddress(0x9_f200);
 
-/// Where the MP floating pointer goes.
+/// Address of the MP floating pointer.
 const MP_POINTER: GuestAddress = GuestAddress(0x9_fc00);
 
 /// First address of RAM above the legacy holes; kernels are loaded from here up.
 const HIGH_MEMORY: u64 = 0x10_0000;
 
-/// The guest cannot be loaded.
+/// Why the guest cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel is not one.
+    /// The kernel's file is not a guest kernel.
     #[error("guest kernel: {0}")]
     Kernel(#[from] elf::Error),
     /// The initramfs does not fit or cannot be read.
@@ -53,7 +53,7 @@ pub enum Error {
     /// The initramfs's size is unknown.
     #[error("initramfs: {0}")]
     Size(io::Error),
-    /// The command line is not one.
+    /// The command line is not valid.
     #[error("kernel command line: {0}")]
     CommandLine(#[from] command_line::Error),
     /// The MP table does not fit.
@@ -64,7 +64,7 @@ pub enum Error {
     Tables(memory::Error),
 }
 
-/// Where the first vCPU starts, in 32-bit protected mode.
+/// The place at which the first vCPU starts, in 32-bit protected mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its instruction pointer.

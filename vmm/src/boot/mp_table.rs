@@ -1,7 +1,7 @@
 //! The MP table (Intel MultiProcessor Specification 1.4, §4): CPUs, the I/O APIC and the interrupt lines in use.
 //!
-//! The smallest table that brings up the I/O APIC and further CPUs without ACPI. A line without an entry costs the
-//! guest nothing, so only those in use are listed.
+//! This is the smallest table that brings up the I/O APIC and further CPUs without ACPI. A line without an entry costs
+//! the guest nothing, so only those in use are listed.
 
 use vm_memory::{Bytes, GuestMemoryMmap};
 
@@ -31,13 +31,13 @@ const VECTORED: u8 = 0;
 const NMI: u8 = 1;
 const EXTERNAL: u8 = 3;
 
-/// The table cannot be written.
+/// Why the table cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There are too many CPUs for it.
+    /// There are too many CPUs for the table.
     #[error("{0} CPUs are too many")]
     TooManyCpus(u8),
-    /// There is no memory at its address.
+    /// There is no guest memory at its address.
     #[error(transparent)]
     Memory(#[from] memory::Error),
 }
@@ -45,7 +45,7 @@ pub enum Error {
 /// The CPUs to list, with APIC IDs from 0 up, and the interrupt lines to route.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpus<'a> {
-    /// CPUs that the machine may have.
+    /// Largest number of CPUs that the machine may have.
     pub listed: u8,
     /// I/O APIC pins in use; ISA interrupt n is pin n.
     pub lines: &'a [u8],
@@ -127,7 +127,7 @@ fn header() -> Vec<u8> {
     header
 }
 
-/// The byte that makes all bytes add up to zero.
+/// The byte that makes the sum of all bytes zero.
 fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg()
 }

@@ -8,10 +8,10 @@ use crate::memory;
 /// First field of the start info.
 const MAGIC: u32 = 0x336e_c578;
 
-/// Memory map: usable.
+/// Type in the memory map: usable.
 const RAM: u32 = 1;
 
-/// Memory map: not to be used, not to be looked for.
+/// Type in the memory map: reserved, and not to be probed.
 const RESERVED: u32 = 2;
 
 /// Version of the start info that has a memory map.
@@ -25,7 +25,7 @@ const MODULE_SIZE: u64 = 32;
 pub struct Module {
     /// Guest physical address.
     pub start: u64,
-    /// Bytes.
+    /// Length, in bytes.
     pub length: u64,
 }
 
@@ -67,7 +67,7 @@ pub fn write(memory: &GuestMemoryMmap, command_line: &str, initramfs: Module) ->
     Ok(memory.write_obj(0u8, terminator)?)
 }
 
-/// Start, end and type of each range. What is above the MMIO hole is plugged later.
+/// Start, end and type of each range. RAM above the MMIO hole is plugged later, and so is not listed.
 fn memory_map(memory: &GuestMemoryMmap) -> [(u64, u64, u32); 3] {
     [
         (0, TABLES_START, RAM),

@@ -1,10 +1,17 @@
-//! The balloon device (virtio 1.3 §5.5), for the one thing in it that guests need: they report pages that they have freed
-//! (§5.5.6.7), and the host takes those back.
+//! The balloon device (virtio 1.3 §5.5), for the only feature of it that guests need: they report pages that they have
+//! freed (§5.5.6.7), and the host takes those back.
 //!
-//! The balloon is never inflated, for the memory device sets the guest's size. Nor does it matter what a reported page holds
-//! when the guest uses it again, zeroes or bytes of the kernel's file where that is mapped: a guest that cares does not report.
+//! The balloon is never inflated, because the memory device sets the guest's size. When the guest uses a reported page again,
+//! the page may hold zeros, or bytes of the kernel's file if that is mapped there: a guest that needs the content does not
+//! report the page.
 
-use std::io;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::DescriptorChain;
@@ -25,14 +32,34 @@ const REPORTS: usize = 2;
 /// A balloon device.
 pub type Balloon = WorkerDevice<Reporting>;
 
-/// What is particular to it. Its configuration space is all zero: the balloon is to be empty, and is.
+/// The parts that only the balloon has. Its configuration space is all zero: the balloon is to be empty, and is empty.
 #[derive(Debug, Default)]
-pub struct Reporting;
+pub struct Reporting {
+    reports: Reports,
+}
+
+/// How many reports have come.
+#[derive(Clone, Debug, Default)]
+pub struct Reports(Arc<AtomicU64>);
+
+impl Reports {
+    /// As of now.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Balloon {
+    /// A balloon device that counts its reports.
+    pub fn counting(reports: Reports) -> Self {
+        Self::over(Reporting { reports })
+    }
+}
 
 impl ChainDevice for Reporting {
     const NAME: &'static str = "balloon";
     const DEVICE_TYPE: u32 = 5;
-    /// To inflate, to deflate, to report: queues whose features are not offered have no number.
+    /// The queues to inflate, to deflate and to report: queues whose features are not offered have no number.
     const QUEUE_SIZES: &'static [u16] = &[16, 16, 64];
     const FILTER: Thread = Thread::Balloon;
 
@@ -41,12 +68,15 @@ impl ChainDevice for Reporting {
     }
 
     fn handler(&self) -> impl Handler {
-        Host
+        Host { reports: self.reports.clone() }
     }
 }
 
-/// Takes pages back.
-pub(crate) struct Host;
+/// Takes reported pages back.
+#[derive(Default)]
+pub(crate) struct Host {
+    reports: Reports,
+}
 
 impl Handler for Host {
     fn handle(
@@ -55,9 +85,10 @@ impl Handler for Host {
         memory: &GuestMemoryMmap,
         chain: DescriptorChain<&GuestMemoryMmap>,
     ) -> Result<u32, Failure> {
-        // A driver that inflates without being asked to keeps its pages.
+        // If a driver inflates the balloon without being asked, it keeps its pages.
         if queue == REPORTS {
-            // The buffers are the pages. The device may write to them, but leaves them as they come.
+            self.reports.0.fetch_add(1, Ordering::Relaxed);
+            // The buffers are the pages. The device may write to them, but leaves them unchanged.
             for buffer in chain {
                 take(memory, buffer.addr(), buffer.len().into())?;
             }
@@ -66,7 +97,7 @@ impl Handler for Host {
     }
 }
 
-/// The whole pages of a range of RAM go back to the host.
+/// Gives the whole pages of a range of RAM back to the host.
 fn take(memory: &GuestMemoryMmap, start: GuestAddress, length: u64) -> Result<(), Failure> {
     let outside = Failure::Malformed("a page outside of guest memory");
     let (Some(end), Some(start)) =

@@ -1,6 +1,6 @@
-//! The memory device (virtio 1.3 §5.15): RAM that the guest takes into use after it has booted.
+//! The memory device (virtio 1.3 §5.15): RAM that the guest onlines after it has booted.
 //!
-//! A kernel that boots pays for every page it has, 16 KiB of descriptors a MiB. So every guest boots with the same small
+//! A kernel that boots pays for every page it has: 16 KiB of page descriptors for each MiB. So every guest boots with the same small
 //! RAM, and the rest lies in a region that its driver plugs block by block once it is told to:
 //!
 //! ```text
@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-/// The unit of plugging, in bytes: what the host can take back whole.
+/// The unit of plugging, in bytes: the host can take back whole blocks.
 const BLOCK_SIZE: u64 = HUGE_PAGE_SIZE;
 
 /// Bytes of a request.
@@ -56,7 +56,7 @@ const PLUGGED: u16 = 0;
 const UNPLUGGED: u16 = 1;
 const MIXED: u16 = 2;
 
-/// What a template keeps of the device.
+/// The state of the device in a template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The region, in guest physical addresses.
@@ -65,7 +65,7 @@ pub struct State {
     usable: u64,
     /// What the guest should have plugged, in bytes.
     requested: u64,
-    /// What it has plugged, in bytes.
+    /// What the guest has plugged, in bytes.
     plugged: u64,
     /// Whether each block is plugged.
     blocks: Vec<bool>,
@@ -83,13 +83,13 @@ impl State {
 
 struct Shared {
     state: State,
-    /// Bytes that the guest is to have once it has booted.
+    /// Bytes that the guest is to plug once it has booted.
     size: u64,
     interrupt: Option<Arc<Interrupt>>,
     on_reached: Option<OnReached>,
 }
 
-/// What happens when the guest has as much as it was asked to have.
+/// Called when the guest has as much memory as it was asked to have.
 pub type OnReached = Box<dyn FnOnce() + Send>;
 
 /// The guest has no driver for the device.
@@ -99,15 +99,16 @@ pub struct NoDriver;
 
 /// What a template has plugged is not what the guest is to have.
 #[derive(Debug, thiserror::Error)]
-#[error("its memory device is of another size")]
+#[error("its memory device has another size")]
 pub struct OtherSize;
 
-/// The memory that a guest can grow by; clones are the same.
+/// The memory by which a guest can grow; clones share it.
 #[derive(Clone)]
 pub struct Growth(Arc<Mutex<Shared>>);
 
 impl Growth {
-    /// Nothing of `region` is plugged, and `size` bytes of its first `usable` are to be once the guest has booted.
+    /// A region of which nothing is plugged; once the guest has booted, it is to plug `size` bytes among the first
+    /// `usable`.
     pub fn new(region: Range<u64>, usable: u64, size: u64) -> Self {
         let blocks = vec![false; ((region.end - region.start) / BLOCK_SIZE) as usize];
         let state = State { region, usable, requested: 0, plugged: 0, blocks };
@@ -119,8 +120,9 @@ impl Growth {
         })))
     }
 
-    /// Lets the guest plug all of it and calls `on_grown` with the last block: its driver is about to add that, and has added
-    /// the others. At once where there is nothing to plug, or the guest has no driver.
+    /// Lets the guest plug all that it is to have, and calls `on_grown` with the last block: its driver has added all
+    /// others and is about to add that one. If there is nothing to plug, or the guest has no driver, `on_grown` is
+    /// called at once.
     pub fn grow(&self, on_grown: OnReached) {
         let mut shared = self.lock();
         match &shared.interrupt {
@@ -138,7 +140,7 @@ impl Growth {
     }
 
     /// Asks the guest to have `size` bytes plugged, in the first `usable` bytes of the region, and calls `on_reached` when it
-    /// has. It may never give back what it is asked to. What was asked before is forgotten.
+    /// has. The guest may never give back that much. A former request is dropped.
     ///
     /// # Errors
     /// [`NoDriver`].
@@ -158,25 +160,25 @@ impl Growth {
         Ok(())
     }
 
-    /// The guest has a driver, which is told by this.
+    /// Connects the guest's driver, which is told of changes by this interrupt.
     pub(crate) fn connect(&self, interrupt: Arc<Interrupt>) {
         self.lock().interrupt = Some(interrupt);
     }
 
-    /// Bytes that are plugged.
+    /// Number of bytes that are plugged.
     pub fn plugged(&self) -> u64 {
         self.lock().state.plugged
     }
 
-    /// What a template keeps.
+    /// The state for a template.
     pub fn state(&self) -> State {
         self.lock().state.clone()
     }
 
-    /// Takes over what a template's guest has plugged: all that it is to have once it has booted.
+    /// Takes over the state of a template, whose guest has plugged all that it is to have.
     ///
     /// # Errors
-    /// It is of another size.
+    /// The guest is to have another size.
     pub fn restore(&self, state: State) -> Result<(), OtherSize> {
         let mut shared = self.lock();
         let plugged = state.blocks.iter().filter(|plugged| **plugged).count() as u64 * BLOCK_SIZE;
@@ -213,7 +215,7 @@ impl Mem {
     }
 }
 
-/// What is particular to it.
+/// The parts that only the memory device has.
 #[derive(Debug)]
 pub struct Pluggable(Growth);
 
@@ -276,7 +278,7 @@ impl Handler for Growth {
 }
 
 impl Growth {
-    /// The type of the response, and the state for a request for it.
+    /// Carries out a request; returns the type of the response, and the state if the request asks for it.
     fn carry_out(&self, memory: &GuestMemoryMmap, request: &[u8; REQUEST_SIZE]) -> (u16, u16) {
         let kind = u16::from_le_bytes([request[0], request[1]]);
         let address = u64::from_le_bytes(std::array::from_fn(|index| request[8 + index]));

@@ -1,4 +1,4 @@
-//! The devices of a microVM: one file or directory each, and one line in [`all`] for those with which it boots.
+//! The devices of a microVM: one file or directory for each, and one line in [`all`] for each with which it boots.
 
 pub mod balloon;
 pub mod blk;
@@ -15,21 +15,23 @@ use std::{
 
 use crate::virtio::device::VirtioDevice;
 
-/// What the devices are made of.
+/// The parts for making the devices.
 pub struct Parts {
-    /// The way to the file server.
+    /// The channel to the file server.
     pub files: fs::channel::DeviceEnd,
-    /// What the guest's memory grows by once it has booted.
+    /// The memory by which the guest grows once it has booted.
     pub growth: Option<mem::Growth>,
     /// The guest's context ID.
     pub cid: u32,
-    /// Its connections go to the agent.
+    /// The listener whose connections go to the agent.
     pub agent_listener: UnixListener,
-    /// Gets the guest's one connection.
+    /// The socket for the guest's only connection.
     pub ready: UnixStream,
-    /// Called when the guest has made it.
+    /// Called when the guest has made that connection.
     pub on_ready: Box<dyn FnOnce() + Send>,
-    /// In a clone of a template: what its agent waits for.
+    /// Counts the pages that the guest reports.
+    pub reports: balloon::Reports,
+    /// In a clone of a template: the connection that its agent waits for.
     pub renewal: Option<UnixStream>,
 }
 
@@ -38,12 +40,12 @@ pub struct Parts {
 /// # Errors
 /// A device cannot be made.
 pub fn all(parts: Parts) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
-    let Parts { files, growth, cid, agent_listener, ready, on_ready, renewal } = parts;
+    let Parts { files, growth, cid, agent_listener, ready, on_ready, reports, renewal } = parts;
     let mut devices: Vec<Box<dyn VirtioDevice>> = vec![
         Box::new(rng::Rng::default()),
         Box::new(fs::Fs::new(files)),
         Box::new(vsock::Vsock::new(cid.into(), agent_listener, ready, on_ready, renewal)?),
-        Box::new(balloon::Balloon::default()),
+        Box::new(balloon::Balloon::counting(reports)),
     ];
     devices.extend(growth.map(|growth| Box::new(mem::Mem::new(growth)) as _));
     Ok(devices)

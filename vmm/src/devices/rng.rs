@@ -11,13 +11,13 @@ use crate::{
     virtio::worker::{ChainDevice, Failure, Handler, WorkerDevice},
 };
 
-/// Most that one request gets, in bytes; a driver that asks for more asks again.
+/// Largest answer to one request, in bytes; a driver that needs more asks again.
 const MAX: usize = 256;
 
 /// An entropy device.
 pub type Rng = WorkerDevice<Entropy>;
 
-/// What is particular to it.
+/// The parts that only the entropy device has.
 #[derive(Debug, Default)]
 pub struct Entropy;
 
@@ -60,7 +60,7 @@ impl Handler for Source {
     }
 }
 
-/// Fills at most 256 bytes, which getrandom(2) does in one go.
+/// Fills at most 256 bytes, which getrandom(2) does in one call.
 fn fill(bytes: &mut [u8]) -> io::Result<()> {
     // SAFETY: the buffer is valid for its length.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };

@@ -1,9 +1,9 @@
 //! The file server's process: all that the guest reads and writes of the host's files goes through it, and nothing else.
 //!
-//! The VMM forks it before there is a guest. It has the few capabilities that a file server for all users of a guest takes, and
-//! none of the machine: no KVM, no guest memory, no device. It gets requests through the channel ([`crate::devices::fs::channel`]),
-//! from a VMM that its guest may have taken over, and trees from the runtime ([`requests`]). It ends with the VMM; when it ends
-//! first, the VMM says why and ends too.
+//! The VMM forks it before there is a guest. It has the few capabilities that a file server for all users of a guest
+//! needs, and nothing of the machine: no KVM, no guest memory, no device. It gets requests through the channel
+//! ([`crate::devices::fs::channel`]), from a VMM that its guest may have taken over, and trees from the runtime
+//! ([`requests`]). It ends with the VMM; when it ends first, the VMM says why and ends too.
 //!
 //! | thread | is reached by | may |
 //! |---|---|---|
@@ -52,8 +52,8 @@ use crate::{
 /// Name of the process.
 pub const NAME: &str = "stockade-files";
 
-/// What serving files for all users of a guest takes. Never CAP_SYS_ADMIN: mounting is the runtime's. Never
-/// CAP_DAC_READ_SEARCH, by which files outside of the trees could be opened by their handles.
+/// The capabilities for serving files to all users of a guest. CAP_SYS_ADMIN is not among them, because only the
+/// runtime mounts; nor is CAP_DAC_READ_SEARCH, with which files outside of the trees could be opened by their handles.
 const CAPABILITIES: u64 = Capability::Chown.bit()
     | Capability::DacOverride.bit()
     | Capability::Fowner.bit()
@@ -63,8 +63,8 @@ const CAPABILITIES: u64 = Capability::Chown.bit()
     | Capability::Setgid.bit()
     | Capability::Setuid.bit();
 
-/// Threads take on the uid of a request's caller to create files as its own; this keeps their capabilities while they do
-/// (capabilities(7), "securebits"). The caller's rights are the guest's to check.
+/// Threads take on the uid of a request's caller to create files as its own; these bits keep their capabilities
+/// meanwhile (capabilities(7), "securebits"). The guest's kernel checks the caller's rights.
 const SECURE_BITS: libc::c_ulong = SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED;
 const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
 const SECBIT_NO_SETUID_FIXUP_LOCKED: libc::c_ulong = 1 << 3;
@@ -72,38 +72,41 @@ const SECBIT_NO_SETUID_FIXUP_LOCKED: libc::c_ulong = 1 << 3;
 /// The kernel's default for fs.nr_open.
 const MAX_DESCRIPTORS: u64 = 1 << 20;
 
-/// How many wait for the main thread to accept them.
+/// How many connections may wait for the main thread to accept them.
 const BACKLOG: i32 = 128;
 
-/// Longest last words, in bytes.
+/// Longest final message, in bytes.
 const LAST_WORDS: usize = 1 << 10;
 
-/// What the file server is made of.
+/// Allocations of so many bytes have pages of their own: each of a thread's two buffers.
+const LARGE: libc::c_int = 64 << 10;
+
+/// The parts of the file server.
 #[derive(Debug)]
 pub struct Parts {
     /// Its end of the channel.
     pub channel: ServerEnd,
-    /// Its connections carry trees.
+    /// The listener whose connections carry trees.
     pub listener: UnixListener,
-    /// For its own `self/fd`.
+    /// The procfs for its own `self/fd`.
     pub procfs: Procfs,
-    /// Reserves the VMM's user as long as one of both processes has it.
+    /// The lock that reserves the VMM's user as long as one of the two processes has it.
     pub user_lock: Option<OwnedFd>,
 }
 
-/// The running process, as the VMM sees it.
+/// The VMM's side of the running process.
 #[derive(Debug)]
 pub struct Process {
     pid: Pid,
     pidfd: Pidfd,
-    /// What it writes to its standard error.
+    /// Reads what the process writes to its standard error.
     words: File,
     /// Its /proc/PID/smaps_rollup.
     memory: File,
 }
 
 impl Process {
-    /// Forks it. To be called before the process has a second thread.
+    /// Forks the file server. Must be called before the VMM has a second thread.
     ///
     /// # Errors
     /// [`isolation::Error`].
@@ -129,7 +132,7 @@ impl Process {
         }
     }
 
-    /// Why it has ended; called when it has.
+    /// Why the process has ended; must be called when it has ended.
     pub fn final_output(&self) -> String {
         let how = match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED) {
             Ok(WaitStatus::Signaled(_, signal, _)) => {
@@ -139,7 +142,7 @@ impl Process {
             _ => "ended".to_owned(),
         };
         let mut words = Vec::new();
-        // All its threads are gone, so this ends.
+        // All threads of the process are gone, so reading ends.
         let _ = (&self.words).take(LAST_WORDS as u64).read_to_end(&mut words);
         let printable = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { ' ' };
         let words: String = words.iter().map(printable).collect();
@@ -159,13 +162,13 @@ impl Process {
 }
 
 impl AsFd for Process {
-    /// Readable when it has ended.
+    /// Readable when the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 }
 
-/// In the child: confines itself and serves. Returns only what went wrong.
+/// Runs in the child: it confines itself and serves. Returns only with an error.
 fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infallible, isolation::Error> {
     let Parts { channel, listener, procfs, user_lock } = parts;
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed("PR_SET_PDEATHSIG"))?;
@@ -173,20 +176,20 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
         exit();
     }
     rename();
-    // The VMM's reports on a socket that is not this process's.
+    // This removes the VMM's handler, which reports on a socket that this process does not have.
     drop(panic::take_hook());
     dup2_stderr(&stderr).map_err(failed("dup2"))?;
-    // Closed with all others.
+    // It is closed with all other descriptors.
     let _ = stderr.into_raw_fd();
     let kept = channel.descriptors().into_iter().chain([listener.as_raw_fd(), procfs.number()]);
     let kept: Vec<RawFd> = kept.chain(user_lock.as_ref().map(AsRawFd::as_raw_fd)).collect();
     // SAFETY: what is closed is the VMM's; nothing of it is used, or dropped, in this process.
     unsafe { descriptors::close_all_but(3, &kept) }.map_err(failed("close_range"))?;
-    // By its peer's credentials the runtime finds out which process this is.
+    // The runtime finds out this process's PID by the credentials of its peer.
     listen(&listener, Backlog::new(BACKLOG).map_err(failed("listen"))?).map_err(failed("listen"))?;
     let own_descriptors = procfs.into_descriptors()?;
     isolation::limit_descriptors(MAX_DESCRIPTORS)?;
-    // Not allowed, and not needed, in a user namespace whose owner may not.
+    // In a user namespace whose owner may not do this, it is neither allowed nor needed.
     let _ = setgroups(&[]);
     // SAFETY: no pointers are passed.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECURE_BITS) })
@@ -194,6 +197,9 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
     capabilities::keep(CAPABILITIES).map_err(failed("capset"))?;
     isolation::make_unreachable()?;
 
+    // SAFETY: only sets a parameter of the allocator, and there is one thread. What a thread has for requests comes from pages of
+    // its own then, and takes memory as far as it is written to.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
     let server = Arc::new(FileServer::new(own_descriptors, Limits::default()));
     let confine = || seccomp::restrict(Thread::FileWorker).map_err(io::Error::other);
     Workers::start(Arc::clone(&server), channel, confine, give_up).map_err(step("a thread"))?;
@@ -203,14 +209,14 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
 }
 
 fn give_up(error: &WorkerError) {
-    // The VMM is gone, and this process is about to be.
+    // The VMM has ended, and this process will end soon.
     if !matches!(error, WorkerError::Channel(ChannelError::Gone)) {
         eprintln!("{error}");
     }
     exit()
 }
 
-/// Ends the process without undoing what belongs to the VMM.
+/// Ends the process without running exit handlers that belong to the VMM.
 fn exit() -> ! {
     // SAFETY: it only ends the process.
     unsafe { libc::_exit(1) }
@@ -218,7 +224,7 @@ fn exit() -> ! {
 
 /// Gives the process a name of its own in `ps`.
 fn rename() {
-    // It fails for no name.
+    // This never fails for this name.
     let _ = std::ffi::CString::new(NAME).map(|name| prctl::set_name(&name));
 }
 

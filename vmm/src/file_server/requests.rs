@@ -1,4 +1,4 @@
-//! What the runtime asks for: shares, and the trees in them, on the `files` socket.
+//! Requests of the runtime on the `files` socket, about shares and the trees in them.
 
 use std::{
     collections::HashMap,
@@ -43,11 +43,11 @@ struct Connection {
     stream: UnixStream,
     greeting: Greeting,
     requests: FrameBuffer,
-    /// Came with the request that is complete next.
+    /// Descriptors that belong to the next complete request.
     descriptors: Vec<OwnedFd>,
 }
 
-/// Serves for as long as the process lives.
+/// Serves as long as the process lives.
 ///
 /// # Errors
 /// epoll(7) fails.
@@ -66,7 +66,7 @@ pub fn serve(listener: &UnixListener, server: &Arc<FileServer>) -> Result<(), Er
         for event in &events[..ready] {
             let token = event.data();
             if token == LISTENER {
-                // A caller that has gone away again, or no descriptor left for it: it sees the hang-up.
+                // The client has gone already, or there is no descriptor left for it, and it sees the connection end.
                 if let Ok((stream, _)) = listener.accept()
                     && prepare(&stream).is_ok()
                     && watch(stream.as_fd(), next).is_ok()
@@ -131,7 +131,7 @@ fn response(result: Result<(), String>) -> FilesResponse {
 fn remove(name: String, stream: &UnixStream, server: &Arc<FileServer>) -> io::Result<()> {
     let (stream, server) = (stream.try_clone()?, Arc::clone(server));
     let remove = move || {
-        // Who has asked may have gone.
+        // The client may have gone.
         let removed = server.remove_share(&name).map_err(|error| error.to_string());
         let _ = Greeting::Done.answer(&stream, &response(removed));
     };

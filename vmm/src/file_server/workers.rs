@@ -1,8 +1,8 @@
-//! The threads that answer requests: one that is idle more than are busy.
+//! The threads that answer requests: there is always one more than the busy ones.
 //!
-//! A request may block for as long as its file likes, so it has a thread of its own. The one that takes the last idle
-//! thread's place starts another, up to a bound which the device's turns keep far away. Idle threads stay: each costs a few
-//! pages, and a burst that needed them may come again.
+//! A request may block as long as its file blocks, so it has a thread of its own. When the last idle thread gets a request,
+//! it starts another thread, up to a limit that the device's turns keep far away. Idle threads stay: each costs a few pages,
+//! and a burst that needed them may come again.
 
 use std::{
     io,
@@ -18,19 +18,19 @@ use crate::{
     files::{FileServer, ThreadState},
 };
 
-/// Most threads. More shares than a quarter of it would have to be stuck before it holds up others.
+/// Largest number of threads. Only if more than a quarter as many shares were stuck, others would have to wait.
 const MAX: usize = 64;
 
 /// Stack of a thread, in bytes.
 const STACK: usize = 256 << 10;
 
-/// A thread cannot go on.
+/// Why a thread cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// The device.
+    /// The channel to the device failed.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// The host.
+    /// The host has no threads left.
     #[error("a thread of the file server: {0}")]
     Thread(#[from] io::Error),
 }
@@ -40,14 +40,14 @@ pub enum WorkerError {
 pub struct Workers {
     server: Arc<FileServer>,
     channel: ServerEnd,
-    /// Called when one cannot go on.
+    /// Called when a thread cannot go on.
     on_failure: fn(&WorkerError),
     idle: AtomicUsize,
     threads: AtomicUsize,
 }
 
 impl Workers {
-    /// Starts the first thread, which calls `confine` for itself and those that come from it.
+    /// Starts the first thread, which calls `confine` for itself and all threads that it starts.
     ///
     /// # Errors
     /// The host has no threads left.
@@ -109,15 +109,15 @@ impl Workers {
                 return;
             }
         }
-        // Those that there are go on.
+        // The existing threads go on.
         self.threads.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Once the server has trees, the thread tries again what it has tried without.
+/// Tries the attempts again when the server has trees.
 #[cfg(feature = "takeover")]
 fn try_to_get_out() {
-    /// By then a container's program has been looked up.
+    /// After this number of requests, a container's program has been looked up.
     const REQUESTS: usize = 40;
     static SEEN: AtomicUsize = AtomicUsize::new(0);
     if SEEN.fetch_add(1, Ordering::Relaxed) == REQUESTS {

@@ -12,7 +12,7 @@ pub const OLDEST_MINOR: u32 = 33;
 /// The node of the file system's root.
 pub const ROOT_NODE: u64 = 1;
 
-/// Operations, of those that are answered with more than ENOSYS.
+/// Operations that are answered with more than ENOSYS.
 #[allow(missing_docs)] // The protocol's names.
 pub mod opcode {
     pub const LOOKUP: u32 = 1;
@@ -97,13 +97,13 @@ pub mod set {
     pub const KILL_SUIDGID: u32 = 1 << 11;
 }
 
-/// OPEN and CREATE, which truncate, take setuid and setgid bits away.
+/// OPEN and CREATE with truncation remove setuid and setgid bits.
 pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 /// WRITE comes from the page cache, through any of the file's handles.
 pub const WRITE_CACHE: u32 = 1 << 0;
-/// WRITE takes setuid and setgid bits away.
+/// WRITE removes setuid and setgid bits.
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
-/// SETXATTR of an access ACL takes the setgid bit away.
+/// SETXATTR of an access ACL removes the setgid bit.
 pub const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 /// FSYNC of the data only.
 pub const FSYNC_FDATASYNC: u32 = 1 << 0;
@@ -117,7 +117,7 @@ pub const OPEN_DIRECT_IO: u32 = 1 << 0;
 /// A close sends no FLUSH.
 pub const OPEN_NOFLUSH: u32 = 1 << 5;
 
-/// The node is where another file system begins.
+/// Another file system begins at the node.
 pub const ATTR_SUBMOUNT: u32 = 1 << 0;
 
 macro_rules! structures {

@@ -7,18 +7,18 @@ use super::{
         ATTR_SUBMOUNT, Attr, AttrOut, EntryOut, GetAttrIn, ROOT_NODE, SetAttrIn, StatfsOut, Statx, StatxIn,
         StatxOut, StatxTime, set,
     },
+    call::{Call, Place},
     nodes::Node,
     reply::Outcome,
     request::{Failure, refuse},
-    server::{Call, Place},
     share::Share,
     sys::{self, Errno},
 };
 
-/// How long the guest believes names and attributes.
+/// How long the guest caches names and attributes, in seconds.
 pub const TIMEOUT_SECONDS: u64 = 1;
 
-/// Everyone may look, nobody may write.
+/// Mode of a virtual directory: everyone may read, nobody may write.
 const VIRTUAL_MODE: u32 = libc::S_IFDIR | 0o555;
 
 /// Longest name that a virtual directory shows.
@@ -48,7 +48,7 @@ pub fn of_node(node: &Node, stat: &libc::statx) -> Attr {
     }
 }
 
-/// A device's number as FUSE carries it, in 32 bits.
+/// A device's number in the 32-bit form of FUSE.
 fn encode_device(major: u32, minor: u32) -> u32 {
     (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xf_ff00) << 12)
 }
@@ -63,7 +63,7 @@ pub fn of_directory(number: u64) -> Attr {
     Attr { ino: number, mode: VIRTUAL_MODE, nlink: 2, blksize: BLOCK, ..Attr::default() }
 }
 
-/// What tells the guest of a name's node.
+/// The reply that tells the guest a name's node.
 pub fn entry(nodeid: u64, attr: Attr) -> EntryOut {
     EntryOut {
         nodeid,
@@ -78,7 +78,7 @@ fn reply(call: &Call<'_>, attr: Attr) -> Outcome {
     Ok(call.reply.put(0, &AttrOut { attr_valid: TIMEOUT_SECONDS, attr, ..AttrOut::default() }))
 }
 
-/// GETATTR. A handle is the node's, so it need not be asked.
+/// GETATTR. A handle has the same attributes as its node, so it is not looked up.
 pub fn get(call: &mut Call<'_>) -> Outcome {
     call.request.take::<GetAttrIn>()?;
     let attr = match call.place()? {
@@ -132,7 +132,7 @@ pub fn set(call: &mut Call<'_>) -> Outcome {
     let (share, node) = call.node()?;
     let has = |flag| wanted.valid & flag != 0;
 
-    // First the owner, which may take bits of the mode away.
+    // The owner is set first, because that may clear bits of the mode.
     if has(set::UID | set::GID) {
         let id = |flag, id| if has(flag) { id } else { u32::MAX };
         call.thread.keep_set_ids(true)?;
@@ -155,7 +155,7 @@ pub fn set(call: &mut Call<'_>) -> Outcome {
             } else if has(is_now) {
                 libc::UTIME_NOW
             } else {
-                // The two special values are not for the guest; the kernel refuses what is no nanosecond.
+                // The guest may not use the two special values; the kernel refuses numbers that are not nanoseconds.
                 i64::from(nanoseconds.min(1_000_000_000))
             },
         };

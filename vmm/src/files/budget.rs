@@ -1,10 +1,10 @@
 //! How many descriptors the guest can make the server hold.
 //!
-//! A share gets one more as long as it holds less than its own limit and less than what is still free in all. So one
-//! greedy container gets half, two get a third each, and there is always something left for the others. Where a share's
-//! part ends, the container gets ENFILE; what it gives back is there at once.
+//! A share gets one more as long as it holds less than its own limit and less than what is still free altogether. So one
+//! greedy container gets half, two get a third each, and there is always something left for the others. Beyond that, the
+//! container gets ENFILE; descriptors that it gives back are available at once.
 //!
-//! The trees themselves come from the runtime and are not held back, only counted.
+//! The trees themselves come from the runtime; they are counted, but not limited.
 
 use std::sync::{
     Arc,
@@ -13,7 +13,7 @@ use std::sync::{
 
 use super::sys::{Errno, Result};
 
-/// All shares'.
+/// The descriptors of all shares together.
 #[derive(Debug)]
 pub struct Pot {
     size: u32,
@@ -21,18 +21,18 @@ pub struct Pot {
 }
 
 impl Pot {
-    /// Of so many descriptors.
+    /// A pot of this many descriptors.
     pub fn new(size: u32) -> Self {
         Self { size, used: AtomicU32::new(0) }
     }
 
-    /// How many are in use.
+    /// Number of descriptors that are in use.
     pub fn used(&self) -> u32 {
         self.used.load(Relaxed)
     }
 }
 
-/// A share's.
+/// The descriptors of one share.
 #[derive(Debug)]
 pub struct Budget {
     pot: Arc<Pot>,
@@ -41,33 +41,33 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// At most `limit` out of the pot.
+    /// A budget of at most `limit` descriptors from the pot.
     pub fn new(pot: Arc<Pot>, limit: u32) -> Self {
         Self { pot, limit, used: AtomicU32::new(0) }
     }
 
-    /// How many are in use.
+    /// Number of descriptors that are in use.
     pub fn used(&self) -> u32 {
         self.used.load(Relaxed)
     }
 
-    /// The right to one descriptor more.
+    /// Takes the right to one more descriptor.
     pub fn take(self: &Arc<Self>) -> Result<Permit> {
-        // Two threads may both see the last one; a few beyond the limit are what the process keeps aside.
+        // Two threads may both take the last one: the process may open a few descriptors beyond the limit.
         if self.part_taken(1, 1) {
             return Err(Errno::new(libc::ENFILE));
         }
         Ok(self.take_anyway())
     }
 
-    /// The right to a descriptor that the runtime hands over.
+    /// Takes the right to a descriptor that the runtime hands over, whatever the limits are.
     pub fn take_anyway(self: &Arc<Self>) -> Permit {
         self.used.fetch_add(1, Relaxed);
         self.pot.used.fetch_add(1, Relaxed);
         Permit { budget: Arc::clone(self) }
     }
 
-    /// Whether three quarters are used: the server then holds nothing that it was not asked for.
+    /// Whether three quarters are used: the server then opens nothing that was not requested.
     pub fn is_scarce(&self) -> bool {
         self.part_taken(3, 4)
     }

@@ -8,19 +8,19 @@ use super::{
         CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FlushIn, FsyncIn, LseekIn, LseekOut, ReadIn,
         WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut,
     },
+    call::{Call, Place},
     handles::Handle,
     nodes::Node,
     reply::Outcome,
     request::{Failure, refuse},
-    server::{Call, Place},
     share::Share,
     sys::{self, Errno},
 };
 
-/// Most bytes that one request copies, so that a thread comes back in time. The guest asks for the rest.
+/// Largest number of bytes that one request copies, so that a thread finishes soon. The guest asks for the rest.
 const MAX_COPIED: u64 = 64 << 20;
 
-/// What fallocate(2) knows today. The host's kernel refuses what the file system cannot do.
+/// The modes of fallocate(2) that exist today. The host's kernel refuses modes that a file system does not support.
 const ALLOCATE_MODES: c_int = libc::FALLOC_FL_KEEP_SIZE
     | libc::FALLOC_FL_PUNCH_HOLE
     | libc::FALLOC_FL_COLLAPSE_RANGE
@@ -51,8 +51,8 @@ pub fn write(call: &mut Call<'_>) -> Outcome {
     let data = call.request.data(size as usize)?;
     let handle = file(call, fh)?;
     call.thread.keep_set_ids(write_flags & WRITE_KILL_SUIDGID == 0)?;
-    // The end of the file is where the host says, so that writers of several guests do not overwrite each other. Pages of
-    // a mapping have a place of their own.
+    // The end of the file is where the host says, so that writers of several guests do not overwrite each other. Pages
+    // of a mapping have their own offset.
     let appends = flags as c_int & libc::O_APPEND != 0 && write_flags & WRITE_CACHE == 0;
     let how = if appends { libc::RWF_APPEND } else { 0 };
     let written = sys::write(handle.as_fd(), data, offset(to)?, how)?;
@@ -117,18 +117,19 @@ fn sync_fs_of(call: &Call<'_>, share: &Share, node: &Node) -> Result<(), Failure
 pub fn allocate(call: &mut Call<'_>) -> Outcome {
     let FallocateIn { fh, offset: from, length, mode, .. } = call.request.take()?;
     let handle = file(call, fh)?;
-    // The mode is bits; as many as there are in an int.
+    // The mode consists of bits, as many as an int has.
     let mode = mode as c_int;
     if mode & !ALLOCATE_MODES != 0 {
         return refuse(libc::EOPNOTSUPP);
     }
-    // The guest's kernel has taken setuid and setgid bits away where they must go.
+    // The guest's kernel has already removed setuid and setgid bits where that is needed.
     call.thread.keep_set_ids(true)?;
     sys::allocate(handle.as_fd(), mode, offset(from)?, offset(length)?)?;
     Ok(0)
 }
 
-/// LSEEK: where data or a hole begins. Nothing else is the server's to know, and the descriptor's position matters to nobody.
+/// LSEEK: where data or a hole begins. The guest's kernel handles all other seeks, and nobody uses the descriptor's
+/// position.
 pub fn seek(call: &mut Call<'_>) -> Outcome {
     let LseekIn { fh, offset: from, whence, .. } = call.request.take()?;
     let handle = file(call, fh)?;
@@ -149,7 +150,7 @@ pub fn copy(call: &mut Call<'_>) -> Outcome {
     let from = file(call, wanted.fh_in)?;
     let Place::Node(share, _) = call.place_of(wanted.nodeid_out)? else { return refuse(libc::EBADF) };
     let to = share.handles.file(wanted.fh_out)?;
-    // The guest's kernel has taken setuid and setgid bits away where they must go.
+    // The guest's kernel has already removed setuid and setgid bits where that is needed.
     call.thread.keep_set_ids(true)?;
     let copied = sys::copy(
         (from.as_fd(), offset(wanted.off_in)?),

@@ -7,17 +7,17 @@ use std::{
 
 use super::{
     abi::{Dirent, EntryOut, ROOT_NODE, ReadIn},
+    call::{Call, Place},
     names,
     nodes::Node,
     reply::{Outcome, Reply},
     request::refuse,
-    server::{Call, Place},
     share::Share,
     sync::lock,
     sys::{self, Errno, Result},
 };
 
-/// What a listing holds.
+/// The kind of a listing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// READDIR.
@@ -26,22 +26,22 @@ pub enum Kind {
     Entries,
 }
 
-/// The host's record of an entry has the name here.
+/// Offset of the name in the host's record of an entry, in bytes.
 const NAME_OFFSET: usize = 19;
 
-/// The host's longest record: a name of 255 bytes.
+/// Size of the host's longest record, with a name of 255 bytes.
 const RECORD_LIMIT: usize = 280;
 
-/// A position that no directory has: the descriptor's is unknown.
+/// Marks an unknown position of the descriptor; no directory has this position.
 const UNKNOWN: i64 = -1;
 
-/// A directory's file type, as listings have it.
+/// A directory's file type in listings.
 const DIRECTORY: u32 = libc::DT_DIR as u32;
 
 /// An entry.
 struct Entry<'a> {
     inode: u64,
-    /// Where the listing goes on behind it.
+    /// The position at which the listing goes on after it.
     next: i64,
     kind: u32,
     name: &'a [u8],
@@ -53,7 +53,7 @@ impl Entry<'_> {
     }
 }
 
-/// A listing as it grows.
+/// A listing that is being written.
 struct Listing<'a> {
     reply: &'a Reply<'a>,
     size: usize,
@@ -66,7 +66,7 @@ impl<'a> Listing<'a> {
         Self { reply, size: (size as usize).min(reply.room()), end: 0, kind }
     }
 
-    /// Adds an entry, with what `look_up` finds out of it, unless there is no room.
+    /// Adds an entry, with the result of `look_up`; false if there is no room.
     fn add(&mut self, entry: &Entry<'_>, look_up: impl FnOnce() -> Option<EntryOut>) -> bool {
         let fixed = size_of::<Dirent>() + if self.kind == Kind::Entries { size_of::<EntryOut>() } else { 0 };
         let length = fixed + entry.name.len();
@@ -76,7 +76,7 @@ impl<'a> Listing<'a> {
         }
         let mut at = self.end;
         if self.kind == Kind::Entries {
-            // Without a node, it is only a name.
+            // Without a node, the entry is only a name.
             at = self.reply.put(at, &look_up().unwrap_or_default());
         }
         let dirent = Dirent {
@@ -108,7 +108,7 @@ fn list(call: &mut Call<'_>, share: &Share, fh: u64, size: u32, kind: Kind, from
     let handle = share.handles.directory(fh)?;
     let node = handle.node();
     let mut listing = Listing::new(&call.reply, size, kind);
-    // So many records that their entries have room in most cases: those are larger, by one header or two.
+    // As many records as usually fit into the reply: an entry there is larger, by one or two headers.
     let wanted = match kind {
         Kind::Names => listing.size / 4 * 3,
         Kind::Entries => listing.size / 6,
@@ -123,13 +123,13 @@ fn list(call: &mut Call<'_>, share: &Share, fh: u64, size: u32, kind: Kind, from
     let mut read_to = from;
     while let Some((mut entry, more)) = parse(rest) {
         entry.inode = match entry.name {
-            // The host's directory above is nobody's business.
+            // The guest must not see the host's directory above.
             b".." if node.is_tree() => node.inode(),
             _ => node.inode_beside(entry.inode),
         };
         let look_up = || if entry.is_dot() { None } else { look_up(share, node, entry.name) };
         if !listing.add(&entry, look_up) {
-            // The descriptor is further than the guest.
+            // The descriptor's position is further than the guest's.
             *position = UNKNOWN;
             break;
         }
@@ -158,7 +158,7 @@ fn read_from(directory: BorrowedFd<'_>, position: &mut i64, from: i64, records: 
     length
 }
 
-/// The first of the host's records, and those behind it.
+/// The first of the host's records, and the rest.
 fn parse(records: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     let number = |at: usize| Some(u64::from_ne_bytes(records.get(at..at + 8)?.try_into().ok()?));
     let length = usize::from(u16::from_ne_bytes(records.get(16..18)?.try_into().ok()?));
@@ -168,7 +168,8 @@ fn parse(records: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     Some((entry, &records[length..]))
 }
 
-/// What READDIRPLUS tells of a name. Where it fails, or descriptors run out, the guest looks it up when it needs it.
+/// The node of a name for READDIRPLUS. If that fails, or descriptors run out, the guest looks the name up when it needs
+/// it.
 fn look_up(share: &Share, directory: &Node, name: &[u8]) -> Option<EntryOut> {
     if share.is_scarce() {
         return None;
@@ -179,7 +180,7 @@ fn look_up(share: &Share, directory: &Node, name: &[u8]) -> Option<EntryOut> {
     Some(names::entry_of(&node, &stat))
 }
 
-/// "." and ".." of a virtual directory, and at which place the others begin.
+/// Lists "." and ".." of a virtual directory; the other entries begin at position 2.
 fn list_dots(listing: &mut Listing<'_>, inode: u64, from: i64) -> bool {
     [b".".as_slice(), b".."].into_iter().zip(1..).all(|(name, next)| {
         // The root's parent is the root, and a share's is the root.
@@ -188,7 +189,7 @@ fn list_dots(listing: &mut Listing<'_>, inode: u64, from: i64) -> bool {
     })
 }
 
-/// The root's entries: a share has its number's place, whatever else comes and goes.
+/// Lists the root's entries: a share's position follows from its number, so other shares may come and go.
 fn list_shares(call: &Call<'_>, size: u32, kind: Kind, from: i64) -> Outcome {
     let mut listing = Listing::new(&call.reply, size, kind);
     if list_dots(&mut listing, ROOT_NODE, from) {
@@ -205,7 +206,7 @@ fn list_shares(call: &Call<'_>, size: u32, kind: Kind, from: i64) -> Outcome {
     Ok(listing.end)
 }
 
-/// A share's entries: trees keep the place at which they were added.
+/// Lists a share's entries: trees keep the position at which they were added.
 fn list_trees(call: &Call<'_>, share: &Share, size: u32, kind: Kind, from: i64) -> Outcome {
     let mut listing = Listing::new(&call.reply, size, kind);
     if list_dots(&mut listing, share.directory(), from) {

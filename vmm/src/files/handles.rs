@@ -1,7 +1,7 @@
 //! What the guest has open in one share: regular files and directories, by number.
 //!
-//! A handle owns its descriptor, and whoever works with it owns a share in the handle: the number of a descriptor is never
-//! used after it was closed.
+//! A handle owns its descriptor, and every request that works with it holds a reference to the handle: the number of a
+//! descriptor is never used after it was closed.
 
 use std::{
     collections::HashMap,
@@ -25,18 +25,18 @@ use super::{
 pub struct Handle {
     fd: OwnedFd,
     node: Arc<Node>,
-    /// The offset of the next entry that the descriptor yields; only directories have one.
+    /// The offset of the next entry that the descriptor returns; only directories have one.
     pub position: Mutex<i64>,
     _permit: Permit,
 }
 
 impl Handle {
-    /// Of this descriptor, which is the node's file opened.
+    /// A handle of this descriptor, which was opened for the node's file.
     pub fn new(fd: OwnedFd, node: Arc<Node>, permit: Permit) -> Self {
         Self { fd, node, position: Mutex::new(0), _permit: permit }
     }
 
-    /// What is open.
+    /// The node that is open.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
     }
@@ -63,18 +63,18 @@ struct Table {
 }
 
 impl Handles {
-    /// None yet, and at most so many.
+    /// Without handles yet; at most `limit` can be added.
     pub fn new(limit: usize) -> Self {
-        // 0 is what virtual directories have.
+        // Virtual directories have the number 0.
         Self { limit, next: AtomicU64::new(1), table: RwLock::default() }
     }
 
-    /// How many there are.
+    /// Number of handles.
     pub fn count(&self) -> usize {
         read(&self.table).handles.len()
     }
 
-    /// Whether one more may be opened.
+    /// Checks that one more handle may be opened.
     pub fn check_room(&self) -> Result<()> {
         if self.count() < self.limit { Ok(()) } else { Err(Errno::new(libc::ENFILE)) }
     }
@@ -108,18 +108,18 @@ impl Handles {
         }
     }
 
-    /// Takes the number back. The descriptor is closed when the last request that uses it is done.
+    /// Frees the number. The descriptor is closed when the last request that uses it is done.
     pub fn remove(&self, number: u64) -> Result<Arc<Handle>> {
         write(&self.table).handles.remove(&number).ok_or(Errno::new(libc::EBADF))
     }
 
-    /// Takes all numbers back.
+    /// Frees all numbers.
     pub fn reset(&self) {
         let gone = std::mem::take(&mut write(&self.table).handles);
         drop(gone);
     }
 
-    /// Takes all numbers back and gives out no more.
+    /// Frees all numbers, and gives out no more.
     pub fn close(&self) {
         let mut table = write(&self.table);
         let gone = std::mem::take(&mut *table);

@@ -1,17 +1,17 @@
-//! INIT: what both sides agree on.
+//! INIT: the features that both sides agree on.
 //!
-//! Names and attributes are believed for one second ([`super::attributes::TIMEOUT_SECONDS`]), contents until the next open or a
-//! change of size or modification time: others may change files behind the guest's back, and nobody tells the guest.
+//! The guest caches names and attributes for one second ([`super::attributes::TIMEOUT_SECONDS`]), and contents until the next
+//! open or a change of size or modification time: others may change files, and nobody tells the guest.
 
 use super::{
     MAX_DATA,
     abi::{InitCompatIn, InitIn, InitOut, MAJOR, MINOR, OLDEST_MINOR, feature},
+    call::Call,
     reply::Outcome,
     request::refuse,
-    server::Call,
 };
 
-/// What is asked for where the guest offers it.
+/// Features that the server asks for if the guest offers them.
 const FEATURES: u64 = feature::ASYNC_READ
     | feature::ATOMIC_O_TRUNC
     | feature::BIG_WRITES
@@ -29,7 +29,7 @@ const FEATURES: u64 = feature::ASYNC_READ
     | feature::INIT_EXT
     | feature::DIRECT_IO_ALLOW_MMAP;
 
-/// Where the server grants locks on the host.
+/// Features for locks that the server takes on the host.
 const LOCKS: u64 = feature::FLOCK_LOCKS | feature::POSIX_LOCKS;
 
 /// Times have nanoseconds.

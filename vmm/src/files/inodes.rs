@@ -1,8 +1,8 @@
 //! Inode numbers as the guest sees them.
 //!
 //! To the guest, all trees are one file system, but on the host they may be of several, where the same number means different
-//! files. Programs that copy trees would take them for links to one file. So the numbers of each of the host's file systems are
-//! changed in a way of its own; those of the first one stay what they are.
+//! files. Programs that copy trees would take them for links to one file. So the numbers of each file system of the
+//! host are changed in a different way; those of the first one stay as they are.
 
 use std::sync::RwLock;
 
@@ -11,15 +11,15 @@ use super::sync::{read, write};
 /// A host's file system: the number of its device.
 pub type Device = (u32, u32);
 
-/// File systems that are told apart.
+/// Largest number of file systems that are distinguished.
 const MAX_DEVICES: usize = 1 << 12;
 
-/// The file systems that trees have been of.
+/// The file systems that trees have been on.
 #[derive(Debug, Default)]
 pub struct Devices(RwLock<Vec<Device>>);
 
 impl Devices {
-    /// How numbers of this file system are changed.
+    /// The change for the numbers of this file system.
     pub fn shift_of(&self, device: Device) -> Shift {
         let place = |devices: &[Device]| devices.iter().position(|known| *known == device);
         if let Some(place) = place(&read(&self.0)) {
@@ -36,7 +36,7 @@ impl Devices {
     }
 }
 
-/// How the numbers of one file system are changed.
+/// The change for the numbers of one file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shift(u32);
 

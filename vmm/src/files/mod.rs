@@ -6,7 +6,7 @@
 //!     └── TREE           a directory or single file of the host, handed over as an O_PATH descriptor
 //! ```
 //!
-//! The guest is hostile, and so may be the VMM that passes its requests on. What holds against both:
+//! The guest is hostile, and so may be the VMM that passes its requests on. These rules hold against both:
 //!
 //! - A request is copied to private memory before anything in it is looked at. Only the data of WRITE go from the buffer to
 //!   the kernel, which takes them as they are.
@@ -14,14 +14,15 @@
 //!   looked up, and nothing outside the trees can be named. For I/O, a regular file or directory is opened once more through
 //!   its descriptor in `/proc/self/fd`; device nodes, FIFOs and sockets never are, because the guest's kernel implements them.
 //! - A descriptor belongs to a node or a handle and is closed with it, not before. The flags of an open are an allow-list.
-//! - Every share has a budget, and its end is an error in that share.
+//! - Every share has a budget; beyond it, only that share gets an error.
 //!
-//! What is here has no thread, no process and no virtio: [`FileServer::handle`] is called with one request at a time by
+//! This module has no thread, no process and no virtio: [`FileServer::handle`] is called with one request at a time by
 //! each of several threads.
 
 mod abi;
 mod attributes;
 mod budget;
+mod call;
 mod data;
 mod directories;
 #[cfg(any(test, feature = "fuzz"))]
@@ -35,6 +36,7 @@ mod names;
 mod nodes;
 mod open;
 mod proc;
+mod range_locks;
 mod reply;
 mod request;
 mod server;
@@ -63,28 +65,28 @@ pub use self::shares::{Error, Use};
 pub use self::thread::ThreadState;
 use self::{nodes::NUMBER_BITS, shares::Shares};
 
-/// Most bytes of data in a READ or WRITE.
+/// Largest number of data bytes in a READ or WRITE.
 const MAX_DATA: usize = 1 << 20;
 
-/// Most bytes of a request or a reply: data and headers.
+/// Largest number of bytes in a request or a reply: data and headers.
 pub const MAX_MESSAGE: usize = MAX_DATA + (4 << 10);
 
-/// Of whom a request is, by the node that it names: a share's number, or 0 for the file system's root.
+/// The share that a request is for, by the node that it names: the share's number, or 0 for the file system's root.
 pub fn share_of(node_id: u64) -> u32 {
     // A share's number has 24 bits.
     (node_id >> NUMBER_BITS) as u32
 }
 
-/// What the guest can make the server hold, and what it may ask for.
+/// Limits on what the guest can make the server hold, and on what it may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Descriptors of all shares together. The process may open some more: the trees of a new share, one for each
     /// thread, and its own.
     pub descriptors: u32,
-    /// Descriptors of one share, for what its container knows and has open. It gets no more than is left for all others,
-    /// either.
+    /// Descriptors of one share, for what its container knows and has open. It also never gets more than what is left
+    /// for all others.
     pub descriptors_per_share: u32,
-    /// Files and directories that one share's container has open.
+    /// Files and directories that one share's container may have open.
     pub handles_per_share: u32,
     /// Whether flock(2) and POSIX locks hold between guests, and on the host. The server never waits for a lock: a guest
     /// that waits must ask again until it gets it. Linux 6.12 does not: it would tell programs EAGAIN where they
@@ -104,8 +106,8 @@ impl Default for Limits {
     }
 }
 
-/// A request that cannot be understood, with what is wrong with it: the guest's driver, or the device that passes
-/// requests on, is at fault.
+/// A request that cannot be understood, and why: the guest's driver, or the device that passes requests on, is at
+/// fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("FUSE request: {0}")]
 pub struct Malformed(&'static str);
@@ -138,7 +140,7 @@ impl FileServer {
     /// Shows trees, O_PATH descriptors, in a share. A name that is taken keeps its tree.
     ///
     /// # Errors
-    /// [`Error::Name`], [`Error::NotFound`], [`Error::Tree`]. The trees before the one at fault are there.
+    /// [`Error::Name`], [`Error::NotFound`], [`Error::Tree`]. The trees before the wrong one have been added.
     pub fn add_trees(&self, share: &str, trees: Vec<(String, OwnedFd)>) -> Result<(), Error> {
         self.shares.add_trees(share, trees)
     }
@@ -151,22 +153,23 @@ impl FileServer {
         self.shares.remove(name)
     }
 
-    /// Forgets what the guest knows and closes what it has open: its device was reset, and its next kernel begins anew.
-    /// Shares and trees stay.
+    /// Forgets what the guest knows and closes what it has open, because its device was reset and its next kernel
+    /// begins anew. Shares and trees stay.
     pub fn reset(&self) {
         self.shares.all().iter().for_each(|share| share.reset());
     }
 
-    /// What each share holds at the moment, by name.
+    /// What each share holds now, by name.
     pub fn uses(&self) -> Vec<(String, Use)> {
         self.shares.uses()
     }
 
     /// Handles one request: the first `request` bytes of `buffer`, which others may change meanwhile. The reply, at most
-    /// `room` bytes, is written from the buffer's start. Returns its length, or 0 where there is none.
+    /// `room` bytes, is written from the buffer's start. Returns its length, or 0 if there is none.
     ///
     /// # Errors
-    /// The request cannot be understood, or a reply has no room. All others are answered, with an error if need be.
+    /// The request cannot be understood, or a reply has no room. All other requests are answered, if necessary with an
+    /// error.
     pub fn handle(
         &self,
         thread: &mut ThreadState,
@@ -181,7 +184,7 @@ impl FileServer {
         self.fds.as_fd()
     }
 
-    /// The share of a node, if it is none of the virtual root's.
+    /// The share of a node; `None` for the virtual root.
     fn share(&self, node: u64) -> Option<Arc<share::Share>> {
         self.shares.get(share_of(node))
     }

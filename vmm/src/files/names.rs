@@ -1,4 +1,4 @@
-//! Names: looked up, forgotten, made, moved and removed.
+//! Names: looking up, forgetting, making, moving and removing them.
 //!
 //! A name is one component beneath a directory's O_PATH descriptor and is never followed.
 
@@ -8,10 +8,10 @@ use super::{
     FileServer, Malformed,
     abi::{BatchForgetIn, EntryOut, ForgetIn, ForgetOne, LinkIn, MkdirIn, MknodIn, Rename2In, RenameIn},
     attributes,
+    call::{Call, Place},
     nodes::{Key, Node, Origin},
     reply::Outcome,
     request::{Failure, Request, refuse},
-    server::{Call, Place},
     share::Share,
     sys::{self, Errno, Result},
 };
@@ -36,7 +36,7 @@ pub fn find(share: &Share, parent: &Node, name: &CStr) -> Result<(Arc<Node>, lib
     Ok((node, stat))
 }
 
-/// What tells the guest of a node that has been looked up.
+/// The reply that tells the guest a node that was looked up.
 pub fn entry_of(node: &Node, stat: &libc::statx) -> EntryOut {
     let entry = attributes::entry(node.number(), attributes::of_node(node, stat));
     // So the guest forgets it as soon as nobody uses it.
@@ -138,7 +138,7 @@ pub fn make_directory(call: &mut Call<'_>) -> Outcome {
     reply_found(call, &share, &parent, name)
 }
 
-/// Before something is made: it will be the caller's, and there must be a descriptor for it.
+/// Prepares to make a file: it will belong to the caller, and there must be a descriptor for it.
 pub fn prepare(call: &mut Call<'_>, share: &Share, umask: Option<u32>) -> std::result::Result<(), Failure> {
     drop(share.take_descriptor()?);
     call.become_caller()?;

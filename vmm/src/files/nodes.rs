@@ -18,8 +18,8 @@ use std::{
 use super::{
     budget::Permit,
     inodes::{Device, Devices, Shift},
-    locks::RangeLocks,
     proc::Proc,
+    range_locks::RangeLocks,
     sync::{read, write},
     sys::{Errno, Result},
 };
@@ -168,7 +168,9 @@ impl Origin<'_> {
 
     fn proc(&self, fd: BorrowedFd<'_>, stat: &libc::statx) -> Result<Proc> {
         match self {
-            Self::Directory(parent, name) if !self.is_border(&Key::of(stat)) => Proc::of_entry(parent, name),
+            Self::Directory(parent, name) if !self.is_border(&Key::of(stat)) => {
+                parent.proc().of_entry(parent.as_fd(), name)
+            }
             _ => Proc::of_border(fd, stat),
         }
     }

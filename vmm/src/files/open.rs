@@ -1,6 +1,7 @@
 //! Opening and closing: regular files and directories, nothing else.
 //!
-//! Device nodes, FIFOs and sockets are the guest's kernel's to open. Opening one here would wait, or reach the host's.
+//! The guest's kernel opens device nodes, FIFOs and sockets itself. Opening one here would wait, or reach the host's
+//! device.
 
 use std::{
     ffi::c_int,
@@ -14,18 +15,18 @@ use super::{
         ReleaseIn,
     },
     budget::Permit,
+    call::{Call, Place},
     handles::Handle,
     names,
     nodes::{Node, Origin},
     reply::Outcome,
     request::{Failure, refuse},
-    server::{Call, Place},
     share::Share,
     sys::{self, Errno, Result},
 };
 
-/// Flags that the guest's open(2) may have and the host's gets, beside the access mode. O_APPEND goes with each write, and
-/// O_DIRECT and O_NONBLOCK have done all that they do in the guest.
+/// Flags that the guest's open(2) may have and the host's gets, beside the access mode. O_APPEND is sent with each
+/// write, and O_DIRECT and O_NONBLOCK have had their whole effect in the guest.
 const PASSED_ON: c_int = libc::O_SYNC | libc::O_DSYNC | libc::O_NOATIME;
 
 /// File systems whose files have contents that their size does not tell.
@@ -45,7 +46,7 @@ const PSEUDO: [i64; 12] = [
 ];
 
 fn access(flags: u32) -> std::result::Result<c_int, Failure> {
-    // The flags are bits; as many as there are in an int.
+    // The flags consist of bits, as many as an int has.
     let flags = flags as c_int;
     match flags & libc::O_ACCMODE {
         libc::O_ACCMODE => refuse(libc::EINVAL),
@@ -59,7 +60,7 @@ pub fn open(call: &mut Call<'_>) -> Outcome {
     let Place::Node(share, node) = call.place()? else { return refuse(libc::EISDIR) };
     let permit = permit(&share)?;
     let fd = open_node(call, &node, flags, open_flags)?;
-    // Which is the answer of their own kernel; the guest's cannot know.
+    // This is the host's answer for such files; the guest's kernel cannot know it.
     if flags as c_int & libc::O_DIRECT != 0 && is_pseudo(fd.as_fd())? {
         return refuse(libc::EINVAL);
     }
@@ -67,7 +68,7 @@ pub fn open(call: &mut Call<'_>) -> Outcome {
     Ok(call.reply.put(0, &answer))
 }
 
-/// The right to a handle, which is there before anything is opened or made.
+/// Takes the right to a handle, before anything is opened or made.
 fn permit(share: &Share) -> Result<Permit> {
     share.handles.check_room()?;
     share.take_descriptor()
@@ -87,7 +88,7 @@ fn open_node(
     let wanted = access(flags)? | truncates;
     let fds = call.server.fds();
     match sys::reopen(fds, node.as_fd(), wanted) {
-        // Files that may only be appended to are opened in no other way.
+        // Files that are append-only cannot be opened in another way.
         Err(errno) if errno == Errno::new(libc::EPERM) && flags as c_int & libc::O_APPEND != 0 => {
             Ok(sys::reopen(fds, node.as_fd(), wanted | libc::O_APPEND)?)
         }
@@ -107,7 +108,7 @@ fn hand_out(
     if size_is_no_help(fd.as_fd(), is_read_only)? {
         open_flags |= OPEN_DIRECT_IO;
     }
-    // Nothing was written that could fail late, and where the guest's kernel keeps POSIX locks, none is here.
+    // Nothing was written that could fail later, and the guest's kernel keeps POSIX locks, so that none is here.
     if is_read_only && !call.server.limits.host_locks {
         open_flags |= OPEN_NOFLUSH;
     }
@@ -115,7 +116,7 @@ fn hand_out(
     Ok(OpenOut { fh, open_flags, padding: 0 })
 }
 
-/// Whether a file may have contents beyond its size, so that the guest must not believe it.
+/// Whether a file may have contents beyond its size, so that the guest must not rely on the size.
 fn size_is_no_help(file: BorrowedFd<'_>, is_read_only: bool) -> Result<bool> {
     let stat = sys::stat(file)?;
     if stat.stx_blocks != 0 {
@@ -147,7 +148,7 @@ pub fn create(call: &mut Call<'_>) -> Outcome {
     );
     let (node, stat, fd) = match made {
         Ok(fd) => node_of_new(call, &share, Origin::Directory(&parent, name), fd)?,
-        // Somebody else has made it since the guest looked.
+        // Somebody else has made the file since the guest looked it up.
         Err(errno) if errno == Errno::new(libc::EEXIST) && flags as c_int & libc::O_EXCL == 0 => {
             let (node, stat) = names::find(&share, &parent, name)?;
             let opened = if node.is_regular() {
@@ -169,7 +170,7 @@ pub fn create(call: &mut Call<'_>) -> Outcome {
     reply_made(call, &share, (node, fd, permit), &stat, flags)
 }
 
-/// TMPFILE: a file without a name, which LINK may give it. The name in the request is the guest's own.
+/// TMPFILE: makes a file without a name; LINK may give it one. The name in the request is for the guest only.
 pub fn make_nameless(call: &mut Call<'_>) -> Outcome {
     let CreateIn { flags, mode, umask, .. } = call.request.take()?;
     let (share, parent) = call.node()?;

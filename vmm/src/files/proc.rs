@@ -4,15 +4,9 @@
 //! process and threads, the guest gets little more than what `/proc/net` and `/proc/mounts` lead to. Links such as
 //! `/proc/PID/root` and `/proc/PID/fd/N` are never followed, whose ever they are.
 
-use std::{
-    ffi::CStr,
-    os::fd::{AsFd, BorrowedFd},
-};
+use std::{ffi::CStr, os::fd::BorrowedFd};
 
-use super::{
-    nodes::Node,
-    sys::{self, Errno, Result},
-};
+use super::sys::{self, Errno, Result};
 
 /// The inode number of a proc file system's root.
 const ROOT: u64 = 1;
@@ -47,12 +41,12 @@ impl Proc {
         })
     }
 
-    /// Of what is in a directory of the same file system.
-    pub fn of_entry(parent: &Node, name: &CStr) -> Result<Self> {
-        match parent.proc() {
+    /// Of what is in a directory of the same file system, which is this itself.
+    pub fn of_entry(self, directory: BorrowedFd<'_>, name: &CStr) -> Result<Self> {
+        match self {
             Self::Outside => Ok(Self::Outside),
             Self::Inside => Ok(Self::Inside),
-            Self::Root if is_own(parent, name.to_bytes()) => Ok(Self::Own),
+            Self::Root if is_own(directory, name.to_bytes()) => Ok(Self::Own),
             Self::Root => Ok(Self::Inside),
             Self::Own if HARMLESS.contains(&name.to_bytes()) => Ok(Self::Inside),
             Self::Own => Err(Errno::new(libc::ENOENT)),
@@ -62,7 +56,7 @@ impl Proc {
 
 /// Whether a name in a proc's root is the number of one of the server's threads. A directory of a thread that has none of the
 /// server's may get its number later, but is then not the server's.
-fn is_own(root: &Node, name: &[u8]) -> bool {
+fn is_own(root: BorrowedFd<'_>, name: &[u8]) -> bool {
     const TASKS: &[u8] = b"self/task/";
     if name.len() > DIGITS || !name.iter().all(u8::is_ascii_digit) {
         return false;
@@ -72,7 +66,7 @@ fn is_own(root: &Node, name: &[u8]) -> bool {
     path[..TASKS.len()].copy_from_slice(TASKS);
     path[TASKS.len()..][..name.len()].copy_from_slice(name);
     // "self" is proc's own link. Where this proc does not show the server, it leads nowhere.
-    CStr::from_bytes_until_nul(&path).is_ok_and(|path| sys::stat_at(root.as_fd(), path).is_ok())
+    CStr::from_bytes_until_nul(&path).is_ok_and(|path| sys::stat_at(root, path).is_ok())
 }
 
 #[cfg(test)]

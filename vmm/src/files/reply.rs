@@ -11,7 +11,7 @@ use super::{
 
 const HEADER: usize = size_of::<OutHeader>();
 
-/// How many bytes an operation has put behind the header.
+/// Number of bytes that an operation has put after the header.
 pub type Outcome = Result<usize, Failure>;
 
 /// The space for a reply.
@@ -21,7 +21,7 @@ pub struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// In the first `room` bytes of `buffer`.
+    /// A reply in the first `room` bytes of `buffer`.
     pub fn new(buffer: VolatileSlice<'a>, room: usize) -> Result<Self, Malformed> {
         let space =
             buffer.subslice(0, room).map_err(|_| Malformed("the reply's room is not in its buffer"))?;
@@ -29,19 +29,19 @@ impl<'a> Reply<'a> {
         Ok(Self { header, body })
     }
 
-    /// Bytes for what is behind the header.
+    /// Number of bytes that fit after the header.
     pub fn room(&self) -> usize {
         self.body.len()
     }
 
-    /// Puts a structure at an offset behind the header and returns where it ends. There must be room.
+    /// Puts a structure at an offset after the header, and returns the offset of its end. There must be room.
     pub fn put<T: ByteValued>(&self, offset: usize, value: &T) -> usize {
         self.put_bytes(offset, value.as_slice())
     }
 
-    /// Puts bytes there.
+    /// Puts bytes at an offset after the header, and returns the offset of their end.
     pub fn put_bytes(&self, offset: usize, bytes: &[u8]) -> usize {
-        // What has no room is cut off: it would be a fault of this program, and the guest can only read its own buffer.
+        // Bytes without room are cut off. That would be a bug of this program; the guest can only read its own buffer.
         debug_assert!(offset + bytes.len() <= self.room());
         if let Ok(space) = self.body.offset(offset) {
             space.copy_from(bytes);
@@ -49,7 +49,7 @@ impl<'a> Reply<'a> {
         offset + bytes.len()
     }
 
-    /// The first bytes behind the header, at most so many, for the kernel to fill.
+    /// The first bytes after the header, at most `most`, for the kernel to fill.
     pub fn data(&self, most: usize) -> Shared {
         let size = most.min(self.body.len());
         // SAFETY: the slice is mapped for its lifetime, which is longer than the reply's.

@@ -16,12 +16,12 @@ use super::{
 /// Longest name of a directory entry.
 const NAME_MAX: usize = 255;
 
-/// Why a request has no other reply.
+/// Why an operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The guest is told.
+    /// The guest gets this error.
     Errno(Errno),
-    /// It cannot be understood.
+    /// The request cannot be understood.
     Malformed(Malformed),
 }
 
@@ -37,7 +37,7 @@ impl From<Malformed> for Failure {
     }
 }
 
-/// A failure that the guest is told.
+/// A failure with this error for the guest.
 pub fn refuse<T>(errno: i32) -> Result<T, Failure> {
     Err(Failure::Errno(Errno::new(errno)))
 }
@@ -51,7 +51,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Copies the first `length` bytes of `shared` to `private`, as far as they are not a WRITE's data.
+    /// Copies the first `length` bytes of `shared` to `private`, except a WRITE's data.
     pub fn copy(shared: VolatileSlice<'a>, length: usize, private: &'a mut [u8]) -> Result<Self, Malformed> {
         const HEADER: usize = size_of::<InHeader>();
         let shared = shared.subslice(0, length).map_err(|_| Malformed("longer than its buffer"))?;
@@ -104,12 +104,12 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// WRITE's data, which are all that is behind its arguments. Their contents may change at any time.
+    /// WRITE's data, which are all bytes after its arguments. Their contents may change at any time.
     pub fn data(&self, size: usize) -> Result<Shared, Malformed> {
         let data = self.shared.offset(size_of::<InHeader>() + size_of::<WriteIn>());
         let data = data.map_err(|_| Malformed("an argument is missing"))?;
         if data.len() != size {
-            return Err(Malformed("the data's size is not what is said"));
+            return Err(Malformed("the data's size is not the size that the request names"));
         }
         // SAFETY: the slice is mapped for its lifetime, which is longer than the request's.
         Ok(unsafe { Shared::new(data.ptr_guard_mut().as_ptr(), size) })

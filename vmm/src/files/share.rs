@@ -1,4 +1,4 @@
-//! One share: the trees of one container, or of its pod, and all that the guest knows and holds of them.
+//! One share: the trees of one container, or of its pod, and everything that the guest knows and holds of them.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -24,9 +24,9 @@ pub struct Share {
     number: u32,
     name: String,
     trees: RwLock<Vec<Tree>>,
-    /// What the guest knows.
+    /// The nodes that the guest knows.
     pub nodes: Nodes,
-    /// What the guest has open.
+    /// The files and directories that the guest has open.
     pub handles: Handles,
     budget: Arc<Budget>,
 }
@@ -34,14 +34,14 @@ pub struct Share {
 /// A directory or file of the host that the share's virtual directory shows.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    /// Its name there.
+    /// Its name in that directory.
     pub name: String,
     /// Its root.
     pub root: Arc<Node>,
 }
 
 impl Share {
-    /// Without trees, out of what is of all shares.
+    /// A share without trees; `of_all` is what all shares have in common.
     pub fn new(number: u32, name: &str, of_all: (&Arc<Pot>, &Arc<Devices>), limits: Limits) -> Self {
         let (pot, devices) = of_all;
         Self {
@@ -69,7 +69,7 @@ impl Share {
         u64::from(self.number) << NUMBER_BITS | DIRECTORY
     }
 
-    /// Shows one more tree. An existing one of that name stays, and the new one's descriptor is closed.
+    /// Shows one more tree. If there is a tree of that name, it stays, and the new one's descriptor is closed.
     pub fn add_tree(&self, name: String, tree: OwnedFd) -> Result<()> {
         let mut trees = write(&self.trees);
         if trees.iter().any(|known| known.name == name) {
@@ -82,17 +82,17 @@ impl Share {
         Ok(())
     }
 
-    /// The root of a tree.
+    /// The root of the tree with this name.
     pub fn tree(&self, name: &[u8]) -> Option<Arc<Node>> {
         read(&self.trees).iter().find(|tree| tree.name.as_bytes() == name).map(|tree| Arc::clone(&tree.root))
     }
 
-    /// A tree by its place, which it keeps.
+    /// A tree by its index, which it keeps.
     pub fn tree_at(&self, place: usize) -> Option<Tree> {
         read(&self.trees).get(place).cloned()
     }
 
-    /// The right to one descriptor more.
+    /// Takes the right to one more descriptor.
     pub fn take_descriptor(&self) -> Result<Permit> {
         self.budget.take()
     }
@@ -102,7 +102,7 @@ impl Share {
         self.budget.is_scarce()
     }
 
-    /// How many descriptors it holds, those of requests that are being handled included.
+    /// Number of descriptors that it holds, including those of requests that are being handled.
     pub fn descriptors(&self) -> u32 {
         self.budget.used()
     }
@@ -122,8 +122,8 @@ impl Share {
     }
 }
 
-/// Whether a tree is mounted somewhere. The kernel passes on what the host mounts later only to those that are; the runtime hands
-/// over others by a descriptor that is all there is of their mount. One that cannot be entered shows nothing anyway.
+/// Whether a tree is mounted somewhere. The kernel passes on what the host mounts later only to trees that are mounted;
+/// of others, the runtime hands over a detached mount. A tree that cannot be entered shows nothing anyway.
 fn has_parent(tree: BorrowedFd<'_>, stat: &libc::statx) -> bool {
     u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR
         && sys::stat_at(tree, c"..").is_ok_and(|above| above.stx_mnt_id != stat.stx_mnt_id)

@@ -16,30 +16,30 @@ use super::{
     sync::{read, write},
 };
 
-/// Shares in the life of a guest; their numbers are not used again.
+/// Largest number of shares in the life of a guest; their numbers are not used again.
 const MAX_SHARES: u32 = 1 << 24;
 
-/// Shares or trees cannot be added or removed.
+/// Why shares or trees cannot be added or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name is not one.
+    /// The name is not valid.
     #[error("share or tree name {0:?} is not one path component")]
     Name(String),
-    /// There is one of this name.
+    /// There is a share with this name.
     #[error("share {0:?} exists already")]
     Exists(String),
-    /// There is none of this name.
+    /// There is no share with this name.
     #[error("there is no share {0:?}")]
     NotFound(String),
-    /// Numbers are used up.
+    /// All numbers are used up.
     #[error("share {0:?}: this VM has had too many shares")]
     TooMany(String),
-    /// A tree's descriptor is of no use.
+    /// A tree's descriptor cannot be used.
     #[error("tree {name:?}: {source}")]
     Tree {
         /// The tree.
         name: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -51,7 +51,7 @@ pub struct Use {
     pub nodes: usize,
     /// Files and directories that the guest has open.
     pub handles: usize,
-    /// Descriptors: one for each of both, and those that locks take.
+    /// Descriptors: one for each node and each handle, and those for locks.
     pub descriptors: u32,
 }
 
@@ -71,7 +71,7 @@ struct Table {
 }
 
 impl Shares {
-    /// None yet.
+    /// Without shares yet.
     pub fn new(limits: Limits) -> Self {
         let table = Table { by_number: BTreeMap::new(), next: 1 };
         Self {
@@ -82,7 +82,7 @@ impl Shares {
         }
     }
 
-    /// Adds an empty one.
+    /// Adds an empty share.
     pub fn add(&self, name: &str) -> Result<(), Error> {
         check_name(name)?;
         let mut table = write(&self.table);
@@ -99,7 +99,7 @@ impl Shares {
         Ok(())
     }
 
-    /// Adds trees to one.
+    /// Adds trees to a share.
     pub fn add_trees(&self, share: &str, trees: Vec<(String, OwnedFd)>) -> Result<(), Error> {
         for (name, _) in &trees {
             check_name(name)?;
@@ -112,7 +112,7 @@ impl Shares {
         Ok(())
     }
 
-    /// Removes one and closes what it holds.
+    /// Removes a share and closes what it holds.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         let mut table = write(&self.table);
         let number = table.find(name).ok_or_else(|| Error::NotFound(name.into()))?.number();
@@ -124,28 +124,28 @@ impl Shares {
         Ok(())
     }
 
-    /// The one of this number.
+    /// The share with this number.
     pub fn get(&self, number: u32) -> Option<Arc<Share>> {
         read(&self.table).by_number.get(&number).cloned()
     }
 
-    /// The one of this name.
+    /// The share with this name.
     pub fn by_name(&self, name: &[u8]) -> Option<Arc<Share>> {
         read(&self.table).by_number.values().find(|share| share.name().as_bytes() == name).cloned()
     }
 
-    /// The first one with a number above this.
+    /// The first share with a number above this.
     pub fn after(&self, number: u32) -> Option<Arc<Share>> {
         let above = (std::ops::Bound::Excluded(number), std::ops::Bound::Unbounded);
         read(&self.table).by_number.range(above).next().map(|(_, share)| Arc::clone(share))
     }
 
-    /// All, in the order in which they were added.
+    /// All shares, in the order in which they were added.
     pub fn all(&self) -> Vec<Arc<Share>> {
         read(&self.table).by_number.values().cloned().collect()
     }
 
-    /// What each holds.
+    /// What each share holds.
     pub fn uses(&self) -> Vec<(String, Use)> {
         let use_of = |share: &Share| Use {
             nodes: share.nodes.count(),

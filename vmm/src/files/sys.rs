@@ -15,15 +15,15 @@ use std::{
     ptr,
 };
 
-/// Error numbers that programs may see end below this; a FUSE reply may not carry others.
+/// Upper bound of the error numbers that programs may see; a FUSE reply may not carry others.
 const MAX_ERRNO: i32 = 512;
 
-/// Why a system call failed, or what the guest is told.
+/// The error of a system call, or an error for the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(i32);
 
 impl Errno {
-    /// The error of this number; EIO where it is not a number that programs may see.
+    /// The error of this number; EIO if programs may not see this number.
     pub const fn new(number: i32) -> Self {
         if number > 0 && number < MAX_ERRNO { Self(number) } else { Self(libc::EIO) }
     }
@@ -33,7 +33,7 @@ impl Errno {
         self.0
     }
 
-    /// Of the system call that has just failed.
+    /// The error of the system call that has just failed.
     pub fn last() -> Self {
         Self::new(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
     }
@@ -45,7 +45,7 @@ impl From<Errno> for io::Error {
     }
 }
 
-/// What a system call returns.
+/// The result of a system call.
 pub type Result<T> = std::result::Result<T, Errno>;
 
 fn done(returned: c_int) -> Result<()> {
@@ -66,7 +66,7 @@ fn owned(returned: c_int) -> Result<OwnedFd> {
 pub struct Number([u8; 12]);
 
 impl Number {
-    /// Of this descriptor.
+    /// The name of this descriptor.
     pub fn of(fd: BorrowedFd<'_>) -> Self {
         let mut digits = [0; 12];
         // A valid descriptor is not negative, and ten digits hold every number.
@@ -84,7 +84,7 @@ impl Number {
         Self(digits)
     }
 
-    /// As system calls take it.
+    /// The name in the form for system calls.
     pub fn name(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }
@@ -96,7 +96,7 @@ pub fn open_at(directory: BorrowedFd<'_>, name: &CStr, flags: c_int, mode: u32) 
     owned(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC, mode) })
 }
 
-/// A name beneath the directory, not followed if it is a link, for all but its contents.
+/// Opens a name beneath the directory with O_PATH, without following a link.
 pub fn open_path_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     open_at(directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0)
 }
@@ -106,7 +106,7 @@ pub fn reopen(fds: BorrowedFd<'_>, file: BorrowedFd<'_>, flags: c_int) -> Result
     open_at(fds, Number::of(file).name(), flags & !libc::O_CREAT & !libc::O_NOFOLLOW, 0)
 }
 
-/// What is asked of statx(2) for the attributes of a node.
+/// The fields that statx(2) is asked for.
 pub const ATTRIBUTES: c_uint = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID;
 
 fn statx(directory: RawFd, name: &CStr, flags: c_int) -> Result<libc::statx> {
@@ -200,7 +200,7 @@ pub fn make_link(target: &CStr, directory: BorrowedFd<'_>, name: &CStr) -> Resul
     done(unsafe { libc::symlinkat(target.as_ptr(), directory.as_raw_fd(), name.as_ptr()) })
 }
 
-/// linkat(2): one more name for the file behind a descriptor of any kind, that of a link too.
+/// linkat(2): one more name for the file behind a descriptor of any kind, also for a link.
 pub fn link(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     let number = Number::of(file);
     // What is followed is the entry of /proc/self/fd, never the file behind it.
@@ -225,7 +225,7 @@ pub fn rename(from: (BorrowedFd<'_>, &CStr), to: (BorrowedFd<'_>, &CStr), flags:
     })
 }
 
-/// getdents64(2): how many bytes of records it has written.
+/// getdents64(2): returns the number of bytes of records.
 pub fn read_directory(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
     // SAFETY: the kernel writes within the buffer.
     let length = unsafe {

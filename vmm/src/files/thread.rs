@@ -1,7 +1,7 @@
-//! What a server thread carries from request to request: its buffers, and the identity that it has at the moment.
+//! The state that a server thread keeps between requests: its buffers, and its present identity.
 //!
-//! Linux keeps ids, capabilities, umask and working directory for each thread where nobody asks for the opposite. They
-//! are changed by a request that needs others than the one before left, and so by few.
+//! Linux keeps IDs, capabilities, umask and working directory for each thread unless threads are told to share them. A
+//! request changes them only if it needs others than the request before, so few requests do.
 //!
 //! The thread's capabilities must survive a file system uid that is not 0: the process has set SECBIT_NO_SETUID_FIXUP
 //! before it starts the thread. It has no supplementary groups, because a setgid bit goes when the caller is not in the
@@ -16,19 +16,19 @@ use stockade_sys::capabilities::{Capability, Sets};
 
 use super::sys::{Errno, Result};
 
-/// Most bytes of a request that are looked at: the longest argument is the value of an extended attribute.
+/// Largest part of a request that is copied, in bytes: the longest argument is the value of an extended attribute.
 pub const REQUEST_BYTES: usize = 68 << 10;
 
-/// Extended attributes and their lists, and raw directory entries.
+/// Size of the buffer for extended attributes and their lists, and for raw directory entries, in bytes.
 pub const SCRATCH_BYTES: usize = 64 << 10;
 
 const FSETID: u64 = Capability::Fsetid.bit();
 
-/// One thread's; it must be made by the thread that uses it.
+/// The state of one thread; the thread that uses it must make it.
 pub struct ThreadState {
     /// The request in private memory.
     pub(super) request: Box<[u8]>,
-    /// For an operation's own use.
+    /// A buffer for an operation's own use.
     pub(super) scratch: Box<[u8]>,
     capabilities: Sets,
     has_fsetid: bool,
@@ -62,9 +62,9 @@ impl ThreadState {
         })
     }
 
-    /// What the thread makes from now on belongs to this uid and gid.
+    /// Makes files that the thread makes from now on belong to this uid and gid.
     pub(super) fn become_caller(&mut self, uid: u32, gid: u32) -> Result<()> {
-        // First the group: as long as ids do not take capabilities along, the order is free.
+        // The group is set first, but the order does not matter, because a change of IDs does not change capabilities.
         if self.gid != Some(gid) {
             self.gid = None;
             set_id(libc::SYS_setfsgid, gid)?;
@@ -78,7 +78,7 @@ impl ThreadState {
         Ok(())
     }
 
-    /// The umask of what the thread makes from now on. A default ACL of the directory takes its place.
+    /// Sets the umask for files that the thread makes from now on. A default ACL of the directory replaces it.
     pub(super) fn set_umask(&mut self, umask: u32) {
         let umask = umask & 0o777;
         if self.umask != Some(umask) {
@@ -88,12 +88,13 @@ impl ThreadState {
         }
     }
 
-    /// Whether changes to a file keep its setuid and setgid bits: only with CAP_FSETID, which the thread then has.
+    /// Sets whether changes to a file keep its setuid and setgid bits, which takes CAP_FSETID: the thread gets or drops
+    /// it.
     pub(super) fn keep_set_ids(&mut self, keep: bool) -> Result<()> {
         if self.has_fsetid == keep {
             return Ok(());
         }
-        // Where the server never had it, nothing is kept.
+        // If the server never had the capability, the bits are not kept.
         let effective = self.capabilities.effective & if keep { u64::MAX } else { !FSETID };
         Sets { effective, ..self.capabilities }.set().map_err(|errno| Errno::new(errno as i32))?;
         self.has_fsetid = keep;
@@ -113,7 +114,7 @@ impl ThreadState {
     }
 }
 
-/// setfsuid(2) or setfsgid(2), which do not tell whether they succeeded; a second call tells what the id is.
+/// setfsuid(2) or setfsgid(2), which do not report failures; a second call returns the present ID.
 fn set_id(call: libc::c_long, id: u32) -> Result<()> {
     if id == u32::MAX {
         return Err(Errno::new(libc::EINVAL));
@@ -122,7 +123,7 @@ fn set_id(call: libc::c_long, id: u32) -> Result<()> {
     unsafe { libc::syscall(call, id) };
     // SAFETY: as above; -1 is nobody's id.
     let current = unsafe { libc::syscall(call, u32::MAX) };
-    // An id that this user namespace does not have.
+    // This user namespace does not have the ID.
     if current as u32 == id { Ok(()) } else { Err(Errno::new(libc::EOVERFLOW)) }
 }
 

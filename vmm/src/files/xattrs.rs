@@ -14,18 +14,18 @@ use std::{ffi::CStr, os::fd::AsFd, sync::Arc};
 
 use super::{
     abi::{GetXattrIn, GetXattrOut, SETXATTR_ACL_KILL_SGID, SetXattrCompatIn, SetXattrIn},
+    call::{Call, Place},
     nodes::Node,
     reply::Outcome,
     request::{Failure, refuse},
-    server::{Call, Place},
     sys::{self, Errno},
     thread::SCRATCH_BYTES,
 };
 
-/// Longest value and longest list.
+/// Longest value and longest list, in bytes.
 const SIZE_MAX: usize = 64 << 10;
 
-/// Longest name.
+/// Longest name, in bytes.
 const NAME_MAX: usize = 255;
 
 const TRUSTED: &[u8] = b"trusted.";
@@ -39,7 +39,7 @@ const _: () = assert!(SCRATCH_BYTES >= SIZE_MAX);
 struct HostName([u8; NAME_MAX + 1]);
 
 impl HostName {
-    /// Of the guest's name, unless it has none on the host.
+    /// The host's name for the guest's name; `None` if the host has none.
     fn of(name: &CStr) -> Result<Option<Self>, Failure> {
         let name = name.to_bytes();
         if name.len() > NAME_MAX {
@@ -68,7 +68,7 @@ impl HostName {
     }
 }
 
-/// A file or directory of the host, if it is one.
+/// The node that the request is about; `None` for a virtual directory.
 fn node(call: &Call<'_>) -> Result<Option<Arc<Node>>, Errno> {
     match call.place()? {
         Place::Root | Place::Share(_) => Ok(None),
@@ -170,16 +170,16 @@ fn translate(list: &mut [u8], shows_trusted: bool) -> usize {
     to
 }
 
-/// How much there is.
+/// Replies with the size only.
 fn reply_size(call: &Call<'_>, length: usize) -> Outcome {
     if call.reply.room() < size_of::<GetXattrOut>() {
         return refuse(libc::ERANGE);
     }
-    // It has at most 64 KiB.
+    // The size is at most 64 KiB.
     Ok(call.reply.put(0, &GetXattrOut { size: length as u32, padding: 0 }))
 }
 
-/// What the operation has left in the thread's scratch memory.
+/// Replies with the bytes in the thread's scratch memory.
 fn reply_bytes(call: &Call<'_>, length: usize) -> Outcome {
     if call.reply.room() < length {
         return refuse(libc::ERANGE);

@@ -34,7 +34,7 @@ pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
     match input.u8() % 3 {
         0 => drive(rng::Source, 1, &mut input),
-        1 => drive(balloon::Host, 3, &mut input),
+        1 => drive(balloon::Host::default(), 3, &mut input),
         _ => {
             let size = REGION_BLOCKS * HUGE_PAGE_SIZE;
             let growth = mem::Growth::new(REGION..REGION + size, size / 2, size / 2);

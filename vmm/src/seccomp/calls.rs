@@ -7,7 +7,7 @@ use super::Thread;
 /// A part of a thread's list.
 pub type List = [Rule];
 
-/// A thread's list; of two entries for one call the first counts.
+/// A thread's list; if a call has two entries, the first counts.
 pub const fn of(thread: Thread) -> &'static [&'static List] {
     match thread {
         Thread::Main => &[MAIN, BASE, THREADS, DEVICE, SOCKETS, TAPS, DISKS],
@@ -25,24 +25,26 @@ pub const fn of(thread: Thread) -> &'static [&'static List] {
     }
 }
 
-/// To report that the guest has grown.
+/// Calls to report that the guest has grown.
 const GROWTH: &List = &[any(libc::SYS_sendto)];
 
 const SHARED_MEMORY: &List = &[when(libc::SYS_madvise, &[one_of(2, GIVE_BACK_SHARED)])];
 
 const EXECUTABLE: u32 = libc::PROT_EXEC as u32;
 
-/// What the allocator gives back, threads leave of their stacks, and the guest has no use for.
+/// Kinds of madvise(2) for memory that the allocator gives back, that threads leave of their stacks, and that the guest
+/// has no use for.
 const GIVE_BACK: &[u32] = &[libc::MADV_DONTNEED as u32, libc::MADV_FREE as u32];
 
-/// With memory that is shared.
+/// Kinds of madvise(2) for shared memory, too.
 const GIVE_BACK_SHARED: &[u32] =
     &[libc::MADV_DONTNEED as u32, libc::MADV_FREE as u32, libc::MADV_REMOVE as u32];
 
-/// Memory that holds no code, locks, random numbers (hash tables have seeds), signals, the end of a thread and of the process.
+/// Calls for memory that holds no code, locks, random numbers (hash tables have seeds), signals, and the end of a
+/// thread and of the process.
 const BASE: &List = &[
     any(libc::SYS_brk),
-    // Where the host has no clock in its vDSO, and the times of threads.
+    // For hosts without a clock in the vDSO, and for the CPU times of threads.
     any(libc::SYS_clock_gettime),
     any(libc::SYS_close),
     any(libc::SYS_exit),
@@ -69,7 +71,7 @@ const BASE: &List = &[
     any(libc::SYS_write),
 ];
 
-/// What the C library asks for when it starts a thread; a process would share less.
+/// The flags with which the C library starts a thread; a process would share less.
 const NEW_THREAD: u32 = (libc::CLONE_VM
     | libc::CLONE_FS
     | libc::CLONE_FILES
@@ -80,7 +82,7 @@ const NEW_THREAD: u32 = (libc::CLONE_VM
     | libc::CLONE_PARENT_SETTID
     | libc::CLONE_CHILD_CLEARTID) as u32;
 
-/// To start threads.
+/// Calls to start threads.
 const THREADS: &List = &[
     // Its arguments are in memory, where no filter sees them; the C library then uses the other.
     fails(libc::SYS_clone3, libc::ENOSYS),
@@ -91,7 +93,7 @@ const THREADS: &List = &[
     any(libc::SYS_set_robust_list),
 ];
 
-/// To wait for the guest.
+/// Calls to wait for the guest.
 const DEVICE: &List = &[any(libc::SYS_epoll_ctl), any(libc::SYS_epoll_pwait), any(libc::SYS_epoll_wait)];
 
 const KVM_RUN: u32 = 0xae80;
@@ -120,10 +122,10 @@ const KVM_GET_MSRS: u32 = 0xc008_ae88;
 const FIONBIO: u32 = libc::FIONBIO as u32;
 const TUNSETQUEUE: u32 = libc::TUNSETQUEUE as u32;
 
-/// To run the guest.
+/// Calls to run the guest.
 const VCPU: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[KVM_RUN, KVM_GET_REGS])])];
 
-/// Sockets that are there; none can be made, and no descriptor can be sent.
+/// Calls for existing sockets; none can be made, and no descriptor can be sent.
 const SOCKETS: &List = &[
     any(libc::SYS_accept4),
     any(libc::SYS_getsockopt),
@@ -137,16 +139,16 @@ const SOCKETS: &List = &[
 
 const VSOCK: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[FIONBIO])])];
 
-/// Taps that are there.
+/// Calls for existing taps.
 const TAPS: &List = &[any(libc::SYS_readv), any(libc::SYS_writev)];
 
 const NET: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[TUNSETQUEUE])])];
 
-/// Files and block devices that are there.
+/// Calls for existing files and block devices.
 const DISKS: &List =
     &[any(libc::SYS_fallocate), any(libc::SYS_fdatasync), any(libc::SYS_preadv), any(libc::SYS_pwritev)];
 
-/// What the main thread asks of KVM, sockets, taps and disks.
+/// The requests of ioctl(2) of the main thread, to KVM, sockets, taps and disks.
 const OF_MAIN: &[u32] = &[
     FIONBIO,
     KVM_IRQFD,
@@ -164,12 +166,12 @@ const OF_MAIN: &[u32] = &[
     KVM_SET_MSRS,
     KVM_GET_LAPIC,
     KVM_SET_LAPIC,
-    // What their threads may, this one must be allowed too.
+    // The main thread must be allowed everything that these threads may do.
     KVM_RUN,
     KVM_GET_REGS,
 ];
 
-/// And where it saves the machine.
+/// Further requests if it saves the machine.
 const OF_SAVER: &[u32] = &[
     FIONBIO,
     KVM_IRQFD,
@@ -193,7 +195,7 @@ const OF_SAVER: &[u32] = &[
     KVM_GET_DEVICE_ATTR,
 ];
 
-/// To save a machine to files that are there. No container's disk or tap has come to it.
+/// Calls to save a machine to existing files. The machine has no disk or tap of a container.
 const SAVER: &List = &[
     when(libc::SYS_ioctl, &[one_of(1, OF_SAVER)]),
     any(libc::SYS_clock_nanosleep),
@@ -202,7 +204,7 @@ const SAVER: &List = &[
     any(libc::SYS_pwrite64),
 ];
 
-/// To restrict other threads, to wire devices up, and to tell what all of it costs.
+/// Calls to restrict other threads, to connect devices, and to report what the VMM uses.
 const MAIN: &List = &[
     any(libc::SYS_epoll_create1),
     any(libc::SYS_eventfd2),
@@ -227,11 +229,11 @@ const MAIN: &List = &[
     any(libc::SYS_pread64),
     when(libc::SYS_seccomp, &[one_of(0, &[libc::SECCOMP_SET_MODE_FILTER])]),
     any(libc::SYS_statx),
-    // How the file server has ended.
+    // To find out how the file server has ended.
     when(libc::SYS_waitid, &[one_of(0, &[libc::P_PIDFD])]),
 ];
 
-/// To take trees and to close them.
+/// Calls to take trees and to close them.
 const FILES: &List = &[
     any(libc::SYS_epoll_create1),
     when(libc::SYS_fcntl, &[one_of(1, &[libc::F_GETFD as u32, libc::F_DUPFD_CLOEXEC as u32])]),
@@ -241,11 +243,11 @@ const FILES: &List = &[
     any(libc::SYS_statx),
 ];
 
-/// Copies of a directory's descriptor, and locks of a file that the guest has open.
+/// Commands of fcntl(2): copying a directory's descriptor, and locks of a file that the guest has open.
 const OF_FILES: &[u32] =
     &[libc::F_GETFD as u32, libc::F_DUPFD_CLOEXEC as u32, libc::F_OFD_GETLK as u32, libc::F_OFD_SETLK as u32];
 
-/// What is done on behalf of the guest, beneath descriptors that are there.
+/// Calls on behalf of the guest, beneath existing descriptors.
 const FILE_WORKER: &List = &[
     any(libc::SYS_capget),
     any(libc::SYS_capset),

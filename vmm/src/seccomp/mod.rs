@@ -1,4 +1,4 @@
-//! What system calls each thread may still make, and with which arguments.
+//! The system calls that each thread may make, and their arguments.
 //!
 //! | thread | is reached by | may |
 //! |---|---|---|
@@ -18,12 +18,12 @@ mod calls;
 use nix::errno::Errno;
 use stockade_sys::seccomp::Program;
 
-/// A thread cannot be restricted.
+/// Why a thread cannot be restricted.
 #[derive(Debug, thiserror::Error)]
 #[error("seccomp: {0}")]
 pub struct Error(#[from] Errno);
 
-/// Whose filter.
+/// The thread that a filter is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thread {
     /// The main thread.
@@ -48,7 +48,7 @@ pub enum Thread {
     Blk,
     /// The file server's main thread.
     Files,
-    /// A thread of the file server's that answers the guest.
+    /// A thread of the file server that answers the guest.
     FileWorker,
 }
 

@@ -26,7 +26,7 @@ use std::fs::File;
 
 pub use self::format::{Checksum, Invalid, parse};
 pub use self::restore::{Refusal, Restored, renewal, restore};
-pub use self::save::{Error, SETTLE, Saving, save};
+pub use self::save::{Error, Saving, save, settle};
 pub use self::state::State;
 
 /// The files of a template.

@@ -1,15 +1,21 @@
 //! Saving a guest: everything comes to rest, and is written down.
 
-use std::{io, time::Duration};
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
 
 use stockade_protocol::vmm::Config;
 
 use super::{Files, State, format, ram, state};
-use crate::{adjustable::Parts, bus::Bus, machine, vcpu};
+use crate::{adjustable::Parts, bus::Bus, devices::balloon::Reports, machine, status::StatusSocket, vcpu};
 
-/// How long a guest whose agent is ready is left alone before it is saved: its kernel ends what it does in the background, and
-/// reports the pages that it does not need.
-pub const SETTLE: Duration = Duration::from_secs(4);
+/// How long a guest must not have reported pages to be at rest. Linux reports some of those that it does not need every two
+/// seconds.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// How long is waited for that: a guest of 2 GiB takes half as long.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// A guest cannot be saved.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,24 @@ pub struct Saving<'a> {
     pub machine: &'a Parts,
     /// Its devices.
     pub bus: &'a Bus,
+}
+
+/// Leaves a guest whose agent is ready alone until its kernel has ended what it does in the background. What it has not reported
+/// by then, every clone would report as soon as it begins, for its clock has gone on.
+///
+/// Returns whether the runtime still waits for the template.
+pub fn settle(status: &StatusSocket, reports: &Reports) -> bool {
+    let begin = Instant::now();
+    loop {
+        let before = reports.count();
+        thread::sleep(QUIET);
+        if !status.is_settling() {
+            return false;
+        }
+        if reports.count() == before || begin.elapsed() > LONGEST {
+            return true;
+        }
+    }
 }
 
 /// Saves the guest, which does not go on afterwards.

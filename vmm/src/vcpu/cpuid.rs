@@ -1,4 +1,5 @@
-//! What CPUID tells the guest: what KVM supports, less what a container has no use for, with a topology of its own.
+//! What CPUID tells the guest: what KVM supports, without the features that a container does not need, and with a
+//! topology of its own.
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
@@ -6,7 +7,7 @@ use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 const VMX: u32 = 1 << 5;
 /// Leaf 1 ECX: the local APIC's timer can be set to a TSC value. Without it the guest calibrates, which needs a PIT.
 const TSC_DEADLINE: u32 = 1 << 24;
-/// Leaf 1 ECX: runs under a hypervisor.
+/// Leaf 1 ECX: the CPU runs under a hypervisor.
 const HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1 EDX: leaf 1 EBX has a number of logical CPUs.
 const HTT: u32 = 1 << 28;
@@ -51,7 +52,7 @@ pub fn of_cpu(supported: &CpuId, id: u8, listed: u8) -> CpuId {
 struct Topology {
     id: u32,
     cpus: u32,
-    /// Bits of an APIC ID that tell cores apart.
+    /// Number of bits of an APIC ID that distinguish cores.
     id_bits: u32,
 }
 
@@ -61,7 +62,8 @@ impl Topology {
         Self { id: id.into(), cpus, id_bits: cpus.next_power_of_two().ilog2() }
     }
 
-    /// Leaf 4 (and AMD's equal): which CPUs share a cache. The third level is the package's, the others a core's.
+    /// Leaf 4 (and AMD's equal): which CPUs share a cache. The package shares the third level; each core has the
+    /// others.
     fn describe_cache(&self, entry: &mut kvm_cpuid_entry2) {
         let level = entry.eax >> 5 & 7;
         let sharing = if level >= 3 { (1 << self.id_bits) - 1 } else { 0 };
@@ -71,7 +73,7 @@ impl Topology {
         }
     }
 
-    /// Leaf 0xb: how an APIC ID is made up; subleaf 0 threads of a core, 1 cores of the package.
+    /// Leaf 0xb: how an APIC ID is composed; subleaf 0 describes threads of a core, subleaf 1 cores of the package.
     fn describe_domain(&self, entry: &mut kvm_cpuid_entry2) {
         let (bits, cpus, domain) = match entry.index {
             0 => (0, 1, DOMAIN_LOGICAL),

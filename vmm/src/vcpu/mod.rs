@@ -20,7 +20,7 @@ use crate::{
     bus::{Bus, Outcome},
 };
 
-/// A vCPU cannot be made.
+/// Why a vCPU cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[error("vCPU {id}: {what}: {source}")]
 pub struct Error {
@@ -34,9 +34,9 @@ pub struct Error {
 pub enum End {
     /// The guest reset its machine.
     Reset,
-    /// It cannot go on, for this reason.
+    /// The vCPU cannot go on, for this reason.
     Failed(String),
-    /// Its agent is ready, and it is to be saved as a template.
+    /// The guest's agent is ready, and the guest is to be saved as a template.
     ReadyToSave,
 }
 
@@ -60,7 +60,7 @@ impl Vcpu {
         Ok(Self { fd, id })
     }
 
-    /// Makes it the CPU that boots.
+    /// Makes it the boot CPU.
     ///
     /// # Errors
     /// KVM refuses.
@@ -72,12 +72,12 @@ impl Vcpu {
         })
     }
 
-    /// What the guest's TSC reads minus what the host's reads (wrapping); 0 where KVM cannot tell.
+    /// What the guest's TSC reads minus what the host's reads (wrapping); 0 if KVM cannot tell.
     pub fn tsc_offset(&self) -> u64 {
         tsc::offset(&self.fd).unwrap_or(0)
     }
 
-    /// How it is, while it does not run.
+    /// Its state; it must not run.
     ///
     /// # Errors
     /// KVM refuses.
@@ -85,7 +85,7 @@ impl Vcpu {
         State::of(&self.fd, msrs).map_err(|(what, source)| Error { id: self.id, what, source })
     }
 
-    /// Makes it go on as a template's was.
+    /// Gives it the state from a template.
     ///
     /// # Errors
     /// KVM refuses.
@@ -93,13 +93,13 @@ impl Vcpu {
         state.restore(&self.fd).map_err(|(what, source)| Error { id: self.id, what, source })
     }
 
-    /// Tells its guest that time has passed in which it did not run, so that no watchdog of the kernel's barks.
+    /// Tells its guest that time has passed in which it did not run, so that no watchdog of the kernel complains.
     pub fn was_paused(&self) {
-        // A guest that reads no paravirtual clock cannot be told, and has no such watchdog either.
+        // A guest without the paravirtual clock cannot be told, but it has no such watchdog either.
         let _ = self.fd.kvmclock_ctrl();
     }
 
-    /// Runs until the machine ends, or (`None`) until it is to pause.
+    /// Runs until the machine ends, or until it is asked to pause (`None`).
     pub fn run(&mut self, bus: &Bus, position: &Position) -> Option<End> {
         loop {
             let failure = match self.fd.run() {
@@ -130,7 +130,7 @@ impl Vcpu {
                 Ok(exit) => format!("KVM stopped the guest unexpectedly: {exit:?}"),
                 Err(e) if e.errno() == libc::EINTR => {
                     position.tell(&self.fd);
-                    // What KVM had to do for the guest's last exit is done.
+                    // KVM has finished the guest's last exit.
                     if position.is_pausing() {
                         return None;
                     }

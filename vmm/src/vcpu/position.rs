@@ -1,7 +1,7 @@
-//! Where the guest's first CPU is: of use when a guest says nothing.
+//! The position of the guest's first CPU, which helps when a guest prints nothing.
 //!
-//! KVM tells it of a vCPU that does not run only. So a signal makes the vCPU's thread leave KVM_RUN for a moment, or for good where
-//! the guest is to be saved.
+//! KVM tells the position only of a vCPU that does not run. So a signal makes the vCPU's thread leave KVM_RUN for a moment, or
+//! for good if the guest is to be saved.
 
 use std::{
     io,
@@ -18,13 +18,13 @@ use kvm_ioctls::VcpuFd;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use stockade_protocol::vmm::CpuPosition;
 
-/// Ends KVM_RUN; nothing else in this process uses it.
+/// The signal that ends KVM_RUN; nothing else in this process uses it.
 const SIGNAL: Signal = Signal::SIGUSR1;
 
-/// How long one signal may take to have its effect.
+/// How long one signal may take to have an effect.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(20);
 
-/// How often it is sent: one that comes just before KVM_RUN has no effect.
+/// How often the signal is sent: a signal that comes just before KVM_RUN has no effect.
 const SIGNALS: usize = 10;
 
 /// RFLAGS.IF.
@@ -40,7 +40,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Lets the signal end a system call instead of the process.
+    /// Makes the signal end a system call instead of the process.
     ///
     /// # Errors
     /// sigaction(2)'s.
@@ -52,7 +52,8 @@ impl Position {
         Ok(())
     }
 
-    /// Asks the vCPU that runs in `thread`; `None` if it does not answer, which is so while the host handles one of its exits.
+    /// Asks the vCPU that runs in `thread`; `None` if it does not answer, for example while the host handles one of its
+    /// exits.
     pub fn ask<T>(&self, thread: &JoinHandle<T>) -> Option<CpuPosition> {
         let mut answer = self.lock();
         *answer = None;
@@ -71,14 +72,14 @@ impl Position {
         answer.take()
     }
 
-    /// Lets the vCPU that runs in `thread` come to rest; to be repeated until it has.
+    /// Asks the vCPU that runs in `thread` to stop; must be repeated until it has stopped.
     pub fn pause<T>(&self, thread: &JoinHandle<T>) {
         self.is_pausing.store(true, Ordering::Release);
         // SAFETY: as above.
         unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGNAL as libc::c_int) };
     }
 
-    /// Whether vCPUs are to come to rest.
+    /// Whether vCPUs are asked to stop.
     pub fn is_pausing(&self) -> bool {
         self.is_pausing.load(Ordering::Acquire)
     }

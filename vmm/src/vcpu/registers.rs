@@ -6,16 +6,16 @@ use vmm_sys_util::errno;
 
 use crate::boot::Entry;
 
-/// Protected mode, and the bit that is always set.
+/// CR0 in protected mode, with the bit that is always set.
 const CR0: u64 = 1 | 1 << 4;
 
-/// The flag that is always set.
+/// RFLAGS with only the bit that is always set.
 const RFLAGS: u64 = 1 << 1;
 
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const MISC_ENABLE_FAST_STRING: u64 = 1;
 const MSR_MTRR_DEFAULT_TYPE: u32 = 0x2ff;
-/// MTRRs are on and all memory is write-back; without it kernels leave PAT alone.
+/// MTRRs are on and all memory is write-back; without that, kernels do not use PAT.
 const MTRR_ENABLE_WRITE_BACK: u64 = 1 << 11 | 6;
 
 /// Offsets of the local vector table's entries for the two interrupt pins.
@@ -25,7 +25,8 @@ const DELIVERY_MODE: u32 = 7 << 8;
 const DELIVERY_NMI: u32 = 4 << 8;
 const DELIVERY_EXTERNAL: u32 = 7 << 8;
 
-/// The first CPU enters the kernel as PVH wants it: 32-bit protected mode, flat segments, ebx at the start info.
+/// Sets the registers with which the first CPU enters the kernel, as PVH demands: 32-bit protected mode, flat segments,
+/// ebx at the start info.
 pub fn enter(vcpu: &VcpuFd, entry: Entry) -> Result<(), errno::Error> {
     let mut special = vcpu.get_sregs()?;
     let code = segment(0xb, 1);
@@ -44,7 +45,7 @@ pub fn enter(vcpu: &VcpuFd, entry: Entry) -> Result<(), errno::Error> {
     })
 }
 
-/// What firmware leaves behind on every CPU.
+/// Sets what firmware sets on every CPU.
 pub fn set_up(vcpu: &VcpuFd) -> Result<(), errno::Error> {
     let msrs = [(MSR_MISC_ENABLE, MISC_ENABLE_FAST_STRING), (MSR_MTRR_DEFAULT_TYPE, MTRR_ENABLE_WRITE_BACK)]
         .map(|(index, data)| kvm_msr_entry { index, data, ..Default::default() });

@@ -1,4 +1,4 @@
-//! A vCPU in a template: all of it that KVM tells.
+//! A vCPU in a template: all of its state that KVM can read.
 
 use kvm_bindings::{
     Msrs, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
@@ -10,21 +10,21 @@ use vmm_sys_util::errno;
 
 use super::tsc;
 
-/// The time-stamp counter, which other registers count by.
+/// The time-stamp counter, on which other registers depend.
 const TSC: u32 = 0x10;
 /// When the local APIC's timer expires, which it takes as a deadline once its mode has been set.
 const TSC_DEADLINE: u32 = 0x6e0;
 
-/// Most model-specific registers of a state.
+/// Largest number of model-specific registers in a state.
 const MOST_MSRS: usize = 1024;
 
-/// Of those KVM takes 256 at a time.
+/// Number of model-specific registers that are passed to KVM at a time; it takes up to 256.
 const MSRS_AT_ONCE: usize = 128;
 
-/// What KVM refuses, and why.
+/// The request that KVM refuses, and the error.
 type Refused = (&'static str, errno::Error);
 
-/// All of it.
+/// The state of a vCPU.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Default))]
 pub struct State {
@@ -37,17 +37,18 @@ pub struct State {
     local_apic: kvm_lapic_state,
     events: kvm_vcpu_events,
     msrs: Vec<(u32, u64)>,
-    /// What the guest's TSC reads minus what the host's reads, where KVM tells: the host's goes on meanwhile, and so the clock of a
-    /// guest that reads the TSC.
+    /// What the guest's TSC reads minus what the host's reads, if KVM tells. The host's TSC goes on meanwhile, and with
+    /// it the clock of a guest that reads the TSC.
     tsc_offset: Option<u64>,
 }
 
 impl State {
-    /// Of a vCPU that does not run, with those of the model-specific registers `msrs` that can be read and written back.
+    /// The state of a vCPU that does not run, with those of the model-specific registers `msrs` that can be read and
+    /// written back.
     pub(super) fn of(vcpu: &VcpuFd, msrs: &[u32]) -> Result<Self, Refused> {
         let refused = |what| move |error| (what, error);
         let mut state = Self {
-            // The first: it lets the APIC take what has come to it.
+            // This must be read first: it makes the APIC take pending events.
             run: vcpu.get_mp_state().map_err(refused("KVM_GET_MP_STATE"))?,
             general: vcpu.get_regs().map_err(refused("KVM_GET_REGS"))?,
             special: vcpu.get_sregs().map_err(refused("KVM_GET_SREGS"))?,
@@ -62,7 +63,7 @@ impl State {
         for index in msrs {
             let mut one = list(&[(*index, 0)])?;
             let is_read = vcpu.get_msrs(&mut one).is_ok_and(|count| count == 1);
-            // Some are there to be read only. A clone must not find that out.
+            // Some registers can only be read, which must be known before a clone is restored.
             if is_read && vcpu.set_msrs(&one).is_ok_and(|count| count == 1) {
                 state.msrs.extend(one.as_slice().first().map(|entry| (*index, entry.data)));
             }
@@ -71,7 +72,7 @@ impl State {
         Ok(state)
     }
 
-    /// To a vCPU whose CPUID has been set.
+    /// Restores the state to a vCPU whose CPUID has been set.
     pub(super) fn restore(&self, vcpu: &VcpuFd) -> Result<(), Refused> {
         let refused = |what| move |error| (what, error);
         vcpu.set_mp_state(self.run).map_err(refused("KVM_SET_MP_STATE"))?;
@@ -81,7 +82,7 @@ impl State {
         unsafe { vcpu.set_xsave(&self.extended) }.map_err(refused("KVM_SET_XSAVE"))?;
         vcpu.set_xcrs(&self.extended_control).map_err(refused("KVM_SET_XCRS"))?;
         vcpu.set_debug_regs(&self.debug).map_err(refused("KVM_SET_DEBUGREGS"))?;
-        // Before the deadline of its timer.
+        // This is set before the deadline of the APIC's timer.
         vcpu.set_lapic(&self.local_apic).map_err(refused("KVM_SET_LAPIC"))?;
         for part in self.msrs.chunks(MSRS_AT_ONCE) {
             let set = vcpu.set_msrs(&list(part)?).map_err(refused("KVM_SET_MSRS"))?;
@@ -95,7 +96,7 @@ impl State {
         vcpu.set_vcpu_events(&self.events).map_err(refused("KVM_SET_VCPU_EVENTS"))
     }
 
-    /// Whether it is as large as one may be.
+    /// Whether its size is within the limits.
     pub fn is_plausible(&self) -> bool {
         self.msrs.len() <= MOST_MSRS
     }

@@ -1,8 +1,7 @@
 //! The threads of the vCPUs: the first starts with the machine, the others when the guest is to have them.
 //!
-//! A vCPU costs the host some memory and time, so there is none before somebody wants it. It then waits in KVM until the
-//! guest's kernel sends it INIT and SIPI, and stays there when the kernel lets go of it. What ends the process ends all of
-//! them.
+//! A vCPU costs the host some memory and time, so it is made only when it is needed. It then waits in KVM until the guest's
+//! kernel sends it INIT and SIPI, and stays there when the kernel takes it offline. The end of the process ends all of them.
 
 use std::{
     io,
@@ -24,11 +23,11 @@ use crate::{
 /// Stack of a vCPU thread, in bytes: exits are handled a few calls deep.
 const STACK: usize = 128 << 10;
 
-/// How often vCPUs are told to come to rest, and at what distance: a signal that comes just before KVM_RUN has no effect.
+/// How often vCPUs are told to stop, and at what interval: a signal that comes just before KVM_RUN has no effect.
 const PAUSE_ATTEMPTS: usize = 500;
 const PAUSE_STEP: Duration = Duration::from_millis(20);
 
-/// There are not as many vCPUs as wanted.
+/// Why vCPUs cannot be added.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // The texts say it.
 pub enum Error {
@@ -49,16 +48,16 @@ pub struct Threads {
     position: Arc<Position>,
 }
 
-/// The thread of a vCPU, which returns it if it has come to rest.
+/// The thread of a vCPU, which returns the vCPU if that has stopped.
 type Running = JoinHandle<Option<Vcpu>>;
 
 impl Threads {
-    /// None of up to `most`.
+    /// Without vCPUs yet; there may be up to `most`.
     pub fn new(most: u8, bus: Arc<Bus>, ending: Arc<Ending>) -> Self {
         Self { most, bus, ending, running: Mutex::default(), position: Arc::default() }
     }
 
-    /// Starts the first, and those that a template had besides.
+    /// Starts the first vCPU, and the others that a template had.
     ///
     /// # Errors
     /// The host has no threads left.
@@ -75,7 +74,7 @@ impl Threads {
     /// Adds vCPUs until there are `count`.
     ///
     /// # Errors
-    /// [`Error`]; those before it run.
+    /// [`Error`]; the vCPUs that were added before it run.
     pub fn add(&self, machine: &Machine, count: u8) -> Result<(), Error> {
         if count > self.most {
             return Err(Error::TooMany { asked: count, most: self.most });
@@ -89,13 +88,13 @@ impl Threads {
         Ok(())
     }
 
-    /// Where the first is.
+    /// What the first vCPU executes.
     pub fn position(&self) -> Option<CpuPosition> {
         self.position.ask(self.running().first()?)
     }
 
-    /// Brings all of them to rest and returns them; `None` if one has ended, or does not come to rest. `serve` is called now and
-    /// then, for a vCPU may wait for the calling thread.
+    /// Stops all vCPUs and returns them; `None` if one has ended, or does not stop. `serve` is called repeatedly,
+    /// because a vCPU may wait for the calling thread.
     pub fn pause(&self, serve: impl Fn()) -> Option<Vec<Vcpu>> {
         let mut running = self.running();
         for _ in 0..PAUSE_ATTEMPTS {

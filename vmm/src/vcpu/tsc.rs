@@ -30,7 +30,7 @@ pub fn offset(vcpu: &VcpuFd) -> Option<u64> {
     (got == 0).then_some(offset)
 }
 
-/// Sets that difference.
+/// Sets the difference that [`offset`] reads.
 ///
 /// # Errors
 /// KVM refuses.

@@ -1,29 +1,29 @@
-//! Guest memory that descriptors point to, as lists of slices: collected, cut, and copied.
+//! Guest memory that descriptors point to, as lists of slices: collecting, cutting and copying them.
 
 use virtio_queue::{DescriptorChain, desc::split::Descriptor};
 use vm_memory::{Address, GuestMemory, GuestMemoryMmap, VolatileSlice};
 
-/// Most descriptors in one chain. Linux makes at most 18 (a header and MAX_SKB_FRAGS pages).
+/// Largest number of descriptors in one chain. Linux makes at most 18 (a header and MAX_SKB_FRAGS pages).
 pub const MAX_DESCRIPTORS: usize = 128;
 
 /// A descriptor chain that no driver makes.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
-    /// Longer than the device takes.
+    /// The chain is longer than the device accepts.
     #[error("a chain of more than {0} descriptors")]
     TooManyDescriptors(usize),
-    /// Device-writable where it must be readable, or the other way round.
+    /// A buffer is device-writable but must be readable, or the other way round.
     #[error("a buffer that is {0}")]
     WrongAccess(&'static str),
-    /// Not in guest memory.
+    /// A buffer is not in guest memory.
     #[error("a buffer of {length:#x} bytes at {address:#x}, outside guest memory")]
     Outside {
         /// Guest physical address.
         address: u64,
-        /// Bytes.
+        /// Length, in bytes.
         length: u32,
     },
-    /// Too short for what it should hold.
+    /// The chain is too short for what it should hold.
     #[error("a chain of {found} bytes for a packet of {needed}")]
     TooShort {
         /// Bytes in the chain.
@@ -33,7 +33,7 @@ pub enum ChainError {
     },
 }
 
-/// Who writes to a buffer.
+/// The side that writes to a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The device reads what the driver has written.
@@ -66,8 +66,8 @@ pub fn collect<'m>(
     Ok(total)
 }
 
-/// Appends the buffers of `chain`, of which there are `most` at most, that the device reads to `readable`, and those that it
-/// writes, which come after them, to `writable`.
+/// Appends the buffers of `chain`, at most `most`: those that the device reads to `readable`, and those that it writes,
+/// which come after them, to `writable`.
 ///
 /// # Errors
 /// [`ChainError`], other than `TooShort`.
@@ -150,7 +150,7 @@ pub fn truncate(slices: &mut Vec<VolatileSlice<'_>>, mut count: usize) {
     slices.truncate(kept);
 }
 
-/// Copies from the start of `slices` until `bytes` is full, and returns how many bytes that were.
+/// Copies from the start of `slices` until `bytes` is full, and returns the number of bytes.
 pub fn copy_out(slices: &[VolatileSlice<'_>], bytes: &mut [u8]) -> usize {
     let mut done = 0;
     for slice in slices {
@@ -168,7 +168,7 @@ pub fn copy_in(slices: &[VolatileSlice<'_>], mut bytes: &[u8]) {
     }
 }
 
-/// Copies from the start of `from` to the start of `to` as much as there is and fits, and returns how many bytes that were.
+/// Copies from the start of `from` to the start of `to` as many bytes as there are and fit, and returns their number.
 pub fn copy_between(from: &[VolatileSlice<'_>], to: &[VolatileSlice<'_>]) -> usize {
     let mut total = 0;
     let (mut from, mut to) = (from.iter().copied(), to.iter().copied());
@@ -184,12 +184,12 @@ pub fn copy_between(from: &[VolatileSlice<'_>], to: &[VolatileSlice<'_>]) -> usi
     total
 }
 
-/// Bytes of all of them.
+/// Number of bytes of all slices together.
 pub fn total(slices: &[VolatileSlice<'_>]) -> usize {
     slices.iter().map(VolatileSlice::len).sum()
 }
 
-/// The slice as system calls take it; whoever makes one with it keeps guest memory mapped meanwhile.
+/// The slice in the form for system calls; the caller keeps guest memory mapped during the call.
 pub fn iovec(slice: &VolatileSlice<'_>) -> libc::iovec {
     let guard = slice.ptr_guard_mut();
     libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() }

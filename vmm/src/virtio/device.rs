@@ -1,4 +1,4 @@
-//! What a virtio device is to the rest of the VMM.
+//! The interface of a virtio device to the rest of the VMM.
 //!
 //! Life of a device, as the transport drives it (virtio 1.3 §2.1, §3.1):
 //!
@@ -47,8 +47,8 @@ pub trait VirtioDevice: Send {
     /// The text of what failed; the transport then sets DEVICE_NEEDS_RESET.
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
 
-    /// Stops work, joins the device's threads, and returns the queues as they are then; `None` if it was not active, or
-    /// something is left that its queues do not tell. May be called in any state.
+    /// Stops work, joins the device's threads, and returns the queues in their final state; `None` if the device was
+    /// not active, or if its queues do not hold all of its state. May be called in any state.
     fn stop(&mut self) -> Option<Vec<Queue>>;
 
     /// Stops work and forgets the driver. May be called in any state.
@@ -57,7 +57,7 @@ pub trait VirtioDevice: Send {
     }
 }
 
-/// The name of a kind of device, for who is told that one has failed.
+/// The name of a kind of device, for reports of failures.
 pub fn name(device_type: u32) -> &'static str {
     match device_type {
         VIRTIO_ID_NET => "net",
@@ -79,21 +79,21 @@ pub fn read_space(space: &[u8], offset: u64, data: &mut [u8]) {
     }
 }
 
-/// What an active device works with.
+/// The parts with which an active device works.
 pub struct Activation {
     /// Guest RAM. Every access is bounds-checked.
     pub memory: GuestMemoryMmap,
     /// Features that the driver accepted.
     pub features: u64,
-    /// One per entry of [`VirtioDevice::queue_max_sizes`]; those that the driver left unset are not ready.
+    /// One queue for each entry of [`VirtioDevice::queue_max_sizes`]; those that the driver left unset are not ready.
     pub queues: Vec<Queue>,
     /// Signalled (ioeventfd) when the driver notifies the queue of the same index.
     pub queue_events: Vec<EventFd>,
-    /// How to tell the driver of used buffers, of configuration changes, and that the device has failed.
+    /// The way to tell the driver of used buffers, of configuration changes, and that the device has failed.
     pub interrupt: Arc<Interrupt>,
 }
 
-/// A device could not start.
+/// Why a device could not start.
 #[derive(Debug, thiserror::Error)]
 #[error("{device}: {reason}")]
 pub struct ActivateError {

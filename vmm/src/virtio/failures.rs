@@ -1,7 +1,7 @@
 //! Why devices have failed.
 //!
-//! A device that fails does no more work, which a guest shows as a hang of whatever uses it. So the cause is kept for
-//! whoever asks, and the main thread is told, which reports it.
+//! A device that fails does no more work, and in the guest everything that uses it hangs. So the cause is kept for
+//! later requests, and the main thread is told, which reports it.
 
 use std::{
     fmt::Display,
@@ -12,16 +12,16 @@ use std::{
 use stockade_protocol::vmm::DeviceFailure;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Most devices that are told apart; a machine has fewer slots.
+/// Largest number of devices that are distinguished; a machine has fewer slots.
 const MAX: usize = 32;
 
 /// Longest cause, in characters.
 const CAUSE_LIMIT: usize = 256;
 
-/// Reports of one machine, in which a guest can make a device fail again and again.
+/// Largest number of reports from one machine, because a guest can make a device fail again and again.
 const MAX_REPORTS: usize = 16;
 
-/// The failures of a machine's devices; clones are the same.
+/// The failures of a machine's devices; clones share them.
 #[derive(Clone, Debug)]
 pub struct Failures(Arc<Shared>);
 
@@ -33,15 +33,15 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Of each device the last.
+    /// The last failure of each device.
     all: Vec<DeviceFailure>,
-    /// What the main thread has not been told yet.
+    /// Failures that the main thread has not been told yet.
     news: Vec<DeviceFailure>,
     told: usize,
 }
 
 impl Failures {
-    /// Nothing has failed yet.
+    /// Without failures yet.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -54,7 +54,7 @@ impl Failures {
         &self.0.event
     }
 
-    /// A device has failed.
+    /// Records that a device has failed.
     pub fn add(&self, device: &str, cause: &dyn Display) {
         let cause: String = cause.to_string().chars().take(CAUSE_LIMIT).collect();
         let mut known = self.lock();
@@ -78,7 +78,7 @@ impl Failures {
         self.lock().all.clone()
     }
 
-    /// What has failed since the last call.
+    /// The failures since the last call.
     pub fn take_news(&self) -> Vec<DeviceFailure> {
         // Only the main thread reads it.
         let _ = self.0.event.read();

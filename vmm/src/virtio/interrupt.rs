@@ -1,4 +1,4 @@
-//! How a device speaks to its driver: the interrupt status of virtio-mmio and its irqfd.
+//! The way in which a device notifies its driver: the interrupt status of virtio-mmio and its irqfd.
 
 use std::{
     fmt::Display,
@@ -22,7 +22,7 @@ pub struct Interrupt {
     failed: AtomicU32,
     generation: AtomicU32,
     irq: EventFd,
-    /// The device's name, and who is told when it fails.
+    /// The device's name, and the list to which its failures are added.
     reports: Option<(&'static str, Failures)>,
 }
 
@@ -38,13 +38,13 @@ impl Interrupt {
         }
     }
 
-    /// The same, of the device of this name, whose failures are kept.
+    /// The same interrupt, for the device of this name, whose failures are recorded.
     #[must_use]
     pub fn reporting(self, device: &'static str, failures: Failures) -> Self {
         Self { reports: Some((device, failures)), ..self }
     }
 
-    /// What is signalled to inject it.
+    /// The irqfd that is signalled to inject the interrupt.
     pub fn irq(&self) -> &EventFd {
         &self.irq
     }
@@ -60,7 +60,7 @@ impl Interrupt {
         self.raise(CONFIGURATION);
     }
 
-    /// Changes whenever configuration space does (virtio 1.3 §2.5.1).
+    /// A number that changes whenever configuration space changes (virtio 1.3§2.5.1).
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
     }
@@ -91,18 +91,20 @@ impl Interrupt {
         self.status.fetch_and(!bits, Ordering::AcqRel);
     }
 
-    /// Back to the state after creation.
+    /// Resets it to the state after creation.
     pub fn reset(&self) {
         self.status.store(0, Ordering::Release);
         self.failed.store(0, Ordering::Release);
     }
 
-    /// What a template keeps: what the driver has not acknowledged, and the generation of configuration space.
+    /// The state for a template: the bits that the driver has not acknowledged, and the generation of configuration
+    /// space.
     pub fn saved(&self) -> (u32, u32) {
         (self.status(), self.generation())
     }
 
-    /// As it was in a template. What the driver has not acknowledged is raised again: whether it had reached its CPU nobody knows.
+    /// Restores the state from a template. Bits that the driver has not acknowledged are raised again, because it is
+    /// not known whether they had reached the CPU.
     pub fn restore(&self, (status, generation): (u32, u32)) {
         self.generation.store(generation, Ordering::Release);
         let known = status & (USED_BUFFER | CONFIGURATION);

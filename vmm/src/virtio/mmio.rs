@@ -2,8 +2,8 @@
 //!
 //! The guest drives it register by register from its vCPUs. Everything it can set is in [`Registers`]; a queue's layout
 //! can be changed until the queue is made ready and is looked at once, at DRIVER_OK, so a device never sees it move.
-//! What makes no sense is passed over where the specification lets the driver see that (a feature bit that stays
-//! clear), and otherwise fails the device: DEVICE_NEEDS_RESET, until the driver resets it.
+//! An invalid value is ignored if the specification lets the driver see that (a feature bit that stays clear);
+//! otherwise it makes the device fail: DEVICE_NEEDS_RESET, until the driver resets it.
 
 use std::{io, sync::Arc};
 
@@ -72,7 +72,7 @@ pub const VERSION_1: u64 = 1 << 32;
 /// VIRTIO_F_EVENT_IDX, which a device offers if it asks its queues before it interrupts.
 pub const EVENT_IDX: u64 = 1 << 29;
 
-/// All that the driver has set.
+/// Everything that the driver has set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registers {
     status: u32,
@@ -83,16 +83,16 @@ pub struct Registers {
     queues: Vec<QueueRegisters>,
 }
 
-/// A device in a template, less what is the kind of device's own.
+/// The state of a device in a template, without the state that only its kind of device has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     registers: Registers,
-    /// How far the device is with each queue; none if it is not active.
+    /// The progress of the device in each queue; empty if it is not active.
     rings: Vec<Ring>,
     interrupt: (u32, u32),
 }
 
-/// How far a device is with a queue.
+/// The progress of a device in a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Ring {
     next_avail: u16,
@@ -139,7 +139,8 @@ impl MmioTransport {
         Ok(Self { device, memory, interrupt: Arc::new(interrupt), queue_events, on_driver_ok, registers })
     }
 
-    /// Signalled by writes of a queue's index to [`register::QUEUE_NOTIFY`]: to be registered as ioeventfds.
+    /// Events that a write of a queue's index to [`register::QUEUE_NOTIFY`] signals; they have to be registered as
+    /// ioeventfds.
     pub fn queue_events(&self) -> &[EventFd] {
         &self.queue_events
     }
@@ -149,18 +150,18 @@ impl MmioTransport {
         &self.registers
     }
 
-    /// Signalled to interrupt the guest: to be registered as an irqfd.
+    /// The event that is signalled to interrupt the guest; it has to be registered as an irqfd.
     pub fn irq(&self) -> &EventFd {
         self.interrupt.irq()
     }
 
-    /// True from when a driver says that it drives the device until it resets it; a bus that has noticed the device is no driver
-    /// yet, and one that Linux has taken its driver from is acknowledged again.
+    /// True from the moment when a driver sets DRIVER until it resets the device. ACKNOWLEDGE alone does not count: a
+    /// bus sets it when it notices the device, and Linux sets it again when it unbinds a driver.
     pub fn has_driver(&self) -> bool {
         self.registers.status & !status::ACKNOWLEDGE != 0
     }
 
-    /// The guest reads at `offset` of the slot.
+    /// Handles a read of the guest at `offset` of the slot.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let Some(offset) = offset.checked_sub(register::CONFIG) {
@@ -170,7 +171,7 @@ impl MmioTransport {
         }
     }
 
-    /// The guest writes at `offset` of the slot.
+    /// Handles a write of the guest at `offset` of the slot.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         if let Some(offset) = offset.checked_sub(register::CONFIG) {
             self.device.write_config(offset, data);
@@ -179,7 +180,8 @@ impl MmioTransport {
         }
     }
 
-    /// Stops the device, for good, and returns how it was; `None` if it has failed, or its queues do not tell all.
+    /// Stops the device for good, and returns its state; `None` if it has failed, or if its queues do not hold all of
+    /// its state.
     pub fn save(&mut self) -> Option<State> {
         if self.interrupt.has_failed() {
             return None;
@@ -191,7 +193,7 @@ impl MmioTransport {
         Some(State { registers: self.registers.clone(), rings, interrupt: self.interrupt.saved() })
     }
 
-    /// Goes on as the same kind of device was in a template.
+    /// Takes over the state of the same kind of device from a template.
     ///
     /// # Errors
     /// What is wrong with the state, or with the host.
@@ -213,7 +215,7 @@ impl MmioTransport {
                 queue.set_next_used(ring.next_used);
             }
             self.device.activate(activation).map_err(|error| error.reason)?;
-            // What the driver has made available meanwhile may have been notified of before.
+            // The driver may have made buffers available and notified of them before the save.
             (0..queues as u32).for_each(|queue| self.notify(queue));
         }
         self.interrupt.restore(interrupt);
@@ -266,7 +268,7 @@ impl MmioTransport {
         self.device.features() | VERSION_1
     }
 
-    /// A notification that did not match an ioeventfd, or arrived before one was registered.
+    /// Handles a notification that did not match an ioeventfd, or that came before one was registered.
     fn notify(&self, queue: u32) {
         if let Some(event) = self.queue_events.get(queue as usize) {
             // The counter cannot be full, and if it were the notification would be pending.
@@ -333,7 +335,7 @@ impl MmioTransport {
         }
     }
 
-    /// The queues as the device gets them.
+    /// The queues and the other parts that the device gets.
     ///
     /// # Errors
     /// What is wrong with one of them, or with the host.
@@ -354,7 +356,7 @@ impl MmioTransport {
         })
     }
 
-    /// `None` if it is not valid.
+    /// Makes a queue from its registers; `None` if they are not valid.
     fn queue(&self, registers: QueueRegisters, max_size: u16) -> Option<Queue> {
         let mut queue = Queue::new(max_size).ok()?;
         if registers.ready {
@@ -381,7 +383,7 @@ impl MmioTransport {
     }
 }
 
-/// The guest reads at `offset` of an empty slot: a device of ID 0, which drivers pass over without a word (§4.2.2.2).
+/// Handles a read of the guest at `offset` of an empty slot: a device of ID 0, which drivers must ignore silently (§4.2.2.2).
 pub fn read_empty(offset: u64, data: &mut [u8]) {
     data.fill(0);
     if let Ok(data) = <&mut [u8; 4]>::try_from(data) {

@@ -1,20 +1,20 @@
-//! Where virtio-mmio devices are in the guest's address map, and which interrupt line each has.
+//! The addresses of virtio-mmio devices in the guest's address map, and their interrupt lines.
 
 use vm_memory::GuestAddress;
 
 use crate::memory::MMIO_START;
 
-/// Bytes of address space of one slot: registers, then configuration space.
+/// Size of one slot in bytes: registers, then configuration space.
 pub const SIZE: u64 = 0x1000;
 
 /// The I/O APIC lines that no legacy device has.
 const LINES: [u8; 17] = [5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23];
 
-/// Slots that are empty when the guest boots, for devices that are added to it while it runs. Each costs its boot 0.15
-/// million instructions: a platform device to register, to find empty, and its interrupt line.
+/// Slots that are empty when the guest boots, for devices that are added to it while it runs. Each costs 0.15 million
+/// instructions of its boot, for registering a platform device, finding it empty, and its interrupt line.
 pub const HOTPLUG: usize = 8;
 
-/// One place for a device.
+/// A place for one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// Its registers.

@@ -29,19 +29,19 @@ use crate::seccomp;
 /// Stack of a device's thread, in bytes.
 const STACK: usize = 64 << 10;
 
-/// The device fails: its driver has broken the rules, or the host has let it down.
+/// Why the device fails: its driver has broken the rules, or a system call of the host failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The rings.
+    /// The rings are not valid.
     #[error("the guest's driver broke the rules of its rings: {0}")]
     Rings(#[from] virtio_queue::Error),
-    /// A chain.
+    /// A chain is not valid.
     #[error("the guest's driver made {0}")]
     Chain(#[from] ChainError),
-    /// What is in it.
+    /// The content of a chain is not valid.
     #[error("malformed request: {0}")]
     Malformed(&'static str),
-    /// The host.
+    /// A system call failed.
     #[error("{what}: {source}")]
     Host {
         /// The system call.
@@ -53,7 +53,7 @@ pub enum Failure {
 
 /// What a device does with one chain.
 pub trait Handler: Send + 'static {
-    /// Handles a chain of the queue of this index and returns how many bytes were written to it.
+    /// Handles a chain of the queue of this index and returns the number of bytes that were written to it.
     ///
     /// # Errors
     /// The chain cannot be understood.
@@ -82,17 +82,17 @@ pub trait ChainDevice: Send {
     /// As [`VirtioDevice::read_config`].
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
-    /// What answers its chains.
+    /// The handler of its chains.
     fn handler(&self) -> impl Handler;
 
-    /// Its thread works.
+    /// Called when its thread works.
     fn started(&self, _interrupt: Arc<Interrupt>) {}
 
-    /// Its thread is about to end.
+    /// Called when its thread is about to end.
     fn stopping(&self) {}
 }
 
-/// Such a device with its thread.
+/// A [`ChainDevice`] with its thread.
 #[derive(Debug, Default)]
 pub struct WorkerDevice<D: ChainDevice> {
     device: D,
@@ -105,7 +105,7 @@ impl<D: ChainDevice> WorkerDevice<D> {
         Self { device, worker: None }
     }
 
-    /// What is particular to it.
+    /// The parts that only this kind of device has.
     #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn device(&self) -> &D {
         &self.device
@@ -238,7 +238,7 @@ impl<H: Handler> Work<H> {
             for event in &events[..ready] {
                 let index = event.data() as usize;
                 let Some(queue_event) = self.queue_events.get(index) else { return self.queues };
-                // Only this thread reads it; where it has nothing, the queue has nothing.
+                // Only this thread reads the event; an error means that the queue was not notified.
                 let _ = queue_event.read();
                 if !self.interrupt.has_failed()
                     && let Err(failure) = self.work(index)

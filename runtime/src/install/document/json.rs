@@ -8,7 +8,7 @@ use super::{Document, Problem};
 pub(super) struct Json(Value);
 
 impl Document for Json {
-    /// Nothing at all is an empty object.
+    /// Parses a document; an empty text is an empty object.
     fn parse(text: &str) -> Result<Self, Problem> {
         if text.trim().is_empty() {
             return Ok(Self(Value::Object(Map::new())));

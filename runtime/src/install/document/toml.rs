@@ -86,7 +86,7 @@ fn value_to_json(value: &toml_edit::Value) -> Value {
     }
 }
 
-/// `None` for what no setting is made of.
+/// Converts a value to TOML; `None` for a kind of value that no setting has.
 fn from_json(value: &Value) -> Option<toml_edit::Value> {
     Some(match value {
         Value::String(text) => text.into(),

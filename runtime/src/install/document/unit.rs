@@ -1,4 +1,4 @@
-//! Unit files of systemd's, as far as one setting of one section needs it: lines.
+//! Unit files of systemd, as lines: enough to change one setting of one section.
 
 use serde_json::{Map, Value};
 
@@ -48,7 +48,7 @@ impl Document for Unit {
         }
     }
 
-    /// A section has no value of its own, but is there.
+    /// A section has no value of its own, but it exists.
     fn get(&self, keys: &[String]) -> Option<Value> {
         match keys {
             [name] => {

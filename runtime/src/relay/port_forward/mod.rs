@@ -1,5 +1,5 @@
-//! Port forwarding of the CRI, which dials `localhost` in a pod's network namespace on the host: whatever port is dialled
-//! there is reached on the guest's loopback interface.
+//! Port forwarding of the CRI, which dials `localhost` in a pod's network namespace on the host: a connection to a port
+//! there reaches the same port on the guest's loopback interface.
 //!
 //! ```text
 //!  containerd ── 127.0.0.1:PORT ──▶ (sk_lookup) listener of the sandbox's relay ── vsock ──▶ agent ──▶ 127.0.0.1:PORT
@@ -31,17 +31,17 @@ pub(crate) use serve::greet;
 /// What a relay needs to forward.
 #[derive(Debug)]
 pub struct PortForward {
-    /// For IPv4 and, where the host has it, IPv6.
+    /// Listeners for IPv4 and, if the host has it, IPv6.
     listeners: Vec<TcpListener>,
-    /// The listeners get every connection to a loopback address while this is open.
+    /// The program that gives the listeners every connection to a loopback address, while it is open.
     program: OwnedFd,
-    /// The agent's socket, as a file that can only be connected to.
+    /// The agent's socket, as an O_PATH descriptor, which can only be connected to.
     agent: OwnedFd,
 }
 
 impl PortForward {
-    /// For the sandbox of a pod whose network namespace an engine has made. Where it cannot be had, the log says so: a pod
-    /// does without.
+    /// Prepares the service for the sandbox of a pod whose network namespace an engine has made. If that fails, the log
+    /// says so: a pod works without it.
     ///
     /// # Errors
     /// None.
@@ -54,13 +54,15 @@ impl PortForward {
 
     /// Listens in the network namespace at `path` for a sandbox whose VMM has been started and has its sockets in
     /// `directory`.
-    /// Fails mostly where the host's kernel is older than 5.9 or the caller may not load programs into it.
+    /// It fails mostly because the host's kernel is older than 5.9, or because the caller may not load programs into
+    /// it.
     fn listen(path: &Path, directory: BorrowedFd<'_>) -> anyhow::Result<Self> {
         let prepare = || -> anyhow::Result<Self> {
             let agent = descriptors::open_socket(directory, AGENT_SOCKET)?;
             let namespace = Namespace::open(path)?;
-            let listeners = namespace.within(|| listeners().context("listen in it"))?;
-            let program = steer(namespace.as_fd(), &listeners).context("steer them to it")?;
+            let listeners = namespace.within(|| listeners().context("listen in the namespace"))?;
+            let program =
+                steer(namespace.as_fd(), &listeners).context("redirect connections to the listeners")?;
             Ok(Self { listeners, program, agent })
         };
         prepare().with_context(|| {
@@ -88,7 +90,8 @@ impl Service for PortForward {
     }
 }
 
-/// A listener for each family in the calling thread's network namespace: a socket is where it was made.
+/// A listener for each family in the calling thread's network namespace: a socket belongs to the namespace in which it
+/// was made.
 fn listeners() -> io::Result<Vec<TcpListener>> {
     let on = |address: SocketAddr| -> io::Result<TcpListener> {
         let listener = TcpListener::bind(address)?;
@@ -96,12 +99,13 @@ fn listeners() -> io::Result<Vec<TcpListener>> {
         Ok(listener)
     };
     let first = on((Ipv4Addr::LOCALHOST, 0).into())?;
-    // A host without IPv6 has no ::1 that anybody could dial.
+    // A host without IPv6 has no ::1 to connect to.
     Ok([first].into_iter().chain(on((Ipv6Addr::LOCALHOST, 0).into()).ok()).collect())
 }
 
 /// Gives the listeners, the first for IPv4 and the second for IPv6, every connection to `localhost` that is made in the network
-/// namespace, until what is returned is closed. Other addresses are not the CRI's: at 127.0.0.11 somebody may have a resolver.
+/// namespace, until the returned descriptor is closed. The CRI uses no other addresses: at 127.0.0.11 there may be a
+/// resolver.
 fn steer(namespace: BorrowedFd<'_>, listeners: &[TcpListener]) -> Result<OwnedFd, Errno> {
     let to = |address| Destination { protocol: libc::IPPROTO_TCP, address, port: None };
     let steered: Vec<_> = [to(Local::Address4(Ipv4Addr::LOCALHOST.octets())), to(Local::Loopback6)]

@@ -16,17 +16,17 @@ use crate::relay::service::Running;
 use crate::sys::deadline::Deadline;
 use crate::sys::own_proc::OwnProc;
 
-/// Connections that are open at a time; further ones are closed.
+/// Largest number of open connections; further ones are closed.
 const MAX_CONNECTIONS: usize = 128;
 
 /// How long the agent may take to connect to a port of its own machine.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Forwards ports for as long as it is there.
+/// Forwards ports until it is dropped.
 #[derive(Debug)]
 pub(super) struct Forwarder {
     listeners: Vec<TcpListener>,
-    /// Never looked at: it is in force while it is open.
+    /// Never used, but the program has an effect while this is open.
     _program: OwnedFd,
     agent: Arc<OwnedFd>,
     proc: OwnProc,
@@ -34,7 +34,7 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    /// With what was prepared.
+    /// Makes a forwarder from what was prepared.
     pub fn new(listeners: Vec<TcpListener>, program: OwnedFd, agent: OwnedFd, proc: OwnProc) -> Self {
         Self {
             listeners,
@@ -51,7 +51,7 @@ impl Running for Forwarder {
         self.listeners.iter().map(AsFd::as_fd).collect()
     }
 
-    /// Takes a connection in, if there is one.
+    /// Accepts a connection, if there is one.
     fn advance(&mut self, index: usize) {
         let Some(Ok((client, _))) = self.listeners.get(index).map(TcpListener::accept) else { return };
         let Some(permit) = self.semaphore.take() else { return };
@@ -66,7 +66,7 @@ impl Running for Forwarder {
 /// Proxies one connection to its end.
 fn forward(client: TcpStream, agent: &OwnedFd, proc: OwnProc) -> io::Result<()> {
     let Some(guest) = connect(client.local_addr()?.port(), agent, proc)? else {
-        // The nearest thing to the refusal that the client would have met in the guest.
+        // This resets the connection, which is most similar to the refusal that a client in the guest would get.
         let reset = libc::linger { l_onoff: 1, l_linger: 0 };
         return Ok(setsockopt(&client, sockopt::Linger, &reset)?);
     };

@@ -1,4 +1,4 @@
-//! What system calls a process of the runtime may still make that outlives its command, and that a guest talks to.
+//! The system calls that a process of the runtime may make if it outlives its command and a guest talks to it.
 //!
 //! | process | is reached by | may |
 //! |---|---|---|
@@ -16,16 +16,16 @@ use stockade_sys::seccomp::{Program, Rule, any, fails, one_of, when, without};
 
 use crate::relay::held_streams;
 
-/// Whose filter.
+/// The process that a filter is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A relay that only copies.
     Relay,
     /// A relay that connects to the VMM, to the agent or to sockets of the host.
     ConnectingRelay,
-    /// A relay of the first kind that leaves streams to another when it ends.
+    /// As [`Kind::Relay`], with an heir to which it leaves streams when it ends.
     RelayWithHeir,
-    /// A relay of the second kind that does.
+    /// As [`Kind::ConnectingRelay`], with an heir.
     ConnectingRelayWithHeir,
     /// The process that keeps a VM's network in step.
     NetworkWatch,
@@ -61,10 +61,10 @@ fn program(kind: Kind) -> &'static Program {
 
 const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
 
-/// Memory, none of it executable, locks, clocks, and the end.
+/// Calls for memory, which is never executable, locks, clocks, and exit.
 const MEMORY: &[Rule] = &[
     any(libc::SYS_brk),
-    // Where the host has no clock in its vDSO.
+    // Needed if the host has no clock in its vDSO.
     any(libc::SYS_clock_gettime),
     any(libc::SYS_close),
     any(libc::SYS_exit_group),
@@ -80,7 +80,7 @@ const MEMORY: &[Rule] = &[
     any(libc::SYS_rt_sigprocmask),
 ];
 
-/// Streams that are open.
+/// Calls for streams that are open.
 const STREAMS: &[Rule] = &[
     // A debug build looks at a descriptor's flags before it closes it.
     when(
@@ -98,7 +98,7 @@ const STREAMS: &[Rule] = &[
     any(libc::SYS_write),
 ];
 
-/// A terminal's size and settings, and the end of orphans.
+/// Calls for a terminal's size and settings, and for reaping orphans.
 const RELAY_ONLY: &[Rule] = &[
     when(
         libc::SYS_ioctl,
@@ -110,10 +110,10 @@ const RELAY_ONLY: &[Rule] = &[
     any(libc::SYS_wait4),
 ];
 
-/// Streams for another relay ([`crate::relay::held_streams`]).
+/// The call that sends streams to another relay ([`crate::relay::held_streams`]).
 const HEIR: &[Rule] = &[when(libc::SYS_sendmsg, &[one_of(0, &[held_streams::HEIR as u32])])];
 
-/// What the C library passes to clone(2) for a thread.
+/// The flags that the C library passes to clone(2) for a thread.
 const THREAD: u32 = (libc::CLONE_VM
     | libc::CLONE_FS
     | libc::CLONE_FILES
@@ -124,7 +124,7 @@ const THREAD: u32 = (libc::CLONE_VM
     | libc::CLONE_PARENT_SETTID
     | libc::CLONE_CHILD_CLEARTID) as u32;
 
-/// Threads of this process, and no other.
+/// Calls for threads of this process, and of no other.
 const THREADS: &[Rule] = &[
     any(libc::SYS_clock_nanosleep),
     when(libc::SYS_clone, &[one_of(0, &[THREAD])]),
@@ -133,7 +133,7 @@ const THREADS: &[Rule] = &[
     any(libc::SYS_exit),
     any(libc::SYS_gettid),
     when(libc::SYS_prctl, &[one_of(0, &[libc::PR_SET_NAME as u32])]),
-    // The C library's own two, before the first thread.
+    // The C library sets handlers for its own two signals before the first thread.
     when(libc::SYS_rt_sigaction, &[one_of(0, &[32, 33])]),
     any(libc::SYS_rseq),
     any(libc::SYS_sched_getaffinity),
@@ -142,10 +142,11 @@ const THREADS: &[Rule] = &[
     any(libc::SYS_sigaltstack),
 ];
 
-/// The C library's allocator looks at how the host overcommits when a thread's memory shrinks, and does without.
+/// Files are refused without killing the process: the C library's allocator reads the overcommit setting when a
+/// thread's memory shrinks, and can go on without it.
 const NO_FILES: &[Rule] = &[fails(libc::SYS_openat, libc::EACCES)];
 
-/// Connections to UNIX sockets, and those that listeners get which are there.
+/// Calls for connections to UNIX sockets, and for accepting connections on existing listeners.
 const CONNECTIONS: &[Rule] = &[
     any(libc::SYS_accept4),
     any(libc::SYS_connect),
@@ -164,8 +165,9 @@ const CONNECTIONS: &[Rule] = &[
     ),
 ];
 
-/// The state of one container, which its root has alone; rtnetlink; requests to VMM and agent, and taps for the VMM; connections to
-/// the resolver, whose port Landlock knows. Raw sockets of IPv4 take a capability that it has not.
+/// Calls for the files of one container's state, the only ones in its root; for rtnetlink; for requests to VMM and
+/// agent, and taps for the VMM; for connections to the resolver, whose port Landlock checks. Raw sockets of IPv4 need a
+/// capability that the process does not have.
 const NETWORK_WATCH_ONLY: &[Rule] = &[
     any(libc::SYS_bind),
     any(libc::SYS_connect),

@@ -1,4 +1,4 @@
-//! What a container's agent tells unasked.
+//! Events that the agent sends about a container.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,7 +10,7 @@ use stockade_protocol::frame::{FrameBuffer, GUEST_LIMIT};
 use super::{ClientError, Connection};
 use crate::vm::Wait;
 
-/// Bytes that are read at a time: many events.
+/// Number of bytes that are read at a time: room for many events.
 const CHUNK: usize = 4096;
 
 /// An Events connection.
@@ -21,7 +21,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Hears of a container from now on.
+    /// Opens a connection for the events of a container from now on.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -33,7 +33,7 @@ impl Events {
         Self::over(Connection::open(directory, Purpose::Events(container.to_owned()), wait)?)
     }
 
-    /// What comes by a connection for events.
+    /// Takes over an existing connection for events.
     ///
     /// # Errors
     /// fcntl(2)'s.
@@ -42,11 +42,11 @@ impl Events {
         Ok(Self { stream, buffer: FrameBuffer::new(GUEST_LIMIT) })
     }
 
-    /// What has come, possibly nothing; never waits, and reads little at a time, so that a guest that does not stop
-    /// talking is not listened to for ever.
+    /// The events that have come, possibly none. It never waits, and reads little at a time, so that a guest that never
+    /// stops sending cannot keep it busy.
     ///
     /// # Errors
-    /// [`ClientError::Closed`] at the end, or what is no event.
+    /// [`ClientError::Closed`] at the end, or an error for bytes that are not an event.
     pub fn receive(&mut self) -> Result<Vec<ContainerEvent>, ClientError> {
         let mut bytes = [0; CHUNK];
         match self.stream.read(&mut bytes) {

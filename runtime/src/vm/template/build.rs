@@ -13,11 +13,11 @@ use stockade_sys::mount_api::{attr, new_file_system};
 
 use super::group::Group;
 use super::store::{ABOUT, Lock, NEW, RAM, STATE};
-use super::{Entry, Files, Key, Store};
+use super::{Entry, Files, Key, Store, huge};
 use crate::oci::container_id::ContainerId;
 use crate::sys::signals;
 use crate::text::bytes;
-use crate::vm::{Launch, Machine};
+use crate::vm::{Launch, Machine, Placement};
 
 /// By what `ps` knows the VMM that makes a template.
 const ID: &str = "template";
@@ -104,27 +104,25 @@ fn run(store: &Store, launch: Launch, mib: u32, most: u64) -> anyhow::Result<Fil
     };
     let (state, ram) = (unnamed()?, unnamed()?);
     let files = Files { state: state.try_clone()?, ram: ram.try_clone()?, directory: None };
-    let procs = Group::make(mib, most).and_then(|group| group.procs());
-    let procs = match procs {
-        Ok(procs) => Some(procs),
-        Err(error) => {
-            tracing::warn!("the memory of templates counts for this process's cgroup: {error:#}");
-            None
-        }
-    };
+    let placement = Group::make(mib, most).and_then(|group| group.placement());
+    let placement = placement.unwrap_or_else(|error| {
+        tracing::warn!("the memory of templates counts for this process's cgroup: {error:#}");
+        Placement::default()
+    });
     let sockets: OwnedFd =
         new_file_system("tmpfs", "stockade", "mode=0700,size=1m", attr::NOSUID | attr::NODEV | attr::NOEXEC)
             .map_err(io::Error::from)
             .context("cannot make a file system for its sockets")?;
     let interrupts = signals::block_all().context("cannot block signals")?;
     let id: ContainerId = ID.parse()?;
-    let mut machine = launch.becoming(files).start(&id, sockets.as_fd(), procs, |_| Ok(()))?;
+    let mut machine = launch.becoming(files).start(&id, sockets.as_fd(), placement, |_| Ok(()))?;
     let saved = machine
         .watch_with(sockets.as_fd(), interrupts)
         .context("cannot watch the VM")
         .and_then(|()| Ok(machine.saved()?));
     end(machine);
     saved.context("the VM that was to become a template")?;
+    huge::gather(&ram);
     Ok(Files { state, ram, directory: None })
 }
 

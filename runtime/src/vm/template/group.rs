@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use crate::cgroup::{Cgroup, CgroupError, ROOT};
+use crate::vm::Placement;
 
 /// Below the root, and so in no engine's cgroup: engines wait for who is in theirs.
 const NAME: &str = "stockade-templates";
@@ -33,6 +34,14 @@ impl Group {
             }
         }
         Ok(Self(cgroup))
+    }
+
+    /// For a VMM to be in it.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn placement(&self) -> Result<Placement, CgroupError> {
+        Placement::within(&self.0)
     }
 
     /// To join it.

@@ -1,4 +1,4 @@
-//! What holds a disk's bytes: a file or a block device of the host.
+//! The backing of a disk: a file or a block device of the host.
 
 use std::{
     fs::File,
@@ -15,25 +15,25 @@ use vm_memory::VolatileSlice;
 use super::{SECTOR, SERIAL_SIZE};
 use crate::virtio::buffers;
 
-/// A disk cannot be made.
+/// Why a disk cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It has one backing.
+    /// There is not exactly one descriptor.
     #[error("a block device takes one descriptor, and {0} came with the request")]
     Descriptors(usize),
     /// The serial number is too long.
     #[error("the serial number {0:?} has more than {SERIAL_SIZE} bytes")]
     Serial(String),
-    /// The descriptor is of another kind.
+    /// The descriptor is neither a file nor a block device.
     #[error("the disk's backing is neither a file nor a block device")]
     Kind,
     /// The descriptor does not allow what the guest may do.
     #[error("the disk's backing was not opened for {0}")]
     Mode(&'static str),
-    /// There is nothing in it.
+    /// The backing is empty.
     #[error("the disk's backing is empty")]
     Empty,
-    /// The host's kernel fails.
+    /// A system call failed.
     #[error("the disk's backing: {0}")]
     Io(#[from] io::Error),
 }
@@ -43,7 +43,7 @@ pub enum Error {
 pub struct Backing(File);
 
 impl Backing {
-    /// Checks that the descriptor is one, and for what it was opened.
+    /// Checks that the descriptor is a file or a block device, and how it was opened.
     ///
     /// # Errors
     /// [`Error::Kind`], [`Error::Mode`], [`Error::Io`].
@@ -55,7 +55,8 @@ impl Backing {
         }
         let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL).map_err(io::Error::from)?);
         let mode = flags & OFlag::O_ACCMODE;
-        // Writes have a place: O_APPEND would put them elsewhere, and O_DIRECT refuses buffers of the guest's making.
+        // Writes go to given offsets: O_APPEND would write them elsewhere, and O_DIRECT refuses unaligned buffers of
+        // the guest.
         if flags.intersects(OFlag::O_APPEND | OFlag::O_DIRECT) {
             return Err(Error::Mode("reads and writes at any place (O_APPEND, O_DIRECT)"));
         }
@@ -76,7 +77,7 @@ impl Backing {
         (&self.0).seek(SeekFrom::End(0))
     }
 
-    /// The size of a block, in bytes: a file takes sectors.
+    /// The size of a block, in bytes; for a file, that of a sector.
     ///
     /// # Errors
     /// Those of BLKSSZGET.
@@ -115,7 +116,7 @@ impl Backing {
         })
     }
 
-    /// Returns when what was written before is on the medium.
+    /// Waits until everything that was written before is on the medium.
     ///
     /// # Errors
     /// Those of fdatasync(2).
@@ -123,7 +124,7 @@ impl Backing {
         self.0.sync_data()
     }
 
-    /// Lets a range read as zeros, and the medium forget it if `discard`.
+    /// Makes a range read as zeros; with `discard`, the medium also frees it.
     ///
     /// # Errors
     /// Those of fallocate(2): `Unsupported` where the backing cannot do it.

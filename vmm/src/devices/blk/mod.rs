@@ -1,8 +1,8 @@
 //! virtio-blk (virtio 1.3 §5.2): a file or a block device of the host as a disk of the guest.
 //!
 //! One queue and one thread, which reads and writes the backing where the guest has its buffers ([`request`]), through the
-//! host's page cache. Its size is what it was when the device was made: the guest reaches nothing beyond, and gets I/O errors
-//! where a backing has become shorter.
+//! host's page cache. Its size is fixed when the device is made: the guest reaches nothing beyond, and gets I/O errors
+//! if the backing becomes shorter.
 
 mod backing;
 mod request;
@@ -39,33 +39,33 @@ const SECTOR: u64 = 512;
 /// Bytes of the serial number, without a terminator if it fills them.
 const SERIAL_SIZE: usize = 20;
 
-/// Most segments of data in a request: the header and the status take a descriptor each.
+/// Largest number of data segments in a request: the header and the status take one descriptor each.
 const MAX_SEGMENTS: u32 = MAX_DESCRIPTORS as u32 - 2;
 
-/// Most sectors that one range of a request to discard or to zero has.
+/// Largest number of sectors in one range of a request to discard or to zero.
 const MAX_RANGE_SECTORS: u32 = 1 << 22;
 
-/// What every disk offers.
+/// Features that every disk offers.
 const FEATURES: u64 = 1 << VIRTIO_BLK_F_SEG_MAX
     | 1 << VIRTIO_BLK_F_BLK_SIZE
     | 1 << VIRTIO_BLK_F_FLUSH
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
     | 1 << VIRTIO_RING_F_EVENT_IDX;
 
-/// What a disk offers that can be written to. Whether the backing can do it is found out when it is asked to; a guest that
-/// is told that it cannot does not ask again.
+/// Features of a writable disk. Whether the backing supports them is found out by the first request; a guest that gets
+/// an error does not ask again.
 const WRITABLE: u64 = 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
 
-/// What a disk is to its driver.
+/// The properties of a disk that its driver sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// The guest cannot write to it.
+    /// Whether the guest can only read it.
     pub readonly: bool,
-    /// What the guest reads as its serial number.
+    /// Its serial number.
     pub serial: String,
-    /// Its size.
+    /// Its size, in sectors.
     pub sectors: u64,
-    /// Bytes of a block of the backing.
+    /// Size of a block of the backing, in bytes.
     pub block_size: u32,
 }
 
@@ -73,7 +73,7 @@ pub struct Geometry {
 pub type Blk = WorkerDevice<Disk>;
 
 impl Blk {
-    /// A disk over the one descriptor that came with the request.
+    /// Makes a disk over the one descriptor that came with the request.
     ///
     /// # Errors
     /// Any [`Error`].
@@ -96,7 +96,7 @@ impl Blk {
     }
 }
 
-/// What is particular to it.
+/// The parts that only a disk has.
 #[derive(Debug)]
 pub struct Disk {
     geometry: Arc<Geometry>,
@@ -104,7 +104,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// What carries its requests out.
+    /// The handler that carries out its requests.
     pub(crate) fn requests(&self) -> Requests {
         Requests::new(Arc::clone(&self.geometry), Arc::clone(&self.backing))
     }
@@ -121,7 +121,7 @@ impl ChainDevice for Disk {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        // §5.2.4; what no feature was offered for stays zero.
+        // §5.2.4; fields of features that are not offered stay zero.
         let mut space = [0; 60];
         let block_size = self.geometry.block_size;
         let fields: [(usize, u32); 7] = [

@@ -1,7 +1,7 @@
 //! One request: header, data and status (§5.2.6).
 //!
-//! How the driver lays these over descriptors is its own affair (§2.7.4.1): the header is the first 16 readable bytes, the
-//! status the last writable one, and what is between them is data.
+//! The driver may distribute these over descriptors as it likes (§2.7.4.1): the header is the first 16 readable bytes,
+//! the status the last writable byte, and everything between them is data.
 
 use std::{io, sync::Arc};
 
@@ -25,15 +25,15 @@ const HEADER_SIZE: usize = 16;
 /// Bytes of a range to discard or to zero: sector, number of sectors, flags.
 const RANGE_SIZE: usize = 16;
 
-/// Most ranges in one request.
+/// Largest number of ranges in one request.
 pub const MAX_RANGES: usize = 16;
 
-/// How a request ended, but for those that are done.
+/// Why a request was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
-    /// It cannot be carried out.
+    /// The request failed.
     Io,
-    /// It is of a kind that this device does not do.
+    /// This device does not support this kind of request.
     Unsupported,
 }
 
@@ -50,12 +50,12 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// On this disk.
+    /// Makes a handler for this disk.
     pub fn new(geometry: Arc<Geometry>, backing: Arc<Backing>) -> Self {
         Self { geometry, backing }
     }
 
-    /// Carries one out; returns how many bytes it has written to `to_guest`.
+    /// Carries out a request; returns how many bytes it has written to `to_guest`.
     fn carry_out(
         &self,
         header: &[u8; HEADER_SIZE],
@@ -98,7 +98,7 @@ impl Requests {
         if self.geometry.readonly { Err(Failure::Io) } else { Ok(()) }
     }
 
-    /// The offset of whole sectors that are all on the disk.
+    /// The offset of a range of whole sectors, if all of it is on the disk.
     fn place(&self, sector: u64, length: u64) -> Result<u64, Failure> {
         let sectors = length / SECTOR;
         let fits = sector.checked_add(sectors).is_some_and(|end| end <= self.geometry.sectors);
@@ -161,7 +161,7 @@ impl Handler for Requests {
             Err(Failure::Unsupported) => (0, VIRTIO_BLK_S_UNSUPP),
         };
         status.copy_from(&[code as u8]);
-        // What is written from the start on without a gap (§2.7.8.2); a chain ends before 2^32 bytes.
+        // The number of bytes written from the start without a gap (§2.7.8.2); a chain has less than 2^32 bytes.
         Ok((written + u64::from(written == length)) as u32)
     }
 }

@@ -1,5 +1,5 @@
-//! The way between the device and the file server, which is another process: memory that both have, in slots of one message
-//! each, and two pipes that carry the numbers of slots.
+//! The channel between the device and the file server, which is another process: memory that both share, in slots of
+//! one message each, and two pipes that carry the numbers of slots.
 //!
 //! ```text
 //!  device ── request into a slot ──▶ pipe: slot, bytes, room ──▶ a thread of the server
@@ -29,28 +29,28 @@ use vm_memory::VolatileSlice;
 
 use crate::{files::MAX_MESSAGE, memory::PAGE_SIZE};
 
-/// Messages that can be on their way.
+/// Largest number of messages that can be in flight.
 pub const SLOTS: usize = 256;
 
 /// Bytes from one slot to the next.
 const SLOT_SIZE: usize = MAX_MESSAGE.next_multiple_of(PAGE_SIZE as usize);
 
-/// Bytes that a slot may keep in memory while it is free.
+/// Largest number of bytes that a free slot may keep in memory.
 const KEPT: u32 = 2 * PAGE_SIZE as u32;
 
-/// How many slots may do so; the others keep nothing.
+/// How many free slots may keep memory; the others keep nothing.
 const KEEPING: usize = 4;
 
-/// Notices that are read at a time.
+/// Number of notices that are read at a time.
 const BATCH: usize = 32;
 
-/// Instead of the number of a slot: the guest has reset its device.
+/// Sent instead of the number of a slot: the guest has reset its device.
 const RESET: u32 = u32::MAX;
 
 /// Bits of a word of the set of free slots.
 const WORD: usize = u64::BITS as usize;
 
-/// What goes through the pipes: the number of a slot and two words of which the direction tells what they are.
+/// A message in a pipe: the number of a slot and two words, whose meaning depends on the direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Notice([u32; 3]);
 
@@ -76,10 +76,10 @@ impl Notice {
     }
 }
 
-/// The other side has broken the rules of the channel, or is gone.
+/// Why the channel cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    /// A notice that makes no sense.
+    /// The other side has sent a notice that breaks the rules.
     #[error("the other side of the channel broke its rules: {0}")]
     Rules(&'static str),
     /// The other side is gone.
@@ -90,7 +90,7 @@ pub enum ChannelError {
     Pipe(#[from] Errno),
 }
 
-/// The memory, mapped shared before the processes part.
+/// The memory, which is mapped shared before the fork.
 #[derive(Debug)]
 struct Region(NonNull<u8>);
 
@@ -107,7 +107,7 @@ impl Region {
         NonNull::new(address.cast()).map(Self).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
-    /// All of a slot. The caller has checked its number.
+    /// All bytes of a slot. The caller must have checked its number.
     fn slot(&self, slot: usize) -> VolatileSlice<'_> {
         assert!(slot < SLOTS);
         // SAFETY: the slot lies in the mapping, which lasts as long as `self`; everything in it is accessed through volatile
@@ -149,7 +149,7 @@ pub fn new() -> io::Result<(DeviceEnd, ServerEnd)> {
     let region = Arc::new(Region::new()?);
     let (requests_out, requests_in) = pipe2(OFlag::O_CLOEXEC)?;
     let (replies_out, replies_in) = pipe2(OFlag::O_CLOEXEC)?;
-    // There is room for a notice of each slot; one that does not fit tells of a server that does not read.
+    // There is room for a notice of each slot; if one does not fit, the server does not read.
     for pipe in [&requests_in, &replies_out] {
         nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
@@ -165,33 +165,33 @@ pub fn new() -> io::Result<(DeviceEnd, ServerEnd)> {
     Ok((device, ServerEnd { region, requests: requests_out, replies: replies_in }))
 }
 
-/// What the device knows of a slot.
+/// What the device knows about a slot.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lent {
-    /// Most bytes of a reply, while the server has the slot.
+    /// Largest number of bytes of the reply, while the server has the slot.
     room: Option<u32>,
-    /// Bytes of it that may be in memory.
+    /// Number of its bytes that may be in memory.
     touched: u32,
 }
 
-/// What comes back from the server.
+/// A message from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notification {
-    /// The reply is in the slot and has so many bytes; 0 for a request without one.
+    /// The reply is in the slot.
     Replied {
         /// The slot.
         slot: usize,
-        /// Bytes.
+        /// Length of the reply, in bytes; 0 for a request without a reply.
         length: usize,
     },
-    /// The request was malformed; so many bytes of text in the slot say why.
+    /// The request was malformed; a text in the slot says why.
     Malformed {
         /// The slot.
         slot: usize,
-        /// Bytes.
+        /// Length of the text, in bytes.
         length: usize,
     },
-    /// The server has forgotten all that the guest had.
+    /// The server has closed and forgotten everything that the guest had.
     Reset,
 }
 
@@ -201,7 +201,7 @@ pub struct DeviceEnd {
     region: Arc<Region>,
     requests: OwnedFd,
     replies: OwnedFd,
-    /// A bit for each slot that is free.
+    /// One bit for each slot; it is set if the slot is free.
     free: [u64; SLOTS / WORD],
     lent: Vec<Lent>,
     resetting: bool,
@@ -209,7 +209,7 @@ pub struct DeviceEnd {
 }
 
 impl DeviceEnd {
-    /// The free slot of the lowest number.
+    /// The free slot with the lowest number.
     pub fn free_slot(&self) -> Option<usize> {
         let (word, bits) = self.free.iter().enumerate().find(|(_, bits)| **bits != 0)?;
         Some(word * WORD + bits.trailing_zeros() as usize)
@@ -220,10 +220,11 @@ impl DeviceEnd {
         self.region.slot(slot)
     }
 
-    /// Gives a free slot, in which there is a request of so many bytes, to the server, which may reply with up to `room`.
+    /// Gives a free slot with a request of this length, in bytes, to the server, which may reply with up to `room`
+    /// bytes.
     ///
     /// # Errors
-    /// [`ChannelError`]: the server does not read any more.
+    /// [`ChannelError`]: the server no longer reads.
     pub fn send(&mut self, slot: usize, request: usize, room: usize) -> Result<(), ChannelError> {
         assert!(request <= MAX_MESSAGE && room <= MAX_MESSAGE);
         self.free[slot / WORD] &= !(1 << (slot % WORD));
@@ -233,8 +234,8 @@ impl DeviceEnd {
         notify(&self.requests, Notice([slot as u32, request as u32, room as u32]))
     }
 
-    /// Tells the server that the guest has reset its device. Replies to what was asked before are passed over from now on, and
-    /// nothing is to be sent before [`Notification::Reset`] has come.
+    /// Tells the server that the guest has reset its device. From now on, replies to earlier requests are ignored, and
+    /// nothing may be sent before [`Notification::Reset`] has come.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -245,12 +246,13 @@ impl DeviceEnd {
         Ok(())
     }
 
-    /// True until the server has taken notice of a reset.
+    /// True until the server has confirmed a reset.
     pub fn is_resetting(&self) -> bool {
         self.resetting
     }
 
-    /// Passes to `each` what has come, until that fails. The slots of all replies that have come are free afterwards.
+    /// Passes the messages that have come to `each`, until that fails. The slots of all replies that have come are free
+    /// afterwards.
     ///
     /// # Errors
     /// [`ChannelError`], or the error of `each`.
@@ -271,7 +273,7 @@ impl DeviceEnd {
             let mut outcome = Ok(());
             for notice in bytes[..length].chunks_exact(Notice::SIZE).map(Notice::from_bytes) {
                 let notification = self.check(notice)?;
-                // The device that fails with this one is reset some time: no slot may be lost until then.
+                // The device fails with this error and may be reset later: no slot may be lost until then.
                 if outcome.is_ok() {
                     outcome = each(self, notification);
                 }
@@ -307,12 +309,12 @@ impl DeviceEnd {
         }
     }
 
-    /// True while free slots have more in memory than they are to keep.
+    /// True while free slots have more in memory than they may keep.
     pub fn is_dirty(&self) -> bool {
         self.is_dirty
     }
 
-    /// Gives that back.
+    /// Gives the memory of free slots back that they may not keep.
     pub fn clean(&mut self) {
         for (slot, lent) in self.lent.iter_mut().enumerate() {
             let kept = kept(slot);
@@ -327,7 +329,7 @@ impl DeviceEnd {
 }
 
 impl AsFd for DeviceEnd {
-    /// Readable when there is something to [`DeviceEnd::receive`].
+    /// Readable when there is a message to [`DeviceEnd::receive`].
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.replies.as_fd()
     }
@@ -356,19 +358,19 @@ fn notify(pipe: &OwnedFd, notice: Notice) -> Result<(), ChannelError> {
     }
 }
 
-/// What the device wants.
+/// A message of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// A request of so many bytes in a slot, and the most bytes of its reply.
+    /// A request is in a slot.
     Request {
         /// The slot.
         slot: usize,
-        /// Bytes.
+        /// Length of the request, in bytes.
         request: usize,
-        /// Bytes.
+        /// Largest length of the reply, in bytes.
         room: usize,
     },
-    /// To forget all that the guest had.
+    /// The server must forget everything that the guest had.
     Reset,
 }
 
@@ -381,12 +383,12 @@ pub struct ServerEnd {
 }
 
 impl ServerEnd {
-    /// The descriptors of it.
+    /// The descriptors of this end.
     pub fn descriptors(&self) -> [i32; 2] {
         [self.requests.as_raw_fd(), self.replies.as_raw_fd()]
     }
 
-    /// Waits for what the device wants.
+    /// Waits for a message of the device.
     ///
     /// # Errors
     /// [`ChannelError`].
@@ -415,12 +417,12 @@ impl ServerEnd {
         }
     }
 
-    /// All of a slot that has come with a request.
+    /// All bytes of a slot that has come with a request.
     pub fn slot(&self, slot: usize) -> VolatileSlice<'_> {
         self.region.slot(slot)
     }
 
-    /// Gives a slot back with a reply of so many bytes.
+    /// Gives a slot back with a reply of this length, in bytes.
     ///
     /// # Errors
     /// [`ChannelError`].
@@ -428,7 +430,7 @@ impl ServerEnd {
         notify(&self.replies, Notice([slot as u32, length as u32, REPLY]))
     }
 
-    /// Gives a slot back whose request made no sense.
+    /// Gives a slot back whose request was malformed.
     ///
     /// # Errors
     /// [`ChannelError`].
@@ -438,7 +440,7 @@ impl ServerEnd {
         notify(&self.replies, Notice([slot as u32, reason.len() as u32, MALFORMED]))
     }
 
-    /// The reset is done.
+    /// Tells the device that the reset is done.
     ///
     /// # Errors
     /// [`ChannelError`].

@@ -1,4 +1,4 @@
-//! The device's thread: takes requests from the guest's queues to the file server, and its replies back.
+//! The device's thread: it passes requests from the guest's queues to the file server, and the replies back.
 //!
 //! ```text
 //!  queue ─▶ chain ─▶ header ─▶ whose turn? ─ yes ─▶ copied into a slot ─▶ file server
@@ -6,8 +6,8 @@
 //!  queue ◀─ used ring ◀─ copied into the chain's buffers ◀── slot ◀───────────┘
 //! ```
 //!
-//! Replies come in any order. Of a request nothing is looked at but its header, and that is read once: what the server
-//! gets is what was looked at.
+//! Replies come in any order. Only the header of a request is looked at, and it is read once: the server gets the same
+//! bytes that were looked at.
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// Most descriptors of a chain: Linux makes one for each of 256 pages and a few for headers and arguments.
+/// Largest number of descriptors of a chain: Linux makes one for each of 256 pages and a few for headers and arguments.
 const MAX_DESCRIPTORS: usize = 512;
 
 /// Bytes of `struct fuse_in_header`.
@@ -44,8 +44,8 @@ const HEADER_SIZE: usize = 40;
 /// Bytes of `struct fuse_out_header`.
 const REPLY_HEADER_SIZE: usize = 16;
 
-/// What stands for the share of requests from the queue for FORGET: they have turns of their own, since none may wait for a
-/// share that is stuck.
+/// The number that replaces the share's for requests from the queue for FORGET: they have turns of their own, because
+/// none may wait for a share that is stuck.
 const FORGETS: u32 = u32::MAX;
 
 /// How long the device waits for more before it gives back what large messages have left in memory.
@@ -56,33 +56,33 @@ const STOP: u64 = REPLIES + 1;
 
 type Chain<'m> = DescriptorChain<&'m GuestMemoryMmap>;
 
-/// The device cannot go on.
+/// Why the device cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
     /// The driver has broken the rules of a ring.
     #[error("the guest's driver broke the rules of its rings: {0}")]
     Rings(#[from] virtio_queue::Error),
-    /// A chain is none.
+    /// A chain is not valid.
     #[error("the guest's driver made {0}")]
     Chain(#[from] ChainError),
-    /// It has not the size of a request.
+    /// A chain does not have the size of a request.
     #[error("the guest's driver made a request of {request} bytes with room for a reply of {room}")]
     Size {
-        /// Bytes.
+        /// Length of the request, in bytes.
         request: usize,
-        /// Bytes.
+        /// Room for the reply, in bytes.
         room: usize,
     },
-    /// It was another when its turn came.
+    /// The request was another one when its turn came.
     #[error("the guest's driver changed a request that it had made available")]
     Changed,
-    /// The file server cannot make sense of it.
+    /// The file server does not understand a request.
     #[error("malformed request: {0}")]
     Malformed(String),
-    /// The file server is not what it should be.
+    /// The channel to the file server failed.
     #[error("the file server: {0}")]
     Channel(#[from] ChannelError),
-    /// The host fails.
+    /// Waiting for events failed.
     #[error("waiting for events: {0}")]
     Epoll(#[from] Errno),
 }
@@ -92,7 +92,7 @@ struct InFlight<'m> {
     queue: usize,
     head: u16,
     share: u32,
-    /// Where the reply goes.
+    /// The buffers for the reply.
     writable: Vec<VolatileSlice<'m>>,
 }
 
@@ -102,20 +102,20 @@ struct Waiting<'m> {
     chain: Chain<'m>,
 }
 
-/// Everything that the thread has.
+/// The state of the thread.
 pub struct Forwarder<'m> {
     memory: &'m GuestMemoryMmap,
     queues: Vec<Queue>,
     queue_events: Vec<EventFd>,
-    /// Queues whose buffers have been used since the last look at whether the driver wants to know.
+    /// For each queue, whether buffers were used since the driver was last asked whether it wants an interrupt.
     used: [bool; QUEUE_SIZES.len()],
     interrupt: &'m Interrupt,
     channel: &'m mut DeviceEnd,
     in_flight: Vec<Option<InFlight<'m>>>,
     turns: Turns<Waiting<'m>>,
-    /// Buffers of the request at hand, without an allocation each.
+    /// Buffers of the current request; the list is reused to avoid allocations.
     readable: Vec<VolatileSlice<'m>>,
-    /// Lists of buffers that are not in use.
+    /// Empty lists of buffers for reuse.
     spare: Vec<Vec<VolatileSlice<'m>>>,
 }
 
@@ -143,8 +143,8 @@ impl<'m> Forwarder<'m> {
         }
     }
 
-    /// Works until told to stop, or until something is wrong: then the device has failed. Returns the queues if all that was
-    /// taken from them has been answered.
+    /// Works until it is told to stop, or until the device fails. Returns the queues if all requests that were taken
+    /// from them have been answered.
     pub fn run(mut self, epoll: &Epoll) -> Option<Vec<Queue>> {
         loop {
             match self.round(epoll) {
@@ -161,7 +161,7 @@ impl<'m> Forwarder<'m> {
         }
     }
 
-    /// Waits for events and handles them; false if one of them is the end.
+    /// Waits for events and handles them; false if one of them asks to stop.
     ///
     /// # Errors
     /// The device cannot go on.
@@ -204,9 +204,9 @@ impl<'m> Forwarder<'m> {
         Ok(true)
     }
 
-    /// Takes what the driver has made available.
+    /// Takes the requests that the driver has made available.
     fn take_requests(&mut self, index: usize) -> Result<(), ForwardError> {
-        // Only this thread reads it; where it has nothing, the queue has nothing.
+        // Only this thread reads the event; an error means that the queue was not notified.
         let _ = self.queue_events[index].read();
         let memory = self.memory;
         if !self.queues[index].ready() {
@@ -243,7 +243,7 @@ impl<'m> Forwarder<'m> {
         Ok(())
     }
 
-    /// Sends what may go now of what has waited.
+    /// Sends those waiting requests whose turn has come.
     fn start_waiting(&mut self) -> Result<(), ForwardError> {
         while !self.channel.is_resetting() && self.channel.free_slot().is_some() {
             let Some((number, request)) = self.turns.next() else { break };
@@ -288,7 +288,7 @@ impl<'m> Forwarder<'m> {
         let Some(slot) = self.channel.free_slot() else { return Ok(()) };
         let target = self.channel.slot(slot);
         let length = buffers::copy_between(&self.readable, &[target]);
-        // Whatever the guest has made of it meanwhile.
+        // The header is copied as it was checked, whatever the guest has written meanwhile.
         target.copy_from(header);
         let room = buffers::total(&writable);
         self.in_flight[slot] =
@@ -305,7 +305,7 @@ impl<'m> Forwarder<'m> {
                 }
                 Notification::Reset => return Ok(()),
             };
-            // What was asked before the last reset is nobody's any more.
+            // Requests from before the last reset are not answered any more.
             let Some(mut request) = in_flight[slot].take() else { return Ok(()) };
             if matches!(notification, Notification::Malformed { .. }) {
                 return Err(ForwardError::Malformed(reason(channel, slot, length)));
@@ -323,7 +323,7 @@ impl<'m> Forwarder<'m> {
         })
     }
 
-    /// Answers a request with an error instead of having the server do it.
+    /// Answers a request with an error instead of sending it to the server.
     fn refuse(&mut self, request: Waiting<'m>) -> Result<(), ForwardError> {
         let mut writable = self.spare.pop().unwrap_or_default();
         let header = self.read(&request, &mut writable)?;
@@ -345,7 +345,7 @@ impl<'m> Forwarder<'m> {
     }
 }
 
-/// Whose turn a request takes: its share's, by the node that it is about.
+/// The share whose turn a request takes: that of the node that it is about.
 fn share(queue: usize, header: &[u8; HEADER_SIZE]) -> u32 {
     if queue == FORGET_QUEUE {
         return FORGETS;
@@ -355,7 +355,7 @@ fn share(queue: usize, header: &[u8; HEADER_SIZE]) -> u32 {
     share_of(u64::from_le_bytes(node))
 }
 
-/// The server's text, as it can be shown to a person.
+/// The server's text in a form that can be shown to a person.
 fn reason(channel: &DeviceEnd, slot: usize, length: usize) -> String {
     let mut text = [0; REASON_LIMIT];
     let length = buffers::copy_out(&[channel.slot(slot)], &mut text[..length.min(REASON_LIMIT)]);
@@ -365,7 +365,7 @@ fn reason(channel: &DeviceEnd, slot: usize, length: usize) -> String {
         .collect()
 }
 
-/// What the thread waits for.
+/// An epoll instance with all events that the thread waits for.
 ///
 /// # Errors
 /// epoll_create1(2)'s and epoll_ctl(2)'s.

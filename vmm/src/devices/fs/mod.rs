@@ -7,8 +7,8 @@
 //! | [`turns`] | how many requests of each share the server has at a time |
 //! | [`channel`] | shared memory and pipes between the processes |
 //!
-//! A reset never waits for the server, in which a request may hang: what it has is nobody's any more, and its slots are free
-//! again when it has replied.
+//! A reset never waits for the server, in which a request may hang: its replies to earlier requests are ignored, and
+//! their slots are free again when it has replied.
 
 pub mod channel;
 pub(crate) mod forward;
@@ -42,7 +42,7 @@ const QUEUE_SIZES: [u16; 2] = [32, 1024];
 /// Index of the high-priority queue.
 const FORGET_QUEUE: usize = 0;
 
-/// Request queues, as configuration space tells.
+/// Number of request queues, which configuration space shows.
 const REQUEST_QUEUES: u32 = QUEUE_SIZES.len() as u32 - 1;
 
 /// Bytes of the tag in configuration space.
@@ -54,7 +54,7 @@ const STACK: usize = 64 << 10;
 /// A file system device.
 #[derive(Debug)]
 pub struct Fs {
-    /// Here while the device is not active.
+    /// The channel, while the device is not active.
     channel: Option<DeviceEnd>,
     active: Option<Active>,
 }
@@ -66,7 +66,7 @@ struct Active {
 }
 
 impl Fs {
-    /// A device before the server at the other end of the channel.
+    /// A device for the server at the other end of the channel.
     pub fn new(channel: DeviceEnd) -> Self {
         Self { channel: Some(channel), active: None }
     }
@@ -130,7 +130,7 @@ impl VirtioDevice for Fs {
         let _ = stop.write(1);
         // A thread that panicked has ended the process.
         let (mut channel, queues) = thread.join().ok()?;
-        // It fails only where the server has ended, and the VMM is about to see that.
+        // This fails only if the server has ended, and the VMM will notice that soon.
         let _ = channel.reset();
         self.channel = Some(channel);
         queues

@@ -1,30 +1,31 @@
-//! Whose turn it is: a share has few requests at the file server at a time, and the others of it wait here.
+//! The order of requests: a share has only a few requests at the file server at a time, and its other requests wait
+//! here.
 //!
-//! So a file that blocks (a hung network file system, /proc/kmsg) holds up its own container only. What waits keeps its
-//! descriptors in the ring of the driver, which has no end but many: a share that makes no headway and has a large part of
-//! the ring loses what it has asked for last, as errors.
+//! So a file that blocks (a hung network file system, /proc/kmsg) holds up its own container only. A waiting request
+//! keeps its descriptors in the driver's ring, which is large but limited: if a share makes no progress and has a large
+//! part of the ring, its last requests are answered with errors.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// Requests of one share that the file server has at a time.
+/// Largest number of requests of one share that the file server has at a time.
 pub const IN_FLIGHT: usize = 4;
 
-/// A share without a reply for so long makes no headway.
+/// A share that has had no reply for this time makes no progress.
 pub const STUCK_AFTER: Duration = Duration::from_secs(2);
 
-/// The requests of all shares; `T` is one that waits.
+/// The requests of all shares; `T` is a waiting request.
 #[derive(Debug)]
 pub struct Turns<T> {
-    /// Those that have requests, at the server or waiting.
+    /// The shares that have requests, at the server or waiting.
     shares: Vec<Share<T>>,
     /// How many requests may wait altogether.
     most: usize,
-    /// How many do.
+    /// How many requests wait.
     waiting: usize,
-    /// Where the search for the next begins, so that every share has its turn.
+    /// Index at which the search for the next request begins, so that every share has its turn.
     next: usize,
 }
 
@@ -37,17 +38,17 @@ struct Share<T> {
 }
 
 impl<T> Turns<T> {
-    /// Nothing has been asked for yet; the ring has room for `most` requests.
+    /// Without any request yet; the ring has room for `most` requests.
     pub fn new(most: usize) -> Self {
         Self { shares: Vec::new(), most, waiting: 0, next: 0 }
     }
 
-    /// Nothing waits.
+    /// Whether no request waits.
     pub fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
-    /// Counts a request of this share as one that the server has, unless it has as many as it may.
+    /// Counts a request of this share as one that the server has; false if the share has as many there as it may.
     pub fn take(&mut self, number: u32) -> bool {
         let share = self.share(number);
         let may = share.in_flight < IN_FLIGHT && share.waiting.is_empty();
@@ -55,7 +56,7 @@ impl<T> Turns<T> {
         may
     }
 
-    /// Has a request wait that may not go to the server yet.
+    /// Adds a request that has to wait before it may go to the server.
     pub fn wait(&mut self, number: u32, request: T, now: impl FnOnce() -> Instant) {
         self.waiting += 1;
         let share = self.share(number);
@@ -65,7 +66,7 @@ impl<T> Turns<T> {
         }
     }
 
-    /// The server has replied to a request of this share.
+    /// Counts a reply of the server to a request of this share.
     pub fn done(&mut self, number: u32, now: impl FnOnce() -> Instant) {
         let Some(index) = self.shares.iter().position(|share| share.number == number) else { return };
         let share = &mut self.shares[index];
@@ -80,7 +81,8 @@ impl<T> Turns<T> {
         }
     }
 
-    /// The next that has waited and may go to the server now, which it counts as done, with its share.
+    /// The next waiting request that may go to the server now, with its share; it is counted as one that the server
+    /// has.
     pub fn next(&mut self) -> Option<(u32, T)> {
         if self.waiting == 0 {
             return None;
@@ -97,12 +99,12 @@ impl<T> Turns<T> {
         share.waiting.pop_front().map(|request| (share.number, request))
     }
 
-    /// True while a share has so much of the ring that it loses some of it if it makes no headway.
+    /// True while a share has so much of the ring that it would lose requests if it made no progress.
     pub fn is_crowded(&self) -> bool {
         self.shares.iter().any(|share| self.has_too_much(share))
     }
 
-    /// A request that is not going to be answered in time: the last of a share that has too much and makes no headway.
+    /// A request to answer with an error: the last of a share that has too much of the ring and makes no progress.
     pub fn shed(&mut self, now: Instant) -> Option<T> {
         let is_stuck = |share: &Share<T>| {
             share.progress.is_some_and(|progress| now.saturating_duration_since(progress) >= STUCK_AFTER)
@@ -112,7 +114,8 @@ impl<T> Turns<T> {
         self.shares[index].waiting.pop_back()
     }
 
-    /// However many shares are stuck, each has as much of the ring as is left to all others together at most.
+    /// Whether a share has more of the ring than what is left for all others together. So however many shares are
+    /// stuck, others always have room.
     fn has_too_much(&self, share: &Share<T>) -> bool {
         share.waiting.len() > self.most.saturating_sub(self.waiting) / 2
     }

@@ -1,4 +1,4 @@
-//! The control queue (§5.1.6.5): how many pairs of queues the driver uses. It is there where there are several.
+//! The control queue (§5.1.6.5): how many pairs of queues the driver uses. A device with several pairs has it.
 
 use std::io::{self, Read, Write};
 

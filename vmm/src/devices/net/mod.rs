@@ -19,7 +19,7 @@
 //! | [`control`] | the control queue |
 //! | [`pair`] | the thread of a pair of queues |
 //!
-//! When the host takes the interface away, the guest's goes down and stays.
+//! When the host removes the interface, the guest's interface goes down and stays down.
 
 mod control;
 mod pair;
@@ -61,7 +61,7 @@ use crate::{
     virtio::device::{ActivateError, Activation, VirtioDevice, read_space},
 };
 
-/// Name in errors.
+/// The device's name in errors.
 const DEVICE: &str = "net";
 
 /// Entries of a receive or transmit queue: as many as Linux uses.
@@ -73,16 +73,17 @@ const CONTROL_QUEUE_SIZE: u16 = 16;
 /// Bytes of the header before each packet (§5.1.6, struct virtio_net_hdr with num_buffers).
 const HEADER_SIZE: usize = 12;
 
-/// Most bytes of a packet with its header: 64 KiB that are still to be segmented, an Ethernet header and a VLAN tag.
+/// Largest size of a packet with its header, in bytes: 64 KiB that are still to be segmented, an Ethernet header and a
+/// VLAN tag.
 const MAX_PACKET: usize = HEADER_SIZE + (64 << 10) + 18;
 
-/// Least MTU of an interface that has IPv4, in bytes; Linux refuses a device with less.
+/// Smallest MTU of an interface that has IPv4, in bytes; Linux refuses a device with less.
 const MIN_MTU: u16 = 68;
 
 /// Stack of a pair's thread, in bytes.
 const STACK: usize = 64 << 10;
 
-/// What every device offers.
+/// Features that every device offers.
 const FEATURES: u64 = bit(VIRTIO_NET_F_CSUM)
     | bit(VIRTIO_NET_F_GUEST_CSUM)
     | bit(VIRTIO_NET_F_MTU)
@@ -98,40 +99,40 @@ const FEATURES: u64 = bit(VIRTIO_NET_F_CSUM)
     | bit(VIRTIO_RING_F_INDIRECT_DESC)
     | bit(VIRTIO_RING_F_EVENT_IDX);
 
-/// What a device offers whose tap segments UDP (Linux 6.2).
+/// Features of a device whose tap segments UDP (Linux 6.2).
 const UDP_SEGMENTATION: u64 =
     bit(VIRTIO_NET_F_GUEST_USO4) | bit(VIRTIO_NET_F_GUEST_USO6) | bit(VIRTIO_NET_F_HOST_USO);
 
-/// What a device offers that has several pairs of queues.
+/// Features of a device that has several pairs of queues.
 const SEVERAL_PAIRS: u64 = bit(VIRTIO_NET_F_CTRL_VQ) | bit(VIRTIO_NET_F_MQ);
 
 const fn bit(feature: u32) -> u64 {
     1 << feature
 }
 
-/// A device cannot be made.
+/// Why a device cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is none, or there are too many.
+    /// There is no tap, or there are too many.
     #[error("a network device takes 1 to {MAX_QUEUE_PAIRS} taps, and {0} came with the request")]
     Taps(usize),
-    /// The address is no interface's.
-    #[error("{0:02x?} is no hardware address of one interface")]
+    /// The address is not a unicast address of one interface.
+    #[error("{0:02x?} is not a hardware address of one interface")]
     Mac([u8; 6]),
     /// The MTU is too small.
     #[error("an MTU of {0} is less than {MIN_MTU}")]
     Mtu(u16),
-    /// A tap is not one, or not as it should be.
+    /// A descriptor is not a tap, or its settings are wrong.
     #[error("tap {index}: {source}")]
     Tap {
-        /// Which.
+        /// The index of the tap.
         index: usize,
         /// What is wrong.
         source: tap::Error,
     },
 }
 
-/// Whether the interface in the host is there; clones are the same.
+/// Whether the host's interface exists; clones share the state.
 #[derive(Clone, Debug)]
 pub(crate) struct Link(Arc<AtomicBool>);
 
@@ -140,7 +141,7 @@ impl Link {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Returns whether it was up.
+    /// Takes the link down; returns whether it was up.
     fn take_down(&self) -> bool {
         self.0.swap(false, Ordering::AcqRel)
     }
@@ -290,7 +291,7 @@ impl VirtioDevice for Nic {
         })
     }
 
-    /// No template has one: what its host's interface has sent is lost with it.
+    /// No template has a network device, because packets from the host's interface would be lost.
     fn stop(&mut self) -> Option<Vec<Queue>> {
         for Thread { stop, .. } in &self.threads {
             // The counter is 0 or 1: a write cannot fail.

@@ -1,8 +1,8 @@
 //! The thread of a pair of queues: waits for the driver's notifications and for its tap, and moves packets.
 //!
 //! Each round handles the events that there are, then a bounded number of packets in either direction, then raises at most
-//! one interrupt. It waits only when there is nothing to do; the tap is not read while the guest has no buffers. A tap is
-//! watched for edges: one without a reader, and one that has gone, say what they have to say once.
+//! one interrupt. It waits only when there is nothing to do; the tap is not read while the guest has no buffers. A tap
+//! is watched edge-triggered: a tap without a reader, or one that has gone, then reports that only once.
 
 use std::{io, os::fd::AsRawFd, sync::Arc};
 
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::virtio::interrupt::Interrupt;
 
-/// What epoll reports.
+/// The values by which epoll identifies events.
 mod token {
     pub const RX: u64 = 0;
     pub const TX: u64 = 1;
@@ -32,13 +32,13 @@ mod token {
     pub const TAP: u64 = 4;
 }
 
-/// Packets in one round, in either direction.
+/// Largest number of packets in one round, in either direction.
 const BUDGET: usize = 64;
 
-/// Why the thread gave up before it was told to stop.
+/// Why the thread ended before it was told to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {
-    /// The driver's fault.
+    /// The driver has broken the rules of a queue.
     #[error("the guest's driver broke the rules of the {queue} queue: {error}")]
     Ring {
         /// `rx`, `tx` or `control`.
@@ -46,7 +46,7 @@ pub enum PairError {
         /// What was wrong.
         error: RingError,
     },
-    /// The host's.
+    /// Waiting for events failed.
     #[error("waiting for events: {0}")]
     Epoll(#[from] io::Error),
 }
@@ -55,7 +55,7 @@ fn broken(queue: &'static str) -> impl Fn(RingError) -> PairError {
     move |error| PairError::Ring { queue, error }
 }
 
-/// What the thread waits for besides its tap.
+/// The events that the thread waits for besides its tap.
 pub struct Signals {
     /// The driver has provided receive buffers.
     pub rx: EventFd,
@@ -68,7 +68,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// An epoll instance that watches these and the tap.
+    /// An epoll instance that watches these events and the tap.
     ///
     /// # Errors
     /// Those of epoll_create1(2) and epoll_ctl(2).
@@ -94,15 +94,15 @@ impl Signals {
 
 /// The queues of one pair; the first has the control queue too.
 pub struct Queues {
-    /// To the guest.
+    /// The receive queue: packets to the guest.
     pub rx: Queue,
-    /// From the guest.
+    /// The transmit queue: packets from the guest.
     pub tx: Queue,
-    /// Commands.
+    /// The control queue: commands of the driver.
     pub control: Option<Queue>,
 }
 
-/// Everything that the thread has.
+/// The state of the thread.
 pub struct Pair<'m> {
     memory: &'m GuestMemoryMmap,
     rx: RxQueue<'m>,
@@ -115,13 +115,13 @@ pub struct Pair<'m> {
     link: Link,
     interrupt: &'m Interrupt,
     stopping: bool,
-    /// There may be packets in the tap.
+    /// Whether there may be packets in the tap.
     tap_ready: bool,
-    /// There may be receive buffers.
+    /// Whether there may be receive buffers.
     rx_ready: bool,
-    /// There may be packets from the guest.
+    /// Whether there may be packets from the guest.
     tx_ready: bool,
-    /// There may be commands.
+    /// Whether there may be commands.
     control_ready: bool,
 }
 
@@ -140,7 +140,7 @@ impl<'m> Pair<'m> {
     ) -> Self {
         let Queues { rx, tx, control } = queues;
         let mergeable = features & bit(VIRTIO_NET_F_MRG_RXBUF) != 0;
-        // What was there before the first wait may be there without a notification.
+        // Packets and buffers from before the first wait may be there without a notification.
         Self {
             memory,
             rx: RxQueue::new(Ring::new(memory, rx), mergeable),
@@ -160,7 +160,7 @@ impl<'m> Pair<'m> {
         }
     }
 
-    /// Works until told to stop, or until the driver breaks the rules: then the device has failed.
+    /// Works until it is told to stop, or until the driver breaks the rules: then the device has failed.
     pub fn run(mut self) {
         while !self.stopping {
             let timeout = if self.is_idle() { -1 } else { 0 };
@@ -176,8 +176,8 @@ impl<'m> Pair<'m> {
         !(self.tx_ready || self.control_ready || (self.tap_ready && self.rx_ready))
     }
 
-    /// One round; waits first for an event, at most `timeout` milliseconds, or without end if that is -1. Returns how many
-    /// events there were.
+    /// One round; it first waits for an event, at most `timeout` milliseconds, or without a limit if that is -1.
+    /// Returns how many events there were.
     ///
     /// # Errors
     /// The device has failed.
@@ -268,7 +268,7 @@ impl<'m> Pair<'m> {
         ring.needs_interrupt()
     }
 
-    /// The first queue is always attached: it is not there only when the interface is not.
+    /// Handles a tap that has gone. The first queue is always attached, so its tap goes only with the interface.
     fn tap_has_gone(&self) {
         if self.index == 0 && self.link.take_down() {
             self.interrupt.configuration_changed();

@@ -1,4 +1,4 @@
-//! What both directions do with their queue: take chains, give them back, interrupt.
+//! The operations on a queue that both directions need: taking chains, giving them back, interrupting.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -12,13 +12,13 @@ use crate::virtio::buffers::{self, Access, ChainError};
 /// The driver has broken the rules of a queue; the device stops.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
-    /// The rings themselves.
+    /// The rings are not valid.
     #[error("broken rings: {0}")]
     Rings(#[from] virtio_queue::Error),
-    /// Where they are.
+    /// The rings are outside of guest memory.
     #[error("broken rings: {0}")]
     Memory(#[from] vm_memory::GuestMemoryError),
-    /// A descriptor chain.
+    /// A descriptor chain is not valid.
     #[error("{0}")]
     Chain(#[from] ChainError),
 }
@@ -26,11 +26,11 @@ pub enum RingError {
 /// A chain that was taken and not given back yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain {
-    /// Its first descriptor.
+    /// Index of its first descriptor.
     pub head: u16,
-    /// Its bytes.
+    /// Its length, in bytes.
     pub length: usize,
-    /// How many slices it added.
+    /// Number of slices that it has added.
     pub slices: usize,
 }
 
@@ -40,17 +40,17 @@ pub struct Ring<'m> {
     queue: Queue,
     /// Index of the used ring when the driver was last asked whether it wants an interrupt.
     asked: u16,
-    /// The chain at hand, without an allocation each.
+    /// The slices of the current chain; the list is reused to avoid allocations.
     chain: Vec<VolatileSlice<'m>>,
 }
 
 impl<'m> Ring<'m> {
-    /// The rings of `queue`, which is valid.
+    /// Takes `queue`, which must be valid.
     pub fn new(memory: &'m GuestMemoryMmap, queue: Queue) -> Self {
         Self { memory, asked: queue.next_used(), queue, chain: Vec::new() }
     }
 
-    /// Entries.
+    /// Number of entries.
     pub fn size(&self) -> usize {
         self.queue.size().into()
     }
@@ -77,7 +77,7 @@ impl<'m> Ring<'m> {
         Ok(Some(Chain { head, length, slices: count }))
     }
 
-    /// The next chain as it is.
+    /// The next chain, unchecked.
     ///
     /// # Errors
     /// Broken rings.
@@ -92,8 +92,8 @@ impl<'m> Ring<'m> {
         }
     }
 
-    /// Gives chains back, each a head and how many bytes were written to it. The driver sees all of them or none: a packet
-    /// in several buffers must not be found in part.
+    /// Gives chains back, each with its head and the number of bytes that were written to it. The driver sees all of
+    /// them or none: it must not find a part of a packet in several buffers.
     ///
     /// # Errors
     /// Broken rings.
@@ -120,7 +120,7 @@ impl<'m> Ring<'m> {
         if used == asked {
             return Ok(false);
         }
-        // The driver writes its wish, then looks at the used ring; here it is the other way round.
+        // The driver writes its wish and then reads the used ring; the device does it in the other order.
         fence(Ordering::SeqCst);
         let ring = self.queue.avail_ring();
         if !self.queue.event_idx_enabled() {

@@ -1,8 +1,8 @@
 //! Packets to the guest.
 //!
-//! A tap tells a packet's length only by giving it away, so buffers for the longest are held ready; they go back in the
-//! order in which they came, as many as the packet took. What the guest has no buffers for yet is read beyond them and
-//! waits here for the rest: no packet is lost because the guest is slow, and no more than one is kept.
+//! A tap shows a packet's length only when it is read, so buffers for the longest packet are taken in advance. They go back
+//! to the driver in their order, as many as the packet has filled. If the guest has too few buffers for a packet, the rest of
+//! it is read into the device's own buffer and waits here: a slow guest loses no packet, and at most one packet is kept.
 
 use std::collections::VecDeque;
 
@@ -15,22 +15,23 @@ use super::{
 };
 use crate::virtio::buffers::{self, Access};
 
-/// Most slices of guest memory in one system call, with one of our own at the end: UIO_MAXIOV.
+/// Largest number of slices of guest memory in one system call; with a buffer of the device at the end, that is
+/// UIO_MAXIOV.
 const MAX_SLICES: usize = 1023;
 
-/// Where the header counts the buffers of its packet (§5.1.6.1), in bytes.
+/// Offset in the header of the number of the packet's buffers (§5.1.6.1), in bytes.
 const NUM_BUFFERS: usize = 10;
 
-/// What became of one attempt.
+/// The result of one attempt to receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     /// The guest has another packet.
     Packet,
-    /// One was lost: there was no buffer long enough.
+    /// A packet was lost, because no buffer was long enough.
     Lost,
-    /// The guest has to provide buffers first; its driver notifies.
+    /// The guest has to provide buffers first; its driver will notify.
     NoBuffers,
-    /// The tap has to get packets first.
+    /// The tap has no packet.
     NoPacket,
     /// The tap has gone.
     Gone,
@@ -39,21 +40,21 @@ pub enum Received {
 /// Part of a packet for which there were no buffers.
 #[derive(Clone, Copy, Debug)]
 struct Spilled {
-    /// Bytes that are in the guest's buffers.
+    /// Number of its bytes that are in the guest's buffers.
     before: usize,
-    /// Bytes of the whole.
+    /// Number of bytes of the whole packet.
     total: usize,
 }
 
 /// The receive queue.
 pub struct RxQueue<'m> {
     ring: Ring<'m>,
-    /// A packet may take several buffers (VIRTIO_NET_F_MRG_RXBUF).
+    /// Whether a packet may take several buffers (VIRTIO_NET_F_MRG_RXBUF).
     mergeable: bool,
     held: VecDeque<Chain>,
-    /// Those of the chains in `held`.
+    /// The slices of the chains in `held`.
     slices: VecDeque<VolatileSlice<'m>>,
-    /// Bytes in `held`.
+    /// Number of bytes in `held`.
     room: usize,
     iovecs: Vec<libc::iovec>,
     beyond: Box<[u8]>,
@@ -61,7 +62,7 @@ pub struct RxQueue<'m> {
 }
 
 impl<'m> RxQueue<'m> {
-    /// Puts packets into the buffers of `ring`.
+    /// A queue that puts packets into the buffers of `ring`.
     pub fn new(ring: Ring<'m>, mergeable: bool) -> Self {
         Self {
             ring,
@@ -70,7 +71,7 @@ impl<'m> RxQueue<'m> {
             slices: VecDeque::new(),
             room: 0,
             iovecs: Vec::new(),
-            // Costs memory once it is used.
+            // It costs memory only once it is used.
             beyond: vec![0; MAX_PACKET].into(),
             spilled: None,
         }
@@ -97,7 +98,7 @@ impl<'m> RxQueue<'m> {
         let total = match unsafe { tap.read(&self.iovecs) } {
             Ok(total) => total,
             Err(Failure::Gone) => return Ok(Received::Gone),
-            // After a failure the next packet is the next chance.
+            // After a failure, the next packet is another attempt.
             Err(Failure::Later | Failure::Packet) => return Ok(Received::NoPacket),
         };
         if total <= before {
@@ -132,7 +133,7 @@ impl<'m> RxQueue<'m> {
         Ok(())
     }
 
-    /// No more buffers can come.
+    /// Whether no more buffers can be taken.
     fn is_full(&self) -> bool {
         self.held.len() >= self.ring.size() || self.slices.len() >= MAX_SLICES
     }
@@ -151,7 +152,7 @@ impl<'m> RxQueue<'m> {
         Ok(Received::Packet)
     }
 
-    /// Gives back the buffers that a packet of `total` bytes fills; there are enough.
+    /// Gives back the buffers that a packet of `total` bytes fills; there must be enough.
     fn complete(&mut self, total: usize) -> Result<(), RingError> {
         let mut left = total.max(HEADER_SIZE);
         let used = self.held.iter().take_while(|chain| {

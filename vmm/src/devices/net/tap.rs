@@ -1,4 +1,4 @@
-//! A tap: what the device writes to it arrives at the host's interface, and the other way round.
+//! A tap: packets that the device writes to it arrive at the host's interface, and the other way round.
 //!
 //! The device's requests of ioctl(2) need no privilege on an open tap.
 
@@ -20,8 +20,8 @@ use super::{HEADER_SIZE, bit};
 const FLAGS: [(libc::c_int, &str); 3] =
     [(libc::IFF_TAP, "IFF_TAP"), (libc::IFF_NO_PI, "IFF_NO_PI"), (libc::IFF_VNET_HDR, "IFF_VNET_HDR")];
 
-/// A flag of TUNSETOFFLOAD for each feature by which a driver says what it takes. A tap segments UDP for both families or
-/// for none.
+/// The flag of TUNSETOFFLOAD for each feature by which a driver says what it accepts. A tap segments UDP for both
+/// families or for none.
 const OFFLOADS: [(u64, libc::c_uint); 5] = [
     (bit(VIRTIO_NET_F_GUEST_CSUM), libc::TUN_F_CSUM),
     (bit(VIRTIO_NET_F_GUEST_TSO4), libc::TUN_F_TSO4),
@@ -30,13 +30,13 @@ const OFFLOADS: [(u64, libc::c_uint); 5] = [
     (bit(VIRTIO_NET_F_GUEST_USO4) | bit(VIRTIO_NET_F_GUEST_USO6), libc::TUN_F_USO4 | libc::TUN_F_USO6),
 ];
 
-/// A descriptor is of no use as a tap.
+/// Why a descriptor cannot be used as a tap.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is something else.
+    /// The descriptor is not a tap.
     #[error("not an open tap: {0}")]
     NotATap(io::Error),
-    /// It was opened otherwise.
+    /// The tap was opened without a flag.
     #[error("not opened with {0}")]
     Flags(&'static str),
     /// The kernel refuses a setting.
@@ -44,7 +44,7 @@ pub enum Error {
     Refused {
         /// The request.
         request: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -90,7 +90,7 @@ impl Tap {
         Self::over(fd).map_err(refused("O_NONBLOCK"))
     }
 
-    /// A tap that is ready but for O_NONBLOCK; tests put other things in its place.
+    /// A tap that is ready except for O_NONBLOCK; tests use other files in its place.
     pub(super) fn over(fd: OwnedFd) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -103,10 +103,10 @@ impl Tap {
         does && self.set_offloads(0).is_ok()
     }
 
-    /// From now on the tap's reader gets what a driver takes that has negotiated `features`.
+    /// From now on, the tap's reader gets packets as a driver with these `features` accepts them.
     ///
     /// # Errors
-    /// Those of ioctl(2); a tap that has gone is none.
+    /// Those of ioctl(2); a tap that has gone is not an error.
     pub fn accept(&self, features: u64) -> io::Result<()> {
         let wanted = |(feature, _): &&(u64, libc::c_uint)| features & feature == *feature;
         match self.set_offloads(OFFLOADS.iter().filter(wanted).fold(0, |all, (_, offload)| all | offload)) {
@@ -122,10 +122,10 @@ impl Tap {
         if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Lets the interface put packets into this queue of it, or no longer.
+    /// Attaches this queue to the interface, which then puts packets into it, or detaches it.
     ///
     /// # Errors
-    /// Those of ioctl(2); a tap that has gone is none.
+    /// Those of ioctl(2); a tap that has gone is not an error.
     pub fn attach(&self, attached: bool) -> io::Result<()> {
         if self.attached.load(Ordering::Relaxed) == attached {
             return Ok(());
@@ -145,7 +145,7 @@ impl Tap {
         }
     }
 
-    /// Reads one packet, and returns its length with the header. What does not fit is lost.
+    /// Reads one packet, and returns its length with the header. The part that does not fit is lost.
     ///
     /// # Errors
     /// [`Failure`].
@@ -155,7 +155,7 @@ impl Tap {
     pub unsafe fn read(&self, buffers: &[libc::iovec]) -> Result<usize, Failure> {
         // SAFETY: the caller vouches for the buffers.
         let length = unsafe { libc::readv(self.fd.as_raw_fd(), buffers.as_ptr(), count(buffers)) };
-        // A packet has a header at least: 0 is the end of what a test put in the tap's place.
+        // A packet has at least a header, so 0 is the end of a file that a test uses in place of a tap.
         usize::try_from(length).map_err(|_| failure()).and_then(|length| match length {
             0 => Err(Failure::Gone),
             length => Ok(length),
@@ -182,7 +182,7 @@ impl AsFd for Tap {
     }
 }
 
-/// Bounded by UIO_MAXIOV by those who make the list.
+/// The callers limit the list to UIO_MAXIOV.
 fn count(buffers: &[libc::iovec]) -> libc::c_int {
     buffers.len() as libc::c_int
 }

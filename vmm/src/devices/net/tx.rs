@@ -9,14 +9,14 @@ use super::{
 };
 use crate::virtio::buffers::{self, Access};
 
-/// What became of one attempt.
+/// The result of one attempt to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// The tap has another packet.
     Packet,
-    /// One was lost: the tap does not take it, or not now.
+    /// A packet was lost, because the tap does not take it, or not now.
     Lost,
-    /// The guest has to send first; its driver notifies.
+    /// The guest has no packet; its driver will notify.
     NoPacket,
     /// The tap has gone, and the packet with it.
     Gone,
@@ -30,7 +30,7 @@ pub struct TxQueue<'m> {
 }
 
 impl<'m> TxQueue<'m> {
-    /// Takes packets from `ring`.
+    /// A queue that takes packets from `ring`.
     pub fn new(ring: Ring<'m>) -> Self {
         Self { ring, slices: Vec::new(), iovecs: Vec::new() }
     }

@@ -49,14 +49,14 @@ use super::{
 };
 use crate::virtio::buffers;
 
-/// Most receive buffers of the guest that one read fills.
+/// Largest number of receive buffers of the guest that one read fills.
 const MAX_BURST: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// The guest has not answered yet.
     Requested,
-    /// Bytes flow.
+    /// Bytes flow in both directions.
     Established,
     /// The guest's side is gone.
     Detached,
@@ -66,22 +66,22 @@ enum Phase {
 enum ToHost {
     /// The guest may send.
     Open,
-    /// The guest has sent its last byte; the backlog is still to be written.
+    /// The guest has sent its last byte; the backlog still has to be written.
     Ending,
-    /// All is written, or nobody reads it.
+    /// All bytes are written, or nobody reads them.
     Over,
 }
 
 /// A packet without data that the guest should get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Control {
-    /// One of [`op`].
+    /// The operation, one of [`op`].
     pub op: u16,
     /// Flags of [`op::SHUTDOWN`].
     pub flags: u32,
 }
 
-/// State of one connection. It knows no ports: those are its key in the muxer.
+/// The state of one connection. It does not know its ports: they are its key in the muxer.
 #[derive(Debug)]
 pub struct Connection {
     socket: UnixStream,
@@ -91,15 +91,15 @@ pub struct Connection {
     backlog: VecDeque<u8>,
     to_host: ToHost,
     to_guest_over: bool,
-    /// The socket may have something to read.
+    /// Whether the socket may have bytes to read.
     readable: bool,
-    /// The other side of the socket is closed: what can be read now is all that will come.
+    /// Whether the other side of the socket is closed: no more bytes will come than can be read now.
     hung_up: bool,
-    /// Receive buffers that the next read may fill: grows while reads fill them all.
+    /// Number of receive buffers that the next read may fill; it grows while reads fill all of them.
     burst: usize,
     /// Directions that the guest itself has shut down.
     shut_by_guest: u32,
-    /// Directions whose end the guest has been told.
+    /// Directions of whose end the guest was told.
     told: u32,
     owes_request: bool,
     owes_response: bool,
@@ -108,7 +108,7 @@ pub struct Connection {
     credit_request: CreditRequest,
 }
 
-/// One is sent for each time that the credit runs out.
+/// A request for credit, which is sent once each time that the credit runs out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CreditRequest {
     Idle,
@@ -117,14 +117,14 @@ enum CreditRequest {
 }
 
 impl Connection {
-    /// A connection that the host asks for. `window` is the most that is kept of what the guest sends, in bytes.
+    /// A connection that the host asks for. `window` is the largest number of bytes from the guest that are kept.
     pub fn request(socket: UnixStream, window: u32) -> Self {
         let mut connection = Self::new(socket, Phase::Requested, window);
         connection.owes_request = true;
         connection
     }
 
-    /// A connection that the guest asks for, and gets.
+    /// A connection that the guest asks for, and that is accepted.
     pub fn accept(socket: UnixStream, window: u32, request: &Header) -> Self {
         let mut connection = Self::new(socket, Phase::Established, window);
         connection.owes_response = true;
@@ -153,12 +153,12 @@ impl Connection {
         }
     }
 
-    /// The socket, to watch it.
+    /// The descriptor of the socket, to watch it.
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 
-    /// What to watch the socket for; `None` while the guest has not accepted.
+    /// The events to watch the socket for; `None` while the guest has not accepted the connection.
     pub fn interest(&self) -> Option<EventSet> {
         let events = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
         match self.phase {
@@ -178,7 +178,7 @@ impl Connection {
         self.phase == Phase::Detached
     }
 
-    /// Handles a packet of the guest's side, `data` being the `header.len` bytes after its header.
+    /// Handles a packet from the guest; `data` is the `header.len` bytes after its header.
     pub fn handle(&mut self, header: &Header, data: &mut [VolatileSlice<'_>]) {
         self.credit.learn(header.buf_alloc, header.fwd_cnt);
         if self.credit.allowance() > 0 {
@@ -195,7 +195,7 @@ impl Connection {
         }
     }
 
-    /// The socket has become ready for something.
+    /// Handles an event of the socket.
     pub fn on_event(&mut self, events: EventSet) {
         if events.intersects(EventSet::IN | EventSet::READ_HANG_UP | EventSet::HANG_UP | EventSet::ERROR) {
             self.readable = true;
@@ -240,7 +240,7 @@ impl Connection {
         None
     }
 
-    /// True when [`Self::next_control`] has something.
+    /// True when [`Self::next_control`] would return a packet.
     pub fn owes_control(&self) -> bool {
         self.owes_request
             || self.owes_response
@@ -251,7 +251,7 @@ impl Connection {
                     || self.credit_request == CreditRequest::Owed))
     }
 
-    /// True when a read from the socket may bring bytes that the guest can take.
+    /// True when a read from the socket may give bytes that the guest can take.
     pub fn may_receive(&self) -> bool {
         self.phase == Phase::Established
             && self.readable
@@ -259,13 +259,13 @@ impl Connection {
             && self.credit.allowance() > 0
     }
 
-    /// Bytes and receive buffers that the next read may fill.
+    /// Number of bytes, and of receive buffers, that the next read may fill.
     pub fn budget(&self) -> (u32, usize) {
         (self.credit.allowance(), self.burst)
     }
 
-    /// Reads from the socket into receive buffers, which are within [`Self::budget`], and returns how many bytes: 0 when
-    /// there are none now, or never will be again.
+    /// Reads from the socket into receive buffers, which are within [`Self::budget`], and returns the number of bytes;
+    /// 0 if there are none now, or if no more will come.
     pub fn receive(&mut self, data: &[VolatileSlice<'_>]) -> u32 {
         match socket::receive(&self.socket, data) {
             Ok(0) => {
@@ -286,7 +286,7 @@ impl Connection {
                 0
             }
             Err(_) => {
-                // A peer that died with bytes unread: its side is gone in both directions.
+                // The peer died with unread bytes: its side is gone in both directions.
                 self.to_guest_over = true;
                 self.host_reads_no_more();
                 0
@@ -294,7 +294,7 @@ impl Connection {
         }
     }
 
-    /// Gives up: the host's side sees the end of file, the guest a reset.
+    /// Ends the connection: the host's side sees the end of file, the guest a reset.
     pub fn abandon(&mut self) {
         self.host_reads_no_more();
         self.reset();
@@ -306,7 +306,7 @@ impl Connection {
         self.credit.announce()
     }
 
-    /// Takes bytes of the guest: to the socket, and to the backlog what the socket does not take.
+    /// Writes bytes from the guest to the socket, and puts those that it does not take into the backlog.
     fn take(&mut self, count: u32, mut data: &mut [VolatileSlice<'_>]) {
         if self.shut_by_guest & shutdown::SEND != 0 || self.credit.receive(count).is_err() {
             return self.reset();
@@ -328,7 +328,7 @@ impl Connection {
         if self.to_host == ToHost::Over {
             self.credit.forward(left);
         } else if left > 0 {
-            // Credit bounds what comes; no growth, so no more than that is allocated either.
+            // Credit limits the bytes that come. The backlog is allocated once, so it takes no more memory than that.
             self.backlog.reserve_exact(self.credit.window() as usize - self.backlog.len());
             keep(&mut self.backlog, data);
         }
@@ -356,7 +356,7 @@ impl Connection {
         }
     }
 
-    /// If the guest has sent its last byte and all is written, says so to the host's side.
+    /// Shuts down the socket for writing if the guest has sent its last byte and all bytes are written.
     fn end_to_host(&mut self) {
         if self.to_host == ToHost::Ending && self.backlog.is_empty() {
             let _ = self.socket.shutdown(Shutdown::Write);
@@ -364,18 +364,18 @@ impl Connection {
         }
     }
 
-    /// The socket is closed, or shut down for reading, on its other side.
+    /// Handles a socket whose other side is closed or shut down for reading.
     fn host_reads_no_more(&mut self) {
         self.credit.forward(u32::try_from(self.backlog.len()).unwrap_or(u32::MAX));
         self.backlog = VecDeque::new();
         self.to_host = ToHost::Over;
     }
 
-    /// The guest has shut down one direction or both.
+    /// Handles a SHUTDOWN of the guest, for one direction or both.
     fn shut(&mut self, flags: u32) {
         self.shut_by_guest |= flags & shutdown::BOTH;
         if self.shut_by_guest == shutdown::BOTH {
-            // The guest waits for this before it lets the port go. All its bytes came before.
+            // The guest waits for this before it frees the port. All its bytes have come before.
             self.owes_reset = true;
             return self.detach();
         }
@@ -389,7 +389,7 @@ impl Connection {
         }
     }
 
-    /// The guest has broken the rules.
+    /// Resets the connection because the guest has broken the rules.
     fn reset(&mut self) {
         self.owes_reset = true;
         self.detach();
@@ -402,17 +402,17 @@ impl Connection {
         self.owes_response = false;
     }
 
-    /// Directions that are over, as flags of a SHUTDOWN of ours.
+    /// Directions that are over, as flags of a SHUTDOWN to the guest.
     fn ended(&self) -> u32 {
         let send = if self.to_guest_over { shutdown::SEND } else { 0 };
         let receive = if self.to_host == ToHost::Over { shutdown::RCV } else { 0 };
         send | receive
     }
 
-    /// True when the guest does not know yet of a direction's end, or when that was the last.
+    /// True when the guest has not been told of a direction's end yet, or when both directions have ended.
     fn owes_shutdown(&self) -> bool {
         if self.hung_up && self.may_receive() {
-            // The last bytes first: then one packet says it all.
+            // The last bytes are sent first; then one packet tells both ends.
             return false;
         }
         let ended = self.ended();

@@ -9,8 +9,8 @@
 //!                                                     RST ──▶                   anything else
 //! ```
 //!
-//! No socket of the host can be reached from the guest but the one that was given for its "ready" connection. Until
-//! that has been made, connections to the listener wait in its backlog: the agent does not listen yet.
+//! The guest can reach no socket of the host except the one for its "ready" connection. Until that connection is made,
+//! connections to the listener wait in its backlog, because the agent does not listen yet.
 //!
 //! | module | is |
 //! |---|---|
@@ -23,7 +23,7 @@
 //! | [`socket`] | guest memory to and from sockets |
 //!
 //! Data is not copied on its way: a socket is read straight into the guest's receive buffers and written straight from
-//! its send buffers. Only what a socket does not take at once is kept, as much as the guest has credit for.
+//! its send buffers. Only bytes that a socket does not take at once are kept, up to the guest's credit.
 
 mod connection;
 mod credit;
@@ -52,29 +52,30 @@ use crate::{
     virtio::device::{ActivateError, Activation, VirtioDevice, read_space},
 };
 
-/// Name in errors.
+/// The device's name in errors.
 const DEVICE: &str = "vsock";
 
 /// VIRTIO_VSOCK_F_STREAM (virtio 1.3 §5.10.3).
 const F_STREAM: u64 = 1 << 0;
 
-/// rx, tx, event. A Linux guest fills the rx queue with pages and the event queue with 8 buffers.
+/// Sizes of the rx, tx and event queues. A Linux guest fills the rx queue with pages and the event queue with 8
+/// buffers.
 const QUEUE_SIZES: [u16; 3] = [128, 128, 8];
 
-/// Stack of the worker; a round needs a few KiB.
+/// Stack of the worker, in bytes; a round needs a few KiB.
 const STACK_SIZE: usize = 128 << 10;
 
 /// The host's sockets that the device serves.
 pub(crate) struct Endpoints {
-    /// Each connection to it becomes one to the agent.
+    /// The listener, each of whose connections becomes one to the agent.
     listener: UnixListener,
-    /// Taken by the guest's first connection to the ready port.
+    /// The socket for the guest's first connection to the ready port, which takes it.
     ready: Option<Ready>,
-    /// The other end of what tells a template's guest that it is a clone.
+    /// The socket with the message that tells a template's guest that it is a clone.
     renewal: Option<UnixStream>,
 }
 
-/// Where the guest's one connection goes.
+/// The destination of the guest's only connection.
 pub(crate) struct Ready {
     socket: UnixStream,
     on_connect: Box<dyn FnOnce() + Send>,
@@ -83,15 +84,15 @@ pub(crate) struct Ready {
 /// The device.
 pub struct Vsock {
     cid: u64,
-    /// Here while the device is not active.
+    /// The sockets, while the device is not active.
     endpoints: Option<Endpoints>,
     active: Option<Active>,
 }
 
 struct Active {
     worker: JoinHandle<(Endpoints, Option<[Queue; 2]>)>,
-    /// The event queue, of which nothing is used: a template is taken while there is no connection, so that its clones have
-    /// none to be told of.
+    /// The event queue, which is never used: a template is saved while there is no connection, so there is none whose
+    /// end its clones would have to be told.
     events: Queue,
     stop: EventFd,
 }
@@ -99,8 +100,8 @@ struct Active {
 impl Vsock {
     /// A device for a guest of context ID `cid`, at least 3.
     ///
-    /// Connections to `agent_listener` go to the agent's port. The guest's one connection goes to `ready`; `on_ready` is
-    /// called, on the device's thread, when it is made. `renewal` is what the agent of a template's guest waits for.
+    /// Connections to `agent_listener` go to the agent's port. The guest's only connection goes to `ready`; `on_ready`
+    /// is called, on the device's thread, when it is made. `renewal` is what the agent of a template's guest waits for.
     ///
     /// # Errors
     /// `cid` is reserved (`InvalidInput`), or the listener cannot be made non-blocking.
@@ -115,7 +116,7 @@ impl Vsock {
         if !(3..u64::from(u32::MAX)).contains(&cid) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{cid} is no context ID of a guest: take one from 3 to {}", u32::MAX - 1),
+                format!("{cid} is not a guest's context ID: use a number from 3 to {}", u32::MAX - 1),
             ));
         }
         agent_listener.set_nonblocking(true)?;

@@ -1,8 +1,7 @@
-//! All connections: which there are, which packet belongs to which, and whose turn it is.
+//! All connections: their list, the connection of a packet, and the order of their turns.
 //!
 //! What the guest can make the host keep is bounded: connections by [`MAX_CONNECTIONS`], their bytes by their windows,
-//! refusals of packets that belong to no connection by [`MAX_REFUSALS`]. What is over that, the guest has to live
-//! without.
+//! refusals of packets that belong to no connection by [`MAX_REFUSALS`]. Beyond these limits, the guest gets nothing.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,23 +23,24 @@ use super::{
     queues::{Burst, QueueError, RxQueue},
 };
 
-/// Most connections at a time; more wait in the listener's backlog.
+/// Largest number of connections at a time; more wait in the listener's backlog.
 pub const MAX_CONNECTIONS: usize = 1024;
 
-/// Most bytes kept of what the guest sends on one connection: Linux's own default, above which it never goes.
+/// Largest number of bytes from the guest that are kept for one connection: Linux's own default, which it never
+/// exceeds.
 const WINDOW: u32 = 256 << 10;
 
-/// The same for connections while [`WIDE_CONNECTIONS`] others are open, so that a guest whose peers do not read takes
-/// no more than 31 MiB.
+/// As [`WINDOW`], for connections that are made while [`WIDE_CONNECTIONS`] others are open, so that a guest whose peers
+/// do not read takes at most 31 MiB.
 const NARROW_WINDOW: u32 = 16 << 10;
 
-/// How many connections get the whole [`WINDOW`].
+/// Number of connections that get the whole [`WINDOW`].
 const WIDE_CONNECTIONS: usize = 64;
 
-/// Most refusals that wait for receive buffers.
+/// Largest number of refusals that wait for receive buffers.
 const MAX_REFUSALS: usize = 256;
 
-/// First port of the host's end of a connection; below are the well-known ones.
+/// First port for the host's end of a connection; the ports below are well-known ones.
 const FIRST_PORT: u32 = 1024;
 
 /// Ports of a connection.
@@ -51,7 +51,8 @@ struct Ports {
 }
 
 impl Ports {
-    /// What epoll says of a connection's socket. The host's port is never 0, so the values below 2^32 are free.
+    /// The value by which epoll identifies a connection's socket. The host's port is never 0, so the values below 2^32
+    /// are free.
     fn token(self) -> u64 {
         u64::from(self.host) << 32 | u64::from(self.guest)
     }
@@ -61,12 +62,12 @@ impl Ports {
     }
 }
 
-/// A connection and where it is entered.
+/// A connection, and whether it is watched and queued.
 struct Entry {
     connection: Connection,
-    /// What epoll watches its socket for.
+    /// The events for which epoll watches its socket.
     watched: Option<EventSet>,
-    /// It is in [`Muxer::turns`].
+    /// Whether it is in [`Muxer::turns`].
     queued: bool,
 }
 
@@ -77,18 +78,19 @@ pub struct Muxer {
     listener_token: u64,
     endpoints: Endpoints,
     entries: HashMap<Ports, Entry>,
-    /// Connections that have something for the guest, in the order of their turns.
+    /// Connections that have packets for the guest, in the order of their turns.
     turns: VecDeque<Ports>,
     refusals: VecDeque<Header>,
     next_port: u32,
     agent_connected: bool,
-    /// The listener has failed (out of descriptors, say); the next event of any kind tries again.
+    /// Whether the listener has failed (for example without free descriptors); the next event of any kind tries again.
     listener_stalled: bool,
     listener_watched: bool,
 }
 
 impl Muxer {
-    /// No connections. The listener is watched in `epoll` by `listener_token`, connections by values from 2^32 on.
+    /// A muxer without connections. `epoll` identifies the listener by `listener_token`, and connections by values from
+    /// 2^32 on.
     pub fn new(guest_cid: u64, epoll: Epoll, listener_token: u64, endpoints: Endpoints) -> Self {
         Self {
             guest_cid,
@@ -105,12 +107,12 @@ impl Muxer {
         }
     }
 
-    /// Where connections and their sockets are watched.
+    /// The epoll instance that watches the listener and the connections' sockets.
     pub fn epoll(&self) -> &Epoll {
         &self.epoll
     }
 
-    /// Drops all connections.
+    /// Drops all connections and returns the host's sockets.
     pub fn into_endpoints(self) -> Endpoints {
         self.endpoints
     }
@@ -118,7 +120,7 @@ impl Muxer {
     /// Handles a packet from the guest; `data` is the `header.len` bytes after its header.
     pub fn handle(&mut self, header: &Header, data: &mut [VolatileSlice<'_>]) {
         if header.src_cid != self.guest_cid {
-            // Nobody whom an answer would reach.
+            // An answer would reach nobody.
             return;
         }
         let ports = Ports { host: header.dst_port, guest: header.src_port };
@@ -135,7 +137,7 @@ impl Muxer {
         }
     }
 
-    /// Handles an event of the socket of a connection, whose token it is.
+    /// Handles an event of the connection's socket with this token.
     pub fn on_event(&mut self, token: u64, events: EventSet) {
         self.listener_stalled = false;
         let ports = Ports::of_token(token);
@@ -157,7 +159,7 @@ impl Muxer {
         }
     }
 
-    /// Watches the listener while there is an agent, and room for a connection. Until then clients wait in its backlog.
+    /// Watches the listener while there is an agent and room for a connection. Otherwise clients wait in its backlog.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
@@ -175,12 +177,12 @@ impl Muxer {
         Ok(())
     }
 
-    /// There is no connection, and none is refused.
+    /// Whether there is neither a connection nor a refusal to send.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.refusals.is_empty()
     }
 
-    /// Connects to the agent of a template's guest, which waits for that.
+    /// Connects the renewal socket to the agent of a template's guest, which waits for that.
     pub fn renew(&mut self) {
         if let Some(Ok(socket)) = self.endpoints.renewal.take().map(nonblocking) {
             let ports = Ports { host: self.free_port(), guest: renewal::PORT };
@@ -188,13 +190,13 @@ impl Muxer {
         }
     }
 
-    /// True when there is something for the guest.
+    /// True when there are packets for the guest.
     pub fn has_output(&self) -> bool {
         !self.refusals.is_empty() || !self.turns.is_empty()
     }
 
-    /// Sends the guest the next thing that it should get: a refusal, a packet without data, or a burst of data. There
-    /// is at least one receive buffer.
+    /// Sends the next packets to the guest: a refusal, a packet without data, or a burst of data. There must be at
+    /// least one receive buffer.
     ///
     /// # Errors
     /// The driver has broken the rules of the rx queue.
@@ -238,7 +240,7 @@ impl Muxer {
         Ok(())
     }
 
-    /// The agent's one connection.
+    /// Accepts the agent's "ready" connection.
     fn accept_ready(&mut self, ports: Ports, header: &Header) {
         let Some(ready) = self.endpoints.ready.take() else { return self.refuse(header) };
         self.agent_connected = true;
@@ -254,8 +256,8 @@ impl Muxer {
         self.settle(ports);
     }
 
-    /// Brings what is known of a connection here up to date with its state: whether it is watched, whether it has a turn,
-    /// whether there still is one.
+    /// Updates the muxer for a connection's state: whether it is watched, whether it has a turn, and whether it still
+    /// exists.
     fn settle(&mut self, ports: Ports) {
         let Some(entry) = self.entries.get_mut(&ports) else { return };
         let connection = &entry.connection;
@@ -297,7 +299,7 @@ impl Muxer {
         if self.entries.len() < WIDE_CONNECTIONS { WINDOW } else { NARROW_WINDOW }
     }
 
-    /// A port of the host that no connection has; there are far more ports than connections.
+    /// A port of the host that no connection uses; there are far more ports than connections.
     fn free_port(&mut self) -> u32 {
         loop {
             let host = self.next_port;

@@ -17,11 +17,11 @@ pub const TYPE_STREAM: u16 = 1;
 pub mod op {
     /// Asks for a connection.
     pub const REQUEST: u16 = 1;
-    /// Accepts it.
+    /// Accepts a connection.
     pub const RESPONSE: u16 = 2;
-    /// Refuses a connection, ends it, or acknowledges its end.
+    /// Refuses or ends a connection, or acknowledges its end.
     pub const RST: u16 = 3;
-    /// Its sender will receive or send no more, as the flags say.
+    /// The sender will receive or send no more, as the flags say.
     pub const SHUTDOWN: u16 = 4;
     /// Carries bytes of the stream.
     pub const RW: u16 = 5;
@@ -37,7 +37,7 @@ pub mod shutdown {
     pub const RCV: u32 = 1;
     /// The sender of the packet sends no more.
     pub const SEND: u32 = 2;
-    /// Neither.
+    /// The sender of the packet neither sends nor receives.
     pub const BOTH: u32 = RCV | SEND;
 }
 
@@ -56,9 +56,9 @@ pub struct Header {
     pub len: u32,
     /// Type of socket.
     pub socket_type: u16,
-    /// One of [`op`], or what a hostile guest made up.
+    /// The operation: one of [`op`], or any number from a hostile guest.
     pub op: u16,
-    /// Depends on `op`.
+    /// Flags, whose meaning depends on `op`.
     pub flags: u32,
     /// Size of the sender's receive buffer, in bytes.
     pub buf_alloc: u32,
@@ -101,7 +101,7 @@ impl Header {
         bytes
     }
 
-    /// The RST that answers this packet where no connection does.
+    /// The RST that answers this packet if it belongs to no connection.
     pub fn refusal(&self) -> Self {
         Self {
             src_cid: self.dst_cid,
@@ -115,7 +115,7 @@ impl Header {
     }
 }
 
-/// Takes the next field; the fields together are as long as the header, so it is always there.
+/// Takes the next field. The fields together are as long as the header, so there always is one.
 fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
     match rest.split_first_chunk() {
         Some((field, tail)) => {

@@ -11,18 +11,18 @@ use crate::virtio::buffers::{self, Access, ChainError};
 /// The driver has broken the rules of a queue; the device stops.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// The rings themselves.
+    /// The rings are not valid.
     #[error("broken rings: {0}")]
     Rings(#[from] virtio_queue::Error),
-    /// A descriptor chain.
+    /// A descriptor chain is not valid.
     #[error("{0}")]
     Chain(#[from] ChainError),
 }
 
-/// What the tx queue and the rx queue have in common.
+/// The common part of the tx queue and the rx queue.
 struct Ring {
     queue: Queue,
-    /// Buffers have been used since the driver was last notified.
+    /// Whether buffers were used since the driver was last notified.
     used: bool,
 }
 
@@ -53,12 +53,12 @@ impl Ring {
 pub struct TxQueue(Ring);
 
 impl TxQueue {
-    /// Takes packets from `queue`.
+    /// A queue that takes packets from `queue`.
     pub fn new(queue: Queue) -> Self {
         Self(Ring { queue, used: false })
     }
 
-    /// As it is now.
+    /// The queue in its present state.
     pub fn into_queue(self) -> Queue {
         self.0.queue
     }
@@ -67,7 +67,7 @@ impl TxQueue {
     /// there is no more; the driver then notifies of the next.
     ///
     /// # Errors
-    /// Broken rings, or a chain that is no packet.
+    /// Broken rings, or a chain that is not a packet.
     pub fn next<'m>(
         &mut self,
         memory: &'m GuestMemoryMmap,
@@ -116,16 +116,16 @@ impl TxQueue {
     }
 }
 
-/// One receive buffer of the guest, taken from the queue.
+/// A receive buffer of the guest that was taken from the queue.
 struct RxBuffer {
     head: u16,
     /// End of its part of [`Burst::headers`]; the part begins where the one before ends.
     headers_end: usize,
-    /// Bytes of data that it takes.
+    /// Number of bytes of data that it can hold.
     capacity: usize,
 }
 
-/// Room for the receive buffers that one read fills, kept from read to read.
+/// The receive buffers that one read fills; the lists are reused for the next read.
 #[derive(Default)]
 pub struct Burst<'m> {
     buffers: Vec<RxBuffer>,
@@ -138,17 +138,17 @@ pub struct Burst<'m> {
 pub struct RxQueue(Ring);
 
 impl RxQueue {
-    /// Puts packets into the buffers of `queue`.
+    /// A queue that puts packets into the buffers of `queue`.
     pub fn new(queue: Queue) -> Self {
         Self(Ring { queue, used: false })
     }
 
-    /// As it is now.
+    /// The queue in its present state.
     pub fn into_queue(self) -> Queue {
         self.0.queue
     }
 
-    /// True when the guest has provided a buffer. When not, the driver notifies of the next.
+    /// True when the guest has provided a buffer. If not, the driver will notify of the next.
     ///
     /// # Errors
     /// Broken rings.
@@ -161,7 +161,7 @@ impl RxQueue {
         Ok(queue.enable_notification(memory)?)
     }
 
-    /// Sends one packet without data. False when there is no buffer.
+    /// Sends one packet without data. False if there is no buffer.
     ///
     /// # Errors
     /// Broken rings or a chain that takes no packet.
@@ -178,8 +178,8 @@ impl RxQueue {
         Ok(true)
     }
 
-    /// Lets `read` fill at most `count` buffers with at most `limit` bytes, and sends what it has read in packets of
-    /// which `header` makes the headers. What it has not filled stays in the queue.
+    /// Lets `read` fill at most `count` buffers with at most `limit` bytes, and sends what it has read in packets,
+    /// whose headers `header` makes. Buffers that it has not filled stay in the queue.
     ///
     /// # Errors
     /// Broken rings or a chain that takes no packet.
@@ -223,7 +223,7 @@ impl RxQueue {
         self.0.needs_interrupt(memory)
     }
 
-    /// Takes up to `count` buffers, no more than hold `limit` bytes of data.
+    /// Takes up to `count` buffers, and no more than are needed for `limit` bytes of data.
     fn collect<'m>(
         &mut self,
         memory: &'m GuestMemoryMmap,

@@ -1,6 +1,6 @@
-//! Guest memory to and from sockets, which do not block, without a copy in between.
+//! Transfers between guest memory and non-blocking sockets, without a copy in between.
 //!
-//! Neither call can carry a descriptor, which is why these and no others are made.
+//! The calls that are used (readv, writev) cannot carry a descriptor, and no others are made.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use vm_memory::VolatileSlice;
 
 use crate::virtio::buffers;
 
-/// Most slices in one system call; what is over waits for the next.
+/// Largest number of slices in one system call; the rest waits for the next.
 const MAX_IOVECS: usize = 64;
 
 /// Writes as much as the socket takes at once, at most [`MAX_IOVECS`] slices.

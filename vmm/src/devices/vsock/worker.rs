@@ -1,7 +1,7 @@
 //! The device's thread: waits for notifications of the driver and for sockets, and moves packets between them.
 //!
 //! Each round handles the events that there are, then a bounded number of the guest's packets, then gives a bounded
-//! number of turns to those that have something for the guest, then raises at most one interrupt. It waits only when
+//! number of turns to connections that have data for the guest, then raises at most one interrupt. It waits only when
 //! there is nothing to do; when the guest has no receive buffers, nothing is read from the sockets.
 
 use std::{fmt::Display, io, os::fd::AsRawFd, sync::Arc};
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::virtio::interrupt::Interrupt;
 
-/// Values by which epoll reports what is no connection: those are 2^32 and more.
+/// Values by which epoll identifies everything that is not a connection; connections have 2^32 and more.
 mod token {
     pub const RX: u64 = 0;
     pub const TX: u64 = 1;
@@ -28,19 +28,19 @@ mod token {
     pub const LISTENER: u64 = 3;
 }
 
-/// Packets from the guest in one round.
+/// Largest number of packets from the guest in one round.
 const TX_BUDGET: usize = 32;
 
-/// Turns for packets to the guest in one round.
+/// Largest number of turns for packets to the guest in one round.
 const RX_BUDGET: usize = 32;
 
-/// Events taken at a time.
+/// Number of events that are taken at a time.
 const EVENTS: usize = 32;
 
-/// Why the worker gave up before it was told to stop.
+/// Why the worker ended before it was told to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// The driver's fault.
+    /// The driver has broken the rules of a queue.
     #[error("the guest's driver broke the rules of the {queue} queue: {error}")]
     Queue {
         /// `rx` or `tx`.
@@ -48,7 +48,7 @@ pub enum WorkerError {
         /// What was wrong.
         error: QueueError,
     },
-    /// The host's.
+    /// Waiting for events failed.
     #[error("waiting for events: {0}")]
     Epoll(#[from] io::Error),
 }
@@ -63,7 +63,7 @@ impl WorkerError {
     }
 }
 
-/// What the thread waits for besides connections.
+/// The events that the thread waits for besides connections.
 pub struct Signals {
     /// The driver has provided receive buffers.
     pub rx: EventFd,
@@ -74,7 +74,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// An epoll instance that watches these.
+    /// An epoll instance that watches these events.
     ///
     /// # Errors
     /// Those of epoll_create1(2) and epoll_ctl(2).
@@ -87,7 +87,7 @@ impl Signals {
     }
 }
 
-/// Everything that the thread owns.
+/// The state of the thread.
 pub struct Worker {
     memory: GuestMemoryMmap,
     interrupt: Arc<Interrupt>,
@@ -96,9 +96,9 @@ pub struct Worker {
     tx: TxQueue,
     muxer: Muxer,
     stopping: bool,
-    /// There may be more packets in the tx queue.
+    /// Whether there may be more packets in the tx queue.
     tx_pending: bool,
-    /// There is output, and there may be receive buffers for it.
+    /// Whether there is output, and there may be receive buffers for it.
     rx_pending: bool,
 }
 
@@ -128,8 +128,8 @@ impl Worker {
         }
     }
 
-    /// Works until told to stop, or until the driver breaks the rules: then the device has failed. All connections are
-    /// closed at the end. Returns the rx and the tx queue where there was none.
+    /// Works until it is told to stop, or until the driver breaks the rules: then the device has failed. All
+    /// connections are closed at the end. If there was no connection, it returns the rx and the tx queue.
     pub fn run(mut self) -> (Endpoints, Option<[Queue; 2]>) {
         while !self.stopping {
             let timeout = if self.is_idle() { -1 } else { 0 };
@@ -143,7 +143,7 @@ impl Worker {
         (self.muxer.into_endpoints(), queues)
     }
 
-    /// Fails the device without having worked: the thread could not be restricted.
+    /// Makes the device fail before it has worked, because the thread could not be restricted.
     pub fn refuse(self, cause: &dyn Display) -> (Endpoints, Option<[Queue; 2]>) {
         self.interrupt.fail(cause);
         (self.muxer.into_endpoints(), None)
@@ -154,8 +154,8 @@ impl Worker {
         !self.tx_pending && !self.rx_pending
     }
 
-    /// One round; waits first for an event, at most `timeout` milliseconds, or without end if that is -1. Returns how many
-    /// events there were.
+    /// One round; it first waits for an event, at most `timeout` milliseconds, or without a limit if that is -1.
+    /// Returns how many events there were.
     ///
     /// # Errors
     /// The device has failed.
