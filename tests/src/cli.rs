@@ -40,18 +40,25 @@ impl Default for Stockade {
 }
 
 impl Stockade {
-    /// A state directory in a temporary directory.
+    /// A state directory in a temporary directory. No start has a template made: what a test finds on the host would depend on how
+    /// long that takes.
     pub fn new() -> Self {
+        Self::with_config("")
+    }
+
+    fn without_config() -> Self {
         let root = tempfile::Builder::new().prefix("state-").tempdir().expect("temporary directory");
         std::fs::create_dir(root.path().join("run")).expect("state directory");
         Self { root, build: "release", env: Vec::new() }
     }
 
-    /// With a configuration file of this text instead of the system's.
+    /// With a configuration file of this text instead of the system's. Where it says nothing of templates, those that there are may be
+    /// used.
     pub fn with_config(text: &str) -> Self {
-        let mut stockade = Self::new();
+        let mut stockade = Self::without_config();
         let file = stockade.root.path().join("config.toml");
-        std::fs::write(&file, text).expect("write config.toml");
+        let templates = if text.contains("templates") { "" } else { "templates = \"prebuilt\"\n" };
+        std::fs::write(&file, format!("{templates}{text}")).expect("write config.toml");
         stockade.env.push(("STOCKADE_CONFIG".into(), file.display().to_string()));
         stockade
     }

@@ -105,6 +105,17 @@ impl Cgroup {
         Ok(Self { path, made, scope: None })
     }
 
+    /// That of this name below the root, which may be there, and which [`remove`](Self::remove) leaves.
+    ///
+    /// # Errors
+    /// [`CgroupError::NotV2`].
+    pub fn at_root(name: &str) -> Result<Self, CgroupError> {
+        if !Path::new(ROOT).join("cgroup.controllers").exists() {
+            return Err(CgroupError::NotV2);
+        }
+        Ok(Self { path: Path::new(ROOT).join(name), made: Vec::new(), scope: None })
+    }
+
     /// Whether this process may write where the first directory is to be made.
     pub fn may_be_made(&self) -> bool {
         let there = self.path.ancestors().find(|directory| directory.exists());

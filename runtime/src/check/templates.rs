@@ -10,7 +10,8 @@ use crate::vm::template::{Store, StoreError};
 /// The check of the templates.
 pub fn row(config: &Config) -> Row {
     const NAME: &str = "templates";
-    const BUILD: &str = "make one with `stockade template build`: until then every VM boots";
+    const BUILD: &str = "make one with `stockade template build`: until then VMs boot";
+    const SOON: &str = "the next start of a VM of that size has it made in the background";
     if config.templates == Templates::Off {
         return Row::ok(NAME, "off: every VM boots");
     }
@@ -30,11 +31,18 @@ pub fn row(config: &Config) -> Row {
     let total = bytes::short(all.iter().map(|entry| entry.bytes).sum());
     match store.find(&launch.template_key()) {
         Some(_) => Row::ok(NAME, format!("{} in {total}, one of the default size", all.len())),
-        None if all.is_empty() => Row::warning(NAME, "none", BUILD),
-        None => Row::warning(
-            NAME,
-            format!("{} in {total}, none of the default size and this build", all.len()),
-            BUILD,
-        ),
+        None => {
+            let found = match all.len() {
+                0 => "none".to_owned(),
+                number => format!("{number} in {total}, none of the default size and this build"),
+            };
+            match store.failure(&launch.template_key().name()) {
+                Some(failure) => Row::warning(NAME, format!("{found}: {}", failure.reason), BUILD),
+                None if launch.makes_templates(config.memory_mib) => {
+                    Row::ok(NAME, format!("{found}: {SOON}"))
+                }
+                None => Row::warning(NAME, found, BUILD),
+            }
+        }
     }
 }

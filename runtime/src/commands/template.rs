@@ -1,22 +1,25 @@
 //! `stockade template`: the saved VMs from which other VMs start.
 
 use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::text::{bytes, table};
 use crate::vm::Launch;
 use crate::vm::sizing;
-use crate::vm::template::{self, Built, Entry, Store};
+use crate::vm::template::{self, Built, Entry, Failure, Store, Wanted};
 
 /// Make, list and remove the templates of booted VMs.
 #[derive(Debug, Args)]
 #[command(
     after_help = "A VM begins as a clone of a template that was made by the same stockade, with the same kernel and parameters, for
 its size or, where its containers have limits, for the next power of two. Where there is no such template, the VM
-boots. Templates are in the host's memory, below /run/stockade-templates, until the host boots again; only root can make them.
+boots, and the template is made in the background, unless the configuration says otherwise by its key `templates`.
+Templates are in the host's memory, below /run/stockade-templates, until the host boots again; only root can make them.
 
 Examples:
   stockade template build
@@ -49,6 +52,12 @@ struct Build {
     /// Replace templates that exist already
     #[arg(long)]
     anew: bool,
+    /// How many CPUs its VMs can have; without it as many as VMs without a quota
+    #[arg(long, hide = true)]
+    vcpus: Option<u8>,
+    /// After a start: the name of the one template that is meant
+    #[arg(long, hide = true, value_name = "NAME", conflicts_with = "anew", requires_all = ["vcpus", "classes"])]
+    background: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -104,10 +113,13 @@ impl Template {
 impl Build {
     fn run(self, store: &Store) -> anyhow::Result<()> {
         let config = Config::load()?;
+        if let (Some(name), Some(vcpus), &[mib]) = (self.background, self.vcpus, &self.classes[..]) {
+            return template::builder(store, &config, &Wanted { mib, vcpus, name });
+        }
         for mib in classes(&config, self.classes) {
-            let vcpus = config.max_vcpus.unwrap_or_else(sizing::host_cpus);
+            let vcpus = self.vcpus.or(config.max_vcpus).unwrap_or_else(sizing::host_cpus);
             let launch = Launch::prepare(&config)?.memory_mib(mib, sizing::most_mib()).vcpus(vcpus);
-            let built = template::build(store, launch, self.anew)
+            let built = template::build(store, launch, self.anew, template::most_bytes(&config))
                 .with_context(|| format!("cannot make a template of {mib} MiB"))?;
             let line = match built {
                 Built::Made(entry) => format!("{}: made, {}\n", entry.name, bytes::short(entry.bytes)),
@@ -127,27 +139,59 @@ fn classes(config: &Config, asked: Vec<u32>) -> Vec<u32> {
 
 impl List {
     fn run(&self, store: &Store) -> anyhow::Result<String> {
-        let all = store.list()?;
+        let (all, failures) = (store.list()?, store.failures()?);
         if self.format == Format::Json {
-            let entry = |Entry { name, bytes, made, .. }: &Entry| serde_json::json!({ "name": name, "bytes": bytes, "made": made });
-            return Ok(format!("{}\n", serde_json::Value::from(all.iter().map(entry).collect::<Vec<_>>())));
+            let seconds =
+                |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let made = all.iter().map(|Entry { name, bytes, made, used, .. }| {
+                json!({
+                    "name": name, "bytes": bytes, "made": seconds(*made), "used": seconds(*used),
+                    "inUse": store.is_in_use(name),
+                })
+            });
+            let failed = failures.iter().map(|Failure { name, reason, at }| {
+                json!({ "name": name, "bytes": 0, "failed": reason, "at": seconds(*at) })
+            });
+            return Ok(format!("{}\n", Value::from_iter(made.chain(failed))));
         }
-        let heading = ["NAME", "MEMORY"].map(str::to_owned);
-        let rows = all.iter().map(|entry| [entry.name.clone(), bytes::short(entry.bytes)]);
-        Ok(table::align(&[heading].into_iter().chain(rows).collect::<Vec<_>>()))
+        let heading = ["NAME", "MEMORY", "LAST USE", ""].map(str::to_owned);
+        let made = all.iter().map(|entry| {
+            let used = if store.is_in_use(&entry.name) { "now".to_owned() } else { ago(entry.used) };
+            [entry.name.clone(), bytes::short(entry.bytes), used, String::new()]
+        });
+        let failed = failures.iter().map(|Failure { name, reason, at }| {
+            [name.clone(), "none".to_owned(), String::new(), format!("failed {}: {reason}", ago(*at))]
+        });
+        Ok(table::align(&[heading].into_iter().chain(made).chain(failed).collect::<Vec<_>>()))
     }
+}
+
+/// How long ago, in whole minutes.
+fn ago(time: SystemTime) -> String {
+    let seconds = time.elapsed().map_or(0, |age| age.as_secs());
+    format!("{} ago", humantime::format_duration(Duration::from_secs(seconds / 60 * 60)))
+        .replace("0s ago", "just now")
 }
 
 impl Remove {
     fn run(self, store: &Store) -> anyhow::Result<()> {
-        let _lock = store.lock()?;
+        let mut lock = store.lock()?;
+        store.tidy(&mut lock)?;
         let names = match self.all {
-            true => store.list()?.into_iter().map(|entry| entry.name).collect(),
+            true => {
+                for failure in store.failures()? {
+                    store.forget_failure(&failure.name)?;
+                }
+                store.list()?.into_iter().map(|entry| entry.name).collect()
+            }
             false => self.names,
         };
         for name in names {
             let entry = find(store, &name)?;
             store.remove(&entry.name).with_context(|| format!("cannot remove the template {name}"))?;
+        }
+        if store.list()?.is_empty() {
+            template::Group::remove();
         }
         Ok(())
     }

@@ -22,13 +22,16 @@ pub use pattern::Pattern;
 const DEFAULT_PATH: &str = "/etc/stockade/config.toml";
 
 /// Environment variable that names another configuration file.
-const PATH_VARIABLE: &str = "STOCKADE_CONFIG";
+pub const PATH_VARIABLE: &str = "STOCKADE_CONFIG";
 
 /// Guest RAM of a container without a memory limit, in MiB.
 pub const DEFAULT_MEMORY_MIB: u32 = 2048;
 
 /// Smallest RAM with which a guest boots, in MiB.
 pub const MIN_MIB: u64 = 128;
+
+/// Least memory for templates, in MiB: one of the smallest fits.
+const LEAST_TEMPLATE_MEMORY_MIB: u32 = 32;
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -81,11 +84,13 @@ pub struct Config {
     pub apparmor_policies: Vec<PathBuf>,
     /// The users that VMMs run as.
     pub vmm_users: VmmUsers,
-    /// Whether VMs begin as clones of templates.
+    /// Whether VMs begin as clones of templates, and who makes those.
     pub templates: Templates,
-    /// The sizes for which `stockade template build` makes templates, in MiB; empty for the size of a container without
-    /// a limit.
+    /// The sizes for which there are templates, in MiB. Where it is empty, `stockade template build` makes one for a container
+    /// without a limit, and starts have those made that they could have used.
     pub template_classes_mib: Vec<u32>,
+    /// Most of the host's memory that templates take, in MiB; `None` for a part of what the host has.
+    pub template_memory_mib: Option<u32>,
     /// What a bundle may ask of its VM.
     pub vm: AllowedVm,
 }
@@ -94,9 +99,11 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Templates {
-    /// A VM begins as a clone if there is a template for it.
+    /// A VM begins as a clone if there is a template for it; if there is none, a start has it made for the next VM.
     #[default]
     On,
+    /// A VM begins as a clone if `stockade template build` has made a template for it.
+    Prebuilt,
     /// Every VM boots.
     Off,
 }
@@ -176,11 +183,12 @@ struct File {
     templates: Templates,
     #[serde(default)]
     template_classes_mib: Vec<u32>,
+    template_memory_mib: Option<u32>,
     vm: Option<AllowedVm>,
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "vmm",
     "kernel",
     "initramfs",
@@ -195,6 +203,7 @@ const KEYS: [&str; 15] = [
     "vmm_users",
     "templates",
     "template_classes_mib",
+    "template_memory_mib",
     "vm",
 ];
 
@@ -261,6 +270,7 @@ impl Config {
             vmm_users: file.vmm_users,
             templates: file.templates,
             template_classes_mib: file.template_classes_mib,
+            template_memory_mib: file.template_memory_mib,
             vm: file.vm.unwrap_or_default(),
         }
     }
@@ -281,6 +291,9 @@ fn parse(text: &str) -> Result<File, String> {
     }
     if file.template_classes_mib.iter().any(|mib| u64::from(*mib) < MIN_MIB) {
         return Err(format!("template_classes_mib must be at least {MIN_MIB} each"));
+    }
+    if file.template_memory_mib.is_some_and(|mib| mib < LEAST_TEMPLATE_MEMORY_MIB) {
+        return Err(format!("template_memory_mib must be at least {LEAST_TEMPLATE_MEMORY_MIB}"));
     }
     check_vcpus("max_vcpus", file.max_vcpus)?;
     file.vmm_users.check()?;

@@ -110,5 +110,6 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         disks: Vec::new(),
         namespaces: Vec::new(),
         network: None,
+        template: None,
     }
 }

@@ -32,8 +32,9 @@ use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::{tsc, user_namespace};
 use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
-use crate::vm::sizing::{self, VmSize};
-use crate::vm::{self, MachineError, Placement, Shared, Tree, Vm, shares, template};
+use crate::vm::sizing;
+use crate::vm::template::{self, Choice};
+use crate::vm::{self, MachineError, Placement, Shared, Tree, Vm, shares};
 
 /// A value that is undone when it is dropped, unless it is taken out.
 type Undone<T> = ScopeGuard<T, fn(T)>;
@@ -145,14 +146,16 @@ impl<'a> Draft<'a> {
         let mut scope = None;
         let vm = match place {
             Place::Own(launch, size) => {
-                let size = vm_size(plan, size, cgroup)?;
-                let (launch, size) = template::choose((*launch).sized(&size), size, plan.demand);
+                let size = resize::first(plan.demand, size, cgroup)?;
+                let Choice { launch, size, wanted } =
+                    template::choose((*launch).sized(&size), size, plan.demand);
                 if let Some(cgroup) = cgroup {
                     let mut values = plan.cgroup.values.clone();
                     values.push(("memory.max", sizing::host_limit_bytes(size.mib).to_string()));
                     scope = cgroup.make(&values)?;
                 }
                 record.vm_size = Some(size);
+                record.template = wanted;
                 let placement = cgroup.map(Placement::within).transpose()?.unwrap_or_default();
                 let mut machine = launch.start(self.request.id, directory.as_fd(), placement, |vmm| {
                     record.vmm = vmm.reference();
@@ -368,6 +371,9 @@ impl Attended {
         if let Vm::Own(machine) = vm {
             let ready = machine.agent_ready()?;
             is_newest = ready.version >= VERSION;
+            if machine.is_clone() {
+                draft.record.template = None;
+            }
             figures::log_stats(machine, &ready);
         }
         let mut control = match is_newest {
@@ -449,12 +455,4 @@ fn open_user_namespace(user: &UserNamespace) -> anyhow::Result<OwnedFd> {
         None => user_namespace::create(&user.mappings),
     };
     opened.context("linux.uidMappings: the host cannot make this user namespace for the container's relay")
-}
-
-/// The size with which the VM starts.
-fn vm_size(plan: &ContainerPlan, size: VmSize, cgroup: Option<&Cgroup>) -> anyhow::Result<VmSize> {
-    let vcpus = size.wanted_vcpus(plan.demand, &[]);
-    let mib = sizing::within(size.wanted_mib(plan.demand, &[]), resize::available(cgroup))?;
-    tracing::debug!(guest_mib = mib, "the VM's size");
-    Ok(VmSize { mib, vcpus, ..size })
 }

@@ -18,7 +18,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::state::{Directory, Record};
 use crate::sys::deadline::Deadline;
 use crate::vm::agent::{AnswerDeadline, Connection, call};
-use crate::vm::sizing::{self, Demand};
+use crate::vm::sizing::{self, Demand, VmSize};
 use crate::vm::{self, Control};
 
 /// How long a guest may take in all to change the size of its VM.
@@ -65,6 +65,17 @@ pub enum ResizeError {
         /// What the VM has given it, in MiB.
         wanted: u32,
     },
+}
+
+/// The size with which a VM starts.
+///
+/// # Errors
+/// The host leaves too little memory.
+pub fn first(demand: Demand, size: VmSize, cgroup: Option<&Cgroup>) -> anyhow::Result<VmSize> {
+    let vcpus = size.wanted_vcpus(demand, &[]);
+    let mib = sizing::within(size.wanted_mib(demand, &[]), available(cgroup))?;
+    tracing::debug!(guest_mib = mib, "the VM's size");
+    Ok(VmSize { mib, vcpus, ..size })
 }
 
 /// What the host's limits above this cgroup leave for the VM, in bytes. The cgroup's own limit follows from the VM's

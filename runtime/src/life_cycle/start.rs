@@ -11,6 +11,7 @@ use crate::state::{ContainerError, Directory, Record};
 use crate::sys::deadline::Deadline;
 use crate::vm::Wait;
 use crate::vm::agent::{AnswerDeadline, ClientError, Connection, call};
+use crate::vm::template;
 
 /// How long the agent may take beyond the time that `startContainer` hooks have.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -18,7 +19,8 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// How long a container may take to end whose `poststart` hooks have failed.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Lets the container's init execute its program, and runs the `poststart` hooks. If one fails, the container is killed.
+/// Lets the container's init execute its program, and runs the `poststart` hooks. If one fails, the container is killed. If its VM has
+/// booted for want of a template, that is made in the background.
 ///
 /// # Errors
 /// [`ContainerError`] in another state than "created", why the program cannot be executed, or a hook's failure.
@@ -73,6 +75,9 @@ pub fn start(directory: &Directory, record: &Record, wait: &mut impl Wait) -> an
             relay.wait_end(ENDS_WITHIN);
         }
     })?;
+    if let Some(wanted) = &record.template {
+        template::begin(wanted);
+    }
     Ok(())
 }
 

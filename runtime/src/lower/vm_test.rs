@@ -23,6 +23,7 @@ fn applied(directory: &Path, allowed: &AllowedVm, vm: Value) -> Result<(Config, 
         vmm_users: VmmUsers::default(),
         templates: Templates::On,
         template_classes_mib: Vec::new(),
+        template_memory_mib: None,
         vm: allowed.clone(),
     };
     apply(&bundle, config, Some(256 << 20))

@@ -13,6 +13,7 @@ use crate::network::Network;
 use crate::oci::hooks::Hooks;
 use crate::sys::process::ProcessRef;
 use crate::vm::sizing::{Demand, VmSize};
+use crate::vm::template::Wanted;
 
 /// The file with an ID that changes with every boot of the host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -74,6 +75,9 @@ pub struct Record {
     /// The interfaces that are connected to its VM; `None` where there are none.
     #[serde(default)]
     pub network: Option<Network>,
+    /// The template that its VM could have begun as, had there been one; `start` has it made.
+    #[serde(default)]
+    pub template: Option<Wanted>,
 }
 
 fn yes() -> bool {

@@ -25,5 +25,6 @@ pub fn record(id: &str) -> Record {
         disks: Vec::new(),
         namespaces: Vec::new(),
         network: None,
+        template: None,
     }
 }

@@ -88,6 +88,7 @@ pub struct Launch {
     identity: String,
     template: Option<template::Files>,
     templates: Templates,
+    template_classes_mib: Vec<u32>,
 }
 
 impl Launch {
@@ -110,6 +111,7 @@ impl Launch {
             identity,
             template: None,
             templates: installation.templates,
+            template_classes_mib: installation.template_classes_mib.clone(),
             kvm: open_kvm()?,
             vmm: installation.vmm.clone(),
             kernel_path: installation.kernel.clone(),
@@ -161,7 +163,13 @@ impl Launch {
 
     /// Whether the administrator wants VMs to begin as templates.
     pub fn uses_templates(&self) -> bool {
-        self.templates == Templates::On
+        self.templates != Templates::Off
+    }
+
+    /// Whether a start may have a template made for a guest with this much RAM, in MiB.
+    pub fn makes_templates(&self, mib: u32) -> bool {
+        let classes = &self.template_classes_mib;
+        self.templates == Templates::On && (classes.is_empty() || classes.contains(&mib))
     }
 
     /// Has the guest begin as this template's.

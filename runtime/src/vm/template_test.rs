@@ -2,6 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use stockade_protocol::vmm::Template;
 
+use super::store::{ABOUT, NEW, RAM, STATE, ShrinkError};
 use super::*;
 
 const ABOUT_VM: &str = "VMM 1:2 3 4 5\n";
@@ -31,6 +32,7 @@ fn make(store: &Store, key: &Key) -> PathBuf {
     fs::create_dir(&path).unwrap();
     for (name, content) in [(ABOUT, &*key.about), (STATE, "state"), (RAM, "ram")] {
         fs::write(path.join(name), content).unwrap();
+        fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
     path
 }
@@ -81,6 +83,89 @@ fn one_without_a_file_is_not_used() {
     let path = make(&store, &key);
     fs::remove_file(path.join(RAM)).unwrap();
     assert!(store.find(&key).is_none());
+}
+
+#[test]
+fn links_and_what_others_can_read_are_not_followed() {
+    let (directory, store) = store();
+    let key = Key::new(&config(256), ABOUT_VM);
+    let path = make(&store, &key);
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::rename(path.join(RAM), elsewhere.path().join(RAM))
+        .or_else(|_| fs::remove_file(path.join(RAM)))
+        .unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join(RAM), path.join(RAM)).unwrap();
+    assert!(store.find(&key).is_none());
+    fs::remove_dir_all(&path).unwrap();
+    let path = make(&store, &key);
+    assert!(store.find(&key).is_some());
+    fs::set_permissions(path.join(STATE), fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(store.find(&key).is_none());
+    fs::remove_dir_all(&path).unwrap();
+    let real = elsewhere.path().join("real");
+    fs::rename(make(&store, &key), &real).or_else(|_| fs::create_dir(&real)).unwrap();
+    std::os::unix::fs::symlink(&real, directory.path().join(key.name())).unwrap();
+    assert!(store.find(&key).is_none());
+}
+
+#[test]
+fn those_go_first_whose_use_is_the_longest_ago_and_none_in_use() {
+    let (_directory, store) = store();
+    let keys = [256, 512, 1024].map(|mib| Key::new(&config(mib), ABOUT_VM));
+    for key in &keys {
+        let path = make(&store, key);
+        // A page each, at least.
+        fs::write(path.join(RAM), vec![1; 4096]).unwrap();
+    }
+    let old = SystemTime::UNIX_EPOCH;
+    for key in &keys[..2] {
+        File::open(store.0.join(key.name())).unwrap().set_modified(old).unwrap();
+    }
+    let first = store.find(&keys[0]).unwrap();
+    store.touch(&first);
+    let order: Vec<String> = store.list().unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(order[0], keys[1].name());
+    assert!(store.is_in_use(&keys[0].name()) && !store.is_in_use(&keys[1].name()));
+    assert!(matches!(store.shrink_to(0), Err(ShrinkError::InUse(_))));
+    assert_eq!(store.list().unwrap().len(), 1);
+    drop(first);
+    store.shrink_to(0).unwrap();
+    assert_eq!(store.list().unwrap(), []);
+}
+
+#[test]
+fn a_builder_that_was_killed_is_noted_and_a_failure_counts_for_a_while() {
+    let (_directory, store) = store();
+    let mut lock = store.lock().unwrap();
+    assert!(store.try_lock().unwrap().is_none());
+    lock.is_building("256m").unwrap();
+    fs::create_dir(store.0.join(NEW)).unwrap();
+    drop(lock);
+    let mut lock = store.try_lock().unwrap().unwrap();
+    store.tidy(&mut lock).unwrap();
+    assert!(!store.0.join(NEW).exists());
+    let failure = store.failure("256m").unwrap();
+    assert_eq!((failure.reason.as_str(), failure.counts()), ("its builder was killed", true));
+    let file = store.0.join("256m.failed");
+    File::open(&file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert!(!store.failure("256m").unwrap().counts());
+    store.tidy(&mut lock).unwrap();
+    assert_eq!(store.failures().unwrap(), []);
+    // A reason is one line, however long.
+    store.note_failure("512m", &format!("a\nb{}", "\u{e9}".repeat(4000)));
+    let reason = store.failure("512m").unwrap().reason;
+    assert!(!reason.contains('\n') && reason.len() <= 600, "{reason}");
+}
+
+#[test]
+fn only_few_classes_are_made_after_a_start() {
+    let size = VmSize { mib: 300, default_mib: 256, ..VmSize::default() };
+    assert_eq!(class_to_make(size, true), Some(512));
+    assert_eq!(class_to_make(VmSize { mib: 256, ..size }, false), Some(256));
+    // What the host's cgroups have left, or a bundle has fixed, is anything.
+    assert_eq!(class_to_make(size, false), None);
+    assert_eq!(class_to_make(VmSize { mib: 256, fixed_mib: Some(256), ..size }, false), None);
+    assert_eq!(class_to_make(VmSize { mib: u32::MAX, ..size }, true), None);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use stockade_protocol::frame::{self, FrameBuffer};
 use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
 
 use super::files::{Files, FilesError};
-use super::template;
+use super::template::{self, Useless};
 use super::wait::{Wait, interruption};
 use super::{Control, MachineError};
 use crate::sys::deadline::Deadline;
@@ -53,6 +53,8 @@ pub struct Machine {
     directory: Option<OwnedFd>,
     interrupts: Option<SignalFd>,
     console_length: usize,
+    /// How long nothing may happen.
+    patience: Duration,
     /// When the current exchange has failed if nothing happens until then.
     deadline: Deadline,
     /// When the current exchange has failed in any case.
@@ -86,6 +88,7 @@ impl Machine {
             directory: None,
             interrupts: None,
             console_length: 0,
+            patience: TIMEOUT,
             deadline: Deadline::within(TIMEOUT),
             last: Deadline::within(MAX_TIMEOUT),
         }
@@ -122,13 +125,18 @@ impl Machine {
     /// [`MachineError`].
     pub fn agent_ready(&mut self) -> Result<Ready, MachineError> {
         let ready = self.wait_for_agent();
-        if let (Err(MachineError::Silent { .. } | MachineError::Failed { .. }), Some(template)) =
-            (&ready, self.template.take())
+        if let Err(MachineError::Silent { .. } | MachineError::Failed { .. }) = &ready
+            && let Some(template) = self.template.take()
         {
             // The next VM boots, and then shows the reason.
-            template::discard(&template, "a VM that began as it did not become ready");
+            template::discard(&template, Useless::NotReady);
         }
         ready
+    }
+
+    /// Whether its guest has begun as a template's, once the agent is ready.
+    pub fn is_clone(&self) -> bool {
+        self.template.is_some()
     }
 
     /// Waits until the guest has been saved as a template; its VMM then ends.
@@ -136,6 +144,8 @@ impl Machine {
     /// # Errors
     /// [`MachineError`].
     pub fn saved(&mut self) -> Result<(), MachineError> {
+        // Whoever makes a template has the least priority, and nobody waits for it.
+        self.patience = MAX_TIMEOUT;
         self.begin();
         self.wait(None, "the guest to be saved", |machine, _| machine.is_saved)
     }
@@ -226,9 +236,9 @@ impl Machine {
             is_ready = found.wanted;
             if found.status && !found.wanted {
                 self.read_status()?;
-                self.deadline = Deadline::within(TIMEOUT);
+                self.deadline = Deadline::within(self.patience);
             } else if !found.wanted && self.console_has_grown() {
-                self.deadline = Deadline::within(TIMEOUT);
+                self.deadline = Deadline::within(self.patience);
             }
         }
     }
@@ -270,7 +280,7 @@ impl Machine {
             }
             Ok(Status::TemplateRefused { reason }) => {
                 if let Some(template) = self.template.take() {
-                    template::discard(&template, &printable(&reason));
+                    template::discard(&template, Useless::Refused(&printable(&reason)));
                 }
                 Ok(())
             }
@@ -312,7 +322,7 @@ impl Machine {
 
 impl Wait for Machine {
     fn begin(&mut self) {
-        self.deadline = Deadline::within(TIMEOUT);
+        self.deadline = Deadline::within(self.patience);
         self.last = Deadline::within(MAX_TIMEOUT);
     }
 

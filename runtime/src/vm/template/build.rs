@@ -2,21 +2,27 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
+use stockade_sys::mount_api::{attr, new_file_system};
 
-use super::{ABOUT, Entry, Files, NEW, RAM, STATE, Store, huge};
+use super::group::Group;
+use super::store::{ABOUT, Lock, NEW, RAM, STATE};
+use super::{Entry, Files, Key, Store, huge};
 use crate::oci::container_id::ContainerId;
 use crate::sys::signals;
-use crate::vm::{Launch, Machine, Placement, SOCKETS};
-
-/// Most that templates take of the host's memory, in bytes: the oldest go when there are more.
-const MOST_BYTES: u64 = 1 << 30;
+use crate::text::bytes;
+use crate::vm::{Launch, Machine, Placement};
 
 /// By what `ps` knows the VMM that makes a template.
 const ID: &str = "template";
+
+const MIB: u64 = 1 << 20;
 
 /// What has become of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,72 +33,97 @@ pub enum Built {
     Found(String),
 }
 
-/// Makes the template of this VM, unless there is one and `anew` is not asked for. Only one is made at a time.
+/// Makes the template of this VM, unless there is one and `anew` is not asked for. Only one is made at a time. All together take
+/// at most `most` bytes.
 ///
 /// # Errors
 /// What failed; there is none then, or the former one.
-pub fn build(store: &Store, launch: Launch, anew: bool) -> anyhow::Result<Built> {
+pub fn build(store: &Store, launch: Launch, anew: bool, most: u64) -> anyhow::Result<Built> {
+    let mut lock = store.lock()?;
+    build_locked(store, &mut lock, launch, anew, most)
+}
+
+/// The same for who has the lock. A failure is kept.
+///
+/// # Errors
+/// As for [`build`](fn@build).
+pub(super) fn build_locked(
+    store: &Store,
+    lock: &mut Lock,
+    launch: Launch,
+    anew: bool,
+    most: u64,
+) -> anyhow::Result<Built> {
+    store.tidy(lock).context("cannot remove what an earlier builder has left")?;
     let key = launch.template_key();
-    let _lock = store.lock()?;
+    let name = key.name();
     if !anew && store.find(&key).is_some() {
-        return Ok(Built::Found(key.name()));
+        return Ok(Built::Found(name));
     }
-    let new = store.0.join(NEW);
-    // What a builder has left that was killed.
-    match fs::remove_dir_all(&new) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            return Err(cause).with_context(|| format!("cannot remove {}", new.display()));
-        }
-        _ => {}
+    lock.is_building(&name)?;
+    let made = make(store, launch, &key, most);
+    match &made {
+        Ok(()) => store.forget_failure(&name)?,
+        Err(error) => store.note_failure(&name, &format!("{error:#}")),
     }
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&new)
-        .with_context(|| format!("cannot make {}", new.display()))?;
-    let finished = fill(store, launch, &key.about).and_then(|()| {
-        let place = store.0.join(key.name());
-        if let Err(cause) = fs::remove_dir_all(&place)
-            && cause.kind() != io::ErrorKind::NotFound
-        {
-            return Err(cause).with_context(|| format!("cannot replace {}", place.display()));
-        }
-        fs::rename(&new, &place).with_context(|| format!("cannot move the template to {}", place.display()))
-    });
-    if let Err(error) = finished {
-        // What is left is of no use to anybody, and the next builder removes it.
-        let _ = fs::remove_dir_all(&new);
-        return Err(error);
-    }
-    evict(store, &key.name())?;
-    let made = store.list()?.into_iter().find(|entry| entry.name == key.name());
+    lock.is_building("")?;
+    made?;
+    let made = store.list()?.into_iter().find(|entry| entry.name == name);
     Ok(Built::Made(made.context("the template that was made is gone")?))
 }
 
-/// Runs the VM and has it saved.
-fn fill(store: &Store, launch: Launch, about: &str) -> anyhow::Result<()> {
-    let new = store.0.join(NEW);
-    let create = |name: &str| {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o600);
-        options.open(new.join(name)).with_context(|| format!("cannot make {}", new.join(name).display()))
+/// About what a template of a guest with this much RAM takes, in bytes: its kernel, its agent, and a page descriptor for each page.
+fn estimate(mib: u32) -> u64 {
+    (24 + u64::from(mib) / 64) * MIB
+}
+
+fn make(store: &Store, launch: Launch, key: &Key, most: u64) -> anyhow::Result<()> {
+    let room = |needed: u64| {
+        let all = bytes::short(most);
+        let left = most.checked_sub(needed).with_context(|| {
+            format!("it takes {}, and template_memory_mib leaves all {all}", bytes::short(needed))
+        })?;
+        let full =
+            || format!("there is no room for {} of {all}; raise template_memory_mib", bytes::short(needed));
+        store.shrink_to(left).with_context(full)
     };
-    let directory = File::open(&new)?;
-    let files = Files { state: create(STATE)?, ram: create(RAM)?, directory: None };
+    room(estimate(key.mib))?;
+    let files = run(store, launch, key.mib, most)?;
+    let is = |file: &File| file.metadata().map(|meta| meta.blocks() * 512);
+    room(is(&files.state)? + is(&files.ram)?)?;
+    put(store, &files, key)
+}
+
+/// Runs the VM and has it saved. Its files have no name, and its sockets are in a file system of their own: whatever kills this
+/// process, nothing is left of them.
+fn run(store: &Store, launch: Launch, mib: u32, most: u64) -> anyhow::Result<Files> {
+    let unnamed = || {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
+        options.open(&store.0).with_context(|| format!("cannot make a file in {}", store.0.display()))
+    };
+    let (state, ram) = (unnamed()?, unnamed()?);
+    let files = Files { state: state.try_clone()?, ram: ram.try_clone()?, directory: None };
+    let placement = Group::make(mib, most).and_then(|group| group.placement());
+    let placement = placement.unwrap_or_else(|error| {
+        tracing::warn!("the memory of templates counts for this process's cgroup: {error:#}");
+        Placement::default()
+    });
+    let sockets: OwnedFd =
+        new_file_system("tmpfs", "stockade", "mode=0700,size=1m", attr::NOSUID | attr::NODEV | attr::NOEXEC)
+            .map_err(io::Error::from)
+            .context("cannot make a file system for its sockets")?;
     let interrupts = signals::block_all().context("cannot block signals")?;
     let id: ContainerId = ID.parse()?;
-    let mut machine =
-        launch.becoming(files).start(&id, directory.as_fd(), Placement::default(), |_| Ok(()))?;
+    let mut machine = launch.becoming(files).start(&id, sockets.as_fd(), placement, |_| Ok(()))?;
     let saved = machine
-        .watch_with(directory.as_fd(), interrupts)
+        .watch_with(sockets.as_fd(), interrupts)
         .context("cannot watch the VM")
         .and_then(|()| Ok(machine.saved()?));
     end(machine);
     saved.context("the VM that was to become a template")?;
-    huge::gather(&File::open(new.join(RAM)).context("cannot open the template's RAM")?);
-    for name in SOCKETS {
-        let _ = fs::remove_file(new.join(name));
-    }
-    create(ABOUT)?.write_all(about.as_bytes()).context("cannot write what the template is of")
+    huge::gather(&ram);
+    Ok(Files { state, ram, directory: None })
 }
 
 /// It ends by itself where it was saved.
@@ -100,20 +131,33 @@ fn end(machine: Machine) {
     machine.release().kill();
 }
 
-/// Removes the oldest while there are too many, but not this one.
-fn evict(store: &Store, kept: &str) -> io::Result<()> {
-    let all = store.list()?;
-    let mut bytes: u64 = all.iter().map(|entry| entry.bytes).sum();
-    for entry in all.iter().filter(|entry| entry.name != kept) {
-        if bytes <= MOST_BYTES {
-            break;
+/// Gives the files their names, all at once for who looks for them.
+fn put(store: &Store, files: &Files, key: &Key) -> anyhow::Result<()> {
+    let new = store.0.join(NEW);
+    let place = store.0.join(key.name());
+    let named = || -> anyhow::Result<()> {
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&new)
+            .with_context(|| format!("cannot make {}", new.display()))?;
+        for (file, name) in [(&files.state, STATE), (&files.ram, RAM)] {
+            link(file, &new.join(name))
+                .with_context(|| format!("cannot make {}", new.join(name).display()))?;
         }
-        store.remove(&entry.name)?;
-        bytes = bytes.saturating_sub(entry.bytes);
-        tracing::debug!(
-            "the template {} has been removed: there were more than {MOST_BYTES} bytes",
-            entry.name
-        );
-    }
-    Ok(())
+        let mut options = OpenOptions::new();
+        let about = options.write(true).create_new(true).mode(0o600).open(new.join(ABOUT));
+        about
+            .and_then(|mut about| about.write_all(key.about.as_bytes()))
+            .context("cannot write what the template is of")?;
+        store.remove(&key.name()).with_context(|| format!("cannot replace {}", place.display()))?;
+        fs::rename(&new, &place).with_context(|| format!("cannot move the template to {}", place.display()))
+    };
+    // What is left is of no use to anybody, and the next builder removes it.
+    named().inspect_err(|_| drop(store.remove(NEW)))
+}
+
+/// By /proc, because AT_EMPTY_PATH takes a capability that a container's root may lack.
+fn link(file: &File, path: &Path) -> nix::Result<()> {
+    let unnamed = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    linkat(AT_FDCWD, &unnamed, AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
 }
