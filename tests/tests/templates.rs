@@ -259,7 +259,7 @@ fn the_first_start_has_the_template_made_and_the_second_begins_as_it() {
     // One in use does not go to make room, and what has no room is not made.
     let refused = tight.run(&["template", "build"]).failure(1, &["there is no room", "VMs use"]);
     assert!(refused.stderr.contains("raise template_memory_mib"), "{refused:#?}");
-    assert_eq!(templates(), [place.clone()]);
+    assert_eq!(templates(), std::slice::from_ref(&place));
     let failed = listed(&stockade)[1].clone();
     assert!(failed["failed"].as_str().expect("a reason").contains("there is no room"), "{failed}");
     // It is not tried again at once.
@@ -355,7 +355,7 @@ fn what_is_not_whole_is_refused_with_the_reason_and_replaced() {
         if replaces {
             assert_eq!(wanted(&outcome), place);
             wait_for_builders();
-            assert_eq!(templates(), [place.clone()], "another one is in its place");
+            assert_eq!(templates(), std::slice::from_ref(&place), "another one is in its place");
             assert!(run(&stockade, "echo fine").stderr.contains(BEGINS));
         } else {
             assert_eq!(templates(), Vec::<PathBuf>::new());
