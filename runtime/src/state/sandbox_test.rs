@@ -12,7 +12,7 @@ fn the_hosts_namespaces_are_recognised() {
     assert!(missing.to_string().starts_with("linux.namespaces[0].path"), "{missing}");
     for (kind, _) in KINDS.into_iter().filter(|(kind, _)| *kind != Type::Ipc) {
         let other = peers.named(kind, own, "linux.namespaces[0].path").unwrap_err().to_string();
-        assert!(other.contains(&format!("no {} namespace", name_of(kind))), "{other}");
+        assert!(other.contains(&format!("not a {} namespace", name_of(kind))), "{other}");
     }
 }
 
@@ -88,7 +88,7 @@ fn annotations_name_a_sandbox_and_no_member() {
     assert_eq!(fixture.find(&MEMBER, &[]), Ok(Some("pod".to_owned())));
     let of_member = [MEMBER[0], (MEMBER[1].0, "member")];
     let error = fixture.find(&of_member, &[]).unwrap_err();
-    assert!(error.contains("\"member\" is no sandbox"), "{error}");
+    assert!(error.contains("\"member\" is not a sandbox"), "{error}");
     // Another root's containers are others.
     let error = Fixture::new().find(&[MEMBER[0], (MEMBER[1].0, "elsewhere")], &[]).unwrap_err();
     assert!(error.contains("\"elsewhere\" does not exist"), "{error}");
