@@ -109,7 +109,7 @@ fn the_file_system_in_an_image_is_mounted_in_the_guest_and_unmounted_before_the_
     let bundle = Bundle::script("cat /data/file").edit(edit);
     assert_eq!(stockade.run_bundle(&bundle, "other").success().stdout, "kept\n");
     let bundle = bundle.edit(|config| mount(config, &image.path(), "/data", &[]));
-    stockade.run_bundle(&bundle, "writer").failure(1, &["mounts[8].source", text(&image.path()), "uses it"]);
+    stockade.run_bundle(&bundle, "writer").failure(1, &["mounts[8].source", text(&image.path()), "another VM uses it"]);
     assert_eq!(reader.end(), 0);
 }
 
@@ -190,7 +190,7 @@ fn what_is_mounted_on_the_host_or_asked_for_by_nobody_is_not_handed_over() {
     let privileged = stockade.run_bundle(&bundle, "privileged");
     before.assert_same_now();
     succeed("umount", &[text(point.path())]);
-    outcome.failure(1, &["linux.devices[0]", &device.0, "uses it"]);
+    outcome.failure(1, &["linux.devices[0]", &device.0, "another VM uses it"]);
     assert_ne!(privileged.status, 0, "{privileged:#?}");
     assert!(privileged.stderr.contains("xvda"), "{privileged:#?}");
 }

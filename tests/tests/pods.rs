@@ -185,7 +185,7 @@ fn a_pods_author_does_not_get_into_another_pods_vm() {
     stockade.run_bundle(&forged, "forged").failure(1, &["linux.namespaces", "\"attacker\"", "\"victim\""]);
     stockade.run(&["delete", "--force", "attacker"]).success();
     stockade.run_bundle(&forged, "forged").failure(1, &["linux.namespaces", "\"victim\""]);
-    // A member is no sandbox.
+    // A member is not a sandbox.
     let own = json!({ "io.kubernetes.cri-o.SandboxID": "victims-member" });
     let forged = pod("victim", &victims, "container", &own);
     stockade.run_bundle(&forged, "forged").failure(1, &["\"victims-member\" is not a sandbox"]);

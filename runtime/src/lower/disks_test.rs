@@ -30,7 +30,7 @@ fn whoever_writes_to_an_image_has_it_alone() {
     assert_eq!(readers.add(&image, true, "mounts[0]").unwrap(), DiskNumber(0));
     assert_eq!(readers.add(&image, true, "mounts[1]").unwrap(), DiskNumber(1));
     let problem = Disks::default().add(&image, false, "mounts[2].source").unwrap_err().to_string();
-    assert!(problem.starts_with("mounts[2].source: ") && problem.contains("uses it"), "{problem}");
+    assert!(problem.starts_with("mounts[2].source: ") && problem.contains("another VM uses it"), "{problem}");
     drop(readers);
     let mut writer = Disks::default();
     writer.add(&image, false, "mounts[0]").unwrap();
