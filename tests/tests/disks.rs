@@ -109,7 +109,9 @@ fn the_file_system_in_an_image_is_mounted_in_the_guest_and_unmounted_before_the_
     let bundle = Bundle::script("cat /data/file").edit(edit);
     assert_eq!(stockade.run_bundle(&bundle, "other").success().stdout, "kept\n");
     let bundle = bundle.edit(|config| mount(config, &image.path(), "/data", &[]));
-    stockade.run_bundle(&bundle, "writer").failure(1, &["mounts[8].source", text(&image.path()), "another VM uses it"]);
+    stockade
+        .run_bundle(&bundle, "writer")
+        .failure(1, &["mounts[8].source", text(&image.path()), "another VM uses it"]);
     assert_eq!(reader.end(), 0);
 }
 
