@@ -98,7 +98,8 @@ impl Workload {
     /// Runs it to its end, which must be a success; the lines of its output.
     #[track_caller]
     pub fn lines(&self) -> Vec<String> {
-        let child = self.start(&Stockade::new(), "workload");
+        let stockade = Stockade::new();
+        let child = self.start(&stockade, "workload");
         Outcome::wait_for(child, "run", LIMIT).success().stdout.lines().map(str::to_owned).collect()
     }
 }
