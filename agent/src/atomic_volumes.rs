@@ -57,7 +57,7 @@ const MAX_BYTES: u64 = 2 << 20;
 const MAX_FILES: usize = 1024;
 
 /// Largest depth of directories in a copy.
-const DEEPEST: usize = 8;
+const MAX_DEPTH: usize = 8;
 
 /// The name of the link that is swapped.
 const DATA: &str = "..data";
@@ -222,7 +222,7 @@ fn is_hidden(name: &OsStr) -> bool {
 fn copy_version(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let from = open_directory(from, name)?;
     let (mut files, mut bytes) = (MAX_FILES, MAX_BYTES);
-    count(&from, &mut files, &mut bytes, DEEPEST)?;
+    count(&from, &mut files, &mut bytes, MAX_DEPTH)?;
     mkdirat(to, name, Mode::S_IRWXU)?;
     let to = open_directory(to, name)?;
     copy_content(from.as_fd(), to.as_fd())?;

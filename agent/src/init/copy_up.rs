@@ -20,11 +20,11 @@ use super::rootfs::path_of;
 use crate::error::errno_of;
 
 /// Largest depth of directories that are copied: two descriptors are open for each.
-const DEEPEST: usize = 256;
+const MAX_DEPTH: usize = 256;
 
 /// Copies the content of one directory into another, which is empty.
 pub fn copy_content(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
-    copy_directory(&open_directory(from, OsStr::new("."))?, to, DEEPEST)
+    copy_directory(&open_directory(from, OsStr::new("."))?, to, MAX_DEPTH)
 }
 
 /// Gives a directory the owner and the mode of another.

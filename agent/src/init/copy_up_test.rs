@@ -29,7 +29,7 @@ fn everything_is_copied_as_it_is_and_links_are_not_followed() {
 #[test]
 fn directories_in_directories_have_an_end() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    fs::create_dir_all(from.path().join("f/".repeat(DEEPEST + 1))).unwrap();
+    fs::create_dir_all(from.path().join("f/".repeat(MAX_DEPTH + 1))).unwrap();
     let copied =
         copy_content(File::open(from.path()).unwrap().as_fd(), File::open(to.path()).unwrap().as_fd());
     assert_eq!(copied, Err(Errno::ELOOP));

@@ -24,7 +24,7 @@ const THREAD_PAGES: u64 = 32;
 
 /// Smallest limit of threads. With less, a guest would have fewer threads than PIDs, which is a limit that hosts do not
 /// have.
-const LEAST_THREADS: u64 = 32_768;
+const MIN_THREADS: u64 = 32_768;
 
 /// The memory of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ fn socket_share(memory: Memory) -> u64 {
 
 /// All values except [`CONNTRACK`].
 pub const VALUES: [Value; 25] = [
-    value("kernel/threads-max", Node::Raises, |m| (m.pages / THREAD_PAGES).max(LEAST_THREADS).to_string()),
+    value("kernel/threads-max", Node::Raises, |m| (m.pages / THREAD_PAGES).max(MIN_THREADS).to_string()),
     value("fs/epoll/max_user_watches", Node::Raises, |m| (m.pages / 25 * PAGE / EPOLL_ITEM).to_string()),
     value("fs/inotify/max_user_watches", Node::Raises, |m| {
         (m.pages / 100 * PAGE / INOTIFY_WATCH).clamp(8192, 1_048_576).to_string()

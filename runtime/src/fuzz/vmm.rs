@@ -31,8 +31,8 @@ fn ask(control: &mut Control, kind: u8) -> anyhow::Result<()> {
         6 => control.call(call::RemoveDevice(1))?,
         _ => {
             _ = {
-                let patience = Duration::from_millis(1);
-                control.set_memory(512, patience, Deadline::within(peer::TIMEOUT))?
+                let idle_timeout = Duration::from_millis(1);
+                control.set_memory(512, idle_timeout, Deadline::within(peer::TIMEOUT))?
             }
         }
     }

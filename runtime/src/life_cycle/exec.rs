@@ -83,7 +83,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
     let mut vm = Shared::new(vmm, directory, interrupts)?;
     // A container that is not paused answers at once.
     if exec.ignore_paused && exec.handle.status() == Status::Paused {
-        vm = vm.with_patience(UNTIL_RESUMED);
+        vm = vm.with_timeout(UNTIL_RESUMED);
     }
 
     // The process ends with this connection until it has one of its own.

@@ -182,13 +182,13 @@ impl<'a> Sizing<'a> {
     }
 
     /// Makes the guest change its memory; returns what it then has, in MiB.
-    fn ask(&self, mib: u32, patience: Duration) -> anyhow::Result<u32> {
+    fn ask(&self, mib: u32, idle_timeout: Duration) -> anyhow::Result<u32> {
         let class = self.record.vm_size.unwrap_or_default().class_mib;
         if mib.max(self.mib()) <= class {
             return Ok(mib);
         }
         let mut control = Control::connect(self.directory().as_fd()).context("cannot reach the VM")?;
-        if control.set_memory(mib.max(class), patience, self.deadline)? {
+        if control.set_memory(mib.max(class), idle_timeout, self.deadline)? {
             return Ok(mib);
         }
         // The connection may still get the answer to the request that was given up.

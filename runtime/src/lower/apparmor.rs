@@ -15,7 +15,7 @@ const LOADED: &str = "/sys/kernel/security/apparmor/policy/profiles";
 const LARGEST: u64 = 4 << 20;
 
 /// Largest number of files of a directory that are looked at.
-const MOST: usize = 1000;
+const MAX_FILES: usize = 1000;
 
 /// What precedes a profile's name in a compiled policy: the tag of a name and that name with its length, the beginning of a
 /// structure, the tag of a string (security/apparmor/policy_unpack.c).
@@ -24,7 +24,7 @@ const PROFILE: &[u8] = b"\x04\x08\x00profile\x00\x07\x05";
 /// The policy that has this profile, if there is one.
 pub fn policy(profile: &str, listed: &[PathBuf]) -> Option<Vec<u8>> {
     let files = listed.iter().flat_map(|path| match fs::read_dir(path) {
-        Ok(directory) => directory.flatten().take(MOST).map(|entry| entry.path()).collect(),
+        Ok(directory) => directory.flatten().take(MAX_FILES).map(|entry| entry.path()).collect(),
         Err(_) => vec![path.clone()],
     });
     files

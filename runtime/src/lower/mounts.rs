@@ -90,7 +90,7 @@ pub fn lower(
                     let found = look_at(&mut tree, mounts, &options);
                     warn_of_propagation(&tree, &options, &property, warnings);
                     if found.has_more {
-                        let most = mounts_below::MOST;
+                        let most = mounts_below::MAX_MOUNTS;
                         warnings.push(format!(
                             "{property}: more than {most} file systems below the source: the others have the flags of \
                              this mount"

@@ -41,7 +41,7 @@ const OF_KERNEL: [&str; 13] = [
 const DEVPTS: &str = "devpts";
 
 /// Largest number of mounts below one source that the guest is told of; the rest have the flags of the mount itself.
-pub const MOST: usize = 1024;
+pub const MAX_MOUNTS: usize = 1024;
 
 /// Mounts of this process's namespace.
 #[derive(Debug, Default)]
@@ -113,8 +113,8 @@ impl Mounts {
                 found.below.push(Below { path: below.to_owned(), flags, has_terminals });
             }
         }
-        found.has_more = found.below.len() > MOST;
-        found.below.truncate(MOST);
+        found.has_more = found.below.len() > MAX_MOUNTS;
+        found.below.truncate(MAX_MOUNTS);
         // Deeper mounts are reached through those above them.
         found.below.sort_by_key(|below| below.path.split('/').count());
         found

@@ -106,7 +106,7 @@ impl Network {
             if is_first {
                 inventory.warnings.extend(packet_filters::warning());
                 if !inventory.picture.interfaces.is_empty() {
-                    inventory.warnings.extend(host_only::warnings(&mut netlink));
+                    inventory.warnings.extend(host_only::warnings(&mut netlink, &inventory.loopback));
                 }
             }
             inventory.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

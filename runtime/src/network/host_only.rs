@@ -1,14 +1,9 @@
 //! More of a network namespace that stays on the host: the rules of `ip rule`, and the addresses of its loopback
 //! interface. The guest has its own rules and its own loopback interface, so a warning names those of the host.
 
-use std::net::IpAddr;
+use stockade_protocol::network::Address;
 
-use stockade_protocol::network::LOOPBACK;
-
-use super::netlink::{Attributes, Netlink, number};
-
-/// Length of `struct ifaddrmsg`.
-const ADDRESS_BODY: usize = 8;
+use super::netlink::{Attributes, Netlink};
 
 /// Length of `struct fib_rule_hdr`.
 const RULE_BODY: usize = 12;
@@ -22,14 +17,12 @@ const FIRST_RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
 /// A warning names at most this many rules or addresses; there may be thousands.
 const NAMED: usize = 8;
 
-/// Returns one sentence about the rules and one about the addresses in the calling thread's network namespace. A list
-/// that the kernel refuses counts as empty.
-pub fn warnings(netlink: &mut Netlink) -> Vec<String> {
-    let list = |messages: Vec<Vec<u8>>, read: fn(&[u8]) -> Option<String>| -> Vec<String> {
-        messages.iter().filter_map(|message| read(message)).collect()
-    };
-    let rules = list(netlink.list(libc::RTM_GETRULE, &[0; RULE_BODY]).unwrap_or_default(), rule);
-    let addresses = list(netlink.list(libc::RTM_GETADDR, &[0; ADDRESS_BODY]).unwrap_or_default(), address);
+/// Returns one sentence about the rules in the calling thread's network namespace, and one about the addresses of its loopback
+/// interface. Rules that the kernel does not list count as none.
+pub fn warnings(netlink: &mut Netlink, loopback: &[Address]) -> Vec<String> {
+    let rules = netlink.list(libc::RTM_GETRULE, &[0; RULE_BODY]).unwrap_or_default();
+    let rules: Vec<_> = rules.iter().filter_map(|message| rule(message)).collect();
+    let addresses: Vec<_> = loopback.iter().filter_map(address).collect();
     let rules = (!rules.is_empty()).then(|| {
         format!(
             "the routing rules of the network namespace have no effect on the pod, whose VM has rules of its own: {}; add \
@@ -71,18 +64,9 @@ fn rule(message: &[u8]) -> Option<String> {
     (!is_first).then(|| format!("{family} priority {priority} (table {table})"))
 }
 
-/// Describes an address of lo that the guest's lo does not have.
-fn address(message: &[u8]) -> Option<String> {
-    let body = message.get(..ADDRESS_BODY)?;
-    let attributes = Attributes::read(&message[ADDRESS_BODY..]);
-    let address = attributes.address(libc::IFA_LOCAL).or_else(|| attributes.address(libc::IFA_ADDRESS))?;
-    let is_everywhere = match address {
-        // All of 127.0.0.0/8 is the guest's too.
-        IpAddr::V4(address) => address.is_loopback(),
-        IpAddr::V6(address) => address.is_loopback(),
-    };
-    let is_named = number(&body[4..8])? == LOOPBACK && !is_everywhere;
-    is_named.then(|| format!("{address}/{}", body[1]))
+/// Describes an address of lo that the guest's lo does not have; all of 127.0.0.0/8 is the guest's too.
+fn address(Address { address, prefix, .. }: &Address) -> Option<String> {
+    (!address.is_loopback()).then(|| format!("{address}/{prefix}"))
 }
 
 #[cfg(test)]

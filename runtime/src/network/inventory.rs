@@ -62,6 +62,8 @@ pub struct Picture {
 pub struct Inventory {
     /// What the guest is to have.
     pub picture: Picture,
+    /// The addresses of the loopback interface, which the guest does not get.
+    pub loopback: Vec<Address>,
     /// One sentence for each thing that the guest cannot have.
     pub warnings: Vec<String>,
 }
@@ -82,6 +84,7 @@ pub fn inventory(netlink: &mut Netlink) -> Result<Inventory, NetworkError> {
     let addresses = netlink.list(libc::RTM_GETADDR, &[0; ADDRESS_BODY]).map_err(failed("addresses"))?;
     let addresses: Vec<Address> =
         addresses.iter().filter_map(|message| address(message, &mut inventory.warnings)).collect();
+    inventory.loopback = addresses.iter().filter(|address| address.interface == LOOPBACK).cloned().collect();
     for found in &links {
         let is_used =
             found.link.up || addresses.iter().any(|address| address.interface == found.link.interface);

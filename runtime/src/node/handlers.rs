@@ -18,7 +18,7 @@ use super::Node;
 const DIRECTORY: &str = "/proc/sys/fs/binfmt_misc";
 
 /// Largest number of handlers that are taken over: QEMU has about thirty.
-const MOST: usize = 64;
+const MAX_HANDLERS: usize = 64;
 
 /// A handler as the host shows it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -55,10 +55,12 @@ pub fn read(share: &str, node: &mut Node) {
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.retain(|name| !["status", "register"].contains(&name.as_str()));
     // The kernel asks the one that was registered last, and lists that first; nothing else tells their order.
-    if names.len() > MOST {
-        node.warnings
-            .push(format!("the guest gets only {MOST} of the node's {} binfmt_misc handlers", names.len()));
-        names.truncate(MOST);
+    if names.len() > MAX_HANDLERS {
+        node.warnings.push(format!(
+            "the guest gets only {MAX_HANDLERS} of the node's {} binfmt_misc handlers",
+            names.len()
+        ));
+        names.truncate(MAX_HANDLERS);
     }
     for name in names.into_iter().rev() {
         let text = fs::read_to_string(Path::new(DIRECTORY).join(&name)).unwrap_or_default();

@@ -22,7 +22,7 @@ use table::{KERNEL, Kind};
 const SYSCTL: &str = "/proc/sys";
 
 /// The longest value that is taken over, in bytes.
-const LONGEST: usize = 512;
+const MAX_VALUE: usize = 512;
 
 /// The first character of a pattern that hands core dumps to a program.
 const PIPE: char = '|';
@@ -105,8 +105,8 @@ impl Directory {
     /// that can be sent to a guest.
     pub fn read(&self, name: &str) -> Option<String> {
         let file = openat(self.0.as_fd(), name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-        let mut bytes = [0; LONGEST];
-        let length = File::from(file).read(&mut bytes).ok().filter(|length| *length < LONGEST)?;
+        let mut bytes = [0; MAX_VALUE];
+        let length = File::from(file).read(&mut bytes).ok().filter(|length| *length < MAX_VALUE)?;
         let text = std::str::from_utf8(&bytes[..length]).ok()?.trim_end_matches('\n');
         (!text.contains('\n')).then(|| text.replace('\t', " "))
     }

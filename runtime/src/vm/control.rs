@@ -183,14 +183,14 @@ impl Control {
     }
 
     /// Makes the guest online memory or give it back until it has `mib` MiB; false if it does not get there: nothing
-    /// has happened for `patience`, or the deadline has come.
+    /// has happened for `idle_timeout`, or the deadline has come.
     ///
     /// # Errors
     /// [`ControlError`].
     pub fn set_memory(
         &mut self,
         mib: u32,
-        patience: Duration,
+        idle_timeout: Duration,
         deadline: Deadline,
     ) -> Result<bool, ControlError> {
         self.exchange.send(&Request::SetMemory { mib }, &[], self.deadline())?;
@@ -199,7 +199,7 @@ impl Control {
         loop {
             let is_answer = self.exchange.has_begun()
                 || deadline
-                    .or(Deadline::within(patience))
+                    .or(Deadline::within(idle_timeout))
                     .wait(&mut [PollFd::new(self.exchange.as_fd(), PollFlags::POLLIN)])
                     .map_err(FrameError::from)?;
             if !is_answer {

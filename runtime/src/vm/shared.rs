@@ -35,7 +35,7 @@ pub struct Shared {
     /// The directory with the VMM's sockets.
     directory: OwnedFd,
     interrupts: Option<SignalFd>,
-    patience: Duration,
+    timeout: Duration,
     /// The time that is left to wait.
     left: Duration,
 }
@@ -47,12 +47,12 @@ impl Shared {
     /// When no descriptors are left.
     pub fn new(vmm: Pidfd, directory: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<Self> {
         let directory = directory.try_clone_to_owned()?;
-        Ok(Self { vmm, directory, interrupts: Some(interrupts), patience: TIMEOUT, left: TIMEOUT })
+        Ok(Self { vmm, directory, interrupts: Some(interrupts), timeout: TIMEOUT, left: TIMEOUT })
     }
 
     /// Sets how long to wait for the VM.
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, left: patience, ..self }
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, left: timeout, ..self }
     }
 
     /// Gives the descriptor of signals back to the caller, who now waits for other things.
@@ -80,7 +80,7 @@ impl Wait for Shared {
             true => Ok(()),
             false => {
                 let stage = Some(Stage::AgentConnected);
-                Err(MachineError::silent(what, self.patience, stage, Some(self.directory.as_fd())))
+                Err(MachineError::silent(what, self.timeout, stage, Some(self.directory.as_fd())))
             }
         }
     }

@@ -102,12 +102,12 @@ pub fn identity(files: [&File; 3]) -> io::Result<String> {
 }
 
 /// Most that templates take of the host's memory unless the administrator says otherwise, in bytes, and as a part of it.
-const MOST_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 const PART: u64 = 8;
 
 /// Most that templates take of the host's memory, in bytes.
 pub fn most_bytes(config: &config::Config) -> u64 {
-    let part = || sizing::host_ram().map_or(MOST_BYTES, |ram| MOST_BYTES.min(ram / PART));
+    let part = || sizing::host_ram().map_or(MAX_BYTES, |ram| MAX_BYTES.min(ram / PART));
     config.template_memory_mib.map_or_else(part, |mib| u64::from(mib) << 20)
 }
 

@@ -54,7 +54,7 @@ pub struct Machine {
     interrupts: Option<SignalFd>,
     console_length: usize,
     /// How long nothing may happen.
-    patience: Duration,
+    timeout: Duration,
     /// When the current exchange has failed if nothing happens until then.
     deadline: Deadline,
     /// When the current exchange has failed in any case.
@@ -88,7 +88,7 @@ impl Machine {
             directory: None,
             interrupts: None,
             console_length: 0,
-            patience: TIMEOUT,
+            timeout: TIMEOUT,
             deadline: Deadline::within(TIMEOUT),
             last: Deadline::within(MAX_TIMEOUT),
         }
@@ -145,7 +145,7 @@ impl Machine {
     /// [`MachineError`].
     pub fn saved(&mut self) -> Result<(), MachineError> {
         // Whoever makes a template has the least priority, and nobody waits for it.
-        self.patience = MAX_TIMEOUT;
+        self.timeout = MAX_TIMEOUT;
         self.begin();
         self.wait(None, "the guest to be saved", |machine, _| machine.is_saved)
     }
@@ -236,9 +236,9 @@ impl Machine {
             is_ready = found.wanted;
             if found.status && !found.wanted {
                 self.read_status()?;
-                self.deadline = Deadline::within(self.patience);
+                self.deadline = Deadline::within(self.timeout);
             } else if !found.wanted && self.console_has_grown() {
-                self.deadline = Deadline::within(self.patience);
+                self.deadline = Deadline::within(self.timeout);
             }
         }
     }
@@ -322,7 +322,7 @@ impl Machine {
 
 impl Wait for Machine {
     fn begin(&mut self) {
-        self.deadline = Deadline::within(self.patience);
+        self.deadline = Deadline::within(self.timeout);
         self.last = Deadline::within(MAX_TIMEOUT);
     }
 

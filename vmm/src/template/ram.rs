@@ -12,7 +12,7 @@ use crate::memory::{self, MMIO_END, PAGE_SIZE, Size};
 const SMALL_HOLE: u64 = 32 * PAGE_SIZE;
 
 /// Most ranges; the host's kernel lets a process have 65,530 mappings.
-const MOST_RANGES: usize = 1 << 14;
+const MAX_RANGES: usize = 1 << 14;
 
 /// A page in which nothing is.
 const EMPTY: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
@@ -53,7 +53,7 @@ fn length(size: Size) -> u64 {
 pub fn are_plausible(ranges: &[Range], size: Size) -> bool {
     let areas = areas(size);
     let mut last = 0;
-    ranges.len() <= MOST_RANGES
+    ranges.len() <= MAX_RANGES
         && ranges.iter().all(|range| {
             let Some(end) = range.end() else { return false };
             let is_inside =
@@ -89,7 +89,7 @@ pub fn write(memory: &GuestMemoryMmap, size: Size, file: &File) -> io::Result<Ve
             }
         }
     }
-    if ranges.len() > MOST_RANGES {
+    if ranges.len() > MAX_RANGES {
         return Err(io::Error::other(format!("the guest's memory lies in {} places", ranges.len())));
     }
     Ok(ranges)

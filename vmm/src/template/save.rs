@@ -15,7 +15,7 @@ use crate::{adjustable::Parts, bus::Bus, devices::balloon::Reports, machine, sta
 const QUIET: Duration = Duration::from_secs(3);
 
 /// How long is waited for that: a guest of 2 GiB takes half as long.
-const LONGEST: Duration = Duration::from_secs(60);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A guest cannot be saved.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub fn settle(status: &StatusSocket, reports: &Reports) -> bool {
         if !status.is_settling() {
             return false;
         }
-        if reports.count() == before || begin.elapsed() > LONGEST {
+        if reports.count() == before || begin.elapsed() > SETTLE_TIMEOUT {
             return true;
         }
     }

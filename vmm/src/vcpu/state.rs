@@ -16,7 +16,7 @@ const TSC: u32 = 0x10;
 const TSC_DEADLINE: u32 = 0x6e0;
 
 /// Largest number of model-specific registers in a state.
-const MOST_MSRS: usize = 1024;
+const MAX_MSRS: usize = 1024;
 
 /// Number of model-specific registers that are passed to KVM at a time; it takes up to 256.
 const MSRS_AT_ONCE: usize = 128;
@@ -98,7 +98,7 @@ impl State {
 
     /// Whether its size is within the limits.
     pub fn is_plausible(&self) -> bool {
-        self.msrs.len() <= MOST_MSRS
+        self.msrs.len() <= MAX_MSRS
     }
 }
 

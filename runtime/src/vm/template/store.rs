@@ -46,7 +46,7 @@ const FAILED: &str = ".failed";
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Longest reason of a failure that is kept, in bytes.
-const LONGEST_REASON: usize = 600;
+const MAX_REASON: usize = 600;
 
 /// The directory of templates.
 #[derive(Debug)]
@@ -286,7 +286,7 @@ impl Store {
     /// Keeps the reason for those who ask, and so that the next start does not try again.
     pub(super) fn note_failure(&self, name: &str, reason: &str) {
         // A character takes up to four bytes.
-        let reason: String = printable(reason).chars().take(LONGEST_REASON / 4).collect();
+        let reason: String = printable(reason).chars().take(MAX_REASON / 4).collect();
         let path = self.0.join(format!("{name}{FAILED}"));
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);

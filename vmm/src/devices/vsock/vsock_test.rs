@@ -86,7 +86,7 @@ fn device() -> (Vsock, Host) {
     (Vsock::new(GUEST_CID, listener, ready, on_connect, None).unwrap(), host)
 }
 
-fn with_patience(socket: &UnixStream) {
+fn with_timeout(socket: &UnixStream) {
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
 }
 
@@ -117,7 +117,7 @@ fn bytes_flow_both_ways_by_notification_and_interrupt() {
     rig.send(header(op::REQUEST, GUEST_PORT, READY_PORT), &[]);
     assert_eq!(rig.receive().0.op, op::RESPONSE);
     rig.send(header(op::RW, GUEST_PORT, READY_PORT), b"ready");
-    with_patience(&host.ready);
+    with_timeout(&host.ready);
     let mut bytes = [0; 5];
     host.ready.read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"ready");
@@ -129,7 +129,7 @@ fn bytes_flow_both_ways_by_notification_and_interrupt() {
     client.write_all(b"to the guest").unwrap();
     assert_eq!(rig.receive().1, b"to the guest");
     rig.send(header(op::RW, AGENT_PORT, request.src_port), b"to the host");
-    with_patience(&client);
+    with_timeout(&client);
     let mut bytes = [0; 11];
     client.read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"to the host");
@@ -149,8 +149,8 @@ fn a_reset_ends_connections_and_keeps_the_sockets() {
     let mut client = host.connect();
     assert_eq!(rig.receive().0.op, op::REQUEST);
     device.reset();
-    with_patience(&client);
-    with_patience(&host.ready);
+    with_timeout(&client);
+    with_timeout(&host.ready);
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     assert_eq!(host.ready.read(&mut [0]).unwrap(), 0);
 
@@ -175,7 +175,7 @@ fn broken_rings_fail_the_device() {
     assert_eq!(rig.receive().0.op, op::RESPONSE);
     assert!(!rig.interrupt.has_failed());
     drop(device);
-    with_patience(&host.ready);
+    with_timeout(&host.ready);
     assert_eq!(host.ready.read(&mut [0]).unwrap(), 0);
 }
 
