@@ -399,5 +399,8 @@ fn what_is_not_whole_is_refused_with_the_reason_and_replaced() {
         assert!(!outcome.stderr.contains(BEGINS) && !outcome.stderr.contains(MADE), "{config}: {outcome:#?}");
     }
     assert!(run(&stockade, "echo fine").stderr.contains(BEGINS));
+    // What no VM can have is refused before one is tried, and is no failure that is kept.
+    stockade.run(&["template", "build", "--class", "12"]).failure(1, &["--class 12", "has 128 to "]);
+    assert!(!stockade.run(&["template", "list"]).success().stdout.contains("12m-"));
     stockade.run(&["template", "remove", "--all"]).success();
 }

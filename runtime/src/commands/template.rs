@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::config::Config;
+use crate::config::{Config, MIN_MIB};
 use crate::text::{bytes, table};
 use crate::vm::Launch;
 use crate::vm::sizing;
@@ -115,6 +115,10 @@ impl Build {
         let config = Config::load()?;
         if let (Some(name), Some(vcpus), &[mib]) = (self.background, self.vcpus, &self.classes[..]) {
             return template::builder(store, &config, &Wanted { mib, vcpus, name });
+        }
+        let most = sizing::most_mib();
+        if let Some(mib) = self.classes.iter().find(|mib| u64::from(**mib) < MIN_MIB || **mib > most) {
+            bail!("--class {mib}: a VM of this host has {MIN_MIB} to {most} MiB");
         }
         for mib in classes(&config, self.classes) {
             let vcpus = self.vcpus.or(config.max_vcpus).unwrap_or_else(sizing::host_cpus);
