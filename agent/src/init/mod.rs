@@ -12,12 +12,15 @@ use nix::{
     },
     unistd::{Pid, fork},
 };
-use stockade_protocol::container::{Container, IdMappings, MemoryPolicy, Process, SeccompFilter};
+use stockade_protocol::{
+    container::{Container, IdMappings, MemoryPolicy, Process, SeccompFilter},
+    settings::Confinement,
+};
 
 use crate::error::{Context, ErrorKind, Result, error};
 
-mod apparmor;
 mod capabilities;
+mod confinement;
 pub mod copy_up;
 mod cpu_affinity;
 mod credentials;
@@ -67,14 +70,14 @@ pub struct ForAll<'a> {
     pub memory_policy: Option<&'a MemoryPolicy>,
     /// The IDs of its user namespace, if it has one.
     pub ids: Option<&'a IdMappings>,
-    /// `process.apparmorProfile` of the process that is made.
-    pub apparmor: Option<&'a str>,
+    /// What security modules apply to the process that is made.
+    pub confinement: Option<&'a Confinement>,
 }
 
 /// Clones a container's init, which builds the container.
 pub fn spawn_init(
     spec: &Container,
-    apparmor: Option<&str>,
+    confinement: Option<&Confinement>,
     joined: &Joined,
     cgroup: &File,
 ) -> Result<Spawned> {
@@ -88,22 +91,23 @@ pub fn spawn_init(
             personality: spec.personality,
             memory_policy: spec.memory_policy.as_ref(),
             ids: spec.id_mappings.as_ref(),
-            apparmor,
+            confinement,
         },
         hooks: &spec.start_hooks,
         owner: outside(&spec.process, spec.id_mappings.as_ref())?,
     };
+    let label = confinement.and_then(|confinement| confinement.mount_label.as_deref());
     if spec.id_mappings.is_none() {
         let namespaces = namespaces::to_clone(&spec.namespaces);
         let fork = || joined.fork_into(namespaces, cgroup);
-        return program::spawn(&job, fork, |_| Ok(()), |()| build(spec, joined, Prepared::default()));
+        return program::spawn(&job, fork, |_| Ok(()), |()| build(spec, joined, label, Prepared::default()));
     }
     let spawned = program::spawn(
         &job,
         // SAFETY: the agent has one thread.
         || unsafe { fork() }.or_internal(|| "fork".to_owned()),
-        |channel| user_namespace::enter(channel, spec, joined),
-        |prepared| build(spec, joined, prepared),
+        |channel| user_namespace::enter(channel, spec, joined, label),
+        |prepared| build(spec, joined, label, prepared),
     )?;
     let pid = user_namespace::hear(&spawned.channel)?;
     schedule(pid, &spec.process)?;
@@ -159,7 +163,7 @@ fn outside(process: &Process, ids: Option<&IdMappings>) -> Result<u32> {
     ids.map_or(Some(uid), |ids| ids.user(uid)).ok_or_else(unmapped)
 }
 
-fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup> {
+fn build(spec: &Container, joined: &Joined, label: Option<&str>, prepared: Prepared) -> Result<Setup> {
     let process = &spec.process;
     let mut warnings = Vec::new();
     namespaces::make(&spec.namespaces)?;
@@ -193,7 +197,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
         }
         rootfs::create_directory(&root, &process.cwd)?;
         mounted.finish()?;
-        masked_paths::apply(&root, &spec.masked_paths, &spec.readonly_paths)?;
+        masked_paths::apply(&root, &spec.masked_paths, &spec.readonly_paths, label)?;
         rootfs::pivot(root)?;
         rootfs::finish(&spec.rootfs)?;
         mounted.propagate_again()?;

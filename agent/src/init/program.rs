@@ -21,7 +21,7 @@ use nix::{
 use stockade_protocol::container::{Hook, Process, StreamKind};
 
 use super::{
-    ForAll, apparmor, c_strings, capabilities, cpu_affinity, credentials, descriptors::Kept, environment,
+    ForAll, c_strings, capabilities, confinement, cpu_affinity, credentials, descriptors::Kept, environment,
     executable, io_priority, masked_paths, memory_policy, oom_score, personality, report, rlimits, scheduler,
     seccomp, signals, start_hooks, working_directory,
 };
@@ -148,7 +148,7 @@ fn prepare_and_execute(
     cpu_affinity::begin(&process.scheduling)?;
     oom_score::apply(process.oom_score_adj)?;
     rlimits::make_room(&process.rlimits)?;
-    let profile = apparmor::prepare(for_all.apparmor)?;
+    let confinement = confinement::prepare(for_all.confinement)?;
     let mut setup = set_up()?;
 
     let env = environment::prepare(process, setup.notify.is_some())?;
@@ -164,8 +164,8 @@ fn prepare_and_execute(
     if process.no_new_privileges {
         prctl::set_no_new_privs().or_internal(|| "set no_new_privs".to_owned())?;
     }
-    if let Some(profile) = profile {
-        profile.apply()?;
+    if let Some(confinement) = confinement {
+        confinement.apply()?;
     }
     let needs_privilege = !for_all.seccomp.is_empty() && !process.no_new_privileges;
     let directory = working_directory::enter_early(&process.cwd)?;
