@@ -2,7 +2,7 @@
 //!
 //! An init builds the container; an exec joins what the init has built. The rest ([`program`]) is the same for both.
 
-use std::{ffi::CString, fs::File};
+use std::{ffi::CString, fs::File, mem};
 
 use nix::{
     sched::CloneFlags,
@@ -44,6 +44,7 @@ mod rlimits;
 pub mod rootfs;
 mod scheduler;
 mod seccomp;
+mod shared_files;
 mod signals;
 mod start_hooks;
 mod sysctl;
@@ -184,9 +185,11 @@ fn build(spec: &Container, joined: &Joined, label: Option<&str>, prepared: Prepa
     let open = |root| process.terminal.map(|size| terminal::open(root, size, process.user.uid)).transpose();
     let terminal;
     let mut notify = None;
+    let mut shared_files = Vec::new();
     if namespaces::has_own_mounts(&spec.namespaces, &mut warnings) {
         let mut root = rootfs::open(root.map_or_else(|| rootfs::clone(&spec.rootfs), Ok)?)?;
-        let mounted = mounts::mount_all(&mut root, spec, made)?;
+        let mut mounted = mounts::mount_all(&mut root, spec, made)?;
+        shared_files = mem::take(&mut mounted.files);
         devices::create_all(&root, spec, nodes)?;
         terminal = open(&root)?;
         if terminal.is_some() {
@@ -208,7 +211,7 @@ fn build(spec: &Container, joined: &Joined, label: Option<&str>, prepared: Prepa
                 .push("without a mount namespace of its own the container gets no NOTIFY_SOCKET".to_owned());
         }
     }
-    Ok(Setup { warnings, terminal, notify })
+    Ok(Setup { warnings, terminal, notify, shared_files })
 }
 
 /// Converts `strings` for the kernel, where they would end at the first NUL.

@@ -46,6 +46,8 @@ pub struct Mounted<'a> {
     readonly: Vec<(PathBuf, OwnedFd)>,
     /// Mounts with their own propagation, which counts more than the root's.
     propagated: Vec<(OwnedFd, &'a Mount)>,
+    /// Single files that are shared with the host.
+    pub files: Vec<OwnedFd>,
 }
 
 impl Mounted<'_> {
@@ -148,6 +150,9 @@ fn mount_share<'a>(
     let tree = prepared.map_or_else(|| clone_share(entry, id), Ok).or_spec(step)?;
     let kind = SFlag::from_bits_truncate(fstat(&tree).or_spec(step)?.st_mode & SFlag::S_IFMT.bits());
     let missing = if kind == SFlag::S_IFDIR { Missing::Directory } else { Missing::File };
+    if kind == SFlag::S_IFREG {
+        mounted.files.push(tree.try_clone().or_internal(step)?);
+    }
     let options = ShareOptions::decode(&entry.data).unwrap_or_default();
     let destination = Path::new(&entry.destination);
     let target = if options.is_unfollowed {

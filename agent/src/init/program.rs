@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     ffi::CString,
+    mem,
     os::fd::OwnedFd,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -23,7 +24,7 @@ use stockade_protocol::container::{Hook, Process, StreamKind};
 use super::{
     ForAll, c_strings, capabilities, confinement, cpu_affinity, credentials, descriptors::Kept, environment,
     executable, io_priority, masked_paths, memory_policy, oom_score, personality, report, rlimits, scheduler,
-    seccomp, signals, start_hooks, working_directory,
+    seccomp, shared_files, signals, start_hooks, working_directory,
 };
 use crate::{
     error::{Context, ErrorKind, Result, error, reason},
@@ -61,6 +62,8 @@ pub struct Setup {
     pub terminal: Option<OwnedFd>,
     /// Its sd_notify(3) socket.
     pub notify: Option<OwnedFd>,
+    /// Single files that are shared with the host. They stay in the process.
+    pub shared_files: Vec<OwnedFd>,
 }
 
 /// A description of what a process is to become.
@@ -176,9 +179,11 @@ fn prepare_and_execute(
     let program = executable::find(process)?;
     let args = c_strings("process.args", &process.args)?;
 
+    let files = mem::take(&mut setup.shared_files);
     report::send(channel, Ok(setup))?;
     signals::end_by_default()?;
     report::wait_for_start(channel)?;
+    shared_files::look_again(&files);
     start_hooks::run(hooks, &env)?;
     // This is the last step, because a profile may forbid what a runtime does.
     if needs_privilege {
