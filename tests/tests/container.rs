@@ -1,5 +1,6 @@
 //! What a process in the container sees of its config.json.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
@@ -83,12 +84,14 @@ fn credentials_capabilities_and_limits_are_the_configs() {
 fn namespaces_are_new_where_listed_and_the_guests_where_not() {
     let processes = "ls -d /proc/[0-9]* | wc -l";
     let own: u32 = sees(processes, |_| {}).trim().parse().expect("number");
-    let guests: u32 = sees(processes, |config| {
+    let shared = sees(&format!("hostname; {processes}"), |config| {
         config["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "network" }]);
-    })
-    .trim()
-    .parse()
-    .expect("number");
+        config.as_object_mut().expect("an object").remove("hostname");
+    });
+    let (name, guests) = shared.trim().split_once('\n').expect("two lines");
+    let guests: u32 = guests.trim().parse().expect("number");
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("the host's name");
+    assert_eq!(name, host.trim(), "the guest has the name of its host");
     assert!(own <= 3 && guests > 10, "own namespace: {own} processes; the guest's: {guests}");
     assert_eq!(sees("cat /proc/self/cgroup", |_| {}), "0::/\n", "the cgroup namespace starts at its cgroup");
 }
@@ -113,13 +116,18 @@ fn cgroup_limits_are_the_configs() {
 
 #[test]
 fn the_memory_limit_kills_inside_the_guest() {
-    let bundle = Bundle::script("dd if=/dev/zero of=/dev/shm/file bs=1M count=60 2>/dev/null; echo $?").edit(
-        |config| {
-            config["linux"]["resources"] = json!({ "memory": { "limit": 32 << 20, "swap": 32 << 20 } });
-        },
-    );
+    // What is only asked for costs nothing, even if it is larger than the VM; what is used counts.
+    let bundle = Bundle::script(
+        "dd if=/dev/zero of=/dev/null bs=1G count=0 2>/dev/null; echo $?; \
+         dd if=/dev/zero of=/dev/null bs=1G count=1 2>/dev/null; echo $?; \
+         dd if=/dev/zero of=/dev/shm/file bs=1M count=60 2>/dev/null; echo $?; \
+         grep '^oom_kill ' /sys/fs/cgroup/memory.events",
+    )
+    .edit(|config| {
+        config["linux"]["resources"] = json!({ "memory": { "limit": 32 << 20, "swap": 32 << 20 } });
+    });
     let outcome = Stockade::new().run_bundle(&bundle, "oom");
-    assert_eq!(outcome.stdout, "137\n", "{outcome:#?}");
+    assert_eq!(outcome.stdout, "0\n137\n137\noom_kill 2\n", "{outcome:#?}");
 }
 
 #[test]

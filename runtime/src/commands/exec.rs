@@ -11,7 +11,7 @@ use crate::commands::exit_status::ExecFailed;
 use crate::config::Config;
 use crate::life_cycle::{self, Exec as Request, Handle};
 use crate::lower;
-use crate::lower::security_labels::{Policies, Selinux};
+use crate::lower::security_labels::{self, Policies, Selinux};
 use crate::oci::bundle;
 use crate::oci::users;
 use crate::options::Globals;
@@ -113,8 +113,9 @@ impl Exec {
         };
         let policies =
             Policies { apparmor: &policies, selinux: Selinux::of_record(handle.record.selinux.as_deref()) };
-        let (process, labels) =
-            lower::lower_process(&process, &handle.record.annotations, policies, &mut warnings)?;
+        let annotations = &handle.record.annotations;
+        let host_label = security_labels::of_host(Some(&process), Some(annotations))?;
+        let (process, labels) = lower::lower_process(&process, annotations, policies, &mut warnings)?;
         let preserved = Preserved::take(self.preserve_fds)?;
         warnings.extend(preserved.warnings());
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -124,6 +125,7 @@ impl Exec {
             container: handle.id.as_str(),
             process,
             labels,
+            host_label,
             cgroup,
             ignore_paused: self.ignore_paused,
             pid_file: self.pid_file.as_deref(),

@@ -61,6 +61,7 @@ impl Shell {
             handle: &handle,
             container: GUEST,
             labels: None,
+            host_label: None,
             process: share.process(),
             cgroup: None,
             ignore_paused: true,

@@ -335,12 +335,7 @@ impl Attended {
         let vm = &mut *self.vm;
         let directory = draft.record.share();
         let clones = self.relay.prepared()?;
-        if let Some(host) = plan.host_label.as_ref().filter(|_| selinux::is_enabled())
-            && !self.relay.has_label(&host.label)
-        {
-            let warning = host.refused().context(CONFIG)?;
-            tracing::warn!("{warning}");
-        }
+        settings::check_label(&self.relay, plan.host_label.as_ref())?;
         let trees = plan.trees.iter().zip(clones);
         let trees = trees.map(|(tree, clone)| shares::map_ids(tree, clone.as_fd()).map(|()| (tree, clone)));
         let trees = trees.collect::<Result<Vec<_>, _>>()?;

@@ -11,11 +11,12 @@ use stockade_protocol::container::Process;
 
 use super::{Handle, Status, no_longer_runs, settings};
 use crate::cgroup::Cgroup;
-use crate::lower::security_labels::Labels;
+use crate::lower::security_labels::{HostLabel, Labels};
 use crate::relay::preserve_fds::Preserved;
 use crate::relay::{Namespaces, Plan, Relay, held_streams};
 use crate::state::{ContainerError, pid_file};
 use crate::sys::process::ProcessRef;
+use crate::sys::selinux;
 use crate::sys::signals;
 use crate::sys::terminal::{self, Pty, RawMode};
 use crate::vm::Shared;
@@ -35,6 +36,8 @@ pub struct Exec<'a> {
     pub process: Process,
     /// What security modules apply to it.
     pub labels: Option<Labels>,
+    /// The label of its relay on a host with SELinux.
+    pub host_label: Option<HostLabel>,
     /// A cgroup below the container's in the guest; empty for exactly that one.
     pub cgroup: Option<String>,
     /// Whether a paused container is accepted: the process begins when the container is resumed.
@@ -115,11 +118,12 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
         preserved: &exec.preserved,
         notify: None,
-        label: None,
+        label: exec.host_label.as_ref().filter(|_| selinux::is_enabled()).map(|host| &*host.label),
         heir: heir.as_ref().map(AsFd::as_fd),
     })?;
     let mut start = || -> anyhow::Result<(SignalFd, Option<RawMode>)> {
         relay.prepared()?;
+        settings::check_label(&relay, exec.host_label.as_ref())?;
         relay.hand_over(&ProcessConnections::open(
             directory,
             &id,

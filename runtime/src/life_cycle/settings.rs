@@ -6,9 +6,11 @@ use anyhow::Context;
 use stockade_protocol::agent::ProcessId;
 use stockade_protocol::settings::Settings;
 
-use crate::lower::security_labels::Labels;
+use crate::lower::security_labels::{HostLabel, Labels};
 use crate::oci::bundle::CONFIG;
+use crate::relay::Relay;
 use crate::state::Directory;
+use crate::sys::selinux;
 use crate::vm::Wait;
 use crate::vm::agent::{ClientError, Connection, call};
 
@@ -38,6 +40,19 @@ pub(super) fn hand_over(
         }
         Err(error) => return Err(error),
     }
+    Ok(())
+}
+
+/// Checks that a relay has got its label, on a host with SELinux.
+///
+/// # Errors
+/// It has not, and the label is required.
+pub(super) fn check_label(relay: &Relay, label: Option<&HostLabel>) -> anyhow::Result<()> {
+    let Some(host) = label.filter(|host| selinux::is_enabled() && !relay.has_label(&host.label)) else {
+        return Ok(());
+    };
+    let warning = host.refused().context(CONFIG)?;
+    tracing::warn!("{warning}");
     Ok(())
 }
 

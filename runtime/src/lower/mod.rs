@@ -214,7 +214,7 @@ pub fn lower(
         user,
         demand: limits.demand,
         mount_label: labels.as_ref().and_then(|labels| labels.confinement.mount_label.clone()),
-        host_label: security_labels::of_host(spec)?,
+        host_label: security_labels::of_host(spec.process().as_ref(), spec.annotations().as_ref())?,
         labels,
         pod: pod_size::lower(spec.annotations().as_ref())?,
         warnings,

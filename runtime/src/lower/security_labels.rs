@@ -191,9 +191,12 @@ impl HostLabel {
 ///
 /// # Errors
 /// An annotation that is not understood.
-pub fn of_host(spec: &Spec) -> Result<Option<HostLabel>, SpecError> {
-    let required = required(spec.annotations().as_ref())?;
-    let label = spec.process().as_ref().and_then(|process| process.selinux_label().clone());
+pub fn of_host(
+    process: Option<&Process>,
+    annotations: Option<&HashMap<String, String>>,
+) -> Result<Option<HostLabel>, SpecError> {
+    let required = required(annotations)?;
+    let label = process.and_then(|process| process.selinux_label().clone());
     Ok(label.filter(|label| is_label(label)).map(|label| HostLabel { label, required }))
 }
 
