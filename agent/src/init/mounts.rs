@@ -351,7 +351,11 @@ fn options<'a>(entry: &'a Mount, fstype: &str) -> (Cow<'a, str>, Option<&'a str>
 fn label_queues(mount: &OwnedFd, label: Option<&str>) -> Result<(), Errno> {
     let Some(label) = label else { return Ok(()) };
     let root = openat(mount, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    selinux::label(root.as_raw_fd(), label)
+    match selinux::label(root.as_raw_fd(), label) {
+        // It belongs to the guest's root, whom a container's user namespace does not have.
+        Err(Errno::EPERM) => Ok(()),
+        labelled => labelled,
+    }
 }
 
 /// Gives the mount at the destination other flags and options.
