@@ -340,12 +340,17 @@ fn ids_of_a_bind_mount_are_mapped_by_the_host() {
     let stockade = Stockade::new();
     let outcome = stockade.run_bundle(&bundle, "idmap");
     // In a user namespace the files look as on the host.
-    let as_on_host = Bundle::script("stat -c %u:%g /own/file /plain/file").edit(|config| {
+    // Single files, too: containerd 2 has /etc/hostname and /etc/hosts so, where the image may have nothing or a file.
+    let script = "stat -c %u:%g:%F /own/file /plain/file /etc/new /etc/passwd";
+    let as_on_host = Bundle::script(script).edit(|config| {
         config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "user" }));
         config["linux"]["uidMappings"] = mapping(100_000);
         config["linux"]["gidMappings"] = mapping(100_000);
         bind(config, host.path(), "/own", &["bind", "idmap"]);
         bind(config, host.path(), "/plain", &["bind"]);
+        for place in ["/etc/new", "/etc/passwd"] {
+            bind(config, &host.path().join("file"), place, &["bind", "idmap"]);
+        }
     });
     chown_all(&as_on_host.rootfs(), 100_000);
     let in_namespace = stockade.run_bundle(&as_on_host, "idmap");
@@ -353,7 +358,9 @@ fn ids_of_a_bind_mount_are_mapped_by_the_host() {
     run("umount", &["-R", text(host.path())]);
     assert_eq!(outcome.success().stdout, "2005:3006\n5:6\n2005:3006\n2000:3000\n");
     assert_eq!(made.expect("made"), (0, 0));
-    assert_eq!(in_namespace.success().stdout, "5:6\n65534:65534\n");
+    let of_a_user = "5:6:regular empty file\n";
+    let expected = format!("{of_a_user}65534:65534:regular empty file\n{of_a_user}{of_a_user}");
+    assert_eq!(in_namespace.success().stdout, expected);
 }
 
 #[test]

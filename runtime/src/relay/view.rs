@@ -102,7 +102,7 @@ impl View<'_> {
         };
         let name = share.rsplit('/').next().unwrap_or(share);
         let Some(tree) = self.trees.get(name) else { return Ok(()) };
-        if tree.id_map.is_some() || tree.overlay.is_some() {
+        if tree.overlay.is_some() {
             return self.refuse(mount, has_mounts);
         }
         // The source may have gone since it was cloned for the guest; then the guest's has gone too.
@@ -111,6 +111,13 @@ impl View<'_> {
             mount_api::set_attributes(&clone, MountAttributes::READONLY, true)?;
         }
         let is_directory = fstat(&clone)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
+        if tree.id_map.is_some() {
+            // Its owners would be others than in the container. What covers a directory cannot cover a single file.
+            if is_directory {
+                return self.refuse(mount, has_mounts);
+            }
+            mount_api::set_attributes(&clone, MountAttributes::READONLY, false)?;
+        }
         let missing = if is_directory { Missing::Directory } else { Missing::File };
         self.attach(clone, mount, missing).map(drop)
     }
