@@ -97,6 +97,7 @@ impl Runtime {
                 smaps: File::open("/proc/self/smaps").unwrap(),
             },
             machine: Arc::new(Imagined::default()),
+            fresh: None,
         };
         let main = thread::spawn({
             let (socket, ending) = (Arc::clone(&socket), Arc::clone(&ending));

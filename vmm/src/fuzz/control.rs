@@ -70,6 +70,7 @@ fn services() -> Services {
             smaps: File::open("/proc/self/smaps").unwrap(),
         },
         machine: Arc::new(Imagined::default()),
+        fresh: None,
     }
 }
 

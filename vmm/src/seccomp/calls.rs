@@ -223,7 +223,18 @@ const MAIN: &List = &[
     ),
     when(libc::SYS_ioctl, &[one_of(1, OF_MAIN)]),
     any(libc::SYS_lseek),
-    when(libc::SYS_madvise, &[one_of(2, GIVE_BACK_SHARED)]),
+    when(
+        libc::SYS_madvise,
+        &[one_of(
+            2,
+            &[
+                libc::MADV_DONTNEED as u32,
+                libc::MADV_FREE as u32,
+                libc::MADV_REMOVE as u32,
+                libc::MADV_HUGEPAGE as u32,
+            ],
+        )],
+    ),
     // What has come with a request, and its own statistics.
     any(libc::SYS_recvmsg),
     any(libc::SYS_pread64),
