@@ -110,7 +110,7 @@ fn bytes(memory: &GuestMemoryMmap, start: u64, length: u64) -> io::Result<&[u8]>
 #[derive(Debug)]
 pub struct Fresh {
     memory: GuestMemoryMmap,
-    ranges: Vec<Range>,
+    pub(super) ranges: Vec<Range>,
 }
 
 impl Fresh {
