@@ -53,7 +53,12 @@ pub fn prepare() -> Result<()> {
 /// Mounts the files that containers share with the host. From then on the host's file server has a session with the
 /// guest, so a template is saved before.
 pub fn mount_shares() -> Result<()> {
-    mount_fs(SHARE_TAG, SHARES, "virtiofs", "")
+    mount_shares_with("").or_internal(|| format!("mount virtiofs on {SHARES}"))
+}
+
+/// The same with these options.
+pub fn mount_shares_with(options: &str) -> nix::Result<()> {
+    mount(Some(SHARE_TAG), SHARES, Some("virtiofs"), MsFlags::empty(), Some(options))
 }
 
 /// Moves the agent's root to a bind mount over the initial rootfs, which pivot_root(2) cannot leave. The mount must be

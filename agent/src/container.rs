@@ -55,14 +55,14 @@ pub struct Container {
 }
 
 impl Container {
-    /// The settings for every process of it; each has its own AppArmor profile.
+    /// The settings for every process of it; each has its own confinement.
     pub fn for_all(&self) -> ForAll<'_> {
         ForAll {
             seccomp: &self.seccomp,
             personality: self.personality,
             memory_policy: self.memory_policy.as_ref(),
             ids: self.id_mappings.as_ref(),
-            apparmor: None,
+            confinement: None,
         }
     }
 

@@ -27,6 +27,7 @@ mod pump;
 mod reaper;
 mod renewal;
 mod resolver;
+mod selinux;
 mod server;
 mod signal;
 mod slots;

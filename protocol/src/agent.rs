@@ -19,7 +19,7 @@
 //! | version | spoken since |
 //! |---|---|
 //! | 1 | 0.1 |
-//! | 2 | 0.2: Settings, Confine, Resolver, Held, Plain, and the kinds Null and Closed of streams |
+//! | 2 | 0.2: Settings, Confine, Selinux, Resolver, Held, Plain, and the kinds Null and Closed of streams |
 //!
 //! All connections are made in version 1, but those on which something newer is asked: sandboxes of 0.1 go on working.
 
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::{Container, Process, WindowSize};
 use crate::network::NetworkChange;
-use crate::settings::{Confinement, Settings};
+use crate::settings::{Confinement, SelinuxPolicy, Settings};
 
 pub mod call;
 
@@ -225,6 +225,8 @@ pub enum Request {
         /// What confines it.
         confinement: Box<Confinement>,
     },
+    /// Load an SELinux policy, before the first container; since version 2.
+    Selinux(Box<SelinuxPolicy>),
 }
 
 /// Another process of a container.
@@ -282,6 +284,8 @@ pub enum Response {
     SettingsTaken(Vec<String>),
     /// To Confine.
     Confined,
+    /// To Selinux.
+    SelinuxLoaded,
 }
 
 /// Largest number of containers in one guest.

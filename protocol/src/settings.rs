@@ -32,4 +32,21 @@ pub struct Confinement {
     pub apparmor_profile: Option<String>,
     /// The compiled policy with this profile, unless the guest has it already.
     pub apparmor_policy: Option<Vec<u8>>,
+    /// The SELinux label with which the process executes its program.
+    pub selinux_label: Option<String>,
+    /// The SELinux label of the file systems that are made for the container.
+    pub mount_label: Option<String>,
+}
+
+/// The SELinux policy of a guest, which is loaded once, before its first container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelinuxPolicy {
+    /// The policy in the kernel's binary form.
+    pub policy: Vec<u8>,
+    /// Whether what it forbids is denied, and not only logged.
+    pub is_enforcing: bool,
+    /// The label that the agent takes; `None` for the one that the policy gives to the kernel.
+    pub agent: Option<String>,
+    /// The label of all files that are shared with the host; `None` for what the policy says.
+    pub shares: Option<String>,
 }

@@ -99,7 +99,7 @@ fn open_tree(at: i32, path: &CStr, flags: i32, recursive: bool) -> Result<OwnedF
     unsafe { made(libc::syscall(libc::SYS_open_tree, at, path.as_ptr(), flags)) }
 }
 
-/// A new file system with `options` in the form of mount(2); its mount is detached and has these `MOUNT_ATTR_*`.
+/// A new file system with `options` in the form of mount(2), where a value in double quotes may contain commas; its mount is detached and has these `MOUNT_ATTR_*`.
 ///
 /// # Errors
 /// Those of fsopen(2), fsconfig(2) and fsmount(2).
@@ -111,10 +111,16 @@ pub fn new_file_system(fstype: &str, source: &str, options: &str, attributes: u6
     let configure =
         |command, key: Option<&CStr>, value: Option<&CStr>| configure(&context, command, key, value);
     configure(FSCONFIG_SET_STRING, Some(c"source"), Some(&c_string(source)?))?;
-    for option in options.split(',').filter(|option| !option.is_empty()) {
+    let mut is_quoted = false;
+    let ends_option = |character: char| {
+        is_quoted ^= character == '"';
+        character == ',' && !is_quoted
+    };
+    for option in options.split(ends_option).filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             Some((key, value)) => {
-                configure(FSCONFIG_SET_STRING, Some(&c_string(key)?), Some(&c_string(value)?))?;
+                let value = c_string(value.trim_matches('"'))?;
+                configure(FSCONFIG_SET_STRING, Some(&c_string(key)?), Some(&value))?;
             }
             None => configure(FSCONFIG_SET_FLAG, Some(&c_string(option)?), None)?,
         }

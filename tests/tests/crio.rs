@@ -1,9 +1,14 @@
 //! Pods as CRI-O drives them.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use stockade_tests::cli::Outcome;
 use stockade_tests::crio::{Crio, POD_ADDRESS, Pod, start_time};
 use stockade_tests::host::{self, Snapshot};
+
+/// How long a stop may take beyond its grace period.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
 
 #[track_caller]
 fn assert_has(text: &str, parts: &[&str]) {
@@ -29,7 +34,7 @@ fn a_pod_is_run_used_and_removed() {
     pod.peer.run(&format!("busybox ping -c 1 -W 60 {POD_ADDRESS}"));
 
     // A member with a PID namespace of its own, as Kubernetes has it unless told otherwise.
-    let script = "echo up; echo to stderr >&2; trap 'echo signalled' USR1; while :; do sleep 0.2; done";
+    let script = "echo up; echo to stderr >&2; trap 'echo signalled' USR1; trap 'echo ignored' TERM; while :; do sleep 0.2; done";
     let server = pod.member("server", script, None);
     let pid = crio.start(&server, "server");
     let began = start_time(pid).expect("the member lives");
@@ -86,9 +91,16 @@ fn a_pod_is_run_used_and_removed() {
     crio.run(&["kill", "server", "10"]).success();
     host::wait_for_text(&crio.log("server"), "stdout F signalled\n");
     assert!(Crio::is_alive(pid, &began));
+    // A stop: the grace period begins with TERM, and CRI-O looks meanwhile whether the process lives. What is left of it at the end of that
+    // period is what KILL takes, after which `kill` itself waits three seconds at most for the guest.
+    crio.run(&["kill", "server", "TERM"]).success();
+    host::wait_for_text(&crio.log("server"), "stdout F ignored\n");
+    assert!(Crio::is_alive(pid, &began));
+    let killed = Instant::now();
     crio.run(&["kill", "server", "KILL"]).success();
     assert_eq!(crio.wait_for_exit("server"), 137);
     host::wait_for_end(pid);
+    assert!(killed.elapsed() < STOPS_WITHIN, "{:?}", killed.elapsed());
     assert!(!Crio::is_alive(pid, &began));
     assert_eq!(crio.stockade.status("server"), "stopped");
     // The kubelet starts it again, as another container, before the old one is removed.

@@ -262,3 +262,102 @@ fn security_modules_confine_what_runs_in_a_guest() {
     assert!(refused.stderr.contains("process.apparmorProfile"), "{refused:#?}");
     stockade.run(&["delete", "--force", "c"]).success();
 }
+
+/// Debian's policy knows no containers. It has users who log in: their programs may be anybody's, and change only what is
+/// theirs; and a service that lets them in.
+const AGENT: &str = "system_u:system_r:sshd_t:s0-s0:c0.c1023";
+const LABEL: &str = "user_u:user_r:user_t:s0";
+const FILES: &str = "system_u:object_r:bin_t:s0";
+const POLICY: &str = "/etc/selinux/default/policy/policy.33";
+
+fn with_selinux(lines: &str) -> Stockade {
+    Stockade::with_config(&format!("memory_mib = 256\n[selinux]\nagent = \"{AGENT}\"\n{lines}\n"))
+}
+
+#[test]
+fn selinux_labels_hold_in_a_guest_with_a_policy() {
+    let stockade = with_selinux(&format!("policy = {POLICY:?}"));
+    let bundle = Bundle::busybox(&["sleep", "10000"]).edit(|config| {
+        config["process"]["selinuxLabel"] = LABEL.into();
+        config["linux"]["mountLabel"] = FILES.into();
+        config["linux"]["maskedPaths"] = json!(["/proc/acpi", "/proc/sys/fs"]);
+        config["annotations"] = json!({ "io.stockade.security-labels": "require" });
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.push(
+            json!({ "destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"] }),
+        );
+    });
+    stockade.create(&bundle, "c");
+    stockade.run(&["start", "c"]).success();
+    let sh = |script: &str| stockade.run(&["exec", "c", "sh", "-c", script]);
+    // Both the init and what joins it; their output arrives, although the agent has made the pipes.
+    let labels = sh("tr -d '\\0' < /proc/1/attr/current; echo; tr -d '\\0' < /proc/self/attr/current")
+        .success()
+        .stdout;
+    assert_eq!(labels, format!("{LABEL}\n{LABEL}"));
+    // As with runc, all file systems of the container have its label, and so have shared files.
+    let mounts = sh("cat /proc/mounts").success().stdout;
+    for place in ["/", "/dev", "/dev/pts", "/dev/shm", "/scratch", "/proc/sys/fs"] {
+        let is_it = |line: &&str| line.split(' ').nth(1) == Some(place);
+        let mount = mounts.lines().rfind(is_it).unwrap_or_else(|| panic!("{place}: {mounts}"));
+        assert!(mount.contains(&format!("context={FILES}")), "{mount}");
+    }
+    // Root of the container, and yet denied.
+    let denied = sh("cat /etc/passwd > /dev/null && echo changed > /etc/passwd");
+    assert!(denied.status != 0 && denied.stderr.contains("Permission denied"), "{denied:#?}");
+    // A process may ask for another label than its container, and gets an error for one that is not in the policy.
+    let exec = |label: &str, script: &str| {
+        stockade.run(&["exec", "--process-label", label, "c", "sh", "-c", script])
+    };
+    let free = "unconfined_u:unconfined_r:unconfined_t:s0";
+    let changed = exec(free, "echo changed > /etc/passwd; tr -d '\\0' < /proc/self/attr/current");
+    assert_eq!(changed.success().stdout, free);
+    let refused = exec("system_u:system_r:no_such_t:s0", "true");
+    assert!(refused.stderr.contains("process.selinuxLabel"), "{refused:#?}");
+    // Its output would be lost, because the policy does not let its programs use what the agent has opened.
+    let refused = exec("system_u:system_r:getty_t:s0", "true");
+    assert!(
+        refused.stderr.contains("process.selinuxLabel") && refused.stderr.contains("of a container engine"),
+        "{refused:#?}"
+    );
+    stockade.run(&["delete", "--force", "c"]).success();
+}
+
+#[test]
+fn a_policy_that_is_not_enforced_denies_nothing() {
+    let stockade = with_selinux("policy = \"host\"\nmode = \"permissive\"");
+    let script = "echo changed > /etc/passwd && tr -d '\\0' < /proc/self/attr/current";
+    let bundle = Bundle::script(script).edit(|config| {
+        config["process"]["selinuxLabel"] = LABEL.into();
+        config["linux"]["mountLabel"] = FILES.into();
+    });
+    assert_eq!(stockade.run_bundle(&bundle, "c").success().stdout, LABEL);
+}
+
+#[test]
+fn what_is_not_a_policy_for_the_guest_is_named_in_a_line() {
+    let directory = directory();
+    let file = directory.path().join("policy");
+    fs::write(&file, "no policy").expect("a file");
+    let good = fs::read(POLICY).expect("selinux-policy-default");
+    let cut = directory.path().join("cut");
+    fs::write(&cut, &good[..good.len() / 2]).expect("a file");
+    let missing = directory.path().join("missing");
+    let bundle = Bundle::script("true");
+    let cases = [
+        (&file, "it is not a binary SELinux policy"),
+        (&missing, "No such file or directory"),
+        (&cut, "the guest's kernel, which knows versions up to 33, refuses it"),
+    ];
+    for (policy, expected) in cases {
+        let stockade = with_selinux(&format!("policy = {:?}", text(policy)));
+        let failed = stockade.run_bundle(&bundle, "c");
+        let lines = failed.stderr.trim_end().lines().count();
+        assert!(failed.status != 0 && failed.stderr.contains(expected) && lines == 1, "{failed:#?}");
+    }
+    // A guest without SELinux: the administrator has chosen other modules.
+    let lsm =
+        format!("memory_mib = 256\nkernel_parameters = \"lsm=landlock\"\n[selinux]\npolicy = {POLICY:?}\n");
+    let failed = Stockade::with_config(&lsm).run_bundle(&bundle, "c");
+    assert!(failed.status != 0 && failed.stderr.contains("`lsm=` in kernel_parameters"), "{failed:#?}");
+}

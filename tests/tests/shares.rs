@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_tests::host;
 use stockade_tests::shell::Shell;
 
 fn bind(config: &mut Value, source: &str, destination: &str, options: &[&str]) {
@@ -33,6 +34,24 @@ fn directories_and_single_files_are_shared_both_ways() {
     assert_eq!(outcome.stdout, "hello\none\n");
     assert_eq!(fs::read_to_string(&file).expect("read"), "one\ntwo\n");
     assert_eq!(fs::read_to_string(directory.join("from-guest")).expect("read"), "reply\n");
+}
+
+/// podman makes resolv.conf before `create` and writes the name servers into it before `start`.
+#[test]
+fn a_file_that_is_completed_before_the_start_is_whole_for_the_first_program() {
+    let host = stockade_tests::bundle::directory();
+    let file = host.path().join("resolv.conf");
+    fs::write(&file, "").expect("write");
+    let bundle = Bundle::script("cat /etc/resolv.conf > /seen").edit(|config| {
+        bind(config, text(&file), "/etc/resolv.conf", &["bind"]);
+    });
+    let stockade = Stockade::new();
+    let relay = stockade.create(&bundle, "completed");
+    fs::write(&file, "nameserver 10.89.0.1\n").expect("write");
+    stockade.run(&["start", "completed"]).success();
+    host::wait_for_end(relay);
+    assert_eq!(fs::read_to_string(bundle.rootfs().join("seen")).expect("seen"), "nameserver 10.89.0.1\n");
+    stockade.run(&["delete", "completed"]).success();
 }
 
 #[test]

@@ -29,7 +29,10 @@ use stockade_sys::{
 };
 
 use super::rootfs::path_of;
-use crate::error::{Context, ErrorKind, Result, error};
+use crate::{
+    error::{Context, ErrorKind, Result, error},
+    selinux,
+};
 
 /// Where the tmpfs for nodes that are bound is mounted.
 pub const STAGE: &str = "/run/devices";
@@ -53,12 +56,13 @@ pub fn create_all(root: &Root, spec: &Container, prepared: Option<OwnedFd>) -> R
 
 /// Makes all nodes for a container in whose user namespace nobody can make them: a detached file system with a node for
 /// each, named by its index.
-pub fn prepare(spec: &Container) -> Result<Option<OwnedFd>> {
+pub fn prepare(spec: &Container, label: Option<&str>) -> Result<Option<OwnedFd>> {
     let nodes = nodes(spec);
     if nodes.is_empty() {
         return Ok(None);
     }
-    let directory = mount_api::new_file_system("tmpfs", "tmpfs", "mode=0755", 0)
+    let options = format!("mode=0755,{}", label.map(selinux::option).unwrap_or_default());
+    let directory = mount_api::new_file_system("tmpfs", "tmpfs", &options, 0)
         .or_internal(|| "make a file system for device nodes".to_owned())?;
     for (index, device) in nodes.iter().enumerate() {
         let step = || format!("create device {}", device.path);

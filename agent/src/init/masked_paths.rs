@@ -20,7 +20,10 @@ use stockade_sys::{
     resolve::Root,
 };
 
-use crate::error::{Context, Result};
+use crate::{
+    error::{Context, Result},
+    selinux,
+};
 
 /// The guest's own null device, which no container sees.
 const NULL: &str = "/run/null";
@@ -40,14 +43,14 @@ pub fn null_for_a_process() -> Result<OwnedFd> {
     open(NULL, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).or_internal(|| format!("open {NULL}"))
 }
 
-/// Hides the masked paths, and makes the others read-only.
-pub fn apply(root: &Root, masked: &[String], readonly: &[String]) -> Result<()> {
+/// Hides the masked paths, and makes the others read-only. What hides a directory gets the label.
+pub fn apply(root: &Root, masked: &[String], readonly: &[String], label: Option<&str>) -> Result<()> {
     for path in readonly {
         find(root, path)
             .and_then(|found| found.map_or(Ok(()), |found| protect(&found)))
             .or_spec(|| format!("linux.readonlyPaths: make {path} read-only"))?;
     }
-    let mut covers = Covers::default();
+    let mut covers = Covers { label, ..Covers::default() };
     for path in masked {
         find(root, path)
             .and_then(|found| found.map_or(Ok(()), |found| covers.hide(&found)))
@@ -73,12 +76,13 @@ fn protect(found: &OwnedFd) -> Result<(), Errno> {
 /// The null device and the empty directory that hide files and directories. One empty directory serves for all, because
 /// a separate file system for each would cost more than the mount.
 #[derive(Default)]
-struct Covers {
+struct Covers<'a> {
+    label: Option<&'a str>,
     null: Option<OwnedFd>,
     empty: Option<OwnedFd>,
 }
 
-impl Covers {
+impl Covers<'_> {
     fn hide(&mut self, found: &OwnedFd) -> Result<(), Errno> {
         let is_directory = fstat(found)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
         match (is_directory, &self.empty) {
@@ -94,8 +98,9 @@ impl Covers {
                 mount_api::attach(&tree, found)
             }
             (true, None) => {
-                let options = "ro,size=0k,nr_inodes=1";
-                let empty = mount_api::new_file_system("tmpfs", "tmpfs", options, attr::RDONLY)?;
+                let label = self.label.map(selinux::option).unwrap_or_default();
+                let options = format!("ro,size=0k,nr_inodes=1,{label}");
+                let empty = mount_api::new_file_system("tmpfs", "tmpfs", &options, attr::RDONLY)?;
                 mount_api::attach(&empty, found)?;
                 self.empty = Some(empty);
                 Ok(())

@@ -2,7 +2,7 @@
 //!
 //! An init builds the container; an exec joins what the init has built. The rest ([`program`]) is the same for both.
 
-use std::{ffi::CString, fs::File};
+use std::{ffi::CString, fs::File, mem};
 
 use nix::{
     sched::CloneFlags,
@@ -12,12 +12,15 @@ use nix::{
     },
     unistd::{Pid, fork},
 };
-use stockade_protocol::container::{Container, IdMappings, MemoryPolicy, Process, SeccompFilter};
+use stockade_protocol::{
+    container::{Container, IdMappings, MemoryPolicy, Process, SeccompFilter},
+    settings::Confinement,
+};
 
 use crate::error::{Context, ErrorKind, Result, error};
 
-mod apparmor;
 mod capabilities;
+mod confinement;
 pub mod copy_up;
 mod cpu_affinity;
 mod credentials;
@@ -41,6 +44,7 @@ mod rlimits;
 pub mod rootfs;
 mod scheduler;
 mod seccomp;
+mod shared_files;
 mod signals;
 mod start_hooks;
 mod sysctl;
@@ -67,14 +71,14 @@ pub struct ForAll<'a> {
     pub memory_policy: Option<&'a MemoryPolicy>,
     /// The IDs of its user namespace, if it has one.
     pub ids: Option<&'a IdMappings>,
-    /// `process.apparmorProfile` of the process that is made.
-    pub apparmor: Option<&'a str>,
+    /// What security modules apply to the process that is made.
+    pub confinement: Option<&'a Confinement>,
 }
 
 /// Clones a container's init, which builds the container.
 pub fn spawn_init(
     spec: &Container,
-    apparmor: Option<&str>,
+    confinement: Option<&Confinement>,
     joined: &Joined,
     cgroup: &File,
 ) -> Result<Spawned> {
@@ -88,22 +92,23 @@ pub fn spawn_init(
             personality: spec.personality,
             memory_policy: spec.memory_policy.as_ref(),
             ids: spec.id_mappings.as_ref(),
-            apparmor,
+            confinement,
         },
         hooks: &spec.start_hooks,
         owner: outside(&spec.process, spec.id_mappings.as_ref())?,
     };
+    let label = confinement.and_then(|confinement| confinement.mount_label.as_deref());
     if spec.id_mappings.is_none() {
         let namespaces = namespaces::to_clone(&spec.namespaces);
         let fork = || joined.fork_into(namespaces, cgroup);
-        return program::spawn(&job, fork, |_| Ok(()), |()| build(spec, joined, Prepared::default()));
+        return program::spawn(&job, fork, |_| Ok(()), |()| build(spec, joined, label, Prepared::default()));
     }
     let spawned = program::spawn(
         &job,
         // SAFETY: the agent has one thread.
         || unsafe { fork() }.or_internal(|| "fork".to_owned()),
-        |channel| user_namespace::enter(channel, spec, joined),
-        |prepared| build(spec, joined, prepared),
+        |channel| user_namespace::enter(channel, spec, joined, label),
+        |prepared| build(spec, joined, label, prepared),
     )?;
     let pid = user_namespace::hear(&spawned.channel)?;
     schedule(pid, &spec.process)?;
@@ -159,7 +164,7 @@ fn outside(process: &Process, ids: Option<&IdMappings>) -> Result<u32> {
     ids.map_or(Some(uid), |ids| ids.user(uid)).ok_or_else(unmapped)
 }
 
-fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup> {
+fn build(spec: &Container, joined: &Joined, label: Option<&str>, prepared: Prepared) -> Result<Setup> {
     let process = &spec.process;
     let mut warnings = Vec::new();
     namespaces::make(&spec.namespaces)?;
@@ -180,9 +185,11 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
     let open = |root| process.terminal.map(|size| terminal::open(root, size, process.user.uid)).transpose();
     let terminal;
     let mut notify = None;
+    let mut shared_files = Vec::new();
     if namespaces::has_own_mounts(&spec.namespaces, &mut warnings) {
         let mut root = rootfs::open(root.map_or_else(|| rootfs::clone(&spec.rootfs), Ok)?)?;
-        let mounted = mounts::mount_all(&mut root, spec, made)?;
+        let mut mounted = mounts::mount_all(&mut root, spec, made)?;
+        shared_files = mem::take(&mut mounted.files);
         devices::create_all(&root, spec, nodes)?;
         terminal = open(&root)?;
         if terminal.is_some() {
@@ -193,7 +200,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
         }
         rootfs::create_directory(&root, &process.cwd)?;
         mounted.finish()?;
-        masked_paths::apply(&root, &spec.masked_paths, &spec.readonly_paths)?;
+        masked_paths::apply(&root, &spec.masked_paths, &spec.readonly_paths, label)?;
         rootfs::pivot(root)?;
         rootfs::finish(&spec.rootfs)?;
         mounted.propagate_again()?;
@@ -204,7 +211,7 @@ fn build(spec: &Container, joined: &Joined, prepared: Prepared) -> Result<Setup>
                 .push("without a mount namespace of its own the container gets no NOTIFY_SOCKET".to_owned());
         }
     }
-    Ok(Setup { warnings, terminal, notify })
+    Ok(Setup { warnings, terminal, notify, shared_files })
 }
 
 /// Converts `strings` for the kernel, where they would end at the first NUL.

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -33,7 +33,7 @@ use super::{
 use crate::{
     atomic_volumes, disks,
     error::{Context, ErrorKind, Result, error},
-    sockets,
+    selinux, sockets,
 };
 
 /// File systems that show the guest's kernel; a container relies on them to be at their usual places.
@@ -46,6 +46,8 @@ pub struct Mounted<'a> {
     readonly: Vec<(PathBuf, OwnedFd)>,
     /// Mounts with their own propagation, which counts more than the root's.
     propagated: Vec<(OwnedFd, &'a Mount)>,
+    /// Single files that are shared with the host.
+    pub files: Vec<OwnedFd>,
 }
 
 impl Mounted<'_> {
@@ -106,10 +108,10 @@ pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
             }
             // A read-only disk can be mounted with `ro` only.
             let readonly = if is_on_disk && entry.flags & libc::MS_RDONLY != 0 { "ro," } else { "" };
-            let data = format!("{readonly}{}", entry.data);
-            mount_api::new_file_system(fstype, source, &data, attributes(entry.flags).set)
-                .or_spec(step)
-                .map(Some)
+            let (data, label) = options(entry, fstype);
+            let data = format!("{readonly}{data}");
+            let made = mount_api::new_file_system(fstype, source, &data, attributes(entry.flags).set);
+            made.and_then(|mount| label_queues(&mount, label).map(|()| mount)).or_spec(step).map(Some)
         }
         MountSource::Remount | MountSource::Link(_) | MountSource::Disk { .. } => Ok(None),
     }
@@ -148,6 +150,9 @@ fn mount_share<'a>(
     let tree = prepared.map_or_else(|| clone_share(entry, id), Ok).or_spec(step)?;
     let kind = SFlag::from_bits_truncate(fstat(&tree).or_spec(step)?.st_mode & SFlag::S_IFMT.bits());
     let missing = if kind == SFlag::S_IFDIR { Missing::Directory } else { Missing::File };
+    if kind == SFlag::S_IFREG {
+        mounted.files.push(tree.try_clone().or_internal(step)?);
+    }
     let options = ShareOptions::decode(&entry.data).unwrap_or_default();
     let destination = Path::new(&entry.destination);
     let target = if options.is_unfollowed {
@@ -297,7 +302,7 @@ fn mount_file_system<'a>(
     if fills_later {
         flags.remove(MsFlags::MS_RDONLY);
     }
-    let mut data = Cow::Borrowed(entry.data.as_str());
+    let (mut data, label) = options(entry, fstype);
     if fstype == "tmpfs" && !has_option(entry, "mode=") {
         let mode = fstat(&target).or_spec(step)?.st_mode & 0o7777;
         let comma = if data.is_empty() { "" } else { "," };
@@ -310,6 +315,10 @@ fn mount_file_system<'a>(
             return Err(error(ErrorKind::Spec, message));
         }
         made => made.or_spec(step)?,
+    }
+    if label.is_some() {
+        let queues = root.open(destination, OFlag::O_PATH).or_spec(step)?;
+        label_queues(&queues, label).or_spec(step)?;
     }
     let is_root = root.is(&target).or_internal(step)?;
     if is_root || fills_later || entry.copy_up || !entry.propagation.is_empty() {
@@ -330,8 +339,19 @@ fn has_option(entry: &Mount, name: &str) -> bool {
     entry.data.split(',').any(|option| option.starts_with(name))
 }
 
-fn options(entry: &Mount) -> Option<&str> {
-    Some(entry.data.as_str()).filter(|data| !data.is_empty())
+/// The options of a file system, and the label that its root gets when it is mounted: all message queues of an IPC
+/// namespace are in one file system, which takes no label as an option.
+fn options<'a>(entry: &'a Mount, fstype: &str) -> (Cow<'a, str>, Option<&'a str>) {
+    match selinux::take_option(&entry.data) {
+        (others, label) if fstype == selinux::MQUEUE => (others.into(), label),
+        _ => (Cow::Borrowed(&entry.data), None),
+    }
+}
+
+fn label_queues(mount: &OwnedFd, label: Option<&str>) -> Result<(), Errno> {
+    let Some(label) = label else { return Ok(()) };
+    let root = openat(mount, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    selinux::label(root.as_raw_fd(), label)
 }
 
 /// Gives the mount at the destination other flags and options.
@@ -345,7 +365,8 @@ fn remount(root: &Root, entry: &Mount) -> Result<()> {
     if is_socket || fstatfs(&target).or_spec(step)?.filesystem_type() == FUSE_SUPER_MAGIC {
         flags.insert(MsFlags::MS_BIND);
     }
-    mount(None::<&str>, path_of(&target).as_str(), None::<&str>, flags, options(entry)).or_spec(step)?;
+    let data = Some(entry.data.as_str()).filter(|data| !data.is_empty());
+    mount(None::<&str>, path_of(&target).as_str(), None::<&str>, flags, data).or_spec(step)?;
     propagate(&target, entry, true)
 }
 

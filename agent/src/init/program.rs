@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     ffi::CString,
+    mem,
     os::fd::OwnedFd,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -21,9 +22,9 @@ use nix::{
 use stockade_protocol::container::{Hook, Process, StreamKind};
 
 use super::{
-    ForAll, apparmor, c_strings, capabilities, cpu_affinity, credentials, descriptors::Kept, environment,
+    ForAll, c_strings, capabilities, confinement, cpu_affinity, credentials, descriptors::Kept, environment,
     executable, io_priority, masked_paths, memory_policy, oom_score, personality, report, rlimits, scheduler,
-    seccomp, signals, start_hooks, working_directory,
+    seccomp, shared_files, signals, start_hooks, working_directory,
 };
 use crate::{
     error::{Context, ErrorKind, Result, error, reason},
@@ -61,6 +62,8 @@ pub struct Setup {
     pub terminal: Option<OwnedFd>,
     /// Its sd_notify(3) socket.
     pub notify: Option<OwnedFd>,
+    /// Single files that are shared with the host. They stay in the process.
+    pub shared_files: Vec<OwnedFd>,
 }
 
 /// A description of what a process is to become.
@@ -148,7 +151,7 @@ fn prepare_and_execute(
     cpu_affinity::begin(&process.scheduling)?;
     oom_score::apply(process.oom_score_adj)?;
     rlimits::make_room(&process.rlimits)?;
-    let profile = apparmor::prepare(for_all.apparmor)?;
+    let confinement = confinement::prepare(for_all.confinement)?;
     let mut setup = set_up()?;
 
     let env = environment::prepare(process, setup.notify.is_some())?;
@@ -164,8 +167,8 @@ fn prepare_and_execute(
     if process.no_new_privileges {
         prctl::set_no_new_privs().or_internal(|| "set no_new_privs".to_owned())?;
     }
-    if let Some(profile) = profile {
-        profile.apply()?;
+    if let Some(confinement) = confinement {
+        confinement.apply()?;
     }
     let needs_privilege = !for_all.seccomp.is_empty() && !process.no_new_privileges;
     let directory = working_directory::enter_early(&process.cwd)?;
@@ -176,9 +179,11 @@ fn prepare_and_execute(
     let program = executable::find(process)?;
     let args = c_strings("process.args", &process.args)?;
 
+    let files = mem::take(&mut setup.shared_files);
     report::send(channel, Ok(setup))?;
     signals::end_by_default()?;
     report::wait_for_start(channel)?;
+    shared_files::look_again(&files);
     start_hooks::run(hooks, &env)?;
     // This is the last step, because a profile may forbid what a runtime does.
     if needs_privilege {

@@ -50,7 +50,7 @@ const MAX_DESCRIPTORS: usize = 2;
 /// Reports to the agent what was made, or what failed.
 pub fn send(channel: &OwnedFd, outcome: Result<Setup>) -> Result<()> {
     let (message, descriptors) = match outcome {
-        Ok(Setup { warnings, terminal, notify }) => {
+        Ok(Setup { warnings, terminal, notify, shared_files: _ }) => {
             let built = Built { warnings, terminal: terminal.is_some(), notify: notify.is_some() };
             (Ok(built), [terminal, notify].into_iter().flatten().collect())
         }
@@ -75,7 +75,12 @@ pub fn hear(channel: &OwnedFd) -> Report {
         Ok(Some(Ok(Built { warnings, terminal, notify }))) => {
             let mut descriptors = descriptors.into_iter();
             let mut next = |there: bool| if there { descriptors.next() } else { None };
-            Report::Built(Setup { warnings, terminal: next(terminal), notify: next(notify) })
+            Report::Built(Setup {
+                warnings,
+                terminal: next(terminal),
+                notify: next(notify),
+                ..Setup::default()
+            })
         }
         Ok(Some(Err(failure))) => Report::Failed(failure),
         Ok(None) | Err(_) => {

@@ -55,24 +55,24 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    fn make(spec: &Container) -> Result<Self> {
+    fn make(spec: &Container, label: Option<&str>) -> Result<Self> {
         Ok(Self {
             rootfs: Some(rootfs::clone(&spec.rootfs)?),
             mounts: spec.mounts.iter().map(|entry| mounts::prepare(entry, spec)).collect::<Result<_>>()?,
-            devices: devices::prepare(spec)?,
+            devices: devices::prepare(spec, label)?,
         })
     }
 }
 
-/// Does the helper's work. Only the init returns from this.
-pub fn enter(channel: &OwnedFd, spec: &Container, joined: &Joined) -> Result<Prepared> {
+/// Does the helper's work; file systems that it makes get the label. Only the init returns from this.
+pub fn enter(channel: &OwnedFd, spec: &Container, joined: &Joined, label: Option<&str>) -> Result<Prepared> {
     // Nobody else may.
     rlimits::raise(&spec.process.rlimits)?;
     sysctl::apply_of_network(&spec.sysctl)?;
     joined.enter_pid_for_children()?;
     // The way into a cgroup leads through the guest's cgroup namespace.
     joined.enter_some(|kind| !matches!(kind, CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWUSER))?;
-    let prepared = Prepared::make(spec)?;
+    let prepared = Prepared::make(spec, label)?;
     let cgroup = Cgroup::find(&spec.cgroup)?.open()?;
     joined.enter_some(|kind| kind == CloneFlags::CLONE_NEWUSER)?;
 

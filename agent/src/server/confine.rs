@@ -1,4 +1,4 @@
-//! `Request::Confine`: what security modules apply to the process that is made next.
+//! `Request::Confine` and `Request::Selinux`: what security modules apply to the process that is made next, and to all.
 
 use std::fs;
 
@@ -8,27 +8,38 @@ use nix::{
 };
 use stockade_protocol::{
     agent::{ProcessId, Response},
-    settings::Confinement,
+    settings::{Confinement, SelinuxPolicy},
 };
 
 use super::Server;
 use crate::{
     boot,
     error::{Context, ErrorKind, Result, error},
+    selinux,
 };
 
 impl Server {
-    /// Loads the policy, and keeps the profile's name until the process is made.
-    pub(super) fn confine(&mut self, process: ProcessId, confinement: Confinement) -> Result<Response> {
-        if let Some(policy) = &confinement.apparmor_policy {
-            load(policy)?;
+    /// Loads the AppArmor policy, and keeps profile and labels until the process is made.
+    pub(super) fn confine(&mut self, process: ProcessId, mut confinement: Confinement) -> Result<Response> {
+        if let Some(policy) = confinement.apparmor_policy.take() {
+            load(&policy)?;
         }
-        if let Some(profile) = confinement.apparmor_profile {
-            // The profile of a process that was never made is forgotten at the next request.
-            self.profiles.retain(|known, _| known.container != process.container);
-            self.profiles.insert(process, profile);
+        if let Some(label) = &confinement.selinux_label {
+            selinux::check(label)?;
         }
+        // That of a process that was never made is forgotten at the next request.
+        self.confinements.retain(|known, _| known.container != process.container);
+        self.confinements.insert(process, confinement);
         Ok(Response::Confined)
+    }
+
+    /// Loads the SELinux policy. Containers that were there before would have the label of nobody.
+    pub(super) fn load_selinux(&mut self, policy: &SelinuxPolicy) -> Result<Response> {
+        if !self.containers.is_empty() {
+            return Err(error(ErrorKind::WrongState, "an SELinux policy comes before the first container"));
+        }
+        selinux::load(policy)?;
+        Ok(Response::SelinuxLoaded)
     }
 }
 

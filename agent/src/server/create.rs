@@ -18,6 +18,7 @@ use crate::{
     memory::Tmpfs,
     poller::Token,
     process::Phase,
+    selinux,
     sockets::Sockets,
 };
 
@@ -45,6 +46,11 @@ impl Server {
         }
         let joined = self.joined_namespaces(&spec.namespaces)?;
         let disks = Disks::attach(&mut spec)?;
+        let init = Rc::new(ProcessId { container: spec.id.clone(), exec: None });
+        let confinement = self.confinements.remove(&*init);
+        if let Some(label) = confinement.as_ref().and_then(|confinement| confinement.mount_label.as_deref()) {
+            selinux::label_mounts(&mut spec.mounts, label);
+        }
         let tmpfs = Tmpfs::of(&spec.mounts);
         if spec.process.capabilities.is_none_or(|sets| sets.bounding & CAP_NET_ADMIN != 0) {
             self.memory.track_connections();
@@ -54,13 +60,11 @@ impl Server {
         let cgroup = Cgroup::create(&spec.cgroup)?;
         let given = spec.cgroup_owner.map_or(Ok(()), |owner| cgroup.give_to(owner));
         let directory = given.and_then(|()| cgroup.open());
-        let init = Rc::new(ProcessId { container: spec.id.clone(), exec: None });
         audit::show_on_console(&spec.seccomp);
-        let profile = self.profiles.remove(&*init);
         let ready =
             directory.and_then(|directory| self.watch_sockets(&init, &mut sockets).map(|()| directory));
         let spawned = match ready
-            .and_then(|directory| init::spawn_init(&spec, profile.as_deref(), &joined, &directory))
+            .and_then(|directory| init::spawn_init(&spec, confinement.as_ref(), &joined, &directory))
         {
             Ok(spawned) => spawned,
             Err(error) => {

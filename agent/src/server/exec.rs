@@ -51,7 +51,7 @@ impl Server {
         }
         let (phase, init) = (self.phase(id)?, self.container(id)?.init.clone());
         let init = self.process(&init)?.1.pid;
-        let profile = self.profiles.remove(&exec.id);
+        let confinement = self.confinements.remove(&exec.id);
         let container = self.container(id)?;
         if container.removal.is_some() || matches!(phase, Phase::Creating(_) | Phase::Stopped(_)) {
             return Err(error(ErrorKind::WrongState, format!("container {id} is not running")));
@@ -65,7 +65,7 @@ impl Server {
             None => container.cgroup.open_beside(init)?,
         };
         let joined = Joined::all_of(init, &container.namespaces);
-        let for_all = ForAll { apparmor: profile.as_deref(), ..container.for_all() };
+        let for_all = ForAll { confinement: confinement.as_ref(), ..container.for_all() };
         init::spawn_exec(&exec.process, for_all, &joined, &cgroup)
     }
 }

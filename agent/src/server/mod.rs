@@ -8,7 +8,10 @@
 use std::{collections::BTreeMap, convert::Infallible, mem, os::fd::OwnedFd, rc::Rc};
 
 use nix::sys::signalfd::SignalFd;
-use stockade_protocol::agent::{ProcessId, Request, Response, Stream};
+use stockade_protocol::{
+    agent::{ProcessId, Request, Response, Stream},
+    settings::Confinement,
+};
 
 use crate::{
     connection::Connection,
@@ -103,8 +106,8 @@ pub struct Server {
     /// Set once the host has offered its resolver.
     resolving: Option<Resolving>,
     memory: Follower,
-    /// The AppArmor profiles of processes that are not made yet.
-    profiles: BTreeMap<ProcessId, String>,
+    /// What security modules apply to processes that are not made yet.
+    confinements: BTreeMap<ProcessId, Confinement>,
     /// Targets to handle again although no event will come.
     again: Vec<Target>,
 }
@@ -126,7 +129,7 @@ impl Server {
             forwards: BTreeMap::new(),
             resolving: None,
             memory: Follower::new()?,
-            profiles: BTreeMap::new(),
+            confinements: BTreeMap::new(),
             again: Vec::new(),
         };
         server.watch_memory()?;
@@ -186,6 +189,7 @@ impl Server {
             Request::Update { container, values } => self.update(&container, &values).map(Some),
             Request::Network(change) => Self::change_network(&change).map(Some),
             Request::Confine { process, confinement } => self.confine(process, *confinement).map(Some),
+            Request::Selinux(policy) => self.load_selinux(&policy).map(Some),
             Request::Settings(settings) => self.take_settings(&settings).map(Some),
         };
         match result {

@@ -68,7 +68,7 @@ impl Server {
     }
 
     fn finish_creation(&mut self, id: &Rc<ProcessId>, reply_to: Token, made: Setup) {
-        let Setup { warnings, terminal, notify } = made;
+        let Setup { warnings, terminal, notify, .. } = made;
         let taken = self.take_terminal(id, terminal).and_then(|()| self.take_notify(id, notify));
         let finished = taken.and_then(|()| match id.exec {
             None => self.finish_container(&id.container),

@@ -9,7 +9,7 @@ use super::{
 use crate::call::{self, calls};
 use crate::container::Container;
 use crate::network::NetworkChange;
-use crate::settings::{Confinement, Settings};
+use crate::settings::{Confinement, SelinuxPolicy, Settings};
 
 impl call::Response for Response {
     type Refusal = AgentError;
@@ -79,4 +79,7 @@ calls! {
     /// Says what confines the next process that is made by this name.
     Confine(process: ProcessId, confinement: Confinement) in SINCE_0_2,
         Request::Confine { process, confinement: Box::new(confinement) } => Response::Confined => (), ();
+    /// Loads an SELinux policy into the guest's kernel.
+    LoadSelinux(policy: SelinuxPolicy) in SINCE_0_2,
+        Request::Selinux(Box::new(policy)) => Response::SelinuxLoaded => (), ();
 }

@@ -11,6 +11,7 @@ use crate::commands::exit_status::ExecFailed;
 use crate::config::Config;
 use crate::life_cycle::{self, Exec as Request, Handle};
 use crate::lower;
+use crate::lower::security_labels::{Policies, Selinux};
 use crate::oci::bundle;
 use crate::oci::users;
 use crate::options::Globals;
@@ -77,7 +78,7 @@ pub struct Exec {
     /// If the container is paused, wait until it is resumed
     #[arg(long)]
     ignore_paused: bool,
-    /// SELinux label. No effect: the guest's kernel has no policy
+    /// SELinux label
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
     /// AppArmor profile
@@ -110,8 +111,10 @@ impl Exec {
             Some(_) => Config::load()?.apparmor_policies,
             None => Vec::new(),
         };
+        let policies =
+            Policies { apparmor: &policies, selinux: Selinux::of_record(handle.record.selinux.as_deref()) };
         let (process, labels) =
-            lower::lower_process(&process, &handle.record.annotations, &policies, &mut warnings)?;
+            lower::lower_process(&process, &handle.record.annotations, policies, &mut warnings)?;
         let preserved = Preserved::take(self.preserve_fds)?;
         warnings.extend(preserved.warnings());
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

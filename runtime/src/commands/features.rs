@@ -43,7 +43,7 @@ fn features() -> Value {
             "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": false, "rdma": false },
             "seccomp": seccomp(),
             "apparmor": { "enabled": true },
-            "selinux": off,
+            "selinux": { "enabled": true },
             "intelRdt": off,
             "memoryPolicy": {
                 "modes": lower::MEMORY_POLICY_MODES.map(|(mode, _)| mode),

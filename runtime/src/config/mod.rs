@@ -5,6 +5,7 @@
 
 pub mod annotations;
 mod pattern;
+pub mod selinux;
 
 use std::env;
 use std::fs;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use stockade_protocol::vmm::MAX_VCPUS;
 
 use annotations::TO_BE_ALLOWED;
+use selinux::Selinux;
 
 pub use pattern::Pattern;
 
@@ -82,6 +84,8 @@ pub struct Config {
     pub allowed_annotations: Vec<String>,
     /// Compiled policies of AppArmor: files, or directories with such files.
     pub apparmor_policies: Vec<PathBuf>,
+    /// The SELinux policy of guests; without it, guests run without SELinux.
+    pub selinux: Option<Selinux>,
     /// The users that VMMs run as.
     pub vmm_users: VmmUsers,
     /// Whether VMs begin as clones of templates, and who makes those.
@@ -177,6 +181,7 @@ struct File {
     allowed_annotations: Vec<String>,
     #[serde(default)]
     apparmor_policies: Vec<PathBuf>,
+    selinux: Option<Selinux>,
     #[serde(default)]
     vmm_users: VmmUsers,
     #[serde(default)]
@@ -188,7 +193,7 @@ struct File {
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "vmm",
     "kernel",
     "initramfs",
@@ -200,6 +205,7 @@ const KEYS: [&str; 16] = [
     "core_scheduling",
     "allowed_annotations",
     "apparmor_policies",
+    "selinux",
     "vmm_users",
     "templates",
     "template_classes_mib",
@@ -255,11 +261,15 @@ impl Config {
             prefix.join("share/stockade")
         };
         let vmm = if exists(&beside) && !exists(&installed) { beside } else { installed };
+        let mut kernel_parameters = file.kernel_parameters.unwrap_or_default();
+        if file.selinux.is_some() {
+            kernel_parameters = selinux::with_selinux(&kernel_parameters);
+        }
         Self {
             vmm: file.vmm.unwrap_or(vmm),
             kernel: file.kernel.unwrap_or_else(|| guest.join("vmlinux")),
             initramfs: file.initramfs.unwrap_or_else(|| guest.join("initramfs")),
-            kernel_parameters: file.kernel_parameters.unwrap_or_default(),
+            kernel_parameters,
             memory_mib: file.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
             max_vcpus: file.max_vcpus,
             debug_shell: file.debug_shell,
@@ -267,6 +277,7 @@ impl Config {
             core_scheduling: file.core_scheduling,
             allowed_annotations: file.allowed_annotations,
             apparmor_policies: file.apparmor_policies,
+            selinux: file.selinux,
             vmm_users: file.vmm_users,
             templates: file.templates,
             template_classes_mib: file.template_classes_mib,
@@ -281,6 +292,9 @@ fn parse(text: &str) -> Result<File, String> {
     check_keys(&table, "", &KEYS)?;
     if let Some(users) = table.get("vmm_users").and_then(toml::Value::as_table) {
         check_keys(users, "vmm_users.", &USER_KEYS)?;
+    }
+    if let Some(selinux) = table.get("selinux").and_then(toml::Value::as_table) {
+        check_keys(selinux, "selinux.", &selinux::KEYS)?;
     }
     if let Some(vm) = table.get("vm").and_then(toml::Value::as_table) {
         check_keys(vm, "vm.", &VM_KEYS)?;
@@ -307,6 +321,7 @@ fn parse(text: &str) -> Result<File, String> {
     if let Some(path) = file.apparmor_policies.iter().find(|path| !path.is_absolute()) {
         return Err(format!("apparmor_policies: {} must be an absolute path", path.display()));
     }
+    file.selinux.as_ref().map_or(Ok(()), Selinux::check)?;
     if let Some(vm) = &file.vm {
         let relative = vm.kernels.iter().chain(&vm.initrds).find(|path| !path.is_absolute());
         if let Some(path) = relative {

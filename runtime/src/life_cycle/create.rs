@@ -10,8 +10,10 @@ use super::from_caller::FromCaller;
 use super::request::{Created, Place, Request, running_sandbox};
 use crate::config::Config;
 use crate::log;
+use crate::lower::security_labels::Selinux;
 use crate::lower::vm::Fixed;
 use crate::lower::{self, Allowed, ContainerPlan};
+use crate::node;
 use crate::oci::bundle::Bundle;
 use crate::oci::container_id::ContainerId;
 use crate::oci::hooks::Hooks;
@@ -37,19 +39,27 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     log::about(request.id.as_str(), peers.sandbox.as_ref().map(ContainerId::as_str));
     // This comes before the check of the namespaces, because a sandbox that has ended has none any more.
     let sandbox = peers.sandbox.clone().map(|id| running_sandbox(&root, id)).transpose()?;
-    let record = record(&bundle, request.id);
+    let mut record = record(&bundle, request.id);
     let config = Config::load()?;
     let from_caller = FromCaller::take(request.preserve_fds, &bundle.spec, &bundle.path)?;
+    let selinux = match (&peers.sandbox, &config.selinux) {
+        (Some(_), _) => Selinux::of_record(peers.selinux.as_deref()),
+        (None, Some(_)) => Selinux::Own,
+        (None, None) => Selinux::Absent,
+    };
     let allowed = Allowed {
         annotations: &config.allowed_annotations,
         host_sockets: &config.host_sockets,
         apparmor_policies: &config.apparmor_policies,
+        selinux,
     };
     let notify = from_caller.notify.is_some();
     let lowered = lower::lower(&bundle, request.id, record.share(), &peers, allowed, notify)
         .context(crate::oci::bundle::CONFIG)?;
     let plan = &lowered.plan;
     terminal::check(plan.guest.process.terminal.is_some(), request.console_socket, request.detached)?;
+    let policy = config.selinux.as_ref().filter(|_| sandbox.is_none());
+    let policy = policy.map(|policy| node::selinux::load(policy, plan.mount_label.as_deref())).transpose()?;
     let place = match sandbox {
         Some(sandbox) => {
             lower::vm::refuse(&bundle).context(crate::oci::bundle::CONFIG)?;
@@ -58,15 +68,21 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         None => {
             let (config, fixed) =
                 lower::vm::apply(&bundle, config, plan.demand.memory).context(crate::oci::bundle::CONFIG)?;
-            Place::Own(Box::new(Launch::prepare(&config)?), default_size(&config, fixed, plan))
+            let launch =
+                Launch::prepare(&config)?.labelled(plan.host_label.as_ref().map(|host| &*host.label));
+            Place::Own(Box::new(launch), default_size(&config, fixed, plan))
         }
     };
     let of_descriptors = from_caller.preserved.warnings();
     plan.warnings.iter().chain(&of_descriptors).for_each(|warning| tracing::warn!("{warning}"));
 
+    record.selinux = match &policy {
+        Some(policy) => Some(policy.shares.clone().unwrap_or_default()),
+        None => peers.selinux,
+    };
     let interrupts = signals::block_all().context("cannot block signals")?;
     let mut draft = Draft::begin(request, &bundle, root.create(request.id)?, record);
-    match draft.build(lowered, &from_caller, place, interrupts) {
+    match draft.build(lowered, &from_caller, place, policy, interrupts) {
         Ok(built) => Draft::finish(draft, built),
         Err(error) => Err(draft.explain(error)),
     }
@@ -111,5 +127,6 @@ fn record(bundle: &Bundle, id: &ContainerId) -> Record {
         namespaces: Vec::new(),
         network: None,
         template: None,
+        selinux: None,
     }
 }

@@ -9,6 +9,7 @@ use nix::sys::signalfd::SignalFd;
 use scopeguard::{ScopeGuard, guard};
 use stockade_protocol::agent::{ProcessId, Purpose, VERSION};
 use stockade_protocol::container::{Container, Namespace};
+use stockade_protocol::settings::SelinuxPolicy;
 
 use super::from_caller::FromCaller;
 use super::request::{Created, Place, Request};
@@ -23,14 +24,13 @@ use crate::network::{Pending, user_mode};
 use crate::node::Node;
 use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::hooks;
-use crate::options::CgroupDriver;
 use crate::relay::service::Served;
 use crate::relay::{CreateHooks, Namespaces, Own, Plan, Relay, held_streams};
 use crate::state::role::Role;
 use crate::state::{Directory, Record, pid_file, sandbox};
 use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
-use crate::sys::{tsc, user_namespace};
+use crate::sys::{selinux, tsc, user_namespace};
 use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
 use crate::vm::sizing;
 use crate::vm::template::{self, Choice};
@@ -76,6 +76,7 @@ impl<'a> Draft<'a> {
         lowered: Lowered,
         from_caller: &FromCaller,
         place: Place,
+        policy: Option<SelinuxPolicy>,
         interrupts: SignalFd,
     ) -> anyhow::Result<Built> {
         let Lowered { plan, disks, sockets } = lowered;
@@ -92,7 +93,7 @@ impl<'a> Draft<'a> {
         let network = attended.connect_network(self, &plan)?;
         let seccomp = plan.seccomp.iter().map(Profile::compile).collect::<Result<_, _>>().context(CONFIG)?;
         attended.share(self, &plan)?;
-        attended.build_in_guest(self, network, disks, plan.labels.as_ref(), |slots| {
+        attended.build_in_guest(self, network, disks, policy, plan.labels.as_ref(), |slots| {
             let streams = from_caller.preserved.kinds();
             let env = &from_caller.preserved.env;
             plan.container(Late { terminal, streams, env, seccomp, start_hooks, slots })
@@ -131,7 +132,7 @@ impl<'a> Draft<'a> {
         interrupts: SignalFd,
     ) -> anyhow::Result<Placed> {
         let Self { directory, record, .. } = self;
-        let cgroup = plan_cgroup(self.request, plan)?;
+        let cgroup = self.request.plan_cgroup(plan)?;
         record.cgroup.clone_from(&cgroup);
         record.demand = plan.demand;
         if let Place::Sandbox(sandbox) = &place {
@@ -271,6 +272,7 @@ impl Placed {
             slave: pty.map(|pty| pty.slave.as_fd()),
             preserved: &from_caller.preserved,
             notify: from_caller.notify.as_ref(),
+            label: plan.host_label.as_ref().filter(|_| selinux::is_enabled()).map(|host| &*host.label),
             heir: heir.as_ref().map(AsFd::as_fd),
         })?;
         let relay = guard(relay, kill_relay as fn(Relay));
@@ -333,6 +335,12 @@ impl Attended {
         let vm = &mut *self.vm;
         let directory = draft.record.share();
         let clones = self.relay.prepared()?;
+        if let Some(host) = plan.host_label.as_ref().filter(|_| selinux::is_enabled())
+            && !self.relay.has_label(&host.label)
+        {
+            let warning = host.refused().context(CONFIG)?;
+            tracing::warn!("{warning}");
+        }
         let trees = plan.trees.iter().zip(clones);
         let trees = trees.map(|(tree, clone)| shares::map_ids(tree, clone.as_fd()).map(|()| (tree, clone)));
         let trees = trees.collect::<Result<Vec<_>, _>>()?;
@@ -363,6 +371,7 @@ impl Attended {
         draft: &mut Draft<'_>,
         network: Option<Pending>,
         disks: Vec<Disk>,
+        policy: Option<SelinuxPolicy>,
         labels: Option<&Labels>,
         container: impl FnOnce(Slots) -> Container,
     ) -> anyhow::Result<()> {
@@ -380,6 +389,10 @@ impl Attended {
             true => Connection::open_newest(draft.directory.as_fd(), vm)?,
             false => Connection::open(draft.directory.as_fd(), Purpose::Control, vm)?,
         };
+        // Before all that has a label.
+        if let Some(policy) = policy {
+            control.call(call::LoadSelinux(policy), vm)?;
+        }
         // Before the NICs, because their driver reads the number of CPUs only once.
         if let Some(vcpus) = draft.record.vm_size.map(|size| size.vcpus).filter(|vcpus| *vcpus > 1) {
             vm.control()?.call(vm::call::AddVcpus(vcpus))?;
@@ -426,26 +439,6 @@ pub(super) struct Built {
     relay: Undone<Relay>,
     vm: Undone<Vm>,
     has_terminal: bool,
-}
-
-/// The plan of the host's cgroup, which is not made yet.
-fn plan_cgroup(request: &Request<'_>, plan: &ContainerPlan) -> anyhow::Result<Option<Cgroup>> {
-    let path = &plan.cgroup.path;
-    Ok(match request.globals.cgroup_driver() {
-        CgroupDriver::Disabled => None,
-        CgroupDriver::Cgroupfs => {
-            let planned = Cgroup::plan(path, &format!("stockade-{}", request.id))?;
-            if path.as_os_str().is_empty() && user_namespace::is_inner() && !planned.may_be_made() {
-                tracing::warn!(
-                    "the container has no cgroup on the host, as this user may not make {}; its limits hold in its VM",
-                    planned.path.display()
-                );
-                return Ok(None);
-            }
-            Some(planned)
-        }
-        CgroupDriver::Systemd => Some(Cgroup::plan_scope(path, request.id.as_str())?),
-    })
 }
 
 /// The user namespace of the relay.

@@ -115,6 +115,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         slave: pty.as_ref().map(|pty| pty.slave.as_fd()),
         preserved: &exec.preserved,
         notify: None,
+        label: None,
         heir: heir.as_ref().map(AsFd::as_fd),
     })?;
     let mut start = || -> anyhow::Result<(SignalFd, Option<RawMode>)> {

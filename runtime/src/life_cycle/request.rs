@@ -4,11 +4,14 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::cgroup::Cgroup;
+use crate::lower::ContainerPlan;
 use crate::oci::container_id::ContainerId;
-use crate::options::Globals;
+use crate::options::{CgroupDriver, Globals};
 use crate::relay::Relay;
 use crate::state::{Directory, Record, Root};
 use crate::sys::process::{Pidfd, ProcessRef};
+use crate::sys::user_namespace;
 use crate::vm::sizing::VmSize;
 use crate::vm::{Launch, Vm};
 
@@ -33,6 +36,31 @@ pub struct Request<'a> {
     pub preserve_fds: u32,
     /// Whether the container outlives the command: a terminal then needs a console socket.
     pub detached: bool,
+}
+
+impl Request<'_> {
+    /// The plan of the host's cgroup, which is not made yet.
+    ///
+    /// # Errors
+    /// A path that cannot be one of a cgroup.
+    pub(super) fn plan_cgroup(&self, plan: &ContainerPlan) -> anyhow::Result<Option<Cgroup>> {
+        let path = &plan.cgroup.path;
+        Ok(match self.globals.cgroup_driver() {
+            CgroupDriver::Disabled => None,
+            CgroupDriver::Cgroupfs => {
+                let planned = Cgroup::plan(path, &format!("stockade-{}", self.id))?;
+                if path.as_os_str().is_empty() && user_namespace::is_inner() && !planned.may_be_made() {
+                    tracing::warn!(
+                        "the container has no cgroup on the host, as this user may not make {}; its limits hold in its VM",
+                        planned.path.display()
+                    );
+                    return Ok(None);
+                }
+                Some(planned)
+            }
+            CgroupDriver::Systemd => Some(Cgroup::plan_scope(path, self.id.as_str())?),
+        })
+    }
 }
 
 /// A created container, whose creator still lives.

@@ -57,7 +57,9 @@ pub(super) fn confine(
         Connection::open_newest(directory.as_fd(), wait).and_then(|mut control| control.call(confine, wait));
     match confined {
         Err(error @ (ClientError::Version(_) | ClientError::Agent(_))) => {
-            tracing::warn!("{}", labels.refused(&error.to_string()).context(CONFIG)?);
+            // Not among the macro's arguments, which are not evaluated where nobody reads warnings.
+            let warning = labels.refused(&error.to_string()).context(CONFIG)?;
+            tracing::warn!("{warning}");
             Ok(())
         }
         confined => Ok(confined?),

@@ -62,7 +62,7 @@ use crate::vm::Tree;
 use disks::{Disk, Disks};
 use namespaces::Placed;
 use plan::{CgroupPlan, GuestPlan};
-use security_labels::Labels;
+use security_labels::{Labels, Policies, Selinux};
 
 pub use capabilities::NAMES as CAPABILITIES;
 pub use cgroup::{limits, warn_of_pod};
@@ -94,6 +94,8 @@ pub struct Allowed<'a> {
     pub host_sockets: &'a [Pattern],
     /// The files and directories with compiled policies of AppArmor.
     pub apparmor_policies: &'a [PathBuf],
+    /// What the VM has of SELinux.
+    pub selinux: Selinux<'a>,
 }
 
 /// The rootfs's name in the container's directory of the share.
@@ -118,7 +120,8 @@ pub fn lower(
     warnings.extend(unapplied::warnings(spec));
     let own_annotations =
         own_annotations::counting(spec.annotations().as_ref(), allowed.annotations, &mut warnings);
-    let labels = security_labels::lower(spec, allowed.apparmor_policies, &mut warnings)?;
+    let policies = Policies { apparmor: allowed.apparmor_policies, selinux: allowed.selinux };
+    let labels = security_labels::lower(spec, policies, &mut warnings)?;
     host_only::refuse(linux)?;
     host_namespaces::refuse(spec)?;
     let Placed { guest: mut namespaces, network, user } = namespaces::lower(linux, peers)?;
@@ -136,6 +139,9 @@ pub fn lower(
     let mut disks = Disks::default();
     let (mut mounts, sources) =
         mounts::lower(bundle, directory, pod, id_mappings.as_ref(), &mut disks, &mut warnings)?;
+    if allowed.selinux != Selinux::Absent {
+        mounts::share_instead_of_copying(&mut mounts);
+    }
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
     let (devices, rules) =
         disks.take_devices(devices::nodes(linux)?, devices::rules(rules)?, &mut warnings)?;
@@ -207,6 +213,8 @@ pub fn lower(
         network,
         user,
         demand: limits.demand,
+        mount_label: labels.as_ref().and_then(|labels| labels.confinement.mount_label.clone()),
+        host_label: security_labels::of_host(spec)?,
         labels,
         pod: pod_size::lower(spec.annotations().as_ref())?,
         warnings,
@@ -222,7 +230,7 @@ pub fn lower(
 pub fn lower_process(
     spec: &oci_spec::runtime::Process,
     annotations: &HashMap<String, String>,
-    policies: &[PathBuf],
+    policies: Policies<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(Process, Option<Labels>), SpecError> {
     let labels = security_labels::lower_process(spec, Some(annotations), policies, warnings)?;

@@ -22,6 +22,15 @@ use crate::vm::{IdMap, Tree};
 /// The file system whose layers are the host's.
 const OVERLAY: &str = "overlay";
 
+/// Has all volumes shared: a copy would have the label of the agent's own files, and not the shared files'.
+pub fn share_instead_of_copying(mounts: &mut [PlannedMount]) {
+    for mount in mounts {
+        if let PlannedSource::Guest(MountSource::Copy(share)) = &mount.source {
+            mount.source = MountSource::Share(share.clone()).into();
+        }
+    }
+}
+
 /// The mounts for the agent, and the host's trees that they need.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use stockade_protocol::container::{
     Namespaces, Process, Rootfs, SeccompFilter, StreamKind, TimeOffset, is_shared_dev,
 };
 
-use super::security_labels::Labels;
+use super::security_labels::{HostLabel, Labels};
 use super::{HostCgroup, UserNamespace, seccomp};
 use crate::network::NetworkNamespace;
 use crate::network::user_mode::UserNetwork;
@@ -44,6 +44,10 @@ pub struct ContainerPlan {
     pub demand: Demand,
     /// What security modules apply to its init.
     pub labels: Option<Labels>,
+    /// `linux.mountLabel`, where the guest applies it.
+    pub mount_label: Option<String>,
+    /// `process.selinuxLabel`, for the processes that stand for the container on a host with SELinux.
+    pub host_label: Option<HostLabel>,
     /// What annotations say that its whole pod needs.
     pub pod: Pod,
     /// One sentence for each thing that config.json asks for but does not get.

@@ -11,6 +11,7 @@ use oci_spec::runtime::{Process, Spec};
 use stockade_protocol::settings::Confinement;
 
 use super::apparmor;
+use crate::config::selinux::is_label;
 use crate::oci::bundle::SpecError;
 
 /// The annotation that decides about labels that cannot be applied: `require` makes them an error; `warn`, the default,
@@ -23,7 +24,40 @@ const APPARMOR: &str = "process.apparmorProfile";
 /// Why a label is not applied.
 const NO_POLICY: &str = "its compiled policy is neither in a file of apparmor_policies in /etc/stockade/config.toml nor exported by the \
                          host's kernel";
-const NO_SELINUX: &str = "the guest's kernel has no SELinux policy";
+const NO_SELINUX: &str =
+    "the guest's kernel has no SELinux policy ([selinux] in /etc/stockade/config.toml names one)";
+
+/// JSON path of the labels of SELinux.
+const PROCESS_LABEL: &str = "process.selinuxLabel";
+const MOUNT_LABEL: &str = "linux.mountLabel";
+
+/// The policies that are at hand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policies<'a> {
+    /// The files and directories with compiled policies of AppArmor.
+    pub apparmor: &'a [PathBuf],
+    /// What the VM has of SELinux.
+    pub selinux: Selinux<'a>,
+}
+
+/// What a container's VM has of SELinux.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Selinux<'a> {
+    /// Nothing.
+    #[default]
+    Absent,
+    /// It will have a policy, and its shared files this container's label.
+    Own,
+    /// It has a policy, and its shared files this label; it is empty if they have what the policy says.
+    Pod(&'a str),
+}
+
+impl<'a> Selinux<'a> {
+    /// What the VM of a record has.
+    pub fn of_record(label: Option<&'a str>) -> Self {
+        label.map_or(Self::Absent, Self::Pod)
+    }
+}
 
 /// What the guest's security modules apply to a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,19 +69,35 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// The warning for a profile that the guest cannot apply, for this reason.
+    fn new(required: bool) -> Self {
+        let confinement = Confinement {
+            apparmor_profile: None,
+            apparmor_policy: None,
+            selinux_label: None,
+            mount_label: None,
+        };
+        Self { confinement, required }
+    }
+
+    /// The warning for what the guest cannot apply, for this reason.
     ///
     /// # Errors
-    /// If the annotation requires the profile.
+    /// If the annotation requires it.
     pub fn refused(&self, why: &str) -> Result<String, SpecError> {
-        let profile = self.confinement.apparmor_profile.as_deref().unwrap_or_default();
-        let problem = format!("{profile:?} cannot be applied: {why}");
+        let Confinement { apparmor_profile, selinux_label, mount_label, .. } = &self.confinement;
+        let asked =
+            [(APPARMOR, apparmor_profile), (PROCESS_LABEL, selinux_label), (MOUNT_LABEL, mount_label)];
+        let (property, value) = asked
+            .iter()
+            .find_map(|(property, value)| Some((*property, value.as_deref()?)))
+            .unwrap_or_default();
+        let problem = format!("{value:?} cannot be applied: {why}");
         match self.required {
             true => Err(SpecError::new(
-                APPARMOR,
+                property,
                 format!("{problem}, and the annotation {ANNOTATION} requires it"),
             )),
-            false => Ok(format!("{APPARMOR}: {problem}; the VM confines the container")),
+            false => Ok(format!("{property}: {problem}; the VM confines the container")),
         }
     }
 }
@@ -58,7 +108,7 @@ impl Labels {
 /// A label, where the annotation requires it; an annotation that is not understood.
 pub fn lower(
     spec: &Spec,
-    policies: &[PathBuf],
+    policies: Policies<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Labels>, SpecError> {
     let annotations = spec.annotations().as_ref();
@@ -67,8 +117,23 @@ pub fn lower(
         None => None,
     };
     let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
-    settle("linux.mountLabel", label, NO_SELINUX, required(annotations)?, warnings)?;
-    Ok(labels)
+    let required = required(annotations)?;
+    let Some(label) = selinux(MOUNT_LABEL, label, policies, required, warnings)? else { return Ok(labels) };
+    match policies.selinux {
+        Selinux::Pod(shares) if shares != label => {
+            let why = match shares {
+                "" => {
+                    "the pod's sandbox has none, and all files that its VM shares with the host have one label"
+                }
+                _ => "all files that its VM shares with the host have the label of the pod's sandbox",
+            };
+            settle(MOUNT_LABEL, Some(label), why, required, warnings)?;
+        }
+        _ => {}
+    }
+    let mut labels = labels.unwrap_or_else(|| Labels::new(required));
+    labels.confinement.mount_label = Some(label.to_owned());
+    Ok(Some(labels))
 }
 
 /// As [`lower`], for a single process in a container with these annotations.
@@ -78,22 +143,79 @@ pub fn lower(
 pub fn lower_process(
     process: &Process,
     annotations: Option<&HashMap<String, String>>,
-    policies: &[PathBuf],
+    policies: Policies<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Labels>, SpecError> {
     let required = required(annotations)?;
     let is_profile = |profile: &&str| !profile.is_empty() && *profile != "unconfined";
     let profile = process.apparmor_profile().as_deref().filter(is_profile);
-    let policy = profile.and_then(|profile| apparmor::policy(profile, policies));
+    let policy = profile.and_then(|profile| apparmor::policy(profile, policies.apparmor));
     if policy.is_none() {
         settle(APPARMOR, profile, NO_POLICY, required, warnings)?;
     }
-    settle("process.selinuxLabel", process.selinux_label().as_deref(), NO_SELINUX, required, warnings)?;
-    let confinement = policy.map(|policy| Confinement {
-        apparmor_profile: profile.map(str::to_owned),
-        apparmor_policy: Some(policy),
-    });
-    Ok(confinement.map(|confinement| Labels { confinement, required }))
+    let label = process.selinux_label().as_deref();
+    let label = selinux(PROCESS_LABEL, label, policies, required, warnings)?;
+    if policy.is_none() && label.is_none() {
+        return Ok(None);
+    }
+    let mut labels = Labels::new(required);
+    labels.confinement.apparmor_profile = profile.filter(|_| policy.is_some()).map(str::to_owned);
+    labels.confinement.apparmor_policy = policy;
+    labels.confinement.selinux_label = label.map(str::to_owned);
+    Ok(Some(labels))
+}
+
+/// The label of the processes that stand for a container on a host with SELinux.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostLabel {
+    /// The label.
+    pub label: String,
+    required: bool,
+}
+
+impl HostLabel {
+    /// The warning for a relay that keeps its creator's label.
+    ///
+    /// # Errors
+    /// If the annotation requires the label.
+    pub fn refused(&self) -> Result<String, SpecError> {
+        let why = "the host's policy does not let the container's process on the host, which executes no program, change \
+                   to it";
+        let mut warnings = Vec::new();
+        settle(PROCESS_LABEL, Some(&self.label), why, self.required, &mut warnings)?;
+        Ok(warnings.concat())
+    }
+}
+
+/// The label on the host, which has SELinux or not.
+///
+/// # Errors
+/// An annotation that is not understood.
+pub fn of_host(spec: &Spec) -> Result<Option<HostLabel>, SpecError> {
+    let required = required(spec.annotations().as_ref())?;
+    let label = spec.process().as_ref().and_then(|process| process.selinux_label().clone());
+    Ok(label.filter(|label| is_label(label)).map(|label| HostLabel { label, required }))
+}
+
+/// A label, if the guest can apply it.
+fn selinux<'a>(
+    property: &str,
+    label: Option<&'a str>,
+    policies: Policies<'_>,
+    required: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Option<&'a str>, SpecError> {
+    let label = label.filter(|label| !label.is_empty());
+    if policies.selinux == Selinux::Absent {
+        settle(property, label, NO_SELINUX, required, warnings)?;
+        return Ok(None);
+    }
+    match label.filter(|label| !is_label(label)) {
+        Some(label) => {
+            Err(SpecError::new(property, format!("{label:?} is not a label (USER:ROLE:TYPE[:LEVEL])")))
+        }
+        None => Ok(label),
+    }
 }
 
 /// Whether what cannot be applied is an error.
@@ -134,7 +256,7 @@ mod tests {
         process.set_apparmor_profile(Some(profile.to_owned()));
         let annotations = annotation.map(|value| HashMap::from([(ANNOTATION.to_owned(), value.to_owned())]));
         let mut warnings = Vec::new();
-        assert_eq!(lower_process(&process, annotations.as_ref(), &[], &mut warnings)?, None);
+        assert_eq!(lower_process(&process, annotations.as_ref(), Policies::default(), &mut warnings)?, None);
         Ok(warnings)
     }
 

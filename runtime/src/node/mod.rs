@@ -4,6 +4,7 @@
 //! They are read from the host and never from a guest, and only root of the host can have set them.
 
 mod handlers;
+pub mod selinux;
 mod table;
 
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! The relay's own side: it becomes the process that callers look at through /proc/PID.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -22,7 +22,7 @@ use crate::log;
 use crate::sys::own_proc::OwnProc;
 use crate::sys::seccomp::{self, Kind};
 use crate::sys::terminal::{self, Window};
-use crate::sys::{descriptors, privileges, process, signals};
+use crate::sys::{descriptors, privileges, process, selinux, signals};
 
 /// Runs the relay to its end; returns its exit status.
 pub(super) fn run(plan: &Plan<'_>, network: Option<BorrowedFd<'_>>, socket: BorrowedFd<'_>) -> i32 {
@@ -45,7 +45,9 @@ fn prepare(
     if let Some(network) = network {
         setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| system("network namespace")(e.into()))?;
     }
+    let label = plan.label.and_then(|label| Some((selinux::open_current().ok()?, label)));
     let mut keep: Vec<RawFd> = vec![0, 1, 2, signals.as_raw_fd(), socket.as_raw_fd()];
+    keep.extend(label.iter().map(|(file, _)| file.as_raw_fd()));
     let lent =
         plan.namespaces.descriptors().chain(plan.slave).chain(plan.notify.map(AsFd::as_fd)).chain(plan.heir);
     keep.extend(lent.map(|fd| fd.as_raw_fd()));
@@ -98,6 +100,10 @@ fn prepare(
         adopted: own.map(|own| Adopted::new(adopt(own.adopted))),
         heir: plan.heir.map(adopt).and_then(take_heir),
     };
+    if let Some((mut file, label)) = label {
+        // The creator looks whether the host's policy allows it.
+        let _ = file.write_all(label.as_bytes());
+    }
     confine(&ends)?;
     Message::Prepared.send(socket).map_err(system("socket"))?;
     Ok(ends)

@@ -12,6 +12,7 @@ use super::plan::Plan;
 use crate::log;
 use crate::sys::descriptors;
 use crate::sys::process::{self, Child};
+use crate::sys::selinux;
 use crate::vm::agent::{ProcessConnections, Stdio};
 
 /// How long a relay that has closed its socket may take to end.
@@ -82,6 +83,11 @@ impl Relay {
                 other => return Err(self.failure(other)),
             }
         }
+    }
+
+    /// Whether it has the label that its plan gives; the host's policy may not allow it to change.
+    pub fn has_label(&self, label: &str) -> bool {
+        selinux::has(self.process.pid, label)
     }
 
     /// Gives the relay the connections to serve.

@@ -23,6 +23,8 @@ pub struct Plan<'a> {
     pub preserved: &'a Preserved,
     /// The socket for the container's notifications.
     pub notify: Option<&'a NotifySocket>,
+    /// The SELinux label that it takes on a host with SELinux.
+    pub label: Option<&'a str>,
     /// The socket of the relay that takes over streams that outlive the process ([`super::held_streams`]).
     pub heir: Option<BorrowedFd<'a>>,
 }

@@ -78,7 +78,13 @@ pub struct Record {
     /// The template that its VM could have begun as, had there been one; `start` has it made.
     #[serde(default)]
     pub template: Option<Wanted>,
+    /// What its VM has of SELinux; `None` without a policy.
+    #[serde(default)]
+    pub selinux: Option<SharesLabel>,
 }
+
+/// The label of the files that a VM shares with the host; empty for what the policy says.
+pub type SharesLabel = String;
 
 fn yes() -> bool {
     true

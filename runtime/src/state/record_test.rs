@@ -26,5 +26,6 @@ pub fn record(id: &str) -> Record {
         namespaces: Vec::new(),
         network: None,
         template: None,
+        selinux: None,
     }
 }

@@ -22,7 +22,7 @@ use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 use super::directory::Root;
 use super::error::ContainerError;
 use super::known_namespace::{self, KnownNamespace, inode, of_process};
-use super::record::Record;
+use super::record::{Record, SharesLabel};
 use super::role::Role;
 use crate::oci::bundle::{CONFIG, SpecError};
 use crate::oci::container_id::ContainerId;
@@ -49,6 +49,8 @@ pub struct Peers {
     pub sandbox: Option<ContainerId>,
     /// The volumes that its containers share already.
     pub volumes: Option<PodVolumes>,
+    /// What the sandbox's VM has of SELinux.
+    pub selinux: Option<SharesLabel>,
     known: HashMap<(String, u64), String>,
 }
 
@@ -113,10 +115,12 @@ impl Peers {
         }
         let mut known = HashMap::new();
         let mut volumes = None;
+        let mut selinux = None;
         for record in records.iter().filter(|record| record.vm() == sandbox) {
             let pod: &mut PodVolumes = volumes.get_or_insert_default();
             if record.id == sandbox {
                 pod.directory = record.share().to_owned();
+                selinux.clone_from(&record.selinux);
             }
             if record.complete {
                 pod.writable.extend(record.volumes.iter().cloned());
@@ -131,7 +135,7 @@ impl Peers {
         }
         // Without a sandbox there is no such directory; creating the container then fails with the reason.
         let volumes = volumes.filter(|pod| !pod.directory.is_empty());
-        Ok(Self { sandbox: Some(sandbox.parse()?), volumes, known })
+        Ok(Self { sandbox: Some(sandbox.parse()?), volumes, selinux, known })
     }
 
     /// Finds the container whose namespace a path names.

@@ -20,7 +20,7 @@ fn the_hosts_namespaces_are_recognised() {
 fn a_namespace_is_known_by_its_inode() {
     let own = fs::metadata("/proc/self/ns/uts").unwrap().ino();
     let known = HashMap::from([(("uts".to_owned(), own), "infra".to_owned())]);
-    let peers = Peers { sandbox: None, volumes: None, known };
+    let peers = Peers { known, ..Peers::default() };
     let path = PathBuf::from(format!("/proc/{}/ns/uts", std::process::id()));
     assert_eq!(peers.named(Type::Uts, &path, "p").unwrap(), Named::Of("infra".to_owned()));
 }

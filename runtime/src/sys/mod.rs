@@ -10,6 +10,7 @@ pub mod privileges;
 pub mod process;
 pub mod replacement;
 pub mod seccomp;
+pub mod selinux;
 pub mod signals;
 pub mod terminal;
 pub mod tsc;

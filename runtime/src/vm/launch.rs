@@ -19,7 +19,7 @@ use super::{AGENT_SOCKET, CONTROL_SOCKET, FILES_SOCKET, Machine, Placement, core
 use crate::config::{self, Templates, VmmUsers};
 use crate::oci::container_id::ContainerId;
 use crate::sys::process::{self, Child};
-use crate::sys::{descriptors, signals};
+use crate::sys::{descriptors, selinux, signals};
 
 /// The VM's namespaces: a VMM that its guest has taken over sees no process, file or network of the host.
 const NAMESPACES: i32 =
@@ -89,6 +89,8 @@ pub struct Launch {
     template: Option<template::Files>,
     templates: Templates,
     template_classes_mib: Vec<u32>,
+    /// The label of the VMM on a host with SELinux.
+    label: Option<String>,
 }
 
 impl Launch {
@@ -112,6 +114,7 @@ impl Launch {
             template: None,
             templates: installation.templates,
             template_classes_mib: installation.template_classes_mib.clone(),
+            label: None,
             kvm: open_kvm()?,
             vmm: installation.vmm.clone(),
             kernel_path: installation.kernel.clone(),
@@ -142,6 +145,13 @@ impl Launch {
     pub fn vcpus(mut self, most: u8) -> Self {
         self.config.vcpus = most;
         self
+    }
+
+    /// Sets the SELinux label of the container, if it has one, for the VMM; on a host without SELinux it has no effect.
+    #[must_use]
+    pub fn labelled(self, label: Option<&str>) -> Self {
+        let label = label.filter(|_| selinux::is_enabled()).map(selinux::of_vm);
+        Self { label, ..self }
     }
 
     /// What a template must be of to be of use.
@@ -280,6 +290,10 @@ impl Launch {
 
     /// In the child: puts every descriptor in its place and becomes the VMM. Returns only what went wrong.
     fn execute(&self, path: &CString, arguments: &[CString], inherited: &Inherited) -> io::Error {
+        let labelled = self.label.as_deref().map_or(Ok(()), selinux::set_for_exec);
+        if let Err(cause) = labelled {
+            return io::Error::new(cause.kind(), format!("process.selinuxLabel on the host: {cause}"));
+        }
         let null = inherited.null.as_fd();
         let (state, ram) =
             self.template.as_ref().map_or((null, null), |files| (files.state.as_fd(), files.ram.as_fd()));

@@ -106,6 +106,7 @@ fn ask_agent(control: &mut Connection, request: Request, wait: &mut AnswerDeadli
         Request::SetCpus { count } => call!(call::SetCpus(count)),
         Request::Settings(settings) => call!(call::TakeSettings(*settings)),
         Request::Confine { process, confinement } => call!(call::Confine(process, *confinement)),
+        Request::Selinux(policy) => call!(call::LoadSelinux(*policy)),
     }
 }
 
