@@ -35,6 +35,7 @@ mod locks;
 mod names;
 mod nodes;
 mod open;
+mod pages;
 mod proc;
 mod range_locks;
 mod reply;

@@ -326,6 +326,9 @@ impl Wild<'_> {
 
     fn learn(&mut self, entry: EntryOut, fh: Option<u64>) {
         assert!(!self.outside.contains(&entry.attr.ino), "it has left the tree");
+        if entry.nodeid == 0 {
+            return;
+        }
         if self.nodes.len() >= REMEMBERED {
             // The first ones are the way to all others.
             let place = 3 + self.choices.below(REMEMBERED - 3);
