@@ -96,15 +96,15 @@ fn hand_out(
     let mut opening = Opening::without_pages();
     if size_is_no_help(stat, file_system, is_read_only) {
         open_flags |= OPEN_DIRECT_IO;
-    } else if file_system == FileSystem::Local {
+    } else if file_system == FileSystem::Disk {
         let may_keep;
-        (may_keep, opening) = node.pages.open(stat);
+        (may_keep, opening) = node.pages.open(stat, call.server.limits.settled_after);
         if may_keep {
             open_flags |= OPEN_KEEP_CACHE;
         }
     }
     // There is nothing that a close could do or find out on the host, and the guest's kernel keeps POSIX locks, so that none is here.
-    let closes_silently = is_read_only || file_system == FileSystem::Local;
+    let closes_silently = is_read_only || file_system.closes_silently();
     if closes_silently && !call.server.limits.host_locks {
         open_flags |= OPEN_NOFLUSH;
     }

@@ -6,9 +6,11 @@
 //!
 //! - The state is taken at an open, and remembered at the first READ by its handle: that shows that the guest has carried
 //!   out the open. An open whose reply never got that far changes nothing.
-//! - File systems count time in steps. A file that changes twice in one step looks as after the first change, so a state
-//!   counts only if the last change lies some time back ([`MIN_AGE`]): any later one shows then.
-//! - Only files of file systems that set the times themselves at every change are kept ([`FileSystem::Local`]).
+//! - A state counts only if the last change lies some time back ([`Limits::settled_after`]), for then any later one shows.
+//!   File systems count time in steps, and a second change in one step does not show. Nor does a second write through a
+//!   mapping (mmap), until the host has written the page to its disk, which it does after half a minute.
+//! - So only files on disks count ([`FileSystem::Disk`]), of this host's kernel alone: what is in memory is never written
+//!   back, and what another host or a program provides may change without a change of its times.
 //!
 //! What is remembered is the node's, and is forgotten with it. Other shares, and other guests, have nodes of their own.
 
@@ -21,26 +23,25 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+#[cfg(doc)]
+use super::Limits;
 use super::{
     sync::lock,
     sys::{self, Result},
 };
 
-/// Least number of seconds since a file's last change, for its state to count: more than the coarsest step of time.
-const MIN_AGE: i64 = 3;
-
-/// File systems whose files change through this host's kernel alone, so that the times of a file show each change, and a
-/// close(2) has nothing to do that could fail.
-const LOCAL: [i64; 8] = [
+/// File systems on this host's disks.
+const DISKS: [i64; 7] = [
     0xef53,      // ext2, ext3, ext4
     0x5846_5342, // XFS
     0x9123_683e, // Btrfs
     0xf2f5_2010, // F2FS
-    0x0102_1994, // tmpfs
-    0x794c_7630, // overlay, whose upper directory has to be on one like these
+    0x794c_7630, // overlay, whose upper directory is on one of these as a rule
     0xe0f5_e1e2, // EROFS
     0x7371_7368, // SquashFS
 ];
+
+const TMPFS: i64 = 0x0102_1994;
 
 /// File systems whose files have contents that their size does not tell.
 const PSEUDO: [i64; 12] = [
@@ -61,8 +62,10 @@ const PSEUDO: [i64; 12] = [
 /// What is known of the file system that a file is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
-    /// One of [`LOCAL`].
-    Local,
+    /// One of [`DISKS`].
+    Disk,
+    /// tmpfs.
+    Memory,
     /// One of [`PSEUDO`].
     Pseudo,
     /// Any other: its files may change elsewhere, or without a change of their times.
@@ -72,13 +75,17 @@ pub enum FileSystem {
 impl FileSystem {
     fn of(file: BorrowedFd<'_>) -> Result<Self> {
         let kind = sys::stat_fs(file)?.f_type;
-        Ok(if LOCAL.contains(&kind) {
-            Self::Local
-        } else if PSEUDO.contains(&kind) {
-            Self::Pseudo
-        } else {
-            Self::Other
+        Ok(match kind {
+            TMPFS => Self::Memory,
+            disk if DISKS.contains(&disk) => Self::Disk,
+            pseudo if PSEUDO.contains(&pseudo) => Self::Pseudo,
+            _ => Self::Other,
         })
+    }
+
+    /// Whether a close(2) there has nothing to do that could fail.
+    pub fn closes_silently(self) -> bool {
+        matches!(self, Self::Disk | Self::Memory)
     }
 }
 
@@ -91,11 +98,10 @@ struct State {
 }
 
 impl State {
-    /// The state of a file, if it counts at this time.
-    fn of(stat: &libc::statx, now: i64) -> Option<Self> {
+    /// The state of a file, if its last change was before this time.
+    fn of(stat: &libc::statx, before: i64) -> Option<Self> {
         let (mtime, ctime) = (stat.stx_mtime, stat.stx_ctime);
-        // Times in the future were set by another clock.
-        if now.saturating_sub(ctime.tv_sec) < MIN_AGE {
+        if ctime.tv_sec >= before {
             return None;
         }
         Some(Self {
@@ -123,11 +129,12 @@ impl Pages {
         }
     }
 
-    /// Whether the guest may keep the pages, at an open after which the file has these attributes.
-    pub fn open(&self, stat: &libc::statx) -> (bool, Opening) {
+    /// Whether the guest may keep the pages, at an open after which the file has these attributes; changes count that lie
+    /// as many seconds back as `settled_after`.
+    pub fn open(&self, stat: &libc::statx, settled_after: i64) -> (bool, Opening) {
         // Before 1970, no file is old enough.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
-        let state = State::of(stat, now);
+        let state = State::of(stat, now.saturating_sub(settled_after));
         let may_keep = state.is_some() && *lock(&self.state) == state;
         (may_keep, Opening { state, is_recorded: AtomicBool::new(may_keep) })
     }

@@ -360,7 +360,13 @@ fn populate(guest: &Guest) {
 
 /// Sends requests, and checks after each.
 pub fn run(choices: Choices<'_>, host_locks: bool) {
-    let limits = Limits { descriptors_per_share: 60, handles_per_share: 30, host_locks, ..Limits::default() };
+    let limits = Limits {
+        descriptors_per_share: 60,
+        handles_per_share: 30,
+        host_locks,
+        settled_after: -1,
+        ..Limits::default()
+    };
     let mut guest = Guest::with(limits);
     fs::write(guest.outside("outside"), b"canary").unwrap();
     populate(&guest);
