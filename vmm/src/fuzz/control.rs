@@ -30,13 +30,17 @@ use crate::{
     hotplug::HotplugSlots,
     machine::{self, Wiring},
     stats::StatsSource,
-    virtio::{failures::Failures, mmio::MmioTransport, slots::Slot},
+    virtio::{failures::Failures, interrupt::Line, mmio::MmioTransport, slots::Slot},
 };
 
 /// Nobody is interrupted.
 struct NoWires;
 
 impl Wiring for NoWires {
+    fn line(&self, _: Slot) -> Line {
+        Line::Event(EventFd::new(EFD_NONBLOCK).unwrap())
+    }
+
     fn connect(&self, _: Slot, _: &MmioTransport) -> Result<(), machine::Error> {
         Ok(())
     }
