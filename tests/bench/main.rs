@@ -3,6 +3,7 @@
 //! Every figure is a count of instructions (see `tests/bench/run`), median of several runs after one that is thrown
 //! away. The benchmark reports; it asserts nothing. Arguments name the parts to run: `tests/bench/run network`.
 
+mod io;
 mod kernel;
 mod measure;
 mod network;
@@ -23,10 +24,11 @@ const RUNS: usize = 5;
 /// A part of the benchmark: its name as an argument, and what measures it.
 type Part = (&'static str, fn(&Scenario) -> Result<()>);
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     ("start-up", start_up),
     ("set-up", set_up),
     ("output", output),
+    ("io", io),
     ("network", network),
     ("pod", pods),
     ("parts", parts),
@@ -104,6 +106,27 @@ fn output(scenario: &Scenario) -> Result<()> {
             median_and_spread(runs.iter().map(|(bytes, ticks)| bytes * 1000 / ticks).collect());
         println!("| {name} | {rate} ({spread}) |");
     }
+    Ok(())
+}
+
+fn io(scenario: &Scenario) -> Result<()> {
+    println!(
+        "\nFiles and output, millions of instructions of host and guest together (spread), without those of starting a \
+         process:\n"
+    );
+    let [stockade, crun, runc] = [scenario.io(None)?, scenario.io(Some("crun"))?, scenario.io(Some("runc"))?];
+    println!("| | stockade | crun | runc | of crun's rate |\n|---|---:|---:|---:|---:|");
+    let cell = |cost: u64, spread: u64| format!("{} ({})", millions(cost), millions(spread));
+    let [mine, crun_nothing, runc_nothing] =
+        [&stockade, &crun, &runc].map(|costs| cell(costs.nothing.0, costs.nothing.1));
+    println!("| a process that does nothing | {mine} | {crun_nothing} | {runc_nothing} | |");
+    for ((mine, crun), runc) in stockade.commands.iter().zip(&crun.commands).zip(&runc.commands) {
+        let rate = crun.1 as f64 / mine.1.max(1) as f64;
+        let [mine_cell, crun_cell, runc_cell] =
+            [mine, crun, runc].map(|(_, cost, spread)| cell(*cost, *spread));
+        println!("| {} | {mine_cell} | {crun_cell} | {runc_cell} | {rate:.2} |", mine.0);
+    }
+    println!("\nOne request to the file server: {:.1} thousand instructions.", stockade.request as f64 / 1e3);
     Ok(())
 }
 

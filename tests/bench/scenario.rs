@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{built, text};
 
+use crate::io::{Costs, Io};
 use crate::measure::{Between, Run, output_rate};
 use crate::network::{Figures, Network};
 use crate::{pod, stage};
@@ -72,6 +73,7 @@ impl Scenario {
             "guest/initramfs",
             "x86_64-unknown-linux-gnu/release/bench-first",
             "x86_64-unknown-linux-gnu/release/bench-peer",
+            "x86_64-unknown-linux-gnu/release/bench-stat",
         ]
         .map(built);
         let mut files: Vec<&str> = files.iter().map(|path| text(path)).collect();
@@ -185,6 +187,12 @@ impl Scenario {
     /// TCP between the host and a container, under stockade or under a runtime of the host's own kernel.
     pub fn network(&self, host_runtime: Option<&str>) -> Result<Figures> {
         self.network.measure(&mut self.runtime(host_runtime))
+    }
+
+    /// What commands in a container cost that read and write files, and that write to their output.
+    pub fn io(&self, host_runtime: Option<&str>) -> Result<Costs> {
+        let io = Io::prepare(&built("x86_64-unknown-linux-gnu/release/bench-stat"))?;
+        io.measure(|| self.runtime(host_runtime), host_runtime.is_none())
     }
 
     /// One run under a runtime of the host's own kernel: the container's first instruction, and all of it.

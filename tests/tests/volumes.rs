@@ -2,7 +2,7 @@
 //! files.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -345,4 +345,94 @@ fn files_of_the_host_are_and_can_what_they_are_and_can_there() {
         outcome.success().stdout,
         "c---------\n12\n0\n12\nborder\ndiffer\n0\n0\n5\ncpu  \nN\n640\nsecret\nrefused\nrefused\n"
     );
+}
+
+/// Two VMs and the host change one directory. What a container has read before, or has not found, does not hide it; a mapping
+/// shows no more of the past than a read.
+#[test]
+fn what_the_host_and_other_pods_change_is_seen_though_it_was_read_before() {
+    const NAMES: [&str; 4] = ["place", "other", "shorter", "mapped"];
+    let volume = Tmpfs::new("mode=755");
+    let at = |name: &str| volume.0.join(name);
+    NAMES.iter().for_each(|name| fs::write(at(name), "one\n").expect("write"));
+    let stockade = Stockade::new();
+    let edit = |config: &mut Value| {
+        add_perl(config);
+        bind(config, &volume.0, "/v", &["rbind", "rw"]);
+    };
+    let mut pod = Shell::start(&stockade, "one-pod", edit);
+    let mut other = Shell::start(&stockade, "other-pod", edit);
+    let map = "perl -e 'open(F, \"<\", \"/v/mapped\"); $a = syscall(9, 0, 4096, 1, 1, fileno(F), 0); \
+               print unpack(\"P4\", pack(\"Q\", $a))'";
+    let all = format!(
+        "cat {}; {map}; [ -e /v/new ] || echo none",
+        NAMES.map(|name| format!("/v/{name}")).join(" ")
+    );
+    for _ in 0..3 {
+        for shell in [&mut pod, &mut other] {
+            assert_eq!(shell.ask(&all), "one\n".repeat(5) + "none\n");
+        }
+    }
+    // The same size and the same time of modification, in the file itself and in another one that takes its name.
+    let rewrite = |name: &str, text: &str| {
+        let file = fs::OpenOptions::new().write(true).open(at(name)).expect("open");
+        let modified = file.metadata().expect("metadata").modified().expect("mtime");
+        file.write_all_at(text.as_bytes(), 0).expect("write");
+        file.set_modified(modified).expect("utimens");
+    };
+    let modified = fs::metadata(at("other")).expect("metadata").modified().expect("mtime");
+    fs::write(at("copy"), "two\n").expect("write");
+    fs::File::options().write(true).open(at("copy")).expect("open").set_modified(modified).expect("utimens");
+    fs::rename(at("copy"), at("other")).expect("rename");
+    rewrite("place", "two\n");
+    rewrite("mapped", "two\n");
+    fs::OpenOptions::new().write(true).open(at("shorter")).expect("open").set_len(2).expect("truncate");
+    fs::write(at("new"), "two\n").expect("write");
+    let wait = |shell: &mut Shell<'_>, command: &str, wanted: &str| {
+        let script = format!(
+            "i=0; until [ \"$({command})\" = \"$(printf '{wanted}')\" ]; do i=$((i + 1)); [ $i -lt 300 ] || break; done; {command}"
+        );
+        assert_eq!(shell.ask(&script), wanted.replace("\\n", "\n"), "{command}");
+    };
+    for shell in [&mut pod, &mut other] {
+        wait(shell, "cat /v/other /v/place /v/new", "two\\ntwo\\ntwo\\n");
+        wait(shell, map, "two\\n");
+        wait(shell, "wc -c < /v/shorter", "2\\n");
+    }
+    // What one pod writes, the other sees, and the host at once.
+    assert_eq!(other.ask("printf 333 | dd of=/v/place conv=notrunc 2>/dev/null; mv /v/new /v/moved"), "");
+    assert_eq!(fs::read_to_string(at("place")).expect("read"), "333\n");
+    wait(&mut pod, "cat /v/place /v/moved", "333\\ntwo\\n");
+    wait(&mut pod, "cat /v/new 2>/dev/null || echo gone", "gone\\n");
+    assert_eq!(pod.end(), 0);
+    assert_eq!(other.end(), 0);
+}
+
+/// Who writes to a program, or changes its owner, does not keep the rights that it gave, though the guest's kernel asks for none of them
+/// before it writes.
+#[test]
+fn a_changed_program_gives_no_rights() {
+    let volume = Tmpfs::new("mode=777");
+    let script = r#"
+        sub rights { my ($file, $name, $value) = ("/v/f", "security.capability", "\0" x 32);
+            my $has = syscall(191, $file, $name, $value, 32) > 0 ? "capability" : "none";
+            printf "%04o %s\n", (stat "/v/f")[2] & 07777, $has }
+        sub give { my ($file, $name) = ("/v/f", "security.capability"); my $value = pack("V5", 0x2000001, 1 << 10, 0, 0, 0);
+            chmod 06777, "/v/f"; syscall(188, $file, $name, $value, length $value, 0) == 0 or print "$!\n"; rights() }
+        sub as_user { my $child = fork; if (!$child) { $) = "1000 1000"; $> = 1000; $_[0]->(); exit } waitpid($child, 0); rights() }
+        $| = 1; open(F, ">", "/v/f"); print F "program"; close F;
+        give(); as_user(sub { open(F, "+<", "/v/f"); syswrite(F, "x"); close F });
+        give(); as_user(sub { truncate("/v/f", 3) });
+        give(); as_user(sub { open(F, ">", "/v/f"); close F });
+        give(); chown(1000, 1000, "/v/f"); rights();"#;
+    let bundle = Bundle::busybox(&["/usr/bin/perl", "-e", script]).edit(|config| {
+        add_perl(config);
+        bind(config, &volume.0, "/v", &["rbind", "rw"]);
+        let some = json!(["CAP_SETFCAP", "CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_FSETID"]);
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = some.clone();
+        }
+    });
+    let stdout = Stockade::new().run_bundle(&bundle, "rights").success().stdout;
+    assert_eq!(stdout, "6777 capability\n0777 none\n".repeat(4));
 }

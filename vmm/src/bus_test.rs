@@ -15,6 +15,7 @@ use crate::{
     memory::MMIO_START,
     virtio::{
         failures::Failures,
+        interrupt::Line,
         mmio::{MmioTransport, register, status},
         slots,
     },
@@ -24,7 +25,8 @@ fn transport() -> MmioTransport {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
     let irq = EventFd::new(0).unwrap();
     let failures = Failures::new().unwrap();
-    MmioTransport::new(Box::new(Rng::default()), memory, irq, Box::new(|| ()), &failures).unwrap()
+    MmioTransport::new(Box::new(Rng::default()), memory, Line::Event(irq), Box::new(|| ()), &failures)
+        .unwrap()
 }
 
 /// A bus with one device and one empty slot.

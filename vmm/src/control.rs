@@ -9,7 +9,7 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -33,6 +33,7 @@ use crate::{
     hotplug::HotplugSlots,
     stats::{self, StatsSource},
     status::StatusSocket,
+    template::Fresh,
     vcpu::End,
     virtio::{device::VirtioDevice, failures::Failures},
 };
@@ -42,6 +43,9 @@ const REQUEST_LIMIT: usize = 4 << 10;
 
 /// How long the runtime may take to read a response before its connection is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a clone may be starting.
+const STARTS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The answer to requests that only the VMM of 0.1 carries out.
 const NO_SHARES: &str = "the file server is asked for shares";
@@ -109,6 +113,8 @@ pub struct Services {
     pub stats: StatsSource,
     /// The machine.
     pub machine: Arc<dyn Adjustable>,
+    /// RAM that a clone has in small pages until it has started.
+    pub fresh: Option<Fresh>,
 }
 
 /// A connection of the runtime.
@@ -157,11 +163,21 @@ pub fn serve(
     let mut connections = HashMap::<u64, Connection>::new();
     let mut next = FIRST_CONNECTION;
     let mut events = [EpollEvent::empty(); 8];
+    let mut starting = services.fresh.as_ref().map(|fresh| (fresh, Instant::now() + STARTS_WITHIN));
     loop {
-        let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
-            Err(Errno::EINTR) => 0,
-            ready => ready?,
-        };
+        let left = starting.as_ref().map(|(_, end)| end.saturating_duration_since(Instant::now()));
+        // It is rounded down, and the wait must not end before its time.
+        let timeout = left.map(|left| EpollTimeout::try_from(left + Duration::from_millis(1)));
+        let ready =
+            match epoll.wait(&mut events, timeout.transpose().ok().flatten().unwrap_or(EpollTimeout::NONE)) {
+                Err(Errno::EINTR) => 0,
+                ready => ready?,
+            };
+        if left.is_some_and(|left| left.is_zero())
+            && let Some((fresh, _)) = starting.take()
+        {
+            fresh.use_huge_pages();
+        }
         for event in &events[..ready] {
             match event.data() {
                 STATUS => return Ok(None),

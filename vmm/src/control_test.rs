@@ -30,13 +30,17 @@ use crate::{
     stats::StatsSource,
     status::StatusSocket,
     vcpu::End,
-    virtio::{failures::Failures, mmio::MmioTransport, slots::Slot},
+    virtio::{failures::Failures, interrupt::Line, mmio::MmioTransport, slots::Slot},
 };
 
 /// Counts what is connected.
 struct Wires(Arc<AtomicIsize>);
 
 impl Wiring for Wires {
+    fn line(&self, _: Slot) -> Line {
+        Line::Event(EventFd::new(0).unwrap())
+    }
+
     fn connect(&self, _: Slot, _: &MmioTransport) -> Result<(), machine::Error> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok(())
@@ -97,6 +101,7 @@ impl Runtime {
                 smaps: File::open("/proc/self/smaps").unwrap(),
             },
             machine: Arc::new(Imagined::default()),
+            fresh: None,
         };
         let main = thread::spawn({
             let (socket, ending) = (Arc::clone(&socket), Arc::clone(&ending));

@@ -13,7 +13,6 @@
 use std::sync::Arc;
 
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
     bus::{Bus, NotRemovable},
@@ -73,9 +72,10 @@ impl HotplugSlots {
     pub fn add(&self, device: Box<dyn VirtioDevice>) -> Result<u8, Error> {
         let index = self.bus.empty_slot().ok_or(Error::Full(slots::HOTPLUG))?;
         let (number, slot) = self.slot(index).ok_or(Error::Full(slots::HOTPLUG))?;
-        let irq = EventFd::new(EFD_NONBLOCK).map_err(Error::Event)?;
-        let transport = MmioTransport::new(device, self.memory.clone(), irq, Box::new(|| ()), &self.failures)
-            .map_err(Error::Event)?;
+        let line = self.wiring.line(slot);
+        let transport =
+            MmioTransport::new(device, self.memory.clone(), line, Box::new(|| ()), &self.failures)
+                .map_err(Error::Event)?;
         self.wiring.connect(slot, &transport)?;
         self.bus.fill(index, transport);
         Ok(number)

@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -27,6 +27,7 @@ use crate::{
     virtio::{
         device::VirtioDevice,
         failures::Failures,
+        interrupt::{Line, USED_BUFFER},
         mmio::{MmioTransport, register},
         slots::{self, Slot},
     },
@@ -82,7 +83,10 @@ fn refused(what: &'static str) -> impl FnOnce(errno::Error) -> Error {
 
 /// Connects a transport to the machine around it.
 pub trait Wiring: Send + Sync {
-    /// Lets the transport at this slot interrupt the guest, and the guest notify it.
+    /// The interrupt line of this slot.
+    fn line(&self, slot: Slot) -> Line;
+
+    /// Lets the guest notify the transport at this slot.
     ///
     /// # Errors
     /// [`Error::Kvm`]; nothing is connected then.
@@ -96,9 +100,11 @@ pub trait Wiring: Send + Sync {
 #[derive(Debug)]
 pub struct Machine {
     kvm: Kvm,
-    vm: VmFd,
+    vm: Arc<VmFd>,
     /// The number of KVM's next region of RAM.
     next_region: AtomicU32,
+    /// Signalled when the guest acknowledges interrupts, and never read.
+    acknowledged: EventFd,
 }
 
 impl Machine {
@@ -124,7 +130,8 @@ impl Machine {
                 created => break created.map_err(refused("KVM_CREATE_VM"))?,
             }
         };
-        Ok(Self { kvm, vm, next_region: AtomicU32::new(0) })
+        let acknowledged = EventFd::new(libc::EFD_NONBLOCK)?;
+        Ok(Self { kvm, vm: Arc::new(vm), next_region: AtomicU32::new(0), acknowledged })
     }
 
     /// Replaces this machine by a new one of the same KVM.
@@ -206,8 +213,8 @@ impl Machine {
     ) -> Result<MmioTransport, Error> {
         let status = Arc::clone(status);
         let on_driver_ok = Box::new(move || status.reached(Stage::DriverReady));
-        let irq = EventFd::new(libc::EFD_NONBLOCK)?;
-        let transport = MmioTransport::new(device, memory.clone(), irq, on_driver_ok, failures)?;
+        let line = self.line(slot);
+        let transport = MmioTransport::new(device, memory.clone(), line, on_driver_ok, failures)?;
         self.connect(slot, &transport)?;
         Ok(transport)
     }
@@ -311,9 +318,15 @@ impl Machine {
 }
 
 impl Wiring for Machine {
+    fn line(&self, slot: Slot) -> Line {
+        Line::Kvm { vm: Arc::clone(&self.vm), number: slot.irq.into(), pulse: Mutex::default() }
+    }
+
     fn connect(&self, slot: Slot, transport: &MmioTransport) -> Result<(), Error> {
         let connect = || {
-            self.vm.register_irqfd(transport.irq(), slot.irq.into()).map_err(refused("KVM_IRQFD"))?;
+            self.vm
+                .register_ioevent(&self.acknowledged, &acknowledgement(slot), USED_BUFFER)
+                .map_err(refused("KVM_IOEVENTFD"))?;
             for (event, queue) in transport.queue_events().iter().zip(0u32..) {
                 self.vm
                     .register_ioevent(event, &notification(slot), queue)
@@ -326,14 +339,20 @@ impl Wiring for Machine {
 
     fn disconnect(&self, slot: Slot, transport: &MmioTransport) {
         // The only possible error is that it was never connected.
+        let _ = self.vm.unregister_ioevent(&self.acknowledged, &acknowledgement(slot), USED_BUFFER);
         for (event, queue) in transport.queue_events().iter().zip(0u32..) {
             let _ = self.vm.unregister_ioevent(event, &notification(slot), queue);
         }
-        let _ = self.vm.unregister_irqfd(transport.irq(), slot.irq.into());
     }
 }
 
 /// The address to which the guest's driver writes the index of a queue.
 fn notification(slot: Slot) -> IoEventAddress {
     IoEventAddress::Mmio(slot.address.raw_value() + register::QUEUE_NOTIFY)
+}
+
+/// The address to which the guest's driver writes which interrupts it has handled. That it has handled used buffers is of
+/// no use to the device, so KVM takes it, which costs no exit to this process; the bit of the status then stays set.
+fn acknowledgement(slot: Slot) -> IoEventAddress {
+    IoEventAddress::Mmio(slot.address.raw_value() + register::INTERRUPT_ACK)
 }

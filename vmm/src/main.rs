@@ -148,8 +148,8 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     let first_hotplug = devices.len();
     let slots = first_hotplug + slots::HOTPLUG;
     let failures = Failures::new().map_err(Error::Device)?;
-    let (vcpus, serial, states) = match restored {
-        Some(Restored { vcpus, serial, devices }) => (vcpus, Some(serial), devices),
+    let (vcpus, serial, states, fresh) = match restored {
+        Some(Restored { vcpus, serial, devices, fresh }) => (vcpus, Some(serial), devices, Some(fresh)),
         None => {
             let parameters = &config.kernel_parameters;
             let parameters = saves.as_ref().map_or_else(|| parameters.clone(), |_| of_template(parameters));
@@ -159,7 +159,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
                 [console::IRQ].into_iter().chain(slots::all().take(slots).map(|slot| slot.irq)).collect();
             let cpus = Cpus { listed: config.vcpus, lines: &lines };
             let entry = boot::load(&memory, &inherited.kernel, &inherited.initramfs, &command_line, cpus)?;
-            (vec![machine.boot_cpu(entry, config.vcpus)?], None, Vec::new())
+            (vec![machine.boot_cpu(entry, config.vcpus)?], None, Vec::new(), None)
         }
     };
     drop((inherited.kernel, inherited.initramfs));
@@ -196,7 +196,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     let console = console.clone();
     let parts = Arc::new(Parts { machine, ram, cpus });
     let machine = Arc::<Parts>::clone(&parts);
-    let services = Services { bus, hotplug, files: Some(files), failures, console, stats, machine };
+    let services = Services { bus, hotplug, files: Some(files), failures, console, stats, machine, fresh };
     let end = control::serve(status, &inherited.control_listener, &ending, &services)?;
     if let (Some(End::ReadyToSave), Some(files)) = (&end, &saves)
         && template::settle(status, &reports)

@@ -174,6 +174,14 @@ pub fn open(memory: &GuestMemoryMmap, start: GuestAddress, length: u64) -> io::R
     }
 }
 
+/// Advises the host to back this range with huge pages, or not to; hosts without huge pages ignore it.
+pub fn back_with_huge_pages(memory: &GuestMemoryMmap, start: u64, length: u64, is_wanted: bool) {
+    let Ok(slice) = memory.get_slice(GuestAddress(start), length as usize) else { return };
+    let advice = if is_wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+    // SAFETY: advice about guest memory changes nothing of what is in it.
+    unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), length as usize, advice) };
+}
+
 const READ_AND_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// One region of RAM, in huge pages but for its first, of which the first `usable` bytes can be accessed.

@@ -247,6 +247,10 @@ impl Session {
 
     pub fn lookup(&mut self, parent: u64, name: &[u8]) -> Answer<Entry> {
         let entry = entry(&self.ask(op::LOOKUP, parent, &named(&[], name))?)?;
+        if entry.node == 0 {
+            // The name is not there, as the guest may remember.
+            return Err(Refusal::Errno(2));
+        }
         self.given.push(entry.node);
         Ok(entry)
     }

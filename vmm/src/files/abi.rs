@@ -114,6 +114,8 @@ pub const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
 
 /// Reads and writes bypass the guest's page cache.
 pub const OPEN_DIRECT_IO: u32 = 1 << 0;
+/// The guest keeps the pages that it has of the file.
+pub const OPEN_KEEP_CACHE: u32 = 1 << 1;
 /// A close sends no FLUSH.
 pub const OPEN_NOFLUSH: u32 = 1 << 5;
 

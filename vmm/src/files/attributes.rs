@@ -74,6 +74,11 @@ pub fn entry(nodeid: u64, attr: Attr) -> EntryOut {
     }
 }
 
+/// The reply that tells the guest that there is no such name, which it caches as it caches names.
+pub fn no_entry() -> EntryOut {
+    EntryOut { entry_valid: TIMEOUT_SECONDS, ..EntryOut::default() }
+}
+
 fn reply(call: &Call<'_>, attr: Attr) -> Outcome {
     Ok(call.reply.put(0, &AttrOut { attr_valid: TIMEOUT_SECONDS, attr, ..AttrOut::default() }))
 }

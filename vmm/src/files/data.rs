@@ -41,6 +41,7 @@ fn offset(value: u64) -> Result<i64, Errno> {
 pub fn read(call: &mut Call<'_>) -> Outcome {
     let ReadIn { fh, offset: from, size, .. } = call.request.take()?;
     let handle = file(call, fh)?;
+    handle.opening.reads(&handle.node().pages);
     let to = call.reply.data((size as usize).min(MAX_DATA));
     Ok(sys::read(handle.as_fd(), to, offset(from)?)?)
 }

@@ -126,7 +126,9 @@ impl Guest {
 
     /// LOOKUP.
     pub fn look_up(&mut self, parent: u64, name: &str) -> Result<EntryOut, i32> {
-        Ok(parse(&self.ask(opcode::LOOKUP, parent, &[name.as_bytes(), b"\0"])?))
+        let entry: EntryOut = parse(&self.ask(opcode::LOOKUP, parent, &[name.as_bytes(), b"\0"])?);
+        // Without a node, the reply says for how long there is nothing.
+        if entry.nodeid == 0 { Err(libc::ENOENT) } else { Ok(entry) }
     }
 
     /// The node at a path of the tree.

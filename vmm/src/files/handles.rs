@@ -16,6 +16,7 @@ use std::{
 use super::{
     budget::Permit,
     nodes::{Node, NumberHasher},
+    pages::Opening,
     sync::{read, write},
     sys::{Errno, Result},
 };
@@ -27,13 +28,15 @@ pub struct Handle {
     node: Arc<Node>,
     /// The offset of the next entry that the descriptor returns; only directories have one.
     pub position: Mutex<i64>,
+    /// What its open has found of the file.
+    pub opening: Opening,
     _permit: Permit,
 }
 
 impl Handle {
     /// A handle of this descriptor, which was opened for the node's file.
-    pub fn new(fd: OwnedFd, node: Arc<Node>, permit: Permit) -> Self {
-        Self { fd, node, position: Mutex::new(0), _permit: permit }
+    pub fn new(fd: OwnedFd, node: Arc<Node>, permit: Permit, opening: Opening) -> Self {
+        Self { fd, node, position: Mutex::new(0), opening, _permit: permit }
     }
 
     /// The node that is open.

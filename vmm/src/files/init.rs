@@ -1,7 +1,8 @@
 //! INIT: the features that both sides agree on.
 //!
-//! The guest caches names and attributes for one second ([`super::attributes::TIMEOUT_SECONDS`]), and contents until the next
-//! open or a change of size or modification time: others may change files, and nobody tells the guest.
+//! The guest caches names and attributes for one second ([`super::attributes::TIMEOUT_SECONDS`]), and contents until an open that does
+//! not tell it to keep them ([`super::pages`]) or a change of size or modification time: others may change files, and nobody tells the
+//! guest.
 
 use super::{
     MAX_DATA,

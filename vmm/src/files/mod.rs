@@ -35,6 +35,7 @@ mod locks;
 mod names;
 mod nodes;
 mod open;
+mod pages;
 mod proc;
 mod range_locks;
 mod reply;
@@ -93,6 +94,10 @@ pub struct Limits {
     /// wait. So this takes a guest kernel that does; with any other, locks hold within the guest, where its kernel
     /// waits for them.
     pub host_locks: bool,
+    /// How many seconds a file's last change must lie back for the guest to keep its pages over an open: longer than the
+    /// host keeps a page in memory that was written to through a mapping. Linux looks each five seconds for those of more
+    /// than thirty.
+    pub settled_after: i64,
 }
 
 impl Default for Limits {
@@ -102,6 +107,7 @@ impl Default for Limits {
             descriptors_per_share: 1 << 19,
             handles_per_share: 1 << 16,
             host_locks: false,
+            settled_after: 60,
         }
     }
 }

@@ -63,7 +63,14 @@ pub fn look_up(call: &mut Call<'_>) -> Outcome {
             let stat = sys::stat(root.as_fd())?;
             Ok(call.reply.put(0, &entry_of(&root, &stat)))
         }
-        Place::Node(share, node) => reply_found(call, &share, &node, name),
+        Place::Node(share, node) => match find(&share, &node, name) {
+            Ok((found, stat)) => Ok(call.reply.put(0, &entry_of(&found, &stat))),
+            // The guest remembers that there is nothing.
+            Err(errno) if errno == not_found && !node.may_go() => {
+                Ok(call.reply.put(0, &attributes::no_entry()))
+            }
+            Err(errno) => Err(errno.into()),
+        },
     }
 }
 

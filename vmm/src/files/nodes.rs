@@ -18,6 +18,7 @@ use std::{
 use super::{
     budget::Permit,
     inodes::{Device, Devices, Shift},
+    pages::Pages,
     proc::Proc,
     range_locks::RangeLocks,
     sync::{read, write},
@@ -64,6 +65,8 @@ pub struct Node {
     lookups: AtomicU64,
     /// Locks of ranges that the guest holds in it.
     pub locks: RangeLocks,
+    /// What decides on the pages that the guest has of it.
+    pub pages: Pages,
     _permit: Permit,
 }
 
@@ -259,6 +262,7 @@ impl Nodes {
             inodes: self.devices.shift_of(key.device),
             lookups: AtomicU64::new(1),
             locks: RangeLocks::default(),
+            pages: Pages::default(),
             _permit: permit,
         });
         tables.by_number.insert(node.number, Arc::clone(&node));

@@ -5,20 +5,21 @@
 
 use std::{
     ffi::c_int,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
 use super::{
     abi::{
-        CreateIn, OPEN_DIRECT_IO, OPEN_KILL_SUIDGID, OPEN_NOFLUSH, OpenIn, OpenOut, RELEASE_FLOCK_UNLOCK,
-        ReleaseIn,
+        CreateIn, OPEN_DIRECT_IO, OPEN_KEEP_CACHE, OPEN_KILL_SUIDGID, OPEN_NOFLUSH, OpenIn, OpenOut,
+        RELEASE_FLOCK_UNLOCK, ReleaseIn,
     },
     budget::Permit,
     call::{Call, Place},
     handles::Handle,
     names,
     nodes::{Node, Origin},
+    pages::{FileSystem, Opening},
     reply::Outcome,
     request::{Failure, refuse},
     share::Share,
@@ -28,22 +29,6 @@ use super::{
 /// Flags that the guest's open(2) may have and the host's gets, beside the access mode. O_APPEND is sent with each
 /// write, and O_DIRECT and O_NONBLOCK have had their whole effect in the guest.
 const PASSED_ON: c_int = libc::O_SYNC | libc::O_DSYNC | libc::O_NOATIME;
-
-/// File systems whose files have contents that their size does not tell.
-const PSEUDO: [i64; 12] = [
-    libc::PROC_SUPER_MAGIC,
-    libc::SYSFS_MAGIC,
-    libc::CGROUP_SUPER_MAGIC,
-    libc::CGROUP2_SUPER_MAGIC,
-    libc::DEBUGFS_MAGIC,
-    libc::TRACEFS_MAGIC,
-    libc::SECURITYFS_MAGIC,
-    0xf97c_ff8c, // selinuxfs
-    0xcafe_4a11, // bpf
-    0x6265_6570, // configfs
-    0x6165_676c, // pstore
-    0xde5e_81e4, // efivarfs
-];
 
 fn access(flags: u32) -> std::result::Result<c_int, Failure> {
     // The flags consist of bits, as many as an int has.
@@ -61,10 +46,11 @@ pub fn open(call: &mut Call<'_>) -> Outcome {
     let permit = permit(&share)?;
     let fd = open_node(call, &node, flags, open_flags)?;
     // This is the host's answer for such files; the guest's kernel cannot know it.
-    if flags as c_int & libc::O_DIRECT != 0 && is_pseudo(fd.as_fd())? {
+    if flags as c_int & libc::O_DIRECT != 0 && node.pages.file_system(fd.as_fd())? == FileSystem::Pseudo {
         return refuse(libc::EINVAL);
     }
-    let answer = hand_out(call, &share, (node, fd, permit), flags)?;
+    let stat = sys::stat(fd.as_fd())?;
+    let answer = hand_out(call, &share, (node, fd, permit), &stat, flags)?;
     Ok(call.reply.put(0, &answer))
 }
 
@@ -96,40 +82,39 @@ fn open_node(
     }
 }
 
-/// Makes a handle of an open regular file.
+/// Makes a handle of an open regular file with these attributes.
 fn hand_out(
     call: &Call<'_>,
     share: &Share,
     (node, fd, permit): (Arc<Node>, OwnedFd, Permit),
+    stat: &libc::statx,
     flags: u32,
 ) -> Result<OpenOut> {
     let is_read_only = flags as c_int & libc::O_ACCMODE == libc::O_RDONLY;
+    let file_system = node.pages.file_system(fd.as_fd())?;
     let mut open_flags = 0;
-    if size_is_no_help(fd.as_fd(), is_read_only)? {
+    let mut opening = Opening::without_pages();
+    if size_is_no_help(stat, file_system, is_read_only) {
         open_flags |= OPEN_DIRECT_IO;
+    } else if file_system == FileSystem::Disk {
+        let may_keep;
+        (may_keep, opening) = node.pages.open(stat, call.server.limits.settled_after);
+        if may_keep {
+            open_flags |= OPEN_KEEP_CACHE;
+        }
     }
-    // Nothing was written that could fail later, and the guest's kernel keeps POSIX locks, so that none is here.
-    if is_read_only && !call.server.limits.host_locks {
+    // There is nothing that a close could do or find out on the host, and the guest's kernel keeps POSIX locks, so that none is here.
+    let closes_silently = is_read_only || file_system.closes_silently();
+    if closes_silently && !call.server.limits.host_locks {
         open_flags |= OPEN_NOFLUSH;
     }
-    let fh = share.handles.add(Handle::new(fd, node, permit))?;
+    let fh = share.handles.add(Handle::new(fd, node, permit, opening))?;
     Ok(OpenOut { fh, open_flags, padding: 0 })
 }
 
 /// Whether a file may have contents beyond its size, so that the guest must not rely on the size.
-fn size_is_no_help(file: BorrowedFd<'_>, is_read_only: bool) -> Result<bool> {
-    let stat = sys::stat(file)?;
-    if stat.stx_blocks != 0 {
-        return Ok(false);
-    }
-    if stat.stx_size == 0 && is_read_only {
-        return Ok(true);
-    }
-    is_pseudo(file)
-}
-
-fn is_pseudo(file: BorrowedFd<'_>) -> Result<bool> {
-    Ok(PSEUDO.contains(&(sys::stat_fs(file)?.f_type)))
+fn size_is_no_help(stat: &libc::statx, file_system: FileSystem, is_read_only: bool) -> bool {
+    stat.stx_blocks == 0 && (stat.stx_size == 0 && is_read_only || file_system == FileSystem::Pseudo)
 }
 
 /// CREATE.
@@ -204,7 +189,7 @@ fn reply_made(
     flags: u32,
 ) -> Outcome {
     let entry = names::entry_of(&made.0, stat);
-    match hand_out(call, share, made, flags) {
+    match hand_out(call, share, made, stat, flags) {
         Ok(open) => {
             let end = call.reply.put(0, &entry);
             Ok(call.reply.put(end, &open))
@@ -239,7 +224,7 @@ pub fn open_directory(call: &mut Call<'_>) -> Outcome {
     let permit = permit(&share)?;
     let wanted = libc::O_RDONLY | libc::O_DIRECTORY | flags as c_int & libc::O_NOATIME;
     let fd = sys::reopen(call.server.fds(), node.as_fd(), wanted)?;
-    let fh = share.handles.add(Handle::new(fd, node, permit))?;
+    let fh = share.handles.add(Handle::new(fd, node, permit, Opening::without_pages()))?;
     Ok(call.reply.put(0, &OpenOut { fh, ..OpenOut::default() }))
 }
 

@@ -326,6 +326,9 @@ impl Wild<'_> {
 
     fn learn(&mut self, entry: EntryOut, fh: Option<u64>) {
         assert!(!self.outside.contains(&entry.attr.ino), "it has left the tree");
+        if entry.nodeid == 0 {
+            return;
+        }
         if self.nodes.len() >= REMEMBERED {
             // The first ones are the way to all others.
             let place = 3 + self.choices.below(REMEMBERED - 3);
@@ -357,7 +360,13 @@ fn populate(guest: &Guest) {
 
 /// Sends requests, and checks after each.
 pub fn run(choices: Choices<'_>, host_locks: bool) {
-    let limits = Limits { descriptors_per_share: 60, handles_per_share: 30, host_locks, ..Limits::default() };
+    let limits = Limits {
+        descriptors_per_share: 60,
+        handles_per_share: 30,
+        host_locks,
+        settled_after: -1,
+        ..Limits::default()
+    };
     let mut guest = Guest::with(limits);
     fs::write(guest.outside("outside"), b"canary").unwrap();
     populate(&guest);

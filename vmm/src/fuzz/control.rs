@@ -30,13 +30,17 @@ use crate::{
     hotplug::HotplugSlots,
     machine::{self, Wiring},
     stats::StatsSource,
-    virtio::{failures::Failures, mmio::MmioTransport, slots::Slot},
+    virtio::{failures::Failures, interrupt::Line, mmio::MmioTransport, slots::Slot},
 };
 
 /// Nobody is interrupted.
 struct NoWires;
 
 impl Wiring for NoWires {
+    fn line(&self, _: Slot) -> Line {
+        Line::Event(EventFd::new(EFD_NONBLOCK).unwrap())
+    }
+
     fn connect(&self, _: Slot, _: &MmioTransport) -> Result<(), machine::Error> {
         Ok(())
     }
@@ -70,6 +74,7 @@ fn services() -> Services {
             smaps: File::open("/proc/self/smaps").unwrap(),
         },
         machine: Arc::new(Imagined::default()),
+        fresh: None,
     }
 }
 

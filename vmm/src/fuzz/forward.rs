@@ -9,7 +9,10 @@ use crate::{
         channel,
         forward::{self, Forwarder},
     },
-    virtio::{interrupt::Interrupt, queue_fixture::QueueFixture},
+    virtio::{
+        interrupt::{Interrupt, Line},
+        queue_fixture::QueueFixture,
+    },
 };
 
 const QUEUES: u64 = 0x1000;
@@ -28,7 +31,7 @@ pub fn run(input: &[u8]) {
     let event = || EventFd::new(EFD_NONBLOCK).unwrap();
     let events = [event(), event()];
     let stop = event();
-    let interrupt = Interrupt::new(event());
+    let interrupt = Interrupt::new(Line::Event(event()));
     let (mut device, server) = channel::new().unwrap();
     let watched: Vec<_> = events.iter().map(|event| event.try_clone().unwrap()).collect();
     let epoll = forward::watch(&watched, &device, &stop).unwrap();

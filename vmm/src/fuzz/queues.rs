@@ -12,7 +12,7 @@ use crate::{
     memory::HUGE_PAGE_SIZE,
     virtio::{
         device::Activation,
-        interrupt::Interrupt,
+        interrupt::{Interrupt, Line},
         queue_fixture::QueueFixture,
         worker::{Handler, Work},
     },
@@ -38,7 +38,7 @@ pub fn run(input: &[u8]) {
         _ => {
             let size = REGION_BLOCKS * HUGE_PAGE_SIZE;
             let growth = mem::Growth::new(REGION..REGION + size, size / 2, size / 2);
-            growth.connect(Arc::new(Interrupt::new(event())));
+            growth.connect(Arc::new(Interrupt::new(Line::Event(event()))));
             growth.grow(Box::new(|| {}));
             drive(growth.clone(), 1, &mut input);
             assert!(growth.plugged() <= size / 2, "more than is usable is plugged");
@@ -65,7 +65,7 @@ pub fn drive(handler: impl Handler, queues: usize, input: &mut Input<'_>) {
             })
             .collect(),
         queue_events: fixtures.iter().map(|_| event()).collect(),
-        interrupt: Arc::new(Interrupt::new(event())),
+        interrupt: Arc::new(Interrupt::new(Line::Event(event()))),
     };
     let mut work = Work::new(activation, handler, &event()).unwrap();
     while !input.is_empty() {

@@ -7,6 +7,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::virtio::{
     device::{ActivateError, Activation, VirtioDevice, read_space},
     failures::Failures,
+    interrupt::Line,
     mmio::MmioTransport,
 };
 
@@ -23,8 +24,14 @@ const SPACE: usize = 24;
 pub fn transport(memory: &GuestMemoryMmap) -> MmioTransport {
     let irq = EventFd::new(EFD_NONBLOCK).unwrap();
     let failures = Failures::new().unwrap();
-    MmioTransport::new(Box::new(Recorder::default()), memory.clone(), irq, Box::new(|| {}), &failures)
-        .unwrap()
+    MmioTransport::new(
+        Box::new(Recorder::default()),
+        memory.clone(),
+        Line::Event(irq),
+        Box::new(|| {}),
+        &failures,
+    )
+    .unwrap()
 }
 
 /// The device; it does nothing of use.

@@ -13,13 +13,13 @@ pub const fn of(thread: Thread) -> &'static [&'static List] {
         Thread::Main => &[MAIN, BASE, THREADS, DEVICE, SOCKETS, TAPS, DISKS],
         Thread::Saver => &[SAVER, MAIN, BASE, THREADS, DEVICE, SOCKETS, TAPS, DISKS],
         Thread::Vcpu => &[VCPU, BASE],
-        Thread::Rng => &[BASE, DEVICE],
-        Thread::Balloon => &[BASE, DEVICE],
-        Thread::Mem => &[BASE, DEVICE, GROWTH],
-        Thread::Fs => &[SHARED_MEMORY, BASE, DEVICE],
+        Thread::Rng => &[INTERRUPT, BASE, DEVICE],
+        Thread::Balloon => &[INTERRUPT, BASE, DEVICE],
+        Thread::Mem => &[INTERRUPT, BASE, DEVICE, GROWTH],
+        Thread::Fs => &[SHARED_MEMORY, INTERRUPT, BASE, DEVICE],
         Thread::Vsock => &[VSOCK, BASE, DEVICE, SOCKETS],
         Thread::Net => &[NET, BASE, DEVICE, TAPS],
-        Thread::Blk => &[BASE, DEVICE, DISKS],
+        Thread::Blk => &[INTERRUPT, BASE, DEVICE, DISKS],
         Thread::Files => &[FILES, BASE, THREADS, DEVICE, SOCKETS],
         Thread::FileWorker => &[FILE_WORKER, BASE, THREADS],
     }
@@ -98,7 +98,7 @@ const DEVICE: &List = &[any(libc::SYS_epoll_ctl), any(libc::SYS_epoll_pwait), an
 
 const KVM_RUN: u32 = 0xae80;
 const KVM_GET_REGS: u32 = 0x8090_ae81;
-const KVM_IRQFD: u32 = 0x4020_ae76;
+const KVM_IRQ_LINE: u32 = 0x4008_ae61;
 const KVM_IOEVENTFD: u32 = 0x4040_ae79;
 const KVM_SET_USER_MEMORY_REGION: u32 = 0x4020_ae46;
 const KVM_GET_SUPPORTED_CPUID: u32 = 0xc008_ae05;
@@ -122,8 +122,11 @@ const KVM_GET_MSRS: u32 = 0xc008_ae88;
 const FIONBIO: u32 = libc::FIONBIO as u32;
 const TUNSETQUEUE: u32 = libc::TUNSETQUEUE as u32;
 
+/// Calls to interrupt the guest.
+const INTERRUPT: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[KVM_IRQ_LINE])])];
+
 /// Calls to run the guest.
-const VCPU: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[KVM_RUN, KVM_GET_REGS])])];
+const VCPU: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[KVM_RUN, KVM_GET_REGS, KVM_IRQ_LINE])])];
 
 /// Calls for existing sockets; none can be made, and no descriptor can be sent.
 const SOCKETS: &List = &[
@@ -137,12 +140,12 @@ const SOCKETS: &List = &[
     any(libc::SYS_writev),
 ];
 
-const VSOCK: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[FIONBIO])])];
+const VSOCK: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[FIONBIO, KVM_IRQ_LINE])])];
 
 /// Calls for existing taps.
 const TAPS: &List = &[any(libc::SYS_readv), any(libc::SYS_writev)];
 
-const NET: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[TUNSETQUEUE])])];
+const NET: &List = &[when(libc::SYS_ioctl, &[one_of(1, &[TUNSETQUEUE, KVM_IRQ_LINE])])];
 
 /// Calls for existing files and block devices.
 const DISKS: &List =
@@ -151,7 +154,7 @@ const DISKS: &List =
 /// The requests of ioctl(2) of the main thread, to KVM, sockets, taps and disks.
 const OF_MAIN: &[u32] = &[
     FIONBIO,
-    KVM_IRQFD,
+    KVM_IRQ_LINE,
     KVM_IOEVENTFD,
     libc::BLKSSZGET as u32,
     libc::TUNGETIFF as u32,
@@ -174,7 +177,7 @@ const OF_MAIN: &[u32] = &[
 /// Further requests if it saves the machine.
 const OF_SAVER: &[u32] = &[
     FIONBIO,
-    KVM_IRQFD,
+    KVM_IRQ_LINE,
     KVM_IOEVENTFD,
     KVM_SET_USER_MEMORY_REGION,
     KVM_GET_SUPPORTED_CPUID,
@@ -223,7 +226,18 @@ const MAIN: &List = &[
     ),
     when(libc::SYS_ioctl, &[one_of(1, OF_MAIN)]),
     any(libc::SYS_lseek),
-    when(libc::SYS_madvise, &[one_of(2, GIVE_BACK_SHARED)]),
+    when(
+        libc::SYS_madvise,
+        &[one_of(
+            2,
+            &[
+                libc::MADV_DONTNEED as u32,
+                libc::MADV_FREE as u32,
+                libc::MADV_REMOVE as u32,
+                libc::MADV_HUGEPAGE as u32,
+            ],
+        )],
+    ),
     // What has come with a request, and its own statistics.
     any(libc::SYS_recvmsg),
     any(libc::SYS_pread64),

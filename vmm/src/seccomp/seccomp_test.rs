@@ -59,10 +59,14 @@ fn a_vcpu_may_run_and_not_reconfigure() {
 #[test]
 fn only_the_main_thread_wires_devices_up() {
     let (irqfd, ioeventfd, set_memory) = (0x4020_ae76, 0x4040_ae79, 0x4020_ae46);
+    let irq_line = 0x4008_ae61;
     for thread in all() {
         let program = program(thread);
         let main = thread == Thread::Main;
-        for request in [irqfd, ioeventfd, set_memory, libc::TUNSETOFFLOAD as u32] {
+        let interrupts = of_vmm().any(|of_vmm| of_vmm == thread);
+        assert_eq!(allows(&program, libc::SYS_ioctl, ioctl(irq_line)), interrupts, "{thread:?}");
+        assert!(!allows(&program, libc::SYS_ioctl, ioctl(irqfd)), "{thread:?}");
+        for request in [ioeventfd, set_memory, libc::TUNSETOFFLOAD as u32] {
             assert_eq!(allows(&program, libc::SYS_ioctl, ioctl(request)), main, "{thread:?}");
         }
         // A tap is never made, nor a VM.

@@ -25,6 +25,7 @@ mod state;
 use std::fs::File;
 
 pub use self::format::{Checksum, Invalid, parse};
+pub use self::ram::Fresh;
 pub use self::restore::{Refusal, Restored, renewal, restore};
 pub use self::save::{Error, Saving, save, settle};
 pub use self::state::State;

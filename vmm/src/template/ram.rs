@@ -6,7 +6,7 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 use serde::{Deserialize, Serialize};
 use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryMmap};
 
-use crate::memory::{self, MMIO_END, PAGE_SIZE, Size};
+use crate::memory::{self, HUGE_PAGE_SIZE, MMIO_END, PAGE_SIZE, Size};
 
 /// Holes of fewer pages are part of the range around them: each range is a mapping of every clone.
 const SMALL_HOLE: u64 = 32 * PAGE_SIZE;
@@ -103,11 +103,64 @@ fn bytes(memory: &GuestMemoryMmap, start: u64, length: u64) -> io::Result<&[u8]>
     Ok(unsafe { std::slice::from_raw_parts(slice.ptr_guard().as_ptr(), slice.len()) })
 }
 
+/// RAM of a clone in which nothing was when the template was saved.
+///
+/// A clone's start touches a page here and a page there of it: a huge page for each would be most of what the start makes the host
+/// clear, and of what the idle clone has. What runs in the clone later takes more, and huge pages serve it better.
+#[derive(Debug)]
+pub struct Fresh {
+    memory: GuestMemoryMmap,
+    pub(super) ranges: Vec<Range>,
+}
+
+impl Fresh {
+    /// What is between these ranges, in small pages from now on.
+    fn new(memory: &GuestMemoryMmap, size: Size, ranges: &[Range]) -> Self {
+        let fresh = Self { memory: memory.clone(), ranges: between(ranges, size) };
+        fresh.advise(false);
+        fresh
+    }
+
+    /// Gives it huge pages where it has none yet.
+    pub fn use_huge_pages(&self) {
+        self.advise(true);
+    }
+
+    fn advise(&self, is_huge: bool) {
+        for Range { start, length } in &self.ranges {
+            memory::back_with_huge_pages(&self.memory, *start, *length, is_huge);
+        }
+    }
+}
+
+/// Where there is room for a huge page between these ranges.
+fn between(ranges: &[Range], size: Size) -> Vec<Range> {
+    let mut fresh = Vec::new();
+    for (start, length) in areas(size) {
+        let end = start + length;
+        let mut from = start;
+        let inside = ranges.iter().filter(|range| (start..end).contains(&range.start));
+        for (next, after) in inside.map(|range| (range.start, range.start + range.length)).chain([(end, end)])
+        {
+            if next - from >= HUGE_PAGE_SIZE {
+                fresh.push(Range { start: from, length: next - from });
+            }
+            from = after;
+        }
+    }
+    fresh
+}
+
 /// Maps RAM of a template, copy-on-write, over that of a machine of the same size. The ranges have been found plausible.
 ///
 /// # Errors
 /// [`memory::Error::Map`], also where the file is too short.
-pub fn map(memory: &GuestMemoryMmap, size: Size, file: &File, ranges: &[Range]) -> Result<(), memory::Error> {
+pub fn map(
+    memory: &GuestMemoryMmap,
+    size: Size,
+    file: &File,
+    ranges: &[Range],
+) -> Result<Fresh, memory::Error> {
     let found = file.metadata().map_err(memory::Error::Map)?.len();
     if found != length(size) {
         let short = format!("its RAM has {found} bytes, and not {}", length(size));
@@ -116,5 +169,5 @@ pub fn map(memory: &GuestMemoryMmap, size: Size, file: &File, ranges: &[Range]) 
     for range in ranges {
         memory::map_pages(memory, range.start, file, offset(range.start, size), range.length)?;
     }
-    Ok(())
+    Ok(Fresh::new(memory, size, ranges))
 }

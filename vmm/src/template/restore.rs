@@ -8,7 +8,7 @@ use std::{
 
 use stockade_protocol::{frame, renewal::Renewal, vmm::Config};
 
-use super::{Files, Invalid, format, ram};
+use super::{Files, Fresh, Invalid, format, ram};
 use crate::{
     console,
     devices::mem::OtherSize,
@@ -46,6 +46,8 @@ pub struct Restored {
     pub serial: console::State,
     /// How its devices were.
     pub devices: Vec<mmio::State>,
+    /// RAM in which nothing was.
+    pub fresh: Fresh,
 }
 
 /// Makes a new machine with its RAM one that is as the template was.
@@ -64,7 +66,7 @@ pub fn restore(
     }
     let size = state.size();
     let ram = ram()?;
-    ram::map(&ram.memory, size, &files.ram, &state.ram)?;
+    let fresh = ram::map(&ram.memory, size, &files.ram, &state.ram)?;
     match (&ram.growth, state.memory_device) {
         (Some(growth), Some(device)) => growth.device().restore(device)?,
         (None, None) => {}
@@ -80,7 +82,7 @@ pub fn restore(
     }
     machine.restore_clock(&state.clock)?;
     vcpus.iter().for_each(Vcpu::was_paused);
-    Ok((ram, Restored { vcpus, serial: state.serial, devices: state.devices }))
+    Ok((ram, Restored { vcpus, serial: state.serial, devices: state.devices, fresh }))
 }
 
 /// What the agent of a clone waits for, as the end of a connection.

@@ -118,6 +118,7 @@ fn saved(size: Size) -> (File, Vec<Range>) {
     (file, ranges)
 }
 
+const MIB: u64 = 1 << 20;
 const SIZE: Size = Size { memory_mib: 384, most_mib: 1024 };
 
 #[test]
@@ -129,7 +130,10 @@ fn clones_have_the_pages_of_the_template_and_write_to_their_own() {
     assert!(ram::are_plausible(&ranges, SIZE));
     let clones = [(); 2].map(|()| memory::reserve(SIZE).unwrap());
     for clone in &clones {
-        ram::map(clone, SIZE, &file, &ranges).unwrap();
+        let fresh = ram::map(clone, SIZE, &file, &ranges).unwrap();
+        let between = Range { start: 0x20_1000, length: 256 * MIB - 0x20_1000 };
+        let above = Range { start: MMIO_END.0 + 0x6000, length: 128 * MIB - 0x6000 };
+        assert_eq!(fresh.ranges, [between, above], "a huge page has room nowhere else");
         let byte = |address| clone.read_obj::<u8>(GuestAddress(address)).unwrap();
         assert_eq!([0, 0x10_0fff, 0x10_1000, 0x20_0000, MMIO_END.0 + 0x5000].map(byte), [1, 2, 3, 4, 5]);
         assert_eq!([1, 0x40_0000, MMIO_END.0].map(byte), [0; 3]);

@@ -1,10 +1,15 @@
 //! Guest memory that descriptors point to, as lists of slices: collecting, cutting and copying them.
 
-use virtio_queue::{DescriptorChain, desc::split::Descriptor};
-use vm_memory::{Address, GuestMemory, GuestMemoryMmap, VolatileSlice};
+use virtio_queue::{DescriptorChain, Queue, QueueT, desc::split::Descriptor};
+use vm_memory::{
+    Address, GuestAddress, GuestMemory, GuestMemoryMmap, GuestMemoryRegion, VolatileMemory, VolatileSlice,
+};
 
 /// Largest number of descriptors in one chain. Linux makes at most 18 (a header and MAX_SKB_FRAGS pages).
 pub const MAX_DESCRIPTORS: usize = 128;
+
+/// Bytes of a descriptor.
+const DESCRIPTOR: usize = size_of::<Descriptor>();
 
 /// A descriptor chain that no driver makes.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +78,7 @@ pub fn collect<'m>(
 /// [`ChainError`], other than `TooShort`.
 pub fn collect_request<'m>(
     memory: &'m GuestMemoryMmap,
-    chain: DescriptorChain<&'m GuestMemoryMmap>,
+    chain: impl Iterator<Item = Descriptor>,
     most: usize,
     readable: &mut Vec<VolatileSlice<'m>>,
     writable: &mut Vec<VolatileSlice<'m>>,
@@ -107,10 +112,70 @@ fn buffer<'m>(
     if descriptor.len() == 0 {
         return Ok(None);
     }
-    memory
-        .get_slice(descriptor.addr(), descriptor.len() as usize)
+    slice_at(memory, descriptor.addr(), descriptor.len() as usize)
         .map(Some)
-        .map_err(|_| ChainError::Outside { address: descriptor.addr().raw_value(), length: descriptor.len() })
+        .ok_or(ChainError::Outside { address: descriptor.addr().raw_value(), length: descriptor.len() })
+}
+
+/// A range of guest memory in one region. [`GuestMemory::get_slice`] looks for ranges in several first, in vain and at length.
+fn slice_at(memory: &GuestMemoryMmap, start: GuestAddress, length: usize) -> Option<VolatileSlice<'_>> {
+    let (region, start) = memory.to_region_addr(start)?;
+    region.get_slice(start, length).ok()
+}
+
+/// The descriptors of a chain. It goes wrong where [`DescriptorChain`] does, but finds each table in guest memory once.
+#[derive(Debug)]
+pub struct Descriptors<'m> {
+    memory: &'m GuestMemoryMmap,
+    table: VolatileSlice<'m>,
+    size: u16,
+    next: Option<u16>,
+    /// How many descriptors may still come; a loop has more.
+    left: u16,
+    is_indirect: bool,
+    bytes: u32,
+}
+
+impl<'m> Descriptors<'m> {
+    /// Of the chain of a queue that begins at this descriptor.
+    pub fn of(memory: &'m GuestMemoryMmap, queue: &Queue, head: u16) -> Option<Self> {
+        let size = queue.size();
+        let table = slice_at(memory, GuestAddress(queue.desc_table()), usize::from(size) * DESCRIPTOR)?;
+        Some(Self { memory, table, size, next: Some(head), left: size, is_indirect: false, bytes: 0 })
+    }
+
+    /// Goes on in the table that a descriptor names.
+    fn enter(&mut self, descriptor: Descriptor) -> Option<()> {
+        let length = descriptor.len() as usize;
+        if self.is_indirect || !length.is_multiple_of(DESCRIPTOR) {
+            return None;
+        }
+        self.size = u16::try_from(length / DESCRIPTOR).ok()?;
+        self.table = slice_at(self.memory, descriptor.addr(), length)?;
+        (self.next, self.left, self.is_indirect) = (Some(0), self.size, true);
+        Some(())
+    }
+}
+
+impl Iterator for Descriptors<'_> {
+    type Item = Descriptor;
+
+    fn next(&mut self) -> Option<Descriptor> {
+        loop {
+            // What ends in an error ends for good.
+            let index = self.next.take().filter(|index| *index < self.size && self.left > 0)?;
+            let descriptor: Descriptor = self.table.get_ref(usize::from(index) * DESCRIPTOR).ok()?.load();
+            if descriptor.refers_to_indirect_table() {
+                self.enter(descriptor)?;
+                continue;
+            }
+            self.left -= 1;
+            // A chain is shorter than 4 GiB (virtio 1.3 §2.7.5).
+            self.bytes = self.bytes.checked_add(descriptor.len())?;
+            self.next = descriptor.has_next().then(|| descriptor.next());
+            return Some(descriptor);
+        }
+    }
 }
 
 /// Drops the first `count` bytes.

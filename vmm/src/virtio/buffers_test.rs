@@ -1,7 +1,7 @@
 use proptest::{collection::vec, prelude::*};
 use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::QueueOwnedT;
-use vm_memory::GuestAddress;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::virtio::queue_fixture::{Buffer, QueueFixture};
@@ -92,5 +92,41 @@ proptest! {
         let mut found = vec![0; expected.len() + 1];
         prop_assert_eq!(copy_out(&cut, &mut found), expected.len());
         prop_assert_eq!(&found[..expected.len()], &expected[..]);
+    }
+}
+
+/// Descriptors as a hostile driver may write them: near the tables' places, and with all flags.
+fn descriptors(count: usize) -> impl Strategy<Value = Vec<(u64, u32, u16, u16)>> {
+    let address = prop_oneof![0x1000_u64..0x1100, 0x8000_u64..0x8100, any::<u64>()];
+    let length = prop_oneof![(0_u32..20).prop_map(|count| count * 16), any::<u32>()];
+    vec((address, length, 0_u16..8, 0_u16..20), count)
+}
+
+proptest! {
+    #[test]
+    fn a_chain_is_walked_as_the_library_walks_it(
+        direct in descriptors(16), indirect in descriptors(16), size in 0_u32..5, head in 0_u16..20,
+    ) {
+        let memory = memory();
+        let size = 1 << size;
+        for (table, descriptors) in [(0x1000, direct), (0x8000, indirect)] {
+            for (at, (address, length, flags, next)) in (table..).step_by(16).zip(descriptors) {
+                let descriptor = Descriptor::new(address, length, flags, next);
+                memory.write_obj(descriptor, GuestAddress(at)).unwrap();
+            }
+        }
+        let mut queue = Queue::new(256).unwrap();
+        queue.set_size(size);
+        queue.try_set_desc_table_address(GuestAddress(0x1000)).unwrap();
+        queue.try_set_avail_ring_address(GuestAddress(0x5000)).unwrap();
+        queue.try_set_used_ring_address(GuestAddress(0x6000)).unwrap();
+        queue.set_ready(true);
+        memory.write_obj(head, GuestAddress(0x5004)).unwrap();
+        memory.write_obj(1_u16, GuestAddress(0x5002)).unwrap();
+        let Some(chain) = queue.iter(&memory).unwrap().next() else { return Ok(()) };
+        let of = |descriptor: Descriptor| (descriptor.addr(), descriptor.len(), descriptor.flags());
+        let wanted: Vec<_> = chain.map(of).collect();
+        let found: Vec<_> = Descriptors::of(&memory, &queue, head).unwrap().map(of).collect();
+        prop_assert_eq!(found, wanted);
     }
 }

@@ -8,7 +8,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::{
     device::{Activation, VirtioDevice},
     failures::Failures,
-    interrupt::Interrupt,
+    interrupt::{Interrupt, Line},
     queue_fixture::{Buffer, QueueFixture},
 };
 
@@ -48,7 +48,7 @@ impl DeviceFixture {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         // Reading it waits for an interrupt.
         let irq = EventFd::new(0).unwrap();
-        let interrupt = Arc::new(with(Interrupt::new(irq.try_clone().unwrap())));
+        let interrupt = Arc::new(with(Interrupt::new(Line::Event(irq.try_clone().unwrap()))));
         let bases = (0..).map(|index| QUEUES + index * QueueFixture::FOOTPRINT);
         let sizes = device.queue_max_sizes().to_vec();
         let queues: Vec<_> =

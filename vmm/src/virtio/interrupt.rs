@@ -1,19 +1,62 @@
-//! The way in which a device notifies its driver: the interrupt status of virtio-mmio and its irqfd.
+//! The way in which a device notifies its driver: the interrupt status of virtio-mmio and its line.
 
 use std::{
-    fmt::Display,
-    sync::atomic::{AtomicU32, Ordering},
+    fmt::{self, Display},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
+use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::failures::Failures;
 
 /// Bit 0 of InterruptStatus: a used buffer (virtio 1.3 §4.2.2).
-const USED_BUFFER: u32 = 1;
+pub const USED_BUFFER: u32 = 1;
 
 /// Bit 1 of InterruptStatus: configuration change, which DEVICE_NEEDS_RESET is too.
 const CONFIGURATION: u32 = 2;
+
+/// A line of the interrupt controllers, which a device pulses.
+pub enum Line {
+    /// KVM's, by system calls. An irqfd would have a worker of the host's kernel make them.
+    Kvm {
+        /// The machine.
+        vm: Arc<VmFd>,
+        /// The line's number.
+        number: u32,
+        /// Held during a pulse: in the middle of another's, it would be lost.
+        pulse: Mutex<()>,
+    },
+    /// None: for whoever reads the event.
+    Event(EventFd),
+}
+
+impl Line {
+    fn pulse(&self) {
+        match self {
+            Self::Kvm { vm, number, pulse } => {
+                let _pulse = pulse.lock().unwrap_or_else(PoisonError::into_inner);
+                // This fails only for a number that no controller has.
+                let _ = vm.set_irq_line(*number, true);
+                let _ = vm.set_irq_line(*number, false);
+            }
+            // The counter is full only after 2^64-2 unread signals, and then it is readable anyway.
+            Self::Event(event) => drop(event.write(1)),
+        }
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kvm { number, .. } => write!(f, "line {number}"),
+            Self::Event(_) => f.write_str("event"),
+        }
+    }
+}
 
 /// Shared by a device's threads and its transport.
 #[derive(Debug)]
@@ -21,19 +64,19 @@ pub struct Interrupt {
     status: AtomicU32,
     failed: AtomicU32,
     generation: AtomicU32,
-    irq: EventFd,
+    line: Line,
     /// The device's name, and the list to which its failures are added.
     reports: Option<(&'static str, Failures)>,
 }
 
 impl Interrupt {
-    /// An interrupt that injects through `irq`, an irqfd.
-    pub fn new(irq: EventFd) -> Self {
+    /// An interrupt on this line.
+    pub fn new(line: Line) -> Self {
         Self {
             status: AtomicU32::new(0),
             failed: AtomicU32::new(0),
             generation: AtomicU32::new(0),
-            irq,
+            line,
             reports: None,
         }
     }
@@ -42,11 +85,6 @@ impl Interrupt {
     #[must_use]
     pub fn reporting(self, device: &'static str, failures: Failures) -> Self {
         Self { reports: Some((device, failures)), ..self }
-    }
-
-    /// The irqfd that is signalled to inject the interrupt.
-    pub fn irq(&self) -> &EventFd {
-        &self.irq
     }
 
     /// Tells the driver that the device has used buffers.
@@ -115,7 +153,6 @@ impl Interrupt {
 
     fn raise(&self, bit: u32) {
         self.status.fetch_or(bit, Ordering::AcqRel);
-        // The counter of an eventfd is full only after 2^64-2 unread signals, and then the interrupt is pending anyway.
-        let _ = self.irq.write(1);
+        self.line.pulse();
     }
 }

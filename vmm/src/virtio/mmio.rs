@@ -15,7 +15,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::{
     device::{self, Activation, VirtioDevice},
     failures::Failures,
-    interrupt::Interrupt,
+    interrupt::{Interrupt, Line},
 };
 
 /// Offsets of the registers (virtio 1.3 §4.2.2).
@@ -120,7 +120,7 @@ pub struct MmioTransport {
 }
 
 impl MmioTransport {
-    /// A freshly reset device that interrupts through `irq`; `on_driver_ok` is called whenever it starts to work, and
+    /// A freshly reset device that interrupts on `line`; `on_driver_ok` is called whenever it starts to work, and
     /// `failures` keeps why it fails.
     ///
     /// # Errors
@@ -128,14 +128,14 @@ impl MmioTransport {
     pub fn new(
         device: Box<dyn VirtioDevice>,
         memory: GuestMemoryMmap,
-        irq: EventFd,
+        line: Line,
         on_driver_ok: Box<dyn Fn() + Send>,
         failures: &Failures,
     ) -> io::Result<Self> {
         let queue_events =
             device.queue_max_sizes().iter().map(|_| EventFd::new(EFD_NONBLOCK)).collect::<Result<_, _>>()?;
         let registers = Registers::reset(device.as_ref());
-        let interrupt = Interrupt::new(irq).reporting(device::name(device.device_type()), failures.clone());
+        let interrupt = Interrupt::new(line).reporting(device::name(device.device_type()), failures.clone());
         Ok(Self { device, memory, interrupt: Arc::new(interrupt), queue_events, on_driver_ok, registers })
     }
 
@@ -148,11 +148,6 @@ impl MmioTransport {
     /// What the driver has set so far.
     pub fn state(&self) -> &Registers {
         &self.registers
-    }
-
-    /// The event that is signalled to interrupt the guest; it has to be registered as an irqfd.
-    pub fn irq(&self) -> &EventFd {
-        self.interrupt.irq()
     }
 
     /// True from the moment when a driver sets DRIVER until it resets the device. ACKNOWLEDGE alone does not count: a

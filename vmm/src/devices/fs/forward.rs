@@ -18,7 +18,7 @@ use nix::{
     errno::Errno,
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     files::{MAX_MESSAGE, share_of},
     virtio::{
-        buffers::{self, ChainError},
+        buffers::{self, ChainError, Descriptors},
         interrupt::Interrupt,
     },
 };
@@ -53,8 +53,6 @@ const IDLE_MS: u16 = 1000;
 
 const REPLIES: u64 = QUEUE_SIZES.len() as u64;
 const STOP: u64 = REPLIES + 1;
-
-type Chain<'m> = DescriptorChain<&'m GuestMemoryMmap>;
 
 /// Why the device cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -97,9 +95,9 @@ struct InFlight<'m> {
 }
 
 /// A request that waits for its turn.
-struct Waiting<'m> {
+struct Waiting {
     queue: usize,
-    chain: Chain<'m>,
+    head: u16,
 }
 
 /// The state of the thread.
@@ -112,7 +110,7 @@ pub struct Forwarder<'m> {
     interrupt: &'m Interrupt,
     channel: &'m mut DeviceEnd,
     in_flight: Vec<Option<InFlight<'m>>>,
-    turns: Turns<Waiting<'m>>,
+    turns: Turns<Waiting>,
     /// Buffers of the current request; the list is reused to avoid allocations.
     readable: Vec<VolatileSlice<'m>>,
     /// Empty lists of buffers for reuse.
@@ -206,8 +204,6 @@ impl<'m> Forwarder<'m> {
 
     /// Takes the requests that the driver has made available.
     fn take_requests(&mut self, index: usize) -> Result<(), ForwardError> {
-        // Only this thread reads the event; an error means that the queue was not notified.
-        let _ = self.queue_events[index].read();
         let memory = self.memory;
         if !self.queues[index].ready() {
             return Ok(());
@@ -217,10 +213,9 @@ impl<'m> Forwarder<'m> {
         loop {
             self.queues[index].disable_notification(memory)?;
             while let Some(chain) = self.queues[index].iter(memory)?.next() {
-                self.take_request(Waiting { queue: index, chain })?;
+                self.take_request(Waiting { queue: index, head: chain.head_index() })?;
                 left -= 1;
                 if left == 0 {
-                    // The counter is at most 1 here.
                     let _ = self.queue_events[index].write(1);
                     return Ok(());
                 }
@@ -231,7 +226,7 @@ impl<'m> Forwarder<'m> {
         }
     }
 
-    fn take_request(&mut self, request: Waiting<'m>) -> Result<(), ForwardError> {
+    fn take_request(&mut self, request: Waiting) -> Result<(), ForwardError> {
         let mut writable = self.spare.pop().unwrap_or_default();
         let header = self.read(&request, &mut writable)?;
         let share = share(request.queue, &header);
@@ -260,11 +255,12 @@ impl<'m> Forwarder<'m> {
     /// Finds a request's buffers and reads its header.
     fn read(
         &mut self,
-        request: &Waiting<'m>,
+        request: &Waiting,
         writable: &mut Vec<VolatileSlice<'m>>,
     ) -> Result<[u8; HEADER_SIZE], ForwardError> {
         self.readable.clear();
-        let chain = request.chain.clone();
+        let chain = Descriptors::of(self.memory, &self.queues[request.queue], request.head);
+        let chain = chain.into_iter().flatten();
         buffers::collect_request(self.memory, chain, MAX_DESCRIPTORS, &mut self.readable, writable)?;
         let (length, room) = (buffers::total(&self.readable), buffers::total(writable));
         let mut header = [0; HEADER_SIZE];
@@ -280,7 +276,7 @@ impl<'m> Forwarder<'m> {
     /// Gives the request that was read last to the server.
     fn send(
         &mut self,
-        request: &Waiting<'m>,
+        request: &Waiting,
         share: u32,
         header: &[u8; HEADER_SIZE],
         writable: Vec<VolatileSlice<'m>>,
@@ -291,8 +287,7 @@ impl<'m> Forwarder<'m> {
         // The header is copied as it was checked, whatever the guest has written meanwhile.
         target.copy_from(header);
         let room = buffers::total(&writable);
-        self.in_flight[slot] =
-            Some(InFlight { queue: request.queue, head: request.chain.head_index(), share, writable });
+        self.in_flight[slot] = Some(InFlight { queue: request.queue, head: request.head, share, writable });
         Ok(self.channel.send(slot, length, room)?)
     }
 
@@ -324,7 +319,7 @@ impl<'m> Forwarder<'m> {
     }
 
     /// Answers a request with an error instead of sending it to the server.
-    fn refuse(&mut self, request: Waiting<'m>) -> Result<(), ForwardError> {
+    fn refuse(&mut self, request: Waiting) -> Result<(), ForwardError> {
         let mut writable = self.spare.pop().unwrap_or_default();
         let header = self.read(&request, &mut writable)?;
         let mut reply = [0; REPLY_HEADER_SIZE];
@@ -334,7 +329,7 @@ impl<'m> Forwarder<'m> {
         let length = REPLY_HEADER_SIZE.min(buffers::total(&writable));
         buffers::copy_in(&writable, &reply[..length]);
         self.put_away(writable);
-        self.queues[request.queue].add_used(self.memory, request.chain.head_index(), length as u32)?;
+        self.queues[request.queue].add_used(self.memory, request.head, length as u32)?;
         self.used[request.queue] = true;
         Ok(())
     }
@@ -374,7 +369,8 @@ pub fn watch(queue_events: &[EventFd], channel: &DeviceEnd, stop: &EventFd) -> n
     for (event, token) in queue_events.iter().zip(0..).chain([(stop, STOP)]) {
         // SAFETY: the descriptor is open for the duration of the call.
         let event = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
-        epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        // Each write is an edge. So nobody has to read the counter, which would take 2^64 notifications to be full.
+        epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token))?;
     }
     epoll.add(channel.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, REPLIES))?;
     Ok(epoll)

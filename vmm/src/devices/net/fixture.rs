@@ -19,7 +19,7 @@ use super::{
     tap::Tap,
 };
 use crate::virtio::{
-    interrupt::Interrupt,
+    interrupt::{Interrupt, Line},
     queue_fixture::{Buffer, QueueFixture},
 };
 
@@ -52,7 +52,7 @@ impl Machine {
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
         Self {
             memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap(),
-            interrupt: Interrupt::new(irq.try_clone().unwrap()),
+            interrupt: Interrupt::new(Line::Event(irq.try_clone().unwrap())),
             irq,
             link: Link(Arc::new(AtomicBool::new(true))),
         }

@@ -24,7 +24,7 @@ use super::{
     worker::{Signals, Worker, WorkerError},
 };
 use crate::virtio::{
-    interrupt::Interrupt,
+    interrupt::{Interrupt, Line},
     queue_fixture::{Buffer, QueueFixture},
 };
 
@@ -196,7 +196,7 @@ impl Bench {
             Signals { rx: rx_signal.try_clone().unwrap(), tx: tx_signal.try_clone().unwrap(), stop: event() };
         let epoll = signals.watch().unwrap();
         let irq = event();
-        let interrupt = Arc::new(Interrupt::new(irq.try_clone().unwrap()));
+        let interrupt = Arc::new(Interrupt::new(Line::Event(irq.try_clone().unwrap())));
         let queues = [&guest.rx, &guest.tx].map(|fixture| {
             let mut queue = fixture.queue();
             virtio_queue::QueueT::set_event_idx(&mut queue, event_idx);

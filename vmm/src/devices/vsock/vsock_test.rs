@@ -20,7 +20,7 @@ use super::{
 };
 use crate::virtio::{
     device::{Activation, VirtioDevice},
-    interrupt::Interrupt,
+    interrupt::{Interrupt, Line},
     queue_fixture::QueueFixture,
 };
 
@@ -43,7 +43,7 @@ impl Rig {
         let queues = vec![guest.rx.queue(), guest.tx.queue(), event.queue()];
         let signals: Vec<_> = (0..3).map(|_| EventFd::new(EFD_NONBLOCK).unwrap()).collect();
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
-        let interrupt = Arc::new(Interrupt::new(irq.try_clone().unwrap()));
+        let interrupt = Arc::new(Interrupt::new(Line::Event(irq.try_clone().unwrap())));
         device
             .activate(Activation {
                 memory: guest.memory.clone(),
@@ -191,7 +191,7 @@ fn queues_that_are_not_set_up_are_an_error() {
             features: 0,
             queues,
             queue_events: (0..3).map(|_| EventFd::new(EFD_NONBLOCK).unwrap()).collect(),
-            interrupt: Arc::new(Interrupt::new(irq)),
+            interrupt: Arc::new(Interrupt::new(Line::Event(irq))),
         })
         .unwrap_err();
     assert!(error.to_string().contains("unset"), "{error}");
