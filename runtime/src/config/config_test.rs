@@ -100,3 +100,30 @@ fn the_file_overrides() {
     assert_eq!(config.kernel_parameters, "quiet");
     assert_eq!(config.debug_shell, None);
 }
+
+#[test]
+fn a_policy_of_selinux_has_the_guests_kernel_start_it() {
+    let parameters = |text: &str| {
+        let config = Config::resolve(parse(text).unwrap(), Path::new("/usr/bin/stockade"), |_| false);
+        config.kernel_parameters
+    };
+    let table = "[selinux]\npolicy = \"host\"\nagent = \"system_u:system_r:container_runtime_t:s0:c1,c2\"";
+    assert_eq!(parameters(table), "lsm=landlock,yama,selinux");
+    assert_eq!(
+        parameters(&format!("kernel_parameters = \"quiet\"\n{table}")),
+        "quiet lsm=landlock,yama,selinux"
+    );
+    // The administrator's own choice counts.
+    let own = format!("kernel_parameters = \"lsm=selinux\"\n{table}");
+    assert_eq!(parameters(&own), "lsm=selinux");
+    for (text, words) in [
+        ("[selinux]\npolicy = \"policy.33\"", "selinux.policy"),
+        ("[selinux]\npolicies = \"host\"", "`selinux.policy`"),
+        ("[selinux]\npolicy = \"host\"\nagent = \"a:b:c\\\",x\"", "selinux.agent"),
+        ("[selinux]\npolicy = \"host\"\nmode = \"off\"", "off"),
+        ("[selinux]\nmode = \"permissive\"", "policy"),
+    ] {
+        let error = parse(text).map(drop).unwrap_err();
+        assert!(error.contains(words) && !error.contains('\n'), "{error}");
+    }
+}

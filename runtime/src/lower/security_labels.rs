@@ -279,4 +279,37 @@ mod tests {
             assert_eq!(checked(Some("require"), profile), Ok(Vec::new()));
         }
     }
+
+    #[test]
+    fn labels_of_selinux_are_applied_where_the_vm_has_a_policy() {
+        let label = "system_u:object_r:container_file_t:s0:c1,c2";
+        let lowered = |selinux: Selinux<'_>, label: &str, annotation: &str| {
+            let spec = serde_json::from_value(serde_json::json!({
+                "ociVersion": "1.0.0", "annotations": { ANNOTATION: annotation },
+                "process": { "args": ["a"], "cwd": "/", "user": { "uid": 0, "gid": 0 }, "selinuxLabel": label },
+                "linux": { "mountLabel": label },
+            }));
+            let mut warnings = Vec::new();
+            let policies = Policies { selinux, ..Policies::default() };
+            let labels = lower(&spec.unwrap(), policies, &mut warnings)?;
+            Ok((labels.map(|labels| labels.confinement), warnings.len()))
+        };
+        let applied = Labels::new(false);
+        let applied = Confinement {
+            selinux_label: Some(label.to_owned()),
+            mount_label: Some(label.to_owned()),
+            ..applied.confinement
+        };
+        assert_eq!(lowered(Selinux::Own, label, "require"), Ok((Some(applied.clone()), 0)));
+        assert_eq!(lowered(Selinux::Pod(label), label, "require"), Ok((Some(applied.clone()), 0)));
+        // All shared files of a VM have one label, whatever a member asks for.
+        for shares in ["", "system_u:object_r:container_file_t:s0:c3,c4"] {
+            assert_eq!(lowered(Selinux::Pod(shares), label, "warn"), Ok((Some(applied.clone()), 1)));
+            let refused: SpecError = lowered(Selinux::Pod(shares), label, "require").unwrap_err();
+            assert_eq!(refused.path, MOUNT_LABEL);
+        }
+        assert_eq!(lowered(Selinux::Absent, label, "warn"), Ok((None, 2)));
+        // What would end the quotes of a mount option is not a label.
+        assert_eq!(lowered(Selinux::Own, "a:b:c\",size=9g,x=\"", "warn").unwrap_err().path, PROCESS_LABEL);
+    }
 }
