@@ -120,6 +120,9 @@ pub struct Config {
     pub user: Option<u32>,
     /// From version 2 on: what is done with a template.
     pub template: Template,
+    /// From version 2 on: pages of the template to which a start writes, each once, in order: the number of the first one in the file
+    /// with its RAM, and how many. It is advice.
+    pub hot: Vec<(u32, u32)>,
 }
 
 /// What the VMM does with [`fd::TEMPLATE_STATE`] and [`fd::TEMPLATE_RAM`].

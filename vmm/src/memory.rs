@@ -182,6 +182,15 @@ pub fn back_with_huge_pages(memory: &GuestMemoryMmap, start: u64, length: u64, i
     unsafe { libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), length as usize, advice) };
 }
 
+/// Makes pages of a file that are mapped here this process's own, as a write to each of them would. It is advice.
+pub fn make_own(memory: &GuestMemoryMmap, start: u64, length: u64) {
+    let Ok(slice) = memory.get_slice(GuestAddress(start), length as usize) else { return };
+    // SAFETY: the contents stay as they are.
+    unsafe {
+        libc::madvise(slice.ptr_guard_mut().as_ptr().cast(), length as usize, libc::MADV_POPULATE_WRITE)
+    };
+}
+
 const READ_AND_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// One region of RAM, in huge pages but for its first, of which the first `usable` bytes can be accessed.

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use crate::oci::bundle::CONFIG;
 use crate::options::Globals;
 
-const DEFAULT: &str = include_str!("default_config.json");
+/// The default configuration.
+pub const DEFAULT: &str = include_str!("default_config.json");
 
 /// Write a config.json to start from.
 #[derive(Debug, Args)]

@@ -7,7 +7,9 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use super::spec;
 use crate::config::{Config, MIN_MIB};
+use crate::life_cycle;
 use crate::text::{bytes, table};
 use crate::vm::Launch;
 use crate::vm::sizing;
@@ -114,7 +116,10 @@ impl Build {
     fn run(self, store: &Store) -> anyhow::Result<()> {
         let config = Config::load()?;
         if let (Some(name), Some(vcpus), &[mib]) = (self.background, self.vcpus, &self.classes[..]) {
-            return template::builder(store, &config, &Wanted { mib, vcpus, name });
+            if template::builder(store, &config, &Wanted { mib, vcpus, name })? {
+                rehearse(store, &config, mib, vcpus)?;
+            }
+            return Ok(());
         }
         let most = sizing::most_mib();
         if let Some(mib) = self.classes.iter().find(|mib| u64::from(**mib) < MIN_MIB || **mib > most) {
@@ -125,6 +130,11 @@ impl Build {
             let launch = Launch::prepare(&config)?.memory_mib(mib, sizing::most_mib()).vcpus(vcpus);
             let built = template::build(store, launch, self.anew, template::most_bytes(&config))
                 .with_context(|| format!("cannot make a template of {mib} MiB"))?;
+            if let Built::Made(entry) = &built
+                && let Err(error) = rehearse(store, &config, mib, vcpus)
+            {
+                tracing::warn!("starts from {} take longer than they could: {error:#}", entry.name);
+            }
             let line = match built {
                 Built::Made(entry) => format!("{}: made, {}\n", entry.name, bytes::short(entry.bytes)),
                 Built::Found(name) => format!("{name}: there already\n"),
@@ -133,6 +143,13 @@ impl Build {
         }
         Ok(())
     }
+}
+
+/// Learns to which pages of a template every start writes.
+fn rehearse(store: &Store, config: &Config, mib: u32, vcpus: u8) -> anyhow::Result<()> {
+    let launch = Launch::prepare(config)?.memory_mib(mib, sizing::most_mib()).vcpus(vcpus);
+    life_cycle::rehearse(store, launch, mib, template::most_bytes(config), spec::DEFAULT)
+        .context("no container could be started to learn to which pages every start writes")
 }
 
 /// The sizes to make templates for.

@@ -127,6 +127,7 @@ impl Launch {
                 most_memory_mib: 0,
                 user: None,
                 template: Template::None,
+                hot: Vec::new(),
             },
             users: installation.vmm_users,
         })
@@ -186,6 +187,7 @@ impl Launch {
     #[must_use]
     pub fn beginning_as(mut self, files: template::Files) -> Self {
         self.config.template = Template::Use;
+        self.config.hot.clone_from(&files.hot);
         self.template = Some(files);
         self
     }

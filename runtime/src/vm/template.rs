@@ -8,11 +8,13 @@
 //! | [`store`] | the directory that has them |
 //! | [`build`](mod@build) | making one |
 //! | [`background`] | having one made by a process that nobody waits for |
+//! | [`hot`] | the pages to which every start writes |
 //! | [`group`] | the cgroup of those who make them, which has their memory |
 
 mod background;
 mod build;
 mod group;
+pub mod hot;
 mod huge;
 mod store;
 
@@ -44,6 +46,8 @@ pub struct Files {
     pub ram: File,
     /// Where they are, if others may find them there.
     pub directory: Option<PathBuf>,
+    /// The pages of RAM to which every start writes, if that is known.
+    pub hot: Vec<hot::Stretch>,
 }
 
 /// What a template must be of to be of use for a VM.

@@ -16,6 +16,7 @@ fn config(mib: u32) -> Config {
         most_memory_mib: 4096,
         user: Some(5),
         template: Template::None,
+        hot: Vec::new(),
     }
 }
 

@@ -103,6 +103,26 @@ fn bytes(memory: &GuestMemoryMmap, start: u64, length: u64) -> io::Result<&[u8]>
     Ok(unsafe { std::slice::from_raw_parts(slice.ptr_guard().as_ptr(), slice.len()) })
 }
 
+/// Most pages that are made a clone's own before it begins: 8 MiB.
+const MAX_HOT: u64 = 2048;
+
+/// Where these pages of the file are in the guest: those of them that the template has, as far as they are not too many.
+pub fn hot(pages: &[(u32, u32)], ranges: &[Range], size: Size) -> Vec<Range> {
+    let mut left = MAX_HOT;
+    let mut hot = Vec::new();
+    for (first, count) in pages {
+        let (offset, count) = (u64::from(*first) * PAGE_SIZE, u64::from(*count).min(left));
+        left -= count;
+        let start = offset.checked_sub(size.boot()).map_or(offset, |above| MMIO_END.raw_value() + above);
+        let length = count * PAGE_SIZE;
+        let is_there = |range: &Range| range.start <= start && start + length <= range.start + range.length;
+        if length > 0 && ranges.iter().any(is_there) {
+            hot.push(Range { start, length });
+        }
+    }
+    hot
+}
+
 /// RAM of a clone in which nothing was when the template was saved.
 ///
 /// A clone's start touches a page here and a page there of it: a huge page for each would be most of what the start makes the host

@@ -67,6 +67,9 @@ pub fn restore(
     let size = state.size();
     let ram = ram()?;
     let fresh = ram::map(&ram.memory, size, &files.ram, &state.ram)?;
+    // One by one they would be two exits each: the guest reads them before it writes.
+    let hot = ram::hot(&config.hot, &state.ram, size);
+    hot.iter().for_each(|range| memory::make_own(&ram.memory, range.start, range.length));
     match (&ram.growth, state.memory_device) {
         (Some(growth), Some(device)) => growth.device().restore(device)?,
         (None, None) => {}
@@ -79,6 +82,9 @@ pub fn restore(
         let vcpu = machine.cpu(id, config.vcpus)?;
         vcpu.restore(state)?;
         vcpus.push(vcpu);
+    }
+    if let Some(vcpu) = vcpus.first() {
+        vcpu.map(hot.iter().map(|range| (range.start, range.length)));
     }
     machine.restore_clock(&state.clock)?;
     vcpus.iter().for_each(Vcpu::was_paused);

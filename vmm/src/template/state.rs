@@ -64,7 +64,7 @@ impl State {
 
 /// What a template depends on, of a configuration.
 pub(super) fn parameters(config: &Config) -> Config {
-    Config { user: None, template: Template::None, ..config.clone() }
+    Config { user: None, template: Template::None, hot: Vec::new(), ..config.clone() }
 }
 
 /// A machine of 64 MiB and one CPU, of which nothing is set.

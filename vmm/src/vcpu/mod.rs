@@ -11,7 +11,9 @@ pub use position::Position;
 pub use state::State;
 pub use threads::{Error as ThreadsError, Threads};
 
-use kvm_bindings::CpuId;
+use std::os::fd::AsRawFd;
+
+use kvm_bindings::{CpuId, kvm_pre_fault_memory};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use vmm_sys_util::errno;
 
@@ -28,6 +30,9 @@ pub struct Error {
     what: &'static str,
     source: errno::Error,
 }
+
+/// `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)` of linux/kvm.h.
+const KVM_PRE_FAULT_MEMORY: u32 = 0xc040_aed5;
 
 /// How a vCPU ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +96,19 @@ impl Vcpu {
     /// KVM refuses.
     pub fn restore(&self, state: &State) -> Result<(), Error> {
         state.restore(&self.fd).map_err(|(what, source)| Error { id: self.id, what, source })
+    }
+
+    /// Has the guest find these ranges of its RAM, in bytes, mapped: without that, its first access to each page is an exit. Hosts
+    /// before Linux 6.11 cannot.
+    pub fn map(&self, mut ranges: impl Iterator<Item = (u64, u64)>) {
+        let _ = ranges.try_for_each(|(gpa, size)| {
+            let mut range = kvm_pre_fault_memory { gpa, size, ..kvm_pre_fault_memory::default() };
+            // SAFETY: the descriptor is a vCPU's, and the structure is the one of this request.
+            match unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_PRE_FAULT_MEMORY as _, &raw mut range) } {
+                0 => Ok(()),
+                _ => Err(()),
+            }
+        });
     }
 
     /// Tells its guest that time has passed in which it did not run, so that no watchdog of the kernel complains.

@@ -13,7 +13,7 @@ use anyhow::Context;
 use nix::sys::stat::{Mode, umask};
 use stockade_sys::descriptors::{close_all_but, duplicate_to};
 
-use super::build::build_locked;
+use super::build::{Built, build_locked};
 use super::group::Group;
 use super::{Failure, Store, Wanted, most_bytes};
 use crate::config::{self, Config};
@@ -98,23 +98,23 @@ fn detach() -> io::Result<()> {
 }
 
 /// The builder: makes the template of this name where it still would be the same one, nobody makes one now, and it has not failed a
-/// short time ago.
+/// short time ago. True if it has.
 ///
 /// # Errors
 /// What failed, for nobody: it is kept where `stockade template list` finds it.
-pub fn builder(store: &Store, config: &Config, wanted: &Wanted) -> anyhow::Result<()> {
+pub fn builder(store: &Store, config: &Config, wanted: &Wanted) -> anyhow::Result<bool> {
     let most = most_bytes(config);
     let launch = Launch::prepare(config)?.memory_mib(wanted.mib, sizing::most_mib()).vcpus(wanted.vcpus);
     if !launch.makes_templates(wanted.mib) || launch.template_key().name() != wanted.name {
-        return Ok(());
+        return Ok(false);
     }
-    let Some(mut lock) = store.try_lock()? else { return Ok(()) };
+    let Some(mut lock) = store.try_lock()? else { return Ok(false) };
     store.tidy(&mut lock)?;
     if store.failure(&wanted.name).is_some() {
-        return Ok(());
+        return Ok(false);
     }
     retire(wanted.mib, most).inspect_err(|error| store.note_failure(&wanted.name, &format!("{error:#}")))?;
-    build_locked(store, &mut lock, launch, false, most).map(drop)
+    build_locked(store, &mut lock, launch, false, most).map(|built| matches!(built, Built::Made(_)))
 }
 
 /// Leaves the starter's cgroup, and everything to others who want it.

@@ -2,17 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::linkat;
 use stockade_sys::mount_api::{attr, new_file_system};
 
 use super::group::Group;
-use super::store::{ABOUT, Lock, NEW, RAM, STATE};
+use super::store::{ABOUT, Lock, NEW, RAM, STATE, link};
 use super::{Entry, Files, Key, Store, huge};
 use crate::oci::container_id::ContainerId;
 use crate::sys::signals;
@@ -103,7 +100,7 @@ fn run(store: &Store, launch: Launch, mib: u32, most: u64) -> anyhow::Result<Fil
         options.open(&store.0).with_context(|| format!("cannot make a file in {}", store.0.display()))
     };
     let (state, ram) = (unnamed()?, unnamed()?);
-    let files = Files { state: state.try_clone()?, ram: ram.try_clone()?, directory: None };
+    let files = Files { state: state.try_clone()?, ram: ram.try_clone()?, directory: None, hot: Vec::new() };
     let placement = Group::make(mib, most).and_then(|group| group.placement());
     let placement = placement.unwrap_or_else(|error| {
         tracing::warn!("the memory of templates counts for this process's cgroup: {error:#}");
@@ -123,7 +120,7 @@ fn run(store: &Store, launch: Launch, mib: u32, most: u64) -> anyhow::Result<Fil
     end(machine);
     saved.context("the VM that was to become a template")?;
     huge::gather(&ram);
-    Ok(Files { state, ram, directory: None })
+    Ok(Files { state, ram, directory: None, hot: Vec::new() })
 }
 
 /// It ends by itself where it was saved.
@@ -154,10 +151,4 @@ fn put(store: &Store, files: &Files, key: &Key) -> anyhow::Result<()> {
     };
     // What is left is of no use to anybody, and the next builder removes it.
     named().inspect_err(|_| drop(store.remove(NEW)))
-}
-
-/// By /proc, because AT_EMPTY_PATH takes a capability that a container's root may lack.
-fn link(file: &File, path: &Path) -> nix::Result<()> {
-    let unnamed = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    linkat(AT_FDCWD, &unnamed, AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
 }

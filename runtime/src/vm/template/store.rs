@@ -6,7 +6,8 @@
 //!  ├── 2048m-2c-0123456789abcdef   a template that is finished: moved here as a whole
 //!  │   ├── about                   what it was made of
 //!  │   ├── state                   written by the VMM that has made it, its frame last
-//!  │   └── ram
+//!  │   ├── ram
+//!  │   └── hot                     the pages of ram to which every start writes, once that is known
 //!  └── 512m-2c-….failed            why that one could not be made
 //! ```
 //!
@@ -21,12 +22,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
+use nix::unistd::linkat;
 
-use super::{Files, Key};
+use super::{Files, Key, hot};
 use crate::sys::user_namespace;
 use crate::text::table::printable;
 
@@ -38,6 +40,7 @@ pub(super) const NEW: &str = ".new";
 pub(super) const ABOUT: &str = "about";
 pub(super) const STATE: &str = "state";
 pub(super) const RAM: &str = "ram";
+const HOT: &str = "hot";
 
 /// What the name of a failure's file ends with.
 const FAILED: &str = ".failed";
@@ -164,7 +167,21 @@ impl Store {
         }
         let state = self.open(&name.join(STATE)).ok()?;
         let ram = self.open(&name.join(RAM)).ok()?;
-        Some(Files { state, ram, directory: Some(self.0.join(name)) })
+        let hot = self.read(&name.join(HOT)).map(|(text, _)| hot::parse(&text)).unwrap_or_default();
+        Some(Files { state, ram, directory: Some(self.0.join(name)), hot })
+    }
+
+    /// Keeps to which pages of a template's RAM every start writes.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn keep_hot(&self, files: &Files, pages: &[u32]) -> io::Result<()> {
+        let Some(directory) = &files.directory else { return Ok(()) };
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
+        let mut file = options.open(directory)?;
+        file.write_all(hot::text(pages).as_bytes())?;
+        Ok(link(&file, &directory.join(HOT))?)
     }
 
     /// All that are finished, the one first whose last use was the longest ago.
@@ -213,7 +230,7 @@ impl Store {
         let Some(directory) = &files.directory else { return };
         let (now, same) = (TimeSpec::UTIME_NOW, TimeSpec::UTIME_OMIT);
         // Where it fails, the template only seems older than it is.
-        let _ = utimensat(nix::fcntl::AT_FDCWD, directory, &same, &now, UtimensatFlags::NoFollowSymlink);
+        let _ = utimensat(AT_FDCWD, directory, &same, &now, UtimensatFlags::NoFollowSymlink);
     }
 
     /// Removes one; VMs that have begun as it go on.
@@ -306,6 +323,12 @@ impl Store {
             removed => removed,
         }
     }
+}
+
+/// Gives a file without a name this one: by /proc, because AT_EMPTY_PATH takes a capability that a container's root may lack.
+pub(super) fn link(file: &File, path: &Path) -> nix::Result<()> {
+    let unnamed = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    linkat(AT_FDCWD, &unnamed, AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
 }
 
 /// Whether nobody but this user can read or write it.

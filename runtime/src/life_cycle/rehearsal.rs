@@ -1,0 +1,141 @@
+//! Rehearsing a start, to learn to which pages of a template every start writes.
+//!
+//! A clone of the template makes a container that is like most: it has all that config.json has by default, and its program only waits.
+//! Nothing of it is anybody's, and nothing of it is left on the host: its root and the sockets of the VM are file systems that
+//! only this process has, and the VM ends with this process.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use nix::sys::stat::{Mode, mkdirat};
+use oci_spec::runtime::Spec;
+use scopeguard::guard;
+use serde_json::{Value, json};
+use stockade_protocol::agent::ProcessId;
+use stockade_sys::mount_api::{attr, new_file_system};
+
+use crate::lower::plan::{Late, Slots};
+use crate::lower::seccomp::Profile;
+use crate::lower::{self, Allowed, ROOTFS_SHARE};
+use crate::oci::bundle::Bundle;
+use crate::oci::container_id::ContainerId;
+use crate::state::sandbox::Peers;
+use crate::sys::signals;
+use crate::vm::agent::{Connection, ProcessConnections, call};
+use crate::vm::template::{Group, Store, hot};
+use crate::vm::{Launch, Placement, Vm};
+
+/// The container's ID, its VMM's name in `ps`, and its directory in the share.
+const ID: &str = "rehearsal";
+
+/// The container's program, in its root.
+const PROGRAM: &str = "pause";
+
+/// An x86_64 ELF executable of one segment that calls pause(2) for ever.
+const PAUSE: [u8; 131] = {
+    let head = *b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0\
+        \x78\0\x40\0\0\0\0\0\x40\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0\
+        \x01\0\0\0\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\x40\0\0\0\0\0\0\0\x40\0\0\0\0\0\
+        \x83\0\0\0\0\0\0\0\x83\0\0\0\0\0\0\0\0\x10\0\0\0\0\0\0";
+    // mov eax, 34; syscall; jmp to the start
+    let code = *b"\xb8\x22\0\0\0\x0f\x05\xeb\xf7\x90\x90";
+    let mut elf = [0; 131];
+    let mut at = 0;
+    while at < elf.len() {
+        elf[at] = if at < head.len() { head[at] } else { code[at - head.len()] };
+        at += 1;
+    }
+    elf
+};
+
+/// Starts a container with this config.json in a VM that begins as its template, and keeps beside the template to which pages the
+/// start has written. Templates take at most `most` bytes in all.
+///
+/// # Errors
+/// What failed: the template is used without it.
+pub fn rehearse(store: &Store, launch: Launch, mib: u32, most: u64, config: &str) -> anyhow::Result<()> {
+    let Some(files) = store.find(&launch.template_key()) else { bail!("the template is gone") };
+    let template = store.find(&launch.template_key()).context("the template is gone")?;
+    let id: ContainerId = ID.parse()?;
+    let bundle = bundle(config)?;
+    let lowered = lower::lower(&bundle, &id, ID, &Peers::default(), Allowed::default(), false)?;
+    let seccomp = lowered.plan.seccomp.iter().map(Profile::compile).collect::<Result<_, _>>()?;
+    let late = Late {
+        terminal: None,
+        streams: Vec::new(),
+        env: &[],
+        seccomp,
+        start_hooks: Vec::new(),
+        slots: Slots::default(),
+    };
+    let container = lowered.plan.container(late);
+
+    let sockets = file_system("mode=0700,size=1m", attr::NOEXEC)?;
+    let placement = Group::make(mib, most).and_then(|group| group.placement());
+    let interrupts = signals::block_all().context("cannot block signals")?;
+    let mut pid = 0;
+    let remember = |vmm: &crate::sys::process::Child| {
+        pid = vmm.pid;
+        Ok(())
+    };
+    let placement = placement.unwrap_or_else(|_| Placement::default());
+    let mut machine = launch.beginning_as(files).start(&id, sockets.as_fd(), placement, remember)?;
+    machine.watch_with(sockets.as_fd(), interrupts).context("cannot watch the VM")?;
+    let mut vm = guard(Vm::Own(machine), |vm| vm.release().iter().for_each(|vmm| vmm.kill()));
+    let vm = &mut *vm;
+    let mut files = vm.files().map_err(|error| vm.explain(error))?;
+    let trees = vec![(ROOTFS_SHARE.to_owned(), root()?)];
+    files.add_share(ID, trees, vm).map_err(|error| vm.explain(error))?;
+    if let Vm::Own(machine) = vm {
+        machine.agent_ready()?;
+        if !machine.is_clone() {
+            bail!("the VM has booted");
+        }
+    }
+    let init = ProcessId { container: container.id.clone(), exec: None };
+    let streams = container.process.streams.clone();
+    let mut control = Connection::open_newest(sockets.as_fd(), vm)?;
+    control.call(call::Create(container), vm)?;
+    let _process = ProcessConnections::open(sockets.as_fd(), &init, None, &streams, vm)?;
+    control.call(call::Start(init), vm)?;
+    let pages = hot::written(pid, &template.ram).context("the pages that the start has written to")?;
+    Ok(store.keep_hot(&template, &pages)?)
+}
+
+/// A bundle of this config.json with the program that waits, without a directory.
+fn bundle(config: &str) -> anyhow::Result<Bundle> {
+    let mut config: Value = serde_json::from_str(config)?;
+    config["process"]["args"] = json!([format!("/{PROGRAM}")]);
+    config["process"]["terminal"] = json!(false);
+    let spec: Spec = serde_json::from_value(config)?;
+    Ok(Bundle {
+        path: PathBuf::from("/"),
+        spec,
+        rootfs: PathBuf::from("/"),
+        hw_config: None,
+        warnings: Vec::new(),
+    })
+}
+
+/// The container's root file system.
+fn root() -> anyhow::Result<OwnedFd> {
+    let root = file_system("mode=0755,size=1m", 0)?;
+    for directory in ["dev", "proc", "sys"] {
+        mkdirat(&root, directory, Mode::from_bits_truncate(0o755))?;
+    }
+    let mut options = OpenOptions::new();
+    let program = format!("/proc/self/fd/{}/{PROGRAM}", root.as_raw_fd());
+    let mut program: File = options.write(true).create_new(true).mode(0o755).open(program)?;
+    program.write_all(&PAUSE)?;
+    Ok(root)
+}
+
+fn file_system(options: &str, attributes: u64) -> anyhow::Result<OwnedFd> {
+    new_file_system("tmpfs", "stockade", options, attr::NOSUID | attr::NODEV | attributes)
+        .map_err(io::Error::from)
+        .context("cannot make a file system")
+}
