@@ -142,6 +142,44 @@ fn a_clone_does_what_a_vm_does() {
     before.assert_same_now();
 }
 
+#[test]
+fn the_pages_that_every_start_writes_are_advice() {
+    let stockade = stockade();
+    let place = template(&stockade);
+    let list = place.join("hot");
+    let learned = fs::read_to_string(&list).expect("the pages");
+    let stretches: Vec<(u32, u32)> = learned
+        .lines()
+        .map(|line| line.split_once(' ').map(|(first, count)| (first.parse(), count.parse())).expect("two"))
+        .map(|(first, count)| (first.expect("a number"), count.expect("a number")))
+        .collect();
+    assert!(stretches.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0), "{learned}");
+    let pages: u32 = stretches.iter().map(|(_, count)| count).sum();
+    assert!((100..2048).contains(&pages), "{pages}");
+    assert_eq!(host::pids_named("stockade-vmm"), Vec::<i32>::new(), "the rehearsal is over");
+    // What the clone has of its own, in KiB.
+    let own = || {
+        let relay = stockade.create(&Bundle::busybox(&["sleep", "10000"]), "c");
+        let path = format!("/proc/{}/smaps_rollup", stockade.vmm_pid(relay));
+        let rollup = fs::read_to_string(path).expect("smaps_rollup");
+        let line = rollup.lines().find(|line| line.starts_with("Anonymous:")).expect("Anonymous");
+        stockade.run(&["delete", "--force", "c"]).success();
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number")
+    };
+    fs::remove_file(&list).expect("remove");
+    let without = own();
+    // Four MiB of the kernel's text, to which nobody writes.
+    for hostile in ["4096 1024\n", "x", "0 4294967295\n", "4294967295 4294967295\n", "9 1\n9 1\n9 1\n"] {
+        fs::write(&list, hostile).expect("write");
+        fs::set_permissions(&list, fs::Permissions::from_mode(0o600)).expect("chmod");
+        let outcome = run(&stockade, "echo fine");
+        assert!(outcome.stderr.contains(BEGINS) && outcome.stdout == "fine\n", "{hostile:?}: {outcome:#?}");
+        let with = own();
+        assert_eq!(with > without + 3500, hostile.starts_with("4096"), "{hostile:?}: {with} and {without}");
+    }
+    stockade.run(&["template", "remove", "--all"]).success();
+}
+
 /// What starts have had made, all waited for.
 fn wait_for_builders() {
     builders().into_iter().for_each(host::wait_for_end);

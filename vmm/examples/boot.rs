@@ -62,6 +62,7 @@ fn main() -> Result<()> {
         most_memory_mib: most,
         user,
         template: Template::None,
+        hot: Vec::new(),
     };
 
     let directory = std::env::temp_dir().join(format!("stockade-boot-{}", std::process::id()));

@@ -78,6 +78,7 @@ pub fn fixture() -> State {
         most_memory_mib: 64,
         user: Some(7),
         template: Template::Save,
+        hot: Vec::new(),
     };
     let serial = vm_superio::Serial::new(
         console::Irq(vmm_sys_util::eventfd::EventFd::new(0).unwrap()),

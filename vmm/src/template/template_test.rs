@@ -146,6 +146,23 @@ fn clones_have_the_pages_of_the_template_and_write_to_their_own() {
 }
 
 #[test]
+fn only_pages_of_the_template_are_made_a_clones_own_and_not_too_many() {
+    let range = |start, length| Range { start, length };
+    let ranges = [range(0, 16 * MIB), range(64 * MIB, 4096), range(MMIO_END.0, 8192)];
+    let hot = |pages: &[(u32, u32)]| ram::hot(pages, &ranges, SIZE);
+    let above = (256 * MIB / 4096) as u32;
+    assert_eq!(hot(&[(1, 2), (above, 2)]), [range(4096, 8192), range(MMIO_END.0, 8192)]);
+    let elsewhere = [(5000, 1), (4095, 2), (above + 1, 2), (u32::MAX, u32::MAX), (0, u32::MAX), (1, 0)];
+    assert_eq!(hot(&elsewhere), Vec::<Range>::new(), "some are none of the template's, or none at all");
+    assert_eq!(hot(&[(0, 2000), (2000, 100)]), [range(0, 2000 * 4096), range(2000 * 4096, 48 * 4096)]);
+    let (file, saved) = saved(SIZE);
+    let clone = memory::reserve(SIZE).unwrap();
+    ram::map(&clone, SIZE, &file, &saved).unwrap();
+    memory::make_own(&clone, 0x10_0000, 0x2000);
+    assert_eq!(clone.read_obj::<u8>(GuestAddress(0x10_1000)).unwrap(), 3);
+}
+
+#[test]
 fn ram_that_is_cut_is_not_mapped() {
     let (file, ranges) = saved(SIZE);
     file.set_len(file.metadata().unwrap().len() - 1).unwrap();

@@ -42,5 +42,5 @@ fn pages_that_were_written_to_are_found() {
     mapped[5 * page + 9] = 1;
     let own = std::process::id() as i32;
     assert_eq!(written(own, &file).unwrap(), [4, 7]);
-    assert_eq!(written(own, &tempfile::tempfile().unwrap()).unwrap(), []);
+    assert!(written(own, &tempfile::tempfile().unwrap()).unwrap().is_empty(), "nothing of another file");
 }
