@@ -32,7 +32,7 @@ use stockade_vmm::{
     seccomp::{self, Thread},
     stats::{StatsSource, host_tsc},
     status::StatusSocket,
-    template::{self, Files, Restored, Saving},
+    template::{self, Files, Refusal, Restored, Saving},
     vcpu::{self, End, Vcpu},
     virtio::{failures::Failures, slots},
 };
@@ -111,6 +111,7 @@ fn run(entry_tsc: u64, status: &Arc<StatusSocket>, console: &Output) -> Result<O
     let (machine, ram, restored) = match uses {
         Some(files) => match template::restore(&machine, || reserve(&machine, size), &config, &files) {
             Ok((ram, restored)) => (machine, ram, Some(restored)),
+            Err(Refusal::NoRam(error)) => return Err(error.into()),
             Err(refusal) => {
                 status.template_refused(&refusal.to_string());
                 let machine = machine.renew()?;

@@ -33,6 +33,9 @@ pub enum Refusal {
     Size(#[from] OtherSize),
     #[error(transparent)]
     Machine(#[from] machine::Error),
+    /// No fault of the template: a VM that boots has no RAM either.
+    #[error(transparent)]
+    NoRam(machine::Error),
     #[error(transparent)]
     Vcpu(#[from] vcpu::Error),
 }
@@ -53,7 +56,7 @@ pub struct Restored {
 /// Makes a new machine with its RAM one that is as the template was.
 ///
 /// # Errors
-/// [`Refusal`]; the machine is of no use then.
+/// [`Refusal`]; the machine is of no use then, but after [`Refusal::NoRam`].
 pub fn restore(
     machine: &Machine,
     ram: impl FnOnce() -> Result<Ram, machine::Error>,
@@ -65,7 +68,7 @@ pub fn restore(
         return Err(Refusal::Other);
     }
     let size = state.size();
-    let ram = ram()?;
+    let ram = ram().map_err(Refusal::NoRam)?;
     let fresh = ram::map(&ram.memory, size, &files.ram, &state.ram)?;
     // One by one they would be two exits each: the guest reads them before it writes.
     let hot = ram::hot(&config.hot, &state.ram, size);
