@@ -322,13 +322,13 @@ fn of_another_host(path: &Path) {
             bytes[at..at + length].iter().rev().fold(0_usize, |n, byte| n << 7 | usize::from(byte & 0x7f));
         (at + length, low)
     };
-    // Its configuration: memory, CPUs, context ID, kernel parameters, most memory, user, template.
+    // Its configuration: memory, CPUs, context ID, kernel parameters, most memory, no user, no template, no hot pages.
     (at, _) = skip(&bytes, at);
     at += 1;
     (at, _) = skip(&bytes, at);
     let (parameters, length) = skip(&bytes, at);
     (at, _) = skip(&bytes, parameters + length);
-    at += 2;
+    at += 3;
     bytes[at] ^= 1;
     let sum = bytes[FRAME..]
         .iter()
