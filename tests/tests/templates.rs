@@ -9,6 +9,7 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -138,6 +139,13 @@ fn a_clone_does_what_a_vm_does() {
     stockade.run(&["update", "--memory", "64m", "c"]).success();
     // What its kernel has put there stays.
     assert!(memory_max() < 256 + 128 + 64, "{}", memory_max());
+    // Once it has started, none of its memory has to be in small pages.
+    let smaps = format!("/proc/{}/smaps", stockade.vmm_pid(relay));
+    let is_small = || fs::read_to_string(&smaps).expect("smaps").lines().any(|line| line.contains(" nh"));
+    let began = Instant::now();
+    while is_small() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it still is");
+    }
     stockade.run(&["delete", "--force", "c"]).success();
     before.assert_same_now();
 }

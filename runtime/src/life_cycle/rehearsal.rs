@@ -27,7 +27,7 @@ use crate::state::sandbox::Peers;
 use crate::sys::signals;
 use crate::vm::agent::{Connection, ProcessConnections, call};
 use crate::vm::template::{Group, Store, hot};
-use crate::vm::{Launch, Placement, Vm};
+use crate::vm::{Launch, Vm};
 
 /// The container's ID, its VMM's name in `ps`, and its directory in the share.
 const ID: &str = "rehearsal";
@@ -58,8 +58,8 @@ const PAUSE: [u8; 131] = {
 /// # Errors
 /// What failed: the template is used without it.
 pub fn rehearse(store: &Store, launch: Launch, mib: u32, most: u64, config: &str) -> anyhow::Result<()> {
-    let Some(files) = store.find(&launch.template_key()) else { bail!("the template is gone") };
-    let template = store.find(&launch.template_key()).context("the template is gone")?;
+    let files = store.find(&launch.template_key()).context("the template is gone")?;
+    let (ram, place) = (files.ram.try_clone()?, files.directory.clone());
     let id: ContainerId = ID.parse()?;
     let bundle = bundle(config)?;
     let lowered = lower::lower(&bundle, &id, ID, &Peers::default(), Allowed::default(), false)?;
@@ -75,14 +75,13 @@ pub fn rehearse(store: &Store, launch: Launch, mib: u32, most: u64, config: &str
     let container = lowered.plan.container(late);
 
     let sockets = file_system("mode=0700,size=1m", attr::NOEXEC)?;
-    let placement = Group::make(mib, most).and_then(|group| group.placement());
+    let placement = Group::place(mib, most);
     let interrupts = signals::block_all().context("cannot block signals")?;
     let mut pid = 0;
     let remember = |vmm: &crate::sys::process::Child| {
         pid = vmm.pid;
         Ok(())
     };
-    let placement = placement.unwrap_or_else(|_| Placement::default());
     let mut machine = launch.beginning_as(files).start(&id, sockets.as_fd(), placement, remember)?;
     machine.watch_with(sockets.as_fd(), interrupts).context("cannot watch the VM")?;
     let mut vm = guard(Vm::Own(machine), |vm| vm.release().iter().for_each(|vmm| vmm.kill()));
@@ -102,8 +101,8 @@ pub fn rehearse(store: &Store, launch: Launch, mib: u32, most: u64, config: &str
     control.call(call::Create(container), vm)?;
     let _process = ProcessConnections::open(sockets.as_fd(), &init, None, &streams, vm)?;
     control.call(call::Start(init), vm)?;
-    let pages = hot::written(pid, &template.ram).context("the pages that the start has written to")?;
-    Ok(store.keep_hot(&template, &pages)?)
+    let pages = hot::written(pid, &ram).context("the pages that the start has written to")?;
+    Ok(place.map_or(Ok(()), |place| Store::keep_hot(&place, &pages))?)
 }
 
 /// A bundle of this config.json with the program that waits, without a directory.

@@ -115,8 +115,9 @@ pub fn hot(pages: &[(u32, u32)], ranges: &[Range], size: Size) -> Vec<Range> {
         left -= count;
         let start = offset.checked_sub(size.boot()).map_or(offset, |above| MMIO_END.raw_value() + above);
         let length = count * PAGE_SIZE;
-        let is_there = |range: &Range| range.start <= start && start + length <= range.start + range.length;
-        if length > 0 && ranges.iter().any(is_there) {
+        // The ranges are in order.
+        let before = &ranges[..ranges.partition_point(|range| range.start <= start)];
+        if length > 0 && before.last().is_some_and(|range| start + length <= range.start + range.length) {
             hot.push(Range { start, length });
         }
     }

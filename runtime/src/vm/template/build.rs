@@ -14,7 +14,7 @@ use super::{Entry, Files, Key, Store, huge};
 use crate::oci::container_id::ContainerId;
 use crate::sys::signals;
 use crate::text::bytes;
-use crate::vm::{Launch, Machine, Placement};
+use crate::vm::{Launch, Machine};
 
 /// By what `ps` knows the VMM that makes a template.
 const ID: &str = "template";
@@ -101,11 +101,7 @@ fn run(store: &Store, launch: Launch, mib: u32, most: u64) -> anyhow::Result<Fil
     };
     let (state, ram) = (unnamed()?, unnamed()?);
     let files = Files { state: state.try_clone()?, ram: ram.try_clone()?, directory: None, hot: Vec::new() };
-    let placement = Group::make(mib, most).and_then(|group| group.placement());
-    let placement = placement.unwrap_or_else(|error| {
-        tracing::warn!("the memory of templates counts for this process's cgroup: {error:#}");
-        Placement::default()
-    });
+    let placement = Group::place(mib, most);
     let sockets: OwnedFd =
         new_file_system("tmpfs", "stockade", "mode=0700,size=1m", attr::NOSUID | attr::NODEV | attr::NOEXEC)
             .map_err(io::Error::from)

@@ -36,12 +36,13 @@ impl Group {
         Ok(Self(cgroup))
     }
 
-    /// For a VMM to be in it.
-    ///
-    /// # Errors
-    /// [`CgroupError::File`].
-    pub fn placement(&self) -> Result<Placement, CgroupError> {
-        Placement::within(&self.0)
+    /// Where the VMM of a builder is to be: in it, made as by [`make`](Self::make), or else where its builder is.
+    pub fn place(mib: u32, most: u64) -> Placement {
+        let placement = Self::make(mib, most).and_then(|group| Placement::within(&group.0));
+        placement.unwrap_or_else(|error| {
+            tracing::warn!("the memory of templates counts for this process's cgroup: {error:#}");
+            Placement::default()
+        })
     }
 
     /// To join it.

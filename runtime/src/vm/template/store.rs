@@ -171,12 +171,11 @@ impl Store {
         Some(Files { state, ram, directory: Some(self.0.join(name)), hot })
     }
 
-    /// Keeps to which pages of a template's RAM every start writes.
+    /// Keeps to which pages of the RAM of the template in this directory every start writes.
     ///
     /// # Errors
     /// Those of the file.
-    pub fn keep_hot(&self, files: &Files, pages: &[u32]) -> io::Result<()> {
-        let Some(directory) = &files.directory else { return Ok(()) };
+    pub fn keep_hot(directory: &Path, pages: &[u32]) -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
         let mut file = options.open(directory)?;
