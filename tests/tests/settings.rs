@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use serde_json::json;
 use stockade_tests::bundle::{Bundle, directory};
@@ -251,6 +252,13 @@ fn security_modules_confine_what_runs_in_a_guest() {
         sh("cat /etc/passwd > /dev/null; cat /proc/sys/kernel/yama/ptrace_scope").success().stdout,
         "1\n"
     );
+    // So is each of several at a time, as an engine runs probes; what confines one belongs to that one.
+    thread::scope(|scope| {
+        let execs = [(); 8].map(|()| scope.spawn(|| sh("cat /proc/self/attr/current").success().stdout));
+        for exec in execs {
+            assert_eq!(exec.join().expect("an exec"), "stockade-test (enforce)\n");
+        }
+    });
     // Logged, and allowed all the same.
     sh("mkdir /tmp/made").success();
     let console = stockade.run(&["logs", "c"]).success().stdout;
@@ -343,10 +351,17 @@ fn what_is_not_a_policy_for_the_guest_is_named_in_a_line() {
     let cut = directory.path().join("cut");
     fs::write(&cut, &good[..good.len() / 2]).expect("a file");
     let missing = directory.path().join("missing");
+    let fifo = directory.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let large = directory.path().join("large");
+    fs::File::create(&large).and_then(|file| file.set_len(1 << 40)).expect("a file");
     let bundle = Bundle::script("true");
     let cases = [
         (&file, "it is not a binary SELinux policy"),
         (&missing, "No such file or directory"),
+        (&fifo, "it is not a regular file"),
+        (&directory.path().to_owned(), "it is not a regular file"),
+        (&large, "it has more than"),
         (&cut, "the guest's kernel, which knows versions up to 33, refuses it"),
     ];
     for (policy, expected) in cases {
