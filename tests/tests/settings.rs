@@ -136,6 +136,12 @@ fn a_guest_has_what_is_set_in_the_network_namespace_and_what_cannot_cross_is_nam
         ("net/ipv4/tcp_max_syn_backlog", "3000"),
         ("net/ipv4/conf/eth0/rp_filter", "2"),
         ("net/ipv6/conf/eth0/accept_ra", "0"),
+        ("net/ipv4/conf/lo/route_localnet", "1"),
+        ("net/ipv4/ipfrag_high_thresh", "8388608"),
+        ("net/ipv4/neigh/eth0/gc_stale_time", "99"),
+        ("net/ipv6/neigh/eth0/ucast_solicit", "7"),
+        ("net/netfilter/nf_conntrack_tcp_timeout_established", "999"),
+        ("net/unix/max_dgram_qlen", "88"),
     ];
     let namespace = Netns::new("settings");
     namespace.ip("link add eth0 type veth peer name peer");
