@@ -260,7 +260,7 @@ fn security_modules_confine_what_runs_in_a_guest() {
     );
     // So is each of several at a time, as an engine runs probes; what confines one belongs to that one.
     thread::scope(|scope| {
-        let execs = [(); 8].map(|()| scope.spawn(|| sh("cat /proc/self/attr/current").success().stdout));
+        let execs = [(); 4].map(|()| scope.spawn(|| sh("cat /proc/self/attr/current").success().stdout));
         for exec in execs {
             assert_eq!(exec.join().expect("an exec"), "stockade-test (enforce)\n");
         }
@@ -269,6 +269,8 @@ fn security_modules_confine_what_runs_in_a_guest() {
     sh("mkdir /tmp/made").success();
     let console = stockade.run(&["logs", "c"]).success().stdout;
     assert!(console.contains("type=1326") && console.contains("comm=\"mkdir\""), "{console}");
+    // The kernel takes long to replace a profile, and the others of a pod would wait for each exec.
+    assert!(!console.contains("profile_replace"), "{console}");
     // A process may ask for less than its container, and a profile without a policy is refused.
     let exec = |profile: &str| stockade.run(&["exec", "--apparmor", profile, "c", "cat", "/etc/secret"]);
     assert_eq!(exec("unconfined").success().stdout, "secret");

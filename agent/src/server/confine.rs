@@ -1,6 +1,9 @@
 //! `Request::Confine` and `Request::Selinux`: what security modules apply to the process that is made next, and to all.
 
-use std::fs;
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use nix::{
     errno::Errno,
@@ -28,14 +31,32 @@ impl Server {
         process: ProcessId,
         mut confinement: Confinement,
     ) -> Result<Response> {
-        if let Some(policy) = confinement.apparmor_policy.take() {
-            load(&policy)?;
+        if let (Some(profile), Some(policy)) =
+            (&confinement.apparmor_profile, confinement.apparmor_policy.take())
+        {
+            self.load_apparmor(profile, &policy)?;
         }
         if let Some(label) = &confinement.selinux_label {
             selinux::check(label)?;
         }
         self.confinements.insert(connection, (process, confinement));
         Ok(Response::Confined)
+    }
+
+    /// Loads an AppArmor policy, unless the kernel has this profile from the same one: it takes long to replace a profile,
+    /// and an engine's probes come every second.
+    fn load_apparmor(&mut self, profile: &str, policy: &[u8]) -> Result<()> {
+        let mut hasher = DefaultHasher::new();
+        policy.hash(&mut hasher);
+        let content = hasher.finish();
+        if self.policies.get(profile) == Some(&content) {
+            return Ok(());
+        }
+        load(policy)?;
+        // It may have replaced profiles that came from others.
+        self.policies.retain(|known, _| !policy.windows(known.len()).any(|part| part == known.as_bytes()));
+        self.policies.insert(profile.to_owned(), content);
+        Ok(())
     }
 
     /// What applies to a process that this connection has made.

@@ -108,6 +108,8 @@ pub struct Server {
     memory: Follower,
     /// What security modules apply to the process that a connection is about to have made.
     confinements: BTreeMap<Token, (ProcessId, Confinement)>,
+    /// The AppArmor profiles that the kernel has, with a hash of the policy that each has come from.
+    policies: BTreeMap<String, u64>,
     /// Targets to handle again although no event will come.
     again: Vec<Target>,
 }
@@ -130,6 +132,7 @@ impl Server {
             resolving: None,
             memory: Follower::new()?,
             confinements: BTreeMap::new(),
+            policies: BTreeMap::new(),
             again: Vec::new(),
         };
         server.watch_memory()?;
