@@ -44,7 +44,7 @@ fn a_value_that_cannot_be_names_its_path() {
         |c| c["process"]["rlimits"][0]["type"] = "RLIMIT_X".into(),
         &["process.rlimits", "RLIMIT_X"],
     );
-    refused_edit(|c| c["mounts"][1]["destination"] = "dev".into(), &["mounts[1].destination"]);
+    refused_edit(|c| c["mounts"][1]["destination"] = "".into(), &["mounts[1].destination"]);
     refused_edit(
         |c| c["linux"]["resources"]["memory"] = json!({ "limit": 4096 }),
         &["memory limit is too small"],

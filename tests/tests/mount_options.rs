@@ -139,7 +139,7 @@ fn destinations_and_what_they_cover_are_as_with_other_runtimes() {
         json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options })
     };
     let bundle = Bundle::script(
-        "exec 2>&1; stat -c '%a %u:%g %n' /covered /new /own /up /none; ls -A /up; ls /data; cat /link; readlink /elsewhere; \
+        "exec 2>&1; stat -c '%a %u:%g %n' /covered /new /own /up /none; ls -A /up; ls /data; cat /link /rel/file; readlink /elsewhere; \
          : <> /host/dev/ptmx && ls /host/dev/pts; \
          awk '$5 ~ \"^/(shared|new)$\" || $5 == \"/sys/firmware\" { print $5, $7 ~ \"shared\" }' /proc/self/mountinfo",
     )
@@ -153,6 +153,7 @@ fn destinations_and_what_they_cover_are_as_with_other_runtimes() {
         // Which does not make what is not there.
         bind(config, host.path(), "/var/none/../../data", &["rbind"]);
         bind(config, &host.path().join("file"), "/link", &["bind", "dest-nofollow"]);
+        bind(config, &host.path().join("file"), "none/../rel/file", &["bind"]);
         bind(config, Path::new("/dev"), "/host/dev", &["rbind", "rprivate"]);
         config["linux"]["rootfsPropagation"] = "rprivate".into();
         config["linux"]["maskedPaths"] = json!(["/sys/firmware", "/sys//firmware/", "/sys/firmware"]);
@@ -173,7 +174,7 @@ fn destinations_and_what_they_cover_are_as_with_other_runtimes() {
     let outcome = Stockade::new().run_bundle(&bundle, "covers").success();
     assert_eq!(
         outcome.stdout,
-        "700 0:0 /covered\n1777 0:0 /new\n700 0:0 /own\n1750 0:0 /up\n1777 0:0 /none\ncopied\nfile\nx\ncontent\n\
+        "700 0:0 /covered\n1777 0:0 /new\n700 0:0 /own\n1750 0:0 /up\n1777 0:0 /none\ncopied\nfile\nx\ncontent\ncontent\n\
          ptmx\n/new 0\n/shared 1\n/sys/firmware 0\n"
     );
     assert!(!at("var/none").exists() && !at("elsewhere").exists());

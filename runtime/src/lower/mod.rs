@@ -289,10 +289,13 @@ fn absolute(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError>
     }
 }
 
-/// A place in the container, as an absolute path without `..`. Each `..` removes the name before it, whether or not
-/// that name exists, and so never leads through a link in the image.
+/// A place in the container, as an absolute path without `..`. A relative path begins at the root (config.md, "Mounts").
+/// Each `..` removes the name before it, whether or not that name exists, and so never leads through a link in the image.
 fn place(path: impl AsRef<Path>, property: &str) -> Result<String, SpecError> {
-    let text = absolute(path, property)?;
+    if path.as_ref().as_os_str().is_empty() {
+        return Err(SpecError::new(property, "is empty"));
+    }
+    let text = absolute(Path::new("/").join(path), property)?;
     if !text.split('/').any(|name| name == "..") {
         return Ok(text);
     }
