@@ -13,6 +13,8 @@ pub enum Action {
     Delete,
     /// Say which version this is.
     Version,
+    /// Tell containerd what the runtime can do.
+    Info,
 }
 
 /// The command line.
@@ -64,6 +66,7 @@ impl Arguments {
             };
             match flag {
                 "v" | "version" => return Ok(parsed),
+                "info" => return Ok(Self { action: Action::Info, ..parsed }),
                 "debug" => {
                     parsed.debug = given.is_none_or(|value| value == "true");
                     continue;

@@ -18,6 +18,7 @@ fn containerds_own_command_lines_are_understood() {
     let delete = parse("--namespace=default -id two -bundle /run/b -address x delete").expect("delete");
     assert_eq!((delete.action, delete.bundle), (Action::Delete, Some("/run/b".into())));
     assert_eq!(parse("-v").expect("version").action, Action::Version);
+    assert_eq!(parse("-info").expect("info").action, Action::Info);
 }
 
 #[test]

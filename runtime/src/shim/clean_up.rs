@@ -1,11 +1,9 @@
 //! `delete`: removes what a shim that has died has left of a container, without a shim.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::SystemTime;
 
 use anyhow::Context;
@@ -13,13 +11,12 @@ use prost::Message;
 
 use super::address::{self, Place};
 use super::arguments::Arguments;
-use super::execute;
 use super::messages::Deleted;
 use super::rootfs;
 use super::settings::{Options, Settings};
-
-/// The runtime's log, in the bundle.
-const LOG: &str = "log.json";
+use crate::life_cycle;
+use crate::oci::container_id::ContainerId;
+use crate::state::{ContainerError, Root};
 
 /// Status of a task that was killed.
 const KILLED: u32 = 137;
@@ -34,17 +31,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let place = Place { group: arguments.id.clone(), is_systemds: false };
         Settings::new(&Options::default(), &place, &arguments.namespace)
     });
-    let mut command = execute::command(&settings, &bundle.join(LOG), arguments.debug);
-    command.args([OsStr::new("delete"), OsStr::new("--force"), OsStr::new(&arguments.id)]);
-    // Its errors go on to containerd.
-    let removed = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
-    let removed =
-        removed.with_context(|| format!("cannot execute the runtime {}", settings.binary.display()))?;
+    let id: ContainerId = arguments.id.parse()?;
+    // This process has one thread, so it needs no other for that. containerd calls it also for what the shim has removed.
+    let removed = match life_cycle::remove(&Root::new(Some(&settings.root)), &id, true) {
+        Err(error) if matches!(error.downcast_ref(), Some(ContainerError::DoesNotExist(_))) => Ok(()),
+        removed => removed,
+    };
     rootfs::unmount_all(&bundle)?;
     remove_socket(&bundle);
-    if !removed.success() {
-        anyhow::bail!("container {} could not be removed", arguments.id);
-    }
+    removed?;
     let deleted = Deleted { pid: 0, exit_status: KILLED, exited_at: Some(SystemTime::now().into()) };
     io::stdout().write_all(&deleted.encode_to_vec()).context("stdout")
 }

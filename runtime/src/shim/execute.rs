@@ -80,7 +80,7 @@ impl Shim {
 }
 
 /// A command of the runtime without its words.
-pub fn command(settings: &Settings, log: &Path, is_debug: bool) -> Command {
+fn command(settings: &Settings, log: &Path, is_debug: bool) -> Command {
     let mut command = Command::new(&settings.binary);
     command.arg("--root").arg(&settings.root).arg("--log").arg(log).args(["--log-format", "json"]);
     if settings.systemd_cgroup {

@@ -391,3 +391,20 @@ pub struct TaskNamed {
     #[prost(string, tag = "2")]
     pub exec_id: String,
 }
+
+/// What `-info` prints: `containerd.types.RuntimeInfo`.
+#[derive(Clone, PartialEq, Message)]
+pub struct RuntimeInfo {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub version: Option<RuntimeVersion>,
+    #[prost(message, optional, tag = "4")]
+    pub features: Option<Any>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RuntimeVersion {
+    #[prost(string, tag = "1")]
+    pub version: String,
+}

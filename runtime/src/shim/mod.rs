@@ -28,11 +28,15 @@ mod tasks;
 mod terminal;
 mod wire;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use arguments::{Action, Arguments};
+use messages::{Any, RuntimeInfo, RuntimeVersion};
+use prost::Message;
 
 use crate::check::version;
+use crate::commands::features;
 use crate::log;
 
 /// The program's name.
@@ -48,6 +52,7 @@ pub fn main() -> ExitCode {
             println!("{NAME} {}", version::RUNTIME);
             Ok(())
         }
+        Action::Info => info(),
         Action::Start => start::run(arguments),
         Action::Delete => clean_up::run(&arguments),
     });
@@ -58,4 +63,18 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tells containerd, since version 2, what the runtime can do.
+fn info() -> anyhow::Result<()> {
+    let features = Any {
+        type_url: "types.containerd.io/opencontainers/runtime-spec/1/features/Features".to_owned(),
+        value: features::features().to_string().into_bytes(),
+    };
+    let info = RuntimeInfo {
+        name: "io.containerd.stockade.v2".to_owned(),
+        version: Some(RuntimeVersion { version: version::RUNTIME.to_owned() }),
+        features: Some(features),
+    };
+    Ok(std::io::stdout().write_all(&info.encode_to_vec())?)
 }

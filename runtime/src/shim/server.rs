@@ -42,6 +42,7 @@ pub fn run(listener: &UnixListener, socket: &Path, arguments: Arguments) -> anyh
     for stdio in 0..=2 {
         descriptors::become_stdio(&null, stdio).context("standard streams")?;
     }
+    drop(null);
     // Without a reader there is no log.
     if let Ok(log) = log {
         log::start_in(log, arguments.debug)?;
