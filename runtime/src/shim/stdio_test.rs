@@ -27,7 +27,9 @@ fn a_client_that_leaves_ends_no_stream() {
     File::from(streams.stderr).write_all(b"error").expect("write");
     assert_eq!(fs::read_to_string(at("new/log")).expect("log"), "error");
     let mut output = String::new();
-    File::open(at("out")).expect("open").read_to_string(&mut output).expect("read");
+    let mut reader =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(at("out")).expect("open");
+    reader.read_to_string(&mut output).expect("read");
     assert_eq!(output, "output");
     // A writer that comes and goes leaves the input open until CloseIO.
     OpenOptions::new().write(true).open(at("in")).expect("open").write_all(b"input").expect("write");
