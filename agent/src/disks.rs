@@ -18,7 +18,7 @@ use nix::{
         timerfd::TimerFd,
     },
 };
-use stockade_protocol::container::{Container, DeviceKind, MountSource};
+use stockade_protocol::container::{Container, DeviceKind, Mount, MountSource};
 
 use crate::{
     error::{Context, ErrorKind, Result, error},
@@ -36,6 +36,8 @@ const MAX_LOOKS: u32 = 250;
 #[derive(Debug, Default)]
 pub struct Disks {
     slots: Vec<u8>,
+    /// Whether there are others than those that end with the container.
+    pub outlive_it: bool,
     looks: u32,
     /// The timer of the next check, while one is due.
     pub due: Option<(TimerFd, Token)>,
@@ -46,18 +48,21 @@ impl Disks {
     /// devices.
     pub fn attach(spec: &mut Container) -> Result<Self> {
         let mut disks = Self::default();
-        let of_devices = spec.devices.iter().filter(|device| device.kind == DeviceKind::Disk);
+        let of_devices: Vec<_> =
+            spec.devices.iter().filter(|device| device.kind == DeviceKind::Disk).collect();
         let of_mounts = spec.mounts.iter().filter_map(|mount| match mount.source {
-            MountSource::Disk { slot, .. } => Some(slot),
+            MountSource::Disk { slot, .. } | MountSource::Scratch { slot } => Some(slot),
             _ => None,
         });
-        let mut wanted = of_devices.map(|device| slot(device.major)).collect::<Result<Vec<u8>>>()?;
+        let mut wanted = of_devices.iter().map(|device| slot(device.major)).collect::<Result<Vec<u8>>>()?;
         wanted.extend(of_mounts);
         wanted.sort_unstable();
         wanted.dedup();
         if wanted.is_empty() {
             return Ok(disks);
         }
+        let is_kept = |mount: &Mount| matches!(mount.source, MountSource::Disk { .. });
+        disks.outlive_it = !of_devices.is_empty() || spec.mounts.iter().any(is_kept);
         let bus = Slots::open()?;
         let mut numbers = Vec::new();
         for slot in wanted {
@@ -102,7 +107,7 @@ impl Disks {
 
     /// Writes cached data to the disks.
     pub fn flush(&self) {
-        if !self.is_empty() {
+        if self.outlive_it {
             nix::unistd::sync();
         }
     }
@@ -129,7 +134,8 @@ fn slot(number: u32) -> Result<u8> {
     u8::try_from(number).map_err(|_| error(ErrorKind::Spec, format!("{number} is not a slot of a disk")))
 }
 
-fn node(slot: u8) -> PathBuf {
+/// The node of the disk in a slot.
+pub fn node(slot: u8) -> PathBuf {
     Path::new(DIRECTORY).join(slot.to_string())
 }
 

@@ -155,6 +155,13 @@ pub enum MountSource {
         /// Group.
         gid: u32,
     },
+    /// The ext4 file system on a disk of the VM, which is empty and lasts as long as the container. On `/`, what the container
+    /// writes goes there, and the root file system stays as it is; elsewhere it has mode and owner of what it covers. Since
+    /// version 2 of the agent's messages.
+    Scratch {
+        /// As in [`crate::vmm::Response::Slot`].
+        slot: u8,
+    },
 }
 
 /// `process`.

@@ -11,8 +11,8 @@ use anyhow::{Result, ensure};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
 /// Directories that the agent mounts on, parents first.
-const DIRECTORIES: [&str; 7] =
-    ["dev", "proc", "run", "run/cgroup", "run/devices", "run/rootfs", "run/shares"];
+const DIRECTORIES: [&str; 8] =
+    ["dev", "proc", "run", "run/cgroup", "run/devices", "run/rootfs", "run/scratch", "run/shares"];
 
 /// The kernel opens it as fds 0–2 of the agent: char device 5:1.
 const CONSOLE: &str = "dev/console";

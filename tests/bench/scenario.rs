@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{built, text};
 
-use crate::io::{Costs, Io};
+use crate::io::{Costs, Io, SCRATCH};
 use crate::measure::{Between, Run, output_rate};
 use crate::network::{Figures, Network};
 use crate::{pod, stage};
@@ -88,8 +88,10 @@ impl Scenario {
         let directory = PathBuf::from("/tmp/bench");
         fs::create_dir_all(&directory)?;
         for (name, config) in [("small", "memory_mib = 128\n"), ("default", "")] {
-            fs::write(directory.join(name), format!("{config}templates = \"off\"\n"))?;
-            fs::write(directory.join(format!("{name}-clone")), config)?;
+            let scratch =
+                format!("allowed_annotations = [{SCRATCH:?}]\n[scratch]\ndirectory = {directory:?}\n");
+            fs::write(directory.join(name), format!("{config}templates = \"off\"\n{scratch}"))?;
+            fs::write(directory.join(format!("{name}-clone")), format!("{config}{scratch}"))?;
         }
         let first = built("x86_64-unknown-linux-gnu/release/bench-first");
         let bundle = Bundle::busybox(&["/first"]);

@@ -93,9 +93,10 @@ impl Snapshot {
     }
 }
 
-/// PIDs of the processes with this name.
+/// PIDs of the processes with this name that have not ended.
 pub fn pids_named(name: &str) -> Vec<i32> {
-    processes().into_iter().filter(|(_, found)| found == name).map(|(pid, _)| pid).collect()
+    let named = processes().into_iter().filter(|(_, found)| found == name).map(|(pid, _)| pid);
+    named.filter(|pid| !has_ended(*pid)).collect()
 }
 
 /// The cgroup (v2) of a process, below the root.

@@ -27,7 +27,12 @@ pub struct Shell<'a> {
 impl<'a> Shell<'a> {
     /// Starts one in a container with an edited config; cgroup files are at /sys/fs/cgroup, as in every bundle.
     pub fn start(stockade: &'a Stockade, id: &'static str, edit: impl FnOnce(&mut Value)) -> Self {
-        let bundle = Bundle::busybox(&["/bin/sh"]).edit(edit);
+        Self::start_in(stockade, id, |bundle| bundle.edit(edit))
+    }
+
+    /// The same in a container whose bundle is changed.
+    pub fn start_in(stockade: &'a Stockade, id: &'static str, change: impl FnOnce(Bundle) -> Bundle) -> Self {
+        let bundle = change(Bundle::busybox(&["/bin/sh"]));
         let mut child = stockade
             .command(&["run", "--bundle", text(bundle.path()), id])
             .stdin(Stdio::piped())

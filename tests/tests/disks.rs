@@ -1,7 +1,7 @@
 //! Block devices and images of the host as disks of the VM: device nodes and file systems in containers.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -197,17 +197,101 @@ fn what_is_mounted_on_the_host_or_asked_for_by_nobody_is_not_handed_over() {
     assert!(privileged.stderr.contains("xvda"), "{privileged:#?}");
 }
 
+const SCRATCH: &str = "io.stockade.scratch";
+
+/// A stockade whose containers may ask for 128 MiB of scratch disks, which are in this directory.
+fn with_scratch(directory: &Path) -> Stockade {
+    Stockade::with_config(&format!(
+        "allowed_annotations = [{SCRATCH:?}]\n[scratch]\nmax_mib = 128\ndirectory = {:?}\n",
+        text(directory)
+    ))
+}
+
+fn map_ids(config: &mut Value, first: u32) {
+    let linux = config["linux"].as_object_mut().expect("linux");
+    linux["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "user" }));
+    let mapping = json!([{ "containerID": 0, "hostID": first, "size": 65536 }]);
+    linux.insert("uidMappings".into(), mapping.clone());
+    linux.insert("gidMappings".into(), mapping);
+}
+
+#[test]
+fn scratch_disks_take_what_the_container_writes_and_end_with_it() {
+    let directory = bundle::directory();
+    let stockade = with_scratch(directory.path());
+    let mut rootfs = PathBuf::new();
+    let mut shell = Shell::start_in(&stockade, "scratch", |bundle| {
+        rootfs = bundle.rootfs();
+        fs::create_dir(rootfs.join("cache")).expect("directory");
+        fs::set_permissions(rootfs.join("cache"), PermissionsExt::from_mode(0o1770)).expect("mode");
+        std::os::unix::fs::chown(rootfs.join("cache"), None, Some(8)).expect("owner");
+        bundle.edit(|config| {
+            config["annotations"] = json!({ SCRATCH: "/cache:32m,/:64m" });
+        })
+    });
+    let before = fs::read_dir(&rootfs).expect("root").count();
+    assert_eq!(
+        shell.ask("awk '$2 == \"/\" || $2 == \"/cache\" { print $2, $3 }' /proc/mounts"),
+        "/ overlay\n/cache ext4\n"
+    );
+    assert_eq!(shell.ask("stat -c '%a %u %g' /cache /"), "1770 0 8\n755 0 0\n");
+    // What the image has can be changed, renamed and deleted; the host sees nothing of it.
+    let script = "echo new > /new; mv /etc /conf; rm -r /var; test ! -e /etc; cat /new; ls -d /conf";
+    assert_eq!(shell.ask(&format!("{script} 2>&1")), "new\n/conf\n");
+    assert_eq!(fs::read_dir(&rootfs).expect("root").count(), before);
+    assert!(rootfs.join("etc").is_dir() && rootfs.join("var").is_dir());
+    // It is full when it is full, and what is deleted is the host's again.
+    let held = || {
+        let pid = host::pids_named("stockade-vmm")[0];
+        let all = fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors");
+        let of_scratch = all.filter_map(|entry| {
+            let entry = entry.expect("descriptor").path();
+            fs::read_link(&entry).ok().filter(|target| target.starts_with(directory.path()))?;
+            Some(fs::metadata(&entry).expect("disk").blocks() * 512)
+        });
+        of_scratch.collect::<Vec<_>>()
+    };
+    assert_eq!(held().len(), 2, "{:?}", held());
+    let fill = "dd if=/dev/zero of=/cache/all bs=64k 2>&1 | grep -c 'No space left'; sync";
+    assert_eq!(shell.ask(fill), "1\n");
+    assert!(held().into_iter().max() > Some(24 * MIB), "{:?}", held());
+    assert_eq!(shell.ask("rm /cache/all; sync"), "");
+    assert!(held().into_iter().max() < Some(8 * MIB), "{:?}", held());
+    assert_eq!(fs::read_dir(directory.path()).expect("directory").count(), 0, "the disks have no names");
+    assert_eq!(shell.end(), 0);
+    assert!(!rootfs.join("new").exists());
+
+    // Not more than the administrator allows, and only where he does.
+    let bundle = Bundle::script("touch /here").edit(|config| {
+        config["annotations"] = json!({ SCRATCH: "/:1g" });
+    });
+    stockade.run_bundle(&bundle, "large").failure(1, &[SCRATCH, "1.0G", "scratch.max_mib"]);
+    Stockade::new().run_bundle(&bundle, "unlisted").success();
+    assert!(bundle.rootfs().join("here").exists());
+}
+
+#[test]
+fn the_root_of_a_user_namespace_owns_its_scratch_disks() {
+    let directory = bundle::directory();
+    let stockade = Stockade::with_config(&format!(
+        "[scratch]\ndefault = \"/:32m,/tmp:16m\"\ndirectory = {:?}\n",
+        text(directory.path())
+    ));
+    let script = "echo a > /a; echo b > /tmp/b; stat -c '%u %g %n' / /a /tmp/b; rm -r /var 2>&1; echo $?";
+    let bundle = Bundle::script(script).edit(|config| map_ids(config, 100_000));
+    bundle::chown_all(&bundle.rootfs(), 100_000);
+    let outcome = stockade.run_bundle(&bundle, "user").success();
+    assert_eq!(outcome.stdout, "0 0 /\n0 0 /a\n0 0 /tmp/b\n0\n");
+    assert!(!bundle.rootfs().join("a").exists() && bundle.rootfs().join("var").exists());
+}
+
 #[test]
 fn the_root_of_a_user_namespace_has_a_file_system_mounted_for_it() {
     let image = Image::new();
     let bundle =
         Bundle::script("echo mine > /data/file; grep -c ' /data ext4 ' /proc/mounts").edit(|config| {
             mount(config, &image.path(), "/data", &[]);
-            let linux = config["linux"].as_object_mut().expect("linux");
-            linux["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "user" }));
-            let mapping = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
-            linux.insert("uidMappings".into(), mapping.clone());
-            linux.insert("gidMappings".into(), mapping);
+            map_ids(config, 0);
         });
     let outcome = Stockade::new().run_bundle(&bundle, "user").success();
     assert_eq!(outcome.stdout, "1\n");

@@ -60,6 +60,8 @@ fn containers_run_execute_pause_and_are_looked_at_copied_from_and_stopped() {
     let mut attached = docker.command(&["attach", "--no-stdin", "box"]);
     let attached = attached.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let attached = attached.spawn().expect("docker attach");
+    // The client refuses a container that has stopped before it looks.
+    docker.wait_for_event("attach", "box");
     docker.run(&["stop", "--time", "60", "box"]).success();
     let attached = Outcome::wait(attached, "docker attach");
     assert_eq!(attached.status, 5, "{attached:#?}");

@@ -43,6 +43,7 @@ mod report;
 mod rlimits;
 pub mod rootfs;
 mod scheduler;
+mod scratch;
 mod seccomp;
 mod shared_files;
 mod signals;

@@ -29,6 +29,7 @@ use super::{
     copy_up,
     devices::STAGE,
     rootfs::{open_shared, path_of, staged},
+    scratch,
 };
 use crate::{
     atomic_volumes, disks,
@@ -83,6 +84,13 @@ pub fn mount_all<'a>(
                 Some(mount) => attach(root, entry, mount, fstype, &mut mounted),
                 None => mount_file_system(root, entry, fstype, source, &mut mounted),
             },
+            MountSource::Scratch { slot } => {
+                let disk = prepared.map_or_else(|| scratch::make(entry, *slot, spec), Ok);
+                disk.and_then(|disk| {
+                    let target = scratch::attach(root, entry, &disk)?;
+                    settle(root, target, disk, entry, &mut mounted)
+                })
+            }
             MountSource::Disk { .. } => Err(error(ErrorKind::Internal, "its disk is not attached")),
             MountSource::Remount => remount(root, entry),
             MountSource::Link(target) => link(root, entry, target),
@@ -113,6 +121,7 @@ pub fn prepare(entry: &Mount, spec: &Container) -> Result<Option<OwnedFd>> {
             let made = mount_api::new_file_system(fstype, source, &data, attributes(entry.flags).set);
             made.and_then(|mount| label_queues(&mount, label).map(|()| mount)).or_spec(step).map(Some)
         }
+        MountSource::Scratch { slot } => scratch::make(entry, *slot, spec).map(Some),
         MountSource::Remount | MountSource::Link(_) | MountSource::Disk { .. } => Ok(None),
     }
 }

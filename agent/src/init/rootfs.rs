@@ -21,7 +21,7 @@ use crate::error::{Context, Result};
 
 /// Where the container's root is mounted until it becomes the root; every container has its own mount namespace, and so
 /// this path is free.
-const STAGE: &str = "/run/rootfs";
+pub const STAGE: &str = "/run/rootfs";
 
 /// Opens something below the share's root. The host makes these paths without links; a link in one would come from the
 /// image.

@@ -91,7 +91,10 @@ impl Server {
         let Some(process) = self.processes.get_mut(id) else { return };
         let (Some(status), Some(token)) = (process.unreported_exit(), process.connection) else { return };
         // After the report of the last end, the VM may end.
-        if id.exec.is_none() && !self.disks_are_free(&id.container) {
+        let container = self.containers.get(&id.container).filter(|_| id.exec.is_none());
+        if container.is_some_and(|container| container.disks.outlive_it)
+            && !self.disks_are_free(&id.container)
+        {
             return;
         }
         let Some(process) = self.processes.get_mut(id) else { return };

@@ -7,5 +7,8 @@ pub const NETWORK: &str = "io.stockade.network";
 /// Ports of the host that lead to the container: `HOST[:CONTAINER][/tcp|/udp]`, separated by commas.
 pub const PUBLISH: &str = "io.stockade.network.publish";
 
+/// Directories on disks that last as long as the container: `PATH:SIZE`, separated by commas.
+pub const SCRATCH: &str = "io.stockade.scratch";
+
 /// All annotations that the administrator can allow.
-pub const TO_BE_ALLOWED: [&str; 2] = [NETWORK, PUBLISH];
+pub const TO_BE_ALLOWED: [&str; 3] = [NETWORK, PUBLISH, SCRATCH];

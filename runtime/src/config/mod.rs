@@ -5,6 +5,7 @@
 
 pub mod annotations;
 mod pattern;
+pub mod scratch;
 pub mod selinux;
 
 use std::env;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use stockade_protocol::vmm::MAX_VCPUS;
 
 use annotations::TO_BE_ALLOWED;
+use scratch::Scratch;
 use selinux::Selinux;
 
 pub use pattern::Pattern;
@@ -86,6 +88,8 @@ pub struct Config {
     pub apparmor_policies: Vec<PathBuf>,
     /// The SELinux policy of guests; without it, guests run without SELinux.
     pub selinux: Option<Selinux>,
+    /// The disks of containers that last as long as they do.
+    pub scratch: Scratch,
     /// The users that VMMs run as.
     pub vmm_users: VmmUsers,
     /// Whether VMs begin as clones of templates, and who makes those.
@@ -183,6 +187,8 @@ struct File {
     apparmor_policies: Vec<PathBuf>,
     selinux: Option<Selinux>,
     #[serde(default)]
+    scratch: Scratch,
+    #[serde(default)]
     vmm_users: VmmUsers,
     #[serde(default)]
     templates: Templates,
@@ -193,7 +199,7 @@ struct File {
 }
 
 /// The keys of [`File`].
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "vmm",
     "kernel",
     "initramfs",
@@ -206,6 +212,7 @@ const KEYS: [&str; 17] = [
     "allowed_annotations",
     "apparmor_policies",
     "selinux",
+    "scratch",
     "vmm_users",
     "templates",
     "template_classes_mib",
@@ -278,6 +285,7 @@ impl Config {
             allowed_annotations: file.allowed_annotations,
             apparmor_policies: file.apparmor_policies,
             selinux: file.selinux,
+            scratch: file.scratch,
             vmm_users: file.vmm_users,
             templates: file.templates,
             template_classes_mib: file.template_classes_mib,
@@ -295,6 +303,9 @@ fn parse(text: &str) -> Result<File, String> {
     }
     if let Some(selinux) = table.get("selinux").and_then(toml::Value::as_table) {
         check_keys(selinux, "selinux.", &selinux::KEYS)?;
+    }
+    if let Some(scratch) = table.get("scratch").and_then(toml::Value::as_table) {
+        check_keys(scratch, "scratch.", &scratch::KEYS)?;
     }
     if let Some(vm) = table.get("vm").and_then(toml::Value::as_table) {
         check_keys(vm, "vm.", &VM_KEYS)?;
@@ -322,6 +333,7 @@ fn parse(text: &str) -> Result<File, String> {
         return Err(format!("apparmor_policies: {} must be an absolute path", path.display()));
     }
     file.selinux.as_ref().map_or(Ok(()), Selinux::check)?;
+    file.scratch.check()?;
     if let Some(vm) = &file.vm {
         let relative = vm.kernels.iter().chain(&vm.initrds).find(|path| !path.is_absolute());
         if let Some(path) = relative {

@@ -52,6 +52,7 @@ pub fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         host_sockets: &config.host_sockets,
         apparmor_policies: &config.apparmor_policies,
         selinux,
+        scratch: Some(&config.scratch),
     };
     let notify = from_caller.notify.is_some();
     let lowered = lower::lower(&bundle, request.id, record.share(), &peers, allowed, notify)

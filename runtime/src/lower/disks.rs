@@ -45,12 +45,21 @@ impl Disks {
     /// # Errors
     /// When it cannot be opened, or when somebody else uses it and one of the two writes.
     pub fn add(&mut self, path: &Path, readonly: bool, property: &str) -> Result<DiskNumber, SpecError> {
-        let number = u8::try_from(self.list.len()).ok().filter(|number| usize::from(*number) < MAX);
-        let number = number
-            .ok_or_else(|| SpecError::new(property, format!("a container can have {MAX} disks at most")))?;
         let file = open(path, readonly)
             .map_err(|problem| SpecError::new(property, format!("{}: {problem}", path.display())))?;
-        self.list.push(Disk { property: property.to_owned(), file, readonly });
+        self.add_open(Disk { property: property.to_owned(), file, readonly })
+    }
+
+    /// Adds a disk that is open; returns its number.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn add_open(&mut self, disk: Disk) -> Result<DiskNumber, SpecError> {
+        let number = u8::try_from(self.list.len()).ok().filter(|number| usize::from(*number) < MAX);
+        let number = number.ok_or_else(|| {
+            SpecError::new(&disk.property, format!("a container can have {MAX} disks at most"))
+        })?;
+        self.list.push(disk);
         Ok(DiskNumber(number))
     }
 

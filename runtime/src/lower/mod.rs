@@ -32,6 +32,7 @@ mod pod_size;
 mod process;
 mod rlimits;
 mod scheduling;
+mod scratch;
 pub mod seccomp;
 #[cfg(test)]
 mod seccomp_fixture;
@@ -55,8 +56,10 @@ use oci_spec::runtime::Spec;
 use stockade_protocol::container::{Namespace, Process, Rootfs};
 
 use crate::config::Pattern;
+use crate::config::scratch::Scratch;
 use crate::oci::bundle::{Bundle, SpecError};
 use crate::oci::container_id::ContainerId;
+use crate::state::role::Role;
 use crate::state::sandbox::{Peers, PodVolumes};
 use crate::vm::Tree;
 use disks::{Disk, Disks};
@@ -96,6 +99,8 @@ pub struct Allowed<'a> {
     pub apparmor_policies: &'a [PathBuf],
     /// What the VM has of SELinux.
     pub selinux: Selinux<'a>,
+    /// The disks that containers have by default, and may ask for.
+    pub scratch: Option<&'a Scratch>,
 }
 
 /// The rootfs's name in the container's directory of the share.
@@ -142,6 +147,10 @@ pub fn lower(
     if allowed.selinux != Selinux::Absent {
         mounts::share_instead_of_copying(&mut mounts);
     }
+    let by_default = Scratch::default();
+    let scratch = allowed.scratch.unwrap_or(&by_default);
+    let role = Role::of(spec.annotations().as_ref())?;
+    scratch::lower(&own_annotations, &role, scratch, &mut mounts, &mut disks, &mut warnings)?;
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
     let (devices, rules) =
         disks.take_devices(devices::nodes(linux)?, devices::rules(rules)?, &mut warnings)?;

@@ -142,6 +142,8 @@ pub enum PlannedSource {
     Guest(MountSource),
     /// A file system of this type on a disk.
     Disk(DiskNumber, String),
+    /// A file system that lasts as long as the container, on a disk.
+    Scratch(DiskNumber),
 }
 
 impl From<MountSource> for PlannedSource {
@@ -281,7 +283,7 @@ impl GuestPlan {
     pub fn share_covers_dev(&self) -> bool {
         self.mounts.iter().any(|mount| match &mount.source {
             PlannedSource::Guest(source) => is_shared_dev(&mount.destination, source),
-            PlannedSource::Disk(..) => false,
+            PlannedSource::Disk(..) | PlannedSource::Scratch(_) => false,
         })
     }
 }
@@ -300,6 +302,7 @@ impl PlannedMount {
                 PlannedSource::Disk(disk, fstype) => {
                     MountSource::Disk { slot: slots.of(*disk), fstype: fstype.clone() }
                 }
+                PlannedSource::Scratch(disk) => MountSource::Scratch { slot: slots.of(*disk) },
             },
             flags: self.flags,
             propagation: self.propagation.clone(),

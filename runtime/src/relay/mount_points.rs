@@ -90,7 +90,9 @@ impl Walk {
                 {
                     Kind::Scratch
                 }
-                PlannedSource::Guest(_) | PlannedSource::Disk(..) => Kind::Directory,
+                PlannedSource::Guest(_) | PlannedSource::Disk(..) | PlannedSource::Scratch(_) => {
+                    Kind::Directory
+                }
             };
             let permit = self.note(&mount.destination, kind);
             if let (Some(permit), false) = (permit, matches!(kind, Kind::Link { .. })) {

@@ -94,7 +94,9 @@ impl View<'_> {
         }
         let share = match &mount.source {
             PlannedSource::Guest(MountSource::Share(share) | MountSource::Copy(share)) => share,
-            PlannedSource::Guest(MountSource::FileSystem { .. }) | PlannedSource::Disk(..) => {
+            PlannedSource::Guest(MountSource::FileSystem { .. })
+            | PlannedSource::Disk(..)
+            | PlannedSource::Scratch(_) => {
                 return self.refuse(mount, has_mounts);
             }
             // This is not a file system, or nothing can be written to it.

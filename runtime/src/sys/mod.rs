@@ -3,6 +3,7 @@
 
 pub mod deadline;
 pub mod descriptors;
+pub mod ext4;
 pub mod mount;
 pub mod namespace;
 pub mod own_proc;

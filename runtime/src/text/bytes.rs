@@ -18,7 +18,8 @@ pub fn parse_limit(text: &str) -> Result<i64, String> {
     }
 }
 
-fn parse(text: &str) -> Option<i64> {
+/// Bytes of an amount, as [`parse_limit`] takes it, but never "no limit".
+pub fn parse(text: &str) -> Option<i64> {
     let lower = text.trim().to_ascii_lowercase();
     let (number, suffix) =
         lower.split_at(lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len()));

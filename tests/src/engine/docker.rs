@@ -1,7 +1,8 @@
 //! Docker: 20.10 in Debian 12, 26 in Debian 13.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -73,6 +74,19 @@ impl Docker {
         let mut command = Command::new(CLIENT);
         command.arg("--host").arg(format!("unix://{}", self.path().join("socket").display())).args(args);
         command
+    }
+
+    /// Waits until the daemon has told of this event of a container, or has told before.
+    pub fn wait_for_event(&self, event: &str, container: &str) {
+        let filters = [format!("event={event}"), format!("container={container}")];
+        let mut command =
+            self.command(&["events", "--since", "1h", "--filter", &filters[0], "--filter", &filters[1]]);
+        let mut events = command.stdout(Stdio::piped()).spawn().expect("docker events");
+        let mut line = String::new();
+        let stdout = events.stdout.take().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("an event");
+        events.kill().and_then(|()| events.wait()).expect("docker events ends");
+        assert!(line.contains(event), "docker events: {line:?}");
     }
 
     /// Runs a docker command to its end.
