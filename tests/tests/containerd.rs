@@ -50,9 +50,12 @@ fn run(shim: Shim) {
 
     // A program that takes the output: its descriptor 3, and 5 to say that it is ready.
     let (logger, logged) = (containerd.path().join("logger"), containerd.path().join("logged"));
-    fs::write(&logger, "#!/bin/sh\nexec 5>&-\necho \"$1 of $CONTAINER_ID\" > \"$2\"\nexec cat <&3 >> \"$2\"\n")
-        .and_then(|()| fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)))
-        .expect("logger");
+    fs::write(
+        &logger,
+        "#!/bin/sh\nexec 5>&-\necho \"$1 of $CONTAINER_ID\" > \"$2\"\nexec cat <&3 >> \"$2\"\n",
+    )
+    .and_then(|()| fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)))
+    .expect("logger");
     let uri = format!("binary://{}?file={}", logger.display(), logged.display());
     let events = containerd.events();
     let options = ["--detach", "--log-uri", &uri];
