@@ -110,7 +110,8 @@ fn ask(question: &str) -> io::Result<u32> {
 pub fn label_mounts(mounts: &mut [Mount], label: &str) {
     for entry in mounts {
         let MountSource::FileSystem { fstype, .. } = &entry.source else { continue };
-        if !WITHOUT_LABEL.contains(&fstype.as_str()) && !entry.data.contains(OPTION) {
+        let has_own = entry.data.split(',').any(|option| option.starts_with(OPTION));
+        if !WITHOUT_LABEL.contains(&fstype.as_str()) && !has_own {
             let comma = if entry.data.is_empty() { "" } else { "," };
             entry.data.push_str(&format!("{comma}{}", option(label)));
         }

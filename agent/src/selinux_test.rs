@@ -20,6 +20,8 @@ fn file_systems_of_a_container_get_its_label() {
         ("devpts", "", with.clone()),
         ("mqueue", "", with.clone()),
         ("tmpfs", "context=other,size=1k", "context=other,size=1k".to_owned()),
+        ("tmpfs", "size=1k,context=other", "size=1k,context=other".to_owned()),
+        ("tmpfs", "rootcontext=other", format!("rootcontext=other,{with}")),
         ("proc", "", String::new()),
         ("sysfs", "", String::new()),
         ("cgroup2", "", String::new()),

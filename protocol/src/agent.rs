@@ -218,7 +218,7 @@ pub enum Request {
     },
     /// Take over the node's settings; since version 2.
     Settings(Box<Settings>),
-    /// Say what confines the next process that is made by this name; since version 2.
+    /// Say what confines the process of this name, which is made next over the same connection; since version 2.
     Confine {
         /// The process, which does not exist yet.
         process: ProcessId,

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
-use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_tests::cli::{Outcome, Stockade, built, text};
 
 /// A container `c` that sleeps, deleted with the value.
 struct Container {
@@ -203,6 +204,34 @@ fn every_rlimit_is_the_configs_for_the_init_and_an_exec() {
     let infinite = json!({ "rlimits": [{ "type": "RLIMIT_AS", "soft": 3000000000u64, "hard": u64::MAX }] });
     let limits = container.process("cat /proc/self/limits", infinite).success().stdout;
     assert_eq!(limit(&limits, "Max address space"), ["3000000000", "unlimited"]);
+}
+
+#[test]
+fn rlimits_that_nobody_lists_are_the_callers() {
+    let stockade = Stockade::new();
+    let bundle = Bundle::busybox(&["sleep", "10000"]).edit(|config| {
+        config["process"]["rlimits"] = json!([{ "type": "RLIMIT_CORE", "soft": 5, "hard": 6 }]);
+    });
+    let limited = |files: &str, arguments: &str| {
+        let script = format!(
+            "ulimit -Sn {files}; ulimit -Hn 5000; ulimit -c 0; ulimit -i 4000; exec {} --root {} {arguments}",
+            text(&built("release/stockade")),
+            text(&stockade.root()),
+        );
+        Outcome::of(Command::new("bash").args(["-c", &script]), b"").success().stdout
+    };
+    limited("3000", &format!("run --detach --bundle {} c > /dev/null 2>&1", text(bundle.path())));
+    let shown = limited("2000", "exec c cat /proc/1/limits /proc/self/limits");
+    let (init, own) = shown.split_at(shown.rfind("Limit ").expect("two tables"));
+    assert_eq!(
+        (limit(init, "Max open files"), limit(own, "Max open files")),
+        (["3000", "5000"], ["2000", "5000"])
+    );
+    for limits in [init, own] {
+        assert_eq!(limit(limits, "Max pending signals"), ["4000", "4000"]);
+        assert_eq!(limit(limits, "Max core file size"), ["5", "6"]);
+    }
+    stockade.run(&["delete", "--force", "c"]).success();
 }
 
 #[test]

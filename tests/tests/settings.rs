@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use serde_json::json;
 use stockade_tests::bundle::{Bundle, directory};
@@ -135,6 +136,12 @@ fn a_guest_has_what_is_set_in_the_network_namespace_and_what_cannot_cross_is_nam
         ("net/ipv4/tcp_max_syn_backlog", "3000"),
         ("net/ipv4/conf/eth0/rp_filter", "2"),
         ("net/ipv6/conf/eth0/accept_ra", "0"),
+        ("net/ipv4/conf/lo/route_localnet", "1"),
+        ("net/ipv4/ipfrag_high_thresh", "8388608"),
+        ("net/ipv4/neigh/eth0/gc_stale_time", "99"),
+        ("net/ipv6/neigh/eth0/ucast_solicit", "7"),
+        ("net/netfilter/nf_conntrack_tcp_timeout_established", "999"),
+        ("net/unix/max_dgram_qlen", "88"),
     ];
     let namespace = Netns::new("settings");
     namespace.ip("link add eth0 type veth peer name peer");
@@ -251,10 +258,19 @@ fn security_modules_confine_what_runs_in_a_guest() {
         sh("cat /etc/passwd > /dev/null; cat /proc/sys/kernel/yama/ptrace_scope").success().stdout,
         "1\n"
     );
+    // So is each of several at a time, as an engine runs probes; what confines one belongs to that one.
+    thread::scope(|scope| {
+        let execs = [(); 4].map(|()| scope.spawn(|| sh("cat /proc/self/attr/current").success().stdout));
+        for exec in execs {
+            assert_eq!(exec.join().expect("an exec"), "stockade-test (enforce)\n");
+        }
+    });
     // Logged, and allowed all the same.
     sh("mkdir /tmp/made").success();
     let console = stockade.run(&["logs", "c"]).success().stdout;
     assert!(console.contains("type=1326") && console.contains("comm=\"mkdir\""), "{console}");
+    // The kernel takes long to replace a profile, and the others of a pod would wait for each exec.
+    assert!(!console.contains("profile_replace"), "{console}");
     // A process may ask for less than its container, and a profile without a policy is refused.
     let exec = |profile: &str| stockade.run(&["exec", "--apparmor", profile, "c", "cat", "/etc/secret"]);
     assert_eq!(exec("unconfined").success().stdout, "secret");
@@ -343,10 +359,17 @@ fn what_is_not_a_policy_for_the_guest_is_named_in_a_line() {
     let cut = directory.path().join("cut");
     fs::write(&cut, &good[..good.len() / 2]).expect("a file");
     let missing = directory.path().join("missing");
+    let fifo = directory.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let large = directory.path().join("large");
+    fs::File::create(&large).and_then(|file| file.set_len(1 << 40)).expect("a file");
     let bundle = Bundle::script("true");
     let cases = [
         (&file, "it is not a binary SELinux policy"),
         (&missing, "No such file or directory"),
+        (&fifo, "it is not a regular file"),
+        (&directory.path().to_owned(), "it is not a regular file"),
+        (&large, "it has more than"),
         (&cut, "the guest's kernel, which knows versions up to 33, refuses it"),
     ];
     for (policy, expected) in cases {

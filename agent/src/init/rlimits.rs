@@ -9,10 +9,10 @@ use stockade_protocol::container::Rlimit;
 use super::proc_files;
 use crate::error::{Context, Result};
 
-/// Hard limit of open files if config.json sets none.
+/// Hard limit of open files if the host gives none.
 pub const MAX_OPEN_FILES: u64 = 1 << 20;
 
-/// Soft limit of open files if config.json sets none; more would break programs that use select(2).
+/// Soft limit of open files if the host gives none; more would break programs that use select(2).
 const OPEN_FILES: u64 = 1024;
 
 /// Raises the hard limits as far as [`apply`] will need; only the guest's root can do that.

@@ -91,6 +91,7 @@ impl Server {
     /// Forgets a connection; what it stood for ends with it.
     pub(super) fn close(&mut self, token: Token) {
         self.poller.forget(token);
+        self.confinements.remove(&token);
         let Some(connection) = self.connections.remove(&token) else { return };
         match connection.role {
             Role::Events(id) => self.dismiss(&id, token),

@@ -47,7 +47,7 @@ impl Server {
         let joined = self.joined_namespaces(&spec.namespaces)?;
         let disks = Disks::attach(&mut spec)?;
         let init = Rc::new(ProcessId { container: spec.id.clone(), exec: None });
-        let confinement = self.confinements.remove(&*init);
+        let confinement = self.take_confinement(reply_to, &init);
         if let Some(label) = confinement.as_ref().and_then(|confinement| confinement.mount_label.as_deref()) {
             selinux::label_mounts(&mut spec.mounts, label);
         }

@@ -33,7 +33,7 @@ impl Server {
                 format!("the guest has {MAX_PROCESSES} processes already"),
             ));
         }
-        let spawned = self.spawn_exec(&exec)?;
+        let spawned = self.spawn_exec(reply_to, &exec)?;
         let id = Rc::new(exec.id);
         self.adopt(&id, spawned, reply_to);
         if let Some(process) = self.processes.get_mut(&id) {
@@ -42,7 +42,7 @@ impl Server {
         Ok(None)
     }
 
-    fn spawn_exec(&mut self, exec: &Exec) -> Result<Spawned> {
+    fn spawn_exec(&mut self, reply_to: Token, exec: &Exec) -> Result<Spawned> {
         let id = &exec.id.container;
         if id == GUEST {
             boot::provide_devices()?;
@@ -51,7 +51,7 @@ impl Server {
         }
         let (phase, init) = (self.phase(id)?, self.container(id)?.init.clone());
         let init = self.process(&init)?.1.pid;
-        let confinement = self.confinements.remove(&exec.id);
+        let confinement = self.take_confinement(reply_to, &exec.id);
         let container = self.container(id)?;
         if container.removal.is_some() || matches!(phase, Phase::Creating(_) | Phase::Stopped(_)) {
             return Err(error(ErrorKind::WrongState, format!("container {id} is not running")));

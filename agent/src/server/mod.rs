@@ -106,8 +106,10 @@ pub struct Server {
     /// Set once the host has offered its resolver.
     resolving: Option<Resolving>,
     memory: Follower,
-    /// What security modules apply to processes that are not made yet.
-    confinements: BTreeMap<ProcessId, Confinement>,
+    /// What security modules apply to the process that a connection is about to have made.
+    confinements: BTreeMap<Token, (ProcessId, Confinement)>,
+    /// The AppArmor profiles that the kernel has, with a hash of the policy that each has come from.
+    policies: BTreeMap<String, u64>,
     /// Targets to handle again although no event will come.
     again: Vec<Target>,
 }
@@ -130,6 +132,7 @@ impl Server {
             resolving: None,
             memory: Follower::new()?,
             confinements: BTreeMap::new(),
+            policies: BTreeMap::new(),
             again: Vec::new(),
         };
         server.watch_memory()?;
@@ -188,7 +191,7 @@ impl Server {
             Request::SetCpus { count } => Self::set_cpus(count).map(Some),
             Request::Update { container, values } => self.update(&container, &values).map(Some),
             Request::Network(change) => Self::change_network(&change).map(Some),
-            Request::Confine { process, confinement } => self.confine(process, *confinement).map(Some),
+            Request::Confine { process, confinement } => self.confine(token, process, *confinement).map(Some),
             Request::Selinux(policy) => self.load_selinux(&policy).map(Some),
             Request::Settings(settings) => self.take_settings(&settings).map(Some),
         };

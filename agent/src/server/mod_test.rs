@@ -122,7 +122,7 @@ impl Guest {
         self.settle();
     }
 
-    fn ask(&mut self, host: &mut UnixStream, request: Request) -> Response {
+    pub fn ask(&mut self, host: &mut UnixStream, request: Request) -> Response {
         self.tell(host, &request);
         receive(host)
     }

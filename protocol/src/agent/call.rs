@@ -76,7 +76,7 @@ calls! {
     /// Makes the guest's kernel take over the node's settings; the answer is what it does not take.
     TakeSettings(settings: Settings) in SINCE_0_2,
         Request::Settings(Box::new(settings)) => Response::SettingsTaken(refused) => refused, Vec<String>;
-    /// Says what confines the next process that is made by this name.
+    /// Says what confines the process of this name, which is made next over the same connection.
     Confine(process: ProcessId, confinement: Confinement) in SINCE_0_2,
         Request::Confine { process, confinement: Box::new(confinement) } => Response::Confined => (), ();
     /// Loads an SELinux policy into the guest's kernel.

@@ -412,7 +412,9 @@ impl Attended {
         };
         let container = container(slots);
         let init = ProcessId { container: container.id.clone(), exec: None };
-        settings::confine(&draft.directory, &init, labels, vm)?;
+        if let Some(confined) = settings::confine(&draft.directory, &init, labels, vm)? {
+            control = confined;
+        }
         let terminal = container.process.terminal.is_some();
         let terminal = terminal.then(|| Watched::of(draft.request.console_socket.is_some()));
         let streams = container.process.streams.clone();

@@ -97,9 +97,13 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
         cgroup: exec.cgroup.clone(),
         ignore_paused: exec.ignore_paused,
     };
-    settings::confine(&exec.handle.directory, &id, exec.labels.as_ref(), &mut vm)?;
-    let mut control =
-        Connection::open(directory, Purpose::Control, &mut vm).map_err(|e| explain(exec.handle, e))?;
+    let confined = settings::confine(&exec.handle.directory, &id, exec.labels.as_ref(), &mut vm)?;
+    let mut control = match confined {
+        Some(confined) => confined,
+        None => {
+            Connection::open(directory, Purpose::Control, &mut vm).map_err(|e| explain(exec.handle, e))?
+        }
+    };
     for warning in control.call(call::MakeProcess(request), &mut vm).map_err(|e| explain(exec.handle, e))? {
         tracing::warn!("{warning}");
     }

@@ -56,7 +56,8 @@ pub(super) fn check_label(relay: &Relay, label: Option<&HostLabel>) -> anyhow::R
     Ok(())
 }
 
-/// Tells the agent what security modules apply to the process that is made next.
+/// Tells the agent what security modules apply to a process. It has to be made over the connection that is returned, if
+/// there is one: what confines it belongs to that connection, so that no other command can take it away.
 ///
 /// # Errors
 /// The agent does not answer, or it cannot do what is required.
@@ -65,18 +66,18 @@ pub(super) fn confine(
     process: &ProcessId,
     labels: Option<&Labels>,
     wait: &mut impl Wait,
-) -> anyhow::Result<()> {
-    let Some(labels) = labels else { return Ok(()) };
+) -> anyhow::Result<Option<Connection>> {
+    let Some(labels) = labels else { return Ok(None) };
     let confine = call::Confine(process.clone(), labels.confinement.clone());
-    let confined =
-        Connection::open_newest(directory.as_fd(), wait).and_then(|mut control| control.call(confine, wait));
+    let confined = Connection::open_newest(directory.as_fd(), wait)
+        .and_then(|mut control| control.call(confine, wait).map(|()| control));
     match confined {
         Err(error @ (ClientError::Version(_) | ClientError::Agent(_))) => {
             // Not among the macro's arguments, which are not evaluated where nobody reads warnings.
             let warning = labels.refused(&error.to_string()).context(CONFIG)?;
             tracing::warn!("{warning}");
-            Ok(())
+            Ok(None)
         }
-        confined => Ok(confined?),
+        confined => Ok(Some(confined?)),
     }
 }

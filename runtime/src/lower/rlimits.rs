@@ -1,16 +1,38 @@
 //! `process.rlimits`: names to numbers.
 
+use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType as Type};
 use stockade_protocol::container::Rlimit;
 
 use crate::oci::bundle::SpecError;
 
-/// The limits with the kernel's numbers.
+/// All that Linux has.
+const ALL: [Resource; 16] = [
+    Resource::RLIMIT_CPU,
+    Resource::RLIMIT_FSIZE,
+    Resource::RLIMIT_DATA,
+    Resource::RLIMIT_STACK,
+    Resource::RLIMIT_CORE,
+    Resource::RLIMIT_RSS,
+    Resource::RLIMIT_NPROC,
+    Resource::RLIMIT_NOFILE,
+    Resource::RLIMIT_MEMLOCK,
+    Resource::RLIMIT_AS,
+    Resource::RLIMIT_LOCKS,
+    Resource::RLIMIT_SIGPENDING,
+    Resource::RLIMIT_MSGQUEUE,
+    Resource::RLIMIT_NICE,
+    Resource::RLIMIT_RTPRIO,
+    Resource::RLIMIT_RTTIME,
+];
+
+/// The limits with the kernel's numbers. Those that are not listed are this process's own: on a host, a container has
+/// the limits of its engine.
 ///
 /// # Errors
 /// A limit that is listed twice, or a soft limit above its hard limit.
 pub fn lower(limits: &[PosixRlimit]) -> Result<Vec<Rlimit>, SpecError> {
-    let mut lowered: Vec<Rlimit> = Vec::with_capacity(limits.len());
+    let mut lowered: Vec<Rlimit> = Vec::with_capacity(ALL.len());
     for (index, limit) in limits.iter().enumerate() {
         let property = || format!("process.rlimits[{index}]");
         let resource = number(limit.typ());
@@ -21,6 +43,16 @@ pub fn lower(limits: &[PosixRlimit]) -> Result<Vec<Rlimit>, SpecError> {
             return Err(SpecError::new(property(), format!("{}: soft is above hard", limit.typ())));
         }
         lowered.push(Rlimit { resource, soft: limit.soft(), hard: limit.hard() });
+    }
+    for own in ALL {
+        let resource = own as u32;
+        if lowered.iter().any(|listed| listed.resource == resource) {
+            continue;
+        }
+        let (soft, hard) = getrlimit(own).map_err(|cause| {
+            SpecError::new("process.rlimits", format!("cannot read the caller's: {cause}"))
+        })?;
+        lowered.push(Rlimit { resource, soft, hard });
     }
     Ok(lowered)
 }

@@ -8,7 +8,7 @@ use crate::node::Directory;
 const NET: &str = "/proc/sys/net";
 
 /// Names below `net/` with the values that a guest has by itself. The first one resets others, and so comes first.
-const NAMESPACE: [(&str, &str); 72] = [
+const NAMESPACE: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "0"),
     ("core/optmem_max", "131072"),
     ("core/somaxconn", "4096"),
@@ -82,6 +82,75 @@ const NAMESPACE: [(&str, &str); 72] = [
     ("ipv6/icmp/echo_ignore_all", "0"),
     ("ipv6/icmp/ratelimit", "1000"),
     ("ipv6/ip_nonlocal_bind", "0"),
+    ("ipv4/fib_multipath_hash_fields", "7"),
+    ("ipv4/icmp_errors_use_inbound_ifaddr", "0"),
+    ("ipv4/icmp_ignore_bogus_error_responses", "1"),
+    ("ipv4/icmp_msgs_burst", "50"),
+    ("ipv4/icmp_msgs_per_sec", "1000"),
+    ("ipv4/igmp_link_local_mcast_reports", "1"),
+    ("ipv4/igmp_qrv", "2"),
+    ("ipv4/ip_autobind_reuse", "0"),
+    ("ipv4/ip_dynaddr", "0"),
+    ("ipv4/ip_early_demux", "1"),
+    ("ipv4/ipfrag_high_thresh", "4194304"),
+    ("ipv4/ipfrag_low_thresh", "3145728"),
+    ("ipv4/ipfrag_max_dist", "64"),
+    ("ipv4/ipfrag_time", "30"),
+    ("ipv4/tcp_app_win", "31"),
+    ("ipv4/tcp_challenge_ack_limit", "2147483647"),
+    ("ipv4/tcp_comp_sack_delay_ns", "1000000"),
+    ("ipv4/tcp_comp_sack_nr", "44"),
+    ("ipv4/tcp_comp_sack_slack_ns", "100000"),
+    ("ipv4/tcp_early_demux", "1"),
+    ("ipv4/tcp_fastopen_key", "00000000-00000000-00000000-00000000"),
+    ("ipv4/tcp_invalid_ratelimit", "500"),
+    ("ipv4/tcp_min_rtt_wlen", "300"),
+    ("ipv4/tcp_min_tso_segs", "2"),
+    ("ipv4/tcp_mtu_probe_floor", "48"),
+    ("ipv4/tcp_no_ssthresh_metrics_save", "1"),
+    ("ipv4/tcp_pacing_ca_ratio", "120"),
+    ("ipv4/tcp_pacing_ss_ratio", "200"),
+    ("ipv4/tcp_pingpong_thresh", "1"),
+    ("ipv4/tcp_probe_interval", "600"),
+    ("ipv4/tcp_probe_threshold", "8"),
+    ("ipv4/tcp_reflect_tos", "0"),
+    ("ipv4/tcp_rto_min_us", "200000"),
+    ("ipv4/tcp_tso_rtt_log", "9"),
+    ("ipv4/tcp_tso_win_divisor", "3"),
+    ("ipv4/udp_early_demux", "1"),
+    ("ipv6/anycast_src_echo_reply", "0"),
+    ("ipv6/fib_multipath_hash_fields", "7"),
+    ("ipv6/fib_multipath_hash_policy", "0"),
+    ("ipv6/flowlabel_consistency", "1"),
+    ("ipv6/flowlabel_state_ranges", "0"),
+    ("ipv6/fwmark_reflect", "0"),
+    ("ipv6/icmp/echo_ignore_anycast", "0"),
+    ("ipv6/icmp/echo_ignore_multicast", "0"),
+    ("ipv6/icmp/ratemask", "0-1,3-127"),
+    ("ipv6/ip6frag_high_thresh", "4194304"),
+    ("ipv6/ip6frag_low_thresh", "3145728"),
+    ("ipv6/ip6frag_time", "60"),
+    ("ipv6/max_dst_opts_number", "8"),
+    ("ipv6/max_hbh_opts_number", "8"),
+    ("netfilter/nf_conntrack_acct", "0"),
+    ("netfilter/nf_conntrack_generic_timeout", "600"),
+    ("netfilter/nf_conntrack_icmp_timeout", "30"),
+    ("netfilter/nf_conntrack_tcp_be_liberal", "0"),
+    ("netfilter/nf_conntrack_tcp_loose", "1"),
+    ("netfilter/nf_conntrack_tcp_max_retrans", "3"),
+    ("netfilter/nf_conntrack_tcp_timeout_close", "10"),
+    ("netfilter/nf_conntrack_tcp_timeout_close_wait", "60"),
+    ("netfilter/nf_conntrack_tcp_timeout_established", "432000"),
+    ("netfilter/nf_conntrack_tcp_timeout_fin_wait", "120"),
+    ("netfilter/nf_conntrack_tcp_timeout_last_ack", "30"),
+    ("netfilter/nf_conntrack_tcp_timeout_max_retrans", "300"),
+    ("netfilter/nf_conntrack_tcp_timeout_syn_recv", "60"),
+    ("netfilter/nf_conntrack_tcp_timeout_syn_sent", "120"),
+    ("netfilter/nf_conntrack_tcp_timeout_time_wait", "120"),
+    ("netfilter/nf_conntrack_tcp_timeout_unacknowledged", "300"),
+    ("netfilter/nf_conntrack_udp_timeout", "30"),
+    ("netfilter/nf_conntrack_udp_timeout_stream", "120"),
+    ("unix/max_dgram_qlen", "10"),
 ];
 
 /// Names of interfaces' settings, with the values that `all`, `default` and an interface have by themselves.
@@ -118,6 +187,24 @@ const INTERFACE: [(&str, &str, [&str; 3]); 30] = [
     ("ipv6", "use_tempaddr", ["0", "0", "0"]),
 ];
 
+/// Names of an interface's settings for its neighbours, with the values that it has by itself.
+const NEIGHBOURS: [(&str, &str); 10] = [
+    ("app_solicit", "0"),
+    ("base_reachable_time_ms", "30000"),
+    ("delay_first_probe_time", "5"),
+    ("gc_stale_time", "60"),
+    ("mcast_resolicit", "0"),
+    ("mcast_solicit", "3"),
+    ("proxy_qlen", "64"),
+    ("retrans_time_ms", "1000"),
+    ("ucast_solicit", "3"),
+    ("unres_qlen_bytes", "212992"),
+];
+
+/// The interface that every namespace has, and the value with which it differs from others by itself.
+const LOOPBACK: &str = "lo";
+const NOT_FOR_LOOPBACK: &str = "-1";
+
 /// The names that stand for all interfaces and for new ones.
 const FOR_ALL: [&str; 2] = ["all", "default"];
 
@@ -128,20 +215,15 @@ pub type Sysctls = Vec<(String, String)>;
 /// are to be set.
 pub fn of_namespace() -> Sysctls {
     let Ok(net) = Directory::open(Path::new(NET)) else { return Sysctls::new() };
-    let mut found = Sysctls::new();
-    let mut take = |name: String, guest: &str| {
-        if let Some(value) = net.read(&name).filter(|value| value != guest) {
-            found.push((format!("net/{name}"), value));
-        }
-    };
-    for (name, guest) in NAMESPACE {
-        take(name.to_owned(), guest);
-    }
+    let names = NAMESPACE.iter().map(|(name, guest)| ((*name).to_owned(), *guest));
+    let mut found: Sysctls = differing(&net, names).collect();
     for (index, interface) in FOR_ALL.into_iter().enumerate() {
-        for (family, name, guest) in INTERFACE {
-            take(format!("{family}/conf/{interface}/{name}"), guest[index]);
-        }
+        let name = |(family, name, guest): (&str, &str, [&'static str; 3])| {
+            (format!("{family}/conf/{interface}/{name}"), guest[index])
+        };
+        found.extend(differing(&net, INTERFACE.into_iter().map(name)));
     }
+    found.extend(of_interface(&net, LOOPBACK).filter(|(_, value)| value != NOT_FOR_LOOPBACK));
     found.extend(backlogs(&net));
     found
 }
@@ -151,14 +233,31 @@ pub fn of_interfaces<'a>(interfaces: impl Iterator<Item = &'a str>) -> Sysctls {
     let Ok(net) = Directory::open(Path::new(NET)) else { return Sysctls::new() };
     let mut found = Sysctls::new();
     for interface in interfaces {
-        for (family, name, guest) in INTERFACE {
-            let name = format!("{family}/conf/{interface}/{name}");
-            if let Some(value) = net.read(&name).filter(|value| value != guest[2]) {
-                found.push((format!("net/{name}"), value));
-            }
-        }
+        found.extend(of_interface(&net, interface));
+        let of_neighbours = ["ipv4", "ipv6"].into_iter().flat_map(|family| {
+            NEIGHBOURS.map(|(name, guest)| (format!("{family}/neigh/{interface}/{name}"), guest))
+        });
+        found.extend(differing(&net, of_neighbours));
     }
     found
+}
+
+fn of_interface(net: &Directory, interface: &str) -> impl Iterator<Item = (String, String)> {
+    let names = INTERFACE
+        .into_iter()
+        .map(move |(family, name, guest)| (format!("{family}/conf/{interface}/{name}"), guest[2]));
+    differing(net, names)
+}
+
+/// Those of the names below `net/` that have another value than a guest's.
+fn differing<'a>(
+    net: &Directory,
+    names: impl Iterator<Item = (String, &'a str)>,
+) -> impl Iterator<Item = (String, String)> {
+    names.filter_map(move |(name, guest)| {
+        let value = net.read(&name).filter(|value| value != guest)?;
+        Some((format!("net/{name}"), value))
+    })
 }
 
 /// Two settings that the kernel derives from the size of one table in every new namespace. If their ratio is the

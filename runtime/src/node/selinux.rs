@@ -3,8 +3,9 @@
 //! In the guest, the domain of the agent is permissive. It plays the part of the host's kernel and engine for the
 //! containers; a policy that was written for a host does not know what it has to do, and need not restrict it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -48,7 +49,7 @@ const PRIMARY: u32 = 1;
 pub fn load(selinux: &Selinux, shares: Option<&str>) -> anyhow::Result<SelinuxPolicy> {
     let path = find(&selinux.policy)?;
     let context = || format!("selinux.policy in config.toml: {}", path.display());
-    let policy = fs::read(&path).with_context(context)?;
+    let policy = read(&path).with_context(context)?;
     let agent_type = selinux.agent.as_deref().and_then(|label| label.split(':').nth(2));
     let policy = with_permissive(&policy, agent_type.unwrap_or(KERNEL_TYPE))
         .map_err(anyhow::Error::msg)
@@ -63,6 +64,17 @@ pub fn load(selinux: &Selinux, shares: Option<&str>) -> anyhow::Result<SelinuxPo
         agent: selinux.agent.clone(),
         shares: shares.map(str::to_owned),
     })
+}
+
+/// Reads a policy, or as much of a longer file as shows that it is too long. Nothing but a file is waited for.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut policy = Vec::new();
+    file.take(LARGEST as u64 + 1).read_to_end(&mut policy)?;
+    Ok(policy)
 }
 
 fn find(policy: &Path) -> anyhow::Result<PathBuf> {
@@ -92,7 +104,7 @@ fn newest(etc: &Path) -> io::Result<PathBuf> {
 /// The policy, in which this type is permissive.
 fn with_permissive(policy: &[u8], name: &str) -> Result<Vec<u8>, String> {
     if policy.len() > LARGEST {
-        return Err(format!("it has {} bytes, and a guest takes {LARGEST}", policy.len()));
+        return Err(format!("it has more than {LARGEST} bytes, which is the most that a guest takes"));
     }
     let no_policy = || "it is not a binary SELinux policy".to_owned();
     let (start, end) = permissive_map(policy).ok_or_else(no_policy)?;
@@ -103,7 +115,7 @@ fn with_permissive(policy: &[u8], name: &str) -> Result<Vec<u8>, String> {
         Ok(index) => nodes[index].1 |= bit,
         Err(index) => nodes.insert(index, (base, bit)),
     }
-    let highest = nodes.last().map_or(0, |(base, _)| base + UNIT);
+    let highest = nodes.last().map_or(Some(0), |(base, _)| base.checked_add(UNIT)).ok_or_else(no_policy)?;
     let mut changed = policy[..start].to_vec();
     for word in [UNIT, highest, nodes.len() as u32] {
         changed.extend(word.to_le_bytes());

@@ -10,7 +10,7 @@ fn policy(permissive: &[(u32, u64)]) -> Vec<u8> {
     bytes.extend(SIGNATURE);
     words(&mut bytes, &[33, 1, 8, 9]);
     words(&mut bytes, &[64, 64, 1, 0, 2, 0]);
-    let highest = permissive.last().map_or(0, |(base, _)| base + 64);
+    let highest = permissive.last().map_or(0, |(base, _)| base.wrapping_add(64));
     words(&mut bytes, &[64, highest, permissive.len() as u32]);
     for (base, bits) in permissive {
         words(&mut bytes, &[*base, *bits as u32, (*bits >> 32) as u32]);
@@ -46,6 +46,7 @@ fn what_is_not_a_policy_is_refused_in_words() {
         assert!(with_permissive(&good[..length], "kernel_t").is_err(), "{length}");
     }
     assert!(with_permissive(b"not a policy at all, but a text", "kernel_t").unwrap_err().contains("binary"));
+    assert!(with_permissive(&policy(&[(u32::MAX - 63, 1)]), "kernel_t").unwrap_err().contains("binary"));
     let mut many = good.clone();
     many[32..36].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(with_permissive(&many, "kernel_t").is_err());
