@@ -5,7 +5,7 @@ DESTDIR ?=
 
 TRIPLE   := x86_64-unknown-linux-gnu
 BUILT    := target/$(TRIPLE)/release
-BINARIES := stockade stockade-vmm stockade-agent
+BINARIES := stockade stockade-vmm stockade-agent containerd-shim-stockade-v2
 GUEST    := target/guest
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
@@ -62,6 +62,7 @@ fuzz: setup
 
 install: all
 	install -D -m 755 target/release/stockade $(DESTDIR)$(PREFIX)/bin/stockade
+	install -D -m 755 target/release/containerd-shim-stockade-v2 $(DESTDIR)$(PREFIX)/bin/containerd-shim-stockade-v2
 	install -D -m 755 target/release/stockade-vmm $(DESTDIR)$(PREFIX)/libexec/stockade/stockade-vmm
 	install -D -m 644 $(GUEST)/vmlinux $(SHARE)/stockade/vmlinux
 	install -D -m 644 $(GUEST)/initramfs $(SHARE)/stockade/initramfs

@@ -17,6 +17,7 @@ mod node;
 mod oci;
 mod options;
 mod relay;
+mod shim;
 mod state;
 mod stats;
 mod sys;
@@ -49,4 +50,9 @@ pub fn main() -> ExitCode {
         log::report(&error);
         ExitCode::from(commands::exit_status::exit_status(&error))
     })
+}
+
+/// `containerd-shim-stockade-v2`, from its arguments to its exit status.
+pub fn shim() -> ExitCode {
+    shim::main()
 }

@@ -5,12 +5,13 @@
 //! has written to stderr, and a command that succeeds should write none. The command's error goes to stderr always,
 //! because podman reads it there, and to the log file as well, because containerd reads it there.
 
+use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write as _};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::Context;
@@ -24,8 +25,11 @@ use crate::text::table::printable;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// The container and the sandbox that the lines are about: several pods may share a log file.
-static SUBJECT: Mutex<Option<(String, String)>> = Mutex::new(None);
+thread_local! {
+    /// The container and the sandbox that the thread's lines are about: several pods may share a log file, and the threads of a
+    /// shim are about several containers.
+    static SUBJECT: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
+}
 
 /// Whether the log has ended: nothing is written any more.
 static IS_OVER: AtomicBool = AtomicBool::new(false);
@@ -59,8 +63,20 @@ pub fn start(globals: &Globals) -> anyhow::Result<()> {
         (_, LogLevel::Warn) => Level::WARN,
         (_, LogLevel::Info | LogLevel::Error) => Level::ERROR,
     };
-    let log = LOG.get_or_init(|| Log { file, format: globals.log_format, most_verbose });
-    Ok(tracing::subscriber::set_global_default(Lines(log))?)
+    begin(Log { file, format: globals.log_format, most_verbose })
+}
+
+/// Lets a process that is no command log to a file that is open already.
+///
+/// # Errors
+/// When there is a log already.
+pub fn start_in(file: File, is_debug: bool) -> anyhow::Result<()> {
+    let most_verbose = if is_debug { Level::DEBUG } else { Level::INFO };
+    begin(Log { file: Some(file), format: LogFormat::Text, most_verbose })
+}
+
+fn begin(log: Log) -> anyhow::Result<()> {
+    Ok(tracing::subscriber::set_global_default(Lines(LOG.get_or_init(|| log)))?)
 }
 
 /// The log file's descriptor, for a process that closes all other descriptors.
@@ -76,7 +92,7 @@ pub fn end() {
 /// From here on, lines in a log file are about this container.
 pub fn about(container: &str, sandbox: Option<&str>) {
     let sandbox = sandbox.unwrap_or(container).to_owned();
-    *SUBJECT.lock().unwrap_or_else(PoisonError::into_inner) = Some((container.to_owned(), sandbox));
+    SUBJECT.with_borrow_mut(|subject| *subject = Some((container.to_owned(), sandbox)));
 }
 
 /// Whether debug lines are logged. If not, the values that only they need are not computed.
@@ -95,7 +111,7 @@ pub fn report(error: &anyhow::Error) {
 }
 
 /// The error and its causes; a cause is left out if the line already ends with it.
-fn explain(error: &anyhow::Error) -> String {
+pub fn explain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {
@@ -117,7 +133,7 @@ impl Log {
     fn write(&self, level: &str, message: &str, fields: &Map<String, Value>) {
         let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
         let mut fields = fields.clone();
-        let subject = SUBJECT.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let subject = SUBJECT.with_borrow(Clone::clone);
         if let (Some((container, sandbox)), Some(_)) = (subject, &self.file) {
             fields.insert("container".to_owned(), container.into());
             fields.insert("sandbox".to_owned(), sandbox.into());

@@ -12,6 +12,7 @@ mod scenario;
 mod stage;
 
 use anyhow::{Result, bail};
+use stockade_tests::engine::BY_RUNCS_SHIM;
 
 use crate::measure::{Between, median_and_spread};
 use crate::network::Figures;
@@ -162,6 +163,7 @@ fn pods(_: &Scenario) -> Result<()> {
     for (name, runtime, limit) in [
         ("stockade, limit 128 MiB", "stockade", Some(128 << 20)),
         ("stockade, default size", "stockade", None),
+        ("stockade, default size, by runc's shim", BY_RUNCS_SHIM, None),
         ("runc", "runc", None),
     ] {
         let runs = repeat(|| kubelet.measure(runtime, limit))?;

@@ -69,6 +69,7 @@ impl Scenario {
         let files = [
             "release/stockade",
             "release/stockade-vmm",
+            "release/containerd-shim-stockade-v2",
             "guest/vmlinux",
             "guest/initramfs",
             "x86_64-unknown-linux-gnu/release/bench-first",

@@ -1,11 +1,12 @@
-//! containerd, its runc shim and `ctr`, as Debian ships them, with stockade as the shim's runtime binary.
+//! containerd and `ctr`, as Debian ships them: with their runc shim, whose runtime binary stockade is, and with stockade's own shim.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use stockade_tests::bundle::make_rootfs;
-use stockade_tests::cli::Outcome;
-use stockade_tests::engine::Containerd;
+use stockade_tests::cli::{Outcome, built};
+use stockade_tests::engine::{Containerd, Shim};
 use stockade_tests::host;
 use stockade_tests::terminal::Terminal;
 
@@ -29,7 +30,11 @@ fn piped(command: &mut Command) -> &mut Command {
 
 #[test]
 fn run_carries_stdio_and_returns_the_status() {
-    let containerd = Containerd::new();
+    Shim::ALL.into_iter().for_each(run);
+}
+
+fn run(shim: Shim) {
+    let containerd = Containerd::with(shim);
     let rootfs = rootfs();
     let script = "uname -r; read line; echo $line; echo error >&2; exit 42";
     // Not `cat`: this `ctr` loses an end of input that comes before the task has started, with every runtime.
@@ -42,6 +47,24 @@ fn run_carries_stdio_and_returns_the_status() {
     let outcome = containerd.container(&["--rm"], rootfs.path(), "run", &["nowhere"]);
     assert_eq!(outcome.status, 1, "{outcome:#?}");
     assert!(outcome.stderr.contains("executable file not found in $PATH"), "{outcome:#?}");
+
+    // A program that takes the output: its descriptor 3, and 5 to say that it is ready.
+    let (logger, logged) = (containerd.path().join("logger"), containerd.path().join("logged"));
+    fs::write(
+        &logger,
+        "#!/bin/sh\nexec 5>&-\necho \"$1 of $CONTAINER_ID\" > \"$2\"\nexec cat <&3 >> \"$2\"\n",
+    )
+    .and_then(|()| fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)))
+    .expect("logger");
+    let uri = format!("binary://{}?file={}", logger.display(), logged.display());
+    let events = containerd.events();
+    let options = ["--detach", "--log-uri", &uri];
+    containerd.container(&options, rootfs.path(), "logged", &["echo", "to the logger"]).success();
+    events.wait_for("/tasks/exit");
+    drop(events);
+    containerd.run(&["task", "rm", "logged"]).success();
+    containerd.run(&["container", "rm", "logged"]).success();
+    assert_eq!(fs::read_to_string(logged).expect("log"), "file of logged\nto the logger\n");
 
     let mut terminal = Terminal::open(24, 80);
     let settings = terminal.settings();
@@ -58,7 +81,11 @@ fn run_carries_stdio_and_returns_the_status() {
 
 #[test]
 fn a_detached_task_executes_pauses_is_measured_killed_and_removed() {
-    let containerd = Containerd::new();
+    Shim::ALL.into_iter().for_each(detached);
+}
+
+fn detached(shim: Shim) {
+    let containerd = Containerd::with(shim);
     let rootfs = rootfs();
     let log = containerd.path().join("box.log");
     let script = "trap 'echo signalled; exit 5' USR1; echo ready; while :; do sleep 0.2; done";
@@ -94,8 +121,27 @@ fn a_detached_task_executes_pauses_is_measured_killed_and_removed() {
             .unwrap_or_else(|| panic!("{metrics:#?}"));
         line.split_whitespace().nth(1).expect("value").parse::<u64>().expect("number")
     };
-    assert!(metric("memory.usage ") > 1 << 20, "{metrics:#?}");
     assert!(metric("cpu.usage_usec") > 0, "{metrics:#?}");
+    match shim {
+        // Those of the cgroup on the host, with the VM.
+        Shim::Runcs => assert!(metric("memory.usage ") > 1 << 20, "{metrics:#?}"),
+        // Those of the container: the shell and its `sleep`.
+        Shim::Own => {
+            assert!((1 << 10..8 << 20).contains(&metric("memory.usage ")), "{metrics:#?}");
+            assert!((1..=2).contains(&metric("pids.current")), "{metrics:#?}");
+        }
+    }
+    // A person sees the same container.
+    let stockade = |words: &[&str]| {
+        Outcome::of(Command::new(built("release/stockade")).args(["--root", shim.root()]).args(words), b"")
+    };
+    assert_eq!(stockade(&["list", "--quiet"]).success().stdout, "box\n");
+    // runc's shim does not notice.
+    if shim == Shim::Own {
+        stockade(&["pause", "box"]).success();
+        assert!(status(&containerd, "box").ends_with("PAUSED"));
+        stockade(&["resume", "box"]).success();
+    }
 
     let events = containerd.events();
     containerd.run(&["task", "kill", "--signal", "USR1", "box"]).success();
@@ -110,7 +156,11 @@ fn a_detached_task_executes_pauses_is_measured_killed_and_removed() {
 
 #[test]
 fn containerd_cleans_up_after_any_process_was_killed() {
-    let containerd = Containerd::new();
+    Shim::ALL.into_iter().for_each(killed);
+}
+
+fn killed(shim: Shim) {
+    let containerd = Containerd::with(shim);
     let rootfs = rootfs();
     for victim in ["stockade-vmm", "relay", "containerd-shim"] {
         let events = containerd.events();
@@ -132,8 +182,9 @@ fn containerd_cleans_up_after_any_process_was_killed() {
         events.wait_for("/tasks/delete");
         drop(events);
         if victim == "containerd-shim" {
-            // The shim's socket and the pipes of a `ctr` that failed stay with every runtime.
-            for directory in ["/run/containerd/s", "/run/containerd/fifo"] {
+            // The pipes of a `ctr` that failed stay with every runtime, and the socket of runc's shim.
+            let left = ["/run/containerd/fifo", "/run/containerd/s"];
+            for directory in &left[..if shim == Shim::Own { 1 } else { 2 }] {
                 fs::remove_dir_all(directory)
                     .and_then(|()| fs::create_dir(directory))
                     .expect("empty directory");

@@ -134,6 +134,26 @@ fn a_pod_serves_and_is_handled_as_the_kubelet_does() {
     cri.call("UpdateContainerResources", json!({ "container_id": web, "linux": limits }));
     let limit = pod.exec(&web, &["cat", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/cpu.max"]);
     assert_eq!(limit, format!("{}\n50000 100000\n", 64 << 20));
+    // Each container's are its own.
+    let fill = ["dd", "if=/dev/zero", "of=/dev/full-of-it", "bs=1M", "count=24"];
+    pod.exec(&shell, &fill);
+    let used = |container: &str| {
+        let stats = cri.call("ContainerStats", json!({ "container_id": container }))["stats"].clone();
+        stats["memory"]["working_set_bytes"]["value"].as_u64().unwrap_or_else(|| panic!("{stats:#}"))
+    };
+    let (full, other_used) = (used(&shell), used(&web));
+    assert!((24 << 20..64 << 20).contains(&full), "{full}");
+    assert!((1..24 << 20).contains(&other_used), "{other_used}");
+
+    // A container that needs more than it may have.
+    let mut greedy = container_config("greedy", &["sh", "-c", "echo begins; exec tail /dev/zero"]);
+    greedy["linux"]["resources"]["memory_limit_in_bytes"] = (16 << 20).into();
+    let greedy = pod.start(&greedy);
+    let killed = pod.wait(&greedy);
+    assert_eq!((&killed["exit_code"], &killed["reason"]), (&json!(137), &json!("OOMKilled")), "{killed:#}");
+    let log = fs::read_to_string(pod.log("greedy")).expect("log");
+    assert!(log.contains("begins"), "{log}");
+    pod.remove_container(&greedy);
 
     // The end.
     cri.call("StopContainer", json!({ "container_id": web, "timeout": 60 }));

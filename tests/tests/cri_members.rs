@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use stockade_tests::engine::Node;
+use stockade_tests::engine::{Node, Shim};
 use stockade_tests::host;
 use stockade_tests::kubernetes::{Cri, Pod, container_config};
 
@@ -36,7 +36,8 @@ fn processes(pod: &Pod<'_>, container: &str) -> Vec<String> {
 
 #[test]
 fn init_containers_members_and_their_restarts() {
-    let node = Node::new();
+    // The pods of the other files have stockade's own shim.
+    let node = Node::with(Shim::Runcs);
     let cri = Cri::new(&node.socket());
     let pod = Pod::run(&cri, &node, "stages", |_| ());
     let data = node.path().join("data");

@@ -47,10 +47,11 @@ impl Prefix {
 #[test]
 fn the_difference_is_shown_made_once_and_taken_back() {
     let prefix = Prefix::new();
-    let stockade = built("release/stockade");
+    let (stockade, shim) = (built("release/stockade"), built("release/containerd-shim-stockade-v2"));
     for (engine, file) in FILES {
         let diff = prefix.run(&["install", engine, "--dry-run"]).success().stdout;
-        assert!(diff.starts_with("--- /dev/null\n+++ ") && diff.contains(text(&stockade)), "{diff}");
+        let named = if engine == "--containerd" { &shim } else { &stockade };
+        assert!(diff.starts_with("--- /dev/null\n+++ ") && diff.contains(text(named)), "{diff}");
         assert!(!prefix.path(file).exists(), "--dry-run has written {file}");
         assert_eq!(prefix.run(&["install", engine]).success().stdout, diff);
         assert!(prefix.run(&["install", engine]).success().stdout.contains("nothing to change"));
@@ -94,10 +95,21 @@ fn containerd_reads_it_beside_what_it_had() {
     let file = FILES[2].1;
     let cni = "[plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = \"/usr/lib/cni\"\n";
     prefix.write(file, &format!("version = 2\n{cni}"));
+    let dump = || {
+        let mut dump = Command::new("containerd");
+        dump.arg("--config").arg(prefix.path(file)).args(["config", "dump"]);
+        Outcome::of(&mut dump, b"").success().stdout
+    };
+    // With its own shim, which is beside this binary, and by runc's, which is told where the binary is.
+    prefix.run(&["install", "--containerd"]).success();
+    let own = format!("runtime_type = \"{}\"", built("release/containerd-shim-stockade-v2").display());
+    assert!(dump().contains(&own) && !dump().contains("BinaryName = \"/"), "{}", dump());
+    let binary = built("release/stockade");
+    prefix.run(&["install", "--containerd", "--runc-shim"]).success();
+    assert!(dump().contains(&format!("BinaryName = \"{}\"", binary.display())), "{}", dump());
+    prefix.run(&["install", "--podman", "--runc-shim"]).failure(1, &["--containerd"]);
     prefix.run(&["install", "--containerd", "--binary", "/opt/stockade"]).success();
-    let mut dump = Command::new("containerd");
-    dump.arg("--config").arg(prefix.path(file)).args(["config", "dump"]);
-    let dump = Outcome::of(&mut dump, b"").success().stdout;
+    let dump = dump();
     for line in [
         "containerd.runtimes.runc]",
         "containerd.runtimes.stockade]",

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use stockade_tests::bundle::{Bundle, make_rootfs};
 use stockade_tests::cli::{Stockade, text};
 use stockade_tests::crio::{Crio, Pod};
-use stockade_tests::engine::Containerd;
+use stockade_tests::engine::{Containerd, Shim};
 use stockade_tests::host::{self, Snapshot};
 use stockade_tests::killer::Numbers;
 
@@ -269,13 +269,17 @@ fn conmon_dies() {
 #[test]
 fn containerd_dies() {
     let mut dice = Numbers::of("containerd_dies");
-    let mut containerd = Containerd::new();
+    Shim::ALL.into_iter().for_each(|shim| containerd_of_dies(shim, &mut dice));
+}
+
+fn containerd_of_dies(shim: Shim, dice: &mut Numbers) {
+    let mut containerd = Containerd::with(shim);
     let rootfs = stockade_tests::bundle::directory();
     make_rootfs(rootfs.path());
     for n in 0..count(2) {
         let id = format!("box-{n}");
         let topic = ["/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit"][dice.below(4)];
-        eprintln!("containerd is killed at the event {topic}");
+        eprintln!("containerd, with {shim:?}, is killed at the event {topic}");
         let events = containerd.events();
         let script = if topic == "/tasks/exit" { "exit 3" } else { "exec sleep 1000" };
         let mut command = containerd.container_command(&[], rootfs.path(), &id, &["sh", "-c", script]);

@@ -108,7 +108,7 @@ fn the_installer_makes_a_node_ready() {
         (&"true".into(), &"ok".into())
     );
     let config = fs::read_to_string(root.join("etc/containerd/config.toml")).expect("config.toml");
-    assert!(config.contains("BinaryName = \"/usr/local/bin/stockade\""), "{config}");
+    assert!(config.contains("runtime_type = \"io.containerd.stockade.v2\""), "{config}");
     // In the node's mount namespace: containerd is restarted, and a template made.
     let restarts = fs::read_to_string(commands.path().join("restarts")).expect("containerd was restarted");
     assert_eq!(

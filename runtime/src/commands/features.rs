@@ -30,7 +30,8 @@ impl Features {
     }
 }
 
-fn features() -> Value {
+/// The features in the form of the runtime specification.
+pub fn features() -> Value {
     let off = json!({ "enabled": false });
     json!({
         "ociVersionMin": "1.0.0",

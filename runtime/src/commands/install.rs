@@ -29,6 +29,9 @@ pub struct Install {
     /// The runtime's binary [default: this one]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// For containerd: use its shim for runc, also where containerd-shim-stockade-v2 is installed beside the binary
+    #[arg(long, requires = "containerd")]
+    runc_shim: bool,
 }
 
 /// Options of install and uninstall.
@@ -53,10 +56,11 @@ impl Install {
             None => std::env::current_exe().context("cannot find out where stockade itself is")?,
         };
         let binary = binary.to_str().context("the path of the binary is not UTF-8")?;
+        let runtime = install::Runtime { binary, runc_shim: self.runc_shim };
         let engines = self.engines.named();
         let changes: Result<Vec<_>, _> = engines
             .into_iter()
-            .map(|engine| install::install(engine, &self.options.prefix, binary))
+            .map(|engine| install::install(engine, &self.options.prefix, runtime))
             .collect();
         self.options.make(changes?)
     }

@@ -1,12 +1,9 @@
 //! `stockade pause`.
 
 use clap::Args;
-use stockade_protocol::agent::ErrorKind;
 
-use crate::life_cycle::{Handle, explain};
+use crate::life_cycle::{self, Handle};
 use crate::options::Globals;
-use crate::state::ContainerError;
-use crate::vm::agent::{ClientError, call};
 
 /// Freeze every process of a container.
 #[derive(Debug, Args)]
@@ -22,16 +19,8 @@ impl Pause {
     /// Freezes the processes; when this returns, they are frozen.
     ///
     /// # Errors
-    /// [`ContainerError`], or why the processes cannot be frozen; they then go on.
+    /// [`crate::state::ContainerError`], or why the processes cannot be frozen; they then go on.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
-        let handle = Handle::lock(globals, &self.id)?;
-        handle.relay()?;
-        handle.ask(call::Pause(handle.id.to_string())).map_err(|error| match error {
-            ClientError::Agent(error) if error.kind == ErrorKind::WrongState => {
-                ContainerError::CannotPause(handle.status().name()).into()
-            }
-            error => explain(error),
-        })?;
-        handle.directory.change(|record| record.paused = true)
+        life_cycle::pause(&Handle::lock(globals, &self.id)?)
     }
 }

@@ -60,11 +60,43 @@ impl Engines {
 const CRI_2: &str = "io.containerd.grpc.v1.cri";
 const CRI_3: &str = "io.containerd.cri.v1.runtime";
 
-/// `--root` of the containers of containerd, which adds its own namespace to it.
+/// containerd's name for the shim, and the program that it looks for under that name in its PATH.
+const SHIM_TYPE: &str = "io.containerd.stockade.v2";
+const SHIM: &str = "containerd-shim-stockade-v2";
+
+/// Directories of services' PATH, in which containerd finds a shim by its name.
+const IN_PATH: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+
+/// `--root` of the containers of containerd, which adds its own namespace to it. The shim's own default is the same.
 const CONTAINERDS_ROOT: &str = "/run/containerd/stockade";
 
 /// The pod's annotations that containerd is to pass on; CRI-O passes all.
 const ANNOTATIONS: &str = "io.stockade.*";
+
+/// What is made known to an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Runtime<'a> {
+    /// The path of the binary.
+    pub binary: &'a str,
+    /// Whether containerd is to use runc's shim although there is one of stockade's own.
+    pub runc_shim: bool,
+}
+
+impl Runtime<'_> {
+    /// The runtime type of stockade's own shim, where it is installed beside the binary: its name, or its path where no PATH
+    /// leads to it.
+    fn shim(self) -> Option<String> {
+        let binary = Path::new(self.binary);
+        let shim = binary.with_file_name(SHIM);
+        // The shim executes the program of that name beside it.
+        if self.runc_shim || binary.file_name() != Some("stockade".as_ref()) || !shim.is_file() {
+            return None;
+        }
+        let is_found =
+            shim.parent().is_some_and(|parent| IN_PATH.iter().any(|path| parent == Path::new(path)));
+        if is_found { Some(SHIM_TYPE.to_owned()) } else { shim.to_str().map(str::to_owned) }
+    }
+}
 
 impl Engine {
     /// Its name, which is also the name of its option.
@@ -98,12 +130,18 @@ impl Engine {
         }
     }
 
-    /// The settings that make `binary` the runtime `stockade` in a file with this text. The engine's other files are
+    /// The settings that make `runtime` the runtime `stockade` in a file with this text. The engine's other files are
     /// below `prefix`.
     ///
     /// # Errors
     /// The text is malformed, or of a version that is not known.
-    pub fn settings(self, binary: &str, text: &str, prefix: &Path) -> Result<Vec<Setting>, SettingsError> {
+    pub fn settings(
+        self,
+        runtime: Runtime<'_>,
+        text: &str,
+        prefix: &Path,
+    ) -> Result<Vec<Setting>, SettingsError> {
+        let binary = runtime.binary;
         Ok(match self {
             Self::Podman => {
                 let without_cgroups = without_cgroups(prefix);
@@ -122,7 +160,7 @@ impl Engine {
                     json!(format!("DOCKER_BUILDKIT_RUNC_COMMAND={binary}")),
                 )]
             }
-            Self::Containerd => containerd(binary, text)?,
+            Self::Containerd => containerd(runtime, text)?,
             Self::Crio => vec![
                 // Without the infra container there is no sandbox.
                 setting(&["crio", "runtime", "drop_infra_ctr"], json!(false)),
@@ -189,7 +227,7 @@ pub enum SettingsError {
     Version(Value),
 }
 
-fn containerd(binary: &str, text: &str) -> Result<Vec<Setting>, SettingsError> {
+fn containerd(runtime: Runtime<'_>, text: &str) -> Result<Vec<Setting>, SettingsError> {
     let format = Engine::Containerd.format();
     let mut settings = Vec::new();
     let plugin = match format.get(text, &["version"])? {
@@ -216,11 +254,17 @@ fn containerd(binary: &str, text: &str) -> Result<Vec<Setting>, SettingsError> {
         // The table replaces containerd's own table, which has only the default, runc.
         settings.push(at(&["runc", "runtime_type"], json!("io.containerd.runc.v2")));
     }
-    settings.push(at(&["stockade", "runtime_type"], json!("io.containerd.runc.v2")));
+    let shim = runtime.shim();
+    let runtime_type = shim.as_deref().unwrap_or("io.containerd.runc.v2");
+    settings.push(at(&["stockade", "runtime_type"], json!(runtime_type)));
     // A privileged container has all devices of its VM; the host's have no meaning there.
     settings.push(at(&["stockade", "privileged_without_host_devices"], json!(true)));
     settings.push(at(&["stockade", "pod_annotations"], json!([ANNOTATIONS])));
-    settings.push(at(&["stockade", "options", "BinaryName"], json!(binary)));
+    if shim.is_some() {
+        // It executes the binary beside it, and has the same root.
+        return Ok(settings);
+    }
+    settings.push(at(&["stockade", "options", "BinaryName"], json!(runtime.binary)));
     // Not the directory of runc's containers, because each of the two runtimes would find records that it cannot read.
     settings.push(at(&["stockade", "options", "Root"], json!(CONTAINERDS_ROOT)));
     Ok(settings)

@@ -37,7 +37,8 @@ impl Fixture {
     }
 
     fn install(&self, engine: Engine, binary: &str) -> String {
-        let change = install(engine, self.0.path(), binary).unwrap();
+        let runtime = Runtime { binary, runc_shim: false };
+        let change = install(engine, self.0.path(), runtime).unwrap();
         let description = change.describe();
         change.make().unwrap();
         description
@@ -148,7 +149,9 @@ fn a_file_that_is_not_understood_is_left_alone() {
         (Engine::Containerd, "oom_score = 0\n", "version 1"),
     ] {
         let fixture = Fixture::with(engine, text);
-        let error = install(engine, fixture.0.path(), "/s").unwrap_err().to_string();
+        let error = install(engine, fixture.0.path(), Runtime { binary: "/s", runc_shim: false })
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(words) && error.contains(engine.path()), "{error}");
         assert_eq!(fixture.text(engine), text);
     }
@@ -168,4 +171,26 @@ fn links_and_modes_stay() {
     let record = record::path(fixture.0.path(), Engine::Docker);
     assert_eq!(fs::metadata(record).unwrap().mode() & 0o777, 0o600);
     assert!(fs::read_to_string(&real).unwrap().contains("/s"));
+}
+
+#[test]
+fn containerd_gets_the_shim_that_is_beside_the_binary() {
+    let beside = tempfile::tempdir().unwrap();
+    let shim = beside.path().join("containerd-shim-stockade-v2");
+    fs::write(&shim, "").unwrap();
+    let type_of = |binary: &str, runc_shim| {
+        let settings =
+            Engine::Containerd.settings(Runtime { binary, runc_shim }, "", Path::new("/")).unwrap();
+        let runtime_type = settings
+            .iter()
+            .find(|setting| setting.keys.ends_with(&["stockade".into(), "runtime_type".into()]));
+        let has_options = settings.iter().any(|setting| setting.keys.contains(&"options".to_owned()));
+        (runtime_type.unwrap().value.as_str().unwrap().to_owned(), has_options)
+    };
+    let own = beside.path().join("stockade");
+    let runcs = || ("io.containerd.runc.v2".to_owned(), true);
+    assert_eq!(type_of(own.to_str().unwrap(), false), (shim.to_str().unwrap().to_owned(), false));
+    assert_eq!(type_of(own.to_str().unwrap(), true), runcs());
+    assert_eq!(type_of(beside.path().join("other").to_str().unwrap(), false), runcs());
+    assert_eq!(type_of("/nowhere/stockade", false), runcs());
 }

@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-pub use engines::{Engine, Engines, SettingsError};
+pub use engines::{Engine, Engines, Runtime, SettingsError};
 use record::Record;
 
 use crate::sys::replacement::Replacement;
@@ -70,11 +70,11 @@ pub struct Change {
     directories: Vec<PathBuf>,
 }
 
-/// The change that makes `binary` the runtime `stockade` of an engine whose files are below `prefix`.
+/// The change that makes `runtime` the runtime `stockade` of an engine whose files are below `prefix`.
 ///
 /// # Errors
 /// [`InstallError`].
-pub fn install(engine: Engine, prefix: &Path, binary: &str) -> Result<Change, InstallError> {
+pub fn install(engine: Engine, prefix: &Path, runtime: Runtime<'_>) -> Result<Change, InstallError> {
     let path = below(prefix, engine.path());
     let understood = |problem: SettingsError| InstallError::NotUnderstood { path: path.clone(), problem };
     let now = read(&path)?;
@@ -89,7 +89,7 @@ pub fn install(engine: Engine, prefix: &Path, binary: &str) -> Result<Change, In
     let is_untouched = former.as_ref().is_some_and(|record| now.as_ref() == Some(&record.after));
     let base = if is_untouched { &before } else { &now }.clone().unwrap_or_default();
     let settings =
-        engine.settings(binary, before.as_deref().unwrap_or_default(), prefix).map_err(understood)?;
+        engine.settings(runtime, before.as_deref().unwrap_or_default(), prefix).map_err(understood)?;
     let after = engine.format().set(&base, &settings).map_err(|e| understood(e.into()))?;
     let directories = match former {
         Some(record) => record.directories,

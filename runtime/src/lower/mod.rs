@@ -19,7 +19,7 @@ mod host_namespaces;
 mod host_only;
 mod limits;
 mod memory_policy;
-mod mount_options;
+pub mod mount_options;
 mod mounts;
 mod mounts_below;
 mod namespaces;

@@ -231,7 +231,11 @@ fn size(terminal: BorrowedFd<'_>) -> Option<WindowSize> {
     (result == 0).then_some(WindowSize { rows: size.ws_row, columns: size.ws_col })
 }
 
-fn set_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
+/// Sets a terminal's size.
+///
+/// # Errors
+/// ioctl(2)'s.
+pub fn set_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
     let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the kernel reads the structure that it is given.
     let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };

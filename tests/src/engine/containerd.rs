@@ -1,4 +1,4 @@
-//! containerd (1.6 in Debian 12, 1.7 in Debian 13) with its runc shim, and `ctr`.
+//! containerd (1.6 in Debian 12, 1.7 in Debian 13) with its runc shim or stockade's own, and `ctr`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,8 +16,39 @@ use crate::host::Snapshot;
 /// Longest that one awaited event may take before its test fails.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What is between containerd and the runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shim {
+    /// containerd's own for runc, which executes `stockade` instead.
+    Runcs,
+    /// `containerd-shim-stockade-v2`.
+    Own,
+}
+
+impl Shim {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Runcs, Self::Own];
+
+    /// The options of `ctr run` that choose it.
+    fn options(self) -> Vec<String> {
+        match self {
+            Self::Runcs => vec!["--runc-binary".to_owned(), text(&built("release/stockade")).to_owned()],
+            Self::Own => vec!["--runtime".to_owned(), "io.containerd.stockade.v2".to_owned()],
+        }
+    }
+
+    /// `--root` of the containers of `ctr`.
+    pub fn root(self) -> &'static str {
+        match self {
+            Self::Runcs => "/run/containerd/runc/default",
+            Self::Own => "/run/containerd/stockade/default",
+        }
+    }
+}
+
 /// containerd on a socket of its own.
 pub struct Containerd {
+    shim: Shim,
     // The daemon ends before its directory goes.
     daemon: Daemon,
     directory: TempDir,
@@ -31,8 +62,13 @@ impl Default for Containerd {
 }
 
 impl Containerd {
-    /// Starts containerd and waits until it serves.
+    /// Starts containerd, whose containers runc's shim has, and waits until it serves.
     pub fn new() -> Self {
+        Self::with(Shim::Runcs)
+    }
+
+    /// As [`new`](Self::new), with this shim.
+    pub fn with(shim: Shim) -> Self {
         let directory = crate::bundle::directory();
         let config = directory.path().join("config.toml");
         let path = directory.path().display();
@@ -46,16 +82,18 @@ impl Containerd {
         )
         .expect("write containerd's config");
         // What shim, `ctr` and runtime keep their things in stays.
-        for kept in ["/run/containerd/s", "/run/containerd/fifo", "/run/containerd/runc/default"] {
+        for kept in ["/run/containerd/s", "/run/containerd/fifo", shim.root()] {
             fs::create_dir_all(kept).expect("directory");
         }
         let daemon = Self::start(directory.path());
-        Self { daemon, directory, before: Snapshot::take() }
+        Self { shim, daemon, directory, before: Snapshot::take() }
     }
 
     fn start(directory: &Path) -> Daemon {
+        // containerd finds shims there.
+        let path = format!("{}:{}", text(&built("release")), std::env::var("PATH").unwrap_or_default());
         Daemon::start(
-            Command::new("containerd").arg("--config").arg(directory.join("config.toml")),
+            Command::new("containerd").arg("--config").arg(directory.join("config.toml")).env("PATH", path),
             "containerd successfully booted",
             &directory.join("log"),
         )
@@ -84,10 +122,10 @@ impl Containerd {
         Outcome::of(&mut self.command(args), b"")
     }
 
-    /// `ctr run` of a root file system, not yet started, with stockade as the shim's runtime binary.
+    /// `ctr run` of a root file system, not yet started, with stockade.
     pub fn container_command(&self, options: &[&str], rootfs: &Path, id: &str, args: &[&str]) -> Command {
-        let mut command = self.command(&["run", "--runc-binary", text(&built("release/stockade"))]);
-        command.args(options).args(["--rootfs", text(rootfs), id]).args(args);
+        let mut command = self.command(&["run"]);
+        command.args(self.shim.options()).args(options).args(["--rootfs", text(rootfs), id]).args(args);
         command
     }
 

@@ -14,10 +14,10 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-pub use containerd::{Containerd, Events};
+pub use containerd::{Containerd, Events, Shim};
 pub use docker::Docker;
 pub use image::{NGINX_PAGE, NGINX_SERVES};
-pub use node::{Node, PAUSE, RUNTIME_ROOT, WEB};
+pub use node::{BY_RUNCS_SHIM, Node, PAUSE, RUNTIME_ROOT, WEB};
 pub use podman::Podman;
 pub use rootless::RootlessPodman;
 

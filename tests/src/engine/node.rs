@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Daemon, image};
+use super::{Daemon, Shim, image};
 use crate::cli::{Outcome, built, text};
 use crate::host::{self, Snapshot};
 
@@ -34,12 +34,17 @@ const NETWORK: [&str; 5] = ["bridge", "firewall", "host-local", "loopback", "por
 /// Below it are the shims' states of stockade, which is their `--root`.
 pub const RUNTIME_ROOT: &str = "/run/containerd/stockade/k8s.io";
 
-/// containerd that serves the CRI on a socket of its own, with the runtime handlers `stockade` and `runc`.
+/// The runtime handler of stockade by runc's shim.
+pub const BY_RUNCS_SHIM: &str = "stockade-by-runcs-shim";
+
+/// containerd that serves the CRI on a socket of its own, with the runtime handlers `stockade`, [`BY_RUNCS_SHIM`] and `runc`.
 pub struct Node {
     // The daemon ends before its directory goes.
     daemon: Option<Daemon>,
     directory: TempDir,
     before: Snapshot,
+    /// The runtime handler of the pods.
+    pub handler: &'static str,
 }
 
 impl Default for Node {
@@ -54,6 +59,17 @@ impl Node {
         let mut node = Self::bare();
         node.import(&image::web(node.path(), WEB));
         node.before = Snapshot::take();
+        node
+    }
+
+    /// As [`new`](Self::new), with pods that have this shim.
+    pub fn with(shim: Shim) -> Self {
+        let handler = match shim {
+            Shim::Own => "stockade",
+            Shim::Runcs => BY_RUNCS_SHIM,
+        };
+        let mut node = Self::new();
+        node.handler = handler;
         node
     }
 
@@ -73,7 +89,7 @@ impl Node {
         ip(&["link", "add", BRIDGE, "type", "bridge"]);
         ip(&["addr", "add", GATEWAY, "dev", BRIDGE]);
         ip(&["link", "set", BRIDGE, "up"]);
-        let mut node = Self { daemon: None, directory, before: Snapshot::take() };
+        let mut node = Self { daemon: None, directory, before: Snapshot::take(), handler: "stockade" };
         node.write_network();
         node.write_config();
         node.start();
@@ -215,6 +231,17 @@ impl Node {
         let mut command = Command::new(&binary);
         command.args(["install", "--containerd", "--prefix", text(self.path()), "--binary", text(&binary)]);
         Outcome::of(&mut command, b"").success();
+        let other = format!("plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{BY_RUNCS_SHIM}");
+        let root = Path::new(RUNTIME_ROOT).parent().expect("containerd's namespace is below it");
+        let other = format!(
+            "\n[{other}]\nruntime_type = \"io.containerd.runc.v2\"\nprivileged_without_host_devices = true\n\
+             pod_annotations = [\"io.stockade.*\"]\n\
+             [{other}.options]\nBinaryName = \"{}\"\nRoot = \"{}\"\n",
+            binary.display(),
+            root.display(),
+        );
+        let written = fs::read_to_string(&file).expect("containerd's config");
+        fs::write(&file, written + &other).expect("write containerd's config");
     }
 
     fn write_network(&self) {

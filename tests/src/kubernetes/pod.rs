@@ -34,7 +34,7 @@ impl<'a> Pod<'a> {
     #[track_caller]
     pub fn run(cri: &'a Cri, node: &Node, name: &str, edit: impl FnOnce(&mut Value)) -> Self {
         let config = Self::config(node, name, edit);
-        let request = json!({ "config": config, "runtime_handler": "stockade" });
+        let request = json!({ "config": config, "runtime_handler": node.handler });
         let id = string(&cri.call("RunPodSandbox", request)["pod_sandbox_id"]);
         Self { cri, id, config }
     }

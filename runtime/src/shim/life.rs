@@ -1,0 +1,374 @@
+//! The life of a task: Create, Exec, Start and Delete.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use prost::Message;
+
+use super::address::Place;
+use super::messages::{
+    self, Any, CreateTask, Deleted, ExecProcess, Name, Pid, TaskExecStarted, TaskIo, TaskStart,
+};
+use super::rootfs;
+use super::settings::{Options, Settings};
+use super::stdio::{self, Kept, LOGGER_ENDS_WITHIN, Names, Streams};
+use super::tasks::{Container, Exit, Guest, Phase, Process, Shim, named};
+use super::terminal::{ConsoleSocket, Terminal};
+use super::wire::{Answer, Code, Refusal};
+use crate::life_cycle::{self, Handle};
+use crate::oci::container_id::ContainerId;
+use crate::vm::agent::Events;
+
+/// The runtime's log of the commands that make, start and remove a container, in the bundle.
+const LOG: &str = "log.json";
+
+/// The file in the bundle with the PID of the container's relay.
+const PID_FILE: &str = "init.pid";
+
+/// How long containerd may have to wait to be told that a container that was removed before it ran has ended.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a logger may take to end that was asked to.
+const LOGGER_OBEYS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a process of a container is made with.
+struct Made {
+    pid: i32,
+    kept: Kept,
+    terminal: Option<Terminal>,
+}
+
+impl Shim {
+    /// Create.
+    pub fn create(&'static self, request: CreateTask) -> Answer {
+        let id: ContainerId =
+            request.id.parse().map_err(|error| Refusal::new(Code::InvalidArgument, format!("{error}")))?;
+        if !request.checkpoint.is_empty() {
+            return Err(Refusal::new(
+                Code::Unimplemented,
+                "stockade cannot restore a checkpoint: there are no snapshots yet",
+            ));
+        }
+        {
+            let mut tasks = self.tasks();
+            if tasks.containers.contains_key(id.as_str()) || !tasks.creating.insert(id.to_string()) {
+                return Err(Refusal::new(Code::AlreadyExists, format!("container {:?} exists", id.as_str())));
+            }
+        }
+        let made = self.make(&request);
+        self.tasks().creating.remove(id.as_str());
+        self.wake();
+        made
+    }
+
+    fn make(&'static self, request: &CreateTask) -> Answer {
+        let bundle = Path::new(&request.bundle);
+        let options = Options::parse(request.options.as_ref())?;
+        let settings = Settings::new(&options, &Place::of(bundle, &request.id)?, &self.arguments.namespace);
+        settings.write(bundle)?;
+        rootfs::mount_all(&request.rootfs, bundle).map_err(anyhow::Error::from)?;
+        let names = Names {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let words = ["create", "--bundle", &request.bundle];
+        let (log, pid_file) = (bundle.join(LOG), bundle.join(PID_FILE));
+        let _under_way = self.begin_command();
+        let made =
+            self.execute_process(&settings, [&log, &pid_file], &words, &request.id, "", &names, bundle);
+        let made = made.inspect_err(|_| {
+            if let Err(error) = rootfs::unmount_all(bundle) {
+                tracing::warn!("{error}");
+            }
+        })?;
+        let events = self.listen(&settings, &request.id);
+        let mut init = Process::new(names, Vec::new());
+        (init.kept, init.terminal) = (made.kept, made.terminal);
+        let container =
+            Container { bundle: bundle.to_owned(), settings, init, execs: Default::default(), events };
+        let mut tasks = self.tasks();
+        tasks.containers.insert(request.id.clone(), container);
+        let event = messages::TaskCreate {
+            container_id: request.id.clone(),
+            bundle: request.bundle.clone(),
+            rootfs: request.rootfs.clone(),
+            io: Some(TaskIo {
+                stdin: request.stdin.clone(),
+                stdout: request.stdout.clone(),
+                stderr: request.stderr.clone(),
+                terminal: request.terminal,
+            }),
+            pid: made.pid.unsigned_abs(),
+        };
+        self.publisher.publish("/tasks/create", Any::new("containerd.events.TaskCreate", &event));
+        self.has_pid(&mut tasks, &request.id, "", made.pid);
+        Ok(Pid { pid: made.pid.unsigned_abs() }.encode_to_vec())
+    }
+
+    /// The connection on which the guest tells what becomes of a container. A guest that does not give one loses only events.
+    fn listen(&self, settings: &Settings, id: &str) -> Option<Arc<Guest>> {
+        let open = || -> anyhow::Result<Arc<Guest>> {
+            let handle = Handle::peek(&self.globals(settings), id)?;
+            Ok(Guest::new(Events::open(handle.directory.as_fd(), id, &mut handle.wait())?)?)
+        };
+        match open() {
+            Ok(guest) => Some(guest),
+            Err(error) => {
+                tracing::warn!("container {id}: no events of the guest: {error:#}");
+                None
+            }
+        }
+    }
+
+    /// Executes `create` or `exec` with the streams of the new process.
+    #[allow(clippy::too_many_arguments)]
+    fn execute_process(
+        &'static self,
+        settings: &Settings,
+        [log, pid_file]: [&PathBuf; 2],
+        words: &[&str],
+        id: &str,
+        exec_id: &str,
+        names: &Names,
+        bundle: &Path,
+    ) -> Result<Made, Refusal> {
+        let namespace = &self.arguments.namespace;
+        let (streams, mut kept) = stdio::open(names, [id, namespace], |command| self.spawn(command))?;
+        let mut arguments: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+        arguments.extend([OsStr::new("--pid-file"), pid_file.as_os_str()]);
+        let console = match names.terminal {
+            false => None,
+            true => Some(ConsoleSocket::new(bundle, &format!("console{exec_id}.sock"))?),
+        };
+        if let Some(console) = &console {
+            arguments.extend([OsStr::new("--console-socket"), console.path.as_os_str()]);
+        }
+        arguments.push(OsStr::new(id));
+        let (given, own): (Option<Streams>, _) =
+            if console.is_some() { (None, Some(streams)) } else { (Some(streams), None) };
+        let executed = self.execute(settings, log, arguments, given).and_then(|()| {
+            let terminal = match (console, own) {
+                (Some(console), Some(streams)) => {
+                    Some(Terminal::attend(console.receive()?, streams).map_err(|cause| {
+                        Refusal::new(Code::ResourceExhausted, format!("the terminal: {cause}"))
+                    })?)
+                }
+                _ => None,
+            };
+            Ok(Made { pid: read_pid(pid_file)?, kept: std::mem::take(&mut kept), terminal })
+        });
+        if executed.is_err() {
+            self.let_go(kept);
+        }
+        executed
+    }
+
+    /// Closes what was kept of streams, and waits for their logger's end.
+    fn let_go(&self, kept: Kept) {
+        let Some(logger) = kept.logger else { return };
+        drop(kept);
+        for (within, signal) in [(LOGGER_ENDS_WITHIN, libc::SIGTERM), (LOGGER_OBEYS_WITHIN, libc::SIGKILL)] {
+            if self.wait_for(logger, Some(within)).is_some() {
+                return;
+            }
+            tracing::warn!("the logger with PID {logger} has not ended in time");
+            self.signal_command(logger, signal);
+        }
+        self.wait_for(logger, Some(LOGGER_OBEYS_WITHIN));
+    }
+
+    /// Exec: the process is known from now on; Start executes it.
+    pub fn exec(&'static self, request: ExecProcess) -> Answer {
+        let valid = request.exec_id.parse::<ContainerId>();
+        valid.map_err(|error| Refusal::new(Code::InvalidArgument, format!("the exec's ID: {error}")))?;
+        let names = Names {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        let process = Process::new(names, request.spec.unwrap_or_default().value);
+        let mut tasks = self.tasks();
+        let container = tasks.container(&request.id)?;
+        if container.execs.contains_key(&request.exec_id) {
+            return Err(Refusal::new(Code::AlreadyExists, format!("process {:?} exists", request.exec_id)));
+        }
+        container.execs.insert(request.exec_id.clone(), process);
+        let event = named(&request.id, &request.exec_id);
+        self.publisher.publish("/tasks/exec-added", Any::new("containerd.events.TaskExecAdded", &event));
+        Ok(Vec::new())
+    }
+
+    /// Start.
+    pub fn start(&'static self, name: Name) -> Answer {
+        let (id, exec_id) = (name.id.as_str(), name.exec_id.as_str());
+        let (settings, bundle) = {
+            let mut tasks = self.tasks();
+            let process = tasks.process(id, exec_id)?;
+            if process.phase != Phase::Created || process.has_ended() {
+                let state = if process.has_ended() { "has stopped" } else { "has been started" };
+                return Err(Refusal::new(
+                    Code::FailedPrecondition,
+                    format!("cannot start a process that {state}"),
+                ));
+            }
+            process.phase = Phase::Starting;
+            let container = tasks.container(id)?;
+            (container.settings.clone(), container.bundle.clone())
+        };
+        let started = match exec_id {
+            "" => self.execute(&settings, &bundle.join(LOG), [OsStr::new("start"), OsStr::new(id)], None),
+            _ => self.start_exec(&settings, &bundle, id, exec_id),
+        };
+        let mut tasks = self.tasks();
+        let (answer, told) = match started {
+            Ok(()) => {
+                let pid = tasks.process(id, exec_id).map_or(0, |process| process.pid.unsigned_abs());
+                self.publish_start(id, exec_id, pid);
+                (Ok(Pid { pid }.encode_to_vec()), self.has_started(&mut tasks, id, exec_id))
+            }
+            Err(refusal) => (Err(refusal), self.has_not_started(&mut tasks, id, exec_id)),
+        };
+        let exit = tasks.process(id, exec_id).ok().and_then(|process| process.exit);
+        drop(tasks);
+        if let Some(exit) = exit {
+            told.into_iter().for_each(|reply| reply.send(Ok(exit.answer())));
+        }
+        answer
+    }
+
+    fn publish_start(&'static self, id: &str, exec_id: &str, pid: u32) {
+        if exec_id.is_empty() {
+            let event = TaskStart { container_id: id.to_owned(), pid };
+            return self.publisher.publish("/tasks/start", Any::new("containerd.events.TaskStart", &event));
+        }
+        let event = TaskExecStarted { container_id: id.to_owned(), exec_id: exec_id.to_owned(), pid };
+        self.publisher.publish("/tasks/exec-started", Any::new("containerd.events.TaskExecStarted", &event));
+    }
+
+    fn start_exec(
+        &'static self,
+        settings: &Settings,
+        bundle: &Path,
+        id: &str,
+        exec_id: &str,
+    ) -> Result<(), Refusal> {
+        let (names, spec) = {
+            let mut tasks = self.tasks();
+            let process = tasks.process(id, exec_id)?;
+            (process.names.clone(), std::mem::take(&mut process.spec))
+        };
+        let at = |end: &str| bundle.join(format!("exec-{exec_id}{end}"));
+        let (process, log, pid_file) = (at(".json"), at(".log"), at(".pid"));
+        let _under_way = self.begin_command();
+        let write = || fs::write(&process, &spec);
+        let made = write()
+            .map_err(|cause| {
+                Refusal::new(Code::Unknown, format!("cannot write {}: {cause}", process.display()))
+            })
+            .and_then(|()| {
+                let path = process.to_string_lossy();
+                let words = ["exec", "--detach", "--process", path.as_ref()];
+                self.execute_process(settings, [&log, &pid_file], &words, id, exec_id, &names, bundle)
+            });
+        for file in [&process, &log, &pid_file] {
+            // What was not made is not there.
+            let _ = fs::remove_file(file);
+        }
+        let made = made?;
+        let mut tasks = self.tasks();
+        if let Ok(process) = tasks.process(id, exec_id) {
+            (process.kept, process.terminal) = (made.kept, made.terminal);
+        }
+        self.has_pid(&mut tasks, id, exec_id, made.pid);
+        Ok(())
+    }
+
+    /// Delete.
+    pub fn delete(&'static self, name: Name) -> Answer {
+        let (id, exec_id) = (name.id.as_str(), name.exec_id.as_str());
+        {
+            let mut tasks = self.tasks();
+            let process = tasks.process(id, exec_id)?;
+            let runs = process.phase != Phase::Created && process.exit.is_none();
+            if runs {
+                return Err(Refusal::new(
+                    Code::FailedPrecondition,
+                    "cannot delete a running process; kill it first",
+                ));
+            }
+        }
+        if !exec_id.is_empty() {
+            let process = self.tasks().container(id)?.execs.remove(exec_id);
+            let process =
+                process.ok_or_else(|| Refusal::new(Code::NotFound, format!("no process {exec_id:?}")))?;
+            let deleted = deleted(process.pid, process.exit);
+            self.let_go(process.kept);
+            return Ok(deleted.encode_to_vec());
+        }
+        self.remove(id)
+    }
+
+    /// Removes a container that does not run.
+    fn remove(&'static self, id: &str) -> Answer {
+        let (settings, bundle) = {
+            let mut tasks = self.tasks();
+            let container = tasks.container(id)?;
+            (container.settings.clone(), container.bundle.clone())
+        };
+        match self.execute(&settings, &bundle.join(LOG), [OsStr::new("delete"), OsStr::new(id)], None) {
+            // Somebody has removed it by hand.
+            Err(refusal) if refusal.message.contains("does not exist") => tracing::info!("{refusal}"),
+            result => result?,
+        }
+        self.wait_told(id, TOLD_WITHIN);
+        rootfs::unmount_all(&bundle).map_err(anyhow::Error::from)?;
+        let removed = self.tasks().containers.remove(id);
+        self.wake();
+        let Some(container) = removed else {
+            return Err(Refusal::new(Code::NotFound, format!("container {id:?} does not exist")));
+        };
+        let deleted = deleted(container.init.pid, container.init.exit);
+        for process in container.execs.into_values().chain([container.init]) {
+            self.let_go(process.kept);
+        }
+        let event = messages::TaskDelete {
+            container_id: id.to_owned(),
+            pid: deleted.pid,
+            exit_status: deleted.exit_status,
+            exited_at: deleted.exited_at,
+        };
+        self.publisher.publish("/tasks/delete", Any::new("containerd.events.TaskDelete", &event));
+        Ok(deleted.encode_to_vec())
+    }
+
+    /// Sends a signal to a container, without executing a command.
+    pub fn signal_container(
+        &self,
+        settings: &Settings,
+        id: &str,
+        signal: i32,
+        all: bool,
+    ) -> anyhow::Result<()> {
+        life_cycle::signal(&Handle::peek(&self.globals(settings), id)?, signal, all)
+    }
+}
+
+fn read_pid(file: &Path) -> Result<i32, Refusal> {
+    let pid = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+    pid.ok_or_else(|| {
+        Refusal::new(Code::Unknown, format!("the runtime has written no PID to {}", file.display()))
+    })
+}
+
+fn deleted(pid: i32, exit: Option<Exit>) -> Deleted {
+    // What never ran is removed by SIGKILL.
+    let exit = exit.unwrap_or(Exit { status: 137, at: SystemTime::now() });
+    Deleted { pid: pid.unsigned_abs(), exit_status: exit.status, exited_at: Some(exit.at.into()) }
+}

@@ -1,0 +1,80 @@
+//! `containerd-shim-stockade-v2`: containerd's own way to this runtime, one process for each pod.
+//!
+//! ```text
+//!   containerd ── ttrpc ──→ shim            one for each pod: answers, reaps, publishes events
+//!       ↑                     ├─ executes → stockade create, start, exec, delete
+//!       └──── events ─────────┤
+//!                             └─ in itself: signals, pause, limits, statistics, the guest's events
+//! ```
+//!
+//! The relays are its children, because it is their reaper, and have containerd's FIFOs as their streams. It keeps nothing that
+//! is not in the records of `--root` but what containerd has told it: the FIFOs' names and the IDs of execs.
+
+mod address;
+mod arguments;
+mod clean_up;
+mod execute;
+mod life;
+mod messages;
+mod metrics;
+mod publisher;
+mod rootfs;
+mod server;
+mod service;
+mod settings;
+mod start;
+mod stdio;
+mod tasks;
+mod terminal;
+mod wire;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use arguments::{Action, Arguments};
+use messages::{Any, RuntimeInfo, RuntimeVersion};
+use prost::Message;
+
+use crate::check::version;
+use crate::commands::features;
+use crate::log;
+
+/// The program's name.
+const NAME: &str = "containerd-shim-stockade-v2";
+
+/// Bytes of a thread's stack; what is not used is not there.
+const STACK: usize = 512 << 10;
+
+/// The shim, from its arguments to its exit status.
+pub fn main() -> ExitCode {
+    let done = Arguments::parse(std::env::args_os().skip(1)).and_then(|arguments| match arguments.action {
+        Action::Version => {
+            println!("{NAME} {}", version::RUNTIME);
+            Ok(())
+        }
+        Action::Info => info(),
+        Action::Start => start::run(arguments),
+        Action::Delete => clean_up::run(&arguments),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{NAME}: {}", log::explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells containerd, since version 2, what the runtime can do.
+fn info() -> anyhow::Result<()> {
+    let features = Any {
+        type_url: "types.containerd.io/opencontainers/runtime-spec/1/features/Features".to_owned(),
+        value: features::features().to_string().into_bytes(),
+    };
+    let info = RuntimeInfo {
+        name: "io.containerd.stockade.v2".to_owned(),
+        version: Some(RuntimeVersion { version: version::RUNTIME.to_owned() }),
+        features: Some(features),
+    };
+    Ok(std::io::stdout().write_all(&info.encode_to_vec())?)
+}

@@ -1,0 +1,424 @@
+//! The tasks of a shim, and what is known of their ends.
+//!
+//! One thread reaps all children: commands of the runtime, for which other threads wait; relays, whose ends are the tasks' ends;
+//! loggers; and what the runtime leaves behind that is nobody's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+use std::{io, mem};
+
+use nix::errno::Errno;
+use nix::sys::eventfd::EventFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use prost::Message;
+use stockade_protocol::agent::ContainerEvent;
+
+use super::messages::{Any, Exited, TaskExit, TaskNamed};
+use super::publisher::Publisher;
+use super::settings::Settings;
+use super::stdio::{Kept, Names};
+use super::terminal::Terminal;
+use super::wire::{Code, Refusal, Reply};
+use super::{STACK, arguments::Arguments};
+use crate::vm::agent::{ClientError, Events};
+
+/// Largest number of reads from a guest whose container has ended, which could go on sending for ever.
+const LAST_WORDS: usize = 64;
+
+/// How long the rest of a terminal's output may take to reach a client that reads slowly.
+const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
+
+/// A shim that serves.
+#[derive(Debug)]
+pub struct Shim {
+    pub arguments: Arguments,
+    pub publisher: Publisher,
+    /// Wakes the main thread after a change of what it waits for.
+    pub wake: EventFd,
+    tasks: Mutex<Tasks>,
+    changed: Condvar,
+}
+
+/// Everything that changes.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    pub containers: BTreeMap<String, Container>,
+    /// Containers whose Create has not ended.
+    pub creating: BTreeSet<String>,
+    /// Children that somebody waits for: their statuses when they have ended.
+    commands: BTreeMap<i32, Option<u32>>,
+    /// Children that were nobody's when they ended; kept while a command is under way that may tell whose they were.
+    orphans: Vec<(i32, u32)>,
+    under_way: usize,
+    /// Whether containerd has asked the shim to end.
+    pub is_over: bool,
+}
+
+/// A container, whose first process is its task.
+#[derive(Debug)]
+pub struct Container {
+    pub bundle: PathBuf,
+    pub settings: Settings,
+    pub init: Process,
+    pub execs: BTreeMap<String, Process>,
+    /// The connection on which the guest tells what becomes of the container.
+    pub events: Option<Arc<Guest>>,
+}
+
+/// A connection to a guest: the main thread waits for it, and whoever tells a container's end reads the rest.
+#[derive(Debug)]
+pub struct Guest {
+    fd: OwnedFd,
+    events: Mutex<Events>,
+}
+
+impl Guest {
+    /// Takes over a connection.
+    ///
+    /// # Errors
+    /// fcntl(2)'s.
+    pub fn new(events: Events) -> io::Result<Arc<Self>> {
+        let fd = events.as_fd().try_clone_to_owned()?;
+        Ok(Arc::new(Self { fd, events: Mutex::new(events) }))
+    }
+}
+
+impl AsFd for Guest {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// How far a process has come; its end is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It waits for Start.
+    Created,
+    /// Start is under way.
+    Starting,
+    /// It runs, or has run.
+    Started,
+}
+
+/// A process, as containerd knows it.
+#[derive(Debug)]
+pub struct Process {
+    pub names: Names,
+    /// What an exec is to execute, in JSON.
+    pub spec: Vec<u8>,
+    /// The relay's PID; 0 for an exec that has not started.
+    pub pid: i32,
+    pub phase: Phase,
+    /// Its end, once containerd has been told.
+    pub exit: Option<Exit>,
+    /// Its end, while its start is still to be told.
+    early: Option<Exit>,
+    pub kept: Kept,
+    pub terminal: Option<Terminal>,
+    /// Who waits for its end.
+    pub waiting: Vec<Reply>,
+}
+
+/// The end of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub status: u32,
+    pub at: SystemTime,
+}
+
+impl Process {
+    pub fn new(names: Names, spec: Vec<u8>) -> Self {
+        Self {
+            names,
+            spec,
+            pid: 0,
+            phase: Phase::Created,
+            exit: None,
+            early: None,
+            kept: Kept::default(),
+            terminal: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Whether it has ended, told or not.
+    pub fn has_ended(&self) -> bool {
+        self.exit.is_some() || self.early.is_some()
+    }
+}
+
+impl Exit {
+    /// The answer to Wait.
+    pub fn answer(&self) -> Vec<u8> {
+        Exited { exit_status: self.status, exited_at: Some(self.at.into()) }.encode_to_vec()
+    }
+}
+
+impl Tasks {
+    /// A process by the names that containerd gives it.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`].
+    pub fn process(&mut self, id: &str, exec_id: &str) -> Result<&mut Process, Refusal> {
+        let container = self.container(id)?;
+        match exec_id {
+            "" => Ok(&mut container.init),
+            exec => container.execs.get_mut(exec).ok_or_else(|| {
+                Refusal::new(Code::NotFound, format!("container {id} has no process {exec:?}"))
+            }),
+        }
+    }
+
+    /// A container.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`].
+    pub fn container(&mut self, id: &str) -> Result<&mut Container, Refusal> {
+        let found = self.containers.get_mut(id);
+        found.ok_or_else(|| Refusal::new(Code::NotFound, format!("container {id:?} does not exist")))
+    }
+
+    /// The names of the process with this PID that has not ended.
+    fn named(&self, pid: i32) -> Option<(String, String)> {
+        let is_it = |process: &Process| process.pid == pid && !process.has_ended();
+        self.containers.iter().find_map(|(id, container)| {
+            if is_it(&container.init) {
+                return Some((id.clone(), String::new()));
+            }
+            let exec = container.execs.iter().find(|(_, process)| is_it(process))?;
+            Some((id.clone(), exec.0.clone()))
+        })
+    }
+}
+
+impl Shim {
+    pub fn new(arguments: Arguments, publisher: Publisher, wake: EventFd) -> Self {
+        Self { arguments, publisher, wake, tasks: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// The tasks; nothing that waits is called meanwhile.
+    pub fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the main thread look again at what it waits for.
+    pub fn wake(&self) {
+        // It fails only where the counter is at its end, and then it is awake.
+        let _ = self.wake.write(1);
+    }
+
+    /// From now on, ends of children are remembered of which nobody knows yet whose they are.
+    pub fn begin_command(&'static self) -> UnderWay {
+        self.tasks().under_way += 1;
+        UnderWay(self)
+    }
+
+    /// Starts a child that somebody may wait for.
+    ///
+    /// # Errors
+    /// Those of [`Command::spawn`].
+    #[allow(clippy::zombie_processes, reason = "the main thread reaps all children")]
+    pub fn spawn(&self, command: &mut Command) -> io::Result<i32> {
+        // With the lock: where the program cannot be executed, the standard library reaps the child itself, and panics if it cannot.
+        let mut tasks = self.tasks();
+        // A PID is below 2^22.
+        let pid = command.spawn()?.id() as i32;
+        tasks.commands.insert(pid, None);
+        Ok(pid)
+    }
+
+    /// Waits for the end of a child: its status, or `None` when the time is over.
+    pub fn wait_for(&self, child: i32, within: Option<Duration>) -> Option<u32> {
+        let lives = |tasks: &mut Tasks| matches!(tasks.commands.get(&child), Some(None));
+        let tasks = self.tasks();
+        let mut tasks = match within {
+            None => self.changed.wait_while(tasks, lives).unwrap_or_else(PoisonError::into_inner),
+            Some(time) => {
+                self.changed.wait_timeout_while(tasks, time, lives).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        let status = tasks.commands.get(&child).copied().flatten()?;
+        tasks.commands.remove(&child);
+        Some(status)
+    }
+
+    /// Signals a child that somebody may wait for, unless it has ended.
+    pub fn signal_command(&self, child: i32, signal: i32) {
+        let tasks = self.tasks();
+        if matches!(tasks.commands.get(&child), Some(None)) {
+            // SAFETY: kill takes two integers; with the lock, the child is not reaped.
+            unsafe { libc::kill(child, signal) };
+        }
+    }
+
+    /// Waits until the end of a process has been told, or the time is over.
+    pub fn wait_told(&self, id: &str, within: Duration) {
+        let tasks = self.tasks();
+        let waited = self.changed.wait_timeout_while(tasks, within, |tasks| {
+            tasks.containers.get(id).is_some_and(|container| container.init.exit.is_none())
+        });
+        drop(waited);
+    }
+
+    /// Reaps every child that has ended.
+    pub fn reap(&'static self) {
+        loop {
+            // With the lock, so that nobody signals a PID that was given to another process.
+            let mut tasks = self.tasks();
+            let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, status)) => (pid.as_raw(), status.unsigned_abs()),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    (pid.as_raw(), 128 + (signal as i32).unsigned_abs())
+                }
+                Err(Errno::EINTR) => continue,
+                _ => return,
+            };
+            if let Some(ended) = tasks.commands.get_mut(&pid) {
+                *ended = Some(status);
+            } else if let Some((id, exec_id)) = tasks.named(pid) {
+                let exit = Exit { status, at: SystemTime::now() };
+                let told = self.ended(&mut tasks, &id, &exec_id, exit);
+                drop(tasks);
+                told.into_iter().for_each(|reply| reply.send(Ok(exit.answer())));
+            } else if tasks.under_way > 0 {
+                tasks.orphans.push((pid, status));
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Gives a process its PID, which a command has told.
+    pub fn has_pid(&'static self, tasks: &mut Tasks, id: &str, exec_id: &str, pid: i32) {
+        let ended = take_orphan(tasks, pid);
+        let Ok(process) = tasks.process(id, exec_id) else { return };
+        process.pid = pid;
+        if let Some(status) = ended {
+            let exit = Exit { status, at: SystemTime::now() };
+            // Nobody waits for what was not known until now.
+            self.ended(tasks, id, exec_id, exit);
+        }
+    }
+
+    /// Tells that a process has started and, if it has ended meanwhile, that too. The result are those who wait for its end.
+    pub fn has_started(&'static self, tasks: &mut Tasks, id: &str, exec_id: &str) -> Vec<Reply> {
+        let Ok(process) = tasks.process(id, exec_id) else { return Vec::new() };
+        process.phase = Phase::Started;
+        match process.early.take() {
+            Some(exit) => self.ended(tasks, id, exec_id, exit),
+            None => Vec::new(),
+        }
+    }
+
+    /// A start has failed: the process is as it was, or has ended.
+    pub fn has_not_started(&'static self, tasks: &mut Tasks, id: &str, exec_id: &str) -> Vec<Reply> {
+        let Ok(process) = tasks.process(id, exec_id) else { return Vec::new() };
+        process.phase = Phase::Created;
+        match process.early.take() {
+            Some(exit) => self.ended(tasks, id, exec_id, exit),
+            None => Vec::new(),
+        }
+    }
+
+    /// A process has ended: tells containerd now, or once its output has been delivered. The result are those who wait for it.
+    fn ended(&'static self, tasks: &mut Tasks, id: &str, exec_id: &str, exit: Exit) -> Vec<Reply> {
+        let Ok(process) = tasks.process(id, exec_id) else { return Vec::new() };
+        if process.phase == Phase::Starting {
+            process.early = Some(exit);
+            return Vec::new();
+        }
+        let Some(delivered) = process.terminal.as_ref().map(Terminal::delivered) else {
+            return self.tell(tasks, id, exec_id, exit);
+        };
+        // It counts as ended for those who would signal it.
+        process.early = Some(exit);
+        let names = (id.to_owned(), exec_id.to_owned());
+        let wait = move || {
+            delivered.wait(DELIVERED_WITHIN);
+            let told = self.tell(&mut self.tasks(), &names.0, &names.1, exit);
+            self.changed.notify_all();
+            told.into_iter().for_each(|reply| reply.send(Ok(exit.answer())));
+        };
+        match thread::Builder::new().stack_size(STACK).spawn(wait) {
+            Ok(_) => Vec::new(),
+            Err(_) => self.tell(tasks, id, exec_id, exit),
+        }
+    }
+
+    fn tell(&'static self, tasks: &mut Tasks, id: &str, exec_id: &str, exit: Exit) -> Vec<Reply> {
+        // What the guest has said of the container comes before its end.
+        let events = tasks.containers.get(id).and_then(|container| container.events.clone());
+        if let Some(events) = events.filter(|_| exec_id.is_empty()) {
+            self.hear(tasks, id, &events, LAST_WORDS);
+        }
+        let Ok(process) = tasks.process(id, exec_id) else { return Vec::new() };
+        process.early = None;
+        process.exit = Some(exit);
+        let event = TaskExit {
+            container_id: id.to_owned(),
+            id: if exec_id.is_empty() { id.to_owned() } else { exec_id.to_owned() },
+            pid: process.pid.unsigned_abs(),
+            exit_status: exit.status,
+            exited_at: Some(exit.at.into()),
+        };
+        self.publisher.publish("/tasks/exit", Any::new("containerd.events.TaskExit", &event));
+        mem::take(&mut process.waiting)
+    }
+
+    /// Publishes what a guest has sent about a container, and closes the connection at its end.
+    pub fn hear(&'static self, tasks: &mut Tasks, id: &str, guest: &Guest, times: usize) {
+        let mut is_out_of_memory = false;
+        for _ in 0..times {
+            let received = guest.events.lock().unwrap_or_else(PoisonError::into_inner).receive();
+            match received {
+                Ok(found) if found.is_empty() => break,
+                Ok(found) => {
+                    for ContainerEvent::OutOfMemory { .. } in found {
+                        is_out_of_memory = true;
+                    }
+                }
+                Err(error) => {
+                    if !matches!(error, ClientError::Closed) {
+                        tracing::warn!("events of container {id}: {error}");
+                    }
+                    if let Ok(container) = tasks.container(id) {
+                        container.events = None;
+                    }
+                    break;
+                }
+            }
+        }
+        // One event for all that has come: a guest cannot flood containerd.
+        if is_out_of_memory {
+            self.publisher.publish("/tasks/oom", Any::new("containerd.events.TaskOOM", &named(id, "")));
+        }
+    }
+}
+
+/// The event that only names a container, or one of its processes.
+pub fn named(id: &str, exec_id: &str) -> TaskNamed {
+    TaskNamed { container_id: id.to_owned(), exec_id: exec_id.to_owned() }
+}
+
+fn take_orphan(tasks: &mut Tasks, pid: i32) -> Option<u32> {
+    let index = tasks.orphans.iter().rposition(|(orphan, _)| *orphan == pid)?;
+    Some(tasks.orphans.remove(index).1)
+}
+
+/// A command that may make children whose PIDs are not known yet.
+#[derive(Debug)]
+pub struct UnderWay(&'static Shim);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut tasks = self.0.tasks();
+        tasks.under_way -= 1;
+        if tasks.under_way == 0 {
+            tasks.orphans = Vec::new();
+        }
+    }
+}
