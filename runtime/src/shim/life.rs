@@ -68,6 +68,9 @@ impl Shim {
     fn make(&'static self, request: &CreateTask) -> Answer {
         let bundle = Path::new(&request.bundle);
         let options = Options::parse(request.options.as_ref())?;
+        for name in &options.without_effect {
+            tracing::warn!("the runtime's option {name} has no effect");
+        }
         let settings = Settings::new(&options, &Place::of(bundle, &request.id)?, &self.arguments.namespace);
         settings.write(bundle)?;
         rootfs::mount_all(&request.rootfs, bundle).map_err(anyhow::Error::from)?;

@@ -276,14 +276,26 @@ pub struct Connected {
 /// `containerd.runc.v1.Options`: what means something here.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct RuncOptions {
+    #[prost(bool, tag = "1")]
+    pub no_pivot_root: bool,
+    #[prost(bool, tag = "2")]
+    pub no_new_keyring: bool,
     #[prost(string, tag = "3")]
     pub shim_cgroup: String,
+    #[prost(uint32, tag = "4")]
+    pub io_uid: u32,
+    #[prost(uint32, tag = "5")]
+    pub io_gid: u32,
     #[prost(string, tag = "6")]
     pub binary_name: String,
     #[prost(string, tag = "7")]
     pub root: String,
     #[prost(bool, tag = "9")]
     pub systemd_cgroup: bool,
+    #[prost(string, tag = "10")]
+    pub criu_image_path: String,
+    #[prost(string, tag = "11")]
+    pub criu_work_path: String,
 }
 
 /// `runtimeoptions.v1.Options`: what containerd's CRI plug-in sends to a runtime that is not runc's.

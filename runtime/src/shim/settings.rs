@@ -33,7 +33,13 @@ pub struct Options {
     systemd_cgroup: bool,
     /// The cgroup of the shim itself.
     pub shim_cgroup: String,
+    /// Names of options that are set and mean nothing here.
+    #[serde(skip)]
+    pub without_effect: Vec<String>,
 }
+
+/// The names of the options that mean something.
+const KNOWN: [&str; 4] = ["BinaryName", "Root", "SystemdCgroup", "ShimCgroup"];
 
 impl Options {
     /// Reads what containerd has sent.
@@ -46,7 +52,17 @@ impl Options {
             "" => Ok(Self::default()),
             "containerd.runc.v1.Options" => {
                 let given = RuncOptions::decode(&*any.value).context("the runtime's options")?;
+                let unused = [
+                    ("NoPivotRoot", given.no_pivot_root),
+                    ("NoNewKeyring", given.no_new_keyring),
+                    ("IoUid", given.io_uid != 0),
+                    ("IoGid", given.io_gid != 0),
+                    ("CriuImagePath", !given.criu_image_path.is_empty()),
+                    ("CriuWorkPath", !given.criu_work_path.is_empty()),
+                ];
+                let set = unused.into_iter().filter(|(_, is_set)| *is_set);
                 Ok(Self {
+                    without_effect: set.map(|(name, _)| name.to_owned()).collect(),
                     binary_name: given.binary_name,
                     root: given.root,
                     systemd_cgroup: given.systemd_cgroup,
@@ -60,7 +76,11 @@ impl Options {
                     path => (read(Path::new(path))?, path.to_owned()),
                 };
                 let text = String::from_utf8(text).with_context(|| place.clone())?;
-                toml::from_str(&text).map_err(|error| anyhow::anyhow!("{place}: {}", error.message()))
+                let malformed = |error: toml::de::Error| anyhow::anyhow!("{place}: {}", error.message());
+                let table: toml::Table = text.parse().map_err(malformed)?;
+                let others = table.keys().filter(|name| !KNOWN.contains(&name.as_str()));
+                let without_effect = others.cloned().collect();
+                Ok(Self { without_effect, ..table.try_into().map_err(malformed)? })
             }
             other => {
                 anyhow::bail!("the runtime's options are of type {other}, which this shim does not know")

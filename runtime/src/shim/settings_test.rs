@@ -11,12 +11,14 @@ fn options_come_in_three_forms() {
         root: "/run/mine".to_owned(),
         systemd_cgroup: true,
         shim_cgroup: String::new(),
+        without_effect: vec!["NoPivotRoot".to_owned()],
     };
     let runc = RuncOptions {
         binary_name: "/opt/stockade".to_owned(),
         root: "/run/mine".to_owned(),
         systemd_cgroup: true,
-        shim_cgroup: String::new(),
+        no_pivot_root: true,
+        ..RuncOptions::default()
     };
     let any = Any::new("containerd.runc.v1.Options", &runc);
     assert_eq!(Options::parse(Some(&any)).expect("runc's"), expected);
