@@ -14,6 +14,7 @@ mod address;
 mod arguments;
 mod clean_up;
 mod execute;
+mod id_maps;
 mod life;
 mod messages;
 mod metrics;

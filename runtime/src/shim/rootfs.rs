@@ -7,7 +7,9 @@ use std::thread;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use stockade_sys::mount_api;
 
+use super::id_maps;
 use super::messages::Mount;
 use crate::lower::mount_options::Options;
 
@@ -52,7 +54,7 @@ pub fn mount_all(mounts: &[Mount], bundle: &Path) -> Result<(), RootfsError> {
 }
 
 fn mount_one(given: &Mount, target: &Path) -> Result<(), RootfsError> {
-    let options = Options::parse(&given.options);
+    let mut options = Options::parse(&given.options);
     let refused =
         |option: &str| RootfsError::Refused { origin: given.source.clone(), option: option.to_owned() };
     if !given.target.is_empty() {
@@ -69,6 +71,17 @@ fn mount_one(given: &Mount, target: &Path) -> Result<(), RootfsError> {
     // Of these, libc's constants are the kernel's bits, and nix knows them all.
     let flags = MsFlags::from_bits_retain(options.flags);
     let failed = |errno: Errno| system("mount on", target)(errno.into());
+    let mappings = id_maps::take(&mut options.data).map_err(|option| refused(&option))?;
+    if let Some(mappings) = mappings {
+        let tree = match given.kind.as_str() {
+            "overlay" => id_maps::overlay(&options.data, flags, &mappings, target),
+            _ if flags.contains(MsFlags::MS_BIND) => id_maps::directory(Path::new(&given.source), &mappings),
+            kind => return Err(refused(&format!("uidmap for type {kind}"))),
+        };
+        let attached = tree.and_then(|tree| Ok(mount_api::attach_at(&tree, target)?));
+        attached.map_err(system("mount layers with mapped IDs on", target))?;
+        return adjust(target, flags, options.propagation).map_err(failed);
+    }
     let (directory, data) = shortened(options.data);
     if data.len() > MAX_DATA {
         let (kind, origin) = (given.kind.clone(), given.source.clone());
@@ -80,16 +93,17 @@ fn mount_one(given: &Mount, target: &Path) -> Result<(), RootfsError> {
         None => mount().map_err(failed)?,
         Some(directory) => in_directory(&directory, mount).map_err(failed)?,
     }
+    adjust(target, flags, options.propagation).map_err(failed)
+}
+
+/// Gives a bind mount its flags, and a mount its propagation.
+fn adjust(target: &Path, flags: MsFlags, propagation: Vec<u64>) -> Result<(), Errno> {
+    let change = |flags| mount(None::<&str>, target, None::<&str>, flags, None::<&str>);
     let others = flags & !(MsFlags::MS_BIND | MsFlags::MS_REC);
     if flags.contains(MsFlags::MS_BIND) && !others.is_empty() {
-        let again = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | others;
-        nix::mount::mount(None::<&str>, target, None::<&str>, again, None::<&str>).map_err(failed)?;
+        change(MsFlags::MS_REMOUNT | MsFlags::MS_BIND | others)?;
     }
-    for change in options.propagation {
-        let change = MsFlags::from_bits_retain(change);
-        nix::mount::mount(None::<&str>, target, None::<&str>, change, None::<&str>).map_err(failed)?;
-    }
-    Ok(())
+    propagation.into_iter().try_for_each(|kind| change(MsFlags::from_bits_retain(kind)))
 }
 
 /// The options of a file system as mount(2) takes them. Where they are too long because of an overlay's layers, the layers

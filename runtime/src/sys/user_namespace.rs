@@ -61,7 +61,7 @@ fn with_process<T>(
         creator.wait_end(Duration::MAX);
         0
     };
-    // SAFETY: commands have one thread.
+    // SAFETY: where there are other threads, in the shim, the child only makes system calls, and allocates nothing.
     let child = unsafe { process::clone(flags, None, body) }?;
     drop(enters);
     let mut error = [0; 4];
