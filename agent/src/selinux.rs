@@ -109,9 +109,13 @@ fn ask(question: &str) -> io::Result<u32> {
 /// Gives the files of the file systems that are made for a container this label, unless an option says another.
 pub fn label_mounts(mounts: &mut [Mount], label: &str) {
     for entry in mounts {
-        let MountSource::FileSystem { fstype, .. } = &entry.source else { continue };
+        let takes_label = match &entry.source {
+            MountSource::FileSystem { fstype, .. } => !WITHOUT_LABEL.contains(&fstype.as_str()),
+            MountSource::Scratch { .. } => true,
+            _ => false,
+        };
         let has_own = entry.data.split(',').any(|option| option.starts_with(OPTION));
-        if !WITHOUT_LABEL.contains(&fstype.as_str()) && !has_own {
+        if takes_label && !has_own {
             let comma = if entry.data.is_empty() { "" } else { "," };
             entry.data.push_str(&format!("{comma}{}", option(label)));
         }

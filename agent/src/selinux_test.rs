@@ -30,6 +30,11 @@ fn file_systems_of_a_container_get_its_label() {
         label_mounts(&mut mounts, label);
         assert_eq!(mounts[0].data, after, "{fstype}");
     }
+    let scratch = Mount { source: MountSource::Scratch { slot: 1 }, ..mount_of("", "") };
+    let shared = Mount { source: MountSource::Share("s".to_owned()), ..mount_of("", "") };
+    let mut mounts = [scratch, shared];
+    label_mounts(&mut mounts, label);
+    assert_eq!(mounts.map(|mount| mount.data), [with.clone(), String::new()]);
     for (data, others) in [
         (format!("size=64k,{with}"), "size=64k"),
         (format!("{with},mode=1777"), "mode=1777"),

@@ -292,7 +292,8 @@ fn with_selinux(lines: &str) -> Stockade {
 
 #[test]
 fn selinux_labels_hold_in_a_guest_with_a_policy() {
-    let stockade = with_selinux(&format!("policy = {POLICY:?}"));
+    let scratch = "[scratch]\ndefault = \"/:16m,/tmp:16m\"\nmax_mib = 64";
+    let stockade = with_selinux(&format!("policy = {POLICY:?}\n{scratch}"));
     let bundle = Bundle::busybox(&["sleep", "10000"]).edit(|config| {
         config["process"]["selinuxLabel"] = LABEL.into();
         config["linux"]["mountLabel"] = FILES.into();
@@ -313,7 +314,7 @@ fn selinux_labels_hold_in_a_guest_with_a_policy() {
     assert_eq!(labels, format!("{LABEL}\n{LABEL}"));
     // As with runc, all file systems of the container have its label, and so have shared files.
     let mounts = sh("cat /proc/mounts").success().stdout;
-    for place in ["/", "/dev", "/dev/pts", "/dev/shm", "/scratch", "/proc/sys/fs"] {
+    for place in ["/", "/tmp", "/dev", "/dev/pts", "/dev/shm", "/scratch", "/proc/sys/fs"] {
         let is_it = |line: &&str| line.split(' ').nth(1) == Some(place);
         let mount = mounts.lines().rfind(is_it).unwrap_or_else(|| panic!("{place}: {mounts}"));
         assert!(mount.contains(&format!("context={FILES}")), "{mount}");

@@ -22,6 +22,7 @@ use super::rootfs;
 use crate::{
     disks,
     error::{Context, Result},
+    selinux,
 };
 
 /// Where the disk under an overlay is mounted while that is made.
@@ -37,7 +38,7 @@ pub fn make(entry: &Mount, slot: u8, spec: &Container) -> Result<OwnedFd> {
     let source = disks::node(slot).display().to_string();
     let disk = mount_api::new_file_system("ext4", &source, &entry.data, 0).or_spec(step)?;
     if entry.destination == "/" {
-        return over_root(&disk, spec).or_spec(step);
+        return over_root(&disk, &entry.data, spec).or_spec(step);
     }
     // In a user namespace, this user may give it to others afterwards.
     let id = |outside: Option<u32>| outside.unwrap_or_default();
@@ -69,9 +70,12 @@ fn own(directory: &OwnedFd, user: u32, group: u32) -> Result<(), Errno> {
     fchownat(directory, "", Some(user), Some(group), AtFlags::AT_EMPTY_PATH)
 }
 
-/// The kernel finds an overlay's layers by their paths, so they are mounted until it is made.
-fn over_root(disk: &OwnedFd, spec: &Container) -> Result<OwnedFd, Errno> {
+/// The kernel finds an overlay's layers by their paths, so they are mounted until it is made. Its files have the label that the
+/// disk's have.
+fn over_root(disk: &OwnedFd, data: &str, spec: &Container) -> Result<OwnedFd, Errno> {
     let root = mount_api::clone_tree(rootfs::open_shared(&spec.rootfs.share)?, false)?;
+    let label = selinux::take_option(data).1.map(selinux::option).unwrap_or_default();
+    let options = format!("{OVERLAY},{label}");
     let attach = |mount: &OwnedFd, path: &str| {
         mount_api::attach(
             mount,
@@ -81,7 +85,7 @@ fn over_root(disk: &OwnedFd, spec: &Container) -> Result<OwnedFd, Errno> {
     attach(&root, rootfs::STAGE)?;
     let made = attach(disk, STAGE).and_then(|()| {
         let made =
-            layers(disk, &root).and_then(|()| mount_api::new_file_system("overlay", "overlay", OVERLAY, 0));
+            layers(disk, &root).and_then(|()| mount_api::new_file_system("overlay", "overlay", &options, 0));
         umount2(STAGE, MntFlags::MNT_DETACH).and(made)
     });
     umount2(rootfs::STAGE, MntFlags::MNT_DETACH).and(made)
