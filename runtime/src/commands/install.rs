@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 
-use crate::install::{self, Engines};
+use crate::install::{self, Engine, Engines};
 
 /// Make this runtime known to an engine.
 #[derive(Debug, Args)]
@@ -29,8 +29,9 @@ pub struct Install {
     /// The runtime's binary [default: this one]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// For containerd: use its shim for runc, also where containerd-shim-stockade-v2 is installed beside the binary
-    #[arg(long, requires = "containerd")]
+    /// For containerd, and Docker from 23 on: use the shim for runc, also where containerd-shim-stockade-v2 is installed beside the
+    /// binary
+    #[arg(long)]
     runc_shim: bool,
 }
 
@@ -58,6 +59,11 @@ impl Install {
         let binary = binary.to_str().context("the path of the binary is not UTF-8")?;
         let runtime = install::Runtime { binary, runc_shim: self.runc_shim };
         let engines = self.engines.named();
+        let has_shims = |engine: &Engine| matches!(engine, Engine::Containerd | Engine::Docker);
+        ensure!(
+            !self.runc_shim || engines.iter().any(has_shims),
+            "--runc-shim is for --containerd and --docker"
+        );
         let changes: Result<Vec<_>, _> = engines
             .into_iter()
             .map(|engine| install::install(engine, &self.options.prefix, runtime))

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -67,6 +68,9 @@ const SHIM: &str = "containerd-shim-stockade-v2";
 /// Directories of services' PATH, in which containerd finds a shim by its name.
 const IN_PATH: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
 
+/// The first version of Docker whose runtimes can be shims (`runtimeType`).
+const DOCKER_WITH_SHIMS: u32 = 23;
+
 /// `--root` of the containers of containerd, which adds its own namespace to it. The shim's own default is the same.
 const CONTAINERDS_ROOT: &str = "/run/containerd/stockade";
 
@@ -78,7 +82,7 @@ const ANNOTATIONS: &str = "io.stockade.*";
 pub struct Runtime<'a> {
     /// The path of the binary.
     pub binary: &'a str,
-    /// Whether containerd is to use runc's shim although there is one of stockade's own.
+    /// Whether containerd and Docker are to use runc's shim although there is one of stockade's own.
     pub runc_shim: bool,
 }
 
@@ -153,7 +157,13 @@ impl Engine {
                     .chain(lists)
                     .collect()
             }
-            Self::Docker => vec![setting(&["runtimes", "stockade", "path"], json!(binary))],
+            Self::Docker => {
+                let takes_shims =
+                    || docker_version(prefix).is_some_and(|version| version >= DOCKER_WITH_SHIMS);
+                let shim = runtime.shim().filter(|_| takes_shims());
+                let (key, value) = shim.as_deref().map_or(("path", binary), |shim| ("runtimeType", shim));
+                vec![setting(&["runtimes", "stockade", key], json!(value))]
+            }
             Self::BuildKit => {
                 vec![setting(
                     &["Service", "Environment"],
@@ -174,6 +184,23 @@ impl Engine {
             ],
         })
     }
+}
+
+/// The major version of the system's dockerd. It is not asked where a directory stands for the root of the file system, because
+/// its libraries are not this system's.
+fn docker_version(prefix: &Path) -> Option<u32> {
+    if prefix != Path::new("/") {
+        return None;
+    }
+    let dockerd = IN_PATH.iter().map(|path| Path::new(path).join("dockerd")).find(|path| path.is_file())?;
+    let output = Command::new(dockerd).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    major_version(&text)
+}
+
+/// Of `Docker version 26.1.5+dfsg1, build 411e817`.
+fn major_version(text: &str) -> Option<u32> {
+    text.strip_prefix("Docker version ")?.split('.').next()?.parse().ok()
 }
 
 /// Where podman has this list: the place that its manual names, and the place that its code (4.3) reads.
@@ -274,3 +301,7 @@ fn setting(keys: &[&str], value: Value) -> Setting {
     let keys: Keys = keys.iter().map(ToString::to_string).collect();
     Setting { keys, value }
 }
+
+#[cfg(test)]
+#[path = "engines_test.rs"]
+mod tests;

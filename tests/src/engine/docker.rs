@@ -14,6 +14,9 @@ use crate::host::Snapshot;
 /// Debian's client; another one may come earlier in PATH.
 const CLIENT: &str = "/usr/bin/docker";
 
+/// Set where Docker, from 23 on, is to use stockade's own shim instead of containerd's for runc.
+const OWN_SHIM: &str = "DOCKER_WITH_OWN_SHIM";
+
 /// dockerd on a socket of its own, with a containerd of its own and stockade as its default runtime.
 pub struct Docker {
     // The daemons end before their directories go, in this order.
@@ -38,13 +41,19 @@ impl Docker {
 
     /// As [`new`](Self::new), with these runtimes besides, as daemon.json has them.
     pub fn with_runtimes(runtimes: &Value) -> Self {
-        // The shims' directory stays.
-        std::fs::create_dir_all("/run/containerd/runc/moby").expect("directory");
+        // The shims' directories stay.
+        for shim in ["runc", "stockade"] {
+            std::fs::create_dir_all(format!("/run/containerd/{shim}/moby")).expect("directory");
+        }
         let containerd = Containerd::new();
         let directory = crate::bundle::directory();
         let at = |name: &str| directory.path().join(name);
+        let runtime = match std::env::var_os(OWN_SHIM) {
+            Some(_) => json!({ "runtimeType": built("release/containerd-shim-stockade-v2") }),
+            None => json!({ "path": built("release/stockade") }),
+        };
         let mut config = json!({
-            "runtimes": { "stockade": { "path": built("release/stockade") } },
+            "runtimes": { "stockade": runtime },
             "default-runtime": "stockade",
             "hosts": [format!("unix://{}", at("socket").display())],
             "containerd": containerd.socket(), "data-root": at("root"), "exec-root": at("exec"), "pidfile": at("pid"),
