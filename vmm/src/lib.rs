@@ -6,6 +6,7 @@ pub mod activation;
 pub mod adjustable;
 pub mod boot;
 pub mod bus;
+mod closer;
 pub mod console;
 pub mod control;
 pub mod devices;

@@ -19,6 +19,7 @@ use vmm_sys_util::{errno, eventfd::EventFd};
 
 use crate::{
     boot::Entry,
+    closer::Closer,
     console::{self, Irq, Output, SerialLine},
     memory,
     status::StatusSocket,
@@ -105,6 +106,8 @@ pub struct Machine {
     next_region: AtomicU32,
     /// Signalled when the guest acknowledges interrupts, and never read.
     acknowledged: EventFd,
+    /// Where the host has no io_uring, the end of the process takes longer.
+    _closer: Option<Closer>,
 }
 
 impl Machine {
@@ -131,7 +134,8 @@ impl Machine {
             }
         };
         let acknowledged = EventFd::new(libc::EFD_NONBLOCK)?;
-        Ok(Self { kvm, vm: Arc::new(vm), next_region: AtomicU32::new(0), acknowledged })
+        let closer = Closer::of(&vm).ok();
+        Ok(Self { kvm, vm: Arc::new(vm), next_region: AtomicU32::new(0), acknowledged, _closer: closer })
     }
 
     /// Replaces this machine by a new one of the same KVM.

@@ -28,6 +28,15 @@ pub const KERNEL: &[Attempt] = &[
         let parameters = [0u64; 15];
         attempt_descriptor(libc::SYS_io_uring_setup, &[4, at(&parameters)])
     }),
+    // The VMM has a disabled one.
+    ("enable a ring of io_uring", || {
+        with_any_descriptor(|file| attempt(libc::SYS_io_uring_register, &[file, 12, 0, 0]))
+    }),
+    ("enter a ring of io_uring", || {
+        with_any_descriptor(|file| {
+            attempt_until(libc::SYS_io_uring_enter, &[file, 1, 0, 0, 0, 0], &[libc::EBADFD])
+        })
+    }),
     ("measure performance", || {
         let mut attributes = [0u64; 16];
         attributes[0] = 128 << 32 | 1;
