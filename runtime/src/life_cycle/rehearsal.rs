@@ -23,6 +23,7 @@ use crate::lower::seccomp::Profile;
 use crate::lower::{self, Allowed, ROOTFS_SHARE};
 use crate::oci::bundle::Bundle;
 use crate::oci::container_id::ContainerId;
+use crate::oci::pause;
 use crate::state::sandbox::Peers;
 use crate::sys::signals;
 use crate::vm::agent::{Connection, ProcessConnections, call};
@@ -34,23 +35,6 @@ const ID: &str = "rehearsal";
 
 /// The container's program, in its root.
 const PROGRAM: &str = "pause";
-
-/// An x86_64 ELF executable of one segment that calls pause(2) for ever.
-const PAUSE: [u8; 131] = {
-    let head = *b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0\
-        \x78\0\x40\0\0\0\0\0\x40\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0\
-        \x01\0\0\0\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\x40\0\0\0\0\0\0\0\x40\0\0\0\0\0\
-        \x83\0\0\0\0\0\0\0\x83\0\0\0\0\0\0\0\0\x10\0\0\0\0\0\0";
-    // mov eax, 34; syscall; jmp to the start
-    let code = *b"\xb8\x22\0\0\0\x0f\x05\xeb\xf7\x90\x90";
-    let mut elf = [0; 131];
-    let mut at = 0;
-    while at < elf.len() {
-        elf[at] = if at < head.len() { head[at] } else { code[at - head.len()] };
-        at += 1;
-    }
-    elf
-};
 
 /// Starts a container with this config.json in a VM that begins as its template, and keeps beside the template to which pages the
 /// start has written. Templates take at most `most` bytes in all.
@@ -129,7 +113,7 @@ fn root() -> anyhow::Result<OwnedFd> {
     let mut options = OpenOptions::new();
     let program = format!("/proc/self/fd/{}/{PROGRAM}", root.as_raw_fd());
     let mut program: File = options.write(true).create_new(true).mode(0o755).open(program)?;
-    program.write_all(&PAUSE)?;
+    program.write_all(&pause::PROGRAM)?;
     Ok(root)
 }
 

@@ -4,6 +4,7 @@
 pub mod bundle;
 pub mod container_id;
 pub mod hooks;
+pub mod pause;
 mod specification;
 pub mod users;
 

@@ -37,11 +37,32 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Err(error) if matches!(error.downcast_ref(), Some(ContainerError::DoesNotExist(_))) => Ok(()),
         removed => removed,
     };
+    if settings.has_members {
+        remove_members(&Root::new(Some(&settings.root)), &id);
+    }
     rootfs::unmount_all(&bundle)?;
     remove_socket(&bundle);
     removed?;
     let deleted = Deleted { pid: 0, exit_status: KILLED, exited_at: Some(SystemTime::now().into()) };
     io::stdout().write_all(&deleted.encode_to_vec()).context("stdout")
+}
+
+/// Removes the containers of a sandbox that has ended: where containerd knows a pod by its sandbox, it asks for nothing else.
+fn remove_members(root: &Root, sandbox: &ContainerId) {
+    for record in root.records() {
+        if record.sandbox.as_deref() != Some(sandbox.as_str()) {
+            continue;
+        }
+        let Ok(id) = record.id.parse() else { continue };
+        let removed = match life_cycle::remove(root, &id, true) {
+            Err(error) if matches!(error.downcast_ref(), Some(ContainerError::DoesNotExist(_))) => Ok(()),
+            removed => removed,
+        };
+        let unmounted = rootfs::unmount_all(&record.bundle).map_err(anyhow::Error::from);
+        if let Err(error) = removed.and(unmounted) {
+            eprintln!("container {id} of the pod: {error:#}");
+        }
+    }
 }
 
 /// Removes the socket of the shim, unless one listens there: another container of the pod may have one again.

@@ -13,12 +13,12 @@ use super::address::Place;
 use super::messages::{
     self, Any, CreateTask, Deleted, ExecProcess, Name, Pid, TaskExecStarted, TaskIo, TaskStart,
 };
-use super::rootfs;
 use super::settings::{Options, Settings};
 use super::stdio::{self, Kept, LOGGER_ENDS_WITHIN, Names, Streams};
 use super::tasks::{Container, Exit, Guest, Phase, Process, Shim, named};
 use super::terminal::{ConsoleSocket, Terminal};
 use super::wire::{Answer, Code, Refusal};
+use super::{pod_bundle, rootfs};
 use crate::life_cycle::{self, Handle};
 use crate::oci::container_id::ContainerId;
 use crate::vm::agent::Events;
@@ -71,8 +71,15 @@ impl Shim {
         for name in &options.without_effect {
             tracing::warn!("the runtime's option {name} has no effect");
         }
-        let settings = Settings::new(&options, &Place::of(bundle, &request.id)?, &self.arguments.namespace);
+        let place = Place::of(bundle, &request.id)?;
+        let settings = Settings {
+            has_members: self.is_no_task(&request.id),
+            ..Settings::new(&options, &place, &self.arguments.namespace)
+        };
         settings.write(bundle)?;
+        if let Some(sandbox) = self.sandbox_of(&request.id, &place.group) {
+            pod_bundle::complete(bundle, &sandbox.bundle)?;
+        }
         rootfs::mount_all(&request.rootfs, bundle).map_err(anyhow::Error::from)?;
         let names = Names {
             stdin: request.stdin.clone(),
@@ -109,7 +116,7 @@ impl Shim {
             }),
             pid: made.pid.unsigned_abs(),
         };
-        self.publisher.publish("/tasks/create", Any::new("containerd.events.TaskCreate", &event));
+        self.publish(&request.id, "/tasks/create", Any::new("containerd.events.TaskCreate", &event));
         self.has_pid(&mut tasks, &request.id, "", made.pid);
         Ok(Pid { pid: made.pid.unsigned_abs() }.encode_to_vec())
     }
@@ -249,7 +256,7 @@ impl Shim {
     fn publish_start(&'static self, id: &str, exec_id: &str, pid: u32) {
         if exec_id.is_empty() {
             let event = TaskStart { container_id: id.to_owned(), pid };
-            return self.publisher.publish("/tasks/start", Any::new("containerd.events.TaskStart", &event));
+            return self.publish(id, "/tasks/start", Any::new("containerd.events.TaskStart", &event));
         }
         let event = TaskExecStarted { container_id: id.to_owned(), exec_id: exec_id.to_owned(), pid };
         self.publisher.publish("/tasks/exec-started", Any::new("containerd.events.TaskExecStarted", &event));
@@ -319,7 +326,10 @@ impl Shim {
     }
 
     /// Removes a container that does not run.
-    fn remove(&'static self, id: &str) -> Answer {
+    ///
+    /// # Errors
+    /// The runtime's; [`Code::NotFound`] where another request has removed it.
+    pub fn remove(&'static self, id: &str) -> Answer {
         let (settings, bundle) = {
             let mut tasks = self.tasks();
             let container = tasks.container(id)?;
@@ -347,7 +357,7 @@ impl Shim {
             exit_status: deleted.exit_status,
             exited_at: deleted.exited_at,
         };
-        self.publisher.publish("/tasks/delete", Any::new("containerd.events.TaskDelete", &event));
+        self.publish(id, "/tasks/delete", Any::new("containerd.events.TaskDelete", &event));
         Ok(deleted.encode_to_vec())
     }
 

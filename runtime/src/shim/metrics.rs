@@ -1,6 +1,9 @@
 //! A container's statistics as `io.containerd.cgroups.v2.Metrics`, from the files of its cgroup in the guest. The guest may
 //! say what it wants: the files are bounded where they come in, and what is not a number counts as 0.
 
+use std::fs;
+use std::path::Path;
+
 use prost::Message;
 
 use super::messages::Any;
@@ -181,6 +184,30 @@ struct IoEntry {
     rios: u64,
     #[prost(uint64, tag = "6")]
     wios: u64,
+}
+
+/// The files of a cgroup of the host that statistics are made of.
+const FILES: [&str; 14] = [
+    "cpu.pressure",
+    "cpu.stat",
+    "io.pressure",
+    "io.stat",
+    "memory.current",
+    "memory.events",
+    "memory.max",
+    "memory.peak",
+    "memory.pressure",
+    "memory.stat",
+    "memory.swap.current",
+    "memory.swap.max",
+    "pids.current",
+    "pids.max",
+];
+
+/// Those files of a cgroup's directory on the host that are there.
+pub fn of_directory(directory: &Path) -> CgroupFiles {
+    let read = |name: &&str| Some(((*name).to_owned(), fs::read_to_string(directory.join(name)).ok()?));
+    CgroupFiles::new(FILES.iter().filter_map(read).collect())
 }
 
 /// The statistics that these files tell.

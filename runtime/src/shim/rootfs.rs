@@ -14,7 +14,7 @@ use super::messages::Mount;
 use crate::lower::mount_options::Options;
 
 /// The directory in the bundle.
-const DIRECTORY: &str = "rootfs";
+pub const DIRECTORY: &str = "rootfs";
 
 /// The options of a mount have to fit in a page, with a zero at the end.
 const MAX_DATA: usize = 4095;

@@ -16,6 +16,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::arguments::Arguments;
+use super::messages::Any;
 use super::publisher::Publisher;
 use super::tasks::{Guest, Shim};
 use super::wire::{self, Connection, Incoming};
@@ -36,7 +37,12 @@ const TAKES_WITHIN: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// What keeps it from serving.
-pub fn run(listener: &UnixListener, socket: &Path, arguments: Arguments) -> anyhow::Result<()> {
+pub fn run(
+    listener: &UnixListener,
+    socket: &Path,
+    arguments: Arguments,
+    options: Option<Any>,
+) -> anyhow::Result<()> {
     let log = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(LOG);
     let null = OpenOptions::new().read(true).write(true).open("/dev/null").context("/dev/null")?;
     for stdio in 0..=2 {
@@ -67,7 +73,7 @@ pub fn run(listener: &UnixListener, socket: &Path, arguments: Arguments) -> anyh
     let publisher =
         Publisher::new(&arguments, std::env::var(TTRPC_ADDRESS).ok().filter(|socket| !socket.is_empty()));
     // Threads use it as long as the process lives.
-    let shim: &'static Shim = Box::leak(Box::new(Shim::new(arguments, publisher, wake)));
+    let shim: &'static Shim = Box::leak(Box::new(Shim::new(arguments, options, publisher, wake)));
     let result = serve(shim, listener, &children);
     shim.publisher.flush(TAKES_WITHIN);
     // containerd starts a new one where it wants one.

@@ -14,8 +14,8 @@ use super::messages::{
 };
 use super::settings::Settings;
 use super::tasks::{Phase, Process, Shim, named};
-use super::wire::{Answer, Code, Refusal, Reply};
-use super::{STACK, metrics};
+use super::wire::{Answer, Code, Refusal, Reply, read};
+use super::{STACK, metrics, sandbox};
 use crate::life_cycle::{self, Handle};
 use crate::log;
 use crate::oci::bundle;
@@ -33,6 +33,9 @@ const LAST_SIGNAL: u32 = 64;
 impl Shim {
     /// Answers a request, now or later.
     pub fn serve(&'static self, request: Request, reply: Reply) {
+        if request.service == sandbox::SERVICE {
+            return self.serve_sandbox(request, reply);
+        }
         if !SERVICES.contains(&request.service.as_str()) {
             let message = format!("this shim has no service {}", request.service);
             return reply.send(Err(Refusal::new(Code::Unimplemented, message)));
@@ -59,15 +62,12 @@ impl Shim {
             "Resume" => self.later(reply, payload, Self::resume),
             "Update" => self.later(reply, payload, Self::update),
             "Stats" => self.later(reply, payload, Self::stats),
-            method => {
-                let message = format!("this shim has no method {method}");
-                reply.send(Err(Refusal::new(Code::Unimplemented, message)));
-            }
+            method => reply.send(Err(Refusal::no_method(method))),
         }
     }
 
     /// Answers from a thread of its own.
-    fn later<T: Message + Default + 'static>(
+    pub fn later<T: Message + Default + 'static>(
         &'static self,
         reply: Reply,
         payload: Vec<u8>,
@@ -76,8 +76,7 @@ impl Shim {
         let refused = reply.clone();
         let body = move || reply.send(read(&payload).and_then(|request| method(self, request)));
         if let Err(cause) = thread::Builder::new().stack_size(STACK).spawn(body) {
-            let message = format!("the shim can start no thread: {cause}");
-            refused.send(Err(Refusal::new(Code::ResourceExhausted, message)));
+            refused.send(Err(Refusal::no_thread(&cause)));
         }
     }
 
@@ -270,11 +269,6 @@ impl Shim {
         let files = handle.ask(call::CgroupFiles(name.id)).map_err(life_cycle::explain)?;
         Ok(Stats { stats: Some(metrics::of(&CgroupFiles::new(files))) }.encode_to_vec())
     }
-}
-
-fn read<T: Message + Default>(payload: &[u8]) -> Result<T, Refusal> {
-    T::decode(payload)
-        .map_err(|error| Refusal::new(Code::InvalidArgument, format!("the request is malformed: {error}")))
 }
 
 impl From<anyhow::Error> for Refusal {

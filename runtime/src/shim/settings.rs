@@ -107,6 +107,9 @@ pub struct Settings {
     /// Its `--root`.
     pub root: PathBuf,
     pub systemd_cgroup: bool,
+    /// Whether the container stands for all of its pod: after the shim's end, containerd has nothing removed but it.
+    #[serde(default)]
+    pub has_members: bool,
 }
 
 impl Settings {
@@ -121,6 +124,7 @@ impl Settings {
             },
             root: Path::new(root).join(namespace),
             systemd_cgroup: options.systemd_cgroup || place.is_systemds,
+            has_members: false,
         }
     }
 

@@ -15,6 +15,7 @@ use super::arguments::Arguments;
 use super::messages::Any;
 use super::server;
 use super::settings::Options;
+use crate::oci::bundle::CONFIG;
 use crate::sys::process;
 
 /// Longest message with options, in bytes.
@@ -35,8 +36,12 @@ const OOM_MAX: i32 = 1000;
 /// What keeps a shim from starting.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let bundle = Path::new(".");
-    let place = Place::of(bundle, &arguments.id)?;
-    let socket = address::socket(&arguments.address, &arguments.namespace, &place.group);
+    let group = match bundle.join(CONFIG).exists() {
+        true => Place::of(bundle, &arguments.id)?.group,
+        // By the sandbox API, a shim is there before the sandbox has a specification.
+        false => arguments.id.clone(),
+    };
+    let socket = address::socket(&arguments.address, &arguments.namespace, &group);
     if UnixStream::connect(&socket).is_err() {
         leave(&socket, arguments)?;
     }
@@ -48,13 +53,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Leaves a shim behind. What it inherits, such as score and cgroup, this process takes on before.
 fn leave(socket: &Path, arguments: Arguments) -> anyhow::Result<()> {
-    let options = Options::parse(given_options()?.as_ref())?;
+    let given = given_options()?;
+    let options = Options::parse(given.as_ref())?;
     adjust_score();
     if !options.shim_cgroup.is_empty() {
         join(&options.shim_cgroup)?;
     }
     let listener = listen(socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
-    let serve = || match server::run(&listener, socket, arguments) {
+    let serve = || match server::run(&listener, socket, arguments, given) {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 use std::{io, mem};
@@ -40,8 +40,20 @@ pub struct Shim {
     pub publisher: Publisher,
     /// Wakes the main thread after a change of what it waits for.
     pub wake: EventFd,
+    /// The runtime's options, as containerd has given them at the shim's start.
+    pub options: Option<Any>,
+    /// The sandbox that containerd has made by the sandbox API, once it has.
+    pub sandbox: OnceLock<Sandbox>,
     tasks: Mutex<Tasks>,
     changed: Condvar,
+}
+
+/// The sandbox that containerd has made by the sandbox API.
+#[derive(Debug)]
+pub struct Sandbox {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub created: SystemTime,
 }
 
 /// Everything that changes.
@@ -55,6 +67,8 @@ pub struct Tasks {
     /// Children that were nobody's when they ended; kept while a command is under way that may tell whose they were.
     orphans: Vec<(i32, u32)>,
     under_way: usize,
+    /// The end of the sandbox whose container has been removed.
+    pub of_sandbox: Option<Exit>,
     /// Whether containerd has asked the shim to end.
     pub is_over: bool,
 }
@@ -197,13 +211,21 @@ impl Tasks {
 }
 
 impl Shim {
-    pub fn new(arguments: Arguments, publisher: Publisher, wake: EventFd) -> Self {
-        Self { arguments, publisher, wake, tasks: Mutex::default(), changed: Condvar::new() }
+    pub fn new(arguments: Arguments, options: Option<Any>, publisher: Publisher, wake: EventFd) -> Self {
+        let (tasks, changed) = (Mutex::default(), Condvar::new());
+        Self { arguments, publisher, wake, options, sandbox: OnceLock::new(), tasks, changed }
     }
 
     /// The tasks; nothing that waits is called meanwhile.
     pub fn tasks(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes an event of a task.
+    pub fn publish(&'static self, id: &str, topic: &str, event: Any) {
+        if !self.is_no_task(id) {
+            self.publisher.publish(topic, event);
+        }
     }
 
     /// Lets the main thread look again at what it waits for.
@@ -365,7 +387,7 @@ impl Shim {
             exit_status: exit.status,
             exited_at: Some(exit.at.into()),
         };
-        self.publisher.publish("/tasks/exit", Any::new("containerd.events.TaskExit", &event));
+        self.publish(id, "/tasks/exit", Any::new("containerd.events.TaskExit", &event));
         mem::take(&mut process.waiting)
     }
 

@@ -36,6 +36,7 @@ const CHUNK: usize = 8 << 10;
 pub enum Code {
     Unknown = 2,
     InvalidArgument = 3,
+    DeadlineExceeded = 4,
     NotFound = 5,
     AlreadyExists = 6,
     ResourceExhausted = 8,
@@ -55,10 +56,29 @@ impl Refusal {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// That of a method that the shim does not have.
+    pub fn no_method(method: &str) -> Self {
+        Self::new(Code::Unimplemented, format!("this shim has no method {method}"))
+    }
+
+    /// That of a request that needs a thread where there can be none.
+    pub fn no_thread(cause: &io::Error) -> Self {
+        Self::new(Code::ResourceExhausted, format!("the shim can start no thread: {cause}"))
+    }
 }
 
 /// The answer to a request: a message, or why there is none.
 pub type Answer = Result<Vec<u8>, Refusal>;
+
+/// Decodes a request's message.
+///
+/// # Errors
+/// [`Code::InvalidArgument`].
+pub fn read<T: Message + Default>(payload: &[u8]) -> Result<T, Refusal> {
+    T::decode(payload)
+        .map_err(|error| Refusal::new(Code::InvalidArgument, format!("the request is malformed: {error}")))
+}
 
 /// One message with its header.
 #[derive(Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ mod image;
 mod node;
 mod podman;
 mod rootless;
+mod shim;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -20,6 +21,7 @@ pub use image::{NGINX_PAGE, NGINX_SERVES};
 pub use node::{BY_RUNCS_SHIM, Node, PAUSE, RUNTIME_ROOT, WEB};
 pub use podman::Podman;
 pub use rootless::RootlessPodman;
+pub use shim::{ShimSocket, field};
 
 use crate::bundle::make_rootfs;
 use crate::cli::text;

@@ -1,4 +1,4 @@
-//! A node of Kubernetes without its kubelet: containerd (1.6 in Debian 12, 1.7 in Debian 13) with its CRI plugin, CNI plugins and images.
+//! A node of Kubernetes without its kubelet: containerd (1.6 in Debian 12, 1.7 in Debian 13, 2 in unstable) with its CRI plugin, CNI plugins and images.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -37,6 +37,9 @@ pub const RUNTIME_ROOT: &str = "/run/containerd/stockade/k8s.io";
 /// The runtime handler of stockade by runc's shim.
 pub const BY_RUNCS_SHIM: &str = "stockade-by-runcs-shim";
 
+/// The runtime handler of stockade's own shim by the sandbox API.
+const BY_SANDBOX_API: &str = "stockade-by-sandbox-api";
+
 /// containerd that serves the CRI on a socket of its own, with the runtime handlers `stockade`, [`BY_RUNCS_SHIM`] and `runc`.
 pub struct Node {
     // The daemon ends before its directory goes.
@@ -71,6 +74,14 @@ impl Node {
         let mut node = Self::new();
         node.handler = handler;
         node
+    }
+
+    /// The runtime handler of pods by the sandbox API, which containerd has since version 2.
+    pub fn sandbox_api() -> Option<&'static str> {
+        let version = Outcome::of(Command::new("containerd").arg("--version"), b"").success().stdout;
+        let number = version.split_whitespace().nth(2)?.trim_start_matches('v');
+        let major: u32 = number.split('.').next()?.parse().ok()?;
+        (major >= 2).then_some(BY_SANDBOX_API)
     }
 
     /// As [`new`](Self::new), with no image but the sandboxes'.
@@ -241,7 +252,18 @@ impl Node {
             root.display(),
         );
         let written = fs::read_to_string(&file).expect("containerd's config");
-        fs::write(&file, written + &other).expect("write containerd's config");
+        let by_sandbox_api = if let Some(handler) = Self::sandbox_api() {
+            let table = format!("plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{handler}");
+            let shim = built("release/containerd-shim-stockade-v2");
+            format!(
+                "[{table}]\nruntime_type = \"{}\"\nsandboxer = \"shim\"\nprivileged_without_host_devices = true\n\
+                 pod_annotations = [\"io.stockade.*\"]\n",
+                shim.display()
+            )
+        } else {
+            String::new()
+        };
+        fs::write(&file, written + &other + &by_sandbox_api).expect("write containerd's config");
     }
 
     fn write_network(&self) {
