@@ -1,10 +1,17 @@
-//! Many containers, one after the other and side by side, leave the host as it was.
+//! Many containers and pods, one after the other and side by side, leave the host as it was.
 
 use std::process::Stdio;
+use std::thread;
 
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Outcome, Stockade, text};
+use stockade_tests::engine::Node;
 use stockade_tests::host::Snapshot;
+use stockade_tests::kubernetes::{Cri, Pod, container_config};
+
+/// Pods at once, unless `STOCKADE_PODS_AT_ONCE` says another number, and pods in a row, unless `STOCKADE_PODS_IN_A_ROW` does.
+const AT_ONCE: usize = 3;
+const IN_A_ROW: usize = 2;
 
 #[test]
 fn fifty_in_a_row() {
@@ -47,4 +54,42 @@ fn five_at_once() {
         }
         before.assert_same_now();
     }
+}
+
+fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |number| number.parse().expect("a number"))
+}
+
+/// The whole life of a pod.
+fn live(node: &Node, name: &str) {
+    let cri = Cri::new(&node.socket());
+    let pod = Pod::run(&cri, node, name, |_| ());
+    let container = pod.start(&container_config("member", &["sleep", "1000000"]));
+    assert_eq!(pod.exec(&container, &["hostname"]).trim(), name);
+    pod.remove();
+}
+
+/// Kernel memory that cannot be given back, in KiB.
+fn kernel_memory_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let line = text.lines().find_map(|line| line.strip_prefix("SUnreclaim:")).expect("SUnreclaim");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
+fn pods_at_once_and_in_a_row_leave_nothing() {
+    let node = Node::new();
+    thread::scope(|scope| {
+        for n in 0..number("STOCKADE_PODS_AT_ONCE", AT_ONCE) {
+            let node = &node;
+            scope.spawn(move || live(node, &format!("once-{n}")));
+        }
+    });
+    node.assert_clean();
+    let before = kernel_memory_kib();
+    for n in 0..number("STOCKADE_PODS_IN_A_ROW", IN_A_ROW) {
+        live(&node, &format!("row-{n}"));
+    }
+    node.assert_clean();
+    eprintln!("kernel memory has grown by {} KiB", kernel_memory_kib().saturating_sub(before));
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use stockade_tests::cli::{Outcome, built, pass};
 use stockade_tests::engine::{Docker, Node, PAUSE, Podman, ShimSocket, field};
 use stockade_tests::host;
-use stockade_tests::kubernetes::{Cri, Pod, container_config};
+use stockade_tests::kubernetes::{Cri, Pod, Refused, container_config};
 
 /// Longest that an awaited state may take before its test fails.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -88,12 +88,16 @@ const ROOM: u64 = 2 << 20;
 /// The address on the pod's interface.
 const ADDRESS: &str = "ip addr show eth0 | sed -n 's|.*inet \\([^/]*\\)/.*|\\1|p'";
 
-/// Asks until the pod's state is this one: the kubelet does, too.
+/// Asks again and again, as the kubelet does, until the answer is what is awaited.
 #[track_caller]
-fn wait_for_state(pod: &Pod<'_>, state: &str) {
+fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool, Refused>) {
     let begin = Instant::now();
-    while pod.state() != state {
-        assert!(begin.elapsed() < LIMIT, "the pod is {}", pod.state());
+    loop {
+        let answer = is_so();
+        if matches!(answer, Ok(true)) {
+            return;
+        }
+        assert!(begin.elapsed() < LIMIT, "{what}: {answer:?}");
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -113,7 +117,7 @@ fn a_pods_sandbox_needs_no_image_by_the_sandbox_api() {
     node.handler = handler;
     let cri = Cri::new(&node.socket());
     // A pause container would need it.
-    cri.call("RemoveImage", json!({ "image": { "image": PAUSE } }));
+    node.remove_image(PAUSE);
     let hosts = Pod::config(&node, "hosts", |config| {
         config["linux"]["security_context"]["namespace_options"]["pid"] = json!("NODE");
     });
@@ -156,6 +160,10 @@ fn a_pods_sandbox_needs_no_image_by_the_sandbox_api() {
         "{stats:#}"
     );
 
+    let stats = cri.call("PodSandboxStats", json!({ "pod_sandbox_id": pod.id }))["stats"].clone();
+    let used = &stats["linux"]["memory"]["working_set_bytes"]["value"];
+    assert!(used.as_u64().is_some_and(|bytes| bytes > 0), "{stats:#}");
+
     // What a container writes to its files does not fill the node's /run.
     let bundle = node.path().join("state/io.containerd.sandbox.controller.v1.shim/k8s.io").join(&pod.id);
     let fill = "dd if=/dev/zero of=/etc/hosts bs=64k count=256 2> /dev/null || echo full";
@@ -185,27 +193,41 @@ fn a_pods_sandbox_needs_no_image_by_the_sandbox_api() {
 
     // containerd starts again, and finds its pod.
     node.restart();
-    let begin = Instant::now();
-    while cri.attempt("Status", json!({})).is_err() {
-        assert!(begin.elapsed() < LIMIT, "containerd does not serve:\n{}", node.log());
-        thread::sleep(Duration::from_millis(100));
-    }
+    wait_until("containerd serves", || cri.attempt("Status", json!({})).map(|_| true));
     assert_eq!(pod.state(), "SANDBOX_READY");
     assert_eq!(pod.exec(&shell, &["hostname"]), "boxed\n");
+    cri.call("StopPodSandbox", json!({ "pod_sandbox_id": pod.id }));
+    assert_eq!(pod.state(), "SANDBOX_NOTREADY");
+    assert_eq!(host::pids_named("stockade-vmm"), [] as [i32; 0]);
     pod.remove();
     node.assert_clean();
+}
 
-    // Its VM dies, and then, of another pod, its shim.
+/// The VM of a pod dies, and of another one the shim, which is all that containerd knows of its sandbox.
+#[test]
+fn nothing_is_left_of_a_dead_pod_by_the_sandbox_api() {
+    let Some(handler) = Node::sandbox_api() else {
+        return eprintln!("this containerd does not have the sandbox API");
+    };
+    let mut node = Node::new();
+    node.handler = handler;
+    let cri = Cri::new(&node.socket());
     for victim in ["stockade-vmm", "containerd-shim"] {
         let pod = Pod::run(&cri, &node, "dead", |_| ());
         let member = pod.start(&container_config("member", FOREVER));
         let (relay, vmm) = (pod.pid(), host::pids_named("stockade-vmm")[0]);
         kill(host::pids_named(victim)[0]);
         [relay, vmm].into_iter().for_each(host::wait_for_end);
-        wait_for_state(&pod, "SANDBOX_NOTREADY");
+        // While containerd cleans up after a shim, it may refuse to answer.
+        let name = json!({ "pod_sandbox_id": pod.id });
+        wait_until("the pod is not ready", || {
+            let answer = cri.attempt("PodSandboxStatus", name.clone())?;
+            Ok(answer["status"]["state"] == "SANDBOX_NOTREADY")
+        });
         if victim == "stockade-vmm" {
             assert_eq!(pod.wait(&member)["exit_code"], 137);
         }
+        wait_until("the pod can be stopped", || cri.attempt("StopPodSandbox", name.clone()).map(|_| true));
         pod.remove();
         if victim == "containerd-shim" {
             host::pids_named("stockade").into_iter().for_each(host::wait_for_end);

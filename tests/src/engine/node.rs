@@ -215,6 +215,11 @@ impl Node {
         fs::remove_file(archive).expect("remove an archive");
     }
 
+    /// Removes an image.
+    pub fn remove_image(&self, name: &str) {
+        self.ctr(&["images", "rm", "--sync", name]);
+    }
+
     fn ctr(&self, args: &[&str]) {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io"]).args(args);
