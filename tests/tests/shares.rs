@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use stockade_tests::bundle::Bundle;
@@ -232,6 +234,44 @@ fn what_a_read_only_root_lacks_is_made_by_the_host() {
     nix::mount::mount(none, tree, none, readonly, none).expect("remount");
     Stockade::new().run_bundle(&bare, "frozen").failure(1, &["/sys", "read-only file system"]);
     nix::mount::umount(tree).expect("unmount");
+}
+
+/// The guest keeps for a second what it has listed, if the directory has not changed shortly before.
+#[test]
+fn a_listing_that_was_read_a_moment_ago_hides_nothing() {
+    let host = stockade_tests::bundle::directory();
+    let at = |name: &str| host.path().join(name);
+    // Nothing else makes the time of the last change an old one.
+    let grow_old = || {
+        let changed = fs::metadata(host.path()).expect("stat").ctime();
+        let age = || SystemTime::UNIX_EPOCH.elapsed().expect("clock").as_secs() as i64 - changed;
+        while age() < 3 {
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    ["a", "b"].iter().for_each(|name| fs::write(at(name), "").expect("write"));
+    let stockade = Stockade::new();
+    let mut shell =
+        Shell::start(&stockade, "lists", |config| bind(config, text(host.path()), "/v", &["rbind", "rw"]));
+    grow_old();
+    // What the container changes itself is there at once, for a process too that has the directory open.
+    let own = "cd /v; ls; ls; touch c; ls; rm a; ls; mv b d; ls";
+    assert_eq!(shell.ask(own).split_whitespace().collect::<String>(), "abababcbccd");
+    grow_old();
+    for (change, wanted) in [
+        (&(|| fs::write(at("e"), "").expect("write")) as &dyn Fn(), "c d e"),
+        (&(|| fs::rename(at("c"), at("f")).expect("rename")) as &dyn Fn(), "d e f"),
+        (&(|| fs::remove_file(at("e")).expect("unlink")) as &dyn Fn(), "d f"),
+    ] {
+        let lists = "echo $(ls /v)";
+        let before = shell.ask(&format!("{lists}; {lists}"));
+        assert!(!before.contains(wanted), "{before}");
+        change();
+        let until = format!("until [ \"$({lists})\" = '{wanted}' ]; do :; done; {lists}");
+        assert_eq!(shell.ask(&until), format!("{wanted}\n"));
+        grow_old();
+    }
+    assert_eq!(shell.end(), 0);
 }
 
 #[test]

@@ -116,6 +116,8 @@ pub const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
 pub const OPEN_DIRECT_IO: u32 = 1 << 0;
 /// The guest keeps the pages that it has of the file.
 pub const OPEN_KEEP_CACHE: u32 = 1 << 1;
+/// The guest keeps the directory's listing.
+pub const OPEN_CACHE_DIR: u32 = 1 << 3;
 /// A close sends no FLUSH.
 pub const OPEN_NOFLUSH: u32 = 1 << 5;
 

@@ -107,6 +107,9 @@ pub fn read(call: &mut Call<'_>, kind: Kind) -> Outcome {
 fn list(call: &mut Call<'_>, share: &Share, fh: u64, size: u32, kind: Kind, from: i64) -> Outcome {
     let handle = share.handles.directory(fh)?;
     let node = handle.node();
+    if from == 0 {
+        node.listed.begins();
+    }
     let mut listing = Listing::new(&call.reply, size, kind);
     // As many records as usually fit into the reply: an entry there is larger, by one or two headers.
     let wanted = match kind {

@@ -31,6 +31,7 @@ mod fixture;
 mod handles;
 mod init;
 mod inodes;
+mod listings;
 mod locks;
 mod names;
 mod nodes;

@@ -18,6 +18,7 @@ use std::{
 use super::{
     budget::Permit,
     inodes::{Device, Devices, Shift},
+    listings::Listed,
     pages::Pages,
     proc::Proc,
     range_locks::RangeLocks,
@@ -67,6 +68,8 @@ pub struct Node {
     pub locks: RangeLocks,
     /// What decides on the pages that the guest has of it.
     pub pages: Pages,
+    /// What decides on the listing that the guest has of it.
+    pub listed: Listed,
     _permit: Permit,
 }
 
@@ -263,6 +266,7 @@ impl Nodes {
             lookups: AtomicU64::new(1),
             locks: RangeLocks::default(),
             pages: Pages::default(),
+            listed: Listed::default(),
             _permit: permit,
         });
         tables.by_number.insert(node.number, Arc::clone(&node));

@@ -5,19 +5,21 @@
 
 use std::{
     ffi::c_int,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{
     abi::{
-        CreateIn, OPEN_DIRECT_IO, OPEN_KEEP_CACHE, OPEN_KILL_SUIDGID, OPEN_NOFLUSH, OpenIn, OpenOut,
-        RELEASE_FLOCK_UNLOCK, ReleaseIn,
+        CreateIn, OPEN_CACHE_DIR, OPEN_DIRECT_IO, OPEN_KEEP_CACHE, OPEN_KILL_SUIDGID, OPEN_NOFLUSH, OpenIn,
+        OpenOut, RELEASE_FLOCK_UNLOCK, ReleaseIn,
     },
+    attributes::TIMEOUT_SECONDS,
     budget::Permit,
     call::{Call, Place},
     handles::Handle,
-    names,
+    listings, names,
     nodes::{Node, Origin},
     pages::{FileSystem, Opening},
     reply::Outcome,
@@ -25,6 +27,9 @@ use super::{
     share::Share,
     sys::{self, Errno, Result},
 };
+
+/// How old a listing may be that the guest keeps: as old as names.
+const LISTINGS_AGE: Duration = Duration::from_secs(TIMEOUT_SECONDS);
 
 /// Flags that the guest's open(2) may have and the host's gets, beside the access mode. O_APPEND is sent with each
 /// write, and O_DIRECT and O_NONBLOCK have had their whole effect in the guest.
@@ -224,8 +229,23 @@ pub fn open_directory(call: &mut Call<'_>) -> Outcome {
     let permit = permit(&share)?;
     let wanted = libc::O_RDONLY | libc::O_DIRECTORY | flags as c_int & libc::O_NOATIME;
     let fd = sys::reopen(call.server.fds(), node.as_fd(), wanted)?;
+    let open_flags = listing_flags(&node, fd.as_fd())?;
     let fh = share.handles.add(Handle::new(fd, node, permit, Opening::without_pages()))?;
-    Ok(call.reply.put(0, &OpenOut { fh, ..OpenOut::default() }))
+    Ok(call.reply.put(0, &OpenOut { fh, open_flags, padding: 0 }))
+}
+
+/// What the guest may do with the listing of a directory, which is open here: listings of what a program or another host provides may
+/// change without a change of their times.
+fn listing_flags(node: &Node, directory: BorrowedFd<'_>) -> Result<u32> {
+    let keeps_time = matches!(node.pages.file_system(directory)?, FileSystem::Disk | FileSystem::Memory);
+    if !keeps_time || !listings::is_settled(&sys::stat(directory)?) {
+        return Ok(0);
+    }
+    Ok(if node.listed.open(Instant::now(), LISTINGS_AGE) {
+        OPEN_CACHE_DIR | OPEN_KEEP_CACHE
+    } else {
+        OPEN_CACHE_DIR
+    })
 }
 
 /// RELEASEDIR.
