@@ -11,7 +11,7 @@ use std::{
 
 use kvm_bindings::{
     KVM_CLOCK_REALTIME, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
-    KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region,
+    KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap};
@@ -30,7 +30,6 @@ use crate::{
         failures::Failures,
         interrupt::{Line, USED_BUFFER},
         mmio::{MmioTransport, register},
-        register_page::RegisterPage,
         slots::{self, Slot},
     },
 };
@@ -68,9 +67,6 @@ pub enum Error {
     /// The host has no descriptors or memory left.
     #[error("eventfd: {0}")]
     EventFd(#[from] io::Error),
-    /// There is no memory for a page of registers.
-    #[error("a page of registers: {0}")]
-    Registers(#[source] io::Error),
     /// The state of the serial line is not valid.
     #[error("a template's state of the serial line is not valid")]
     Serial,
@@ -223,26 +219,8 @@ impl Machine {
         let on_driver_ok = Box::new(move || status.reached(Stage::DriverReady));
         let line = self.line(slot);
         let transport = MmioTransport::new(device, memory.clone(), line, on_driver_ok, failures)?;
-        if transport.has_fixed_config() {
-            self.publish(slot, &transport)?;
-        }
         self.connect(slot, &transport)?;
         Ok(transport)
-    }
-
-    /// Lets the guest read the transport's registers at this slot from a page.
-    fn publish(&self, slot: Slot, transport: &MmioTransport) -> Result<(), Error> {
-        let page = Arc::new(RegisterPage::new().map_err(Error::Registers)?);
-        let region = kvm_userspace_memory_region {
-            slot: self.next_region.fetch_add(1, Ordering::Relaxed),
-            guest_phys_addr: slot.address.raw_value(),
-            memory_size: RegisterPage::SIZE,
-            userspace_addr: page.address(),
-            flags: KVM_MEM_READONLY,
-        };
-        transport.publish_at(page);
-        // SAFETY: the page is never unmapped.
-        unsafe { self.vm.set_user_memory_region(region) }.map_err(refused("KVM_SET_USER_MEMORY_REGION"))
     }
 
     /// The boot CPU, at `entry`, of a machine that may have up to `listed` vCPUs.

@@ -38,11 +38,6 @@ pub trait VirtioDevice: Send {
     /// Reads device configuration space; bytes beyond its end are left as they are (zero).
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
-    /// Whether configuration space, as the driver sees it, stays as it is.
-    fn has_fixed_config(&self) -> bool {
-        false
-    }
-
     /// Writes device configuration space; most devices have nothing writable.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 

@@ -3,7 +3,7 @@
 use std::{
     fmt::{self, Display},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -11,11 +11,7 @@ use std::{
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{
-    failures::Failures,
-    register_page::RegisterPage,
-    registers::{register, status},
-};
+use super::failures::Failures;
 
 /// Bit 0 of InterruptStatus: a used buffer (virtio 1.3 §4.2.2).
 pub const USED_BUFFER: u32 = 1;
@@ -69,8 +65,6 @@ pub struct Interrupt {
     failed: AtomicU32,
     generation: AtomicU32,
     line: Line,
-    /// From which the guest reads the device's registers.
-    page: OnceLock<Arc<RegisterPage>>,
     /// The device's name, and the list to which its failures are added.
     reports: Option<(&'static str, Failures)>,
 }
@@ -83,7 +77,6 @@ impl Interrupt {
             failed: AtomicU32::new(0),
             generation: AtomicU32::new(0),
             line,
-            page: OnceLock::new(),
             reports: None,
         }
     }
@@ -94,18 +87,6 @@ impl Interrupt {
         Self { reports: Some((device, failures)), ..self }
     }
 
-    /// Keeps the page up to date from now on; the first page counts.
-    pub fn publish_at(&self, page: Arc<RegisterPage>) {
-        page.set(register::INTERRUPT_STATUS, USED_BUFFER | self.status());
-        // There is no second one.
-        let _ = self.page.set(page);
-    }
-
-    /// The page from which the guest reads the device's registers.
-    pub fn page(&self) -> Option<&RegisterPage> {
-        self.page.get().map(Arc::as_ref)
-    }
-
     /// Tells the driver that the device has used buffers.
     pub fn used(&self) {
         self.raise(USED_BUFFER);
@@ -113,10 +94,7 @@ impl Interrupt {
 
     /// Tells the driver that configuration space has changed.
     pub fn configuration_changed(&self) {
-        let before = self.generation.fetch_add(1, Ordering::AcqRel);
-        if let Some(page) = self.page() {
-            page.set(register::CONFIG_GENERATION, before.wrapping_add(1));
-        }
+        self.generation.fetch_add(1, Ordering::AcqRel);
         self.raise(CONFIGURATION);
     }
 
@@ -128,11 +106,9 @@ impl Interrupt {
     /// Marks the device as failed because its driver (or its own resources) broke the rules; it does no more work
     /// until it is reset.
     pub fn fail(&self, cause: &dyn Display) {
-        let is_first = self.failed.swap(1, Ordering::SeqCst) == 0;
-        if let Some(page) = self.page() {
-            page.set_bits(register::STATUS, status::DEVICE_NEEDS_RESET);
-        }
-        if is_first && let Some((device, failures)) = &self.reports {
+        if self.failed.swap(1, Ordering::AcqRel) == 0
+            && let Some((device, failures)) = &self.reports
+        {
             failures.add(device, cause);
         }
         self.raise(CONFIGURATION);
@@ -140,7 +116,7 @@ impl Interrupt {
 
     /// True after [`Self::fail`].
     pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::SeqCst) != 0
+        self.failed.load(Ordering::Acquire) != 0
     }
 
     /// InterruptStatus as the driver reads it.
@@ -151,14 +127,11 @@ impl Interrupt {
     /// InterruptACK: the driver has handled these bits.
     pub fn acknowledge(&self, bits: u32) {
         self.status.fetch_and(!bits, Ordering::AcqRel);
-        if let Some(page) = self.page() {
-            page.clear_bits(register::INTERRUPT_STATUS, bits & !USED_BUFFER);
-        }
     }
 
     /// Resets it to the state after creation.
     pub fn reset(&self) {
-        self.acknowledge(u32::MAX);
+        self.status.store(0, Ordering::Release);
         self.failed.store(0, Ordering::Release);
     }
 
@@ -180,9 +153,6 @@ impl Interrupt {
 
     fn raise(&self, bit: u32) {
         self.status.fetch_or(bit, Ordering::AcqRel);
-        if let Some(page) = self.page() {
-            page.set_bits(register::INTERRUPT_STATUS, bit);
-        }
         self.line.pulse();
     }
 }

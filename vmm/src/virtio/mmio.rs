@@ -16,29 +16,49 @@ use super::{
     device::{self, Activation, VirtioDevice},
     failures::Failures,
     interrupt::{Interrupt, Line},
-    register_page::RegisterPage,
 };
 
-pub use super::registers::{register, status};
+/// Offsets of the registers (virtio 1.3 §4.2.2).
+pub mod register {
+    #![allow(missing_docs)] // The names are the specification's.
+    pub const MAGIC: u64 = 0x000;
+    pub const VERSION: u64 = 0x004;
+    pub const DEVICE_ID: u64 = 0x008;
+    pub const VENDOR_ID: u64 = 0x00c;
+    pub const DEVICE_FEATURES: u64 = 0x010;
+    pub const DEVICE_FEATURES_SELECT: u64 = 0x014;
+    pub const DRIVER_FEATURES: u64 = 0x020;
+    pub const DRIVER_FEATURES_SELECT: u64 = 0x024;
+    pub const QUEUE_SELECT: u64 = 0x030;
+    pub const QUEUE_SIZE_MAX: u64 = 0x034;
+    pub const QUEUE_SIZE: u64 = 0x038;
+    pub const QUEUE_READY: u64 = 0x044;
+    pub const QUEUE_NOTIFY: u64 = 0x050;
+    pub const INTERRUPT_STATUS: u64 = 0x060;
+    pub const INTERRUPT_ACK: u64 = 0x064;
+    pub const STATUS: u64 = 0x070;
+    pub const QUEUE_DESCRIPTORS_LOW: u64 = 0x080;
+    pub const QUEUE_DESCRIPTORS_HIGH: u64 = 0x084;
+    pub const QUEUE_DRIVER_LOW: u64 = 0x090;
+    pub const QUEUE_DRIVER_HIGH: u64 = 0x094;
+    pub const QUEUE_DEVICE_LOW: u64 = 0x0a0;
+    pub const QUEUE_DEVICE_HIGH: u64 = 0x0a4;
+    pub const SHARED_MEMORY_LENGTH_LOW: u64 = 0x0b0;
+    pub const SHARED_MEMORY_BASE_HIGH: u64 = 0x0bc;
+    pub const CONFIG_GENERATION: u64 = 0x0fc;
+    pub const CONFIG: u64 = 0x100;
+}
 
-/// What a driver may read, but for the status of interrupts.
-const READABLE: [u64; 12] = [
-    register::MAGIC,
-    register::VERSION,
-    register::DEVICE_ID,
-    register::VENDOR_ID,
-    register::DEVICE_FEATURES,
-    register::QUEUE_SIZE_MAX,
-    register::QUEUE_READY,
-    register::SHARED_MEMORY_LENGTH_LOW,
-    register::SHARED_MEMORY_LENGTH_LOW + 4,
-    register::SHARED_MEMORY_BASE_HIGH - 4,
-    register::SHARED_MEMORY_BASE_HIGH,
-    register::CONFIG_GENERATION,
-];
-
-/// Bytes of configuration space that the guest reads from a page: more than any device has that has one.
-const PUBLISHED_CONFIG: usize = 64;
+/// Bits of the status register (virtio 1.3 §2.1).
+pub mod status {
+    #![allow(missing_docs)] // The names are the specification's.
+    pub const ACKNOWLEDGE: u32 = 1;
+    pub const DRIVER: u32 = 2;
+    pub const DRIVER_OK: u32 = 4;
+    pub const FEATURES_OK: u32 = 8;
+    pub const DEVICE_NEEDS_RESET: u32 = 64;
+    pub const FAILED: u32 = 128;
+}
 
 /// "virt", little-endian.
 const MAGIC: u32 = 0x7472_6976;
@@ -125,34 +145,6 @@ impl MmioTransport {
         &self.queue_events
     }
 
-    /// Keeps in a page what the guest reads of a device whose configuration space does not change.
-    pub fn publish_at(&self, page: Arc<RegisterPage>) {
-        self.interrupt.publish_at(page);
-        self.publish();
-    }
-
-    fn publish(&self) {
-        let Some(page) = self.interrupt.page() else { return };
-        for offset in READABLE {
-            page.set(offset, self.read_register(offset));
-        }
-        page.set(register::STATUS, self.registers.status);
-        // If the device fails from now on, it says so there itself.
-        if self.interrupt.has_failed() {
-            page.set_bits(register::STATUS, status::DEVICE_NEEDS_RESET);
-        }
-        let mut config = [0; PUBLISHED_CONFIG];
-        self.device.read_config(0, &mut config);
-        for (word, offset) in config.as_chunks::<4>().0.iter().zip((register::CONFIG..).step_by(4)) {
-            page.set(offset, u32::from_le_bytes(*word));
-        }
-    }
-
-    /// Whether the guest may read what [`Self::publish_at`] keeps.
-    pub fn has_fixed_config(&self) -> bool {
-        self.device.has_fixed_config()
-    }
-
     /// What the driver has set so far.
     pub fn state(&self) -> &Registers {
         &self.registers
@@ -180,9 +172,6 @@ impl MmioTransport {
             self.device.write_config(offset, data);
         } else if let Ok(data) = data.try_into() {
             self.write_register(offset, u32::from_le_bytes(data));
-            if !matches!(offset, register::QUEUE_NOTIFY | register::INTERRUPT_ACK) {
-                self.publish();
-            }
         }
     }
 
@@ -225,7 +214,6 @@ impl MmioTransport {
             (0..queues as u32).for_each(|queue| self.notify(queue));
         }
         self.interrupt.restore(interrupt);
-        self.publish();
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! virtio: the device trait, the interrupt, the virtio-mmio transport with its registers and slots, guest memory that
+//! virtio: the device trait, the interrupt, the virtio-mmio transport and its slots, guest memory that
 //! descriptors point to, the thread of a simple device.
 
 pub mod buffers;
@@ -6,8 +6,6 @@ pub mod device;
 pub mod failures;
 pub mod interrupt;
 pub mod mmio;
-pub mod register_page;
-pub mod registers;
 pub mod slots;
 pub mod worker;
 

@@ -117,10 +117,6 @@ impl VirtioDevice for Fs {
         read_space(&config, offset, data);
     }
 
-    fn has_fixed_config(&self) -> bool {
-        true
-    }
-
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         self.reset();
         let active = self.start(activation).map_err(|reason| ActivateError { device: NAME, reason })?;

@@ -183,10 +183,6 @@ impl VirtioDevice for Vsock {
         read_space(&self.cid.to_le_bytes(), offset, data);
     }
 
-    fn has_fixed_config(&self) -> bool {
-        true
-    }
-
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         self.reset();
         let active = self.start(activation).map_err(|reason| ActivateError { device: DEVICE, reason })?;
