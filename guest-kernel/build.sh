@@ -67,6 +67,16 @@ check_config() {
     [ ${#broken[@]} -eq 0 ] || fail "the configuration lost, for want of what they depend on: ${broken[*]}"
 }
 
+# amend FILE SCRIPT: changes a file of the source, all of whose changes have to find their place.
+amend() {
+    local wanted changed
+    sed -f "$2" "$1" > "$1.new"
+    wanted=$(grep -c '^/.*[ia]\\$' "$2")
+    changed=$(diff "$1" "$1.new" | grep -c '^[0-9]') || true
+    [ "$changed" = "$wanted" ] || fail "${2##*/} changes ${1##*/} in $changed places, and not in $wanted: see guest-kernel/README.md"
+    mv "$1.new" "$1"
+}
+
 # build_in DIR NAME: leaves DIR/vmlinux and DIR/config.
 build_in() {
     local tree=$1/tree make=(
@@ -79,6 +89,7 @@ build_in() {
     echo "guest-kernel: unpacking the source"
     tar -x -f "$tarball" -C "$tree" --strip-components=1
     configuration_of "$2" > "$1/kernel.config"
+    [ ! -f "$here/$2.sed" ] || amend "$tree/arch/x86/kvm/svm/svm.c" "$here/$2.sed"
     (
         # The build sees relative paths only, and nothing of the caller's make.
         unset MAKEFLAGS MFLAGS MAKELEVEL
@@ -109,7 +120,7 @@ lock_cache() {
 # build NAME: leaves target/NAME/vmlinux.
 build() {
     local inputs entry output=${here%/*}/target/$1/vmlinux
-    inputs=$({ echo "$sha256 $tools"; configuration_of "$1"; cat "${BASH_SOURCE[0]}"; } | sha256sum)
+    inputs=$({ echo "$sha256 $tools"; configuration_of "$1"; cat "${BASH_SOURCE[0]}"; [ ! -f "$here/$1.sed" ] || cat "$here/$1.sed"; } | sha256sum)
     entry=$cache/${inputs%% *}
     mkdir -p "${output%/*}"
     if [ ! -d "$entry" ]; then
