@@ -155,6 +155,17 @@ pub struct Child {
 }
 
 impl Child {
+    /// How long the child's thread that has waited longest has stood in a processor's queue in all; zero where the kernel does
+    /// not count it (`CONFIG_SCHED_INFO`).
+    pub fn waited_for_processor(&self) -> Duration {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        let waited = threads.filter_map(|thread| {
+            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            text.split(' ').nth(1)?.parse().ok()
+        });
+        waited.max().map_or(Duration::ZERO, Duration::from_nanos)
+    }
+
     /// The reference to the child for the record.
     pub fn reference(&self) -> Option<ProcessRef> {
         ProcessRef::of(self.pid)

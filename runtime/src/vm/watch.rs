@@ -23,8 +23,12 @@ use crate::sys::process::Child;
 use crate::text::table::printable;
 
 /// A boot has failed if there is no new stage and no console output for this long. A healthy guest is silent for
-/// milliseconds only, but on a host whose processors are all busy that takes many times as long.
+/// milliseconds only, but on a host whose processors are all busy that takes many times as long: the time begins anew if the VM
+/// has waited for a processor for a [`STARVED`]th of it.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A VM that has waited for a processor for one in so many seconds is late because the host is busy.
+const STARVED: u32 = 4;
 
 /// A boot has failed after this time in any case: a guest that writes to its console for ever does not boot.
 const MAX_TIMEOUT: Duration = Duration::from_secs(240);
@@ -53,6 +57,8 @@ pub struct Machine {
     directory: Option<OwnedFd>,
     interrupts: Option<SignalFd>,
     console_length: usize,
+    /// How long the VM had waited for a processor when something last happened.
+    starved: Duration,
     /// How long nothing may happen.
     timeout: Duration,
     /// When the current exchange has failed if nothing happens until then.
@@ -88,6 +94,7 @@ impl Machine {
             directory: None,
             interrupts: None,
             console_length: 0,
+            starved: Duration::ZERO,
             timeout: TIMEOUT,
             deadline: Deadline::within(TIMEOUT),
             last: Deadline::within(MAX_TIMEOUT),
@@ -219,6 +226,10 @@ impl Machine {
                 return Ok(());
             }
             let left = self.deadline.or(self.last).left();
+            if left.is_zero() && !self.last.left().is_zero() && self.is_starved() {
+                self.deadline = Deadline::within(self.timeout);
+                continue;
+            }
             if left.is_zero() {
                 return Err(MachineError::silent(
                     what,
@@ -241,6 +252,12 @@ impl Machine {
                 self.deadline = Deadline::within(self.timeout);
             }
         }
+    }
+
+    /// Whether the VM's threads have waited for a processor for much of the time since this was last asked.
+    fn is_starved(&mut self) -> bool {
+        let now = self.vmm.waited_for_processor();
+        now.saturating_sub(std::mem::replace(&mut self.starved, now)) >= self.timeout / STARVED
     }
 
     fn poll(&self, wanted: Option<(BorrowedFd<'_>, PollFlags)>, timeout: Duration) -> io::Result<Found> {
