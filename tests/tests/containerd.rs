@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
 use stockade_tests::bundle::make_rootfs;
 use stockade_tests::cli::{Outcome, built};
 use stockade_tests::engine::{Containerd, Shim};
@@ -136,6 +137,18 @@ fn detached(shim: Shim) {
         Outcome::of(Command::new(built("release/stockade")).args(["--root", shim.root()]).args(words), b"")
     };
     assert_eq!(stockade(&["list", "--quiet"]).success().stdout, "box\n");
+    let state: Value = serde_json::from_str(&stockade(&["state", "box"]).success().stdout).expect("JSON");
+    assert_eq!(state["status"], "running");
+    assert!(status(&containerd, "box").contains(&state["pid"].to_string()), "{state}");
+    assert_eq!(stockade(&["exec", "box", "echo", "seen"]).success().stdout, "seen\n");
+    assert!(stockade(&["top", "--once"]).success().stdout.contains("box"));
+    assert!(stockade(&["metrics"]).success().stdout.contains("stockade_sandbox_up{sandbox=\"box\"} 1"));
+    let usage: Value =
+        serde_json::from_str(&stockade(&["events", "--stats", "box"]).success().stdout).expect("JSON");
+    assert!(usage["data"]["pids"]["current"].as_u64().is_some_and(|pids| pids > 0), "{usage}");
+    stockade(&["logs", "box"]).success();
+    // What opens a shell asks for the permission first, of whoever made the container.
+    stockade(&["shell", "box"]).failure(1, &["debug_shell"]);
     // runc's shim does not notice.
     if shim == Shim::Own {
         stockade(&["pause", "box"]).success();
