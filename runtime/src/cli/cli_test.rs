@@ -130,3 +130,14 @@ fn a_command_is_not_mistaken_for_the_value_of_an_option_nor_a_value_for_it() {
     let Parsed::Text(help) = parse_from(["stockade", "run", "--help"]).unwrap() else { panic!() };
     assert!(help.contains("Usage: stockade run"), "{help}");
 }
+
+#[test]
+fn a_command_says_of_itself_what_the_list_of_commands_says() {
+    let (list, mut whole) = (definition(), definition());
+    whole.build();
+    for command in list.get_subcommands() {
+        let about = |command: &clap::Command| command.get_about().map(ToString::to_string);
+        let built = whole.find_subcommand(command.get_name()).unwrap();
+        assert_eq!(about(built), about(command), "{}", command.get_name());
+    }
+}
