@@ -160,10 +160,11 @@ impl Program {
     /// The filter with these lists of rules, in any order. If a call has two rules, the first counts.
     pub const fn new(lists: &[&[Rule]]) -> Self {
         let (rules, count) = sorted(lists);
-        let checks = PRELUDE + 2 * count - 1;
+        let (groups, count) = grouped(&rules, count);
+        let checks = PRELUDE + search_length(&groups, 0, count, 0, NUMBERS);
         let (mut allow, mut at) = (checks, 0);
         while at < count {
-            allow += rules[at].action.length();
+            allow += groups[at].action.length();
             at += 1;
         }
         let mut program = Self {
@@ -177,10 +178,10 @@ impl Program {
         let mismatch = program.distance(allow + 1);
         program.push(jump(BPF_JEQ, X86_64, 0, mismatch));
         program.push(load(NUMBER));
-        program.search(&rules, 0, count, 0, NUMBERS);
+        program.search(&groups, 0, count, 0, NUMBERS);
         at = 0;
         while at < count {
-            program.check(rules[at].action);
+            program.check(groups[at].action);
             at += 1;
         }
         assert!(program.length == allow);
@@ -218,26 +219,31 @@ impl Program {
         distance as u8
     }
 
-    /// Makes the search for a system call whose number is from `low` to before `high` among the rules from `first` to
-    /// before `end`. The rules are divided so that about as many numbers are on either side: most numbers have no rule.
-    const fn search(&mut self, rules: &[Rule], first: usize, end: usize, low: u32, high: u32) {
+    /// Makes the search for a system call whose number is from `low` to before `high` among the groups from `first` to
+    /// before `end`.
+    const fn search(&mut self, groups: &[Group], first: usize, end: usize, low: u32, high: u32) {
         if end - first == 1 {
-            let Rule { call, action } = rules[first];
+            let Group { start, end, action } = groups[first];
             let length = action.length();
-            let found = self.distance(if length == 0 { self.allow } else { self.checks });
-            let mismatch = self.distance(self.allow + 1);
+            let found = if length == 0 { self.allow } else { self.checks };
             self.checks += length;
-            return self.push(jump(BPF_JEQ, call, found, mismatch));
+            if end - start == 1 {
+                let (found, mismatch) = (self.distance(found), self.distance(self.allow + 1));
+                return self.push(jump(BPF_JEQ, start, found, mismatch));
+            }
+            if start > low {
+                let mismatch = self.distance(self.allow + 1);
+                self.push(jump(BPF_JGE, start, 0, mismatch));
+            }
+            let (found, mismatch) = (self.distance(found), self.distance(self.allow + 1));
+            return self.push(jump(BPF_JGE, end, mismatch, found));
         }
-        let mut middle = first + 1;
-        while middle + 1 < end && 2 * rules[middle].call < low + high {
-            middle += 1;
-        }
-        let parting = rules[middle].call;
-        let right = self.distance(self.length + 2 * (middle - first));
+        let middle = middle(groups, first, end, low, high);
+        let parting = groups[middle].start;
+        let right = self.distance(self.length + 1 + search_length(groups, first, middle, low, parting));
         self.push(jump(BPF_JGE, parting, right, 0));
-        self.search(rules, first, middle, low, parting);
-        self.search(rules, middle, end, parting, high);
+        self.search(groups, first, middle, low, parting);
+        self.search(groups, middle, end, parting, high);
     }
 
     /// Makes the checks that follow when the rule of the system call is found.
@@ -332,6 +338,55 @@ const fn sorted(lists: &[&[Rule]]) -> ([Rule; MAX_RULES], usize) {
     (rules, count)
 }
 
+/// System calls with adjacent numbers and the same action.
+#[derive(Clone, Copy)]
+struct Group {
+    /// The first number.
+    start: u32,
+    /// The number after the last.
+    end: u32,
+    action: Action,
+}
+
+/// The groups of these rules, and how many there are: calls that are always allowed go together.
+const fn grouped(rules: &[Rule], count: usize) -> ([Group; MAX_RULES], usize) {
+    let mut groups = [Group { start: 0, end: 1, action: Action::Allow(&[]) }; MAX_RULES];
+    let (mut length, mut at) = (0, 0);
+    while at < count {
+        let Rule { call, action } = rules[at];
+        let is_next = length > 0 && groups[length - 1].end == call;
+        if is_next && groups[length - 1].action.length() == 0 && action.length() == 0 {
+            groups[length - 1].end = call + 1;
+        } else {
+            groups[length] = Group { start: call, end: call + 1, action };
+            length += 1;
+        }
+        at += 1;
+    }
+    (groups, length)
+}
+
+/// The group with which the right half of a search begins: about as many numbers are on either side, because most numbers have no
+/// rule.
+const fn middle(groups: &[Group], first: usize, end: usize, low: u32, high: u32) -> usize {
+    let mut middle = first + 1;
+    while middle + 1 < end && 2 * groups[middle].start < low + high {
+        middle += 1;
+    }
+    middle
+}
+
+/// Number of instructions of a search.
+const fn search_length(groups: &[Group], first: usize, end: usize, low: u32, high: u32) -> usize {
+    if end - first == 1 {
+        let Group { start, end, .. } = groups[first];
+        return if end - start > 1 && start > low { 2 } else { 1 };
+    }
+    let middle = middle(groups, first, end, low, high);
+    let parting = groups[middle].start;
+    1 + search_length(groups, first, middle, low, parting) + search_length(groups, middle, end, parting, high)
+}
+
 const ENDS_IN_MISMATCH: sock_filter = answer(MISMATCH);
 
 const fn answer(value: u32) -> sock_filter {
@@ -383,38 +438,5 @@ pub fn verdict(program: &[sock_filter], architecture: u32, call: u32, arguments:
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LISTS: &[&[Rule]] = &[
-        &[when(5, &[one_of(1, &[7, 9])]), any(400), fails(3, 38)],
-        &[any(5), when(8, &[without(2, 4), one_of(0, &[1])]), when(234, &[own_process(0)])],
-    ];
-
-    fn answer_to(call: u32, arguments: [u64; 6]) -> u32 {
-        static PROGRAM: Program = Program::new(LISTS);
-        verdict(&PROGRAM.instructions(), X86_64, call, arguments)
-    }
-
-    #[test]
-    fn calls_are_found_and_their_arguments_looked_at() {
-        let allows = |call, arguments| answer_to(call, arguments) == SECCOMP_RET_ALLOW;
-        assert!(allows(400, [0; 6]));
-        assert!(allows(5, [0, 7, 0, 0, 0, 0]) && allows(5, [0, 9, 0, 0, 0, 0]));
-        assert!(!allows(5, [0; 6]), "of two rules the first counts");
-        assert_eq!(answer_to(3, [0; 6]), SECCOMP_RET_ERRNO | 38);
-        assert!(allows(8, [1, 0, 3, 0, 0, 0]));
-        assert!(!allows(8, [1, 0, 5, 0, 0, 0]) && !allows(8, [2, 0, 3, 0, 0, 0]));
-        let own = std::process::id().into();
-        assert!(allows(234, [own, 0, 0, 0, 0, 0]) && !allows(234, [own + 1, 0, 0, 0, 0, 0]));
-        for call in (0..600).chain([u32::MAX]).filter(|call| ![3, 5, 8, 234, 400].contains(call)) {
-            assert_eq!(answer_to(call, [0; 6]), MISMATCH, "{call}");
-        }
-    }
-
-    #[test]
-    fn other_architectures_have_no_calls() {
-        let program = Program::new(LISTS).instructions();
-        assert_eq!(verdict(&program, 0x4000_0003, 400, [0; 6]), MISMATCH);
-    }
-}
+#[path = "seccomp_test.rs"]
+mod tests;

@@ -20,12 +20,10 @@ use stockade_tests::netns::{Netns, connect};
 const MIN: usize = 100;
 
 /// Every kind of thread, and a thread of the file server's once more when it has trees.
-const THREADS: [&str; 15] = [
+const THREADS: [&str; 13] = [
     "vmm Main",
     "vmm Vcpu",
-    "vmm Rng",
-    "vmm Balloon",
-    "vmm Mem",
+    "vmm Devices",
     "vmm Fs",
     "vmm Vsock",
     "vmm Net",

@@ -119,3 +119,25 @@ fn examples_are_commands_that_are_understood() {
         }
     }
 }
+
+#[test]
+fn a_command_is_not_mistaken_for_the_value_of_an_option_nor_a_value_for_it() {
+    assert!(matches!(command("stockade --root run create ID"), Command::Create(_)));
+    assert!(matches!(command("stockade --log=start --root delete state run"), Command::State(_)));
+    assert!(matches!(command("stockade exec start run"), Command::Exec(_)));
+    assert!(error("stockade --root run").contains("create"), "all commands are named");
+    assert!(error("stockade list create").contains("create"));
+    let Parsed::Text(help) = parse_from(["stockade", "run", "--help"]).unwrap() else { panic!() };
+    assert!(help.contains("Usage: stockade run"), "{help}");
+}
+
+#[test]
+fn a_command_says_of_itself_what_the_list_of_commands_says() {
+    let (list, mut whole) = (definition(), definition());
+    whole.build();
+    for command in list.get_subcommands() {
+        let about = |command: &clap::Command| command.get_about().map(ToString::to_string);
+        let built = whole.find_subcommand(command.get_name()).unwrap();
+        assert_eq!(about(built), about(command), "{}", command.get_name());
+    }
+}

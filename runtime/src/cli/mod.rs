@@ -3,8 +3,10 @@
 //! Options may stand before or after the container's ID. Options that mean nothing for a VM are accepted, marked "no
 //! effect" in `--help`, and mentioned in the debug log.
 
+use std::ffi::OsString;
+
 use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::check::version;
 use crate::commands::Command;
@@ -58,13 +60,25 @@ pub fn definition() -> clap::Command {
     Cli::command().version(version::RUNTIME).disable_version_flag(true).arg(version)
 }
 
+/// The definition of the command line with no other command than the first that an argument names. What it understands, the whole
+/// definition understands alike; its help and its errors are of no use. To define all commands takes as many instructions as most
+/// commands take for their work.
+fn definition_of(arguments: &[OsString]) -> Option<clap::Command> {
+    let all = Command::augment_subcommands(clap::Command::new(""));
+    let named = arguments.iter().skip(1).find_map(|argument| all.find_subcommand(argument))?;
+    let with_globals = Globals::augment_args(clap::Command::new("stockade"));
+    Some(with_globals.subcommand_required(true).disable_help_subcommand(true).subcommand(named.clone()))
+}
+
 fn parse_from<I, T>(arguments: I) -> anyhow::Result<Parsed>
 where
     I: IntoIterator<Item = T>,
-    T: Into<std::ffi::OsString> + Clone,
+    T: Into<OsString>,
 {
-    let parsed =
-        definition().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let matches = definition_of(&arguments).and_then(|one| one.try_get_matches_from(&arguments).ok());
+    let matches = matches.map_or_else(|| definition().try_get_matches_from(&arguments), Ok);
+    let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => Ok(Parsed::Command(Box::new((cli.globals, cli.command)))),
         Err(error) => match error.kind() {

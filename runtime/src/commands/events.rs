@@ -22,7 +22,7 @@ use crate::vm::agent::{ClientError, Events as Listener, call};
 /// ever.
 const LAST_WORDS: usize = 64;
 
-/// Print a container's statistics, and events such as a kill for want of memory, as JSON lines.
+/// Print a container's statistics and events as JSON lines.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   stockade events --stats web | jq .data.memory.usage

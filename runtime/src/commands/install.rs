@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::install::{self, Engine, Engines};
 
-/// Make this runtime known to an engine.
+/// Make this runtime known to an engine: podman, Docker, containerd, CRI-O.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Prints what changes in the engine's files. dockerd reads daemon.json again on `systemctl reload docker`; containerd and CRI-O read \

@@ -38,6 +38,7 @@ use crate::options::Globals;
 
 /// The commands; each is a file.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// Create a container, start it, and wait for its end
     Run(run::Run),

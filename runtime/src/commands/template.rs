@@ -15,7 +15,7 @@ use crate::vm::Launch;
 use crate::vm::sizing;
 use crate::vm::template::{self, Built, Entry, Failure, Store, Wanted};
 
-/// Make, list and remove the templates of booted VMs.
+/// Make, list and remove templates: saved VMs from which other VMs start.
 #[derive(Debug, Args)]
 #[command(
     after_help = "A VM begins as a clone of a template that was made by the same stockade, with the same kernel and parameters, for

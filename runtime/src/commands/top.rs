@@ -22,7 +22,7 @@ use crate::text::table;
 /// Keys that leave: q, and Ctrl-C and Ctrl-D, which a raw terminal delivers as characters.
 const LEAVE: [u8; 4] = [b'q', b'Q', 0x03, 0x04];
 
-/// Show what containers and their VMs use, live.
+/// Show live what containers and their VMs use.
 #[derive(Debug, Args)]
 #[command(
     after_help = "The VM columns show what the host sees of a VM: CPU in percent of one CPU, memory in RAM, bytes per \

@@ -226,6 +226,28 @@ pub unsafe fn clone(
     }
 }
 
+/// The same for a child whose `body` executes a program, or returns because it cannot. This process stands still until then, and the
+/// child uses its memory.
+///
+/// # Errors
+/// Those of clone3(2).
+///
+/// # Safety
+/// This process has one thread. `body` leaves memory as this process may find it.
+pub unsafe fn execute(
+    namespaces: libc::c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+    body: impl FnOnce() -> i32,
+) -> Result<Child, Errno> {
+    let body = || {
+        let _exit = ExitOnUnwind;
+        exit(body())
+    };
+    // SAFETY: the caller's promise.
+    let (pid, pidfd) = unsafe { Fork { namespaces, cgroup, is_sibling: false }.execute(body) }?;
+    Ok(Child { pid, pidfd })
+}
+
 /// Ends a cloned child at once, without running exit handlers that belong to its parent.
 pub fn exit(status: i32) -> ! {
     // SAFETY: _exit only ends the process.

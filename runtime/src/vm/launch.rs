@@ -270,8 +270,8 @@ impl Launch {
             1
         };
         let cgroup = placement.directory.as_ref().map(AsFd::as_fd);
-        // SAFETY: commands have one thread.
-        let child = unsafe { process::clone(NAMESPACES, cgroup, body) };
+        // SAFETY: commands have one thread. The body changes nothing of this process but descriptors and signals, which are its own.
+        let child = unsafe { process::execute(NAMESPACES, cgroup, body) };
         let child: Child = child.map_err(|errno| system("clone3")(errno.into()))?;
 
         // The VMM waits for its configuration. One that is gone already has said why on the status socket.

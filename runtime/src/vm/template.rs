@@ -200,16 +200,25 @@ pub fn discard(directory: &Path, why: Useless<'_>) {
         Useless::Refused(reason) => reason,
         Useless::NotReady => "a VM that began as it did not become ready",
     };
-    tracing::warn!("the template {} is of no use and has been removed: {reason}", directory.display());
     let made = fs::symlink_metadata(directory.join(store::ABOUT)).and_then(|meta| meta.modified());
+    // The next would be no better: without this, every other start would fail, or every one have another made.
+    let is_new = made.is_ok_and(|made: SystemTime| made.elapsed().is_ok_and(|age| age < store::RETRY_AFTER));
+    let waits = is_new || matches!(why, Useless::NotReady);
+    let until = if waits {
+        format!(
+            "; VMs boot instead, and for {} no start has another made",
+            humantime::format_duration(store::RETRY_AFTER)
+        )
+    } else {
+        String::new()
+    };
+    tracing::warn!("the template {} is of no use and is removed: {reason}{until}", directory.display());
     if let Err(error) = fs::remove_dir_all(directory)
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!("cannot remove {}: {error}", directory.display());
     }
-    // The next would be no better: without this, every other start would fail, or every one have another made.
-    let is_new = made.is_ok_and(|made: SystemTime| made.elapsed().is_ok_and(|age| age < store::RETRY_AFTER));
-    if (is_new || matches!(why, Useless::NotReady))
+    if waits
         && let (Ok(store), Some(name)) =
             (Store::of_host(), directory.file_name().and_then(|name| name.to_str()))
     {

@@ -61,7 +61,7 @@ impl ChainDevice for Reporting {
     const DEVICE_TYPE: u32 = 5;
     /// The queues to inflate, to deflate and to report: queues whose features are not offered have no number.
     const QUEUE_SIZES: &'static [u16] = &[16, 16, 64];
-    const FILTER: Thread = Thread::Balloon;
+    const FILTER: Thread = Thread::Devices;
 
     fn features(&self) -> u64 {
         REPORTING | 1 << VIRTIO_RING_F_EVENT_IDX

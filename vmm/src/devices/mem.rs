@@ -223,7 +223,7 @@ impl ChainDevice for Pluggable {
     const NAME: &'static str = "mem";
     const DEVICE_TYPE: u32 = 24;
     const QUEUE_SIZES: &'static [u16] = &[16];
-    const FILTER: Thread = Thread::Mem;
+    const FILTER: Thread = Thread::Devices;
 
     fn features(&self) -> u64 {
         1 << VIRTIO_RING_F_EVENT_IDX

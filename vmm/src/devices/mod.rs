@@ -13,7 +13,10 @@ use std::{
     os::unix::net::{UnixListener, UnixStream},
 };
 
-use crate::virtio::device::VirtioDevice;
+use crate::{
+    seccomp::Thread,
+    virtio::{device::VirtioDevice, shared_thread::SharedThread},
+};
 
 /// The parts for making the devices.
 pub struct Parts {
@@ -41,12 +44,14 @@ pub struct Parts {
 /// A device cannot be made.
 pub fn all(parts: Parts) -> io::Result<Vec<Box<dyn VirtioDevice>>> {
     let Parts { files, growth, cid, agent_listener, ready, on_ready, reports, renewal } = parts;
+    // These have next to nothing to do.
+    let shared = SharedThread::new("devices", Thread::Devices);
     let mut devices: Vec<Box<dyn VirtioDevice>> = vec![
-        Box::new(rng::Rng::default()),
+        Box::new(rng::Rng::default().on(&shared)),
         Box::new(fs::Fs::new(files)),
         Box::new(vsock::Vsock::new(cid.into(), agent_listener, ready, on_ready, renewal)?),
-        Box::new(balloon::Balloon::counting(reports)),
+        Box::new(balloon::Balloon::counting(reports).on(&shared)),
     ];
-    devices.extend(growth.map(|growth| Box::new(mem::Mem::new(growth)) as _));
+    devices.extend(growth.map(|growth| Box::new(mem::Mem::new(growth).on(&shared)) as _));
     Ok(devices)
 }

@@ -25,7 +25,7 @@ impl ChainDevice for Entropy {
     const NAME: &'static str = "rng";
     const DEVICE_TYPE: u32 = 4;
     const QUEUE_SIZES: &'static [u16] = &[16];
-    const FILTER: Thread = Thread::Rng;
+    const FILTER: Thread = Thread::Devices;
 
     fn features(&self) -> u64 {
         1 << VIRTIO_RING_F_EVENT_IDX

@@ -67,7 +67,7 @@ pub fn drive(handler: impl Handler, queues: usize, input: &mut Input<'_>) {
         queue_events: fixtures.iter().map(|_| event()).collect(),
         interrupt: Arc::new(Interrupt::new(Line::Event(event()))),
     };
-    let mut work = Work::new(activation, handler, &event()).unwrap();
+    let mut work = Work::new(activation, handler);
     while !input.is_empty() {
         let index = usize::from(input.u8()) % queues;
         driver::provoke(&memory, &mut fixtures[index], BUFFERS, input);

@@ -3,7 +3,8 @@
 //! | thread | is reached by | may |
 //! |---|---|---|
 //! | vCPU | the guest's every exit | run the guest, signal eventfds |
-//! | rng, balloon, mem, fs, vsock, net, blk | the guest's queues | what the device does |
+//! | devices: rng, balloon, mem | the guest's queues | what these devices do |
+//! | fs, vsock, net, blk | the guest's queues | what the device does |
 //! | main | the runtime | start and stop the other threads, whose filters add to its own; wire devices up |
 //! | saver | the runtime, before there is a container | the same, and read the whole machine and write it down |
 //! | files | the runtime | take trees, which come as descriptors |
@@ -32,12 +33,8 @@ pub enum Thread {
     Saver,
     /// A virtual CPU.
     Vcpu,
-    /// The entropy device.
-    Rng,
-    /// The balloon device.
-    Balloon,
-    /// The memory device.
-    Mem,
+    /// The entropy, balloon and memory devices.
+    Devices,
     /// The file system device.
     Fs,
     /// The vsock device.
@@ -68,9 +65,7 @@ fn program(thread: Thread) -> &'static Program {
     static MAIN: Program = Program::new(calls::of(Thread::Main));
     static SAVER: Program = Program::new(calls::of(Thread::Saver));
     static VCPU: Program = Program::new(calls::of(Thread::Vcpu));
-    static RNG: Program = Program::new(calls::of(Thread::Rng));
-    static BALLOON: Program = Program::new(calls::of(Thread::Balloon));
-    static MEM: Program = Program::new(calls::of(Thread::Mem));
+    static DEVICES: Program = Program::new(calls::of(Thread::Devices));
     static FS: Program = Program::new(calls::of(Thread::Fs));
     static VSOCK: Program = Program::new(calls::of(Thread::Vsock));
     static NET: Program = Program::new(calls::of(Thread::Net));
@@ -81,9 +76,7 @@ fn program(thread: Thread) -> &'static Program {
         Thread::Main => &MAIN,
         Thread::Saver => &SAVER,
         Thread::Vcpu => &VCPU,
-        Thread::Rng => &RNG,
-        Thread::Balloon => &BALLOON,
-        Thread::Mem => &MEM,
+        Thread::Devices => &DEVICES,
         Thread::Fs => &FS,
         Thread::Vsock => &VSOCK,
         Thread::Net => &NET,

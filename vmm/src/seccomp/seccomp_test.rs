@@ -6,8 +6,7 @@ use stockade_sys::seccomp::{MISMATCH, verdict};
 use super::{Thread, calls};
 
 /// Those whose threads the main thread starts, and so restricts further.
-const DEVICES: [Thread; 7] =
-    [Thread::Rng, Thread::Balloon, Thread::Mem, Thread::Fs, Thread::Vsock, Thread::Net, Thread::Blk];
+const DEVICES: [Thread; 5] = [Thread::Devices, Thread::Fs, Thread::Vsock, Thread::Net, Thread::Blk];
 const X86_64: u32 = 0xc000_003e;
 
 fn of_vmm() -> impl Iterator<Item = Thread> {

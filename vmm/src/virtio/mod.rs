@@ -1,11 +1,12 @@
 //! virtio: the device trait, the interrupt, the virtio-mmio transport and its slots, guest memory that
-//! descriptors point to, the thread of a simple device.
+//! descriptors point to, simple devices and their threads.
 
 pub mod buffers;
 pub mod device;
 pub mod failures;
 pub mod interrupt;
 pub mod mmio;
+pub mod shared_thread;
 pub mod slots;
 pub mod worker;
 

@@ -1,33 +1,22 @@
-//! The thread of a device that answers descriptor chains one after the other.
+//! Devices that answer descriptor chains one after the other, on a thread of their own or one that they share.
 //!
 //! ```text
 //!  notification ─▶ take available chains ─▶ device handles each ─▶ used ring ─▶ interrupt, if the driver wants one
 //! ```
 
-use std::{
-    io,
-    os::fd::{AsRawFd, BorrowedFd},
-    sync::Arc,
-    thread::{self, JoinHandle},
-};
+use std::{fmt::Display, io, sync::Arc};
 
-use nix::{
-    errno::Errno,
-    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
-};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::{
     buffers::ChainError,
     device::{ActivateError, Activation, VirtioDevice},
     interrupt::Interrupt,
+    shared_thread::{Job, Place, SharedThread},
 };
 use crate::seccomp;
-
-/// Stack of a device's thread, in bytes.
-const STACK: usize = 64 << 10;
 
 /// Why the device fails: its driver has broken the rules, or a system call of the host failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +56,7 @@ pub trait Handler: Send + 'static {
 
 /// A device whose queues are all the work of one thread.
 pub trait ChainDevice: Send {
-    /// Its name, which its thread has too.
+    /// Its name, which a thread of its own has too.
     const NAME: &'static str;
     /// Device ID (virtio 1.3 §5).
     const DEVICE_TYPE: u32;
@@ -93,22 +82,37 @@ pub trait ChainDevice: Send {
 }
 
 /// A [`ChainDevice`] with its thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WorkerDevice<D: ChainDevice> {
     device: D,
-    worker: Option<Worker>,
+    thread: SharedThread,
+    /// While it is active.
+    place: Option<Place>,
 }
 
 impl<D: ChainDevice> WorkerDevice<D> {
-    /// A device without a driver.
+    /// A device without a driver, with a thread of its own.
     pub(crate) fn over(device: D) -> Self {
-        Self { device, worker: None }
+        Self { device, thread: SharedThread::new(D::NAME, D::FILTER), place: None }
+    }
+
+    /// The same on a thread that other devices use, too, whose filter allows what this one does.
+    #[must_use]
+    pub fn on(mut self, thread: &SharedThread) -> Self {
+        self.thread = thread.clone();
+        self
     }
 
     /// The parts that only this kind of device has.
     #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn device(&self) -> &D {
         &self.device
+    }
+}
+
+impl<D: ChainDevice + Default> Default for WorkerDevice<D> {
+    fn default() -> Self {
+        Self::over(D::default())
     }
 }
 
@@ -131,14 +135,18 @@ impl<D: ChainDevice> VirtioDevice for WorkerDevice<D> {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let interrupt = Arc::clone(&activation.interrupt);
-        self.worker = Some(Worker::spawn(D::NAME, D::FILTER, activation, self.device.handler())?);
+        let place = self
+            .thread
+            .add(Box::new(Work::new(activation, self.device.handler())))
+            .map_err(|error| ActivateError { device: D::NAME, reason: error.to_string() })?;
+        self.place = Some(place);
         self.device.started(interrupt);
         Ok(())
     }
 
     fn stop(&mut self) -> Option<Vec<Queue>> {
         self.device.stopping();
-        self.worker.take()?.stop()
+        self.thread.remove(self.place.take()?)
     }
 }
 
@@ -148,58 +156,8 @@ impl<D: ChainDevice> Drop for WorkerDevice<D> {
     }
 }
 
-/// A device's running thread.
-#[derive(Debug)]
-struct Worker {
-    thread: JoinHandle<Vec<Queue>>,
-    stop: EventFd,
-}
-
-impl Worker {
-    /// Starts a thread with this seccomp filter that works on all queues of `activation`.
-    ///
-    /// # Errors
-    /// The host has no descriptors or threads left.
-    fn spawn(
-        name: &'static str,
-        filter: seccomp::Thread,
-        activation: Activation,
-        handler: impl Handler,
-    ) -> Result<Self, ActivateError> {
-        Self::start(name, filter, activation, handler)
-            .map_err(|e| ActivateError { device: name, reason: e.to_string() })
-    }
-
-    fn start(
-        name: &'static str,
-        filter: seccomp::Thread,
-        activation: Activation,
-        handler: impl Handler,
-    ) -> io::Result<Self> {
-        let stop = EventFd::new(EFD_NONBLOCK)?;
-        let work = Work::new(activation, handler, &stop)?;
-        let run = move || match seccomp::restrict(filter) {
-            Ok(()) => work.run(),
-            Err(error) => {
-                work.interrupt.fail(&error);
-                work.queues
-            }
-        };
-        let thread = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(run)?;
-        Ok(Self { thread, stop })
-    }
-
-    /// Ends the thread, which finishes the chain at hand; returns its queues, unless it has panicked.
-    fn stop(self) -> Option<Vec<Queue>> {
-        // The counter is written once.
-        let _ = self.stop.write(1);
-        self.thread.join().ok()
-    }
-}
-
-/// What the thread does.
+/// The queues of an active device.
 pub(crate) struct Work<H> {
-    epoll: Epoll,
     memory: GuestMemoryMmap,
     queues: Vec<Queue>,
     queue_events: Vec<EventFd>,
@@ -207,46 +165,36 @@ pub(crate) struct Work<H> {
     handler: H,
 }
 
-impl<H: Handler> Work<H> {
-    /// Watches the queues of `activation`, and `stop`.
-    ///
-    /// # Errors
-    /// No descriptors are left.
-    pub(crate) fn new(activation: Activation, handler: H, stop: &EventFd) -> io::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (event, token) in activation.queue_events.iter().chain([stop]).zip(0..) {
-            // SAFETY: the descriptor is open for the duration of the call.
-            let event = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
-            epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
-        }
-        let Activation { memory, queues, queue_events, interrupt, .. } = activation;
-        Ok(Self { epoll, memory, queues, queue_events, interrupt, handler })
+impl<H: Handler> Job for Work<H> {
+    fn events(&self) -> &[EventFd] {
+        &self.queue_events
     }
 
-    /// Until stopped; a device that has failed waits for that. Returns the queues.
-    fn run(mut self) -> Vec<Queue> {
-        let mut events = [EpollEvent::empty(); 4];
-        loop {
-            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
-                Ok(ready) => ready,
-                Err(Errno::EINTR) => continue,
-                Err(errno) => {
-                    self.interrupt.fail(&format_args!("epoll: {errno}"));
-                    return self.queues;
-                }
-            };
-            for event in &events[..ready] {
-                let index = event.data() as usize;
-                let Some(queue_event) = self.queue_events.get(index) else { return self.queues };
-                // Only this thread reads the event; an error means that the queue was not notified.
-                let _ = queue_event.read();
-                if !self.interrupt.has_failed()
-                    && let Err(failure) = self.work(index)
-                {
-                    self.interrupt.fail(&failure);
-                }
-            }
+    fn notified(&mut self, index: usize) {
+        let Some(queue_event) = self.queue_events.get(index) else { return };
+        // Only this thread reads the event; an error means that the queue was not notified.
+        let _ = queue_event.read();
+        if !self.interrupt.has_failed()
+            && let Err(failure) = self.work(index)
+        {
+            self.interrupt.fail(&failure);
         }
+    }
+
+    fn fail(&mut self, cause: &dyn Display) {
+        self.interrupt.fail(cause);
+    }
+
+    fn into_queues(self: Box<Self>) -> Vec<Queue> {
+        self.queues
+    }
+}
+
+impl<H: Handler> Work<H> {
+    /// All queues of `activation`.
+    pub(crate) fn new(activation: Activation, handler: H) -> Self {
+        let Activation { memory, queues, queue_events, interrupt, .. } = activation;
+        Self { memory, queues, queue_events, interrupt, handler }
     }
 
     /// Works on at most one ring's worth of chains, then lets the other queues and a stop have their turn.
