@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   containerd ── ttrpc ──→ shim            one for each pod: answers, reaps, publishes events
-//!       ↑                     ├─ executes → stockade create, start, exec, delete
+//!       ↑                     ├─ forks → stockade create, start, exec, delete
 //!       └──── events ─────────┤
-//!                             └─ in itself: signals, pause, limits, statistics, the guest's events
+//!                             └─ in itself: the start of a pod's member, signals, pause, limits, statistics, the guest's events
 //! ```
 //!
 //! The relays are its children, because it is their reaper, and have containerd's FIFOs as their streams. It keeps nothing that
@@ -13,6 +13,7 @@
 mod address;
 mod arguments;
 mod clean_up;
+mod command;
 mod execute;
 mod id_maps;
 mod life;
@@ -47,8 +48,8 @@ use crate::log;
 /// The program's name.
 const NAME: &str = "containerd-shim-stockade-v2";
 
-/// Bytes of a thread's stack; what is not used is not there.
-const STACK: usize = 512 << 10;
+/// Bytes of a thread's stack, on which its forks go on; what is not used is not there.
+const STACK: usize = 2 << 20;
 
 /// The shim, from its arguments to its exit status.
 pub fn main() -> ExitCode {

@@ -246,10 +246,18 @@ impl Shim {
     /// Those of [`Command::spawn`].
     #[allow(clippy::zombie_processes, reason = "the main thread reaps all children")]
     pub fn spawn(&self, command: &mut Command) -> io::Result<i32> {
+        // A PID is below 2^22.
+        self.begin(|| Ok(command.spawn()?.id() as i32))
+    }
+
+    /// Lets `make` make a child that somebody may wait for; the result is its PID.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn begin(&self, make: impl FnOnce() -> io::Result<i32>) -> io::Result<i32> {
         // With the lock: where the program cannot be executed, the standard library reaps the child itself, and panics if it cannot.
         let mut tasks = self.tasks();
-        // A PID is below 2^22.
-        let pid = command.spawn()?.id() as i32;
+        let pid = make()?;
         tasks.commands.insert(pid, None);
         Ok(pid)
     }
