@@ -58,7 +58,7 @@ pub fn start(globals: &Globals) -> anyhow::Result<()> {
 /// When the file cannot be opened.
 pub fn start_in_fork(globals: &Globals) -> anyhow::Result<()> {
     let log = Log::open(globals)?;
-    SUBJECT.take();
+    about_nothing();
     OF_FORK.get_or_init(|| log);
     // It fails where the former process has a log.
     let _ = tracing::subscriber::set_global_default(Lines);
@@ -98,6 +98,11 @@ pub fn end() {
 pub fn about(container: &str, sandbox: Option<&str>) {
     let sandbox = sandbox.unwrap_or(container).to_owned();
     SUBJECT.with_borrow_mut(|subject| *subject = Some((container.to_owned(), sandbox)));
+}
+
+/// From here on, lines are about no container again.
+pub fn about_nothing() {
+    SUBJECT.take();
 }
 
 /// Whether debug lines are logged. If not, the values that only they need are not computed.

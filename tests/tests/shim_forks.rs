@@ -44,7 +44,11 @@ fn nothing_of_the_shim_stays_in_its_forks_and_nothing_of_them_when_they_die() {
     let pod = Pod::run(&cri, &node, "forks", |_| ());
     let member = pod.start(&container_config("member", FOREVER));
     let shim = host::pids_named("containerd-shim")[0];
-    let streams = pod.exec_streams(&member, &["/bin/sleep", "1000"], false);
+    let mut streams = pod.exec_streams(&member, &["/bin/sh", "-c", "echo runs; exec sleep 1000"], false);
+    streams.expect("runs");
+    while fork_of(shim).is_some() {
+        std::thread::yield_now();
+    }
 
     // Relays are its children, the rest are not.
     let (sandbox, relay) = (pod.pid(), pod.container_pid(&member));
@@ -55,7 +59,7 @@ fn nothing_of_the_shim_stays_in_its_forks_and_nothing_of_them_when_they_die() {
         assert!(!pids.is_empty(), "no {name}");
         processes.extend(pids);
     }
-    let of_exec = host::pids_named("sleep").into_iter().filter(|pid| parent(*pid) == shim);
+    let of_exec = host::pids_named("sh").into_iter().filter(|pid| parent(*pid) == shim);
     processes.extend(of_exec);
     // Two containers, an exec, the VM, its file server, and what follows the network.
     assert!(processes.iter().collect::<BTreeSet<_>>().len() >= 6, "{processes:?}");

@@ -1,8 +1,8 @@
 //! The runtime's commands that make and remove processes, each in a process of its own: they need one with a single thread.
 //!
 //! ```text
-//!   BinaryName is given, or no `stockade` is beside the shim      the runtime is executed
-//!   otherwise                                                     the shim forks, and the fork does what `stockade` would
+//!   BinaryName is given, or an upgrade has taken the shim's file away      the runtime is executed
+//!   otherwise                                                              the shim forks, and the fork does what `stockade` would
 //! ```
 //!
 //! A fork has the shim's memory, which is all about one pod, and nothing else of it: one thread, the streams of the command, no other

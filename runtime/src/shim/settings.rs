@@ -15,8 +15,8 @@ use super::messages::{Any, GenericOptions, RuncOptions};
 /// runc's shim, too.
 const DEFAULT_ROOT: &str = "/run/containerd/stockade";
 
-/// The runtime, which is installed beside the shim.
-const RUNTIME: &str = "stockade";
+/// The runtime, which is installed beside the shim's program.
+pub const RUNTIME: &str = "stockade";
 
 /// The file in the bundle that keeps the settings for the shim's own `delete`.
 const FILE: &str = "shim.json";
@@ -146,7 +146,7 @@ impl Settings {
     }
 }
 
-/// The runtime beside the shim, with which it was built and installed. Where there is none, the one in PATH is executed.
+/// The runtime beside this program, of the same installation; `None` where there is none any more.
 pub fn beside() -> Option<PathBuf> {
     // After an upgrade the link says "(deleted)" of the file, but names the directory.
     let beside = fs::read_link("/proc/self/exe").ok()?.with_file_name(RUNTIME);

@@ -281,8 +281,15 @@ pub fn one_arena() {
 /// Makes `ps` show `arguments` as this process's command line and `name` as its name.
 ///
 /// # Errors
-/// If the kernel refuses (without CAP_SYS_RESOURCE); the process then keeps its name.
+/// If the kernel refuses (without CAP_SYS_RESOURCE); the process then keeps its command line.
 pub fn set_command_line(name: &str, arguments: &[String]) -> io::Result<()> {
+    let mut comm = [0u8; 16];
+    let length = name.len().min(comm.len() - 1);
+    comm[..length].copy_from_slice(&name.as_bytes()[..length]);
+    // SAFETY: the kernel reads at most 16 bytes, which `comm` has, with a zero at the end.
+    if unsafe { libc::prctl(libc::PR_SET_NAME, comm.as_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
     let mut joined: Vec<u8> = Vec::new();
     for argument in arguments {
         joined.extend_from_slice(argument.as_bytes());
@@ -304,13 +311,6 @@ pub fn set_command_line(name: &str, arguments: &[String]) -> io::Result<()> {
     let (first, second) = if set(from.0, from.1).is_ok() { (from, to) } else { (to, from) };
     set(first.0, first.1)?;
     set(second.0, second.1)?;
-    let mut comm = [0u8; 16];
-    let length = name.len().min(comm.len() - 1);
-    comm[..length].copy_from_slice(&name.as_bytes()[..length]);
-    // SAFETY: the kernel reads at most 16 bytes, which `comm` has, with a zero at the end.
-    if unsafe { libc::prctl(libc::PR_SET_NAME, comm.as_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
     Ok(())
 }
 
