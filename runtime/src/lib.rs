@@ -28,9 +28,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 /// The command, from its arguments to its exit status: parses them, sets up the log, executes the command and reports
-/// what failed.
+/// what failed. Called by the name of containerd's shim, it is that.
 pub fn main() -> ExitCode {
     let started = sys::tsc::now();
+    if shim::is_meant(std::env::args_os().next()) {
+        return shim::main();
+    }
     #[cfg(feature = "takeover")]
     stockade_takeover::open_report();
     let outcome = cli::parse().and_then(|parsed| match parsed {
@@ -54,5 +57,5 @@ pub fn main() -> ExitCode {
 
 /// `containerd-shim-stockade-v2`, from its arguments to its exit status.
 pub fn shim() -> ExitCode {
-    shim::main()
+    shim::launch()
 }

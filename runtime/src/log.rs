@@ -25,6 +25,9 @@ use crate::text::table::printable;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
+/// The log of a command that is a fork of a process with a log.
+static OF_FORK: OnceLock<Log> = OnceLock::new();
+
 thread_local! {
     /// The container and the sandbox that the thread's lines are about: several pods may share a log file, and the threads of a
     /// shim are about several containers.
@@ -46,24 +49,25 @@ struct Log {
 /// # Errors
 /// When the file cannot be opened.
 pub fn start(globals: &Globals) -> anyhow::Result<()> {
-    let file = match &globals.log {
-        None => None,
-        Some(path) => Some(
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .with_context(|| format!("--log: cannot open {}", path.display()))?,
-        ),
-    };
-    let most_verbose = match (globals.debug, globals.log_level) {
-        (true, _) | (_, LogLevel::Debug) => Level::DEBUG,
-        (_, LogLevel::Info) if file.is_some() => Level::INFO,
-        (_, LogLevel::Info) if std::io::stderr().is_terminal() => Level::WARN,
-        (_, LogLevel::Warn) => Level::WARN,
-        (_, LogLevel::Info | LogLevel::Error) => Level::ERROR,
-    };
-    begin(Log { file, format: globals.log_format, most_verbose })
+    begin(Log::open(globals)?)
+}
+
+/// As [`start`], in a process that was forked from one with a log, which is not written to any more.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn start_in_fork(globals: &Globals) -> anyhow::Result<()> {
+    let log = Log::open(globals)?;
+    about_nothing();
+    OF_FORK.get_or_init(|| log);
+    // It fails where the former process has a log.
+    let _ = tracing::subscriber::set_global_default(Lines);
+    Ok(())
+}
+
+/// The log of this process.
+fn current() -> Option<&'static Log> {
+    OF_FORK.get().or_else(|| LOG.get())
 }
 
 /// Lets a process that is no command log to a file that is open already.
@@ -76,12 +80,13 @@ pub fn start_in(file: File, is_debug: bool) -> anyhow::Result<()> {
 }
 
 fn begin(log: Log) -> anyhow::Result<()> {
-    Ok(tracing::subscriber::set_global_default(Lines(LOG.get_or_init(|| log)))?)
+    LOG.get_or_init(|| log);
+    Ok(tracing::subscriber::set_global_default(Lines)?)
 }
 
 /// The log file's descriptor, for a process that closes all other descriptors.
 pub fn descriptor() -> Option<RawFd> {
-    LOG.get()?.file.as_ref().map(AsRawFd::as_raw_fd)
+    current()?.file.as_ref().map(AsRawFd::as_raw_fd)
 }
 
 /// Ends the log in a process that closes the log's file, because another file will get its descriptor's number.
@@ -95,15 +100,20 @@ pub fn about(container: &str, sandbox: Option<&str>) {
     SUBJECT.with_borrow_mut(|subject| *subject = Some((container.to_owned(), sandbox)));
 }
 
+/// From here on, lines are about no container again.
+pub fn about_nothing() {
+    SUBJECT.take();
+}
+
 /// Whether debug lines are logged. If not, the values that only they need are not computed.
 pub fn is_debug() -> bool {
-    LOG.get().is_some_and(|log| log.most_verbose >= Level::DEBUG)
+    current().is_some_and(|log| log.most_verbose >= Level::DEBUG)
 }
 
 /// Tells the user, and the log file if there is one, why the command failed.
 pub fn report(error: &anyhow::Error) {
     let message = one_line(&explain(error));
-    if let Some(log @ Log { file: Some(_), .. }) = LOG.get() {
+    if let Some(log @ Log { file: Some(_), .. }) = current() {
         log.write("error", &message, &Map::new());
     }
     // A closed stderr leaves nobody to tell.
@@ -130,6 +140,28 @@ fn one_line(text: &str) -> String {
 }
 
 impl Log {
+    /// Opens the log that the command line asks for.
+    fn open(globals: &Globals) -> anyhow::Result<Self> {
+        let file = match &globals.log {
+            None => None,
+            Some(path) => Some(
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .with_context(|| format!("--log: cannot open {}", path.display()))?,
+            ),
+        };
+        let most_verbose = match (globals.debug, globals.log_level) {
+            (true, _) | (_, LogLevel::Debug) => Level::DEBUG,
+            (_, LogLevel::Info) if file.is_some() => Level::INFO,
+            (_, LogLevel::Info) if std::io::stderr().is_terminal() => Level::WARN,
+            (_, LogLevel::Warn) => Level::WARN,
+            (_, LogLevel::Info | LogLevel::Error) => Level::ERROR,
+        };
+        Ok(Self { file, format: globals.log_format, most_verbose })
+    }
+
     fn write(&self, level: &str, message: &str, fields: &Map<String, Value>) {
         let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
         let mut fields = fields.clone();
@@ -170,11 +202,12 @@ impl fmt::Display for Pairs<'_> {
 }
 
 /// The subscriber behind tracing's macros. The runtime uses events only, no spans.
-struct Lines(&'static Log);
+struct Lines;
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.0.most_verbose && !IS_OVER.load(Ordering::Relaxed)
+        let is_logged = |log: &Log| *metadata.level() <= log.most_verbose;
+        metadata.is_event() && current().is_some_and(is_logged) && !IS_OVER.load(Ordering::Relaxed)
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -186,6 +219,8 @@ impl Subscriber for Lines {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
+        // Whether a line is enabled is asked once for each place in the code, which a fork inherits.
+        let Some(log) = current().filter(|_| !IS_OVER.load(Ordering::Relaxed)) else { return };
         let mut fields = Fields::default();
         event.record(&mut fields);
         let level = match *event.metadata().level() {
@@ -194,7 +229,7 @@ impl Subscriber for Lines {
             Level::INFO => "info",
             _ => "debug",
         };
-        self.0.write(level, &one_line(&fields.message), &fields.others);
+        log.write(level, &one_line(&fields.message), &fields.others);
     }
 
     fn enter(&self, _: &span::Id) {}

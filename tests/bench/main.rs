@@ -11,10 +11,13 @@ mod pod;
 mod scenario;
 mod stage;
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
+use stockade_tests::cli::built;
 use stockade_tests::engine::BY_RUNCS_SHIM;
 
-use crate::measure::{Between, median_and_spread};
+use crate::measure::{Between, Run, median_and_spread};
 use crate::network::Figures;
 use crate::pod::Kubelet;
 use crate::scenario::{Scenario, Sizes};
@@ -150,6 +153,8 @@ fn network(scenario: &Scenario) -> Result<()> {
 }
 
 fn pods(_: &Scenario) -> Result<()> {
+    // Otherwise the first pods boot, and it is made beside those after them.
+    Run::of(Command::new(built("release/stockade")).args(["template", "build"]))?;
     println!(
         "\nA pod through containerd's CRI, with CNI's network and one container of busybox, median of {RUNS} runs (spread): \
          millions of instructions of host and guest together; milliseconds in all that pass besides, the machine \

@@ -91,9 +91,17 @@ impl Create {
     /// What failed; nothing is left of the container then.
     pub fn run(self, globals: &Globals) -> anyhow::Result<()> {
         let id: ContainerId = self.id.parse()?;
-        let created = life_cycle::create(&self.options.request(globals, &id, true))?;
-        created.relay.commit().context("cannot leave the container running")?;
-        created.directory.finish();
-        Ok(())
+        create(&self.options.request(globals, &id, true))
     }
+}
+
+/// Creates a container and leaves it to its relay.
+///
+/// # Errors
+/// As [`Create::run`].
+pub fn create(request: &Request<'_>) -> anyhow::Result<()> {
+    let created = life_cycle::create(request)?;
+    created.relay.commit().context("cannot leave the container running")?;
+    created.directory.finish();
+    Ok(())
 }

@@ -18,7 +18,7 @@ use crate::options::Globals;
 use crate::relay::preserve_fds::Preserved;
 
 /// Execute another process in a container.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(
     after_help = "Without --process, the new process is the `process` of config.json with another command and with the \
 changes that the options make.
@@ -94,6 +94,18 @@ pub struct Exec {
 }
 
 impl Exec {
+    /// The command for a process that outlives it, and that a file in the form of config.json's `process` describes.
+    pub fn detached(id: &str, process: &Path, pid_file: &Path, console_socket: Option<&Path>) -> Self {
+        Self {
+            id: id.to_owned(),
+            process: Some(process.to_owned()),
+            pid_file: Some(pid_file.to_owned()),
+            console_socket: console_socket.map(Path::to_owned),
+            detach: true,
+            ..Self::default()
+        }
+    }
+
     /// Executes the process; the exit status is the process's, 128+n after signal n.
     ///
     /// # Errors

@@ -20,6 +20,8 @@ use annotations::TO_BE_ALLOWED;
 use scratch::Scratch;
 use selinux::Selinux;
 
+use crate::sys::process;
+
 pub use pattern::Pattern;
 
 /// The configuration file, unless `STOCKADE_CONFIG` names another.
@@ -246,7 +248,7 @@ impl Config {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound && named.is_none() => File::default(),
             Err(cause) => return Err(ConfigError::Read { path, cause }),
         };
-        let program = env::current_exe().map_err(ConfigError::Self_)?;
+        let program = process::program().map_err(ConfigError::Self_)?;
         Ok(Self::resolve(file, &program, Path::exists))
     }
 

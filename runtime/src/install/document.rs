@@ -15,7 +15,7 @@ pub type Keys = Vec<String>;
 pub struct Setting {
     /// Its place.
     pub keys: Keys,
-    /// Its value.
+    /// Its value; null where there is to be no such setting.
     pub value: Value,
 }
 
@@ -109,17 +109,20 @@ impl Format {
 
 fn set<D: Document>(text: &str, settings: &[Setting]) -> Result<String, Problem> {
     let mut document = D::parse(text)?;
-    let missing =
-        |document: &D, setting: &&Setting| document.get(&setting.keys).as_ref() != Some(&setting.value);
-    if !settings.iter().any(|setting| missing(&document, &setting)) {
+    let differs =
+        |document: &D, setting: &&Setting| document.get(&setting.keys).unwrap_or_default() != setting.value;
+    if !settings.iter().any(|setting| differs(&document, &setting)) {
         return Ok(text.to_owned());
     }
-    for setting in settings.iter().filter(|setting| missing(&document, setting)).collect::<Vec<_>>() {
-        document.put(&setting.keys, &setting.value)?;
+    for setting in settings.iter().filter(|setting| differs(&document, setting)).collect::<Vec<_>>() {
+        match &setting.value {
+            Value::Null => document.remove(&setting.keys),
+            value => document.put(&setting.keys, value)?,
+        }
     }
     let printed = document.print();
     let written = D::parse(&printed)?;
-    match settings.iter().find(|setting| missing(&written, setting)) {
+    match settings.iter().find(|setting| differs(&written, setting)) {
         Some(lost) => Err(Problem::NotSet(lost.keys.join("."))),
         None => Ok(printed),
     }

@@ -161,8 +161,7 @@ impl Engine {
                 let takes_shims =
                     || docker_version(prefix).is_some_and(|version| version >= DOCKER_WITH_SHIMS);
                 let shim = runtime.shim().filter(|_| takes_shims());
-                let (key, value) = shim.as_deref().map_or(("path", binary), |shim| ("runtimeType", shim));
-                vec![setting(&["runtimes", "stockade", key], json!(value))]
+                docker(binary, shim.as_deref())
             }
             Self::BuildKit => {
                 vec![setting(
@@ -184,6 +183,17 @@ impl Engine {
             ],
         })
     }
+}
+
+/// By its shim, or else by its path. dockerd does not start where a runtime has both, or what belongs to the other.
+fn docker(binary: &str, shim: Option<&str>) -> Vec<Setting> {
+    let ((key, value), others) = match shim {
+        Some(shim) => (("runtimeType", shim), ["path", "runtimeArgs"]),
+        None => (("path", binary), ["runtimeType", "options"]),
+    };
+    let at = |key| ["runtimes", "stockade", key];
+    let absent = others.map(|other| setting(&at(other), Value::Null));
+    [setting(&at(key), json!(value))].into_iter().chain(absent).collect()
 }
 
 /// The major version of the system's dockerd. It is not asked where a directory stands for the root of the file system, because
@@ -288,7 +298,7 @@ fn containerd(runtime: Runtime<'_>, text: &str) -> Result<Vec<Setting>, Settings
     settings.push(at(&["stockade", "privileged_without_host_devices"], json!(true)));
     settings.push(at(&["stockade", "pod_annotations"], json!([ANNOTATIONS])));
     if shim.is_some() {
-        // It executes the binary beside it, and has the same root.
+        // It does the work of the binary beside it, and has the same root.
         return Ok(settings);
     }
     settings.push(at(&["stockade", "options", "BinaryName"], json!(runtime.binary)));

@@ -1,15 +1,15 @@
-//! Executing the runtime: its commands that make processes are executed, because they need a process of their own with one
-//! thread.
+//! A command of the runtime from its begin to its error: as a fork of the shim, or executed.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command as Program, Stdio};
 
 use serde::Deserialize;
 
+use super::command::Command;
 use super::settings::Settings;
 use super::stdio::Streams;
 use super::tasks::Shim;
@@ -27,69 +27,91 @@ struct Line {
 }
 
 impl Shim {
-    /// Executes a command of the runtime to its end, with these streams.
+    /// Has a command of the runtime carried out to its end, with these streams.
     ///
     /// # Errors
     /// The command's own error.
-    pub fn execute<'a>(
+    pub fn execute(
         &'static self,
         settings: &Settings,
         log: &Path,
-        words: impl IntoIterator<Item = &'a OsStr>,
+        command: Command<'_>,
+        id: &str,
         streams: Option<Streams>,
     ) -> Result<(), Refusal> {
         let begin = fs::metadata(log).map_or(0, |metadata| metadata.len());
-        let mut command = command(settings, log, self.arguments.debug);
-        command.args(words);
-        match streams {
-            Some(Streams { stdin, stdout, stderr }) => {
-                command.stdin(stdin).stdout(stdout).stderr(stderr);
-            }
-            None => {
-                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            }
-        }
-        // SAFETY: between fork and exec it makes one system call, which touches no memory of the parent's. The thread that
-        // starts the command waits for its end, so the signal comes only when the shim ends.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
-        let started = self.spawn(&mut command);
+        let child = match &settings.binary {
+            None => self.fork(settings, log, command, id, streams.as_ref()).map_err(|cause| {
+                Refusal::new(
+                    Code::ResourceExhausted,
+                    format!("cannot fork a process for the runtime: {cause}"),
+                )
+            }),
+            Some(binary) => self.execute_binary(binary, settings, log, command, id, streams.as_ref()),
+        };
         // The streams are the relay's now: its end is theirs.
-        drop(command);
-        let child = started.map_err(|cause| {
-            let binary = settings.binary.display();
-            Refusal::new(Code::NotFound, format!("cannot execute the runtime {binary}: {cause}"))
-        })?;
-        let status = self.wait_for(child, None);
+        drop(streams);
+        let status = self.wait_for(child?, None);
         let error = report(log, begin);
         match status {
             Some(0) => Ok(()),
             Some(status) => {
-                let message = error.unwrap_or_else(|| {
+                Err(refusal(&error.unwrap_or_else(|| {
                     format!("the runtime has ended with status {status}, and says nothing")
-                });
-                Err(Refusal::new(code(&message), message))
+                })))
             }
             None => Err(Refusal::new(Code::Unknown, "the runtime's status was lost")),
         }
     }
+
+    /// Executes the runtime as a child.
+    fn execute_binary(
+        &self,
+        binary: &Path,
+        settings: &Settings,
+        log: &Path,
+        command: Command<'_>,
+        id: &str,
+        streams: Option<&Streams>,
+    ) -> Result<i32, Refusal> {
+        let start = || -> io::Result<i32> {
+            let mut program = program(binary, settings, log, self.arguments.debug);
+            program.args(command.words(id));
+            let stdio = |pick: fn(&Streams) -> &OwnedFd| -> io::Result<Stdio> {
+                streams.map_or(Ok(Stdio::null()), |streams| Ok(pick(streams).try_clone()?.into()))
+            };
+            program
+                .stdin(stdio(|streams| &streams.stdin)?)
+                .stdout(stdio(|streams| &streams.stdout)?)
+                .stderr(stdio(|streams| &streams.stderr)?);
+            // SAFETY: between fork and exec it makes one system call, which touches no memory of the parent's. The thread that
+            // starts the command waits for its end, so the signal comes only when the shim ends.
+            unsafe {
+                program.pre_exec(|| {
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    Ok(())
+                });
+            }
+            self.spawn(&mut program)
+        };
+        start().map_err(|cause| {
+            let binary = binary.display();
+            Refusal::new(Code::NotFound, format!("cannot execute the runtime {binary}: {cause}"))
+        })
+    }
 }
 
 /// A command of the runtime without its words.
-fn command(settings: &Settings, log: &Path, is_debug: bool) -> Command {
-    let mut command = Command::new(&settings.binary);
-    command.arg("--root").arg(&settings.root).arg("--log").arg(log).args(["--log-format", "json"]);
+fn program(binary: &Path, settings: &Settings, log: &Path, is_debug: bool) -> Program {
+    let mut program = Program::new(binary);
+    program.arg("--root").arg(&settings.root).arg("--log").arg(log).args(["--log-format", "json"]);
     if settings.systemd_cgroup {
-        command.arg("--systemd-cgroup");
+        program.arg("--systemd-cgroup");
     }
     if is_debug {
-        command.arg("--debug");
+        program.arg("--debug");
     }
-    command
+    program
 }
 
 /// Passes warnings on to containerd's log; the result is the last error.
@@ -114,13 +136,14 @@ fn report(log: &Path, begin: u64) -> Option<String> {
     error
 }
 
-/// The code by which containerd's clients tell errors apart, from the words that callers of runc know.
-fn code(message: &str) -> Code {
-    if message.contains("does not exist") || message.contains("not running") {
+/// The answer to containerd, whose clients tell errors apart by a code: from the words that callers of runc know.
+pub fn refusal(message: &str) -> Refusal {
+    let code = if message.contains("does not exist") || message.contains("not running") {
         Code::NotFound
     } else if message.contains("container with id exists") {
         Code::AlreadyExists
     } else {
         Code::Unknown
-    }
+    };
+    Refusal::new(code, message)
 }

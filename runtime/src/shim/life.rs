@@ -1,15 +1,15 @@
 //! The life of a task: Create, Exec, Start and Delete.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prost::Message;
 
 use super::address::Place;
+use super::command::{Command, New, Told};
 use super::messages::{
     self, Any, CreateTask, Deleted, ExecProcess, Name, Pid, TaskExecStarted, TaskIo, TaskStart,
 };
@@ -18,9 +18,11 @@ use super::stdio::{self, Kept, LOGGER_ENDS_WITHIN, Names, Streams};
 use super::tasks::{Container, Exit, Guest, Phase, Process, Shim, named};
 use super::terminal::{ConsoleSocket, Terminal};
 use super::wire::{Answer, Code, Refusal};
-use super::{pod_bundle, rootfs};
+use super::{execute, pod_bundle, rootfs};
 use crate::life_cycle::{self, Handle};
+use crate::log;
 use crate::oci::container_id::ContainerId;
+use crate::text::table::printable;
 use crate::vm::agent::Events;
 
 /// The runtime's log of the commands that make, start and remove a container, in the bundle.
@@ -87,11 +89,11 @@ impl Shim {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let words = ["create", "--bundle", &request.bundle];
         let (log, pid_file) = (bundle.join(LOG), bundle.join(PID_FILE));
         let _under_way = self.begin_command();
+        let process = New::Init { bundle };
         let made =
-            self.execute_process(&settings, [&log, &pid_file], &words, &request.id, "", &names, bundle);
+            self.execute_process(&settings, [&log, &pid_file], process, [&request.id, ""], &names, bundle);
         let made = made.inspect_err(|_| {
             if let Err(error) = rootfs::unmount_all(bundle) {
                 tracing::warn!("{error}");
@@ -136,33 +138,27 @@ impl Shim {
         }
     }
 
-    /// Executes `create` or `exec` with the streams of the new process.
-    #[allow(clippy::too_many_arguments)]
+    /// Has `create` or `exec` carried out with the streams of the new process.
     fn execute_process(
         &'static self,
         settings: &Settings,
-        [log, pid_file]: [&PathBuf; 2],
-        words: &[&str],
-        id: &str,
-        exec_id: &str,
+        [log, pid_file]: [&Path; 2],
+        process: New<'_>,
+        [id, exec_id]: [&str; 2],
         names: &Names,
         bundle: &Path,
     ) -> Result<Made, Refusal> {
         let namespace = &self.arguments.namespace;
         let (streams, mut kept) = stdio::open(names, [id, namespace], |command| self.spawn(command))?;
-        let mut arguments: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
-        arguments.extend([OsStr::new("--pid-file"), pid_file.as_os_str()]);
         let console = match names.terminal {
             false => None,
             true => Some(ConsoleSocket::new(bundle, &format!("console{exec_id}.sock"))?),
         };
-        if let Some(console) = &console {
-            arguments.extend([OsStr::new("--console-socket"), console.path.as_os_str()]);
-        }
-        arguments.push(OsStr::new(id));
+        let console_socket = console.as_ref().map(|console| &*console.path);
+        let command = Command::Make(process, Told { pid_file, console_socket });
         let (given, own): (Option<Streams>, _) =
             if console.is_some() { (None, Some(streams)) } else { (Some(streams), None) };
-        let executed = self.execute(settings, log, arguments, given).and_then(|()| {
+        let executed = self.execute(settings, log, command, id, given).and_then(|()| {
             let terminal = match (console, own) {
                 (Some(console), Some(streams)) => {
                     Some(Terminal::attend(console.receive()?, streams).map_err(|cause| {
@@ -233,7 +229,7 @@ impl Shim {
             (container.settings.clone(), container.bundle.clone())
         };
         let started = match exec_id {
-            "" => self.execute(&settings, &bundle.join(LOG), [OsStr::new("start"), OsStr::new(id)], None),
+            "" => self.start_init(&settings, &bundle, id),
             _ => self.start_exec(&settings, &bundle, id, exec_id),
         };
         let mut tasks = self.tasks();
@@ -251,6 +247,19 @@ impl Shim {
             told.into_iter().for_each(|reply| reply.send(Ok(exit.answer())));
         }
         answer
+    }
+
+    fn start_init(&'static self, settings: &Settings, bundle: &Path, id: &str) -> Result<(), Refusal> {
+        let is_started = match settings.binary {
+            Some(_) => false,
+            None => self
+                .start_here(settings, id)
+                .map_err(|error| execute::refusal(&printable(&log::explain(&error))))?,
+        };
+        if is_started {
+            return Ok(());
+        }
+        self.execute(settings, &bundle.join(LOG), Command::Start, id, None)
     }
 
     fn publish_start(&'static self, id: &str, exec_id: &str, pid: u32) {
@@ -283,9 +292,8 @@ impl Shim {
                 Refusal::new(Code::Unknown, format!("cannot write {}: {cause}", process.display()))
             })
             .and_then(|()| {
-                let path = process.to_string_lossy();
-                let words = ["exec", "--detach", "--process", path.as_ref()];
-                self.execute_process(settings, [&log, &pid_file], &words, id, exec_id, &names, bundle)
+                let process = New::Exec { process: &process };
+                self.execute_process(settings, [&log, &pid_file], process, [id, exec_id], &names, bundle)
             });
         for file in [&process, &log, &pid_file] {
             // What was not made is not there.
@@ -335,7 +343,7 @@ impl Shim {
             let container = tasks.container(id)?;
             (container.settings.clone(), container.bundle.clone())
         };
-        match self.execute(&settings, &bundle.join(LOG), [OsStr::new("delete"), OsStr::new(id)], None) {
+        match self.execute(&settings, &bundle.join(LOG), Command::Delete, id, None) {
             // Somebody has removed it by hand.
             Err(refusal) if refusal.message.contains("does not exist") => tracing::info!("{refusal}"),
             result => result?,

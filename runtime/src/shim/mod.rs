@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   containerd ── ttrpc ──→ shim            one for each pod: answers, reaps, publishes events
-//!       ↑                     ├─ executes → stockade create, start, exec, delete
+//!       ↑                     ├─ forks → stockade create, start, exec, delete
 //!       └──── events ─────────┤
-//!                             └─ in itself: signals, pause, limits, statistics, the guest's events
+//!                             └─ in itself: the start of a pod's member, signals, pause, limits, statistics, the guest's events
 //! ```
 //!
 //! The relays are its children, because it is their reaper, and have containerd's FIFOs as their streams. It keeps nothing that
@@ -13,8 +13,10 @@
 mod address;
 mod arguments;
 mod clean_up;
+mod command;
 mod execute;
 mod id_maps;
+mod launch;
 mod life;
 mod messages;
 mod metrics;
@@ -32,11 +34,13 @@ mod stdio;
 mod tasks;
 mod terminal;
 mod wire;
+mod workers;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use arguments::{Action, Arguments};
+pub use launch::{is_meant, main as launch};
 use messages::{Any, RuntimeInfo, RuntimeVersion};
 use prost::Message;
 
@@ -47,27 +51,30 @@ use crate::log;
 /// The program's name.
 const NAME: &str = "containerd-shim-stockade-v2";
 
-/// Bytes of a thread's stack; what is not used is not there.
-const STACK: usize = 512 << 10;
+/// Bytes of a thread's stack, on which its forks go on; what is not used is not there.
+const STACK: usize = 2 << 20;
 
-/// The shim, from its arguments to its exit status.
+/// The shim, which `stockade` is by this name, from its arguments to its exit status.
 pub fn main() -> ExitCode {
     let done = Arguments::parse(std::env::args_os().skip(1)).and_then(|arguments| match arguments.action {
         Action::Version => {
-            println!("{NAME} {}", version::RUNTIME);
+            print_version();
             Ok(())
         }
         Action::Info => info(),
         Action::Start => start::run(arguments),
         Action::Delete => clean_up::run(&arguments),
     });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{NAME}: {}", log::explain(&error));
-            ExitCode::FAILURE
-        }
-    }
+    done.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+fn print_version() {
+    println!("{NAME} {}", version::RUNTIME);
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("{NAME}: {}", log::explain(error));
+    ExitCode::FAILURE
 }
 
 /// Tells containerd, since version 2, what the runtime can do.

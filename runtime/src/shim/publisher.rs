@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::arguments::Arguments;
 use super::messages::{Any, Envelope, Forward, Request};
-use super::{STACK, wire};
+use super::{wire, workers};
 use crate::sys::descriptors;
 
 /// Largest number of events that wait. When containerd comes back, it asks for the tasks' states; what an overflow
@@ -73,8 +73,7 @@ impl Publisher {
         });
         if !state.is_busy {
             // Without a thread, the next event tries again.
-            let thread = thread::Builder::new().stack_size(STACK).spawn(|| self.deliver());
-            state.is_busy = thread.is_ok();
+            state.is_busy = workers::run(|| self.deliver()).is_ok();
         }
     }
 

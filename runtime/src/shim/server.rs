@@ -18,9 +18,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::arguments::Arguments;
 use super::messages::Any;
 use super::publisher::Publisher;
+use super::settings;
 use super::tasks::{Guest, Shim};
 use super::wire::{self, Connection, Incoming};
 use crate::log;
+use crate::state;
 use crate::sys::descriptors;
 use crate::sys::process;
 
@@ -56,6 +58,11 @@ pub fn run(
     nix::unistd::setsid().context("setsid")?;
     nix::unistd::chdir("/").context("chdir")?;
     process::one_arena();
+    // What a command that is a fork of the shim would find in the middle of being read by another thread is read before.
+    state::boot_id();
+    if let Some(program) = settings::beside() {
+        process::set_program(program);
+    }
     // Relays become children of the shim when the command that has made them ends.
     // SAFETY: prctl takes integers here.
     if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {

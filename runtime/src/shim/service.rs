@@ -1,8 +1,7 @@
-//! The methods of containerd's task service. What waits for a guest or executes the runtime gets a thread for its time; the
-//! rest is answered at once, so an idle shim has one thread.
+//! The methods of containerd's task service. What waits for a guest or a command gets a thread for its time; the rest is
+//! answered at once, so an idle shim has one thread.
 
 use std::io;
-use std::thread;
 
 use oci_spec::runtime::LinuxResources;
 use prost::Message;
@@ -15,7 +14,7 @@ use super::messages::{
 use super::settings::Settings;
 use super::tasks::{Phase, Process, Shim, named};
 use super::wire::{Answer, Code, Refusal, Reply, read};
-use super::{STACK, metrics, sandbox};
+use super::{metrics, sandbox, workers};
 use crate::life_cycle::{self, Handle};
 use crate::log;
 use crate::oci::bundle;
@@ -46,6 +45,7 @@ impl Shim {
             "Wait" => self.wait(&payload, reply),
             "Pids" => reply.send(read(&payload).and_then(|name| self.pids(&name))),
             "Connect" => reply.send(read(&payload).and_then(|name| self.connect(&name))),
+            "Exec" => reply.send(read(&payload).and_then(|request| self.exec(request))),
             "CloseIO" => reply.send(read(&payload).and_then(|request| self.close_io(&request))),
             "ResizePty" => reply.send(read(&payload).and_then(|request| self.resize(&request))),
             "Shutdown" => reply.send(self.shutdown()),
@@ -54,7 +54,6 @@ impl Shim {
                 "Checkpoint: stockade cannot save a container: there are no snapshots yet",
             ))),
             "Create" => self.later(reply, payload, Self::create),
-            "Exec" => self.later(reply, payload, Self::exec),
             "Start" => self.later(reply, payload, Self::start),
             "Delete" => self.later(reply, payload, Self::delete),
             "Kill" => self.later(reply, payload, Self::kill),
@@ -75,7 +74,7 @@ impl Shim {
     ) {
         let refused = reply.clone();
         let body = move || reply.send(read(&payload).and_then(|request| method(self, request)));
-        if let Err(cause) = thread::Builder::new().stack_size(STACK).spawn(body) {
+        if let Err(cause) = workers::run(body) {
             refused.send(Err(Refusal::no_thread(&cause)));
         }
     }

@@ -15,8 +15,8 @@ use super::messages::{Any, GenericOptions, RuncOptions};
 /// runc's shim, too.
 const DEFAULT_ROOT: &str = "/run/containerd/stockade";
 
-/// The runtime, which is installed beside the shim.
-const RUNTIME: &str = "stockade";
+/// The runtime, which is installed beside the shim's program.
+pub const RUNTIME: &str = "stockade";
 
 /// The file in the bundle that keeps the settings for the shim's own `delete`.
 const FILE: &str = "shim.json";
@@ -100,10 +100,12 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     read().with_context(|| format!("ConfigPath: cannot read {}", path.display()))
 }
 
-/// How the runtime is executed for one container.
+/// How the runtime does its work for one container.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Settings {
-    pub binary: PathBuf,
+    /// The runtime to execute; `None` where the shim does its work itself.
+    #[serde(default)]
+    pub binary: Option<PathBuf>,
     /// Its `--root`.
     pub root: PathBuf,
     pub systemd_cgroup: bool,
@@ -117,10 +119,10 @@ impl Settings {
     pub fn new(options: &Options, place: &Place, namespace: &str) -> Self {
         let root = if options.root.is_empty() { DEFAULT_ROOT } else { &options.root };
         Self {
-            binary: if options.binary_name.is_empty() {
-                beside()
-            } else {
-                PathBuf::from(&options.binary_name)
+            binary: match options.binary_name.as_str() {
+                "" if beside().is_some() => None,
+                "" => Some(RUNTIME.into()),
+                name => Some(name.into()),
             },
             root: Path::new(root).join(namespace),
             systemd_cgroup: options.systemd_cgroup || place.is_systemds,
@@ -144,12 +146,11 @@ impl Settings {
     }
 }
 
-/// The runtime beside the shim, or else the one in PATH.
-fn beside() -> PathBuf {
+/// The runtime beside this program, of the same installation; `None` where there is none any more.
+pub fn beside() -> Option<PathBuf> {
     // After an upgrade the link says "(deleted)" of the file, but names the directory.
-    let shim = fs::read_link("/proc/self/exe").unwrap_or_default();
-    let beside = shim.with_file_name(RUNTIME);
-    if beside.is_file() { beside } else { PathBuf::from(RUNTIME) }
+    let beside = fs::read_link("/proc/self/exe").ok()?.with_file_name(RUNTIME);
+    beside.is_file().then_some(beside)
 }
 
 #[cfg(test)]

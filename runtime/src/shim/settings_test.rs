@@ -36,7 +36,7 @@ fn options_come_in_three_forms() {
     assert_eq!(Options::parse(Some(&any)).expect("a file"), expected);
 
     let found = settings(&expected, false);
-    assert_eq!(found.binary, Path::new("/opt/stockade"));
+    assert_eq!(found.binary, Some("/opt/stockade".into()));
     assert_eq!((found.root, found.systemd_cgroup), ("/run/mine/k8s.io".into(), true));
     assert_eq!(Options::parse(None).expect("none"), Options::default());
     let found = settings(&Options::default(), true);

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nix::sys::stat::{Mode, umask};
@@ -17,6 +17,9 @@ use super::server;
 use super::settings::Options;
 use crate::oci::bundle::CONFIG;
 use crate::sys::process;
+
+/// containerd starts a shim in the bundle's directory.
+const BUNDLE: &str = ".";
 
 /// Longest message with options, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -35,18 +38,36 @@ const OOM_MAX: i32 = 1000;
 /// # Errors
 /// What keeps a shim from starting.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let bundle = Path::new(".");
+    let socket = socket(&arguments)?;
+    if UnixStream::connect(&socket).is_err() {
+        leave(&socket, arguments)?;
+    }
+    tell(&socket)
+}
+
+/// Prints the address of the shim of the container's pod; false if there is none yet.
+///
+/// # Errors
+/// What keeps it from being told.
+pub fn finds(arguments: &Arguments) -> anyhow::Result<bool> {
+    let socket = socket(arguments)?;
+    Ok(UnixStream::connect(&socket).is_ok() && tell(&socket).map(|()| true)?)
+}
+
+/// Where the shim of the pod listens, by the bundle in the current directory.
+fn socket(arguments: &Arguments) -> anyhow::Result<PathBuf> {
+    let bundle = Path::new(BUNDLE);
     let group = match bundle.join(CONFIG).exists() {
         true => Place::of(bundle, &arguments.id)?.group,
         // By the sandbox API, a shim is there before the sandbox has a specification.
         false => arguments.id.clone(),
     };
-    let socket = address::socket(&arguments.address, &arguments.namespace, &group);
-    if UnixStream::connect(&socket).is_err() {
-        leave(&socket, arguments)?;
-    }
-    let address = address::of(&socket);
-    address::write(bundle, &address).context("cannot write the file address in the bundle")?;
+    Ok(address::socket(&arguments.address, &arguments.namespace, &group))
+}
+
+fn tell(socket: &Path) -> anyhow::Result<()> {
+    let address = address::of(socket);
+    address::write(Path::new(BUNDLE), &address).context("cannot write the file address in the bundle")?;
     let mut stdout = io::stdout();
     stdout.write_all(address.as_bytes()).and_then(|()| stdout.flush()).context("stdout")
 }

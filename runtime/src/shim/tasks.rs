@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::{Duration, SystemTime};
 use std::{io, mem};
 
@@ -24,7 +23,7 @@ use super::settings::Settings;
 use super::stdio::{Kept, Names};
 use super::terminal::Terminal;
 use super::wire::{Code, Refusal, Reply};
-use super::{STACK, arguments::Arguments};
+use super::{arguments::Arguments, workers};
 use crate::vm::agent::{ClientError, Events};
 
 /// Largest number of reads from a guest whose container has ended, which could go on sending for ever.
@@ -246,10 +245,18 @@ impl Shim {
     /// Those of [`Command::spawn`].
     #[allow(clippy::zombie_processes, reason = "the main thread reaps all children")]
     pub fn spawn(&self, command: &mut Command) -> io::Result<i32> {
+        // A PID is below 2^22.
+        self.begin(|| Ok(command.spawn()?.id() as i32))
+    }
+
+    /// Lets `make` make a child that somebody may wait for; the result is its PID.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn begin(&self, make: impl FnOnce() -> io::Result<i32>) -> io::Result<i32> {
         // With the lock: where the program cannot be executed, the standard library reaps the child itself, and panics if it cannot.
         let mut tasks = self.tasks();
-        // A PID is below 2^22.
-        let pid = command.spawn()?.id() as i32;
+        let pid = make()?;
         tasks.commands.insert(pid, None);
         Ok(pid)
     }
@@ -365,8 +372,8 @@ impl Shim {
             self.changed.notify_all();
             told.into_iter().for_each(|reply| reply.send(Ok(exit.answer())));
         };
-        match thread::Builder::new().stack_size(STACK).spawn(wait) {
-            Ok(_) => Vec::new(),
+        match workers::run(wait) {
+            Ok(()) => Vec::new(),
             Err(_) => self.tell(tasks, id, exec_id, exit),
         }
     }

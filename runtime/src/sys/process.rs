@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -248,6 +250,29 @@ pub unsafe fn execute(
     Ok(Child { pid, pidfd })
 }
 
+/// Runs `body` in a child process that has only the calling thread; the child exits with the status that `body` returns. The result
+/// is its PID.
+///
+/// # Errors
+/// Those of fork(2).
+///
+/// # Safety
+/// `body` takes no lock that another thread may hold now, but the C library's, which are the child's own. What it closes is neither
+/// used nor dropped in the child any more.
+pub unsafe fn fork(body: impl FnOnce() -> i32) -> io::Result<i32> {
+    // The C library's own call, and not clone3(2): it makes the heap usable in the child whatever other threads were doing.
+    // SAFETY: the caller's promise; the child does not unwind.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let _exit = ExitOnUnwind;
+            let status = body();
+            exit(status)
+        }
+        pid => Ok(pid),
+    }
+}
+
 /// Ends a cloned child at once, without running exit handlers that belong to its parent.
 pub fn exit(status: i32) -> ! {
     // SAFETY: _exit only ends the process.
@@ -262,6 +287,23 @@ impl Drop for ExitOnUnwind {
     }
 }
 
+/// The runtime's program, where it is not this process's own.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// From here on, [`program`] is this one.
+pub fn set_program(path: PathBuf) {
+    // The first one stays.
+    let _ = PROGRAM.set(path);
+}
+
+/// The path of `stockade`, beside which its other files are.
+///
+/// # Errors
+/// When this process's own program cannot be found out.
+pub fn program() -> io::Result<PathBuf> {
+    PROGRAM.get().map_or_else(std::env::current_exe, |path| Ok(path.clone()))
+}
+
 /// Makes all threads take memory from one heap. Otherwise the C library makes a heap for each thread, and reads a
 /// sysctl when it gives memory of such a heap back, which a process that may open no file cannot do.
 pub fn one_arena() {
@@ -272,24 +314,8 @@ pub fn one_arena() {
 /// Makes `ps` show `arguments` as this process's command line and `name` as its name.
 ///
 /// # Errors
-/// If the kernel refuses (without CAP_SYS_RESOURCE); the process then keeps its name.
+/// If the kernel refuses (without CAP_SYS_RESOURCE); the process then keeps its command line.
 pub fn set_command_line(name: &str, arguments: &[String]) -> io::Result<()> {
-    let mut joined: Vec<u8> = Vec::new();
-    for argument in arguments {
-        joined.extend_from_slice(argument.as_bytes());
-        joined.push(0);
-    }
-    let joined: &'static [u8] = joined.leak();
-    let start = joined.as_ptr() as u64;
-    // The heap lies below the stack that holds the old arguments, and start may never exceed end: start goes first.
-    for (field, address) in
-        [(libc::PR_SET_MM_ARG_START, start), (libc::PR_SET_MM_ARG_END, start + joined.len() as u64)]
-    {
-        // SAFETY: the range is memory that is leaked above and so stays mapped for the life of the process.
-        if unsafe { libc::prctl(libc::PR_SET_MM, field, address, 0, 0) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
     let mut comm = [0u8; 16];
     let length = name.len().min(comm.len() - 1);
     comm[..length].copy_from_slice(&name.as_bytes()[..length]);
@@ -297,6 +323,27 @@ pub fn set_command_line(name: &str, arguments: &[String]) -> io::Result<()> {
     if unsafe { libc::prctl(libc::PR_SET_NAME, comm.as_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    let mut joined: Vec<u8> = Vec::new();
+    for argument in arguments {
+        joined.extend_from_slice(argument.as_bytes());
+        joined.push(0);
+    }
+    let joined: &'static [u8] = joined.leak();
+    let start = joined.as_ptr() as u64;
+    // SAFETY: the range is memory that is leaked above and so stays mapped for the life of the process.
+    let set = |field: libc::c_int, address: u64| match unsafe {
+        libc::prctl(libc::PR_SET_MM, field, address, 0, 0)
+    } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    let (from, to) =
+        ((libc::PR_SET_MM_ARG_START, start), (libc::PR_SET_MM_ARG_END, start + joined.len() as u64));
+    // Start may never exceed end. The heap lies below the stack that holds a program's own arguments; those that a parent has set
+    // may lie below or above.
+    let (first, second) = if set(from.0, from.1).is_ok() { (from, to) } else { (to, from) };
+    set(first.0, first.1)?;
+    set(second.0, second.1)?;
     Ok(())
 }
 

@@ -60,3 +60,26 @@ fn who_shares_a_processor_waits_for_it() {
     assert!(waited >= Duration::from_millis(20), "{waited:?}");
     assert_eq!(child.waited_for_processor(), Duration::ZERO, "it has ended");
 }
+
+#[test]
+fn a_fork_ends_with_its_status_and_shows_a_command_line_of_its_own() {
+    let body = || {
+        // The later ones lie above or below those before.
+        for count in [1, 300, 2, 40] {
+            let words = vec![format!("word of {count}"); count];
+            match set_command_line("forked", &words) {
+                Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {}
+                Err(_) => return 1,
+                Ok(()) if fs::read("/proc/self/cmdline").unwrap() != (words.join("\0") + "\0").as_bytes() => {
+                    return 2;
+                }
+                Ok(()) => {}
+            }
+        }
+        7
+    };
+    // SAFETY: no other test runs meanwhile, and the body takes no lock.
+    let child = unsafe { fork(body) }.unwrap();
+    let ended = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).unwrap();
+    assert_eq!(ended, WaitStatus::Exited(nix::unistd::Pid::from_raw(child), 7));
+}

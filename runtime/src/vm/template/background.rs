@@ -41,7 +41,7 @@ fn start(wanted: &Wanted) -> anyhow::Result<()> {
         anyhow::bail!("it failed a short time ago: {}", failure.reason);
     }
     // A path, and not /proc/self/exe, after which the builder would be called. If it is gone, so is what the VM was made of.
-    let program = std::env::current_exe().context("cannot find this program")?;
+    let program = process::program().context("cannot find this program")?;
     let Wanted { mib, vcpus, name } = wanted;
     let c_string = |text: &[u8]| CString::new(text).context("a NUL byte");
     let path = c_string(program.as_os_str().as_bytes())?;
