@@ -12,6 +12,7 @@ use std::{
 
 use stockade_protocol::{agent::NOTIFY_SOCKET, container::Process};
 
+use super::shared_files;
 use crate::error::Result;
 
 /// The container's user database, and the largest part of it that is read, in bytes.
@@ -35,9 +36,11 @@ pub fn prepare(process: &Process, notify: bool) -> Result<Vec<CString>> {
     Ok(env)
 }
 
-/// Opens the user database; if an image has a FIFO there, it is not waited for.
+/// Opens the user database as it is on the host now; if an image has a FIFO there, it is not waited for.
 fn passwd() -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(PASSWD)
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(PASSWD)?;
+    shared_files::look_again(&file);
+    Ok(file)
 }
 
 /// The value of `name` in `env`; the last entry counts.

@@ -183,7 +183,7 @@ fn prepare_and_execute(
     report::send(channel, Ok(setup))?;
     signals::end_by_default()?;
     report::wait_for_start(channel)?;
-    shared_files::look_again(&files);
+    files.iter().for_each(shared_files::look_again);
     start_hooks::run(hooks, &env)?;
     // This is the last step, because a profile may forbid what a runtime does.
     if needs_privilege {
