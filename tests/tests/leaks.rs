@@ -14,7 +14,7 @@ use stockade_tests::kubernetes::{Cri, Pod, container_config};
 const AT_ONCE: usize = 2;
 const IN_A_ROW: usize = 1;
 
-/// What the kernel's caches may take, however many pods there were, in KiB: a KiB for each of a thousand pods and what else varies.
+/// What the kernel's caches may take, however many pods there were, in KiB: for a thousand pods that is 16 KiB for each.
 const MOST_GROWTH_KIB: u64 = 16 << 10;
 
 #[test]

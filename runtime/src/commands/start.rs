@@ -12,7 +12,7 @@ use crate::state::ContainerError;
 pub struct Start {
     /// The container's ID
     #[arg(value_name = "ID")]
-    pub id: String,
+    id: String,
 }
 
 impl Start {
