@@ -73,8 +73,9 @@ impl<'a> Shell<'a> {
             let mut line = String::new();
             let length = self.output.read_line(&mut line).expect("read from the shell");
             assert_ne!(length, 0, "the shell has ended after {answer:?}");
-            if line.trim_end() == END {
-                return answer;
+            // The command's last line may have no end.
+            if let Some(last) = line.trim_end().strip_suffix(END) {
+                return answer + last;
             }
             answer.push_str(&line);
         }
