@@ -96,6 +96,10 @@ fn a_pod_serves_and_is_handled_as_the_kubelet_does() {
         (&failed["stdout"], &failed["stderr"], &failed["exit_code"]),
         (&json!("out\n"), &json!("err\n"), &json!(3))
     );
+    // containerd does not wait for the end of what could not begin.
+    let missing = cri.refusal("ExecSync", json!({ "container_id": web, "cmd": ["/missing"] }));
+    assert!(missing.contains("/missing") && missing.contains("no such file"), "{missing}");
+    assert!(!node.log().contains("Failed to delete exec process"), "{}", node.log());
     let mut exec =
         pod.exec_streams(&shell, &["sh", "-c", "read line; echo got $line; echo bad >&2; exit 5"], false);
     exec.send("words\n");

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -342,6 +345,36 @@ fn a_detached_process_is_its_callers_and_ends_with_its_container() {
         matches!(status, WaitStatus::Exited(_, 137) | WaitStatus::Signaled(_, Signal::SIGKILL, _)),
         "{status:?}"
     );
+}
+
+/// A socket to which nobody can connect until its first connection, the result's second, is accepted.
+fn listen_with_a_full_queue(path: &std::path::Path) -> (UnixListener, UnixStream) {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("socket");
+    bind(socket.as_raw_fd(), &UnixAddr::new(path).expect("a short path")).expect("bind");
+    listen(&socket, Backlog::new(0).expect("backlog")).expect("listen");
+    (socket.into(), UnixStream::connect(path).expect("connect"))
+}
+
+#[test]
+fn a_detached_process_may_end_before_its_exec() {
+    be_subreaper();
+    let container = Container::start();
+    container.make_pipe();
+    let mut reader = Reader::start(&container);
+    let path = container.file("pidfd.sock");
+    let (listener, _first) = listen_with_a_full_queue(&path);
+    let mut command = container.command(&["--detach", "--pidfd-socket", text(&path), "c", "sh", "-c", HOLD]);
+    let mut exec = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("exec");
+    reader.wait_for_holder();
+    // The process runs, and the exec still has to tell of it.
+    let relay = child_of(exec.id());
+    kill(Pid::from_raw(relay), Signal::SIGTERM).expect("kill");
+    reader.wait_until_nobody_holds();
+    host::wait_for_end(relay);
+    let _accepted = [listener.accept().expect("the first"), listener.accept().expect("the exec's")];
+    let status = exec.wait().expect("exec");
+    assert!(status.success(), "{status}");
+    assert_eq!(reap(relay), 143);
 }
 
 #[test]

@@ -147,7 +147,7 @@ impl Exec {
             detached: self.detach,
         })?;
         if self.detach {
-            executed.relay.commit().context("cannot leave the process running")?;
+            executed.relay.commit_started().context("cannot leave the process running")?;
             return Ok(ExitCode::SUCCESS);
         }
         let status = life_cycle::attend(&executed.signals, &executed.relay.process)?;

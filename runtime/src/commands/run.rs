@@ -54,7 +54,7 @@ impl Run {
             return Err(error);
         }
         if self.detach {
-            created.relay.commit().context("cannot leave the container running")?;
+            created.relay.commit_started().context("cannot leave the container running")?;
         }
         created.directory.finish();
         if self.detach {

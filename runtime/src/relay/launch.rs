@@ -1,5 +1,6 @@
 //! The creator's side of a relay.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -126,5 +127,19 @@ impl Relay {
     /// [`RelayError::System`].
     pub fn commit(&self) -> Result<(), RelayError> {
         Message::Commit.send(self.socket.as_fd()).map_err(system("socket"))
+    }
+
+    /// As [`Self::commit`], for a process that has been started. It may have ended meanwhile, and its relay with it: that is no
+    /// failure, and the relay's exit status tells the rest.
+    ///
+    /// # Errors
+    /// [`RelayError::System`].
+    pub fn commit_started(&self) -> Result<(), RelayError> {
+        match Message::Commit.send(self.socket.as_fd()) {
+            Err(cause) if matches!(cause.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                Ok(())
+            }
+            sent => sent.map_err(system("socket")),
+        }
     }
 }

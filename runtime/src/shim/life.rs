@@ -243,8 +243,8 @@ impl Shim {
         };
         let exit = tasks.process(id, exec_id).ok().and_then(|process| process.exit);
         drop(tasks);
-        if let Some(exit) = exit {
-            told.into_iter().for_each(|reply| reply.send(Ok(exit.answer())));
+        for reply in told {
+            reply.send(exit.map(|exit| exit.answer()).ok_or_else(Refusal::not_started));
         }
         answer
     }
@@ -327,6 +327,7 @@ impl Shim {
             let process =
                 process.ok_or_else(|| Refusal::new(Code::NotFound, format!("no process {exec_id:?}")))?;
             let deleted = deleted(process.pid, process.exit);
+            process.waiting.into_iter().for_each(|reply| reply.send(Err(Refusal::not_started())));
             self.let_go(process.kept);
             return Ok(deleted.encode_to_vec());
         }

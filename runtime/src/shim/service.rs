@@ -214,8 +214,11 @@ impl Shim {
         if !request.exec_id.is_empty() {
             let mut tasks = self.tasks();
             let process = tasks.process(&request.id, &request.exec_id)?;
-            if process.pid == 0 || process.has_ended() {
+            if process.has_ended() {
                 return Err(gone());
+            }
+            if process.pid == 0 {
+                return Err(Refusal::not_started());
             }
             // The relay passes it on. It is not reaped without the lock, so the PID is its own.
             // SAFETY: kill takes two integers.

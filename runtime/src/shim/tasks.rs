@@ -343,13 +343,15 @@ impl Shim {
         }
     }
 
-    /// A start has failed: the process is as it was, or has ended.
+    /// A start has failed: the process is as it was, or has ended. The result are those who wait for the end of what will not begin.
     pub fn has_not_started(&'static self, tasks: &mut Tasks, id: &str, exec_id: &str) -> Vec<Reply> {
         let Ok(process) = tasks.process(id, exec_id) else { return Vec::new() };
         process.phase = Phase::Created;
         match process.early.take() {
             Some(exit) => self.ended(tasks, id, exec_id, exit),
-            None => Vec::new(),
+            // The first process still waits for Start, or for its end.
+            None if exec_id.is_empty() => Vec::new(),
+            None => mem::take(&mut process.waiting),
         }
     }
 

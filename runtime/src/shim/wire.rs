@@ -62,6 +62,12 @@ impl Refusal {
         Self::new(Code::Unimplemented, format!("this shim has no method {method}"))
     }
 
+    /// That of a signal to an exec that has not begun, and of waiting for its end. After "not found", containerd would wait for that
+    /// end before it deletes the exec, until its time is over.
+    pub fn not_started() -> Self {
+        Self::new(Code::FailedPrecondition, "the process has not been started")
+    }
+
     /// That of a request that needs a thread where there can be none.
     pub fn no_thread(cause: &io::Error) -> Self {
         Self::new(Code::ResourceExhausted, format!("the shim can start no thread: {cause}"))
