@@ -1,8 +1,10 @@
 //! A container that a test talks to: a shell in the foreground of `stockade run`, on pipes.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
 use crate::bundle::Bundle;
@@ -10,6 +12,9 @@ use crate::cli::{Outcome, Stockade, text};
 
 /// What ends the output of one command.
 const END: &str = "-- end of output --";
+
+/// Longest that a shell may be silent before its test fails, in milliseconds.
+const LIMIT_MS: u32 = 300_000;
 
 /// A running shell.
 pub struct Shell<'a> {
@@ -59,20 +64,34 @@ impl<'a> Shell<'a> {
         writeln!(self.input, "{command}\necho '{END}'").expect("write to the shell");
     }
 
-    /// One line of the output of a command that has begun.
+    /// One line of the output of a command that has begun; empty at the shell's end.
     pub fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("read from the shell");
-        line
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            if self.output.buffer().is_empty() {
+                let mut fds = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
+                let ready =
+                    poll(&mut fds, PollTimeout::try_from(LIMIT_MS).expect("a timeout")).expect("poll");
+                let state = || self.stockade.run(&["list"]).stdout;
+                assert_eq!(ready, 1, "no answer of {} within five minutes; containers: {}", self.id, state());
+            }
+            let found = self.output.fill_buf().expect("read from the shell");
+            let length = found.iter().position(|byte| *byte == b'\n').map_or(found.len(), |end| end + 1);
+            if length == 0 {
+                break;
+            }
+            line.extend_from_slice(&found[..length]);
+            self.output.consume(length);
+        }
+        String::from_utf8(line).expect("UTF-8")
     }
 
     /// The output of a command that has begun.
     pub fn answer(&mut self) -> String {
         let mut answer = String::new();
         loop {
-            let mut line = String::new();
-            let length = self.output.read_line(&mut line).expect("read from the shell");
-            assert_ne!(length, 0, "the shell has ended after {answer:?}");
+            let line = self.line();
+            assert_ne!(line, "", "the shell has ended after {answer:?}");
             // The command's last line may have no end.
             if let Some(last) = line.trim_end().strip_suffix(END) {
                 return answer + last;
