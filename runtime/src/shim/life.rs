@@ -149,7 +149,18 @@ impl Shim {
         bundle: &Path,
     ) -> Result<Made, Refusal> {
         let namespace = &self.arguments.namespace;
-        let (streams, mut kept) = stdio::open(names, [id, namespace], |command| self.spawn(command))?;
+        let mut logger = None;
+        let opened = stdio::open(names, [id, namespace], |command| {
+            let pid = self.spawn(command)?;
+            logger = Some(pid);
+            Ok(pid)
+        });
+        let (streams, mut kept) = opened.inspect_err(|_| {
+            if let Some(pid) = logger {
+                self.signal_command(pid, libc::SIGKILL);
+                self.wait_for(pid, Some(LOGGER_OBEYS_WITHIN));
+            }
+        })?;
         let console = match names.terminal {
             false => None,
             true => Some(ConsoleSocket::new(bundle, &format!("console{exec_id}.sock"))?),

@@ -307,7 +307,8 @@ impl Shim {
                 Err(Errno::EINTR) => continue,
                 _ => return,
             };
-            if let Some(ended) = tasks.commands.get_mut(&pid) {
+            // One that has ended before had the PID of this one, and nobody has asked for its status yet.
+            if let Some(ended @ None) = tasks.commands.get_mut(&pid) {
                 *ended = Some(status);
             } else if let Some((id, exec_id)) = tasks.named(pid) {
                 let exit = Exit { status, at: SystemTime::now() };
