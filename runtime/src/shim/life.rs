@@ -10,12 +10,13 @@ use prost::Message;
 
 use super::address::Place;
 use super::command::{Command, New, Told};
+use super::guest::Guest;
 use super::messages::{
     self, Any, CreateTask, Deleted, ExecProcess, Name, Pid, TaskExecStarted, TaskIo, TaskStart,
 };
 use super::settings::{Options, Settings};
 use super::stdio::{self, Kept, LOGGER_ENDS_WITHIN, Names, Streams};
-use super::tasks::{Container, Exit, Guest, Phase, Process, Shim, named};
+use super::tasks::{Container, Exit, Phase, Process, Shim, named};
 use super::terminal::{ConsoleSocket, Terminal};
 use super::wire::{Answer, Code, Refusal};
 use super::{execute, pod_bundle, rootfs};
