@@ -84,6 +84,8 @@ pub enum Phase {
     Starting,
     /// It runs, or has run.
     Started,
+    /// Start has failed, of an exec: it will never run.
+    Failed,
 }
 
 /// A process, as containerd knows it.
@@ -101,6 +103,8 @@ pub struct Process {
     pub early: Option<Exit>,
     pub kept: Kept,
     pub terminal: Option<Terminal>,
+    /// Whether containerd has closed its input, maybe before it was there.
+    pub input_is_closed: bool,
     /// Who waits for its end.
     pub waiting: Vec<Reply>,
 }
@@ -123,6 +127,7 @@ impl Process {
             early: None,
             kept: Kept::default(),
             terminal: None,
+            input_is_closed: false,
             waiting: Vec::new(),
         }
     }
@@ -130,6 +135,19 @@ impl Process {
     /// Whether it has ended, told or not.
     pub fn has_ended(&self) -> bool {
         self.exit.is_some() || self.early.is_some()
+    }
+
+    /// Whether its relay lives, or is not reaped yet.
+    pub fn runs(&self) -> bool {
+        self.pid != 0 && !self.has_ended()
+    }
+
+    /// Takes over what was made of its streams.
+    pub fn keep(&mut self, kept: Kept, terminal: Option<Terminal>) {
+        (self.kept, self.terminal) = (kept, terminal);
+        if self.input_is_closed {
+            self.kept.input = None;
+        }
     }
 }
 
@@ -161,7 +179,12 @@ impl Tasks {
     /// [`Code::NotFound`].
     pub fn container(&mut self, id: &str) -> Result<&mut Container, Refusal> {
         let found = self.containers.get_mut(id);
-        found.ok_or_else(|| Refusal::new(Code::NotFound, format!("container {id:?} does not exist")))
+        found.ok_or_else(|| Refusal::no_container(id))
+    }
+
+    /// The execs of a container, with their IDs.
+    pub fn execs(&self, id: &str) -> impl Iterator<Item = (&String, &Process)> {
+        self.containers.get(id).into_iter().flat_map(|container| &container.execs)
     }
 
     /// The names of the process with this PID that has not ended.
