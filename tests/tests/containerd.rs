@@ -1,13 +1,18 @@
 //! containerd and `ctr`, as Debian ships them: with their runc shim, whose runtime binary stockade is, and with stockade's own shim.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
 use stockade_tests::bundle::make_rootfs;
-use stockade_tests::cli::{Outcome, built};
-use stockade_tests::engine::{Containerd, Shim};
+use stockade_tests::cli::{Outcome, built, text};
+use stockade_tests::engine::{Containerd, Pending, Shim, ShimSocket, field, number};
 use stockade_tests::host;
 use stockade_tests::terminal::Terminal;
 
@@ -205,4 +210,115 @@ fn killed(shim: Shim) {
         }
         containerd.assert_clean();
     }
+}
+
+/// The task service of the shim of the container `box`, as clients of containerd use it that are no `ctr`.
+struct Tasks(ShimSocket);
+
+impl Tasks {
+    fn of(containerd: &Containerd) -> Self {
+        let bundle = containerd.path().join("state/io.containerd.runtime.v2.task/default/box");
+        Self(ShimSocket::of_bundle(&bundle))
+    }
+
+    /// What names an exec, or the first process.
+    fn name(exec: &str) -> Vec<u8> {
+        [field(1, b"box"), field(2, exec.as_bytes())].concat()
+    }
+
+    fn begin(&self, method: &str, message: &[u8]) -> Pending {
+        self.0.begin("containerd.task.v2.Task", method, message)
+    }
+
+    fn call(&self, method: &str, message: &[u8]) -> Result<Vec<u8>, String> {
+        self.begin(method, message).answer()
+    }
+
+    /// Adds an exec with these FIFOs; what has output has a terminal.
+    fn exec(&self, exec: &str, args: &[&str], stdin: Option<&Path>, stdout: Option<&Path>) {
+        let path = |number, path: Option<&Path>| {
+            path.map_or_else(Vec::new, |path| field(number, text(path).as_bytes()))
+        };
+        let terminal = stdout.is_some();
+        let user = json!({ "uid": 0, "gid": 0 });
+        let spec = json!({ "args": args, "cwd": "/", "user": user, "terminal": terminal }).to_string();
+        let spec = field(7, &field(2, spec.as_bytes()));
+        let message =
+            [Self::name(exec), number(3, terminal.into()), path(4, stdin), path(5, stdout), spec].concat();
+        self.call("Exec", &message).expect("exec");
+    }
+}
+
+/// The exit status, below 128 or that of SIGKILL, in an answer to Wait.
+fn exit_status(answer: &[u8]) -> u8 {
+    match answer {
+        [8, status, ..] => *status,
+        _ => 0,
+    }
+}
+
+/// Waits until nothing more fits in a FIFO.
+fn wait_until_full(path: &Path) {
+    let writer = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).expect("writer");
+    let is_full = || poll(&mut [PollFd::new(writer.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO) == Ok(0);
+    while !is_full() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn whoever_waits_for_an_exec_is_answered_whatever_becomes_of_it() {
+    let containerd = Containerd::with(Shim::Own);
+    let rootfs = rootfs();
+    let events = containerd.events();
+    containerd.container(&["--detach", "--null-io"], rootfs.path(), "box", &["sleep", "1000"]).success();
+    events.wait_for("/tasks/start");
+    let tasks = Tasks::of(&containerd);
+    let fifo = |name: &str| {
+        let path = containerd.path().join(name);
+        mkfifo(&path, Mode::S_IRWXU).expect("FIFO");
+        path
+    };
+
+    // A client whose input is empty says so before the process has begun.
+    tasks.exec("input", &["/bin/cat"], Some(&fifo("input")), None);
+    tasks.call("CloseIO", &[Tasks::name("input"), number(3, 1)].concat()).expect("CloseIO");
+    tasks.call("Start", &Tasks::name("input")).expect("start");
+    let ended = tasks.call("Wait", &Tasks::name("input")).expect("the end of the input");
+    assert_eq!(exit_status(&ended), 0);
+
+    // That of `ctr` ends while the process begins.
+    let mut exec = containerd.command(&["task", "exec", "--exec-id", "words", "box", "cat"]);
+    assert_eq!(Outcome::of(&mut exec, b"words\n").success().stdout, "words\n");
+
+    // Clients send Wait and Start at the same time.
+    tasks.exec("missing", &["/missing"], None, None);
+    assert!(tasks.call("Start", &Tasks::name("missing")).expect_err("no program").contains("/missing"));
+    let refused = tasks.call("Wait", &Tasks::name("missing")).expect_err("no process");
+    assert!(refused.contains("not been started"), "{refused}");
+    let refused = tasks.call("Start", &Tasks::name("missing")).expect_err("no process");
+    assert!(refused.contains("failed to start"), "{refused}");
+
+    // The container ends while nobody reads an exec's terminal: the exec's end comes first, as with runc's shim.
+    let output = fifo("output");
+    let _unread = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&output).expect("reader");
+    tasks.exec("unread", &["/bin/cat", "/dev/zero"], None, Some(&output));
+    tasks.exec("never", &["/bin/true"], None, None);
+    tasks.call("Start", &Tasks::name("unread")).expect("start");
+    wait_until_full(&output);
+    let (waits, in_vain) =
+        (tasks.begin("Wait", &Tasks::name("unread")), tasks.begin("Wait", &Tasks::name("never")));
+    tasks.call("Kill", &[Tasks::name(""), number(3, 9)].concat()).expect("kill");
+    for id in ["input", "words", "unread", "box"] {
+        let told = events.wait_for("/tasks/exit");
+        assert!(told.contains(&format!("\"id\":\"{id}\"")), "{id}: {told}");
+    }
+    assert_eq!(exit_status(&waits.answer().expect("the exec's end")), 137);
+    let refused = tasks.call("Start", &Tasks::name("never")).expect_err("a stopped container");
+    assert!(refused.contains("cannot exec in a stopped container"), "{refused}");
+    containerd.run(&["task", "rm", "box"]).success();
+    drop(events);
+    assert!(in_vain.answer().expect_err("no process").contains("does not exist"));
+    containerd.run(&["container", "rm", "box"]).success();
+    containerd.assert_clean();
 }

@@ -10,18 +10,20 @@ use prost::Message;
 
 use super::address::Place;
 use super::command::{Command, New, Told};
+use super::guest::Guest;
 use super::messages::{
     self, Any, CreateTask, Deleted, ExecProcess, Name, Pid, TaskExecStarted, TaskIo, TaskStart,
 };
 use super::settings::{Options, Settings};
 use super::stdio::{self, Kept, LOGGER_ENDS_WITHIN, Names, Streams};
-use super::tasks::{Container, Exit, Guest, Phase, Process, Shim, named};
+use super::tasks::{Container, Exit, Phase, Process, Shim, named};
 use super::terminal::{ConsoleSocket, Terminal};
 use super::wire::{Answer, Code, Refusal};
 use super::{execute, pod_bundle, rootfs};
 use crate::life_cycle::{self, Handle};
 use crate::log;
 use crate::oci::container_id::ContainerId;
+use crate::state::ContainerError;
 use crate::text::table::printable;
 use crate::vm::agent::Events;
 
@@ -101,7 +103,7 @@ impl Shim {
         })?;
         let events = self.listen(&settings, &request.id);
         let mut init = Process::new(names, Vec::new());
-        (init.kept, init.terminal) = (made.kept, made.terminal);
+        init.keep(made.kept, made.terminal);
         let container =
             Container { bundle: bundle.to_owned(), settings, init, execs: Default::default(), events };
         let mut tasks = self.tasks();
@@ -149,7 +151,18 @@ impl Shim {
         bundle: &Path,
     ) -> Result<Made, Refusal> {
         let namespace = &self.arguments.namespace;
-        let (streams, mut kept) = stdio::open(names, [id, namespace], |command| self.spawn(command))?;
+        let mut logger = None;
+        let opened = stdio::open(names, [id, namespace], |command| {
+            let pid = self.spawn(command)?;
+            logger = Some(pid);
+            Ok(pid)
+        });
+        let (streams, mut kept) = opened.inspect_err(|_| {
+            if let Some(pid) = logger {
+                self.signal_command(pid, libc::SIGKILL);
+                self.wait_for(pid, Some(LOGGER_OBEYS_WITHIN));
+            }
+        })?;
         let console = match names.terminal {
             false => None,
             true => Some(ConsoleSocket::new(bundle, &format!("console{exec_id}.sock"))?),
@@ -202,6 +215,7 @@ impl Shim {
         let process = Process::new(names, request.spec.unwrap_or_default().value);
         let mut tasks = self.tasks();
         let container = tasks.container(&request.id)?;
+        refuse_stopped(container)?;
         if container.execs.contains_key(&request.exec_id) {
             return Err(Refusal::new(Code::AlreadyExists, format!("process {:?} exists", request.exec_id)));
         }
@@ -216,9 +230,16 @@ impl Shim {
         let (id, exec_id) = (name.id.as_str(), name.exec_id.as_str());
         let (settings, bundle) = {
             let mut tasks = self.tasks();
+            if !exec_id.is_empty() {
+                refuse_stopped(tasks.container(id)?)?;
+            }
             let process = tasks.process(id, exec_id)?;
             if process.phase != Phase::Created || process.has_ended() {
-                let state = if process.has_ended() { "has stopped" } else { "has been started" };
+                let state = match process.phase {
+                    _ if process.has_ended() => "has stopped",
+                    Phase::Failed => "has failed to start",
+                    _ => "has been started",
+                };
                 return Err(Refusal::new(
                     Code::FailedPrecondition,
                     format!("cannot start a process that {state}"),
@@ -234,11 +255,14 @@ impl Shim {
         };
         let mut tasks = self.tasks();
         let (answer, told) = match started {
-            Ok(()) => {
-                let pid = tasks.process(id, exec_id).map_or(0, |process| process.pid.unsigned_abs());
-                self.publish_start(id, exec_id, pid);
-                (Ok(Pid { pid }.encode_to_vec()), self.has_started(&mut tasks, id, exec_id))
-            }
+            Ok(()) => match tasks.process(id, exec_id).map(|process| process.pid.unsigned_abs()) {
+                Ok(pid) => {
+                    self.publish_start(id, exec_id, pid);
+                    (Ok(Pid { pid }.encode_to_vec()), self.has_started(&mut tasks, id, exec_id))
+                }
+                // The container has been removed meanwhile.
+                Err(refusal) => (Err(refusal), Vec::new()),
+            },
             Err(refusal) => (Err(refusal), self.has_not_started(&mut tasks, id, exec_id)),
         };
         let exit = tasks.process(id, exec_id).ok().and_then(|process| process.exit);
@@ -302,7 +326,7 @@ impl Shim {
         let made = made?;
         let mut tasks = self.tasks();
         if let Ok(process) = tasks.process(id, exec_id) {
-            (process.kept, process.terminal) = (made.kept, made.terminal);
+            process.keep(made.kept, made.terminal);
         }
         self.has_pid(&mut tasks, id, exec_id, made.pid);
         Ok(())
@@ -314,7 +338,8 @@ impl Shim {
         {
             let mut tasks = self.tasks();
             let process = tasks.process(id, exec_id)?;
-            let runs = process.phase != Phase::Created && process.exit.is_none();
+            let has_begun = matches!(process.phase, Phase::Starting | Phase::Started);
+            let runs = has_begun && process.exit.is_none();
             if runs {
                 return Err(Refusal::new(
                     Code::FailedPrecondition,
@@ -354,10 +379,13 @@ impl Shim {
         let removed = self.tasks().containers.remove(id);
         self.wake();
         let Some(container) = removed else {
-            return Err(Refusal::new(Code::NotFound, format!("container {id:?} does not exist")));
+            return Err(Refusal::no_container(id));
         };
         let deleted = deleted(container.init.pid, container.init.exit);
         for process in container.execs.into_values().chain([container.init]) {
+            for reply in process.waiting {
+                reply.send(Err(Refusal::no_container(id)));
+            }
             self.let_go(process.kept);
         }
         let event = messages::TaskDelete {
@@ -379,6 +407,14 @@ impl Shim {
         all: bool,
     ) -> anyhow::Result<()> {
         life_cycle::signal(&Handle::peek(&self.globals(settings), id)?, signal, all)
+    }
+}
+
+/// What has ended executes nothing more.
+fn refuse_stopped(container: &Container) -> Result<(), Refusal> {
+    match container.init.has_ended() {
+        false => Ok(()),
+        true => Err(Refusal::new(Code::FailedPrecondition, ContainerError::ExecStopped.to_string())),
     }
 }
 

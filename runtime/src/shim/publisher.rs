@@ -61,7 +61,7 @@ impl Publisher {
     /// Publishes an event after those before it; this never waits.
     pub fn publish(&'static self, topic: &str, event: Any) {
         let mut state = self.state();
-        if state.waiting.len() == MAX_WAITING {
+        if state.waiting.len() >= MAX_WAITING {
             state.waiting.pop_front();
             tracing::warn!("containerd takes no events; the oldest of {MAX_WAITING} is lost");
         }
@@ -95,7 +95,7 @@ impl Publisher {
         let mut is_told = false;
         loop {
             let mut state = self.state();
-            let Some(envelope) = state.waiting.front().cloned() else {
+            let Some(envelope) = state.waiting.pop_front() else {
                 state.is_busy = false;
                 self.changed.notify_all();
                 return;
@@ -107,15 +107,14 @@ impl Publisher {
             match self.forward(&envelope, connection, id) {
                 Ok(connection) => {
                     is_told = false;
-                    let mut state = self.state();
-                    state.waiting.pop_front();
-                    state.connection = connection;
+                    self.state().connection = connection;
                 }
                 Err(cause) => {
                     if !is_told {
                         tracing::warn!("cannot publish {}, and tries again: {cause}", envelope.topic);
                         is_told = true;
                     }
+                    self.state().waiting.push_front(envelope);
                     thread::sleep(PAUSE);
                 }
             }

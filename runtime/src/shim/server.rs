@@ -16,10 +16,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::arguments::Arguments;
+use super::guest::Guest;
 use super::messages::Any;
 use super::publisher::Publisher;
 use super::settings;
-use super::tasks::{Guest, Shim};
+use super::tasks::Shim;
 use super::wire::{self, Connection, Incoming};
 use crate::log;
 use crate::state;
@@ -91,12 +92,12 @@ pub fn run(
 fn serve(shim: &'static Shim, listener: &UnixListener, children: &SignalFd) -> anyhow::Result<()> {
     let mut connections: Vec<(Arc<Connection>, Incoming)> = Vec::new();
     while !shim.tasks().is_over {
-        let guests = guests(shim);
+        let (guests, listens_in) = guests(shim);
         let fixed = [children.as_fd(), shim.wake.as_fd(), listener.as_fd()];
         let all = fixed.into_iter().chain(connections.iter().map(|(connection, _)| connection.as_fd()));
         let all = all.chain(guests.iter().map(|(_, guest)| guest.as_fd()));
         let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, listens_in) {
             Err(nix::errno::Errno::EINTR) => continue,
             result => result.context("poll")?,
         };
@@ -126,13 +127,24 @@ fn serve(shim: &'static Shim, listener: &UnixListener, children: &SignalFd) -> a
     Ok(())
 }
 
-/// The connections of guests, and the containers that they are about.
-fn guests(shim: &Shim) -> Vec<(String, Arc<Guest>)> {
+/// The connections of guests to which the shim listens now, with the containers that they are about, and how long it is until
+/// it listens to another one.
+fn guests(shim: &Shim) -> (Vec<(String, Arc<Guest>)>, PollTimeout) {
     let tasks = shim.tasks();
-    let containers = tasks.containers.iter();
-    containers
-        .filter_map(|(id, container)| Some((id.clone(), Arc::clone(container.events.as_ref()?))))
-        .collect()
+    let mut guests = Vec::new();
+    let mut quiet_for: Option<Duration> = None;
+    for (id, container) in &tasks.containers {
+        let Some(guest) = &container.events else { continue };
+        let quiet = guest.quiet_for();
+        if quiet.is_zero() {
+            guests.push((id.clone(), Arc::clone(guest)));
+        } else {
+            quiet_for = Some(quiet_for.map_or(quiet, |least| least.min(quiet)));
+        }
+    }
+    // The poll before its time would be in vain.
+    let timeout = quiet_for.map(|quiet| (quiet + Duration::from_millis(1)).as_millis());
+    (guests, timeout.map_or(PollTimeout::NONE, |ms| PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)))
 }
 
 fn accept(listener: &UnixListener, connections: &mut Vec<(Arc<Connection>, Incoming)>) {

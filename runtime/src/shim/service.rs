@@ -105,7 +105,7 @@ impl Shim {
             let process = tasks.process(&name.id, &name.exec_id)?;
             let status = match (&process.exit, process.phase) {
                 (Some(_), _) => TaskStatus::Stopped,
-                (None, Phase::Created) => TaskStatus::Created,
+                (None, Phase::Created | Phase::Failed) => TaskStatus::Created,
                 (None, Phase::Starting | Phase::Started) => TaskStatus::Running,
             };
             let state = State {
@@ -143,6 +143,7 @@ impl Shim {
         let answer = match tasks.process(&name.id, &name.exec_id) {
             Ok(process) => match process.exit {
                 Some(exit) => Ok(exit.answer()),
+                None if process.phase == Phase::Failed => Err(Refusal::not_started()),
                 None => return process.waiting.push(reply),
             },
             Err(refusal) => Err(refusal),
@@ -154,11 +155,11 @@ impl Shim {
     fn pids(&self, name: &Name) -> Answer {
         let mut tasks = self.tasks();
         let container = tasks.container(&name.id)?;
-        let lives = |process: &&Process| process.pid != 0 && !process.has_ended();
+        let lives = |process: &&Process| process.runs();
         let init = Some(&container.init)
             .filter(lives)
             .map(|init| ProcessInfo { pid: init.pid.unsigned_abs(), info: None });
-        let execs = container.execs.iter().filter(|(_, process)| lives(process)).map(|(exec_id, process)| {
+        let execs = container.execs.iter().filter(|(_, process)| process.runs()).map(|(exec_id, process)| {
             let details = ProcessDetails { exec_id: exec_id.clone() };
             let info = Any::new("containerd.runc.v1.ProcessDetails", &details);
             ProcessInfo { pid: process.pid.unsigned_abs(), info: Some(info) }
@@ -176,6 +177,7 @@ impl Shim {
         let process = tasks.process(&request.id, &request.exec_id)?;
         if request.stdin {
             process.kept.input = None;
+            process.input_is_closed = true;
         }
         Ok(Vec::new())
     }

@@ -4,33 +4,25 @@
 //! loggers; and what the runtime leaves behind that is nobody's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
-use std::{io, mem};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use prost::Message;
-use stockade_protocol::agent::ContainerEvent;
 
-use super::messages::{Any, Exited, TaskExit, TaskNamed};
+use super::arguments::Arguments;
+use super::guest::Guest;
+use super::messages::{Any, Exited, TaskNamed};
 use super::publisher::Publisher;
 use super::settings::Settings;
 use super::stdio::{Kept, Names};
 use super::terminal::Terminal;
 use super::wire::{Code, Refusal, Reply};
-use super::{arguments::Arguments, workers};
-use crate::vm::agent::{ClientError, Events};
-
-/// Largest number of reads from a guest whose container has ended, which could go on sending for ever.
-const LAST_WORDS: usize = 64;
-
-/// How long the rest of a terminal's output may take to reach a client that reads slowly.
-const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A shim that serves.
 #[derive(Debug)]
@@ -44,7 +36,7 @@ pub struct Shim {
     /// The sandbox that containerd has made by the sandbox API, once it has.
     pub sandbox: OnceLock<Sandbox>,
     tasks: Mutex<Tasks>,
-    changed: Condvar,
+    pub changed: Condvar,
 }
 
 /// The sandbox that containerd has made by the sandbox API.
@@ -83,30 +75,6 @@ pub struct Container {
     pub events: Option<Arc<Guest>>,
 }
 
-/// A connection to a guest: the main thread waits for it, and whoever tells a container's end reads the rest.
-#[derive(Debug)]
-pub struct Guest {
-    fd: OwnedFd,
-    events: Mutex<Events>,
-}
-
-impl Guest {
-    /// Takes over a connection.
-    ///
-    /// # Errors
-    /// fcntl(2)'s.
-    pub fn new(events: Events) -> io::Result<Arc<Self>> {
-        let fd = events.as_fd().try_clone_to_owned()?;
-        Ok(Arc::new(Self { fd, events: Mutex::new(events) }))
-    }
-}
-
-impl AsFd for Guest {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 /// How far a process has come; its end is told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -116,6 +84,8 @@ pub enum Phase {
     Starting,
     /// It runs, or has run.
     Started,
+    /// Start has failed, of an exec: it will never run.
+    Failed,
 }
 
 /// A process, as containerd knows it.
@@ -130,9 +100,11 @@ pub struct Process {
     /// Its end, once containerd has been told.
     pub exit: Option<Exit>,
     /// Its end, while its start is still to be told.
-    early: Option<Exit>,
+    pub early: Option<Exit>,
     pub kept: Kept,
     pub terminal: Option<Terminal>,
+    /// Whether containerd has closed its input, maybe before it was there.
+    pub input_is_closed: bool,
     /// Who waits for its end.
     pub waiting: Vec<Reply>,
 }
@@ -155,6 +127,7 @@ impl Process {
             early: None,
             kept: Kept::default(),
             terminal: None,
+            input_is_closed: false,
             waiting: Vec::new(),
         }
     }
@@ -162,6 +135,19 @@ impl Process {
     /// Whether it has ended, told or not.
     pub fn has_ended(&self) -> bool {
         self.exit.is_some() || self.early.is_some()
+    }
+
+    /// Whether its relay lives, or is not reaped yet.
+    pub fn runs(&self) -> bool {
+        self.pid != 0 && !self.has_ended()
+    }
+
+    /// Takes over what was made of its streams.
+    pub fn keep(&mut self, kept: Kept, terminal: Option<Terminal>) {
+        (self.kept, self.terminal) = (kept, terminal);
+        if self.input_is_closed {
+            self.kept.input = None;
+        }
     }
 }
 
@@ -193,7 +179,12 @@ impl Tasks {
     /// [`Code::NotFound`].
     pub fn container(&mut self, id: &str) -> Result<&mut Container, Refusal> {
         let found = self.containers.get_mut(id);
-        found.ok_or_else(|| Refusal::new(Code::NotFound, format!("container {id:?} does not exist")))
+        found.ok_or_else(|| Refusal::no_container(id))
+    }
+
+    /// The execs of a container, with their IDs.
+    pub fn execs(&self, id: &str) -> impl Iterator<Item = (&String, &Process)> {
+        self.containers.get(id).into_iter().flat_map(|container| &container.execs)
     }
 
     /// The names of the process with this PID that has not ended.
@@ -307,7 +298,8 @@ impl Shim {
                 Err(Errno::EINTR) => continue,
                 _ => return,
             };
-            if let Some(ended) = tasks.commands.get_mut(&pid) {
+            // One that has ended before had the PID of this one, and nobody has asked for its status yet.
+            if let Some(ended @ None) = tasks.commands.get_mut(&pid) {
                 *ended = Some(status);
             } else if let Some((id, exec_id)) = tasks.named(pid) {
                 let exit = Exit { status, at: SystemTime::now() };
@@ -330,102 +322,6 @@ impl Shim {
             let exit = Exit { status, at: SystemTime::now() };
             // Nobody waits for what was not known until now.
             self.ended(tasks, id, exec_id, exit);
-        }
-    }
-
-    /// Tells that a process has started and, if it has ended meanwhile, that too. The result are those who wait for its end.
-    pub fn has_started(&'static self, tasks: &mut Tasks, id: &str, exec_id: &str) -> Vec<Reply> {
-        let Ok(process) = tasks.process(id, exec_id) else { return Vec::new() };
-        process.phase = Phase::Started;
-        match process.early.take() {
-            Some(exit) => self.ended(tasks, id, exec_id, exit),
-            None => Vec::new(),
-        }
-    }
-
-    /// A start has failed: the process is as it was, or has ended. The result are those who wait for the end of what will not begin.
-    pub fn has_not_started(&'static self, tasks: &mut Tasks, id: &str, exec_id: &str) -> Vec<Reply> {
-        let Ok(process) = tasks.process(id, exec_id) else { return Vec::new() };
-        process.phase = Phase::Created;
-        match process.early.take() {
-            Some(exit) => self.ended(tasks, id, exec_id, exit),
-            // The first process still waits for Start, or for its end.
-            None if exec_id.is_empty() => Vec::new(),
-            None => mem::take(&mut process.waiting),
-        }
-    }
-
-    /// A process has ended: tells containerd now, or once its output has been delivered. The result are those who wait for it.
-    fn ended(&'static self, tasks: &mut Tasks, id: &str, exec_id: &str, exit: Exit) -> Vec<Reply> {
-        let Ok(process) = tasks.process(id, exec_id) else { return Vec::new() };
-        if process.phase == Phase::Starting {
-            process.early = Some(exit);
-            return Vec::new();
-        }
-        let Some(delivered) = process.terminal.as_ref().map(Terminal::delivered) else {
-            return self.tell(tasks, id, exec_id, exit);
-        };
-        // It counts as ended for those who would signal it.
-        process.early = Some(exit);
-        let names = (id.to_owned(), exec_id.to_owned());
-        let wait = move || {
-            delivered.wait(DELIVERED_WITHIN);
-            let told = self.tell(&mut self.tasks(), &names.0, &names.1, exit);
-            self.changed.notify_all();
-            told.into_iter().for_each(|reply| reply.send(Ok(exit.answer())));
-        };
-        match workers::run(wait) {
-            Ok(()) => Vec::new(),
-            Err(_) => self.tell(tasks, id, exec_id, exit),
-        }
-    }
-
-    fn tell(&'static self, tasks: &mut Tasks, id: &str, exec_id: &str, exit: Exit) -> Vec<Reply> {
-        // What the guest has said of the container comes before its end.
-        let events = tasks.containers.get(id).and_then(|container| container.events.clone());
-        if let Some(events) = events.filter(|_| exec_id.is_empty()) {
-            self.hear(tasks, id, &events, LAST_WORDS);
-        }
-        let Ok(process) = tasks.process(id, exec_id) else { return Vec::new() };
-        process.early = None;
-        process.exit = Some(exit);
-        let event = TaskExit {
-            container_id: id.to_owned(),
-            id: if exec_id.is_empty() { id.to_owned() } else { exec_id.to_owned() },
-            pid: process.pid.unsigned_abs(),
-            exit_status: exit.status,
-            exited_at: Some(exit.at.into()),
-        };
-        self.publish(id, "/tasks/exit", Any::new("containerd.events.TaskExit", &event));
-        mem::take(&mut process.waiting)
-    }
-
-    /// Publishes what a guest has sent about a container, and closes the connection at its end.
-    pub fn hear(&'static self, tasks: &mut Tasks, id: &str, guest: &Guest, times: usize) {
-        let mut is_out_of_memory = false;
-        for _ in 0..times {
-            let received = guest.events.lock().unwrap_or_else(PoisonError::into_inner).receive();
-            match received {
-                Ok(found) if found.is_empty() => break,
-                Ok(found) => {
-                    for ContainerEvent::OutOfMemory { .. } in found {
-                        is_out_of_memory = true;
-                    }
-                }
-                Err(error) => {
-                    if !matches!(error, ClientError::Closed) {
-                        tracing::warn!("events of container {id}: {error}");
-                    }
-                    if let Ok(container) = tasks.container(id) {
-                        container.events = None;
-                    }
-                    break;
-                }
-            }
-        }
-        // One event for all that has come: a guest cannot flood containerd.
-        if is_out_of_memory {
-            self.publisher.publish("/tasks/oom", Any::new("containerd.events.TaskOOM", &named(id, "")));
         }
     }
 }

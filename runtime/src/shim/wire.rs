@@ -62,6 +62,11 @@ impl Refusal {
         Self::new(Code::Unimplemented, format!("this shim has no method {method}"))
     }
 
+    /// That of a container that the shim does not have, or not any more.
+    pub fn no_container(id: &str) -> Self {
+        Self::new(Code::NotFound, format!("container {id:?} does not exist"))
+    }
+
     /// That of a signal to an exec that has not begun, and of waiting for its end. After "not found", containerd would wait for that
     /// end before it deletes the exec, until its time is over.
     pub fn not_started() -> Self {

@@ -21,7 +21,7 @@ pub use image::{NGINX_PAGE, NGINX_SERVES};
 pub use node::{BY_RUNCS_SHIM, Node, PAUSE, RUNTIME_ROOT, WEB};
 pub use podman::Podman;
 pub use rootless::RootlessPodman;
-pub use shim::{ShimSocket, field};
+pub use shim::{Pending, ShimSocket, field, number};
 
 use crate::bundle::make_rootfs;
 use crate::cli::text;

@@ -35,6 +35,11 @@ impl ShimSocket {
     /// # Errors
     /// The refusal's text.
     pub fn call(&self, service: &str, method: &str, message: &[u8]) -> Result<Vec<u8>, String> {
+        self.begin(service, method, message).answer()
+    }
+
+    /// Sends a request. The shim reads it before those that are sent afterwards.
+    pub fn begin(&self, service: &str, method: &str, message: &[u8]) -> Pending {
         let mut stream = UnixStream::connect(&self.0).expect("connect to the shim");
         stream.set_read_timeout(Some(LIMIT)).expect("timeout");
         let request = [field(1, service.as_bytes()), field(2, method.as_bytes()), field(3, message)].concat();
@@ -42,6 +47,20 @@ impl ShimSocket {
         stream
             .write_all(&[&length[..], &1_u32.to_be_bytes(), &[REQUEST, 0], &request].concat())
             .expect("request");
+        Pending(stream)
+    }
+}
+
+/// A request that the shim has not answered yet.
+pub struct Pending(UnixStream);
+
+impl Pending {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// The refusal's text.
+    pub fn answer(self) -> Result<Vec<u8>, String> {
+        let mut stream = self.0;
         let mut header = [0; HEADER];
         stream.read_exact(&mut header).expect("the answer's header");
         let length = u32::from_be_bytes(header[..4].try_into().expect("four bytes"));
@@ -65,7 +84,15 @@ pub fn field(number: u64, value: &[u8]) -> Vec<u8> {
     encoded
 }
 
-/// The value of such a field in a message.
+/// A field that holds a number.
+pub fn number(number: u64, value: u64) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    encode_varint(number << 3 | NUMBER, &mut encoded);
+    encode_varint(value, &mut encoded);
+    encoded
+}
+
+/// The value of a field that holds a text or a message.
 fn bytes(mut message: &[u8], number: u64) -> Option<Vec<u8>> {
     while !message.is_empty() {
         let key = decode_varint(&mut message).expect("a key");
