@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
 use stockade_tests::bundle::make_rootfs;
 use stockade_tests::cli::{Outcome, built, text};
@@ -257,6 +258,11 @@ fn exit_status(answer: &[u8]) -> u8 {
     }
 }
 
+/// Whether an answer to State tells that the process runs, or is about to.
+fn is_running(answer: &[u8]) -> bool {
+    answer.windows(2).any(|pair| pair == [4 << 3, 2])
+}
+
 /// Waits until nothing more fits in a FIFO.
 fn wait_until_full(path: &Path) {
     let writer = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).expect("writer");
@@ -299,6 +305,20 @@ fn whoever_waits_for_an_exec_is_answered_whatever_becomes_of_it() {
     let refused = tasks.call("Start", &Tasks::name("missing")).expect_err("no process");
     assert!(refused.contains("failed to start"), "{refused}");
 
+    // One that gives its Start up kills what that may still bring.
+    tasks.exec("late", &["/bin/sleep", "1000"], None, None);
+    let vmm = Pid::from_raw(host::pids_named("stockade-vmm")[0]);
+    kill(vmm, Signal::SIGSTOP).expect("stop");
+    let start = tasks.begin("Start", &Tasks::name("late"));
+    while !is_running(&tasks.call("State", &Tasks::name("late")).expect("state")) {
+        std::thread::yield_now();
+    }
+    let killed = tasks.begin("Kill", &[Tasks::name("late"), number(3, 9)].concat());
+    kill(vmm, Signal::SIGCONT).expect("go on");
+    start.answer().expect("start");
+    killed.answer().expect("kill");
+    assert_eq!(exit_status(&tasks.call("Wait", &Tasks::name("late")).expect("its end")), 137);
+
     // The container ends while nobody reads an exec's terminal: the exec's end comes first, as with runc's shim.
     let output = fifo("output");
     let _unread = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&output).expect("reader");
@@ -309,7 +329,7 @@ fn whoever_waits_for_an_exec_is_answered_whatever_becomes_of_it() {
     let (waits, in_vain) =
         (tasks.begin("Wait", &Tasks::name("unread")), tasks.begin("Wait", &Tasks::name("never")));
     tasks.call("Kill", &[Tasks::name(""), number(3, 9)].concat()).expect("kill");
-    for id in ["input", "words", "unread", "box"] {
+    for id in ["input", "words", "late", "unread", "box"] {
         let told = events.wait_for("/tasks/exit");
         assert!(told.contains(&format!("\"id\":\"{id}\"")), "{id}: {told}");
     }

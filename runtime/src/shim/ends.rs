@@ -37,7 +37,6 @@ impl Shim {
         let Ok(process) = tasks.process(id, exec_id) else { return Vec::new() };
         if !exec_id.is_empty() {
             process.phase = Phase::Failed;
-            self.changed.notify_all();
             return mem::take(&mut process.waiting);
         }
         process.phase = Phase::Created;

@@ -267,6 +267,7 @@ impl Shim {
         };
         let exit = tasks.process(id, exec_id).ok().and_then(|process| process.exit);
         drop(tasks);
+        self.changed.notify_all();
         for reply in told {
             reply.send(exit.map(|exit| exit.answer()).ok_or_else(Refusal::not_started));
         }

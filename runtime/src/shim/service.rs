@@ -2,6 +2,7 @@
 //! answered at once, so an idle shim has one thread.
 
 use std::io;
+use std::sync::PoisonError;
 
 use oci_spec::runtime::LinuxResources;
 use prost::Message;
@@ -12,7 +13,7 @@ use super::messages::{
     TaskStatus, Update,
 };
 use super::settings::Settings;
-use super::tasks::{Phase, Process, Shim, named};
+use super::tasks::{Phase, Process, Shim, Tasks, named};
 use super::wire::{Answer, Code, Refusal, Reply, read};
 use super::{metrics, sandbox, workers};
 use crate::life_cycle::{self, Handle};
@@ -214,7 +215,13 @@ impl Shim {
         })?;
         let gone = || Refusal::new(Code::NotFound, "process already finished");
         if !request.exec_id.is_empty() {
-            let mut tasks = self.tasks();
+            // A client that gives a Start up kills what that may still bring.
+            let is_starting = |tasks: &mut Tasks| {
+                let process = tasks.process(&request.id, &request.exec_id);
+                process.is_ok_and(|process| process.phase == Phase::Starting)
+            };
+            let waited = self.changed.wait_while(self.tasks(), is_starting);
+            let mut tasks = waited.unwrap_or_else(PoisonError::into_inner);
             let process = tasks.process(&request.id, &request.exec_id)?;
             if process.has_ended() {
                 return Err(gone());
