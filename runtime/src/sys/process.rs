@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -156,18 +156,21 @@ pub struct Child {
     pub pidfd: Pidfd,
 }
 
-impl Child {
-    /// How long the child's thread that has waited longest has stood in a processor's queue in all; zero where the kernel does
-    /// not count it (`CONFIG_SCHED_INFO`).
-    pub fn waited_for_processor(&self) -> Duration {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
-        let waited = threads.filter_map(|thread| {
-            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            text.split(' ').nth(1)?.parse().ok()
-        });
-        waited.max().map_or(Duration::ZERO, Duration::from_nanos)
-    }
+/// How long the process's thread that has waited longest has stood in a processor's queue in all; zero for a process that has ended,
+/// and where the kernel does not count it (`CONFIG_SCHED_INFO`).
+pub fn waited_for_processor(process: &Pidfd) -> Duration {
+    // proc(5): a pidfd's file has a line `Pid:`.
+    let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_fd().as_raw_fd())).unwrap_or_default();
+    let pid = about.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap_or("-1").trim();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let waited = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').nth(1)?.parse().ok()
+    });
+    waited.max().map_or(Duration::ZERO, Duration::from_nanos)
+}
 
+impl Child {
     /// The reference to the child for the record.
     pub fn reference(&self) -> Option<ProcessRef> {
         ProcessRef::of(self.pid)

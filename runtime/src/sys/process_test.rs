@@ -47,18 +47,18 @@ fn who_shares_a_processor_waits_for_it() {
     let busy =
         || std::process::Command::new("taskset").args(["-c", "0", "sh", "-c", "while :; do :; done"]).spawn();
     let mut both = [busy().unwrap(), busy().unwrap()];
-    let child = Child { pid: both[0].id() as i32, pidfd: Pidfd::open(both[0].id() as i32).unwrap() };
+    let process = Pidfd::open(both[0].id() as i32).unwrap();
     let limit = crate::sys::deadline::Deadline::within(Duration::from_secs(60));
-    while child.waited_for_processor() < Duration::from_millis(20) && !limit.left().is_zero() {
+    while waited_for_processor(&process) < Duration::from_millis(20) && !limit.left().is_zero() {
         std::thread::yield_now();
     }
-    let waited = child.waited_for_processor();
+    let waited = waited_for_processor(&process);
     for child in &mut both {
         child.kill().unwrap();
         child.wait().unwrap();
     }
     assert!(waited >= Duration::from_millis(20), "{waited:?}");
-    assert_eq!(child.waited_for_processor(), Duration::ZERO, "it has ended");
+    assert_eq!(waited_for_processor(&process), Duration::ZERO, "it has ended");
 }
 
 #[test]

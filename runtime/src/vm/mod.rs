@@ -14,6 +14,7 @@ mod exchange;
 mod files;
 mod launch;
 mod mounted;
+mod patience;
 mod placement;
 mod shared;
 pub mod shares;

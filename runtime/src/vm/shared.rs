@@ -9,14 +9,18 @@ use nix::sys::signalfd::SignalFd;
 use stockade_protocol::vmm::Stage;
 
 use super::files::{Files, FilesError};
+use super::patience::{MAX_TIMEOUT, Starvation};
 use super::wait::{self, Wait};
 use super::{Control, Machine, MachineError, is_of_0_1};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Child, Pidfd};
 
 /// How long a command may wait in all for a guest that runs. A guest answers at once, but on a host whose processors
-/// are all busy that takes many times as long.
+/// are all busy that takes many times as long: the time begins anew if that is what delays the VM ([`Starvation`]).
 const TIMEOUT: Duration = Duration::from_secs(8);
+
+/// After this time without an answer, the VM's share of the processors is observed.
+const IS_LATE: Duration = Duration::from_secs(1);
 
 /// The VM that a container is created in.
 #[derive(Debug)]
@@ -38,6 +42,10 @@ pub struct Shared {
     timeout: Duration,
     /// The time that is left to wait.
     left: Duration,
+    /// How long the command has waited in all.
+    waited: Duration,
+    /// What is known of a VM that is late.
+    starvation: Option<Starvation>,
 }
 
 impl Shared {
@@ -47,7 +55,15 @@ impl Shared {
     /// When no descriptors are left.
     pub fn new(vmm: Pidfd, directory: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<Self> {
         let directory = directory.try_clone_to_owned()?;
-        Ok(Self { vmm, directory, interrupts: Some(interrupts), timeout: TIMEOUT, left: TIMEOUT })
+        Ok(Self {
+            vmm,
+            directory,
+            interrupts: Some(interrupts),
+            timeout: TIMEOUT,
+            left: TIMEOUT,
+            waited: Duration::ZERO,
+            starvation: None,
+        })
     }
 
     /// Sets how long to wait for the VM.
@@ -58,6 +74,12 @@ impl Shared {
     /// Gives the descriptor of signals back to the caller, who now waits for other things.
     pub fn take_interrupts(&mut self) -> Option<SignalFd> {
         self.interrupts.take()
+    }
+
+    /// Whether the VM needs more time because its host is busy.
+    fn is_starved(&mut self) -> bool {
+        let Some(starvation) = &mut self.starvation else { return false };
+        self.waited < MAX_TIMEOUT && starvation.has_delayed(&self.vmm, self.timeout - IS_LATE)
     }
 }
 
@@ -70,17 +92,30 @@ impl Wait for Shared {
         flags: PollFlags,
         what: &'static str,
     ) -> Result<(), MachineError> {
-        let began = Instant::now();
-        let ends = (&self.vmm, MachineError::SandboxEnded);
-        let deadline = Deadline::within(self.left);
-        let waited = wait::wait_for((fd, flags), deadline, Some(ends), self.interrupts.as_ref());
-        // Only the waits count, and not what the command does in between.
-        self.left = self.left.saturating_sub(began.elapsed());
-        match waited? {
-            true => Ok(()),
-            false => {
+        loop {
+            let began = Instant::now();
+            let ends = (&self.vmm, MachineError::SandboxEnded);
+            let deadline = Deadline::within(match self.starvation {
+                Some(_) => self.left,
+                None => self.left.min(IS_LATE.saturating_sub(self.waited)),
+            });
+            let is_ready = wait::wait_for((fd, flags), deadline, Some(ends), self.interrupts.as_ref());
+            // Only the waits count, and not what the command does in between.
+            let elapsed = began.elapsed();
+            self.left = self.left.saturating_sub(elapsed);
+            self.waited = self.waited.saturating_add(elapsed);
+            if is_ready? {
+                return Ok(());
+            }
+            if !self.left.is_zero() {
+                let mut starvation = Starvation::default();
+                starvation.has_delayed(&self.vmm, self.left);
+                self.starvation = Some(starvation);
+            } else if self.is_starved() {
+                self.left = self.timeout;
+            } else {
                 let stage = Some(Stage::AgentConnected);
-                Err(MachineError::silent(what, self.timeout, stage, Some(self.directory.as_fd())))
+                return Err(MachineError::silent(what, self.timeout, stage, Some(self.directory.as_fd())));
             }
         }
     }
@@ -173,3 +208,7 @@ impl Wait for Vm {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "shared_test.rs"]
+mod tests;

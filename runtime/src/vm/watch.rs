@@ -14,6 +14,7 @@ use stockade_protocol::frame::{self, FrameBuffer};
 use stockade_protocol::vmm::{STATUS_LIMIT, Stage, Status};
 
 use super::files::{Files, FilesError};
+use super::patience::{MAX_TIMEOUT, Starvation};
 use super::template::{self, Useless};
 use super::wait::{Wait, interruption};
 use super::{Control, MachineError};
@@ -23,15 +24,9 @@ use crate::sys::process::Child;
 use crate::text::table::printable;
 
 /// A boot has failed if there is no new stage and no console output for this long. A healthy guest is silent for
-/// milliseconds only, but on a host whose processors are all busy that takes many times as long: the time begins anew if the VM
-/// has waited for a processor for a [`STARVED`]th of it.
+/// milliseconds only, but on a host whose processors are all busy that takes many times as long: the time begins anew if that
+/// is what delays the VM ([`Starvation`]).
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A VM that has waited for a processor for one in so many seconds is late because the host is busy.
-const STARVED: u32 = 4;
-
-/// A boot has failed after this time in any case: a guest that writes to its console for ever does not boot.
-const MAX_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// How often the console is asked for while nothing else happens.
 const GLANCE: Duration = Duration::from_millis(2500);
@@ -57,8 +52,7 @@ pub struct Machine {
     directory: Option<OwnedFd>,
     interrupts: Option<SignalFd>,
     console_length: usize,
-    /// How long the VM had waited for a processor when something last happened.
-    starved: Duration,
+    starvation: Starvation,
     /// How long nothing may happen.
     timeout: Duration,
     /// When the current exchange has failed if nothing happens until then.
@@ -94,7 +88,7 @@ impl Machine {
             directory: None,
             interrupts: None,
             console_length: 0,
-            starved: Duration::ZERO,
+            starvation: Starvation::default(),
             timeout: TIMEOUT,
             deadline: Deadline::within(TIMEOUT),
             last: Deadline::within(MAX_TIMEOUT),
@@ -226,7 +220,10 @@ impl Machine {
                 return Ok(());
             }
             let left = self.deadline.or(self.last).left();
-            if left.is_zero() && !self.last.left().is_zero() && self.is_starved() {
+            if left.is_zero()
+                && !self.last.left().is_zero()
+                && self.starvation.has_delayed(&self.vmm.pidfd, self.timeout)
+            {
                 self.deadline = Deadline::within(self.timeout);
                 continue;
             }
@@ -252,12 +249,6 @@ impl Machine {
                 self.deadline = Deadline::within(self.timeout);
             }
         }
-    }
-
-    /// Whether the VM's threads have waited for a processor for much of the time since this was last asked.
-    fn is_starved(&mut self) -> bool {
-        let now = self.vmm.waited_for_processor();
-        now.saturating_sub(std::mem::replace(&mut self.starved, now)) >= self.timeout / STARVED
     }
 
     fn poll(&self, wanted: Option<(BorrowedFd<'_>, PollFlags)>, timeout: Duration) -> io::Result<Found> {
