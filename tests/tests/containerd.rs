@@ -104,6 +104,12 @@ fn detached(shim: Shim) {
     let outcome = containerd.run(&[&exec[..], &["sh", "-c", "pwd; echo error >&2; exit 3"]].concat());
     assert_eq!(outcome.status, 3, "{outcome:#?}");
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("/tmp\n", "error\n"));
+    // What an exec leaves behind has its output: `ctr` waits for the end of that, too.
+    let script = "sleep 1000000 & echo $! >/tmp/left; echo left";
+    let left = containerd.run(&["task", "exec", "--exec-id", "left", "box", "sh", "-c", script]);
+    assert_eq!(left.success().stdout, "left\n");
+    let kill = ["task", "exec", "--exec-id", "kill", "box", "sh", "-c", "kill -KILL $(cat /tmp/left)"];
+    containerd.run(&kill).success();
     let mut terminal = Terminal::open(24, 80);
     let exec = ["task", "exec", "--exec-id", "two", "--tty", "box", "sh", "-c", "tty; exit 4"];
     let mut exec = terminal.spawn(&mut containerd.command(&exec));

@@ -41,7 +41,7 @@ enum Kind {
 
 impl End {
     fn new(fd: OwnedFd) -> io::Result<Self> {
-        let mode = file_type(&fd)?;
+        let mode = SFlag::from_bits_truncate(status(&fd)?.st_mode & SFlag::S_IFMT.bits());
         let kind = if mode == SFlag::S_IFSOCK {
             Kind::Socket
         } else if fcntl_flags(&fd).is_some_and(|flags| flags & libc::O_NONBLOCK != 0) {
@@ -192,6 +192,13 @@ impl Copy {
         self.sink.as_ref().map(|sink| sink.fd.as_fd())
     }
 
+    /// Whether it writes to the file of this descriptor.
+    pub fn writes_to(&self, file: &OwnedFd) -> bool {
+        let id = |stat: libc::stat| (stat.st_dev, stat.st_ino);
+        let sink = self.sink.as_ref().and_then(|sink| status(&sink.fd).ok());
+        sink.map(id).is_some_and(|sink| status(file).is_ok_and(|file| id(file) == sink))
+    }
+
     /// Whether nothing is left to do, at least for this process.
     pub fn is_done(&self) -> bool {
         self.waits().is_none()
@@ -273,16 +280,15 @@ impl Copy {
 }
 
 /// The C library's fstat(2) is newfstatat(2), whose path a relay's filter could not check.
-fn file_type(fd: &OwnedFd) -> io::Result<SFlag> {
+fn status(fd: &OwnedFd) -> io::Result<libc::stat> {
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the kernel fills in one structure, for which all zeros is a value.
-    let stat = unsafe {
+    unsafe {
         if libc::syscall(libc::SYS_fstat, fd.as_raw_fd(), stat.as_mut_ptr()) != 0 {
             return Err(io::Error::last_os_error());
         }
-        stat.assume_init()
-    };
-    Ok(SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()))
+        Ok(stat.assume_init())
+    }
 }
 
 fn fcntl_flags(fd: &OwnedFd) -> Option<i32> {

@@ -4,11 +4,13 @@
 //! ```text
 //!  relay of an exec ──→ relay of its container        two descriptors in a datagram to its socket
 //!  relay of a member ─→ relay of its sandbox
+//!  shim ──────────────→ relay of a container          one descriptor: what writes to this file ends
 //! ```
 //!
 //! A relay ends with its process, because its caller waits for that. It leaves such streams to the relay of their
 //! container, which goes on copying until the streams end or it ends itself. When a container with its own PID
-//! namespace ends, all processes end that could have them open.
+//! namespace ends, all processes end that could have them open. containerd's client waits for the end of the streams of an exec that it
+//! has deleted, so the shim ends them then.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -56,6 +58,17 @@ pub fn leave(heir: &OwnedFd, copy: Copy) {
     let _ = fd_passing::send(heir, &[shut_down_sink.into()], &descriptors);
 }
 
+/// What a datagram with one descriptor says.
+const END: u8 = 2;
+
+/// Ends the streams to this file that others have left to the heir.
+///
+/// # Errors
+/// sendmsg(2)'s: the heir is gone or busy.
+pub fn end(heir: &OwnedFd, file: BorrowedFd<'_>) -> io::Result<()> {
+    fd_passing::send(heir, &[END], &[file.as_raw_fd()])
+}
+
 /// The streams that a relay has taken over.
 #[derive(Debug)]
 pub struct Adopted {
@@ -70,18 +83,21 @@ impl Adopted {
         Self { socket: socket.into(), copies: Vec::new() }
     }
 
-    /// Takes over the streams that have been left to this relay. The sender is a relay of the same pod, which may have
-    /// been taken over by its guest: this relay only copies bytes between the descriptors that it gets.
+    /// Takes over the streams that have been left to this relay, or ends some. The sender is the shim or a relay of the same pod,
+    /// which may have been taken over by its guest: this relay only copies bytes between the descriptors that it gets, and ends only
+    /// what writes to a file that the sender has open, too.
     pub fn receive(&mut self) {
         let mut byte = [0];
         let mut descriptors = Vec::new();
         while let Ok(Some(1..)) = fd_passing::try_receive(&self.socket, &mut byte, 2, &mut descriptors) {
-            let sent = <[OwnedFd; 2]>::try_from(std::mem::take(&mut descriptors));
             self.copies.retain(|copy| !copy.is_done());
-            if let Ok([source, sink]) = sent
-                && self.copies.len() < MAX
-            {
-                self.copies.extend(Copy::new(source, sink, byte == [1]));
+            let mut sent = descriptors.drain(..);
+            match (byte[0], sent.next(), sent.next(), sent.next()) {
+                (END, Some(file), None, None) => self.copies.retain(|copy| !copy.writes_to(&file)),
+                (0 | 1, Some(source), Some(sink), None) if self.copies.len() < MAX => {
+                    self.copies.extend(Copy::new(source, sink, byte == [1]));
+                }
+                _ => {}
             }
         }
     }
@@ -123,6 +139,18 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "late");
+
+        let (guest, source) = UnixStream::pair().unwrap();
+        let (other, other_source) = UnixStream::pair().unwrap();
+        let (reader, sink) = pipe().unwrap();
+        leave(&heir, Copy::new(source, sink, false).unwrap());
+        leave(&heir, Copy::new(other_source, pipe().unwrap().1, false).unwrap());
+        end(&heir, reader.as_fd()).unwrap();
+        adopted.receive();
+        assert_eq!((&guest).read(&mut [0]).unwrap(), 0, "it has ended");
+        assert_eq!(adopted.copies.len(), 1, "the other goes on");
+        drop(other);
+        adopted.copies[0].advance();
 
         let mut guests = Vec::new();
         for _ in 0..MAX + 5 {

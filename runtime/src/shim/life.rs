@@ -15,7 +15,7 @@ use super::messages::{
     self, Any, CreateTask, Deleted, ExecProcess, Name, Pid, TaskExecStarted, TaskIo, TaskStart,
 };
 use super::settings::{Options, Settings};
-use super::stdio::{self, Kept, LOGGER_ENDS_WITHIN, Names, Streams};
+use super::stdio::{self, Kept, LOGGER_OBEYS_WITHIN, Names, Streams};
 use super::tasks::{Container, Exit, Phase, Process, Shim, named};
 use super::terminal::{ConsoleSocket, Terminal};
 use super::wire::{Answer, Code, Refusal};
@@ -35,9 +35,6 @@ const PID_FILE: &str = "init.pid";
 
 /// How long containerd may have to wait to be told that a container that was removed before it ran has ended.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long a logger may take to end that was asked to.
-const LOGGER_OBEYS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a process of a container is made with.
 struct Made {
@@ -186,20 +183,6 @@ impl Shim {
             self.let_go(kept);
         }
         executed
-    }
-
-    /// Closes what was kept of streams, and waits for their logger's end.
-    fn let_go(&self, kept: Kept) {
-        let Some(logger) = kept.logger else { return };
-        drop(kept);
-        for (within, signal) in [(LOGGER_ENDS_WITHIN, libc::SIGTERM), (LOGGER_OBEYS_WITHIN, libc::SIGKILL)] {
-            if self.wait_for(logger, Some(within)).is_some() {
-                return;
-            }
-            tracing::warn!("the logger with PID {logger} has not ended in time");
-            self.signal_command(logger, signal);
-        }
-        self.wait_for(logger, Some(LOGGER_OBEYS_WITHIN));
     }
 
     /// Exec: the process is known from now on; Start executes it.
@@ -354,6 +337,7 @@ impl Shim {
                 process.ok_or_else(|| Refusal::new(Code::NotFound, format!("no process {exec_id:?}")))?;
             let deleted = deleted(process.pid, process.exit);
             process.waiting.into_iter().for_each(|reply| reply.send(Err(Refusal::not_started())));
+            self.end_left_streams(id, &process.kept);
             self.let_go(process.kept);
             return Ok(deleted.encode_to_vec());
         }

@@ -19,6 +19,7 @@ mod execute;
 mod guest;
 mod id_maps;
 mod launch;
+mod let_go;
 mod life;
 mod messages;
 mod metrics;

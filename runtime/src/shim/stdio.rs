@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,9 @@ const LOGGER_STARTS_WITHIN: u16 = 10_000;
 
 /// How long a logger may take to end when its input has ended.
 pub const LOGGER_ENDS_WITHIN: Duration = Duration::from_secs(12);
+
+/// How long a logger may take to end that was asked to.
+pub const LOGGER_OBEYS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Lowest number of the descriptors that a logger gets, and how many they are.
 const LOGGER_FDS: [i32; 3] = [3, 4, 5];
@@ -52,6 +55,18 @@ pub struct Kept {
     outputs: Vec<File>,
     /// The logger that reads the output.
     pub logger: Option<i32>,
+}
+
+impl Kept {
+    /// The outputs that somebody still writes to.
+    pub fn written(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        // poll(2) reports POLLHUP without being asked, when the last writer of a FIFO has closed it.
+        let is_written = |fd: &BorrowedFd<'_>| {
+            let mut fds = [PollFd::new(*fd, PollFlags::empty())];
+            poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready == 0)
+        };
+        self.outputs.iter().map(AsFd::as_fd).filter(is_written)
+    }
 }
 
 /// Where a stream leads.
