@@ -7,7 +7,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    libc::{VMADDR_CID_ANY, VMADDR_CID_HOST},
+    libc::{self, VMADDR_CID_ANY, VMADDR_CID_HOST},
     sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, VsockAddr, accept4, bind, connect, getpeername,
         listen as listen_on, socket,
@@ -50,6 +50,7 @@ pub fn listen_on_port(port: u32, flags: SockFlag) -> Result<OwnedFd> {
 /// Tells the host that the agent listens.
 pub fn report_ready(entry_tsc: u64) -> Result<()> {
     let socket = vsock(SockFlag::empty())?;
+    wait_for_ever(&socket).or_internal(|| "set the time limit of a vsock connection".to_owned())?;
     connect(socket.as_raw_fd(), &VsockAddr::new(VMADDR_CID_HOST, READY_PORT))
         .or_internal(|| format!("connect to the host's vsock port {READY_PORT}"))?;
     let ready = Ready {
@@ -61,6 +62,26 @@ pub fn report_ready(entry_tsc: u64) -> Result<()> {
     };
     frame::write(&mut File::from(socket), &ready)
         .map_err(|cause| error(ErrorKind::Internal, format!("report to the host: {cause}")))
+}
+
+/// Leaves it to the host how long a connection may take: after its own two seconds the kernel gives up, which may be too soon on a
+/// busy host.
+fn wait_for_ever(socket: &OwnedFd) -> nix::Result<()> {
+    /// Of linux/vm_sockets.h.
+    const SO_VM_SOCKETS_CONNECT_TIMEOUT: libc::c_int = 6;
+    /// The kernel refuses what it cannot count.
+    static LIMIT: libc::timeval = libc::timeval { tv_sec: 24 * 60 * 60, tv_usec: 0 };
+    // SAFETY: the kernel reads one timeval of the length that is passed with it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::AF_VSOCK,
+            SO_VM_SOCKETS_CONNECT_TIMEOUT,
+            (&raw const LIMIT).cast(),
+            size_of::<libc::timeval>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
 }
 
 /// The next connection of the host, non-blocking; `None` when there is none left.

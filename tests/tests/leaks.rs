@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 use std::thread;
+use std::time::Duration;
 
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Outcome, Stockade, text};
@@ -12,6 +13,10 @@ use stockade_tests::kubernetes::{Cri, Pod, container_config};
 /// Pods at once and pods in a row, unless `STOCKADE_PODS_AT_ONCE` and `STOCKADE_PODS_IN_A_ROW` say other numbers.
 const AT_ONCE: usize = 2;
 const IN_A_ROW: usize = 1;
+
+/// Longest that a call may take for each pod that is made meanwhile, on one emulated processor, if there are enough of them.
+const A_POD_WITHIN: Duration = Duration::from_secs(30);
+const ENOUGH: usize = 10;
 
 /// What the kernel's caches may take, however many pods there were, in KiB: for a thousand pods that is 16 KiB for each.
 const MOST_GROWTH_KIB: u64 = 16 << 10;
@@ -64,9 +69,8 @@ fn number(variable: &str, default: usize) -> usize {
 }
 
 /// The whole life of a pod.
-fn live(node: &Node, name: &str) {
-    let cri = Cri::new(&node.socket());
-    let pod = Pod::run(&cri, node, name, |_| ());
+fn live(node: &Node, cri: &Cri, name: &str) {
+    let pod = Pod::run(cri, node, name, |_| ());
     let container = pod.start(&container_config("member", &["sleep", "1000000"]));
     assert_eq!(pod.exec(&container, &["hostname"]).trim(), name);
     pod.remove();
@@ -83,11 +87,12 @@ fn kernel_memory_kib() -> u64 {
 fn pods_in_a_row_and_at_once_leave_nothing() {
     let node = Node::new();
     // The first pods that come at once find that CNI's plugins race for the chains that they all make.
-    live(&node, "first");
+    let cri = Cri::new(&node.socket());
+    live(&node, &cri, "first");
     node.assert_clean();
     let before = kernel_memory_kib();
     for n in 1..=number("STOCKADE_PODS_IN_A_ROW", IN_A_ROW) {
-        live(&node, &format!("row-{n}"));
+        live(&node, &cri, &format!("row-{n}"));
         if n % 100 == 0 {
             node.assert_clean();
             let grown = kernel_memory_kib().saturating_sub(before);
@@ -97,10 +102,14 @@ fn pods_in_a_row_and_at_once_leave_nothing() {
     node.assert_clean();
     let grown = kernel_memory_kib().saturating_sub(before);
     assert!(grown < MOST_GROWTH_KIB, "kernel memory has grown by {grown} KiB");
+    let at_once = number("STOCKADE_PODS_AT_ONCE", AT_ONCE);
     thread::scope(|scope| {
-        for n in 0..number("STOCKADE_PODS_AT_ONCE", AT_ONCE) {
+        for n in 0..at_once {
             let node = &node;
-            scope.spawn(move || live(node, &format!("once-{n}")));
+            scope.spawn(move || {
+                let cri = Cri::new(&node.socket()).within(A_POD_WITHIN * at_once.max(ENOUGH) as u32);
+                live(node, &cri, &format!("once-{n}"));
+            });
         }
     });
     node.assert_clean();

@@ -14,7 +14,7 @@ use crate::state::{ContainerError, Directory, Record, Root};
 use crate::sys::deadline::Deadline;
 use crate::sys::process::{Pidfd, ProcessRef};
 use crate::vm::MachineError;
-use crate::vm::agent::{AnswerDeadline, ClientError, Connection};
+use crate::vm::agent::{AnswerDeadline, ClientError, Connection, Vmm};
 
 /// How long the agent may take for all requests of one command together.
 pub const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ impl Handle {
     /// As [`Self::wait`], with a deadline of its own: for one of many requests of a command that goes on for long.
     pub fn wait_until(&self, deadline: Deadline) -> AnswerDeadline<'_> {
         let relay = self.record.relay.and_then(|relay| relay.open());
-        AnswerDeadline::new(self.directory.as_fd(), deadline).while_lives(relay)
+        AnswerDeadline::new(self.directory.as_fd(), deadline).while_lives(relay).while_busy(self)
     }
 
     /// Sends one request to the container's agent.
@@ -118,6 +118,12 @@ impl Handle {
     {
         let mut wait = self.wait_until(deadline);
         Connection::open(self.directory.as_fd(), Purpose::Control, &mut wait)?.call(call, &mut wait)
+    }
+}
+
+impl Vmm for Handle {
+    fn process(&self) -> Option<Pidfd> {
+        self.vmm()
     }
 }
 

@@ -160,7 +160,8 @@ pub struct Child {
 /// and where the kernel does not count it (`CONFIG_SCHED_INFO`).
 pub fn waited_for_processor(process: &Pidfd) -> Duration {
     // proc(5): a pidfd's file has a line `Pid:`.
-    let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_fd().as_raw_fd())).unwrap_or_default();
+    let about =
+        fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_fd().as_raw_fd())).unwrap_or_default();
     let pid = about.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap_or("-1").trim();
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let waited = threads.filter_map(|thread| {

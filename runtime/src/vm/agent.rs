@@ -5,10 +5,12 @@
 
 mod events;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use nix::poll::PollFlags;
 use serde::de::DeserializeOwned;
@@ -20,6 +22,7 @@ use stockade_protocol::container::StreamKind;
 use stockade_protocol::frame::{self, FrameError};
 use stockade_protocol::vmm::Stage;
 
+use super::patience::Patience;
 use super::{AGENT_SOCKET, MachineError, Wait, is_of_0_1};
 use crate::sys::deadline::{Bounded, Deadline};
 use crate::sys::descriptors;
@@ -229,19 +232,35 @@ pub struct AnswerDeadline<'a> {
     /// The directory with the VM's sockets, to read the console of a VM that does not answer; `None` if the error needs
     /// no reason.
     directory: Option<BorrowedFd<'a>>,
-    deadline: Deadline,
+    patience: Patience,
+    /// Up to when the time has been counted.
+    counted: Instant,
     relay: Option<Pidfd>,
+    vmm: Option<&'a dyn Vmm>,
+}
+
+/// Who knows the VMM of the VM that is waited for.
+pub trait Vmm: fmt::Debug {
+    /// Its process, unless it has ended.
+    fn process(&self) -> Option<Pidfd>;
 }
 
 impl<'a> AnswerDeadline<'a> {
     /// Waits for answers from the VM whose sockets are in `directory`.
     pub fn new(directory: BorrowedFd<'a>, deadline: Deadline) -> Self {
-        Self { directory: Some(directory), deadline, relay: None }
+        Self { directory: Some(directory), ..Self::without_reason(deadline) }
     }
 
     /// As [`Self::new`], for a caller that goes on without an answer and needs no reason.
     pub fn without_reason(deadline: Deadline) -> Self {
-        Self { directory: None, deadline, relay: None }
+        let patience = Patience::new(deadline.length(), deadline.left());
+        Self { directory: None, patience, counted: Instant::now(), relay: None, vmm: None }
+    }
+
+    /// Gives a VM more time that is late because the host's processors are busy.
+    #[must_use]
+    pub fn while_busy(self, vmm: &'a dyn Vmm) -> Self {
+        Self { vmm: Some(vmm), ..self }
     }
 
     /// Also ends the wait when the container's relay ends, so that killing the relay ends commands that wait for the
@@ -261,12 +280,21 @@ impl Wait for AnswerDeadline<'_> {
         flags: PollFlags,
         what: &'static str,
     ) -> Result<(), MachineError> {
-        let ends = self.relay.as_ref().map(|relay| (relay, MachineError::ContainerEnded));
-        if vm::wait_for((fd, flags), self.deadline, ends, None)? {
-            return Ok(());
+        loop {
+            let now = Instant::now();
+            self.patience.spend(now.duration_since(std::mem::replace(&mut self.counted, now)));
+            let until = self.patience.stretch();
+            let ends = self.relay.as_ref().map(|relay| (relay, MachineError::ContainerEnded));
+            if vm::wait_for((fd, flags), until, ends, None)? {
+                return Ok(());
+            }
+            self.patience.spend(self.counted.elapsed());
+            self.counted = Instant::now();
+            if !self.patience.goes_on(self.vmm.and_then(Vmm::process).as_ref()) {
+                let stage = Some(Stage::AgentConnected);
+                return Err(MachineError::silent(what, self.patience.timeout(), stage, self.directory));
+            }
         }
-        let stage = Some(Stage::AgentConnected);
-        Err(MachineError::silent(what, self.deadline.length(), stage, self.directory))
     }
 }
 

@@ -9,18 +9,13 @@ use nix::sys::signalfd::SignalFd;
 use stockade_protocol::vmm::Stage;
 
 use super::files::{Files, FilesError};
-use super::patience::{MAX_TIMEOUT, Starvation};
+use super::patience::Patience;
 use super::wait::{self, Wait};
 use super::{Control, Machine, MachineError, is_of_0_1};
-use crate::sys::deadline::Deadline;
 use crate::sys::process::{Child, Pidfd};
 
-/// How long a command may wait in all for a guest that runs. A guest answers at once, but on a host whose processors
-/// are all busy that takes many times as long: the time begins anew if that is what delays the VM ([`Starvation`]).
+/// How long a command may wait in all for a guest that runs, unless the host is busy ([`Patience`]).
 const TIMEOUT: Duration = Duration::from_secs(8);
-
-/// After this time without an answer, the VM's share of the processors is observed.
-const IS_LATE: Duration = Duration::from_secs(1);
 
 /// The VM that a container is created in.
 #[derive(Debug)]
@@ -39,13 +34,7 @@ pub struct Shared {
     /// The directory with the VMM's sockets.
     directory: OwnedFd,
     interrupts: Option<SignalFd>,
-    timeout: Duration,
-    /// The time that is left to wait.
-    left: Duration,
-    /// How long the command has waited in all.
-    waited: Duration,
-    /// What is known of a VM that is late.
-    starvation: Option<Starvation>,
+    patience: Patience,
 }
 
 impl Shared {
@@ -55,31 +44,18 @@ impl Shared {
     /// When no descriptors are left.
     pub fn new(vmm: Pidfd, directory: BorrowedFd<'_>, interrupts: SignalFd) -> io::Result<Self> {
         let directory = directory.try_clone_to_owned()?;
-        Ok(Self {
-            vmm,
-            directory,
-            interrupts: Some(interrupts),
-            timeout: TIMEOUT,
-            left: TIMEOUT,
-            waited: Duration::ZERO,
-            starvation: None,
-        })
+        let patience = Patience::new(TIMEOUT, TIMEOUT);
+        Ok(Self { vmm, directory, interrupts: Some(interrupts), patience })
     }
 
     /// Sets how long to wait for the VM.
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { timeout, left: timeout, ..self }
+        Self { patience: Patience::new(timeout, timeout), ..self }
     }
 
     /// Gives the descriptor of signals back to the caller, who now waits for other things.
     pub fn take_interrupts(&mut self) -> Option<SignalFd> {
         self.interrupts.take()
-    }
-
-    /// Whether the VM needs more time because its host is busy.
-    fn is_starved(&mut self) -> bool {
-        let Some(starvation) = &mut self.starvation else { return false };
-        self.waited < MAX_TIMEOUT && starvation.has_delayed(&self.vmm, self.timeout - IS_LATE)
     }
 }
 
@@ -95,27 +71,16 @@ impl Wait for Shared {
         loop {
             let began = Instant::now();
             let ends = (&self.vmm, MachineError::SandboxEnded);
-            let deadline = Deadline::within(match self.starvation {
-                Some(_) => self.left,
-                None => self.left.min(IS_LATE.saturating_sub(self.waited)),
-            });
-            let is_ready = wait::wait_for((fd, flags), deadline, Some(ends), self.interrupts.as_ref());
+            let until = self.patience.stretch();
+            let is_ready = wait::wait_for((fd, flags), until, Some(ends), self.interrupts.as_ref());
             // Only the waits count, and not what the command does in between.
-            let elapsed = began.elapsed();
-            self.left = self.left.saturating_sub(elapsed);
-            self.waited = self.waited.saturating_add(elapsed);
+            self.patience.spend(began.elapsed());
             if is_ready? {
                 return Ok(());
             }
-            if !self.left.is_zero() {
-                let mut starvation = Starvation::default();
-                starvation.has_delayed(&self.vmm, self.left);
-                self.starvation = Some(starvation);
-            } else if self.is_starved() {
-                self.left = self.timeout;
-            } else {
-                let stage = Some(Stage::AgentConnected);
-                return Err(MachineError::silent(what, self.timeout, stage, Some(self.directory.as_fd())));
+            if !self.patience.goes_on(Some(&self.vmm)) {
+                let (waited, stage) = (self.patience.timeout(), Some(Stage::AgentConnected));
+                return Err(MachineError::silent(what, waited, stage, Some(self.directory.as_fd())));
             }
         }
     }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-/// Longest that one call may take before its test fails.
+/// Longest that one call may take before its test fails, unless it says another time.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// What precedes a message in gRPC: whether it is compressed, and its length.
@@ -25,6 +25,7 @@ pub struct Cri {
     socket: PathBuf,
     interface: DescriptorPool,
     runtime: Runtime,
+    limit: Duration,
 }
 
 /// A call that the server has refused.
@@ -53,7 +54,12 @@ impl Cri {
             .enable_time()
             .build()
             .expect("a runtime for connections");
-        Self { socket: socket.to_owned(), interface: compiler.descriptor_pool(), runtime }
+        Self { socket: socket.to_owned(), interface: compiler.descriptor_pool(), runtime, limit: LIMIT }
+    }
+
+    /// Sets the longest time that one call may take.
+    pub fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// Calls a method that must succeed.
@@ -81,9 +87,9 @@ impl Cri {
             .unwrap_or_else(|e| panic!("{} for {}: {e}", method.input().full_name(), method.full_name()));
         let path = format!("http://localhost/{}/{}", method.parent_service().full_name(), method.name());
         let answer = self.runtime.block_on(async {
-            tokio::time::timeout(LIMIT, exchange(&self.socket, &path, &message.encode_to_vec()))
+            tokio::time::timeout(self.limit, exchange(&self.socket, &path, &message.encode_to_vec()))
                 .await
-                .unwrap_or_else(|_| panic!("{path}: no answer within {LIMIT:?}"))
+                .unwrap_or_else(|_| panic!("{path}: no answer within {:?}", self.limit))
         })?;
         let answer =
             DynamicMessage::decode(method.output(), answer.as_slice()).expect("an answer of its type");
