@@ -64,6 +64,11 @@ impl Loop {
         config["linux"]["devices"] = json!([
             { "path": "/dev/xvda", "type": "b", "major": major, "minor": minor, "fileMode": 0o640, "uid": 0, "gid": 8 }
         ]);
+        self.allow(config, access);
+    }
+
+    fn allow(&self, config: &mut Value, access: &str) {
+        let (major, minor) = self.numbers();
         config["linux"]["resources"]["devices"]
             .as_array_mut()
             .expect("rules")
@@ -156,8 +161,9 @@ fn members_of_a_pod_get_disks_and_give_them_back() {
         let outcome = stockade.run_bundle(&bundle, "member").success();
         assert_eq!(outcome.stdout.lines().count(), round, "{outcome:#?}");
     }
-    // A device node that is bind-mounted is the device.
+    // A device node that is bind-mounted is the device, where a rule allows that.
     bundle = bundle.edit(|config| {
+        device.allow(config, "rwm");
         config["mounts"].as_array_mut().expect("mounts").pop();
         config["mounts"].as_array_mut().expect("mounts").push(json!({
             "destination": "/dev/disk", "type": "bind", "source": device.0, "options": ["bind", "ro"]
@@ -195,6 +201,40 @@ fn what_is_mounted_on_the_host_or_asked_for_by_nobody_is_not_handed_over() {
     outcome.failure(1, &["linux.devices[0]", &device.0, "another VM uses it"]);
     assert_ne!(privileged.status, 0, "{privileged:#?}");
     assert!(privileged.stderr.contains("xvda"), "{privileged:#?}");
+}
+
+/// A pod's author has a container make a node of the host's disk in a volume, and has that mounted (`subPath`).
+#[test]
+fn a_node_that_a_container_has_made_is_not_the_host_s_device() {
+    let file = bundle::directory();
+    let path = file.path().join("secret");
+    fs::write(&path, vec![b'a'; MIB as usize]).expect("write");
+    let device = Loop::new(&path);
+    let (major, minor) = device.numbers();
+    let volume = bundle::directory();
+    let bind = |source: &Path, destination: &str, how: &str| json!({ "destination": destination, "type": "bind", "source": text(source), "options": ["bind", how] });
+    let stockade = Stockade::new();
+    let before = host::Snapshot::take();
+    let maker = Bundle::script(&format!("mknod /volume/disk b {major} {minor}")).edit(|config| {
+        config["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "m" }]);
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(["CAP_MKNOD"]);
+        }
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.push(bind(volume.path(), "/volume", "rw"));
+    });
+    stockade.run_bundle(&maker, "maker").success();
+    for how in ["ro", "rw"] {
+        let reader = Bundle::script("head -c 4 /disk 2>/dev/null || echo refused").edit(|config| {
+            let mounts = config["mounts"].as_array_mut().expect("mounts");
+            mounts.push(bind(&volume.path().join("disk"), "/disk", how));
+        });
+        let run = ["--log-level", "warn", "run", "--bundle", text(reader.path()), "reader"];
+        let outcome = stockade.run(&run).success();
+        assert_eq!(outcome.stdout, "refused\n", "{how}");
+        assert!(outcome.stderr.contains("is a node without a device in the VM"), "{}", outcome.stderr);
+    }
+    before.assert_same_now();
 }
 
 const SCRATCH: &str = "io.stockade.scratch";

@@ -327,3 +327,22 @@ fn what_the_host_mounts_later_comes_and_goes_in_a_mount_that_follows_it() {
         assert!(log.contains(words), "{words}: {log}");
     }
 }
+
+/// FS_IOC_ENABLE_VERITY with a signature of nearly 1 MiB is the longest request that a program can have the guest's kernel send.
+#[test]
+fn the_longest_ioctl_of_a_program_without_rights_leaves_the_pod_its_files() {
+    let script = r#"perl -e 'my $signature = "x" x 1000000;
+        my $wanted = pack("L4 Q L2 Q x88", 1, 1, 4096, 0, 0, length $signature, 0, unpack("Q", pack("p", $signature)));
+        open(my $file, "<", "/bin/sh") or die;
+        print ioctl($file, 0x40806685, $wanted) ? "done" : $!, "\n"'
+        ls /usr/lib > /dev/null && echo "files are there""#;
+    let bundle = Bundle::script(script).edit(|config| {
+        config["process"]["user"] = json!({ "uid": 65534, "gid": 65534 });
+        config["process"]["capabilities"] = json!({});
+        for directory in ["/lib", "/lib64", "/usr"] {
+            bind(config, directory, directory, &["rbind", "ro"]);
+        }
+    });
+    let outcome = Stockade::new().run_bundle(&bundle, "ioctl").success();
+    assert_eq!(outcome.stdout, "Inappropriate ioctl for device\nfiles are there\n");
+}

@@ -57,10 +57,11 @@ impl Activations {
         let _ = wait.recv();
     }
 
-    /// The next write to carry out.
-    pub fn take(&self) -> Option<StatusWrite> {
+    /// The writes that wait now, to be carried out in this order. Those that come meanwhile wait for the next call: a guest whose vCPUs
+    /// take turns always has one that waits, and the main thread has more to do.
+    pub fn take(&self) -> VecDeque<StatusWrite> {
         // Only the main thread reads the counter; an error means that no write waits.
         let _ = self.event.read();
-        self.writes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        std::mem::take(&mut *self.writes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

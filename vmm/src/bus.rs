@@ -99,9 +99,9 @@ impl Bus {
         self.activation.event()
     }
 
-    /// Carries out the writes that the vCPUs have handed over to the main thread.
+    /// Carries out the writes that the vCPUs have handed over to the main thread by now.
     pub fn start_and_stop_devices(&self) {
-        while let Some(write) = self.activation.take() {
+        for write in self.activation.take() {
             // A device that was removed meanwhile has no status.
             if let Some(transport) =
                 self.slots.get(write.slot).map(lock).as_deref_mut().and_then(Option::as_mut)

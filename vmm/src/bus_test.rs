@@ -1,10 +1,14 @@
 use std::{
     os::fd::{AsRawFd, BorrowedFd},
-    sync::Arc,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread,
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use virtio_queue::Queue;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -14,6 +18,7 @@ use crate::{
     devices::rng::Rng,
     memory::MMIO_START,
     virtio::{
+        device::{ActivateError, Activation, VirtioDevice},
         failures::Failures,
         interrupt::Line,
         mmio::{MmioTransport, register, status},
@@ -22,11 +27,14 @@ use crate::{
 };
 
 fn transport() -> MmioTransport {
+    transport_of(Box::new(Rng::default()))
+}
+
+fn transport_of(device: Box<dyn VirtioDevice>) -> MmioTransport {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
     let irq = EventFd::new(0).unwrap();
     let failures = Failures::new().unwrap();
-    MmioTransport::new(Box::new(Rng::default()), memory, Line::Event(irq), Box::new(|| ()), &failures)
-        .unwrap()
+    MmioTransport::new(device, memory, Line::Event(irq), Box::new(|| ()), &failures).unwrap()
 }
 
 /// A bus with one device and one empty slot.
@@ -47,11 +55,15 @@ fn write_status(bus: &Arc<Bus>, slot: u64, value: u32) {
         let bus = Arc::clone(bus);
         move || bus.write_mmio(MMIO_START.0 + slot * slots::SIZE + register::STATUS, &value.to_le_bytes())
     });
+    wait_for_write(bus);
+    bus.start_and_stop_devices();
+    vcpu.join().unwrap();
+}
+
+fn wait_for_write(bus: &Bus) {
     // SAFETY: the bus outlives the call.
     let event = unsafe { BorrowedFd::borrow_raw(bus.activation_event().as_raw_fd()) };
     poll(&mut [PollFd::new(event, PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
-    bus.start_and_stop_devices();
-    vcpu.join().unwrap();
 }
 
 #[test]
@@ -140,11 +152,65 @@ fn a_device_that_leaves_while_its_status_is_written_leaves_its_vcpu_alone() {
         let bus = Arc::clone(&bus);
         move || bus.write_mmio(MMIO_START.0 + slots::SIZE + register::STATUS, &1u32.to_le_bytes())
     });
-    // SAFETY: the bus outlives the call.
-    let event = unsafe { BorrowedFd::borrow_raw(bus.activation_event().as_raw_fd()) };
-    poll(&mut [PollFd::new(event, PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    wait_for_write(&bus);
     drop(bus.empty(1).unwrap());
     bus.start_and_stop_devices();
     vcpu.join().unwrap();
     assert_eq!(read(&bus, 1, register::STATUS), 0);
+}
+
+/// A device during whose reset another vCPU resets the device of slot `other`.
+struct Relayed {
+    bus: Arc<OnceLock<Weak<Bus>>>,
+    other: u64,
+    resets: Arc<AtomicUsize>,
+}
+
+impl VirtioDevice for Relayed {
+    fn device_type(&self) -> u32 {
+        4
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &[]
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
+
+    fn activate(&mut self, _activation: Activation) -> Result<(), ActivateError> {
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Option<Vec<Queue>> {
+        // A guest would never end it.
+        if self.resets.fetch_add(1, Relaxed) < 8 {
+            let bus = self.bus.get().unwrap().upgrade().unwrap();
+            let address = MMIO_START.0 + self.other * slots::SIZE + register::STATUS;
+            let vcpu = Arc::clone(&bus);
+            thread::spawn(move || vcpu.write_mmio(address, &[0; 4]));
+            wait_for_write(&bus);
+        }
+        None
+    }
+}
+
+#[test]
+fn vcpus_that_always_have_a_write_waiting_do_not_keep_the_main_thread() {
+    let (place, resets) = (Arc::new(OnceLock::new()), Arc::new(AtomicUsize::new(0)));
+    let relayed = |other| {
+        transport_of(Box::new(Relayed { bus: Arc::clone(&place), other, resets: Arc::clone(&resets) }))
+    };
+    let serial = SerialLine::new(Irq(EventFd::new(0).unwrap()), Output::default());
+    let bus = Arc::new(Bus::new(serial, vec![relayed(1), relayed(0)], 0).unwrap());
+    place.set(Arc::downgrade(&bus)).unwrap();
+    write_status(&bus, 0, 0);
+    for turn in 1..=8 {
+        assert_eq!(resets.load(Relaxed), turn);
+        wait_for_write(&bus);
+        bus.start_and_stop_devices();
+    }
 }

@@ -191,7 +191,7 @@ pub fn enter() -> Result<Procfs, Error> {
 /// # Errors
 /// [`Error::Call`], [`Error::Step`].
 pub fn confine(user: Option<u32>) -> Result<(), Error> {
-    limit_descriptors(MAX_DESCRIPTORS)?;
+    let _ = limit_descriptors(MAX_DESCRIPTORS)?;
     if let Some(user) = user {
         let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
         setgroups(&[]).map_err(failed("setgroups"))?;
@@ -212,16 +212,18 @@ pub(crate) fn make_unreachable() -> Result<(), Error> {
     prctl::set_dumpable(false).map_err(failed("PR_SET_DUMPABLE"))
 }
 
-/// Limits the descriptors to `most`, or to the hard limit if that is lower.
+/// Limits the descriptors to `most`, or to the hard limit if that is lower; returns what they are limited to.
 ///
 /// # Errors
 /// [`Error::Call`].
-pub(crate) fn limit_descriptors(most: u64) -> Result<(), Error> {
+pub(crate) fn limit_descriptors(most: u64) -> Result<u64, Error> {
     let resource = Resource::RLIMIT_NOFILE;
     setrlimit(resource, most, most)
+        .map(|()| most)
         .or_else(|_| {
             let (_, hard) = nix::sys::resource::getrlimit(resource)?;
-            setrlimit(resource, hard.min(most), hard.min(most))
+            let most = hard.min(most);
+            setrlimit(resource, most, most).map(|()| most)
         })
         .map_err(failed("RLIMIT_NOFILE"))
 }

@@ -4,9 +4,14 @@
 //! A device of `linux.devices` becomes a disk only if a rule of `linux.resources.devices` allows it by its numbers:
 //! engines write such a rule for a device that a user asks for. A privileged container has every device of the host in
 //! the list; these stay nodes without a device, because they include the host's own disks.
+//!
+//! A device node that is bind-mounted becomes a disk if the rules together allow it, as they would for a process on the host. The node
+//! alone says nothing: a container can make one, of any number, in a volume, and its pod's author can have that one mounted
+//! (`subPath`).
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -35,11 +40,18 @@ pub struct Disk {
 pub struct Disks {
     /// The disks, in the order of their numbers.
     pub list: Vec<Disk>,
-    /// Nodes that bind mounts ask for.
-    nodes: Vec<(DiskNumber, NodeOfDisk)>,
+    /// Nodes that bind mounts ask for, and how they may be used.
+    nodes: Vec<(DiskNumber, NodeOfDisk, Access)>,
+    /// The rules for devices; the last match counts.
+    rules: Vec<DeviceRule>,
 }
 
 impl Disks {
+    /// None yet, for a container with these rules.
+    pub fn under(rules: Vec<DeviceRule>) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
     /// Opens a disk; returns its number.
     ///
     /// # Errors
@@ -63,7 +75,7 @@ impl Disks {
         Ok(DiskNumber(number))
     }
 
-    /// Adds a device node of the host that is bind-mounted.
+    /// Adds a device node of the host that is bind-mounted; false if the rules do not let the container read it.
     ///
     /// # Errors
     /// As [`Disks::add`].
@@ -73,12 +85,30 @@ impl Disks {
         path: String,
         readonly: bool,
         property: &str,
-    ) -> Result<(), SpecError> {
-        let number = self.add(source, readonly, property)?;
-        let found = fs::metadata(source).map_err(|cause| SpecError::new(property, cause.to_string()))?;
+    ) -> Result<bool, SpecError> {
+        let refuse = |problem: String| SpecError::new(property, format!("{}: {problem}", source.display()));
+        // What is looked at is what is opened, whatever is at the path by then; and no other kind of device is opened at all.
+        let node = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(source);
+        let node = node.map_err(|cause| refuse(cause.to_string()))?;
+        let found = node.metadata().map_err(|cause| refuse(cause.to_string()))?;
+        if !found.file_type().is_block_device() {
+            return Err(refuse("is not a block device any more".to_owned()));
+        }
+        let access = access(&self.rules, (major(found.rdev()), minor(found.rdev())));
+        if !access.read {
+            return Ok(false);
+        }
+        let opened =
+            open(Path::new(&format!("/proc/self/fd/{}", node.as_raw_fd())), readonly || !access.write);
+        let disk = Disk {
+            property: property.to_owned(),
+            file: opened.map_err(refuse)?,
+            readonly: readonly || !access.write,
+        };
+        let number = self.add_open(disk)?;
         let node = NodeOfDisk { path, mode: found.mode() & 0o7777, uid: found.uid(), gid: found.gid() };
-        self.nodes.push((number, node));
-        Ok(())
+        self.nodes.push((number, node, access));
+        Ok(true)
     }
 
     /// Makes disks of those block devices in `linux.devices` that rules allow by their numbers. These rules become
@@ -89,9 +119,9 @@ impl Disks {
     pub fn take_devices(
         &mut self,
         devices: Vec<Device>,
-        rules: Vec<DeviceRule>,
         warnings: &mut Vec<String>,
     ) -> Result<(Vec<PlannedDevice>, Vec<PlannedRule>), SpecError> {
+        let rules = std::mem::take(&mut self.rules);
         let mut found: Vec<((u32, u32), DiskNumber)> = Vec::new();
         let mut nodes = Vec::with_capacity(devices.len());
         for (index, device) in devices.into_iter().enumerate() {
@@ -137,15 +167,29 @@ impl Disks {
                 }
             })
             .collect();
-        for (disk, node) in std::mem::take(&mut self.nodes) {
+        for (disk, node, access) in std::mem::take(&mut self.nodes) {
             if has_rules {
-                let access = Access { allow: true, read: true, write: true, mknod: true };
                 rules.push(PlannedRule::Disk(disk, access));
             }
             nodes.push(PlannedDevice::Disk(disk, node));
         }
         Ok((nodes, rules))
     }
+}
+
+/// What the rules allow of a block device.
+fn access(rules: &[DeviceRule], (major, minor): (u64, u64)) -> Access {
+    let is = |wanted: Option<u32>, number| wanted.is_none_or(|wanted| u64::from(wanted) == number);
+    let mut access = Access { allow: true, read: false, write: false, mknod: false };
+    for rule in rules {
+        let is_of_kind = rule.kind.is_none_or(|kind| kind == DeviceKind::Block);
+        if is_of_kind && is(rule.major, major) && is(rule.minor, minor) {
+            access.read = if rule.read { rule.allow } else { access.read };
+            access.write = if rule.write { rule.allow } else { access.write };
+            access.mknod = if rule.mknod { rule.allow } else { access.mknod };
+        }
+    }
+    access
 }
 
 /// The block device that a rule names by both of its numbers.

@@ -11,14 +11,46 @@ fn rule(kind: Option<DeviceKind>, numbers: Option<(u32, u32)>) -> DeviceRule {
 
 #[test]
 fn a_device_that_no_rule_names_is_not_handed_over() {
-    let mut disks = Disks::default();
+    let mut disks = Disks::under(vec![rule(None, None)]);
     let mut warnings = Vec::new();
-    let (devices, rules) =
-        disks.take_devices(vec![device(8, 0)], vec![rule(None, None)], &mut warnings).unwrap();
+    let (devices, rules) = disks.take_devices(vec![device(8, 0)], &mut warnings).unwrap();
     assert_eq!(devices, [PlannedDevice::Node(device(8, 0))]);
     assert_eq!(rules, [PlannedRule::Numbers(rule(None, None))]);
     assert!(disks.list.is_empty());
     assert!(warnings[0].starts_with("linux.devices[0]: /dev/xvda "), "{warnings:?}");
+}
+
+/// What a pod's author can have mounted: a node of the host's disk that a container has made in a volume.
+#[test]
+fn a_node_that_is_mounted_is_a_disk_only_if_the_rules_allow_it() {
+    let everything_denied = DeviceRule { allow: false, ..rule(None, None) };
+    let block = Some(DeviceKind::Block);
+    let of = |rules: &[DeviceRule]| {
+        let all: Vec<_> = std::iter::once(&everything_denied).chain(rules).cloned().collect();
+        let Access { read, write, mknod, .. } = access(&all, (8, 1));
+        [read, write, mknod]
+    };
+    let engines = DeviceRule { read: false, write: false, ..rule(block, None) };
+    assert_eq!(access(&[], (8, 1)), Access { allow: true, read: false, write: false, mknod: false });
+    assert_eq!(of(&[]), [false; 3]);
+    assert_eq!(of(std::slice::from_ref(&engines)), [false, false, true]);
+    assert_eq!(of(&[rule(Some(DeviceKind::Char), Some((8, 1))), rule(block, Some((8, 2)))]), [false; 3]);
+    assert_eq!(of(&[rule(block, Some((8, 1)))]), [true; 3]);
+    assert_eq!(of(&[DeviceRule { minor: None, ..rule(block, Some((8, 1))) }]), [true; 3]);
+    assert_eq!(of(&[DeviceRule { write: false, ..rule(block, Some((8, 1))) }]), [true, false, true]);
+    assert_eq!(of(&[rule(None, None)]), [true; 3], "a privileged container");
+    assert_eq!(of(&[rule(None, None), DeviceRule { allow: false, ..engines }]), [true, true, false]);
+}
+
+#[test]
+fn a_file_that_has_taken_a_device_s_place_is_not_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let mut disks = Disks::under(vec![rule(None, None)]);
+    let error = disks.add_node(&fifo, "/disk".into(), true, "mounts[0].source").unwrap_err().to_string();
+    assert!(error.contains("is not a block device any more"), "{error}");
+    assert!(disks.list.is_empty());
 }
 
 #[test]

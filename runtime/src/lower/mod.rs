@@ -141,7 +141,8 @@ pub fn lower(
     let own = PodVolumes { directory: directory.to_owned(), ..PodVolumes::default() };
     // Hooks may make mounts below the sources, for this container alone.
     let pod = Some(peers.volumes.as_ref().unwrap_or(&own)).filter(|_| !hooks.has_create());
-    let mut disks = Disks::default();
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    let mut disks = Disks::under(devices::rules(rules)?);
     let (mut mounts, sources) =
         mounts::lower(bundle, directory, pod, id_mappings.as_ref(), &mut disks, &mut warnings)?;
     if allowed.selinux != Selinux::Absent {
@@ -151,9 +152,7 @@ pub fn lower(
     let scratch = allowed.scratch.unwrap_or(&by_default);
     let role = Role::of(spec.annotations().as_ref())?;
     scratch::lower(&own_annotations, &role, scratch, &mut mounts, &mut disks, &mut warnings)?;
-    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-    let (devices, rules) =
-        disks.take_devices(devices::nodes(linux)?, devices::rules(rules)?, &mut warnings)?;
+    let (devices, rules) = disks.take_devices(devices::nodes(linux)?, &mut warnings)?;
     let (hostname, domainname) = names(spec)?;
     if namespaces.uts == Namespace::Guest && (hostname.is_some() || domainname.is_some()) {
         // Without a `uts` entry the names would be those of the runtime's namespace; here they are the guest's, which

@@ -78,8 +78,14 @@ pub fn lower(
         let host = spec.source().as_ref().map(|source| bundle.path.join(source));
         if is_bind && let Some(device) = host.as_deref().filter(|source| disks::is_block_device(source)) {
             let path = place(spec.destination(), &format!("{property}.destination"))?;
-            disks.add_node(device, path, readonly, &format!("{property}.source"))?;
-            continue;
+            if disks.add_node(device, path, readonly, &format!("{property}.source"))? {
+                continue;
+            }
+            warnings.push(format!(
+                "{property}.source: {} is a node without a device in the VM: the rules of linux.resources.devices do not let \
+                 the container read it",
+                device.display()
+            ));
         }
         let name = format!("m{}", trees.len());
         let share = MountSource::Share(share_path(directory, &name));

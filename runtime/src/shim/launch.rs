@@ -31,10 +31,43 @@ pub fn is_meant(program: Option<OsString>) -> bool {
     program.is_some_and(|program| Path::new(&program).file_name() == Some(NAME.as_ref()))
 }
 
+/// What the service manager has told containerd, a service: it is not for containers, although they would be told it by a runtime that
+/// has it in its environment, and could answer.
+const OF_CONTAINERD: [&str; 4] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+
 /// Executes the runtime beside this program, or else the one in PATH, as the shim.
 fn become_shim(words: &[OsString]) -> anyhow::Result<()> {
     let runtime = beside().unwrap_or_else(|| PathBuf::from(RUNTIME));
-    let cause = Command::new(&runtime).arg0(NAME).args(words).exec();
+    let cause = shim(&runtime, words).exec();
     Err(cause)
         .with_context(|| format!("cannot execute {}, which is to be beside this program", runtime.display()))
+}
+
+fn shim(runtime: &Path, words: &[OsString]) -> Command {
+    let mut shim = Command::new(runtime);
+    shim.arg0(NAME).args(words);
+    for variable in OF_CONTAINERD {
+        shim.env_remove(variable);
+    }
+    shim
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_do_not_speak_to_containerd_s_service_manager() {
+        let program = shim(Path::new("/bin/sh"), &["-c".into(), "echo ${NOTIFY_SOCKET-none} $KEPT".into()])
+            .env("KEPT", "kept")
+            .output()
+            .unwrap();
+        assert_eq!(program.stdout, b"none kept\n");
+        let mut shim = shim(Path::new("/bin/sh"), &[]);
+        let removed = shim.env("KEPT", "kept").get_envs().filter(|(_, value)| value.is_none());
+        assert_eq!(
+            removed.map(|(name, _)| name).collect::<Vec<_>>(),
+            ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"]
+        );
+    }
 }

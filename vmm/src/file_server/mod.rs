@@ -188,7 +188,7 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
     // The runtime finds out this process's PID by the credentials of its peer.
     listen(&listener, Backlog::new(BACKLOG).map_err(failed("listen"))?).map_err(failed("listen"))?;
     let own_descriptors = procfs.into_descriptors()?;
-    isolation::limit_descriptors(MAX_DESCRIPTORS)?;
+    let descriptors = isolation::limit_descriptors(MAX_DESCRIPTORS)?;
     // In a user namespace whose owner may not do this, it is neither allowed nor needed.
     let _ = setgroups(&[]);
     // SAFETY: no pointers are passed.
@@ -200,7 +200,7 @@ fn run(parts: Parts, stderr: OwnedFd, parent: Pid) -> Result<std::convert::Infal
     // SAFETY: only sets a parameter of the allocator, and there is one thread. What a thread has for requests comes from pages of
     // its own then, and takes memory as far as it is written to.
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
-    let server = Arc::new(FileServer::new(own_descriptors, Limits::default()));
+    let server = Arc::new(FileServer::new(own_descriptors, Limits::of(descriptors)));
     let confine = || seccomp::restrict(Thread::FileWorker).map_err(io::Error::other);
     Workers::start(Arc::clone(&server), channel, confine, give_up).map_err(step("a thread"))?;
     seccomp::restrict(Thread::Files).map_err(|error| step("seccomp")(io::Error::other(error)))?;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::{Budget, Pot};
-use crate::files::sys::Errno;
+use crate::files::{Limits, sys::Errno};
 
 fn budgets(pot: u32, limits: [u32; 2]) -> [Arc<Budget>; 2] {
     let pot = Arc::new(Pot::new(pot));
@@ -48,4 +48,18 @@ fn three_quarters_are_scarce() {
         taken.push(one.take().unwrap());
     }
     assert!(one.is_scarce());
+}
+
+#[test]
+fn a_process_that_may_have_few_descriptors_has_some_left_for_others_and_itself() {
+    assert_eq!(Limits::of(1 << 20), Limits::default());
+    assert_eq!(Limits::of(u64::MAX), Limits::default());
+    for all in [64, 1024, 4096, 1 << 19] {
+        let Limits { descriptors, descriptors_per_share, .. } = Limits::of(all.into());
+        let [greedy, other] = budgets(descriptors, [descriptors_per_share; 2]);
+        let taken = take_all(&greedy).len();
+        let rest = take_all(&other).len();
+        assert!(taken <= all as usize / 2 && rest >= all as usize / 8, "{all}: {taken}, {rest}");
+        assert!(descriptors <= all - (all / 4).min(1 << 14), "{all}");
+    }
 }

@@ -73,6 +73,9 @@ const MAX_DATA: usize = 1 << 20;
 /// Largest number of bytes in a request or a reply: data and headers.
 pub const MAX_MESSAGE: usize = MAX_DATA + (4 << 10);
 
+/// Descriptors that the process keeps for itself.
+const OWN: u32 = 16 << 10;
+
 /// The share that a request is for, by the node that it names: the share's number, or 0 for the file system's root.
 pub fn share_of(node_id: u64) -> u32 {
     // A share's number has 24 bits.
@@ -101,10 +104,25 @@ pub struct Limits {
     pub settled_after: i64,
 }
 
+impl Limits {
+    /// Those of a process that may have so many descriptors: a user without rights may have few, and a container that could take
+    /// them all would leave none for the others, nor for a connection of the runtime.
+    pub fn of(descriptors: u64) -> Self {
+        let default = Self::default();
+        // The default is of 2^20 descriptors.
+        let all = u32::try_from(descriptors).unwrap_or(u32::MAX);
+        Self {
+            descriptors: default.descriptors.min(all - (all / 4).min(OWN)),
+            descriptors_per_share: default.descriptors_per_share.min(all / 2),
+            ..default
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            descriptors: (1 << 20) - (16 << 10),
+            descriptors: (1 << 20) - OWN,
             descriptors_per_share: 1 << 19,
             handles_per_share: 1 << 16,
             host_locks: false,

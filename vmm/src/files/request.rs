@@ -51,7 +51,8 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Copies the first `length` bytes of `shared` to `private`, except a WRITE's data.
+    /// Copies the first `length` bytes of `shared` to `private`, except a WRITE's data, and what no operation has: only IOCTL, which
+    /// does not exist here, has arguments beyond `private`. Any process of a container can have its kernel send that.
     pub fn copy(shared: VolatileSlice<'a>, length: usize, private: &'a mut [u8]) -> Result<Self, Malformed> {
         const HEADER: usize = size_of::<InHeader>();
         let shared = shared.subslice(0, length).map_err(|_| Malformed("longer than its buffer"))?;
@@ -63,7 +64,7 @@ impl<'a> Request<'a> {
         }
         let wanted = match header.opcode {
             opcode::WRITE => size_of::<WriteIn>().min(rest.len()),
-            _ => rest.len(),
+            _ => rest.len().min(private.len()),
         };
         let private = private.get_mut(..wanted).ok_or(Malformed("too long"))?;
         rest.copy_to(private);

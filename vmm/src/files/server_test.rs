@@ -27,9 +27,20 @@ fn a_request_has_a_whole_header_that_says_its_length() {
         assert!(guest.send_bytes(bytes.as_slice()).is_err());
     }
     // As long as a message may be, but longer than any of its kind.
-    let mut bytes = vec![0; MAX_MESSAGE];
+    let mut bytes = vec![b'x'; MAX_MESSAGE];
     bytes[..40].copy_from_slice(header(MAX_MESSAGE, opcode::LOOKUP).as_slice());
     assert!(guest.send_bytes(&bytes).is_err());
+}
+
+/// ioctl(2) with FS_IOC_ENABLE_VERITY and a signature of nearly 1 MiB, which any process may ask for: a request that is malformed would
+/// fail the device, and all files of all containers with it.
+#[test]
+fn the_longest_ioctl_is_refused_and_not_malformed() {
+    const IOCTL: u32 = 39;
+    let mut guest = Guest::new();
+    fs::write(guest.host("f"), b"").unwrap();
+    let node = guest.node("f");
+    assert_eq!(guest.ask(IOCTL, node, &[&[0; 32], &vec![0; 1 << 20]]), Err(libc::ENOSYS));
 }
 
 #[test]

@@ -71,6 +71,9 @@ pub enum ForwardError {
         /// Room for the reply, in bytes.
         room: usize,
     },
+    /// A ring has no room for as many requests as are not answered yet.
+    #[error("the guest's driver made more requests available than its ring of {0} holds")]
+    TooMany(u16),
     /// The request was another one when its turn came.
     #[error("the guest's driver changed a request that it had made available")]
     Changed,
@@ -105,6 +108,9 @@ pub struct Forwarder<'m> {
     memory: &'m GuestMemoryMmap,
     queues: Vec<Queue>,
     queue_events: Vec<EventFd>,
+    /// For each queue, how many requests were taken and not answered yet. A driver that makes the same one available again and
+    /// again could have any number wait.
+    taken: [u16; QUEUE_SIZES.len()],
     /// For each queue, whether buffers were used since the driver was last asked whether it wants an interrupt.
     used: [bool; QUEUE_SIZES.len()],
     interrupt: &'m Interrupt,
@@ -131,6 +137,7 @@ impl<'m> Forwarder<'m> {
             memory,
             queues,
             queue_events,
+            taken: [0; QUEUE_SIZES.len()],
             used: [false; QUEUE_SIZES.len()],
             interrupt,
             channel,
@@ -209,10 +216,15 @@ impl<'m> Forwarder<'m> {
             return Ok(());
         }
         // No more than a ring: a driver that keeps adding must not keep replies from their turn.
-        let mut left = self.queues[index].size();
+        let size = self.queues[index].size();
+        let mut left = size;
         loop {
             self.queues[index].disable_notification(memory)?;
             while let Some(chain) = self.queues[index].iter(memory)?.next() {
+                if self.taken[index] == size {
+                    return Err(ForwardError::TooMany(size));
+                }
+                self.taken[index] += 1;
                 self.take_request(Waiting { queue: index, head: chain.head_index() })?;
                 left -= 1;
                 if left == 0 {
@@ -292,7 +304,7 @@ impl<'m> Forwarder<'m> {
     }
 
     fn take_replies(&mut self) -> Result<(), ForwardError> {
-        let Self { channel, in_flight, queues, used, turns, spare, memory, .. } = self;
+        let Self { channel, in_flight, queues, taken, used, turns, spare, memory, .. } = self;
         channel.receive(|channel, notification| {
             let (slot, length) = match notification {
                 Notification::Replied { slot, length } | Notification::Malformed { slot, length } => {
@@ -310,6 +322,7 @@ impl<'m> Forwarder<'m> {
             }
             // A message is far shorter than 4 GiB.
             queues[request.queue].add_used(*memory, request.head, length as u32)?;
+            taken[request.queue] -= 1;
             used[request.queue] = true;
             turns.done(request.share, Instant::now);
             request.writable.clear();
@@ -330,6 +343,7 @@ impl<'m> Forwarder<'m> {
         buffers::copy_in(&writable, &reply[..length]);
         self.put_away(writable);
         self.queues[request.queue].add_used(self.memory, request.head, length as u32)?;
+        self.taken[request.queue] -= 1;
         self.used[request.queue] = true;
         Ok(())
     }

@@ -8,19 +8,25 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{FORGET_QUEUE, Fs, SHARE_TAG, channel, turns::IN_FLIGHT};
+use super::{
+    FORGET_QUEUE, Fs, QUEUE_SIZES, SHARE_TAG, channel,
+    forward::{self, Forwarder},
+    turns::IN_FLIGHT,
+};
 use crate::{
     file_server::Workers,
     files::{FileServer, Limits},
     seccomp,
     virtio::{
         device::VirtioDevice,
-        device_fixture::{BUFFERS, DeviceFixture},
+        device_fixture::{BUFFERS, DeviceFixture, MEMORY},
         failures::Failures,
-        queue_fixture::Buffer,
+        interrupt::{Interrupt, Line},
+        queue_fixture::{Buffer, QueueFixture},
     },
 };
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const REQUESTS: usize = 1;
 const FUSE_LOOKUP: u32 = 1;
@@ -195,6 +201,37 @@ fn a_share_that_hangs_holds_up_no_other() {
     server.reply(hung[2].0, 16).unwrap();
     assert_eq!(take(&server, 1)[0].1, hanging);
     fs.reset();
+}
+
+#[test]
+fn no_more_requests_wait_than_a_ring_holds() {
+    let (mut device, _server) = channel::new().unwrap();
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
+    let forgets = QueueFixture::new(&memory, 0x1_0000, QUEUE_SIZES[0]);
+    let mut requests = QueueFixture::new(&memory, 0x1_0000 + QueueFixture::FOOTPRINT, QUEUE_SIZES[1]);
+    let bytes = request(FUSE_LOOKUP, 5 << 40 | 9, b"x\0");
+    memory.write_slice(&bytes, GuestAddress(BUFFERS)).unwrap();
+    let buffer = Buffer { address: BUFFERS, length: bytes.len() as u32, writable: false };
+    requests.write_descriptor(0, buffer, 0, 0);
+
+    let events = [0, 1].map(|_| EventFd::new(EFD_NONBLOCK).unwrap());
+    let stop = EventFd::new(EFD_NONBLOCK).unwrap();
+    let epoll = forward::watch(&events, &device, &stop).unwrap();
+    let interrupt = Interrupt::new(Line::Event(EventFd::new(EFD_NONBLOCK).unwrap()));
+    let kick = events[REQUESTS].try_clone().unwrap();
+    let queues = vec![forgets.queue(), requests.queue()];
+    let mut forwarder = Forwarder::new(&memory, queues, events.into(), &interrupt, &mut device);
+    // The driver has one request, which it makes available again before it is answered.
+    (0..QUEUE_SIZES[1]).for_each(|_| requests.publish(0));
+    kick.write(1).unwrap();
+    assert!(forwarder.round(&epoll).unwrap());
+    requests.publish(0);
+    kick.write(1).unwrap();
+    let error = forwarder.round(&epoll).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the guest's driver made more requests available than its ring of 1024 holds"
+    );
 }
 
 #[test]

@@ -111,7 +111,12 @@ impl<T> Turns<T> {
         };
         let index = self.shares.iter().position(|share| self.has_too_much(share) && is_stuck(share))?;
         self.waiting -= 1;
-        self.shares[index].waiting.pop_back()
+        let share = &mut self.shares[index];
+        let request = share.waiting.pop_back();
+        if share.waiting.is_empty() && share.in_flight == 0 {
+            self.shares.swap_remove(index);
+        }
+        request
     }
 
     /// Whether a share has more of the ring than what is left for all others together. So however many shares are

@@ -46,6 +46,17 @@ fn a_share_is_forgotten_when_it_has_nothing() {
 }
 
 #[test]
+fn a_share_is_forgotten_when_it_has_lost_what_it_had() {
+    let start = Instant::now();
+    let mut turns = Turns::new(RING);
+    // The server takes nothing.
+    (0..RING as u32).for_each(|share| turns.wait(share, 0, || start));
+    let shed = std::iter::from_fn(|| turns.shed(start + STUCK_AFTER)).count();
+    assert!(shed > 0);
+    assert_eq!(turns.shares.len(), RING - shed);
+}
+
+#[test]
 fn a_share_that_makes_headway_loses_nothing_however_much_it_has() {
     let start = Instant::now();
     let mut turns = Turns::new(RING);
