@@ -42,6 +42,11 @@ pub struct Workload {
 impl Workload {
     /// One that runs `args` with what engines give a container that asks for nothing.
     pub fn new(args: &[&str]) -> Self {
+        Self::of("workloads", args)
+    }
+
+    /// The same of another root file system that `tests/setup/debian` makes.
+    fn of(image: &str, args: &[&str]) -> Self {
         let bundle = Bundle::busybox(args).edit(|config| {
             let process = &mut config["process"];
             process["noNewPrivileges"] = false.into();
@@ -49,7 +54,7 @@ impl Workload {
             process["rlimits"] = json!([]);
         });
         // In the bundle's directory, so that it goes with it.
-        let _root = Overlay::mount(&image(), bundle.path());
+        let _root = Overlay::mount(&made(image), bundle.path());
         Self { _root, bundle }
     }
 
@@ -60,7 +65,16 @@ impl Workload {
 
     /// One with what `--privileged` gives: every capability, every device, cgroup and kernel files to write to.
     pub fn privileged(args: &[&str]) -> Self {
-        Self::new(args).edit(|config| {
+        Self::new(args).with_privileges()
+    }
+
+    /// The same of Debian 13 with podman and Docker.
+    pub fn privileged_engines(args: &[&str]) -> Self {
+        Self::of("engines", args).with_privileges()
+    }
+
+    fn with_privileges(self) -> Self {
+        self.edit(|config| {
             set_capabilities(&mut config["process"], &all_capabilities());
             config["linux"]["maskedPaths"] = json!([]);
             config["linux"]["readonlyPaths"] = json!([]);
@@ -98,8 +112,13 @@ impl Workload {
     /// Runs it to its end, which must be a success; the lines of its output.
     #[track_caller]
     pub fn lines(&self) -> Vec<String> {
-        let stockade = Stockade::new();
-        let child = self.start(&stockade, "workload");
+        self.lines_by(&Stockade::new())
+    }
+
+    /// As [`lines`](Self::lines), by a stockade with a configuration of its own.
+    #[track_caller]
+    pub fn lines_by(&self, stockade: &Stockade) -> Vec<String> {
+        let child = self.start(stockade, "workload");
         Outcome::wait_for(child, "run", LIMIT).success().stdout.lines().map(str::to_owned).collect()
     }
 }
@@ -115,11 +134,16 @@ fn all_capabilities() -> Value {
     features["linux"]["capabilities"].clone()
 }
 
-/// The image's directory.
+/// The directory of the image of workloads.
 pub(crate) fn image() -> PathBuf {
-    let link = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("workloads");
+    made("workloads")
+}
+
+/// The directory of a root file system.
+fn made(name: &str) -> PathBuf {
+    let link = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join(name);
     link.canonicalize()
-        .unwrap_or_else(|e| panic!("{}: {e}; run `tests/setup/debian workloads` first", link.display()))
+        .unwrap_or_else(|e| panic!("{}: {e}; run `tests/setup/debian {name}` first", link.display()))
 }
 
 /// A mount of overlayfs: what is written goes to a layer that is thrown away.
