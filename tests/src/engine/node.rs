@@ -109,6 +109,20 @@ impl Node {
         node
     }
 
+    /// Multiplies the time that containerd gives its shims, for more pods at once than an emulated processor can serve in two seconds.
+    pub fn with_patience(mut self, times: usize) -> Self {
+        // containerd-config.toml(5), with the times that are built in.
+        let limits = [("task.state", 2), ("shim.cleanup", 5), ("shim.load", 5), ("shim.shutdown", 3)];
+        let limits =
+            limits.map(|(name, s)| format!("\"io.containerd.timeout.{name}\" = \"{}s\"\n", s * times));
+        let file = self.path().join("etc/containerd/config.toml");
+        let config = fs::read_to_string(&file).expect("containerd's config");
+        fs::write(&file, format!("{config}\n[timeouts]\n{}", limits.concat()))
+            .expect("write containerd's config");
+        self.restart();
+        self
+    }
+
     /// Starts containerd and waits until it serves.
     pub fn start(&mut self) {
         self.daemon = Some(Daemon::start(
