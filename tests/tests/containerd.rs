@@ -219,6 +219,25 @@ fn killed(shim: Shim) {
     }
 }
 
+#[test]
+fn a_shim_without_containers_ends_with_a_containerd_that_has_not_ended_it() {
+    let mut containerd = Containerd::with(Shim::Own);
+    let rootfs = rootfs();
+    containerd.container(&["--detach", "--null-io"], rootfs.path(), "box", &["sleep", "1000"]).success();
+    let tasks = Tasks::of(&containerd);
+    let shim = host::pids_named("containerd-shim")[0];
+    containerd.while_killed(|| {
+        // A containerd that has no time left closes its connection in place of a Shutdown.
+        tasks.call("Kill", &[Tasks::name(""), number(3, 9)].concat()).expect("kill");
+        tasks.call("Wait", &Tasks::name("")).expect("its end");
+        assert!(!host::has_ended(shim), "it has a container");
+        tasks.call("Delete", &Tasks::name("")).expect("delete");
+        host::wait_for_end(shim);
+    });
+    containerd.run(&["container", "rm", "box"]).success();
+    containerd.assert_clean();
+}
+
 /// The task service of the shim of the container `box`, as clients of containerd use it that are no `ctr`.
 struct Tasks(ShimSocket);
 

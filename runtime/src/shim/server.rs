@@ -91,7 +91,8 @@ pub fn run(
 
 fn serve(shim: &'static Shim, listener: &UnixListener, children: &SignalFd) -> anyhow::Result<()> {
     let mut connections: Vec<(Arc<Connection>, Incoming)> = Vec::new();
-    while !shim.tasks().is_over {
+    let mut has_had_containers = false;
+    while !is_over(shim, &mut has_had_containers, !connections.is_empty()) {
         let (guests, listens_in) = guests(shim);
         let fixed = [children.as_fd(), shim.wake.as_fd(), listener.as_fd()];
         let all = fixed.into_iter().chain(connections.iter().map(|(connection, _)| connection.as_fd()));
@@ -125,6 +126,15 @@ fn serve(shim: &'static Shim, listener: &UnixListener, children: &SignalFd) -> a
         }
     }
     Ok(())
+}
+
+/// Whether the shim has nothing to do any more: containerd has asked it to end, or has gone when its last container was removed. A
+/// containerd that is busy gives up before it has asked.
+fn is_over(shim: &Shim, has_had_containers: &mut bool, is_connected: bool) -> bool {
+    let tasks = shim.tasks();
+    let is_empty = tasks.containers.is_empty() && tasks.creating.is_empty();
+    *has_had_containers |= !is_empty;
+    tasks.is_over || (is_empty && *has_had_containers && !is_connected)
 }
 
 /// The connections of guests to which the shim listens now, with the containers that they are about, and how long it is until

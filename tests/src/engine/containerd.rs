@@ -101,7 +101,13 @@ impl Containerd {
 
     /// Kills the daemon, and starts another one that finds what it was doing.
     pub fn restart_after_kill(&mut self) {
+        self.while_killed(|| ());
+    }
+
+    /// As [`restart_after_kill`](Self::restart_after_kill), with something in between.
+    pub fn while_killed(&mut self, meanwhile: impl FnOnce()) {
         self.daemon.kill();
+        meanwhile();
         self.daemon = Self::start(self.directory.path());
         // Another process, but as many as before.
         let now = Snapshot::take();
