@@ -12,6 +12,9 @@ use super::arguments::{Action, Arguments};
 use super::settings::{RUNTIME, beside};
 use super::{NAME, print_version, start};
 
+/// The variables by which a service manager talks to its service (sd_notify(3), sd_listen_fds(3)).
+const OF_SERVICE: [&str; 4] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+
 /// The program, from its arguments to its exit status.
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -34,7 +37,32 @@ pub fn is_meant(program: Option<OsString>) -> bool {
 /// Executes the runtime beside this program, or else the one in PATH, as the shim.
 fn become_shim(words: &[OsString]) -> anyhow::Result<()> {
     let runtime = beside().unwrap_or_else(|| PathBuf::from(RUNTIME));
-    let cause = Command::new(&runtime).arg0(NAME).args(words).exec();
+    let cause = shim(&runtime, words).exec();
     Err(cause)
         .with_context(|| format!("cannot execute {}, which is to be beside this program", runtime.display()))
+}
+
+/// The shim, without what containerd's service manager has told containerd: to a runtime it would mean that the container is
+/// the service.
+fn shim(runtime: &Path, words: &[OsString]) -> Command {
+    let mut shim = Command::new(runtime);
+    shim.arg0(NAME).args(words);
+    for variable in OF_SERVICE {
+        shim.env_remove(variable);
+    }
+    shim
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containerds_service_manager_is_not_the_containers() {
+        let shim = shim(Path::new("stockade"), &["start".into()]);
+        let changed: Vec<_> = shim.get_envs().collect();
+        for variable in ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"] {
+            assert!(changed.contains(&(variable.as_ref(), None)), "{variable}: {changed:?}");
+        }
+    }
 }
