@@ -78,7 +78,7 @@ install: all
 dist: all
 	@rm -rf target/dist
 	$(MAKE) --no-print-directory install DESTDIR=target/dist/root PREFIX=/usr/local > target/dist.log 2>&1 || { cat target/dist.log; false; }
-	tar --create --gzip --file target/dist/stockade.tar.gz --owner 0 --group 0 --sort name --directory target/dist/root usr
+	tar --create --gzip --file target/dist/stockade.tar.gz --owner 0 --group 0 --mode u=rwX,go=rX --sort name --directory target/dist/root usr
 	@rm -rf target/dist/root target/dist.log
 
 clean:

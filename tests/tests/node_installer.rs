@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -24,6 +24,13 @@ struct Node(tempfile::TempDir);
 
 const API_FILE_SYSTEMS: [&str; 3] = ["dev", "proc", "sys"];
 
+/// Where the node's /usr/local leads, and the mode of that directory.
+const LOCAL: &str = "../var/usrlocal";
+const LOCAL_MODE: u32 = 0o2775;
+
+/// The token of the installer's account.
+const TOKEN: &str = "token-of-the-account";
+
 impl Node {
     fn new() -> Self {
         let root = directory();
@@ -34,6 +41,12 @@ impl Node {
             mount(Some(&source), &target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
                 .expect("bind mount");
         }
+        // As on systems whose /usr is read-only; Debian's mode.
+        let local = root.path().join("var/usrlocal");
+        fs::create_dir_all(local.join("bin")).expect("directory");
+        fs::set_permissions(&local, fs::Permissions::from_mode(LOCAL_MODE)).expect("mode");
+        fs::create_dir(root.path().join("usr")).expect("directory");
+        symlink(LOCAL, root.path().join("usr/local")).expect("link");
         Self(root)
     }
 }
@@ -59,6 +72,7 @@ fn api_server() -> (Receiver<(String, Value)>, String) {
             while reader.read_line(&mut line).expect("head") > 2 {
                 head.push(std::mem::take(&mut line));
             }
+            assert!(head.contains(&format!("Authorization: Bearer {TOKEN}\r\n")), "{head:?}");
             let length = head.iter().find_map(|line| line.strip_prefix("Content-Length: "));
             let mut body = vec![0; length.expect("length").trim().parse().expect("number")];
             reader.read_exact(&mut body).expect("body");
@@ -89,6 +103,16 @@ fn the_installer_makes_a_node_ready() {
     fs::write(&nsenter, format!("#!/bin/sh\necho \"$@\" >> {}/restarts\n", text(commands.path())))
         .expect("stub");
     fs::set_permissions(&nsenter, fs::Permissions::from_mode(0o755)).expect("mode");
+    // What every user of the node sees of curl.
+    let curl = commands.path().join("curl");
+    let seen = commands.path().join("seen");
+    let script = format!("#!/bin/sh\necho \"$@\" >> {}\nPATH=${{PATH#*:}}\nexec curl \"$@\"\n", text(&seen));
+    fs::write(&curl, script).expect("stub");
+    fs::set_permissions(&curl, fs::Permissions::from_mode(0o755)).expect("mode");
+    let account = directory();
+    for (name, text) in [("token", TOKEN), ("ca.crt", "")] {
+        fs::write(account.path().join(name), text).expect("account");
+    }
     let (requests, api) = api_server();
     let path = std::env::var("PATH").unwrap_or_default();
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("checkout");
@@ -96,6 +120,7 @@ fn the_installer_makes_a_node_ready() {
         .arg("containerd")
         .env("PATH", format!("{}:{path}", text(commands.path())))
         .envs([("NODE", "node-1"), ("API", &api), ("HOST", text(root)), ("TARBALL", text(&built(TARBALL)))])
+        .env("ACCOUNT", account.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -116,6 +141,13 @@ fn the_installer_makes_a_node_ready() {
         "--target 1 --mount -- systemctl restart containerd\n\
          --target 1 --mount -- /usr/local/bin/stockade template build\n"
     );
+
+    // The node's own directories are as they were.
+    assert_eq!(fs::read_link(root.join("usr/local")).expect("a link"), Path::new(LOCAL));
+    let mode = fs::metadata(root.join("usr/local")).expect("directory").permissions().mode();
+    assert_eq!(mode & 0o7777, LOCAL_MODE);
+    let seen = fs::read_to_string(seen).expect("curl was executed");
+    assert!(seen.contains("PATCH") && !seen.contains(TOKEN), "{seen}");
 
     // What lies there runs containers by itself: it finds its kernel and the rest beside itself.
     let stockade = Stockade::new();

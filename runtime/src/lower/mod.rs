@@ -161,7 +161,7 @@ pub fn lower(
     }
 
     let mut process = process::lower(spec.process().as_ref(), &mut warnings)?;
-    original_groups::keep(spec.annotations().as_ref(), id_mappings.is_some(), &mut process, &mut warnings)?;
+    original_groups::keep(spec.annotations().as_ref(), id_mappings.is_some(), &mut process, &mut warnings);
     if let Some(mappings) = &id_mappings {
         user_namespace::check(&process, mappings)?;
     }

@@ -6,38 +6,34 @@
 use nix::unistd::getgroups;
 use stockade_protocol::container::Process;
 
-use crate::oci::bundle::SpecError;
-use crate::state::role::{Annotations, Role};
+use crate::state::role::{Annotations, Engine};
 
 const ANNOTATION: &str = "run.oci.keep_original_groups";
 
 /// Adds the caller's groups, if that is asked for.
-///
-/// # Errors
-/// A [`SpecError`] about the role.
 pub fn keep(
     annotations: Option<&Annotations>,
     has_user_namespace: bool,
     process: &mut Process,
     warnings: &mut Vec<String>,
-) -> Result<(), SpecError> {
+) {
     if !annotations.and_then(|all| all.get(ANNOTATION)).is_some_and(|value| value == "1" || value == "true") {
-        return Ok(());
+        return;
     }
-    if Role::of(annotations)? != Role::Alone {
+    // Not by the role: CRI-O lets the author write one there that is none.
+    if Engine::of(annotations).is_some() {
         warnings
             .push(format!("annotations[{ANNOTATION:?}] has no effect in a pod, whose author could write it"));
-        return Ok(());
+        return;
     }
     if has_user_namespace {
         warnings.push(format!(
             "annotations[{ANNOTATION:?}] has no effect where the container has its own user namespace"
         ));
-        return Ok(());
+        return;
     }
     let own: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(|gid| gid.as_raw()).collect();
     add(&own, process, warnings);
-    Ok(())
 }
 
 /// The ID that the kernel shows for a group that is not mapped in this user namespace.
@@ -77,12 +73,15 @@ mod tests {
         assert_eq!(lowered.user.additional_gids, [5, 10]);
         assert!(warnings[0].contains("2 of the caller's groups"), "{warnings:?}");
 
-        // A pod's author gets none.
-        let pod: Annotations = [(ANNOTATION, "1"), ("io.kubernetes.cri-o.ContainerType", "sandbox")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
-        warnings.clear();
-        keep(Some(&pod), false, &mut lowered, &mut warnings).unwrap();
-        assert_eq!((lowered.user.additional_gids.len(), warnings.len()), (2, 1));
+        // A pod's author gets none, whatever he says that the container is.
+        for role in ["sandbox", "container", "neither"] {
+            let pod: Annotations = [(ANNOTATION, "1"), ("io.kubernetes.cri-o.ContainerType", role)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into();
+            warnings.clear();
+            keep(Some(&pod), false, &mut lowered, &mut warnings);
+            assert!(warnings.concat().contains("no effect in a pod"), "{role}: {warnings:?}");
+        }
+        assert_eq!(lowered.user.additional_gids, [5, 10]);
     }
 }
