@@ -31,7 +31,7 @@ use crate::state::{Directory, Record, pid_file, sandbox};
 use crate::sys::process::ProcessRef;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::{selinux, tsc, user_namespace};
-use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
+use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call, warn};
 use crate::vm::sizing;
 use crate::vm::template::{self, Choice};
 use crate::vm::{self, MachineError, Placement, Shared, Tree, Vm, shares};
@@ -421,9 +421,7 @@ impl Attended {
         let asked = tsc::now();
         let warnings = control.call(call::Create(container), vm)?;
         tracing::debug!(create_tsc = asked, created_tsc = tsc::now(), "the agent has built the container");
-        for warning in warnings {
-            tracing::warn!("{warning}");
-        }
+        warn(warnings);
         let directory = draft.directory.as_fd();
         self.relay.hand_over(&ProcessConnections::open(directory, &init, terminal, &streams, vm)?)?;
         tracing::debug!(tsc = tsc::now(), "the container is connected");

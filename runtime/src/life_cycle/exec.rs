@@ -20,7 +20,7 @@ use crate::sys::selinux;
 use crate::sys::signals;
 use crate::sys::terminal::{self, Pty, RawMode};
 use crate::vm::Shared;
-use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call};
+use crate::vm::agent::{ClientError, Connection, ProcessConnections, Watched, call, warn};
 
 /// How long an exec waits for a paused container to be resumed: practically for ever.
 const UNTIL_RESUMED: Duration = Duration::from_secs(u32::MAX as u64);
@@ -104,9 +104,7 @@ pub fn exec(exec: &Exec<'_>) -> anyhow::Result<Executed> {
             Connection::open(directory, Purpose::Control, &mut vm).map_err(|e| explain(exec.handle, e))?
         }
     };
-    for warning in control.call(call::MakeProcess(request), &mut vm).map_err(|e| explain(exec.handle, e))? {
-        tracing::warn!("{warning}");
-    }
+    warn(control.call(call::MakeProcess(request), &mut vm).map_err(|e| explain(exec.handle, e))?);
 
     let pty = match (exec.console_socket, exec.process.terminal) {
         (Some(_), Some(size)) => Some(Pty::open(size).context("cannot open a pseudo-terminal")?),

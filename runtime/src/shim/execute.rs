@@ -14,7 +14,6 @@ use super::settings::Settings;
 use super::stdio::Streams;
 use super::tasks::Shim;
 use super::wire::{Code, Refusal};
-use crate::text::table::printable;
 
 /// Largest part of a command's log that is read, in bytes.
 const LIMIT: u64 = 64 << 10;
@@ -128,7 +127,7 @@ fn report(log: &Path, begin: u64) -> Option<String> {
     for line in text.split(|byte| *byte == b'\n') {
         let Ok(line) = serde_json::from_slice::<Line>(line) else { continue };
         match line.level.as_str() {
-            "error" => error = Some(printable(&line.msg)),
+            "error" => error = Some(line.msg),
             "warning" => tracing::warn!("{}", line.msg),
             _ => {}
         }

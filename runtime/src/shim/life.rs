@@ -24,7 +24,6 @@ use crate::life_cycle::{self, Handle};
 use crate::log;
 use crate::oci::container_id::ContainerId;
 use crate::state::ContainerError;
-use crate::text::table::printable;
 use crate::vm::agent::Events;
 
 /// The runtime's log of the commands that make, start and remove a container, in the bundle.
@@ -260,9 +259,7 @@ impl Shim {
     fn start_init(&'static self, settings: &Settings, bundle: &Path, id: &str) -> Result<(), Refusal> {
         let is_started = match settings.binary {
             Some(_) => false,
-            None => self
-                .start_here(settings, id)
-                .map_err(|error| execute::refusal(&printable(&log::explain(&error))))?,
+            None => self.start_here(settings, id).map_err(|error| execute::refusal(&log::explain(&error)))?,
         };
         if is_started {
             return Ok(());

@@ -17,6 +17,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use prost::Message;
 
 use super::messages::{Request, Response, RpcStatus};
+use crate::text::table::printable;
 
 /// Longest message, in bytes: ttrpc's own limit.
 pub const MAX_MESSAGE: usize = 4 << 20;
@@ -53,8 +54,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+    /// With the words of whoever has refused, a guest among them: containerd's clients write them to terminals as they are.
+    pub fn new(code: Code, message: impl AsRef<str>) -> Self {
+        Self { code, message: printable(message.as_ref()) }
     }
 
     /// That of a method that the shim does not have.

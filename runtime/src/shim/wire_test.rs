@@ -30,6 +30,12 @@ fn a_message_that_is_too_long_ends_the_connection() {
 }
 
 #[test]
+fn nothing_that_a_guest_says_steers_the_terminal_of_containerds_client() {
+    let of_guest = anyhow::anyhow!("\u{1b}]0;mine\u{7}\u{9b}2J\u{202e}");
+    assert_eq!(Refusal::from(of_guest).message, "\\u{1b}]0;mine\\u{7}\\u{9b}2J\\u{202e}");
+}
+
+#[test]
 fn a_call_gets_its_answer_or_the_refusal() {
     let (near, far) = UnixStream::pair().expect("pair");
     let server = thread::spawn(move || {

@@ -7,10 +7,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
 use oci_spec::runtime::Process;
 use regex_lite::Regex;
 
 use super::error::ContainerError;
+use super::owner::{check_owner, check_root};
 use super::record::Record;
 use crate::oci::container_id::ContainerId;
 use crate::relay::held_streams::SOCKET as STREAMS_SOCKET;
@@ -66,6 +69,9 @@ impl Root {
     pub fn create(&self, id: &ContainerId) -> anyhow::Result<Directory> {
         let context = || format!("cannot make the state directory {}", self.0.join(id.as_str()).display());
         fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.0).with_context(context)?;
+        fs::metadata(&self.0)
+            .and_then(|found| check_root(found.uid(), found.mode()))
+            .with_context(context)?;
         let path = self.0.join(id.as_str());
         for _ in 0..CREATION_ATTEMPTS {
             match fs::DirBuilder::new().mode(NEW | 0o700).create(&path) {
@@ -113,7 +119,9 @@ impl Root {
     /// The records of all containers whose record can be read.
     pub fn records(&self) -> Vec<Record> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        entries.filter_map(|entry| Record::parse(&fs::read(entry.path().join(FILE)).ok()?).ok()).collect()
+        let read =
+            |path: PathBuf| Record::parse(&fs::read(Directory::open(path).ok()?.path.join(FILE)).ok()?).ok();
+        entries.filter_map(|entry| read(entry.path())).collect()
     }
 
     /// The IDs of all containers, sorted.
@@ -158,7 +166,7 @@ impl Root {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 Err(ContainerError::DoesNotExist(id.to_string()).into())
             }
-            result => Ok(result?),
+            result => result.with_context(|| format!("cannot read the state of container {id}")),
         }
     }
 }
@@ -183,9 +191,13 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// Opens a directory that is this user's, in a root in which nobody else can put another one in its place.
     fn open(path: PathBuf) -> io::Result<Self> {
         let file =
             OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(&path)?;
+        let root = fstatat(&file, "..", AtFlags::empty())?;
+        check_root(root.st_uid, root.st_mode)?;
+        check_owner(file.metadata()?.uid(), "it")?;
         Ok(Self { path, file, is_ours: false })
     }
 

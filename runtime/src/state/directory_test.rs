@@ -46,6 +46,40 @@ fn a_member_is_led_to_the_sockets_that_its_sandbox_has() {
 }
 
 #[test]
+fn what_another_user_can_write_is_not_believed() {
+    const OTHER: u32 = 12_345;
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(Some(base.path()));
+    let id: ContainerId = "a".parse().unwrap();
+    let (own, path) = (nix::unistd::geteuid().as_raw(), base.path().join("a"));
+    root.create(&id).unwrap().write(&record("a")).unwrap();
+    let is_believed = || {
+        let found = [root.peek(&id).is_ok(), root.open(&id).is_ok(), root.records().len() == 1];
+        assert!(found.iter().all(|one| *one == found[0]), "{found:?}");
+        assert_eq!(root.abandoned().count(), usize::from(found[0]));
+        found[0]
+    };
+    let mode = |mode| fs::set_permissions(base.path(), fs::Permissions::from_mode(mode)).unwrap();
+    for (bits, expected) in [(0o700, true), (0o755, true), (0o777, false), (0o1777, true)] {
+        mode(bits);
+        assert_eq!(is_believed(), expected, "{bits:o}");
+        let other: ContainerId = "b".parse().unwrap();
+        assert_eq!(root.create(&other).map(|made| made.remove().unwrap()).is_ok(), expected, "{bits:o}");
+    }
+    mode(0o700);
+    for whose in [&*path, base.path()] {
+        if std::os::unix::fs::chown(whose, Some(OTHER), None).is_err() {
+            // Only root can give a directory away.
+            return;
+        }
+        assert!(!is_believed(), "{}", whose.display());
+        assert!(format!("{:#}", root.peek(&id).unwrap_err()).contains("user 12345"));
+        std::os::unix::fs::chown(whose, Some(own), None).unwrap();
+    }
+    assert!(is_believed());
+}
+
+#[test]
 fn a_record_is_read_as_written_and_removed_without_trace() {
     let base = tempfile::tempdir().unwrap();
     let root = Root::new(Some(base.path()));

@@ -9,6 +9,7 @@ mod error;
 mod json;
 mod known_namespace;
 mod network_file;
+mod owner;
 pub mod pid_file;
 mod record;
 pub mod role;

@@ -4,6 +4,7 @@
 //! however slowly its bytes come.
 
 mod events;
+mod told;
 
 use std::fmt;
 use std::fs::File;
@@ -31,6 +32,7 @@ use crate::vm;
 
 pub use events::Events;
 pub use stockade_protocol::agent::call;
+pub use told::warn;
 
 /// What a command waits for, in the words of an error.
 const ANSWER: &str = "an answer of the guest's agent";
@@ -120,9 +122,9 @@ impl Connection {
         match connection.receive(wait)? {
             HelloReply::Welcome => Ok(connection),
             HelloReply::Refused(error) if error.kind == ErrorKind::Version => {
-                Err(ClientError::Version(error))
+                Err(ClientError::Version(told::refusal(error)))
             }
-            HelloReply::Refused(error) => Err(error.into()),
+            HelloReply::Refused(error) => Err(told::refusal(error).into()),
         }
     }
 
@@ -153,7 +155,7 @@ impl Connection {
         wait.begin();
         frame::write(&mut self.on(wait), &call.request())?;
         let response: Response = self.receive(wait)?;
-        C::answer(response.accepted()?).ok_or(ClientError::Unexpected)
+        C::answer(response.accepted().map_err(told::refusal)?).ok_or(ClientError::Unexpected)
     }
 }
 

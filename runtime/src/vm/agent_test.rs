@@ -46,6 +46,13 @@ fn a_refusal_keeps_its_kind() {
 }
 
 #[test]
+fn a_refusal_is_no_longer_than_a_caller_can_take() {
+    let refused = AgentError { kind: ErrorKind::Exists, message: "no".repeat(100_000) };
+    let error = greet(frame::encode(&HelloReply::Refused(refused)).unwrap()).unwrap_err();
+    assert!(error.to_string().len() < 5_000, "{}", error.to_string().len());
+}
+
+#[test]
 fn an_agent_of_another_version_gets_one_clear_line() {
     let refused = AgentError { kind: ErrorKind::Version, message: "the agent speaks version 7".to_owned() };
     let error = greet(frame::encode(&HelloReply::Refused(refused)).unwrap()).unwrap_err();
