@@ -7,7 +7,7 @@ use std::time::Duration;
 use stockade_tests::bundle::Bundle;
 use stockade_tests::cli::{Outcome, Stockade, text};
 use stockade_tests::engine::Node;
-use stockade_tests::host::Snapshot;
+use stockade_tests::host::{self, Snapshot};
 use stockade_tests::kubernetes::{Cri, Pod, container_config};
 
 /// Pods at once and pods in a row, unless `STOCKADE_PODS_AT_ONCE` and `STOCKADE_PODS_IN_A_ROW` say other numbers.
@@ -112,5 +112,7 @@ fn pods_in_a_row_and_at_once_leave_nothing() {
             });
         }
     });
+    // A containerd that is busy does not wait until its shims have ended.
+    host::pids_named("containerd-shim").into_iter().for_each(host::wait_for_end);
     node.assert_clean();
 }

@@ -81,8 +81,13 @@ impl Root {
                 result => result.with_context(context)?,
             }
             // Until it is locked, it looks like the directory of a creator that has died, and others may remove it.
-            if let Some(directory) = Directory::lock(path.clone()).with_context(context)? {
-                return Ok(directory);
+            match Directory::lock(path.clone()) {
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                locked => {
+                    if let Some(directory) = locked.with_context(context)? {
+                        return Ok(directory);
+                    }
+                }
             }
         }
         anyhow::bail!("container {:?} was deleted while it was being created", id.as_str())

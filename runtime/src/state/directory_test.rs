@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use super::super::record::tests::record;
 use super::*;
 use crate::state::boot_id;
@@ -77,6 +79,34 @@ fn what_another_user_can_write_is_not_believed() {
         std::os::unix::fs::chown(whose, Some(own), None).unwrap();
     }
     assert!(is_believed());
+}
+
+#[test]
+fn a_new_directory_that_others_take_for_an_abandoned_one_is_made_again() {
+    const ENOUGH: usize = 50;
+    let base = tempfile::tempdir().unwrap();
+    let root = Root::new(Some(base.path()));
+    let id: ContainerId = "a".parse().unwrap();
+    let (removed, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let made = std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    for (_, directory) in root.abandoned() {
+                        directory.remove().unwrap();
+                        removed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        let mut made = Ok(());
+        while made.is_ok() && removed.load(Ordering::Relaxed) < ENOUGH {
+            made = root.create(&id).and_then(Directory::remove);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        made
+    });
+    made.unwrap();
 }
 
 #[test]
