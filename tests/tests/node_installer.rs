@@ -133,7 +133,9 @@ fn the_installer_makes_a_node_ready() {
         (&"true".into(), &"ok".into())
     );
     let config = fs::read_to_string(root.join("etc/containerd/config.toml")).expect("config.toml");
-    assert!(config.contains("runtime_type = \"io.containerd.stockade.v2\""), "{config}");
+    // By its path, which is none of those in which containerd looks for `io.containerd.stockade.v2`.
+    let shim = "runtime_type = \"/var/usrlocal/bin/containerd-shim-stockade-v2\"";
+    assert!(config.contains(shim), "{config}");
     // In the node's mount namespace: containerd is restarted, and a template made.
     let restarts = fs::read_to_string(commands.path().join("restarts")).expect("containerd was restarted");
     assert_eq!(

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,7 +20,7 @@ use super::guest::Guest;
 use super::messages::Any;
 use super::publisher::Publisher;
 use super::settings;
-use super::tasks::Shim;
+use super::tasks::{Shim, Tasks};
 use super::wire::{self, Connection, Incoming};
 use crate::log;
 use crate::state;
@@ -35,6 +35,9 @@ const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
 
 /// How long containerd may take to take the last events.
 const TAKES_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long a shim goes on that has had containers and has none: longer than a logger may take after the removal of its container.
+const ASKED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Becomes the shim of the bundle in the current directory, and serves until containerd ends it.
 ///
@@ -91,9 +94,17 @@ pub fn run(
 
 fn serve(shim: &'static Shim, listener: &UnixListener, children: &SignalFd) -> anyhow::Result<()> {
     let mut connections: Vec<(Arc<Connection>, Incoming)> = Vec::new();
-    let mut has_had_containers = false;
-    while !is_over(shim, &mut has_had_containers, !connections.is_empty()) {
-        let (guests, listens_in) = guests(shim);
+    let mut idle = Idle::default();
+    loop {
+        let (guests, mut listens_in) = guests(shim);
+        match idle.left(&shim.tasks()) {
+            Some(left) if left.is_zero() => break,
+            Some(left) => {
+                listens_in =
+                    PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            }
+            None => {}
+        }
         let fixed = [children.as_fd(), shim.wake.as_fd(), listener.as_fd()];
         let all = fixed.into_iter().chain(connections.iter().map(|(connection, _)| connection.as_fd()));
         let all = all.chain(guests.iter().map(|(_, guest)| guest.as_fd()));
@@ -128,13 +139,28 @@ fn serve(shim: &'static Shim, listener: &UnixListener, children: &SignalFd) -> a
     Ok(())
 }
 
-/// Whether the shim has nothing to do any more: containerd has asked it to end, or has gone when its last container was removed. A
-/// containerd that is busy gives up before it has asked.
-fn is_over(shim: &Shim, has_had_containers: &mut bool, is_connected: bool) -> bool {
-    let tasks = shim.tasks();
-    let is_empty = tasks.containers.is_empty() && tasks.creating.is_empty();
-    *has_had_containers |= !is_empty;
-    tasks.is_over || (is_empty && *has_had_containers && !is_connected)
+/// When a shim ends: containerd asks it to, or its last container was removed some time ago. A containerd that is busy may give up
+/// before it asks.
+#[derive(Default)]
+struct Idle {
+    has_had_containers: bool,
+    since: Option<Instant>,
+}
+
+impl Idle {
+    /// How long the shim goes on without a container; `None` if it has one, or has had none, or has a sandbox by the sandbox API, whose
+    /// status is asked for until it is removed.
+    fn left(&mut self, tasks: &Tasks) -> Option<Duration> {
+        if tasks.is_over {
+            return Some(Duration::ZERO);
+        }
+        if !tasks.containers.is_empty() || !tasks.creating.is_empty() || tasks.of_sandbox.is_some() {
+            *self = Self { has_had_containers: true, since: None };
+            return None;
+        }
+        let since = self.has_had_containers.then(|| *self.since.get_or_insert_with(Instant::now))?;
+        Some(ASKED_WITHIN.saturating_sub(since.elapsed()))
+    }
 }
 
 /// The connections of guests to which the shim listens now, with the containers that they are about, and how long it is until
