@@ -196,14 +196,21 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens a directory that is this user's, in a root in which nobody else can put another one in its place.
-    fn open(path: PathBuf) -> io::Result<Self> {
+    /// Opens a directory whosever it is.
+    pub(super) fn open_any(path: PathBuf) -> io::Result<Self> {
         let file =
             OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(&path)?;
-        let root = fstatat(&file, "..", AtFlags::empty())?;
+        Ok(Self { path, file, is_ours: false })
+    }
+
+    /// Opens a directory that is this user's, in a root in which nobody else can put another one in its place.
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let directory = Self::open_any(path)?;
+        let file = &directory.file;
+        let root = fstatat(file, "..", AtFlags::empty())?;
         check_root(root.st_uid, root.st_mode)?;
         check_owner(file.metadata()?.uid(), "it")?;
-        Ok(Self { path, file, is_ours: false })
+        Ok(directory)
     }
 
     /// Locks the directory; `None` if it was deleted while another command held the lock.
